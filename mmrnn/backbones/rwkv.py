@@ -1,0 +1,241 @@
+"""What all RWKV versions share: token shift, channel mix, blocks around them, scans and the state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmrnn.backbones.scan import orders
+from mmrnn.types import Scan, Sequence, State
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where packed rows start anew.
+
+    Attributes:
+        starts: True where a segment starts that does not go on with what was read before.
+        cu_seqlens: ends of all segments when the rows are laid end to end, with a leading zero.
+        first, last: index of the first and of the last segment of every row.
+    """
+
+    starts: Bool[Tensor, "b t"]
+    cu_seqlens: Int[Tensor, " edges"]
+    first: Int[Tensor, " b"]
+    last: Int[Tensor, " b"]
+
+    @classmethod
+    def of(cls, segments: Int[Tensor, "b t"] | None, before: Int[Tensor, " b"] | None) -> "Bounds | None":
+        """None where every row goes on with one segment; `before` is the segment that each state comes from."""
+        if segments is None:
+            return None
+        before = segments[:, 0] if before is None else before
+        starts = torch.cat([before[:, None], segments[:, :-1]], dim=1) != segments
+        if not bool(starts.any()):
+            return None
+        heads = starts.clone()
+        heads[:, 0] = True
+        edges = heads.flatten().nonzero().flatten()
+        cu_seqlens = torch.cat([edges, edges.new_tensor([segments.numel()])])
+        last = heads.sum(1).cumsum(0) - 1
+        first = F.pad(last[:-1] + 1, (1, 0))
+        return cls(starts, cu_seqlens, first, last)
+
+
+def token_shift(
+    x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: Bounds | None
+) -> Float[Tensor, "b t d"]:
+    """The token before each token: `last` before the first one, zero before the first one of a new segment."""
+    previous = torch.cat([last[:, None].to(x.dtype), x[:, :-1]], dim=1)
+    return previous if bounds is None else previous.masked_fill(bounds.starts[..., None], 0)
+
+
+def run_wkv(
+    op: Callable[..., tuple[Tensor, Tensor]],
+    tensors: tuple[Float[Tensor, "b t h k"], ...],
+    constants: tuple[Tensor, ...],
+    state: Float[Tensor, "b h k v"],
+    bounds: Bounds | None,
+    backend: str,
+) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
+    """Call a WKV operator on rows that may be packed: every row continues from its state, later segments from zero."""
+    if bounds is None:
+        return op(*tensors, *constants, state, backend=backend)
+    b, t = tensors[0].shape[:2]
+    flat = tuple(x.reshape(1, b * t, *x.shape[2:]) for x in tensors)
+    state = state.masked_fill(bounds.starts[:, 0, None, None, None], 0)
+    start = state.new_zeros(len(bounds.cu_seqlens) - 1, *state.shape[1:]).index_copy(0, bounds.first, state)
+    out, end = op(*flat, *constants, start, cu_seqlens=bounds.cu_seqlens, backend=backend)
+    return out.view(b, t, *out.shape[2:]), end[bounds.last]
+
+
+class ChannelMix(nn.Module):
+    """sigmoid(receptance) * value(relu(key)^2), with a static token shift (RWKV-6: arXiv 2404.05892, section 4.2.3).
+
+    The learned weights are those of the previous token.
+    """
+
+    def __init__(self, width: int, ffn: int):
+        super().__init__()
+        self.lerp_k = nn.Parameter(torch.zeros(width))
+        self.lerp_r = nn.Parameter(torch.zeros(width))
+        self.key = nn.Linear(width, ffn, bias=False)
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(ffn, width, bias=False)
+
+    def mix(self, x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
+        return x + (previous - x) * weight
+
+    def forward(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        key = F.relu(self.key(self.mix(x, previous, self.lerp_k))).square()
+        gate = torch.sigmoid(self.receptance(self.mix(x, previous, self.lerp_r)))
+        return gate * self.value(key)
+
+    @torch.no_grad()
+    def reset(self, layer: int, depth: int) -> None:
+        """The published initialisation (RWKV-LM since April 2024)."""
+        nn.init.orthogonal_(self.key.weight)
+        nn.init.zeros_(self.receptance.weight)
+        nn.init.zeros_(self.value.weight)
+        share = ramp(self.lerp_k) ** (1 - layer / depth)
+        self.lerp_k.copy_(1 - share)
+        self.lerp_r.copy_(1 - share)
+
+
+class Block(nn.Module):
+    """x + time_mix(ln(x)), then x + channel_mix(ln(x)); the first block normalises its input before."""
+
+    def __init__(self, width: int, time_mix: nn.Module, channel_mix: nn.Module, first: bool, dropout: float):
+        super().__init__()
+        self.norm_in = nn.LayerNorm(width) if first else nn.Identity()
+        self.norm_time = nn.LayerNorm(width)
+        self.time_mix = time_mix
+        self.norm_channel = nn.LayerNorm(width)
+        self.channel_mix = channel_mix
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "b t d"], state: dict[str, Tensor], bounds: Bounds | None
+    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        x = self.norm_in(x)
+        y = self.norm_time(x)
+        mixed, wkv = self.time_mix(y, token_shift(y, state["time_shift"], bounds), state["wkv"], bounds)
+        x = x + self.dropout(mixed)
+        z = self.norm_channel(x)
+        x = x + self.dropout(self.channel_mix(z, token_shift(z, state["channel_shift"], bounds)))
+        return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}
+
+
+class RWKV(nn.Module):
+    """Embedding, blocks, head and state of an RWKV language model; a version names its two mixes.
+
+    Embeddings (of text and of pictures alike) pass through the first block's input norm.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        time_mix: Callable[[], nn.Module],
+        channel_mix: Callable[[], nn.Module],
+        *,
+        vocab: int,
+        width: int,
+        depth: int,
+        dropout: float,
+        checkpoint: bool,
+        learned_state: bool,
+    ):
+        super().__init__()
+        self.vocab, self.width, self.depth, self.checkpoint = vocab, width, depth, checkpoint
+        self.embedding = nn.Embedding(vocab, width)
+        self.blocks = nn.ModuleList(
+            Block(width, time_mix(), channel_mix(), layer == 0, dropout) for layer in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, vocab, bias=False)
+        heads, size = self.blocks[0].time_mix.heads, self.blocks[0].time_mix.head_size
+        self.start = nn.Parameter(torch.zeros(depth, heads, size, size)) if learned_state else None
+        self._shape = (heads, size, size)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """The published initialisation (RWKV-LM since April 2024)."""
+        nn.init.uniform_(self.embedding.weight, -1e-4, 1e-4)
+        nn.init.orthogonal_(self.output.weight, gain=0.5 * max(1, self.vocab / self.width) ** 0.5)
+        for layer, block in enumerate(self.blocks):
+            block.time_mix.reset(layer, self.depth)
+            block.channel_mix.reset(layer, self.depth)
+
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        return self.embedding(ids)
+
+    def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        return self.output(hidden)
+
+    def state(self, batch: int) -> State:
+        """Shifts of zero, and WKV matrices of zero or (a state-tuned model) as they were learnt."""
+        weight = self.norm.weight
+        shift = weight.new_zeros(batch, self.width)
+        zero = weight.new_zeros(batch, *self._shape, dtype=torch.promote_types(weight.dtype, torch.float32))
+        layers = []
+        for layer in range(self.depth):
+            wkv = zero if self.start is None else self.start[layer].to(zero.dtype).expand_as(zero)
+            layers.append({"time_shift": shift, "wkv": wkv, "channel_shift": shift})
+        return State(tuple(layers))
+
+    def forward(
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """Read a sequence from `state` on.
+
+        Returns:
+            The hidden state of every position, after the last norm, and the state after the last position.
+        """
+        x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
+        state = self.state(len(x)) if state is None else state
+        bounds = Bounds.of(sequence.segments, state.shared.get("segment"))
+        layers = []
+        for block, old, order in zip(self.blocks, state.layers, orders(scan, self.depth, sequence), strict=True):
+            if order is not None:
+                x = reorder(x, order)
+            if self.checkpoint and torch.is_grad_enabled():
+                x, new = checkpoint(block, x, old, bounds, use_reentrant=False)
+            else:
+                x, new = block(x, old, bounds)
+            if order is not None:
+                x = reorder(x, order.argsort(dim=1))
+            layers.append(new)
+        shared = state.shared if sequence.segments is None else {"segment": sequence.segments[:, -1]}
+        return self.norm(x), State(tuple(layers), shared)
+
+
+def reorder(x: Float[Tensor, "b t d"], order: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+    """Row i of the answer is row `order[i]` of `x`."""
+    return x.gather(1, order[..., None].expand_as(x))
+
+
+def ramp(like: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    """0/d, 1/d, ... (d-1)/d."""
+    return torch.arange(len(like), device=like.device, dtype=like.dtype) / len(like)
+
+
+def default_ffn(width: int) -> int:
+    """The width of the channel mix that RWKV-5 and RWKV-6 were published with: 3.5 times, in steps of 32."""
+    return int(width * 3.5) // 32 * 32
+
+
+def default_heads(width: int, heads: int | None, head_size: int) -> int:
+    """How many heads there are when nobody says.
+
+    Raises:
+        ValueError: the width is no multiple of the head size.
+    """
+    if heads is None and width % head_size:
+        raise ValueError(f"width ({width}) must be a multiple of head_size ({head_size}), or say how many heads")
+    return width // head_size if heads is None else heads

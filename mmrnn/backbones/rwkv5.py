@@ -1,0 +1,119 @@
+"""RWKV-5.2 (Eagle): matrix states with a constant decay per channel."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from mmrnn_kernels import wkv5
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, run_wkv
+from mmrnn.backbones.rwkv6 import reset_wkv
+
+
+def lerp(x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
+    """RWKV-5 keeps the weight of the current token, RWKV-6 that of the previous one."""
+    return previous + (x - previous) * weight
+
+
+class TimeMix5(nn.Module):
+    """Static token shift into r, k, v, g, WKV with a constant decay, group norm, gate.
+
+    Eagle: arXiv 2404.05892, section 4.1. The learned shift weights are those of the current token.
+    """
+
+    def __init__(self, width: int, heads: int, head_size: int, backend: str):
+        super().__init__()
+        inner = heads * head_size
+        self.heads, self.head_size, self.backend = heads, head_size, backend
+        for name in ("k", "v", "r", "g"):
+            self.register_parameter(f"lerp_{name}", nn.Parameter(torch.zeros(width)))
+        self.decay = nn.Parameter(torch.zeros(heads, head_size))
+        self.bonus = nn.Parameter(torch.zeros(heads, head_size))
+        self.receptance = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.gate = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+        # The divisor 8 that RWKV applies before the norm, squared into its epsilon.
+        self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        previous: Float[Tensor, "b t d"],
+        state: Float[Tensor, "b h k v"],
+        bounds: Bounds | None,
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
+        b, t, _ = x.shape
+        split = (b, t, self.heads, self.head_size)
+        r = self.receptance(lerp(x, previous, self.lerp_r)).view(split)
+        k = self.key(lerp(x, previous, self.lerp_k)).view(split)
+        v = self.value(lerp(x, previous, self.lerp_v)).view(split)
+        gate = F.silu(self.gate(lerp(x, previous, self.lerp_g)))
+        out, state = run_wkv(wkv5, (r, k, v), (self.decay, self.bonus), state, bounds, self.backend)
+        out = self.norm(out.reshape(b * t, -1)).view(b, t, -1)
+        return self.output(out * gate), state
+
+    @torch.no_grad()
+    def reset(self, layer: int, depth: int) -> None:
+        """The published initialisation (RWKV-LM since April 2024)."""
+        rise, fall = layer / max(depth - 1, 1), 1 - layer / depth
+        channel = ramp(self.lerp_k)
+        self.lerp_k.copy_(channel**fall)
+        self.lerp_v.copy_(channel**fall + 0.3 * rise)
+        self.lerp_r.copy_(channel ** (0.5 * fall))
+        self.lerp_g.copy_(channel ** (0.5 * fall))
+        reset_wkv(self, rise)
+
+
+class ChannelMix5(ChannelMix):
+    """The channel mix of RWKV-5: the learned shift weights are those of the current token."""
+
+    def mix(self, x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
+        return lerp(x, previous, weight)
+
+    @torch.no_grad()
+    def reset(self, layer: int, depth: int) -> None:
+        super().reset(layer, depth)
+        self.lerp_k.copy_(1 - self.lerp_k)
+        self.lerp_r.copy_(1 - self.lerp_r)
+
+
+class RWKV5(RWKV):
+    """RWKV-5.2 language model (Eagle, arXiv 2404.05892).
+
+    Args:
+        heads: None takes width / head_size.
+        ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
+        checkpoint: recompute the blocks in the backward pass to save memory.
+        learned_state: start from a learned state instead of zero (state tuning).
+        backend: implementation of the WKV operator.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab: int = 65536,
+        width: int = 768,
+        depth: int = 12,
+        head_size: int = 64,
+        heads: int | None = None,
+        ffn: int | None = None,
+        dropout: float = 0.0,
+        checkpoint: bool = False,
+        learned_state: bool = False,
+        backend: str = "auto",
+    ):
+        heads = default_heads(width, heads, head_size)
+        super().__init__(
+            partial(TimeMix5, width, heads, head_size, backend),
+            partial(ChannelMix5, width, ffn or default_ffn(width)),
+            vocab=vocab,
+            width=width,
+            depth=depth,
+            dropout=dropout,
+            checkpoint=checkpoint,
+            learned_state=learned_state,
+        )

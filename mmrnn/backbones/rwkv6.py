@@ -1,0 +1,146 @@
+"""RWKV-6 (Finch): token shift and decay depend on the data."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from mmrnn_kernels import wkv6
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, run_wkv
+
+
+class TimeMix6(nn.Module):
+    """Data-dependent token shift (ddlerp) into r, k, v, g and the decay, WKV, group norm, gate.
+
+    Finch: arXiv 2404.05892, section 4.2. The learned shift weights are those of the previous token.
+    """
+
+    def __init__(self, width: int, heads: int, head_size: int, mix_rank: int, decay_rank: int, backend: str):
+        super().__init__()
+        inner = heads * head_size
+        self.heads, self.head_size, self.backend = heads, head_size, backend
+        for name in ("x", "w", "k", "v", "r", "g"):
+            self.register_parameter(f"lerp_{name}", nn.Parameter(torch.zeros(width)))
+        self.lerp_down = nn.Parameter(torch.zeros(width, 5 * mix_rank))
+        self.lerp_up = nn.Parameter(torch.zeros(5, mix_rank, width))
+        self.decay = nn.Parameter(torch.zeros(inner))
+        self.decay_down = nn.Parameter(torch.zeros(width, decay_rank))
+        self.decay_up = nn.Parameter(torch.zeros(decay_rank, inner))
+        self.bonus = nn.Parameter(torch.zeros(heads, head_size))
+        self.receptance = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.gate = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+        # The divisor 8 that RWKV applies before the norm, squared into its epsilon.
+        self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        previous: Float[Tensor, "b t d"],
+        state: Float[Tensor, "b h k v"],
+        bounds: Bounds | None,
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
+        b, t, d = x.shape
+        w, k, v, r, g = self.ddlerp(x, previous)
+        decay = self.decay + torch.tanh(w @ self.decay_down) @ self.decay_up
+        split = (b, t, self.heads, self.head_size)
+        tensors = (self.receptance(r), self.key(k), self.value(v), decay)
+        out, state = run_wkv(
+            wkv6, tuple(y.view(split) for y in tensors), (self.bonus,), state, bounds, self.backend
+        )
+        out = self.norm(out.reshape(b * t, -1)).view(b, t, -1)
+        return self.output(out * F.silu(self.gate(g))), state
+
+    def ddlerp(
+        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]
+    ) -> tuple[Float[Tensor, "b t d"], ...]:
+        """The five mixtures of this token and the one before, for decay, key, value, receptance and gate."""
+        b, t, d = x.shape
+        delta = previous - x
+        low = torch.tanh((x + delta * self.lerp_x) @ self.lerp_down)
+        low = low.view(b * t, 5, -1).transpose(0, 1)  # 5 bt rank
+        static = torch.stack([self.lerp_w, self.lerp_k, self.lerp_v, self.lerp_r, self.lerp_g])
+        weight = static[:, None] + torch.bmm(low, self.lerp_up.to(low.dtype))  # 5 bt d
+        return (x + delta * weight.view(5, b, t, d)).unbind(0)
+
+    @torch.no_grad()
+    def reset(self, layer: int, depth: int) -> None:
+        """The published initialisation (RWKV-LM since April 2024)."""
+        rise, fall = layer / max(depth - 1, 1), 1 - layer / depth
+        channel = ramp(self.lerp_x)
+        for name in ("x", "w", "k"):
+            getattr(self, f"lerp_{name}").copy_(1 - channel**fall)
+        self.lerp_v.copy_(1 - (channel**fall + 0.3 * rise))
+        self.lerp_r.copy_(1 - channel ** (0.5 * fall))
+        self.lerp_g.copy_(1 - channel ** (0.5 * fall))
+        nn.init.zeros_(self.lerp_down)
+        nn.init.uniform_(self.lerp_up, -0.01, 0.01)
+        nn.init.zeros_(self.decay_down)
+        nn.init.uniform_(self.decay_up, -0.01, 0.01)
+        reset_wkv(self, rise)
+
+
+def reset_wkv(mix: nn.Module, rise: float) -> None:
+    """What the time mixes of RWKV-5 and RWKV-6 start from alike: decay, bonus, norm and projections.
+
+    Args:
+        rise: 0 for the first layer, 1 for the last.
+    """
+    size = mix.decay.numel()
+    index = torch.arange(size, device=mix.decay.device, dtype=mix.decay.dtype)
+    place = index / max(size - 1, 1)
+    mix.decay.copy_((-6 + 5 * place ** (0.7 + 1.3 * rise)).view_as(mix.decay))
+    mix.bonus.copy_((rise * (1 - place) + 0.1 * ((index + 1) % 3 - 1)).view_as(mix.bonus))
+    nn.init.orthogonal_(mix.receptance.weight)
+    nn.init.orthogonal_(mix.value.weight)
+    nn.init.orthogonal_(mix.key.weight, gain=0.1)
+    nn.init.orthogonal_(mix.gate.weight, gain=0.1)
+    nn.init.zeros_(mix.output.weight)
+
+
+class RWKV6(RWKV):
+    """RWKV-6 language model (Finch, arXiv 2404.05892).
+
+    Args:
+        heads: None takes width / head_size.
+        ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
+        mix_rank: rank of the data-dependent shift; None takes 32, or 64 from width 4096 on.
+        decay_rank: rank of the data-dependent decay; None takes 64, or 128 from width 4096 on.
+        checkpoint: recompute the blocks in the backward pass to save memory.
+        learned_state: start from a learned state instead of zero (state tuning).
+        backend: implementation of the WKV operator.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab: int = 65536,
+        width: int = 768,
+        depth: int = 12,
+        head_size: int = 64,
+        heads: int | None = None,
+        ffn: int | None = None,
+        mix_rank: int | None = None,
+        decay_rank: int | None = None,
+        dropout: float = 0.0,
+        checkpoint: bool = False,
+        learned_state: bool = False,
+        backend: str = "auto",
+    ):
+        heads = default_heads(width, heads, head_size)
+        mix_rank = mix_rank or (32 if width < 4096 else 64)
+        decay_rank = decay_rank or (64 if width < 4096 else 128)
+        super().__init__(
+            partial(TimeMix6, width, heads, head_size, mix_rank, decay_rank, backend),
+            partial(ChannelMix, width, ffn or default_ffn(width)),
+            vocab=vocab,
+            width=width,
+            depth=depth,
+            dropout=dropout,
+            checkpoint=checkpoint,
+            learned_state=learned_state,
+        )

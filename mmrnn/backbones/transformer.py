@@ -1,0 +1,227 @@
+"""The transformer of Llama and its kin, the backbone that linear RNNs are compared with."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmrnn.types import Scan, Sequence, State
+
+
+def rotate(x: Float[Tensor, "b h t k"], positions: Int[Tensor, "b t"], theta: float) -> Float[Tensor, "b h t k"]:
+    """Rotary positions (RoFormer, arXiv 2104.09864) in Llama's layout: channel i is paired with channel i + k/2."""
+    half = x.shape[-1] // 2
+    frequency = theta ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = positions[:, None, :, None].float() * frequency  # b 1 t k/2
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions, grouped keys and values, and a cache."""
+
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, head_size: int, theta: float, bias: bool, qk_norm: bool, eps: float
+    ):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_size, self.theta = heads, kv_heads, head_size, theta
+        self.query = nn.Linear(width, heads * head_size, bias=bias)
+        self.key = nn.Linear(width, kv_heads * head_size, bias=bias)
+        self.value = nn.Linear(width, kv_heads * head_size, bias=bias)
+        self.output = nn.Linear(heads * head_size, width, bias=False)
+        self.query_norm = nn.RMSNorm(head_size, eps=eps) if qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(head_size, eps=eps) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        cache: dict[str, Tensor],
+        positions: Int[Tensor, "b t"],
+        mask: Bool[Tensor, "b 1 t s"] | None,
+    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        b, t, _ = x.shape
+        query = self.query_norm(self.query(x).view(b, t, self.heads, -1)).transpose(1, 2)
+        key = self.key_norm(self.key(x).view(b, t, self.kv_heads, -1)).transpose(1, 2)
+        value = self.value(x).view(b, t, self.kv_heads, -1).transpose(1, 2)
+        query = rotate(query, positions, self.theta)
+        key = torch.cat([cache["key"].to(key.dtype), rotate(key, positions, self.theta)], dim=2)
+        value = torch.cat([cache["value"].to(value.dtype), value], dim=2)
+        out = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None and t > 1,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        return self.output(out.transpose(1, 2).reshape(b, t, -1)), {"key": key, "value": value}
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, ffn: int):
+        super().__init__()
+        self.gate = nn.Linear(width, ffn, bias=False)
+        self.up = nn.Linear(width, ffn, bias=False)
+        self.down = nn.Linear(ffn, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, attention: Attention, mlp: SwiGLU, eps: float, dropout: float):
+        super().__init__()
+        self.norm_attention = nn.RMSNorm(width, eps=eps)
+        self.attention = attention
+        self.norm_mlp = nn.RMSNorm(width, eps=eps)
+        self.mlp = mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        cache: dict[str, Tensor],
+        positions: Int[Tensor, "b t"],
+        mask: Bool[Tensor, "b 1 t s"] | None,
+    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask)
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.mlp(self.norm_mlp(x))), cache
+
+
+class Transformer(nn.Module):
+    """Decoder-only transformer of the Llama architecture (arXiv 2302.13971).
+
+    Args:
+        kv_heads: heads of keys and values (grouped-query attention); None takes as many as `heads`.
+        head_size: None takes width / heads.
+        theta: base of the rotary frequencies.
+        eps: of the RMS norms.
+        bias: biases on query, key and value (Qwen2).
+        qk_norm: RMS norm on every head's queries and keys (Qwen3).
+        tied: the head is the embedding.
+        checkpoint: recompute the blocks in the backward pass to save memory.
+    """
+
+    recurrent = False
+
+    def __init__(
+        self,
+        *,
+        vocab: int = 32000,
+        width: int = 4096,
+        depth: int = 32,
+        heads: int = 32,
+        kv_heads: int | None = None,
+        head_size: int | None = None,
+        ffn: int = 11008,
+        theta: float = 10000.0,
+        eps: float = 1e-5,
+        bias: bool = False,
+        qk_norm: bool = False,
+        tied: bool = False,
+        dropout: float = 0.0,
+        checkpoint: bool = False,
+    ):
+        super().__init__()
+        kv_heads = kv_heads or heads
+        if heads % kv_heads:
+            raise ValueError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
+        if head_size is None and width % heads:
+            raise ValueError(f"width ({width}) must be a multiple of heads ({heads}), or say head_size")
+        head_size = head_size or width // heads
+        self.vocab, self.width, self.depth, self.checkpoint = vocab, width, depth, checkpoint
+        self.embedding = nn.Embedding(vocab, width)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                width,
+                Attention(width, heads, kv_heads, head_size, theta, bias, qk_norm, eps),
+                SwiGLU(width, ffn),
+                eps,
+                dropout,
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.RMSNorm(width, eps=eps)
+        self.output = None if tied else nn.Linear(width, vocab, bias=False)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Normal with deviation 0.02, smaller at the end of each residual branch (GPT-2)."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                last = name.endswith(("attention.output.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * self.depth) ** 0.5 if last else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        return self.embedding(ids)
+
+    def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        return F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
+
+    def state(self, batch: int) -> State:
+        """Empty caches. `shared` holds the next position of every row and, once rows have segments, theirs."""
+        weight, attention = self.norm.weight, self.blocks[0].attention
+        empty = weight.new_zeros(batch, attention.kv_heads, 0, attention.head_size)
+        layers = tuple({"key": empty, "value": empty} for _ in self.blocks)
+        return State(layers, {"next": torch.zeros(batch, dtype=torch.long, device=weight.device)})
+
+    def forward(
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """Read a sequence from `state` on.
+
+        Returns:
+            The hidden state of every position, after the last norm, and the state after the last position.
+
+        Raises:
+            ValueError: `scan` moves patches, which means nothing to attention.
+        """
+        layouts = {block.layout for block in sequence.blocks}
+        if scan is not None and any(scan(i, layout) is not None for i in range(self.depth) for layout in layouts):
+            raise ValueError("a transformer attends to all patches at once and takes no scan; use scan=forward")
+        x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
+        state = self.state(len(x)) if state is None else state
+        positions, mask, shared = _context(sequence, state)
+        layers = []
+        for block, old in zip(self.blocks, state.layers, strict=True):
+            if self.checkpoint and torch.is_grad_enabled():
+                x, new = checkpoint(block, x, old, positions, mask, use_reentrant=False)
+            else:
+                x, new = block(x, old, positions, mask)
+            layers.append(new)
+        return self.norm(x), State(tuple(layers), shared)
+
+
+def _context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Position ids, the mask where causal alone does not do, and what the next call has to know."""
+    b, t = sequence.ids.shape
+    past = state.layers[0]["key"].shape[2]
+    steps = torch.arange(t, device=sequence.ids.device)
+    positions = state.shared["next"][:, None] + steps
+    shared, mask = {}, None
+    known, given = state.shared.get("segments"), sequence.segments
+    if known is not None or given is not None:
+        old = given.new_empty(b, 0) if known is None and past == 0 else known
+        old = given[:, :1].expand(b, past) if old is None else old
+        new = old[:, -1:].expand(b, t) if given is None else given
+        shared["segments"] = every = torch.cat([old, new], dim=1)  # b past+t
+        before = every[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
+        begin = torch.where(new != before, steps, -1).cummax(dim=1).values
+        positions = torch.where(begin >= 0, steps - begin, positions)
+        mask = every[:, past:, None] == every[:, None, :]
+    if (past and t > 1) or mask is not None:
+        causal = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
+        mask = (causal.expand(b, t, -1) if mask is None else mask & causal)[:, None]
+    positions = positions if sequence.positions is None else sequence.positions
+    shared["next"] = positions[:, -1] + 1
+    return positions, mask, shared

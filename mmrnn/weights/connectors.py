@@ -1,0 +1,204 @@
+"""Connectors as LLaVA, VILA, MiniGPT, BLIP-2, VisualRWKV and others publish them."""
+
+from torch import Tensor, nn
+
+from mmrnn.weights.format import Format
+
+OTHER_PARTS = {
+    "vision_tower.*": "of the encoder",
+    "vision_model.*": "of the encoder",
+    "visual_encoder.*": "of the encoder",
+    "model.vision_tower.*": "of the encoder",
+    "language_model.*": "of the language model",
+    "model.language_model.*": "of the language model",
+    "opt_model.*": "of the language model",
+    "t5_model.*": "of the language model",
+    "model.embed_tokens.*": "of the language model",
+    "model.layers.*": "of the language model",
+    "model.norm.*": "of the language model",
+    "lm_head.*": "of the language model",
+}
+
+TEXT = "of the text branch"
+LOSSES = "of the losses of BLIP-2's first stage"
+NORM = "of the norm in front of the Q-Former: load it into the encoder, or into a LayerNorm"
+
+BLIP2_HEADS = ("opt_proj", "t5_proj", "llm_proj", "language_projection")
+"""Names of the projection behind the Q-Former, one for each family of language models."""
+
+
+def linear(name: str, prefix: str) -> Format:
+    return Format(
+        name,
+        "Linear",
+        marks=(f"{prefix}weight",),
+        names={f"{prefix}weight": "proj.weight", f"{prefix}bias": "proj.bias"},
+        ignored=OTHER_PARTS,
+    )
+
+
+def sequential(name: str, prefix: str) -> Format:
+    """An `nn.Sequential` of projections and activations."""
+    return Format(
+        name,
+        "MLP",
+        marks=(f"{prefix}0.weight", f"{prefix}2.weight"),
+        names={f"{prefix}{{}}.*": "layers.{}.*"},
+        ignored=OTHER_PARTS,
+    )
+
+
+def hf_llava(name: str, prefix: str) -> Format:
+    return Format(
+        name,
+        "MLP",
+        marks=(f"{prefix}linear_1.weight", f"{prefix}linear_2.weight"),
+        names={f"{prefix}linear_1.*": "layers.0.*", f"{prefix}linear_2.*": "layers.2.*"},
+        ignored=OTHER_PARTS,
+    )
+
+
+PROJECTIONS = (
+    linear("plain", ""),
+    linear("llava", "model.mm_projector."),
+    linear("prismatic", "projector."),
+    linear("minigpt", "llama_proj."),
+    linear("visualglm", "mixins.eva.model.glm_proj."),
+    linear("visualglm_hf", "image_encoder.glm_proj."),
+    linear("fuyu_hf", "vision_embed_tokens."),
+    *(linear(f"blip2_{head}", f"{head}.") for head in BLIP2_HEADS),
+    sequential("plain", ""),
+    sequential("llava", "model.mm_projector."),
+    sequential("prismatic", "projector."),
+    hf_llava("llava_hf", "multi_modal_projector."),
+    hf_llava("llava_hf5", "model.multi_modal_projector."),
+    Format(
+        "vila_downsample",
+        "MLP",
+        marks=("layers.1.weight", "layers.2.weight", "layers.4.weight"),
+        names={"layers.1.*": "norm.*", "layers.2.*": "layers.0.*", "layers.4.*": "layers.2.*"},
+    ),
+    Format(
+        "plain", "LayerNorm", marks=("weight", "bias"), names={"weight": "norm.weight", "bias": "norm.bias"}
+    ),
+)
+
+GATED = (
+    Format(
+        "visualrwkv_hd",
+        "GatedMLP",
+        marks=("proj.weight", "gate.weight", "o_proj.weight"),
+        names={"proj.*": "proj.*", "gate.*": "gate.*", "o_proj.*": "output.*"},
+    ),
+    Format(
+        "visualrwkv_uhd",
+        "MLP",
+        marks=("proj.weight", "gate.weight", "o_proj.weight"),
+        names={"proj.*": "layers.0.*", "o_proj.*": "layers.2.*"},
+        ignored={"gate.weight": "stored, but not used: ReLU took its place"},
+    ),
+    Format(
+        "visualrwkv_v7",
+        "GatedLinear",
+        marks=("gate.weight", "o_proj.weight", "ln_v.weight"),
+        names={"gate.*": "gate.*", "o_proj.*": "output.*", "ln_v.*": "norm.*"},
+    ),
+)
+
+
+def qformer_names(layer: str, inner: str) -> dict[str, str]:
+    """The layers of a Q-Former.
+
+    Args:
+        layer: what stands before every name, with {} for the number.
+        inner: name of the module that holds query, key and value.
+    """
+    names = {}
+    for theirs, ours in (("attention", "attention"), ("crossattention", "cross")):
+        for part in ("query", "key", "value"):
+            names[f"{layer}.{theirs}.{inner}.{part}.*"] = f"layers.{{}}.{ours}.{part}.*"
+        names[f"{layer}.{theirs}.output.dense.*"] = f"layers.{{}}.{ours}.output.*"
+        names[f"{layer}.{theirs}.output.LayerNorm.*"] = f"layers.{{}}.{ours}.norm.*"
+    names[f"{layer}.intermediate_query.dense.*"] = "layers.{}.ffn.up.*"
+    names[f"{layer}.output_query.dense.*"] = "layers.{}.ffn.down.*"
+    names[f"{layer}.output_query.LayerNorm.*"] = "layers.{}.ffn.norm.*"
+    return names
+
+
+def qformer_text(layer: str) -> dict[str, str]:
+    """The feed-forward of the text branch."""
+    return {f"{layer}.intermediate.*": TEXT, f"{layer}.output.*": TEXT}
+
+
+def drop_head(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
+    """Files of BLIP-2's second stage hold the projection to its language model as well."""
+    if isinstance(module.head, nn.Identity) and tensors.keys() & {"head.weight", "head.bias"}:
+        notes.append("the projection behind the Q-Former was left out, because this Q-Former ends before it")
+        return {name: value for name, value in tensors.items() if not name.startswith("head.")}
+    return tensors
+
+
+LAVIS_LAYER = "Qformer.bert.encoder.layer.{}"
+HF_LAYER = "qformer.encoder.layer.{}"
+HEADS = {f"{head}.*": "head.*" for head in BLIP2_HEADS}
+
+LAVIS = Format(
+    "lavis",
+    "QFormer",
+    marks=("query_tokens", "Qformer.bert.embeddings.LayerNorm.weight"),
+    names={
+        "query_tokens": "queries",
+        "Qformer.bert.embeddings.LayerNorm.*": "norm.*",
+        **qformer_names(LAVIS_LAYER, "self"),
+        **HEADS,
+    },
+    ignored={
+        "ln_vision.*": NORM,
+        "Qformer.bert.embeddings.word_embeddings.weight": TEXT,
+        "Qformer.bert.embeddings.position_embeddings.weight": TEXT,
+        "Qformer.bert.embeddings.position_ids": TEXT,
+        **qformer_text(LAVIS_LAYER),
+        "Qformer.cls.*": TEXT,
+        "vision_proj.*": LOSSES,
+        "text_proj.*": LOSSES,
+        "itm_head.*": LOSSES,
+        "temp": LOSSES,
+        **OTHER_PARTS,
+    },
+    adapt=drop_head,
+)
+
+HF = Format(
+    "blip2_hf",
+    "QFormer",
+    marks=("query_tokens", "qformer.layernorm.weight"),
+    names={
+        "query_tokens": "queries",
+        "qformer.layernorm.*": "norm.*",
+        **qformer_names(HF_LAYER, "attention"),
+        **HEADS,
+    },
+    ignored={
+        "vision_model.post_layernorm.*": NORM,
+        "embeddings.*": TEXT,
+        **qformer_text(HF_LAYER),
+        "vision_projection.*": LOSSES,
+        "text_projection.*": LOSSES,
+        "itm_head.*": LOSSES,
+        **OTHER_PARTS,
+    },
+    adapt=drop_head,
+)
+
+# A chain of a Q-Former and the projection behind it: what has no prefix of a projection is the Q-Former's.
+CHAINED = tuple(
+    Format(
+        one.name,
+        "Chain",
+        marks=one.marks,
+        routes={**{f"{head}.": "parts.1" for head in BLIP2_HEADS}, "": "parts.0"},
+    )
+    for one in (LAVIS, HF)
+)
+
+FORMATS: tuple[Format, ...] = (*PROJECTIONS, *GATED, LAVIS, HF, *CHAINED)

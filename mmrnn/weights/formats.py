@@ -1,0 +1,12 @@
+"""Every format that `load` knows."""
+
+from mmrnn.weights import connectors, llama, rwkv, towers, visualrwkv
+from mmrnn.weights.format import Format
+
+FORMATS: tuple[Format, ...] = (
+    *rwkv.FORMATS,
+    *visualrwkv.FORMATS,
+    *llama.FORMATS,
+    *towers.FORMATS,
+    *connectors.FORMATS,
+)

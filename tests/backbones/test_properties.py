@@ -1,0 +1,213 @@
+"""What every backbone promises: reading in parts, packing and padding change nothing."""
+
+import pytest
+import torch
+
+from mmrnn.backbones import RWKV5, RWKV6, Transformer, scan
+from mmrnn.types import SLOT, Block, Layout, Sequence, State
+
+SCANS = ["forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag"]
+LAYOUT = Layout(rows=3, cols=4, prefix=1, suffix=1, separators=1)
+
+
+def rwkv6(**knobs):
+    return alive(RWKV6(vocab=50, width=32, depth=4, head_size=16, mix_rank=4, decay_rank=4, **knobs))
+
+
+def rwkv5(**knobs):
+    return alive(RWKV5(vocab=50, width=32, depth=4, head_size=16, **knobs))
+
+
+def transformer(**knobs):
+    return alive(Transformer(vocab=50, width=32, depth=3, heads=4, kv_heads=2, ffn=48, **knobs))
+
+
+def alive(model):
+    """The published initialisations silence many paths; a test wants all of them to matter."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+ALL = [rwkv6, rwkv5, transformer]
+
+
+def close(a, b, tolerance=2e-5):
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=1e-4)
+
+
+def close_states(a: State, b: State):
+    for x, y in zip(a.layers, b.layers, strict=True):
+        for name in x:
+            close(x[name], y[name], 5e-5)
+
+
+def picture(length=30, start=7, rows=2):
+    ids = torch.randint(0, 50, (rows, length))
+    ids[:, start : start + LAYOUT.tokens] = SLOT
+    blocks = tuple(Block(row, start, LAYOUT) for row in range(rows))
+    return Sequence(ids, blocks, embeds=torch.randn(rows, length, 32))
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("cut", [1, 2, 12, 16])
+def test_reading_in_two_parts(make, cut):
+    model, ids = make(), torch.randint(0, 50, (2, 17))
+    whole, end = model(Sequence(ids))
+    first, state = model(Sequence(ids[:, :cut]))
+    kept = state.clone()
+    second, state = model(Sequence(ids[:, cut:]), state)
+    close(torch.cat([first, second], 1), whole)
+    close_states(state, end)
+    again, _ = model(Sequence(ids[:, cut:]), kept)
+    close(again, second, 0)
+
+
+@pytest.mark.parametrize("make", [rwkv6, rwkv5])
+@pytest.mark.parametrize("name", SCANS)
+def test_prefill_and_decoding_equal_the_full_forward(make, name):
+    model, order = make(), getattr(scan, name)
+    sequence = picture()
+    whole, end = model(sequence, scan=order)
+    stop = sequence.blocks[0].stop
+    hidden, state = model(sequence.slice(0, stop), scan=order)
+    parts = [hidden]
+    for step in range(stop, sequence.ids.shape[1]):
+        hidden, state = model(sequence.slice(step, step + 1), state, order)
+        parts.append(hidden)
+    close(torch.cat(parts, 1), whole)
+    close_states(state, end)
+
+
+def test_a_scan_matters_and_leaves_the_text_before_the_picture_alone():
+    model, sequence = rwkv6(), picture()
+    plain, _ = model(sequence)
+    turned, _ = model(sequence, scan=scan.bidirectional)
+    start = sequence.blocks[0].start
+    close(plain[:, :start], turned[:, :start])
+    # The class token at `start` stands before every patch, so it cannot know of the order either.
+    assert (plain[:, start + 1 :] - turned[:, start + 1 :]).abs().amax(-1).min() > 1e-4
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_packed_rows_equal_rows_of_their_own(make):
+    model = make()
+    lengths = [5, 1, 8]
+    ids = torch.randint(0, 50, (2, sum(lengths)))
+    segments = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths)).expand(2, -1)
+    packed, state = model(Sequence(ids, segments=segments))
+    alone = [model(Sequence(part)) for part in ids.split(lengths, dim=1)]
+    close(packed, torch.cat([hidden for hidden, _ in alone], 1))
+    if model.recurrent:
+        close_states(state, alone[-1][1])
+    follow = torch.randint(0, 50, (2, 3))
+    close(model(Sequence(follow), state)[0], model(Sequence(follow), alone[-1][1])[0])
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_packed_gradients_equal_those_of_rows_of_their_own(make):
+    model = make()
+    ids, lengths = torch.randint(0, 50, (1, 9)), [4, 5]
+    segments = torch.tensor([[0] * 4 + [1] * 5])
+
+    def grads(hiddens):
+        model.zero_grad()
+        torch.cat(hiddens, 1).square().sum().backward()
+        return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+    packed = grads([model(Sequence(ids, segments=segments))[0]])
+    alone = grads([model(Sequence(part))[0] for part in ids.split(lengths, dim=1)])
+    for name, value in alone.items():
+        assert (packed[name] - value).abs().max() <= 1e-4 * value.abs().max() + 1e-6, name
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_left_padding_changes_nothing(make):
+    model = make()
+    rows = [torch.randint(0, 50, (length,)) for length in (6, 2, 9)]
+    ids = torch.stack([torch.cat([row.new_zeros(9 - len(row)), row]) for row in rows])
+    segments = torch.stack([(torch.arange(9) >= 9 - len(row)).long() for row in rows])
+    batch = Sequence(ids, segments=segments)
+    hidden, state = model(batch)
+    first, mid = model(batch.slice(0, 4))
+    parts, end = model(batch.slice(4, 9), mid)
+    close(torch.cat([first, parts], 1), hidden)
+    step = torch.randint(0, 50, (3, 1))
+    joint, joint_state = model(Sequence(step), state)
+    close(model(Sequence(step), end)[0], joint)
+    for index, row in enumerate(rows):
+        alone, own = model(Sequence(row[None]))
+        close(hidden[index, -len(row) :], alone[0])
+        close(joint[index], model(Sequence(step[index : index + 1]), own)[0][0])
+    kept = joint_state.select(torch.tensor([2, 0]))
+    more = torch.randint(0, 50, (2, 1))
+    close(model(Sequence(more), kept)[0], model(Sequence(more.flip(0)), joint_state.select(torch.tensor([0, 2])))[0].flip(0))
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_checkpointing_gives_the_same_gradients(make):
+    plain, ids = make(), torch.randint(0, 50, (2, 7))
+    saving = type(plain).__new__(type(plain))
+    saving.__dict__ = dict(plain.__dict__)
+    saving.checkpoint = True
+    results = []
+    for model in (plain, saving):
+        model.zero_grad()
+        model(Sequence(ids))[0].square().sum().backward()
+        results.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for a, b in zip(*results, strict=True):
+        close(a, b, 1e-6)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_state_survives_a_file(make, tmp_path):
+    model, ids = make(), torch.randint(0, 50, (2, 5))
+    _, state = model(Sequence(ids))
+    state.save(tmp_path / "state.safetensors")
+    back = State.load(tmp_path / "state.safetensors")
+    assert back.nbytes == state.nbytes > 0
+    step = torch.randint(0, 50, (2, 1))
+    close(model(Sequence(step), back)[0], model(Sequence(step), state)[0], 0)
+
+
+def test_state_of_an_rnn_does_not_grow_and_a_cache_does():
+    ids = torch.randint(0, 50, (1, 40))
+    sizes = {}
+    for make in ALL:
+        model = make()
+        sizes[make] = [model(Sequence(ids[:, :length]))[1].nbytes for length in (10, 40)]
+    assert sizes[rwkv6][0] == sizes[rwkv6][1] == rwkv6().state(1).nbytes
+    assert sizes[transformer][0] < sizes[transformer][1]
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_every_parameter_learns(make):
+    model = make()
+    hidden, state = model(Sequence(torch.randint(0, 50, (2, 6))))
+    (model.head(hidden).square().sum() + sum(v.square().sum() for layer in state.layers for v in layer.values())).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_bf16_autocast_is_near_fp32(make):
+    model, ids = make(), torch.randint(0, 50, (2, 12))
+    exact = model.head(model(Sequence(ids))[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.head(model(Sequence(ids))[0])
+    assert (exact - rough).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_a_transformer_refuses_a_scan():
+    with pytest.raises(ValueError, match="scan=forward"):
+        transformer()(picture(), scan=scan.bidirectional)
+    transformer()(picture(), scan=scan.forward)
+
+
+def test_sizes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"width \(100\) must be a multiple of head_size \(64\)"):
+        RWKV6(width=100)
+    with pytest.raises(ValueError, match=r"heads \(6\) must be a multiple of kv_heads \(4\)"):
+        Transformer(width=48, heads=6, kv_heads=4)
+    with pytest.raises(ValueError, match="splits the picture at 7:"):
+        picture().slice(0, 10)
