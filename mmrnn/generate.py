@@ -74,7 +74,7 @@ def stream(
     *,
     limit: int = 64,
     finished: Callable[[list[int]], bool] | None = None,
-    sampler: Sampler | None = None,
+    sampler: Callable[[Tensor], Tensor] | None = None,
     state: State | None = None,
     chunk: int = 0,
 ) -> Iterator[dict[int, int]]:
@@ -83,6 +83,7 @@ def stream(
     Args:
         batch: prompts; of different lengths only when padded on the left and marked by `segments`.
         limit: the most tokens that a reply may have.
+        sampler: draws ids (b) from logits (b vocab); None takes the likeliest.
         finished: tells from the ids of a reply whether it has ended; the token that ends it is part of the reply.
         state: what was read before the prompt.
         chunk: read the prompt in pieces of about so many positions (0: at once).
@@ -114,5 +115,3 @@ def generate(model: VLM, batch: Batch, **options) -> list[list[int]]:
         for row, token in tokens.items():
             replies[row].append(token)
     return replies
-
-

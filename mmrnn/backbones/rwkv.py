@@ -46,9 +46,7 @@ class Bounds:
         return cls(starts, cu_seqlens, first, last)
 
 
-def token_shift(
-    x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: Bounds | None
-) -> Float[Tensor, "b t d"]:
+def token_shift(x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: Bounds | None) -> Float[Tensor, "b t d"]:
     """The token before each token: `last` before the first one, zero before the first one of a new segment."""
     previous = torch.cat([last[:, None].to(x.dtype), x[:, :-1]], dim=1)
     return previous if bounds is None else previous.masked_fill(bounds.starts[..., None], 0)

@@ -49,15 +49,11 @@ class TimeMix6(nn.Module):
         decay = self.decay + torch.tanh(w @ self.decay_down) @ self.decay_up
         split = (b, t, self.heads, self.head_size)
         tensors = (self.receptance(r), self.key(k), self.value(v), decay)
-        out, state = run_wkv(
-            wkv6, tuple(y.view(split) for y in tensors), (self.bonus,), state, bounds, self.backend
-        )
+        out, state = run_wkv(wkv6, tuple(y.view(split) for y in tensors), (self.bonus,), state, bounds, self.backend)
         out = self.norm(out.reshape(b * t, -1)).view(b, t, -1)
         return self.output(out * F.silu(self.gate(g))), state
 
-    def ddlerp(
-        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]
-    ) -> tuple[Float[Tensor, "b t d"], ...]:
+    def ddlerp(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b t d"], ...]:
         """The five mixtures of this token and the one before, for decay, key, value, receptance and gate."""
         b, t, d = x.shape
         delta = previous - x

@@ -4,24 +4,15 @@ from torch import Tensor, nn
 
 from mmrnn.weights.format import Format
 
-OTHER_PARTS = {
-    "vision_tower.*": "of the encoder",
-    "vision_model.*": "of the encoder",
-    "visual_encoder.*": "of the encoder",
-    "model.vision_tower.*": "of the encoder",
-    "language_model.*": "of the language model",
-    "model.language_model.*": "of the language model",
-    "opt_model.*": "of the language model",
-    "t5_model.*": "of the language model",
-    "model.embed_tokens.*": "of the language model",
-    "model.layers.*": "of the language model",
-    "model.norm.*": "of the language model",
-    "lm_head.*": "of the language model",
-}
+ENCODERS = ("vision_tower.*", "vision_model.*", "visual_encoder.*", "model.vision_tower.*")
+MODELS = ("language_model.*", "model.language_model.*", "llama_model.*", "llm_model.*", "opt_model.*", "t5_model.*")
+LLAMA = ("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*")
+OTHER_PARTS = dict.fromkeys(ENCODERS, "of the encoder") | dict.fromkeys(MODELS + LLAMA, "of the language model")
+"""What files of whole models hold beside the connector."""
 
 TEXT = "of the text branch"
 LOSSES = "of the losses of BLIP-2's first stage"
-NORM = "of the norm in front of the Q-Former: load it into the encoder, or into a LayerNorm"
+NORM = "of the encoder (its extra_norm)"
 
 BLIP2_HEADS = ("opt_proj", "t5_proj", "llm_proj", "language_projection")
 """Names of the projection behind the Q-Former, one for each family of language models."""
@@ -77,9 +68,6 @@ PROJECTIONS = (
         "MLP",
         marks=("layers.1.weight", "layers.2.weight", "layers.4.weight"),
         names={"layers.1.*": "norm.*", "layers.2.*": "layers.0.*", "layers.4.*": "layers.2.*"},
-    ),
-    Format(
-        "plain", "LayerNorm", marks=("weight", "bias"), names={"weight": "norm.weight", "bias": "norm.bias"}
     ),
 )
 

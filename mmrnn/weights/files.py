@@ -1,6 +1,8 @@
 """Files of tensors, opened without running anything that they contain."""
 
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -63,3 +65,16 @@ def _pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path.name} is no dictionary of tensors")
     return content
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a new file at another name and put it at `path` at once: a killed writer leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(new)
+        with new.open("rb+") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -22,7 +22,6 @@ NAMES = {
 }
 
 
-
 def drop_tied_head(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     """Files of models whose head is the embedding may hold it twice."""
     if module.output is None and tensors.pop("output.weight", None) is not None:

@@ -101,9 +101,7 @@ def convert(
     return {inner + name: _squeeze(value, target[name]) for name, value in ready.items()}
 
 
-def _route(
-    module: nn.Module, path: str, prefix: str, group: dict[str, Tensor], report: Report
-) -> dict[str, Tensor]:
+def _route(module: nn.Module, path: str, prefix: str, group: dict[str, Tensor], report: Report) -> dict[str, Tensor]:
     below = Report(format="")
     ready = convert(module.get_submodule(path), group, report=below)
     report.ignored |= {prefix + key: reason for key, reason in below.ignored.items()}

@@ -142,7 +142,10 @@ def test_left_padding_changes_nothing(make):
         close(joint[index], model(Sequence(step[index : index + 1]), own)[0][0])
     kept = joint_state.select(torch.tensor([2, 0]))
     more = torch.randint(0, 50, (2, 1))
-    close(model(Sequence(more), kept)[0], model(Sequence(more.flip(0)), joint_state.select(torch.tensor([0, 2])))[0].flip(0))
+    close(
+        model(Sequence(more), kept)[0],
+        model(Sequence(more.flip(0)), joint_state.select(torch.tensor([0, 2])))[0].flip(0),
+    )
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -185,7 +188,9 @@ def test_state_of_an_rnn_does_not_grow_and_a_cache_does():
 def test_every_parameter_learns(make):
     model = make()
     hidden, state = model(Sequence(torch.randint(0, 50, (2, 6))))
-    (model.head(hidden).square().sum() + sum(v.square().sum() for layer in state.layers for v in layer.values())).backward()
+    (
+        model.head(hidden).square().sum() + sum(v.square().sum() for layer in state.layers for v in layer.values())
+    ).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
 

@@ -1,0 +1,110 @@
+"""A model that can be talked to: it knows its tokenizer and how its dialogues are written."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+
+from mmrnn.data.collate import Collator
+from mmrnn.data.image import File, PictureError
+from mmrnn.data.sample import TAG, Sample, Turn
+from mmrnn.generate import generate, stream
+from mmrnn.prompts import Prompt, Stop
+from mmrnn.types import Batch, Tokenizer
+from mmrnn.vlm import VLM
+
+
+@dataclass(frozen=True)
+class Given:
+    """A picture that is at hand already."""
+
+    image: Image
+    key: str = ""
+
+    def open(self) -> Image:
+        return self.image.convert("RGB")
+
+
+class Assistant:
+    """A model with its tokenizer and prompt.
+
+    Args:
+        features: cached features by the key of a picture; with them no picture is opened.
+    """
+
+    def __init__(
+        self,
+        model: VLM,
+        tokenizer: Tokenizer,
+        prompt: Prompt,
+        *,
+        features: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
+        self.stop = Stop(tokenizer, prompt.stops)
+        self.collate = Collator(tokenizer, prompt, model.senses, features, left=True)
+
+    def ask(self, picture: str | Path | Image | None, question: str, *, limit: int = 64) -> str:
+        """The reply to a question about a picture (a file or an image; None asks without one).
+
+        Raises:
+            PictureError: the picture cannot be opened.
+        """
+        return list(self.stream(picture, question, limit=limit))[-1]
+
+    def stream(self, picture: str | Path | Image | None, question: str, *, limit: int = 64) -> Iterator[str]:
+        """The reply to a question, grown by a token at a time; each answer is the whole reply so far."""
+        batch = self._batch([_sample(picture, question)])
+        ids: list[int] = []
+        with _resting(self.model):
+            for tokens in stream(self.model, batch, limit=limit, finished=self.stop.finished):
+                ids.append(tokens[0])
+                yield self.stop.clean(self.tokenizer.decode(ids))
+
+    def answer(
+        self,
+        samples: Sequence[Sample],
+        *,
+        limit: int = 64,
+        sampler: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> list[str]:
+        """The reply to the last question of every sample, whose own reply (if there is one) is not shown."""
+        batch = self._batch([_without_reply(sample) for sample in samples])
+        with _resting(self.model):
+            replies = generate(self.model, batch, limit=limit, finished=self.stop.finished, sampler=sampler)
+        return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        self.collate.dropped.clear()
+        batch = self.collate(samples)
+        if self.collate.dropped:
+            raise PictureError(self.collate.dropped[0][1])
+        return batch.to(next(self.model.backbone.parameters()).device)
+
+
+def _sample(picture: str | Path | Image | None, question: str) -> Sample:
+    if picture is None:
+        return Sample((Turn("user", question), Turn("assistant", "")))
+    shown = Given(picture) if isinstance(picture, Image) else File(picture)
+    text = question if TAG in question else f"{TAG}\n{question}"
+    return Sample((Turn("user", text), Turn("assistant", "")), (shown,))
+
+
+def _without_reply(sample: Sample) -> Sample:
+    turns = sample.turns[:-1] if sample.turns[-1].role == "assistant" else sample.turns
+    return replace(sample, turns=(*turns, Turn("assistant", "")))
+
+
+@contextmanager
+def _resting(model: VLM) -> Iterator[None]:
+    """The model without dropout, and afterwards as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,66 @@
+"""mmrnn ask PICTURE QUESTION [--run DIR] [--limit N]
+
+Put a question about a picture to a trained model: that of the newest finished run in runs/, or that of --run.
+
+  mmrnn ask photo.jpg "what is this?"
+  mmrnn ask photo.jpg "how many things are there?" --run runs/2026-01-31_12-00-00
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmrnn.cards import ConfigError
+
+RUNS = Path("runs")
+
+
+def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: ARG001
+    """Answer, a token at a time on a terminal.
+
+    Raises:
+        ConfigError: wrong usage, no finished run, or a picture that cannot be opened.
+    """
+    words, options = _parse(arguments)
+    if len(words) != 2:
+        raise ConfigError('ask: name a picture and a question: mmrnn ask photo.jpg "what is this?"')
+    limit = options.get("--limit", "64")
+    if not limit.isdigit() or not int(limit):
+        raise ConfigError(f"--limit: expected a number of tokens, got {limit!r}")
+    folder = Path(options["--run"]) if "--run" in options else newest(RUNS)
+
+    from mmrnn.data.image import PictureError, open_picture
+    from mmrnn.training.checkpoint import load
+
+    try:
+        picture = open_picture(words[0])
+    except PictureError as fault:
+        raise ConfigError(str(fault)) from fault
+    print(load(folder).ask(picture, words[1], limit=int(limit)))
+
+
+def newest(runs: Path) -> Path:
+    """The finished run that was written last.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from mmrnn.training.checkpoint import MODEL
+
+    finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise ConfigError(f"there is no finished run in {runs}/; train one (`mmrnn train`) or name one with --run DIR")
+    return finished[-1].parent
+
+
+def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    words, options = [], {}
+    rest = iter(arguments)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("--run", "--limit"):
+            options[name] = value if equals else next(rest, "")
+        elif word.startswith("--"):
+            raise ConfigError(f"{word}: ask has no such option; it has --run and --limit")
+        else:
+            words.append(word)
+    return words, options

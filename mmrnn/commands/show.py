@@ -1,0 +1,108 @@
+"""mmrnn show [OVERRIDE ...]
+
+What a choice amounts to, without memory for its weights: the parts and their parameters, which of them each
+stage trains, the tokens of a picture on their way, and the size of the state.
+
+  mmrnn show model=visualrwkv6_7b connector=qformer
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmrnn.config import build, compose, make, plain
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+    from torch import nn
+
+    from mmrnn.training.stage import Stage
+    from mmrnn.types import Backbone, Layout
+    from mmrnn.vlm import VLM
+
+
+def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
+    from rich.console import Console
+
+    cfg = compose(*arguments, dirs=dirs)
+    tree = plain(cfg)
+    model = on_meta(tree, cfg.trusted)
+    stages = make(tree.get("stage") or {}, trusted=cfg.trusted)
+    Console(highlight=False, soft_wrap=True).print(describe(model, stages))
+
+
+def on_meta(tree: Mapping[str, Any], trusted: Sequence[str] = ()) -> "VLM":
+    """The model without memory behind its parameters, so without its weights as well."""
+    import torch
+
+    with torch.device("meta"):
+        return build({**tree, "weights": {}}, trusted=trusted)
+
+
+def describe(model: "VLM", stages: "Mapping[str, Stage]") -> "Tree":
+    """The parts of a model as a tree for a terminal."""
+    from rich.tree import Tree
+
+    def part(name: str, path: str) -> str:
+        module = model.get_submodule(path)
+        learning = trained(module, path, stages)
+        return f"[bold]{name}[/]  {type(module).__name__}  {count(module.parameters())}, {learning}"
+
+    root = Tree(f"[bold]{count(model.parameters())} parameters[/]")
+    for name, sense in model.senses.items():
+        height, width = sense.image.size
+        before, after = sense.encoder.layout(height, width), sense.layout(height, width)
+        node = root.add(f"[bold]{name}[/]  {height} x {width} pixels become {after.tokens} tokens")
+        path = f"senses.{name}"
+        node.add(f"{part('encoder', f'{path}.encoder')}\n{tokens(before)} of width {sense.encoder.width}")
+        node.add(f"{part('connector', f'{path}.connector')}\n{tokens(after)} of width {sense.connector.width}")
+    root.add(f"{part('backbone', 'backbone')}\n{remembered(model.backbone)}")
+    return root
+
+
+def trained(module: "nn.Module", path: str, stages: "Mapping[str, Stage]") -> str:
+    """How much of a part each stage trains."""
+    every = dict(module.named_parameters(prefix=path))
+    notes = []
+    for name, stage in stages.items():
+        chosen = [parameter for known, parameter in every.items() if stage.trains(known)]
+        share = "" if len(chosen) == len(every) else f" ({count(chosen)} of it)"
+        notes += [f"{name}{share}"] if chosen else []
+    return f"[green]trained in {', '.join(notes)}[/]" if notes else "[dim]frozen[/]"
+
+
+def tokens(layout: "Layout") -> str:
+    """How many tokens, and how they lie."""
+    pieces = [("before", layout.prefix), ("behind", layout.suffix), ("behind each row", layout.separators)]
+    where = [f"{number} {place}" for place, number in pieces if number]
+    grid = [f"{layout.rows} x {layout.cols}"] if layout.rows else []
+    return f"{layout.tokens} tokens ({', '.join(grid + where)})"
+
+
+def remembered(backbone: "Backbone") -> str:
+    """What the backbone keeps of what it read."""
+    import torch
+
+    from mmrnn.types import Sequence
+
+    state = backbone.state(1)
+    if backbone.recurrent:
+        return f"state: {size(state.nbytes)} a sample, however long the text"
+    # Reading one token where nothing is computed tells what each adds.
+    _, after = backbone(Sequence(torch.zeros(1, 1, dtype=torch.long, device="meta")), state)
+    return f"state: {size(after.nbytes - state.nbytes)} a token and sample"
+
+
+def count(parameters: Iterable["nn.Parameter"]) -> str:
+    """`7.64B (7,635,767,296)`."""
+    number = sum(parameter.numel() for parameter in parameters)
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g}{unit} ({number:,})"
+    return str(number)
+
+
+def size(number: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g} {unit} ({number:,} bytes)"
+    return f"{number} bytes"

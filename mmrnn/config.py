@@ -1,0 +1,182 @@
+"""The only door to Hydra: from names on a command line to a model.
+
+model = build(compose("model=visualrwkv6_small", "connector=qformer"))
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrnn import cards
+from mmrnn.cards import ConfigError
+from mmrnn.faults import faults, senses, sources
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mmrnn.vlm import VLM
+
+
+def conf_dir() -> Path:
+    """The cards: inside the installed package, or beside it in a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> "DictConfig":
+    """The whole configuration that these overrides choose, inside a Hydra application or outside.
+
+    Args:
+        overrides: as on the command line: `connector=qformer`, `connector.queries=32`, `+new.key=1`.
+        config: the root file in `conf/`.
+        dirs: further folders of cards, laid out like `conf/` (`mine/connector/mine.yaml`).
+
+    Raises:
+        ConfigError: every override that names no card, group or knob, each with the nearest name.
+    """
+    places = searchpath(dirs)
+    with _hydra() as read:
+        try:
+            return read(config, [*places, *overrides])
+        except Exception as error:
+            from mmrnn.overrides import explain
+
+            groups = [path.name for root in (conf_dir(), *dirs) for path in Path(root).iterdir() if path.is_dir()]
+            raise explain(lambda some: read(config, [*places, *some]), overrides, groups, error) from error
+
+
+def jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> list[list[str]]:
+    """The overrides of every job of a sweep: `connector=linear,mlp seed=1,2` makes four.
+
+    Raises:
+        ConfigError: an override cannot be read.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    places = searchpath(dirs)
+    with _hydra() as read:
+        try:
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(list(overrides))
+            single = [one.input_line for one in parsed if not one.is_sweep_override()]
+            params = read(config, [*places, *single], return_hydra_config=True).hydra.sweeper.get("params") or {}
+            parsed = parser.parse_overrides([f"{name}={value}" for name, value in params.items()]) + parsed
+        except HydraException as error:
+            raise ConfigError(" ".join(str(error).split("\n")[:2])) from error
+        choices = {
+            one.key_or_group: [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+            if one.is_discrete_sweep()
+            else [one.input_line]
+            for one in parsed
+        }
+        return [list(job) for job in product(*choices.values())]
+
+
+def searchpath(dirs: Sequence[str | Path]) -> list[str]:
+    """The override that lets further folders of cards join ours.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    if missing := [f"{folder}: there is no such folder of cards" for folder in dirs if not Path(folder).is_dir()]:
+        raise ConfigError(*missing)
+    places = ",".join(f"'file://{Path(folder).resolve()}'" for folder in dirs)
+    return [f"hydra.searchpath=[{places}]"] if dirs else []
+
+
+@contextmanager
+def _hydra() -> Iterator[Any]:
+    """Hydra's `compose` over our cards; an application that is running in Hydra finds all as it was."""
+    from hydra import compose, initialize_config_dir, version
+    from hydra.core.global_hydra import GlobalHydra
+
+    before, base = GlobalHydra.instance().hydra, version.getbase()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield compose
+    finally:
+        GlobalHydra.instance().hydra = before
+        if before is not None:
+            version.setbase(str(base))
+
+
+def plain(cfg: Any) -> Any:
+    """A configuration as plain dicts and lists, references resolved; what is plain already stays.
+
+    Raises:
+        ConfigError: a reference `${...}` leads nowhere.
+    """
+    if cfg is None or isinstance(cfg, dict | list | tuple | str | int | float):
+        return cfg
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = ()) -> None:
+    """Compare a configuration with the parts that it names, before anything is built.
+
+    Args:
+        trusted: packages beside mmrnn whose classes the cards may name.
+
+    Raises:
+        ConfigError: every fault at once, as `path: what, and the way out`.
+    """
+    if found := faults(plain(cfg), trusted):
+        raise ConfigError(*found)
+
+
+def make(node: Any, *wired: Any, trusted: Collection[str] = ()) -> Any:
+    """The part that a card describes, the cards inside it made first; `wired` are its positional arguments.
+
+    Raises:
+        ValueError: the card names a class outside mmrnn that is not trusted, or one that is not there.
+    """
+    return cards.make(plain(node), *wired, trusted=trusted)
+
+
+def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = ()) -> "VLM":
+    """Make the parts, let each ask its neighbour for its size, put them together, read the weights.
+
+    Raises:
+        ConfigError: what `check` finds, or what a part says of its knobs or its weights.
+    """
+    check(cfg, trusted=trusted)
+    from mmrnn.vlm import VLM, Sense
+
+    tree, parts = plain(cfg), {}
+
+    def part(path: str, card: Any, *wired: Any) -> Any:
+        try:
+            return make(card, *wired, trusted=trusted)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    backbone = part("backbone", tree["backbone"])
+    for name, path, sense in senses(tree):
+        encoder = part(f"{path}encoder", sense["encoder"])
+        parts[name] = Sense(encoder, part(f"{path}connector", sense["connector"], encoder.width, backbone.width))
+    model = VLM(backbone, parts, part("scan", tree.get("scan")))
+    _load(model, tree.get("weights") or {})
+    return model
+
+
+def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
+    from mmrnn.weights import load
+
+    for path, source in sources(weights):
+        if source is not None:
+            place = path if path.startswith(("backbone", "senses.")) else f"senses.image.{path}"
+            try:
+                load(model if path == "model" else model.get_submodule(place), source)
+            except ValueError as error:
+                raise ConfigError(f"weights.{path}: {error}") from error

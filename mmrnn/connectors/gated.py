@@ -1,0 +1,41 @@
+"""Projections in which every token gates its own channels ("context gating")."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.types import Layout
+
+
+class GatedMLP(nn.Module):
+    """`o(sigmoid(g(p(x))) * p(x))`: project, gate the projection, mix (VisualRWKV-HD)."""
+
+    def __init__(self, in_dim: int, out_dim: int | None = None):
+        super().__init__()
+        self.width = out_dim or in_dim
+        self.proj = nn.Linear(in_dim, self.width, bias=False)
+        self.gate = nn.Linear(self.width, self.width, bias=False)
+        self.output = nn.Linear(self.width, self.width, bias=False)
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+        tokens = self.proj(tokens)
+        return self.output(self.gate(tokens).sigmoid() * tokens)
+
+
+class GatedLinear(nn.Module):
+    """`norm(o(sigmoid(g(x)) * x))`: gate the encoder's own channels, project, normalise (VisualRWKV-7)."""
+
+    def __init__(self, in_dim: int, out_dim: int | None = None):
+        super().__init__()
+        self.width = out_dim or in_dim
+        self.gate = nn.Linear(in_dim, in_dim, bias=False)
+        self.output = nn.Linear(in_dim, self.width, bias=False)
+        self.norm = nn.LayerNorm(self.width)
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+        return self.norm(self.output(self.gate(tokens).sigmoid() * tokens))

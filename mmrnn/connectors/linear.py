@@ -1,0 +1,36 @@
+"""The plainest connectors: one projection, or nothing at all."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.connectors.grid import kept_width
+from mmrnn.types import Layout
+
+
+class Linear(nn.Module):
+    """One affine map of every token (LLaVA arXiv 2304.08485; without bias: VisualRWKV arXiv 2406.13362)."""
+
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, bias: bool = True):
+        super().__init__()
+        self.width = out_dim or in_dim
+        self.proj = nn.Linear(in_dim, self.width, bias=bias)
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+        return self.proj(tokens)
+
+
+class Identity(nn.Module):
+    """For encoders that already emit the backbone's width."""
+
+    def __init__(self, in_dim: int, out_dim: int | None = None):
+        super().__init__()
+        self.width = kept_width("Identity", in_dim, out_dim)
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+        return tokens

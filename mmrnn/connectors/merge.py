@@ -1,0 +1,70 @@
+"""Fewer and wider tokens: neighbours laid side by side in the channels."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.connectors.grid import check_rows, kept_width, take_apart
+from mmrnn.types import Layout
+
+
+class Merge(nn.Module):
+    """Every block of `rows` x `cols` patches becomes one token of rows * cols times the width.
+
+    Within a block the patches follow each other row by row. Blocks of 1 x 4 are MiniGPT-v2's strips (arXiv
+    2310.09478); 2 x 2 is space-to-depth, in column-major order VILA-1.5's downsampling (arXiv 2312.07533).
+
+    Args:
+        order: how the blocks follow each other. With "col" those of the first column come first, and the
+            layout that is answered is that of the transposed picture.
+        pad: fill the last rows and columns up with zeros; otherwise the grid has to be divisible.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int | None = None,
+        *,
+        rows: int = 2,
+        cols: int = 2,
+        order: Literal["row", "col"] = "row",
+        pad: bool = True,
+    ):
+        super().__init__()
+        if min(rows, cols) < 1:
+            raise ValueError(f"a block of {rows} x {cols} patches must have at least one")
+        if order not in ("row", "col"):
+            raise ValueError(f"order ({order!r}) must be 'row' or 'col'")
+        self.width = kept_width("Merge", in_dim * rows * cols, out_dim)
+        self.rows, self.cols, self.order, self.pad = rows, cols, order, pad
+
+    def layout(self, layout: Layout) -> Layout:
+        down, right = self.missing(layout)
+        rows, cols = (layout.rows + down) // self.rows, (layout.cols + right) // self.cols
+        return Layout(rows, cols) if self.order == "row" else Layout(cols, rows)
+
+    def missing(self, layout: Layout) -> tuple[int, int]:
+        """Rows and columns that the grid lacks to be full of blocks."""
+        check_rows(layout, "Merge")
+        if layout.prefix + layout.suffix:
+            raise ValueError(
+                f"Merge has no place for the {layout.prefix + layout.suffix} tokens outside the grid; "
+                "let the encoder drop its CLS token"
+            )
+        missing = -layout.rows % self.rows, -layout.cols % self.cols
+        if any(missing) and not self.pad:
+            raise ValueError(
+                f"{layout.rows} x {layout.cols} patches do not divide into blocks of "
+                f"{self.rows} x {self.cols}; choose another image size or pad=True"
+            )
+        return missing
+
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        _, patches, _ = take_apart(tokens, layout, "Merge")
+        down, right = self.missing(layout)
+        patches = F.pad(patches, (0, 0, 0, right, 0, down))
+        blocks = patches.unflatten(2, (-1, self.cols)).unflatten(1, (-1, self.rows))  # m R rows C cols e
+        outer = (1, 3) if self.order == "row" else (3, 1)
+        return blocks.permute(0, *outer, 2, 4, 5).flatten(3).flatten(1, 2)

@@ -1,0 +1,59 @@
+"""Projections with a nonlinearity between them."""
+
+from itertools import pairwise
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.types import Layout
+
+ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+}
+
+
+class MLP(nn.Module):
+    """`depth` projections, the first into `hidden`, with an activation between them.
+
+    Two of them are LLaVA-1.5 (`mlp2x_gelu`, arXiv 2310.03744); with the norm, VILA-1.5 (arXiv 2312.07533);
+    with ReLU and without bias, VisualRWKV-UHD (arXiv 2410.11665).
+
+    Args:
+        hidden: width between the projections; None takes the width that comes out.
+        norm: a LayerNorm in front.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int | None = None,
+        *,
+        depth: int = 2,
+        hidden: int | None = None,
+        act: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu",
+        bias: bool = True,
+        norm: bool = False,
+    ):
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth ({depth}) must be at least 1")
+        if act not in ACTIVATIONS:
+            raise ValueError(f"act ({act!r}) must be one of {', '.join(ACTIVATIONS)}")
+        self.width = out_dim or in_dim
+        sizes = [in_dim, *[hidden or self.width] * (depth - 1), self.width]
+        # The numbering of nn.Sequential, activations included, is that of the published checkpoints.
+        layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1], bias=bias)]
+        for pair in pairwise(sizes[1:]):
+            layers += [ACTIVATIONS[act](), nn.Linear(*pair, bias=bias)]
+        self.norm = nn.LayerNorm(in_dim) if norm else nn.Identity()
+        self.layers = nn.Sequential(*layers)
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+        return self.layers(self.norm(tokens))

@@ -1,0 +1,70 @@
+"""Fewer tokens by averaging neighbours."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.connectors.grid import check_rows, kept_width, take_apart
+from mmrnn.types import Layout
+
+
+class Pool(nn.Module):
+    """VisualRWKV's `grid_size` (arXiv 2406.13362): the patches averaged to about `grid` x `grid`.
+
+    Tokens outside the grid (CLS) are kept where they are. The window is floor(side / grid), and patches that
+    fill none are dropped: a grid of 5 makes 6 of 24 patches a side.
+
+    Args:
+        grid: -1 keeps all patches, 0 none of them; 1 keeps their mean.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, grid: int):
+        super().__init__()
+        if grid < -1:
+            raise ValueError(f"grid ({grid}) must be -1 (all patches), 0 (none of them) or a number of cells a side")
+        self.width = kept_width("Pool", in_dim, out_dim)
+        self.grid = grid
+
+    def window(self, layout: Layout) -> tuple[int, int] | None:
+        """Height and width of the cells, in patches; None where no patch is kept."""
+        check_rows(layout, "Pool")
+        if self.grid == 0 and not layout.prefix + layout.suffix:
+            raise ValueError("grid (0) keeps the CLS token alone, but there is none; let the encoder keep it")
+        if self.grid > min(layout.rows, layout.cols):
+            raise ValueError(f"grid ({self.grid}) must not exceed the {layout.rows} x {layout.cols} patches")
+        return (layout.rows // self.grid, layout.cols // self.grid) if self.grid else None
+
+    def layout(self, layout: Layout) -> Layout:
+        if self.grid == -1:
+            return layout
+        window = self.window(layout)
+        if window is None:
+            return replace(layout, rows=0, cols=0)
+        return replace(layout, rows=layout.rows // window[0], cols=layout.cols // window[1])
+
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        if self.grid == -1:
+            return tokens
+        prefix, patches, suffix = take_apart(tokens, layout, "Pool")
+        window = self.window(layout)
+        if window is None:
+            return torch.cat([prefix, suffix], dim=1)
+        cells = F.avg_pool2d(patches.movedim(-1, 1), window)  # m d rows cols
+        return torch.cat([prefix, cells.flatten(2).mT, suffix], dim=1)
+
+
+class MeanPool(nn.Module):
+    """One token, the mean of all of them, CLS included (`grid_size` 1 of VisualRWKV-5.0)."""
+
+    def __init__(self, in_dim: int, out_dim: int | None = None):
+        super().__init__()
+        self.width = kept_width("MeanPool", in_dim, out_dim)
+
+    def layout(self, layout: Layout) -> Layout:  # noqa: ARG002
+        return Layout(prefix=1)
+
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m 1 d"]:  # noqa: ARG002
+        return tokens.mean(dim=1, keepdim=True)

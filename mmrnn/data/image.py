@@ -1,0 +1,142 @@
+"""Pictures: opened safely, and made what an encoder reads."""
+
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from mmrnn.types import ImageSpec
+
+PIXELS = 64_000_000
+"""The largest picture that is opened: a small file can unpack to far more than the memory holds."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "TGA", "ICO", "AVIF")
+"""Pillow knows more, some of them programs to be run (EPS)."""
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+SLIM = 16
+"""No crop keeps more of a picture's middle than so many times its short side."""
+
+SQUARE = 8192
+"""Pixels on a side of the largest square that a picture is padded to."""
+
+
+class PictureError(ValueError):
+    """A picture that cannot be had; the sentence names the file and the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A picture in a file. `name` becomes its key (a path relative to the data survives a move); else the path does."""
+
+    path: str | Path
+    name: str = ""
+    pixels: int = PIXELS
+
+    @property
+    def key(self) -> str:
+        return self.name or str(self.path)
+
+    def open(self) -> Image.Image:
+        return open_picture(self.path, pixels=self.pixels)
+
+
+def open_picture(source: str | Path | bytes, *, pixels: int = PIXELS) -> Image.Image:
+    """The picture as RGB: the first frame, upright as EXIF says, on white where it is transparent, 16 bits to 8.
+
+    Args:
+        source: a path, or the bytes of a file.
+        pixels: more are refused before they are unpacked.
+
+    Raises:
+        PictureError: not there, not a picture, broken, or too large.
+    """
+    name = f"a picture of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+    Image.init()
+    formats = [known for known in FORMATS if known in Image.OPEN]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on size and broken EXIF
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+                width, height = image.size
+                if width * height > pixels:
+                    raise PictureError(f"{name} has {width} x {height} pixels, {pixels} are allowed; scale it down")
+                image.load()
+                return _rgb(_upright(image))
+    except PictureError:
+        raise
+    except FileNotFoundError:
+        raise PictureError(f"{name} is not there") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"{name} is not a picture of a known format") from None
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name} is too large to be opened: {error}") from None
+    except Exception as error:  # a broken file makes Pillow raise almost anything
+        raise PictureError(f"{name} is broken: {error or type(error).__name__}") from error
+
+
+def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:
+    """The picture at the size and in the range that an encoder wants, scaled as CLIP's own processor does it."""
+    pixels = torch.from_numpy(np.array(_fit(image.convert("RGB"), spec), dtype=np.float32)) / 255
+    return ((pixels - torch.tensor(spec.mean)) / torch.tensor(spec.std)).permute(2, 0, 1).contiguous()
+
+
+def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    height, width = spec.size
+    resampling = RESAMPLING[spec.interpolation]
+    if spec.resize == "pad":
+        image = _pad(image, spec)
+    if spec.resize != "crop":
+        return image.resize((width, height), resampling)
+    # Cut first: the ends of a very long picture are not worth scaling, and could not be held in memory.
+    most = SLIM * min(image.size)
+    image = _middle(image, min(image.width, most), min(image.height, most))
+    # The short side becomes what is wanted, the long side is rounded down.
+    if width * image.height >= height * image.width:
+        scaled = width, max(height, int(width * image.height / image.width))
+    else:
+        scaled = max(width, int(height * image.width / image.height)), height
+    return _middle(image.resize(scaled, resampling), width, height)
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """A square as large as the long side, the picture in its middle (LLaVA-1.5)."""
+    if max(image.size) > SQUARE:
+        image = image.copy()
+        image.thumbnail((SQUARE, SQUARE))
+    side = max(image.size)
+    red, green, blue = (int(value * 255) for value in spec.mean)
+    square = Image.new("RGB", (side, side), (red, green, blue))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF does not spoil the pixels
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float64)
+        scale = 257 if image.mode != "I" or values.max() > 255 else 1
+        return Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        return ground.convert("RGB")
+    return image.convert("RGB")

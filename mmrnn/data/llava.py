@@ -1,0 +1,178 @@
+"""Data in the form of LLaVA, which VisualRWKV and most others have taken over."""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from os.path import join
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from mmrnn.data.image import PIXELS, File
+from mmrnn.data.sample import TAG, Sample, Turn
+
+ROLES = {"human": "user", "gpt": "assistant"}
+
+
+class Llava:
+    """A JSON list (or `.jsonl`) of records
+
+        {"id": "…", "image": "folder/xyz.jpg",
+         "conversations": [{"from": "human", "value": "<image>\\n…?"}, {"from": "gpt", "value": "…"}, …]}
+
+    `image` may be missing (text only: a tag is then plain text) or a list (one tag for each). One picture without any
+    tag is not shown. Records that are not like this are left out; `skipped` names them with the reason.
+
+    The file is read at first use, pictures are opened when they are needed.
+
+    Args:
+        file: the records.
+        images: the folder that the pictures' names start from; null: the folder of `file`.
+        verify: look at first use whether every picture's file is there, and skip the record if not.
+        pixels: the largest picture that is opened.
+    """
+
+    def __init__(
+        self, *, file: str | None = None, images: str | None = None, verify: bool = False, pixels: int = PIXELS
+    ) -> None:
+        self.file, self.images, self.verify, self.pixels = file, images, verify, pixels
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+    def pictures(self) -> Iterator[File]:
+        """Every picture, each once."""
+        return iter({picture.key: picture for sample in self._samples for picture in sample.pictures}.values())
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """The records left out: id, or number counted from 0 (`#12`), and the reason."""
+        return self._read[1]
+
+    @property
+    def _samples(self) -> list[Sample]:
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> tuple[list[Sample], list[tuple[str, str]]]:
+        """
+        Raises:
+            ValueError: the file or folder is not there or not of this form, or no record is.
+        """
+        if self.file is None:
+            raise ValueError("data.file is not set: give the JSON file of the records")
+        file = Path(self.file)
+        folder = Path(self.images) if self.images is not None else file.parent
+        if not folder.is_dir():
+            raise ValueError(f"data.images ({folder}) is no folder; give the one that the pictures' names start from")
+        samples, skipped = [], []
+        for number, record in enumerate(_records(file)):
+            try:
+                samples.append(self._sample(record, number, folder))
+            except ValueError as fault:
+                skipped.append((_id(record, number), str(fault)))
+        if not samples:
+            reason = f"; the first ({skipped[0][0]}): {skipped[0][1]}" if skipped else ""
+            raise ValueError(f"{file} holds no usable record{reason}")
+        return samples, skipped
+
+    def _sample(self, record: Any, number: int, folder: Path) -> Sample:
+        """
+        Raises:
+            ValueError: what is wrong with the record.
+        """
+        if isinstance(record, Fault):
+            raise record
+        if not isinstance(record, dict):
+            raise ValueError(f"a record must be an object, not {_kind(record)}")
+        turns = _turns(record.get("conversations"))
+        names = record.get("image")
+        names = [] if names is None else names if isinstance(names, list) else [names]
+        pictures = tuple(self._picture(name, folder) for name in names)
+        tagged = [turn.text.count(TAG) for turn in turns if turn.role == "user" and TAG in turn.text]
+        if len(pictures) == 1 and len(tagged) > 1:
+            raise ValueError(f"one picture is tagged in {len(tagged)} turns")
+        if len(pictures) > 1 and sum(tagged) != len(pictures):
+            raise ValueError(f"{sum(tagged)} tags {TAG} for {len(pictures)} pictures")
+        return Sample(turns, pictures, id=_id(record, number))
+
+    def _picture(self, name: Any, folder: Path) -> File:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"image must be the name of a file, not {_kind(name)}")
+        # Read as on Windows, where either slash divides and `C:` is a place of its own.
+        path = PureWindowsPath(name)
+        if path.anchor or ".." in path.parts:
+            raise ValueError(f"image {name!r} lies outside the folder of the pictures")
+        if self.verify and not (folder / name).is_file():
+            raise ValueError(f"image {name!r} is not in {folder}")
+        return File(join(folder, name), name, self.pixels)
+
+
+class Fault(ValueError):
+    """A line that could not be read, in the place of its record."""
+
+
+def _records(file: Path) -> Iterator[Any]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"data.file ({file}) is not there; give the JSON file of the records") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"data.file ({file}) cannot be read: {error.strerror}") from None
+    if file.suffix == ".jsonl":
+        for line in filter(str.strip, text.split("\n")):
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield Fault(_reason(error))
+        return
+    try:
+        records = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file} is not JSON ({_reason(error)}); one record a line is read from a .jsonl file"
+        ) from None
+    if not isinstance(records, list):
+        raise ValueError(f"{file} must hold a list of records, not {_kind(records)}")
+    yield from records
+
+
+def _id(record: Any, number: int) -> str:
+    id = record.get("id") if isinstance(record, dict) else None
+    return f"#{number}" if id is None else str(id)
+
+
+def _turns(conversations: Any) -> tuple[Turn, ...]:
+    if not isinstance(conversations, list) or not conversations:
+        raise ValueError("conversations are missing")
+    turns = []
+    for index, turn in enumerate(conversations):
+        wanted = ("human", "gpt")[index % 2]
+        role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+        if role != wanted:
+            raise ValueError(f"turn {index + 1} must be from {wanted!r}, not {role!r}")
+        if not isinstance(text, str):
+            raise ValueError(f"the value of turn {index + 1} must be text, not {_kind(text)}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"turn {index + 1} holds half a character (a lone surrogate)") from None
+        if role == "gpt" and not text.strip():
+            raise ValueError(f"turn {index + 1} is an empty reply")
+        turns.append(Turn(ROLES[role], text))
+    if len(turns) < 2:
+        raise ValueError("there is no reply to learn from")
+    return tuple(turns)
+
+
+def _kind(value: Any) -> str:
+    names = {type(None): "null", dict: "an object", list: "a list", str: "text", bool: "a truth value"}
+    return "empty text" if value == "" else names.get(type(value), "a number")
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)

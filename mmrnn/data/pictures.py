@@ -1,0 +1,186 @@
+"""The default data set: questions about scenes of OpenMoji drawings and handwritten digits, made as they are asked for."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from random import Random
+from typing import Literal
+
+from PIL import Image
+
+from mmrnn.data.digits import Digit, handwriting
+from mmrnn.data.drawings import Drawing, concepts, taken
+from mmrnn.data.questions import KINDS, Question, ask
+from mmrnn.data.sample import TAG, Sample, Turn
+from mmrnn.data.scenes import MOST, Scene, row, scatter
+
+SPLITS: dict[str, tuple[str, ...]] = {
+    "train": KINDS,
+    "scenes": KINDS,
+    "drawings": ("category", "colour", "count", "count_of", "position", "same"),
+    "writing": ("digits", "digit"),
+}
+"""What each split asks: new scenes of what training sees; scenes of held-out drawings, which nobody could name; rows of
+digits from held-out forms."""
+
+HANDWRITTEN = ("digits", "digit")
+
+FAMILIAR = 0.6
+"""The chance of a drawing to be one that is asked by name."""
+
+
+@dataclass(frozen=True)
+class ScenePicture:
+    """A picture that is painted when it is opened."""
+
+    key: str
+    scene: Scene
+
+    def open(self) -> Image.Image:
+        return self.scene.render()
+
+
+class Pictures:
+    """Samples by number, each determined by the knobs and its number alone; nothing is written to disk.
+
+    In training a bank of `scenes` scenes is asked about `rounds` times, each time with other questions (sample `i` shows
+    scene `i % scenes`), so that the features of the bank can be computed once. In the other splits every sample is a
+    scene of its own with one question, and the kinds of question take turns.
+
+    Args:
+        split: what the samples are for; all but `train` hold something out (see `SPLITS`).
+        scenes: how many scenes there are.
+        rounds: how many training samples show the same scene.
+        turns: questions in a training sample: from one up to so many.
+        size: height and width of a picture in pixels.
+        names: how many drawings are asked by name.
+        held: the share of drawings, of every category, that only the split `drawings` shows.
+        digits: the share of training scenes that show handwriting.
+        kinds: the kinds of question to ask; None takes all that the split asks.
+        seed: of scenes and questions. Which drawings and which forms are held out does not depend on it.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: Literal["train", "scenes", "drawings", "writing"] = "train",
+        scenes: int = 16000,
+        rounds: int = 16,
+        turns: int = 3,
+        size: int = 128,
+        names: int = 60,
+        held: float = 0.15,
+        digits: float = 0.2,
+        kinds: tuple[str, ...] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split ({split}) must be one of {', '.join(SPLITS)}")
+        if unknown := [kind for kind in kinds or () if kind not in SPLITS[split]]:
+            raise ValueError(f"kinds ({', '.join(unknown)}) must be among {', '.join(SPLITS[split])} for split={split}")
+        if size < 64:
+            raise ValueError(f"size ({size}) must be 64 or more; drawings cannot be told apart on a smaller canvas")
+        if not 0 < held < 1:
+            raise ValueError(f"held ({held}) must lie between 0 and 1")
+        taken(names)
+        self.split, self.scenes, self.turns, self.size, self.seed = split, scenes, turns, size, seed
+        self.names, self.held, self.digits = names, held, digits
+        self.rounds = rounds if split == "train" else 1
+        self.kinds = tuple(kinds or SPLITS[split])
+        self._root = f"pictures/{split}/{size}/{names}/{held}/{seed}"
+
+    def __len__(self) -> int:
+        return self.scenes * self.rounds
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample ({index}) must lie between 0 and {len(self) - 1}")
+        key, scene, questions = self._train(index) if self.split == "train" else self._test(index)
+        turns = []
+        for question in questions:
+            text = question.text if turns else f"{TAG}\n{question.text}"
+            turns += [Turn("user", text), Turn("assistant", question.answer)]
+        kind = questions[0].kind if len(questions) == 1 else ""
+        return Sample(tuple(turns), (ScenePicture(key, scene),), kind, f"{key}/{index // self.scenes}")
+
+    def pictures(self) -> Iterator[ScenePicture]:
+        """Every picture, each once."""
+        return (self[index].pictures[0] for index in range(self.scenes))
+
+    def held_out(self, *, scenes: int = 1000) -> dict[str, "Pictures"]:
+        """The splits that a model trained on this one is judged by, with the same knobs; none that has no kinds left."""
+        tests = {}
+        for split in SPLITS:
+            kinds = tuple(kind for kind in SPLITS[split] if kind in self.kinds)
+            if split != "train" and kinds:
+                tests[split] = Pictures(
+                    split=split,
+                    scenes=scenes,
+                    size=self.size,
+                    names=self.names,
+                    held=self.held,
+                    kinds=kinds,
+                    seed=self.seed,
+                )
+        return tests
+
+    @cached_property
+    def drawings(self) -> tuple[Drawing, ...]:
+        """The drawings that this split shows."""
+        seen, held = concepts(self.names, self.held)
+        return held if self.split == "drawings" else seen
+
+    @cached_property
+    def writing(self) -> tuple[Digit, ...]:
+        """The handwritten digits that this split shows."""
+        seen, held = handwriting()
+        return held if self.split == "writing" else seen
+
+    @cached_property
+    def _pools(self) -> dict[str, tuple[list[Drawing], list[Drawing]]]:
+        """Category -> drawings that are asked by name, others."""
+        pools: dict[str, tuple[list[Drawing], list[Drawing]]] = defaultdict(lambda: ([], []))
+        for drawing in self.drawings:
+            pools[drawing.category][not drawing.asked].append(drawing)
+        return dict(pools)
+
+    def _train(self, index: int) -> tuple[str, Scene, list[Question]]:
+        """One scene of the bank, and up to `turns` questions of different kinds."""
+        key = f"{self._root}/{self.digits}/{'+'.join(self.kinds)}/{index % self.scenes}"
+        rng = Random(key)
+        while True:
+            scene = self._written(rng) if rng.random() < self.digits else self._drawn(rng)
+            if any(ask(kind, scene, rng) for kind in self.kinds):
+                break
+        rng = Random(f"{key}/{self.turns}/{index // self.scenes}")
+        asked = (ask(kind, scene, rng) for kind in rng.sample(self.kinds, len(self.kinds)))
+        return key, scene, list(islice(filter(None, asked), rng.randint(1, self.turns)))
+
+    def _test(self, index: int) -> tuple[str, Scene, list[Question]]:
+        """One question of the kind whose turn it is, and the first scene that allows it."""
+        kind = self.kinds[index % len(self.kinds)]
+        key = f"{self._root}/{kind}/{index // len(self.kinds)}"
+        rng = Random(key)
+        while True:
+            scene = self._written(rng) if kind in HANDWRITTEN else self._drawn(rng)
+            if question := ask(kind, scene, rng):
+                return key, scene, [question]
+
+    def _written(self, rng: Random) -> Scene:
+        return row(rng, rng.choices(self.writing, k=rng.randint(1, 4)), self.size)
+
+    def _drawn(self, rng: Random) -> Scene:
+        """One to five drawings, as often each, of up to three categories; two are the same one half of the time."""
+        number = rng.randint(1, MOST)
+        few = rng.sample(sorted(self._pools), rng.randint(1, min(number, 3)))
+        chosen: list[Drawing] = []
+        while len(chosen) < number:
+            pools = self._pools[rng.choice(few)]
+            drawing = rng.choice(pools[0] if pools[0] and rng.random() < FAMILIAR else pools[1] or pools[0])
+            if drawing not in chosen:
+                chosen.append(drawing)
+        if number == 2 and rng.random() < 0.5:
+            chosen = chosen[:1] * 2
+        return scatter(rng, chosen, self.size)

@@ -1,0 +1,44 @@
+"""A sample: what was said and what was shown."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TAG = "<image>"
+"""Marks in the text of a user's turn where a picture stands; the n-th tag is the n-th picture."""
+
+
+@runtime_checkable
+class Picture(Protocol):
+    """A picture that is opened when it is needed. `key` names it for good, so that its features can be cached."""
+
+    @property
+    def key(self) -> str: ...
+
+    def open(self) -> "Image":
+        """The picture as RGB.
+
+        Raises:
+            PictureError: it cannot be had.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side says. An empty last turn of the assistant is the reply to generate."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A dialogue about any number of pictures. `kind` tells sorts of samples apart in a report, `id` names this one."""
+
+    turns: tuple[Turn, ...]
+    pictures: tuple[Picture, ...] = ()
+    kind: str = ""
+    id: str = ""

@@ -1,0 +1,137 @@
+"""Scenes: drawings scattered over a canvas, or handwritten digits in a row, and how they are painted."""
+
+from collections.abc import Sequence
+from colorsys import hsv_to_rgb
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from PIL import Image
+
+from mmrnn.data.digits import Digit, stroke
+from mmrnn.data.drawings import Drawing
+from mmrnn.data.sprites import sprite
+
+RGB = tuple[int, int, int]
+
+MOST = 5
+"""Drawings in a scene, at most."""
+
+SIDES = {1: (0.34, 0.48), 2: (0.34, 0.46), 3: (0.31, 0.4), 4: (0.27, 0.34), 5: (0.25, 0.3)}
+"""How large a drawing is, as a share of the canvas, by how many there are."""
+
+TILTS = (-15, -8, 0, 8, 15)
+"""Degrees that a drawing may be turned."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A drawing or digit with its centre, the longer side (both in pixels), its tilt (degrees) and a digit's ink."""
+
+    thing: Drawing | Digit
+    x: float
+    y: float
+    side: int
+    angle: int = 0
+    ink: RGB = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is on a canvas of `size` pixels. The ground goes from one colour softly to another, in a direction that is the
+    name of a ramp."""
+
+    size: int
+    ground: tuple[RGB, RGB, str]
+    placed: tuple[Placed, ...]
+
+    @property
+    def drawings(self) -> tuple[Placed, ...]:
+        return tuple(placed for placed in self.placed if isinstance(placed.thing, Drawing))
+
+    @property
+    def digits(self) -> tuple[Placed, ...]:
+        """From left to right."""
+        digits = (placed for placed in self.placed if isinstance(placed.thing, Digit))
+        return tuple(sorted(digits, key=lambda placed: placed.x))
+
+    def render(self) -> Image.Image:
+        first, second, direction = self.ground
+        canvas = Image.new("RGB", (self.size, self.size), first)
+        if first != second:
+            canvas.paste(second, mask=ramp(self.size, direction))
+        for placed in self.placed:
+            if isinstance(placed.thing, Digit):
+                mask = stroke(placed.thing.index, placed.side)
+                layer: Image.Image | RGB = placed.ink
+            else:
+                layer = mask = sprite(placed.thing.char, placed.side, placed.angle)
+            left, top = round(placed.x - mask.width / 2), round(placed.y - mask.height / 2)
+            canvas.paste(layer, (left, top, left + mask.width, top + mask.height), mask)
+        return canvas
+
+
+RAMPS = ("down", "across", "aslant")
+
+
+def shade(hue: float, saturation: float, value: float) -> RGB:
+    red, green, blue = hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def ground(rng: Random, dark: bool) -> tuple[RGB, RGB, str]:
+    """One colour, or a soft gradient to one near it."""
+    hue, saturation = rng.random(), rng.uniform(0.05, 0.5)
+    value = rng.uniform(0.35, 0.6) if dark else rng.uniform(0.75, 1)
+    first = second = shade(hue, saturation, value)
+    if rng.random() < 0.6:
+        second = shade(hue + rng.uniform(-0.1, 0.1), saturation, value + rng.choice((-0.15, 0.15)))
+    return first, second, rng.choice(RAMPS)
+
+
+@cache
+def ramp(size: int, direction: str) -> Image.Image:
+    """From 0 to 255 over a square (mode `L`)."""
+    down = Image.linear_gradient("L").resize((size, size))
+    across = down.transpose(Image.Transpose.ROTATE_90)
+    return {"down": down, "across": across, "aslant": Image.blend(down, across, 0.5)}[direction]
+
+
+def scatter(rng: Random, drawings: Sequence[Drawing], size: int) -> Scene:
+    """The drawings anywhere on the canvas, whole and without overlap."""
+    low, high = SIDES[len(drawings)]
+    step = max(1, size // 32)  # few different sizes: few sprites to keep
+    while True:
+        placed: list[Placed] = []
+        for drawing in drawings:
+            side = round(rng.uniform(low, high) * size / step) * step
+            edge = 0.6 * side  # half a side, and a little for the tilt
+            for _ in range(20):
+                x, y = edge + rng.random() * (size - 2 * edge), edge + rng.random() * (size - 2 * edge)
+                for other in placed:
+                    apart = 0.54 * (side + other.side)
+                    if -apart < x - other.x < apart and -apart < y - other.y < apart:
+                        break
+                else:
+                    placed.append(Placed(drawing, x, y, side, rng.choice(TILTS)))
+                    break
+            else:
+                break
+        if len(placed) == len(drawings):
+            return Scene(size, ground(rng, dark=rng.random() < 0.25), tuple(placed))
+
+
+def row(rng: Random, digits: Sequence[Digit], size: int) -> Scene:
+    """The digits side by side, somewhere on the canvas, in one ink, dark on light or light on dark."""
+    dark = rng.random() < 0.4
+    ink = shade(rng.random(), rng.uniform(0, 0.3), 1) if dark else shade(rng.random(), rng.uniform(0, 1), 0.2)
+    side = round(size * min(rng.uniform(0.25, 0.34), 0.95 / len(digits)))
+    pitch = min(side * rng.uniform(0.9, 1.15), (size - side) / max(len(digits) - 1, 1))
+    length = pitch * (len(digits) - 1) + side
+    left = side / 2 + rng.uniform(0, size - length)
+    line = rng.uniform(0.6 * side, size - 0.6 * side)
+    placed = [
+        Placed(digit, left + rank * pitch, line + rng.uniform(-0.08, 0.08) * side, side, ink=ink)
+        for rank, digit in enumerate(digits)
+    ]
+    return Scene(size, ground(rng, dark), tuple(placed))

@@ -1,0 +1,122 @@
+"""The native image towers of open_clip."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, kept_blocks
+from mmrnn.types import ImageSpec
+
+
+class ClipViT(Tower):
+    """A CLIP image tower of open_clip by name, cut off behind the block that is asked for.
+
+    The blocks behind `layer`, the projection, and the final norm where it is not asked for are left out, so that
+    every parameter is used. Towers that open_clip itself takes from timm (EVA, SigLIP) are had by `TimmTower`.
+
+    Args:
+        name: of open_clip's list; the weights of OpenAI need one that ends in `-quickgelu`.
+        size: height and width of the pictures; None: that of the name.
+        layer: whose output is taken: -1 the last block, -2 the one before.
+        norm: the final norm follows.
+        act: another activation than that of the name.
+        depth: number of blocks, where it is not that of the name.
+        pos_interp: how a position table for another grid is resampled when it is loaded: bicubic with antialias
+            or `plain`.
+        mean, std: of the pixels; None: those of CLIP.
+        arch: sizes that differ from those of the name, as open_clip calls them (`width`, `head_width`, ...).
+        pretrained: tag of the weights that `fetch` shall load. Nothing is loaded here.
+
+    Raises:
+        ValueError: no such tower, block or choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "ViT-L-14-336-quickgelu",
+        size: int | None = None,
+        layer: int = -2,
+        cls: Cls = "drop",
+        norm: bool = False,
+        extra_norm: bool | float = False,
+        act: Literal["quick_gelu", "gelu"] | None = None,
+        depth: int | None = None,
+        pos_interp: PosInterp = "antialias",
+        resize: Resize = "pad",
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        dtype: str | None = None,
+        arch: Mapping[str, Any] | None = None,
+        pretrained: str | None = None,
+    ):
+        if pos_interp not in ("antialias", "plain"):
+            raise ValueError(f"pos_interp ({pos_interp!r}) must be antialias or plain")
+        config = _config(name)
+        quick = config.get("quick_gelu", False) if act is None else act == "quick_gelu"
+        if pretrained == "openai" and not quick:
+            raise ValueError(f"the weights of OpenAI need QuickGELU: take {name}-quickgelu or act=quick_gelu")
+        sizes = {**config["vision_cfg"], **(arch or {})}
+        sizes |= {key: value for key, value in (("image_size", size), ("layers", depth)) if value is not None}
+        trunk = _build(config["embed_dim"], sizes, quick)
+        trunk.prune_intermediate_layers([kept_blocks(layer, len(trunk.transformer.resblocks)) - 1], prune_norm=not norm)
+        from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+        super().__init__(
+            trunk,
+            width=trunk.conv1.out_channels,
+            stride=trunk.patch_size[0],
+            image=ImageSpec(
+                size=(trunk.image_size[0], trunk.image_size[1]),
+                mean=tuple(mean or OPENAI_DATASET_MEAN),
+                std=tuple(std or OPENAI_DATASET_STD),
+                resize=resize,
+            ),
+            has_cls=True,
+            cls=cls,
+            extra_norm=extra_norm,
+            dtype=dtype,
+        )
+        self.name = name
+        self.norm = norm
+        self.pos_interp = pos_interp
+        self.pretrained = pretrained
+
+    def read(self, images: Float[Tensor, "m c H W"]) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
+        found = self.trunk.forward_intermediates(
+            images,
+            indices=1,
+            normalize_intermediates=self.norm,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        return found["image_intermediates_prefix"][0], found["image_intermediates"][0]
+
+
+def _config(name: str) -> dict[str, Any]:
+    import open_clip
+
+    config = open_clip.get_model_config(name)
+    if config is None:
+        near = ", ".join(get_close_matches(name, open_clip.list_models())) or "see open_clip.list_models()"
+        raise ValueError(f"open_clip has no model {name!r}; near to it: {near}")
+    vision = config["vision_cfg"]
+    if timm_name := vision.get("timm_model_name"):
+        raise ValueError(f"the image tower of {name} is {timm_name} of timm; take TimmTower with that name")
+    if not isinstance(vision["layers"], int):
+        raise ValueError(f"the image tower of {name} is a ResNet, which has no patches and blocks")
+    return config
+
+
+def _build(embed_dim: int, sizes: Mapping[str, Any], quick: bool) -> nn.Module:
+    # The one builder of open_clip that makes the image tower alone, and on the meta device.
+    from open_clip.model import _build_vision_tower
+
+    try:
+        return _build_vision_tower(embed_dim, dict(sizes), quick)
+    except TypeError as fault:
+        raise ValueError(f"open_clip cannot build a tower with {', '.join(sizes)}: {fault}") from fault

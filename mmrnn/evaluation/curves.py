@@ -1,0 +1,56 @@
+"""Line charts as SVG, without a plotting library: enough for a report that is one file."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 240, 48, 28, 24
+COLOURS = ("#1f6fb2", "#c8553d", "#3d8b5f", "#8a5fb0", "#b08a2e", "#4b5563")
+
+Points = Sequence[tuple[float, float]]
+
+
+def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> str:
+    """An SVG chart of named lines over steps; empty lines are left out."""
+    lines = {name: points for name, points in lines.items() if points}
+    if not lines:
+        return ""
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points]
+    right, top = max(xs) or 1, (1.0 if percent else max(ys) * 1.05 or 1)
+    floor = min(0.0, min(ys))
+
+    def place(x: float, y: float) -> str:
+        across = LEFT + (WIDTH - LEFT - 12) * x / right
+        down = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - floor) / (top - floor)
+        return f"{across:.1f},{down:.1f}"
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
+    parts.append(f'<text x="{LEFT}" y="14" class="title">{escape(title)}</text>')
+    for tick in range(5):
+        value = floor + (top - floor) * tick / 4
+        y = place(0, value).split(",")[1]
+        label = f"{value:.0%}" if percent else f"{value:.3g}"
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y}" y2="{y}" class="grid"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{label}</text>')
+    parts.append(f'<text x="{WIDTH - 12}" y="{HEIGHT - 8}" text-anchor="end">step {right:g}</text>')
+    for index, (name, points) in enumerate(lines.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        path = " ".join(place(x, y) for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        if len(lines) > 1:
+            x = LEFT + 8 + index * (WIDTH - LEFT) // len(lines)
+            parts.append(f'<text x="{x}" y="{HEIGHT - 8}" fill="{colour}">{escape(name)}</text>')
+    return "".join(parts) + "</svg>"
+
+
+def bars(title: str, values: Mapping[str, float]) -> str:
+    """An SVG bar chart of shares between 0 and 1."""
+    height = TOP + 22 * len(values) + 8
+    parts = [f'<svg viewBox="0 0 {WIDTH * 2} {height}" role="img" aria-label="{escape(title)}">']
+    parts.append(f'<text x="0" y="14" class="title">{escape(title)}</text>')
+    for index, (name, value) in enumerate(values.items()):
+        y = TOP + 22 * index
+        parts.append(f'<text x="300" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<rect x="308" y="{y + 3}" width="{max(value, 0) * 500:.1f}" height="14" fill="{COLOURS[0]}"/>')
+        parts.append(f'<text x="{314 + max(value, 0) * 500:.1f}" y="{y + 14}">{value:.1%}</text>')
+    return "".join(parts) + "</svg>"

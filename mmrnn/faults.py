@@ -1,0 +1,89 @@
+"""What is wrong with a whole configuration: its cards one by one, and parts that do not go together."""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmrnn import cards
+
+Tree = Mapping[str, Any]
+
+WIRED = {"encoder": 0, "connector": 2, "backbone": 0}
+"""How many positional arguments the builder gives to the parts of these groups; elsewhere it gives all."""
+
+
+def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
+    """Every fault as `path: what, and the way out`; parts that are right alone must go together, too."""
+    found = [*_alone(tree, trusted)]
+    return found or [*_together(tree, trusted)]
+
+
+def senses(tree: Tree) -> list[tuple[str, str, Tree]]:
+    """Name, path and parts of every sense; those of the image sense stand at the root."""
+    more = tree.get("senses") or {}
+    return [("image", "", tree), *((name, f"senses.{name}.", sense) for name, sense in more.items())]
+
+
+def sources(weights: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The files named under `weights`, with the path of the part that each is for."""
+    for name, value in weights.items():
+        if isinstance(value, Mapping):
+            yield from sources(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _alone(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
+    parts = [
+        "backbone",
+        *(f"{path}{part}" for _, path, _ in senses(tree) for part in ("encoder", "connector")),
+    ]
+    for path in parts:
+        group = path.rpartition(".")[2]
+        card = _at(tree, path)
+        if cards.is_card(card):
+            yield from cards.faults(card, path, WIRED[group], trusted)
+        else:
+            yield f"{path}: nothing is chosen; say {path}=NAME (`mmrnn list {group}` names them)"
+    for name, value in tree.items():
+        if cards.is_card(value) and name not in WIRED:
+            yield from cards.faults(value, name, None, trusted)
+        elif name not in ("senses", *WIRED):
+            yield from cards.inner_faults(value, name, trusted)
+    for path, source in sources(tree.get("weights") or {}):
+        if path not in ("model", *parts):
+            yield f"weights.{path}: there is no such part; there are: model, {', '.join(parts)}"
+        elif source is not None and not Path(source).exists():
+            yield f"weights.{path}: there is no file or folder {str(source)!r}"
+
+
+def _together(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
+    backbone = cards.find(tree["backbone"]["_target_"], trusted)
+    scan = tree.get("scan")
+    order = scan["_target_"].rpartition(".")[2] if cards.is_card(scan) else "forward"
+    if order != "forward" and getattr(backbone, "recurrent", True) is False:
+        yield (
+            f"scan: {order} is an order for recurrent backbones to read patches in; "
+            f"{backbone.__name__} attends to all of them at once, so say scan=forward"
+        )
+    known, room = _vocab(tree.get("tokenizer"), trusted), _vocab(tree["backbone"], trusted)
+    if known is not None and room is not None and known > room:
+        yield (
+            f"tokenizer: it makes {known} different ids, but backbone.vocab={room}; choose the tokenizer of "
+            f"that backbone, or say backbone.vocab={known}"
+        )
+
+
+def _vocab(card: Any, trusted: Collection[str]) -> int | None:
+    """How many ids a part knows, where its card or its class says so."""
+    if not cards.is_card(card):
+        return None
+    vocab = card.get("vocab", getattr(cards.find(card["_target_"], trusted), "vocab", None))
+    return vocab if isinstance(vocab, int) else None
+
+
+def _at(tree: Tree, path: str) -> Any:
+    node: Any = tree
+    for name in path.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node

@@ -1,0 +1,62 @@
+"""Where the pictures stand among the words of a question."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mmrnn.data.sample import TAG
+
+Place = Literal["first", "last", "sandwich", "inline"]
+
+SHORT = "Answer the question using a single word or phrase."
+"""The instruction that LLaVA's data appends to short questions. A sandwich does not say it twice."""
+
+
+def place(texts: Sequence[str], pictures: int, image: Place, gap: str = "\n") -> list[str]:
+    """The user's texts with their tags where `image` wants them.
+
+    `first` and `last` put the pictures of a turn before and after its words, `inline` leaves them where they are.
+    `sandwich` puts them between what is asked and the turn itself (VisualRWKV, arXiv 2406.13362, sec. 3.3): before
+    the first picture that is everything the user asks in the whole dialogue, so that it is known what to look for;
+    before a picture of a later turn it is that turn.
+
+    Without pictures a tag is plain text. One picture may be tagged several times in one turn, which counts as one
+    tag, or not at all, and then it is not shown.
+
+    Args:
+        gap: what stands between the pictures and the words beside them.
+
+    Raises:
+        ValueError: the tags do not agree with the number of pictures.
+    """
+    counts = [text.count(TAG) for text in texts]
+    shown = [count > 0 for count in counts]
+    if pictures == 0 or (pictures == 1 and not any(shown)):
+        return list(texts)
+    if pictures == 1 and sum(shown) > 1:
+        raise ValueError(f"one picture is tagged in {sum(shown)} turns; put {TAG} into the turn that shows it")
+    if pictures > 1 and sum(counts) != pictures:
+        raise ValueError(f"{sum(counts)} tags {TAG} for {pictures} pictures; each picture needs one tag")
+    if pictures == 1:
+        texts = [_once(text) for text in texts]
+
+    if image == "inline":
+        return list(texts)
+    bare = [text.replace(TAG, "").strip() for text in texts]
+    asked = [text.replace(SHORT, "").strip() if with_tag else text for text, with_tag in zip(bare, shown, strict=True)]
+    placed = list(texts)
+    for index in (index for index, with_tag in enumerate(shown) if with_tag):
+        tags = gap.join([TAG] * texts[index].count(TAG))
+        before = "\n".join(asked) if index == shown.index(True) else asked[index]
+        order = {
+            "first": (tags, bare[index]),
+            "last": (bare[index], tags),
+            "sandwich": (before.strip(), tags, bare[index]),
+        }[image]
+        placed[index] = gap.join(part for part in order if part)
+    return placed
+
+
+def _once(text: str) -> str:
+    """Only the first tag of a text."""
+    head, tag, tail = text.partition(TAG)
+    return head + tag + tail.replace(TAG, "")

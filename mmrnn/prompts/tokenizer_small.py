@@ -1,0 +1,39 @@
+"""A small tokenizer for small models: a thousand ids, no package."""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+
+class Small:
+    """RWKV's World algorithm, the longest match over byte strings, with 1024 ids: 0 ends a text and pads it, 1 to 256
+    are the bytes, so that any text can be written, and then come the pieces of `small.json` that the default pictures
+    are talked about with. `small_vocab.py` tells where they come from.
+    """
+
+    vocab = 1024
+    pad = 0
+    ends = (0, 257)
+
+    def encode(self, text: str) -> list[int]:
+        _, ids, longest = _tables()
+        return [ids[piece] for piece in longest.findall(text.encode().decode("latin-1"))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids; 0 and ids beyond the vocabulary say nothing, a broken character shows as `\\ufffd`."""
+        pieces, _, _ = _tables()
+        said = "".join(pieces[id] for id in ids if 0 <= id < len(pieces))
+        return said.encode("latin-1").decode("utf-8", "replace")
+
+
+@cache
+def _tables() -> tuple[list[str], dict[str, int], re.Pattern[str]]:
+    """Pieces by id, ids by piece, and a pattern that matches the longest piece first; a byte is a Latin-1 character."""
+    listed = json.loads((Path(__file__).parent / "small.json").read_text(encoding="utf-8"))
+    listed = [piece.encode().decode("latin-1") for piece in listed]
+    pieces = ["", *(chr(byte) for byte in range(256)), *listed]
+    longest = "|".join(map(re.escape, sorted(listed, key=len, reverse=True)))
+    ids = {piece: id for id, piece in enumerate(pieces) if piece}
+    return pieces, ids, re.compile(f"{longest}|.", re.DOTALL)

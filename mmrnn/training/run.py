@@ -1,0 +1,224 @@
+"""A run: from a configuration to a trained model, its figures and its report, in one folder that can be gone on with.
+
+The folder holds `config.yaml`, `log.jsonl` (a record for every few steps), `snapshot.pt` while the run is under way,
+and in the end `model.safetensors`, `answers.jsonl`, `result.json` and `report.html`.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmrnn.assistant import Assistant
+from mmrnn.config import ConfigError, build, make, plain
+from mmrnn.data.baselines import baselines
+from mmrnn.data.collate import Collator
+from mmrnn.data.order import Batches, Shuffle
+from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
+from mmrnn.evaluation.report import write_report
+from mmrnn.training import checkpoint, snapshot
+from mmrnn.training.features import bytes_needed, cache_features
+from mmrnn.training.loop import run_stage
+from mmrnn.training.snapshot import Position
+from mmrnn.training.stage import Stage
+from mmrnn.training.watch import Watch
+from mmrnn.types import Batch
+from mmrnn.weights.files import replace_file
+
+LOG, RESULT, ANSWERS = "log.jsonl", "result.json", "answers.jsonl"
+
+
+def train(cfg: Mapping[str, Any], out: Path, choices: Mapping[str, str] | None = None) -> float:
+    """Train, evaluate and report; a folder whose run was stopped is gone on with, a finished one is left alone.
+
+    Args:
+        choices: which option of every group the configuration came from, for the report.
+
+    Returns:
+        The share of wrong answers to held-out questions (of the last loss, where nothing is held out).
+
+    Raises:
+        ConfigError: the configuration does not fit, or the folder holds another run.
+    """
+    settled = json.loads(json.dumps({**plain(cfg), "out": None, "choices": dict(choices or {})}))
+    settled.pop("hydra", None)
+    before = checkpoint.read_config(out)
+    if before is not None and before != settled:
+        names = sorted(name for name in {*before, *settled} if before.get(name) != settled.get(name))
+        raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
+    if not (out / RESULT).is_file():
+        run = Run(settled, out)
+        checkpoint.save_config(out, settled)
+        run.train()
+        run.finish()
+    return json.loads((out / RESULT).read_text())["objective"]
+
+
+class Run:
+    """The parts of one run, built from its configuration."""
+
+    def __init__(self, cfg: Mapping[str, Any], out: Path) -> None:
+        self.cfg, self.out, self.watch, self.began = cfg, out, Watch(), time.monotonic()
+        torch.manual_seed(cfg["seed"])
+        self.device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = build(cfg, trusted=cfg["trusted"]).to(self.device)
+        self.tokenizer, self.prompt, self.data, self.objective, stages = (
+            make(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "objective", "stage")
+        )
+        self.stages: dict[str, Stage] = stages
+        self.tests = self.data.held_out(scenes=cfg["evaluate"]["samples"])
+        self.features: dict[str, Mapping[str, Tensor] | None] = {}
+        self.learnt = {
+            name for name, _ in self.model.named_parameters() if any(s.trains(name) for s in stages.values())
+        }
+
+    def train(self) -> None:
+        """Run every stage, from where the folder stands."""
+        sizes = {name: parameter.numel() for name, parameter in self.model.named_parameters()}
+        total, learning = sum(sizes.values()), sum(sizes[name] for name in self.learnt)
+        self.watch.say(f"{self.out}: {total:,} parameters, {learning:,} of them learn, on {self.device}")
+        for name, dataset in {"train": self.data, **self.tests}.items():
+            self.features[name] = self._cache(name, dataset)
+        saved = snapshot.load(self.out, self.device)
+        position: Position = saved["position"] if saved else Position()
+        samples = steps = 0
+        for number, (name, stage) in enumerate(self.stages.items()):
+            if number >= position.stage:
+                self._stage(number, name, stage, samples, steps, saved if number == position.stage else None)
+            samples += stage.steps * stage.batch
+            steps += stage.steps
+
+    def finish(self) -> None:
+        """Keep the model, ask it all that is held out, and write the report."""
+        checkpoint.save(self.out, self.model, self.cfg)
+        seconds = time.monotonic() - self.began
+        answers = {name: self._ask(name, len(dataset)) for name, dataset in self.tests.items()}
+        lines = [json.dumps({"split": name, **asdict(answer)}) for name, group in answers.items() for answer in group]
+        replace_file(self.out / ANSWERS, lambda path: path.write_text("".join(f"{line}\n" for line in lines)))
+        accuracy = {name: self._accuracy(name, group) for name, group in answers.items()}
+        loss = snapshot.records(self.out / LOG)[-1]["loss"]
+        overall = [mean(scores(group)) for group in answers.values()]
+        result = {
+            "config": {name: value for name, value in self.cfg.items() if name != "choices"},
+            "choices": self.cfg["choices"],
+            "seed": self.cfg["seed"],
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "seconds": round(seconds, 1),
+            "loss": loss,
+            "accuracy": accuracy,
+            "objective": 1 - sum(overall) / len(overall) if overall else loss,
+        }
+        write_report(self.out, result, snapshot.records(self.out / LOG), self.tests, answers, self.cfg)
+        text = json.dumps(result, indent=1)
+        replace_file(self.out / RESULT, lambda path: path.write_text(text))
+        (self.out / snapshot.FILE).unlink(missing_ok=True)
+        self.watch.table(accuracy)
+        self.watch.say(f"{seconds:.0f} s; report: {self.out / 'report.html'}")
+
+    def _cache(self, name: str, dataset: Any) -> Mapping[str, Tensor] | None:
+        """The features of all pictures, where no stage trains the encoder and they fit into memory."""
+        sense = self.model.senses["image"]
+        encoder = {n for n, _ in self.model.named_parameters() if n.startswith("senses.image.encoder.")}
+        if not encoder or encoder & self.learnt or not self.cfg["cache"]:
+            return None
+        pictures = list(dataset.pictures())
+        size = bytes_needed(sense, len(pictures)) / 2**30
+        if size > self.cfg["cache"]:
+            many = f"the features of {len(pictures)} pictures take {size:.1f} GiB"
+            self.watch.say(f"{many}, more than cache={self.cfg['cache']}: they are computed at every step")
+            return None
+        track = self.watch.tracker(f"features: {name}")
+        return cache_features(sense, pictures, batch=self.cfg["evaluate"]["batch"], device=self.device, track=track)
+
+    def _stage(self, number: int, name: str, stage: Stage, samples: int, steps: int, saved: dict | None) -> None:
+        stage.freeze_rest(self.model)
+        optimizer = stage.optimizer(self.model)
+        start = 0
+        if saved is not None:
+            snapshot.restore(saved, self.model, optimizer)
+            start = saved["position"].step
+        snapshot.keep(self.out / LOG, steps + start)
+        recent: list[float] = []
+        saved_at = time.monotonic()
+
+        with self.watch.bar() as bar:
+            task = bar.add_task(name, total=stage.steps, completed=start)
+
+            def after_step(done: int, loss: float, rate: float) -> None:
+                nonlocal saved_at
+                recent.append(loss)
+                bar.update(task, completed=done, description=f"{name} loss {loss:.3f}")
+                last = done == stage.steps
+                if done % self.cfg["log"] == 0 or last:
+                    record = {"step": steps + done, "stage": name, "loss": sum(recent) / len(recent), "rate": rate}
+                    recent.clear()
+                    every = self.cfg["evaluate"]["every"]
+                    if every and done % every == 0 and not last:
+                        record["accuracy"] = {test: mean(scores(self._ask(test, 120))) for test in self.tests}
+                    snapshot.append(self.out / LOG, record)
+                    if last or time.monotonic() - saved_at > self.cfg["snapshot"]:
+                        snapshot.save(self.out, Position(number, done), self.model, optimizer, self.learnt)
+                        saved_at = time.monotonic()
+
+            run_stage(
+                self.model,
+                stage,
+                optimizer,
+                self.objective,
+                self._batches(stage, samples, start),
+                start=start,
+                device=self.device,
+                precision=self.cfg["precision"],
+                after_step=after_step,
+            )
+
+    def _batches(self, stage: Stage, samples: int, start: int) -> Iterator[list[Batch]]:
+        """The micro-batches of every step from `start` on; `samples` were read in the stages before."""
+        micro = stage.batch // stage.accumulate
+        collate = Collator(
+            self.tokenizer,
+            self.prompt,
+            self.model.senses,
+            self.features["train"],
+            length=self.cfg["length"],
+            pack=self.cfg["pack"],
+        )
+        order = Shuffle(len(self.data), seed=self.cfg["seed"])
+        loader = DataLoader(
+            self.data,
+            batch_sampler=Batches(
+                lambda n: order(samples + n),
+                size=micro,
+                steps=stage.steps * stage.accumulate,
+                start=start * stage.accumulate,
+            ),
+            collate_fn=collate,
+            num_workers=self.cfg["workers"],
+            # A generator of its own: the loader would draw from the global one, and a run that goes on would differ.
+            generator=torch.Generator(),
+        )
+        batches = iter(loader)
+        while step := list(islice(batches, stage.accumulate)):
+            yield [batch for batch in step if batch is not None]
+
+    def _ask(self, test: str, number: int) -> list[Answer]:
+        """The answers to the first questions of a test."""
+        assistant = Assistant(self.model, self.tokenizer, self.prompt, features=self.features[test])
+        dataset, how = self.tests[test], self.cfg["evaluate"]
+        samples = [dataset[index] for index in range(min(number, len(dataset)))]
+        return evaluate(assistant, samples, batch=how["batch"], limit=how["limit"])
+
+    def _accuracy(self, test: str, answers: list[Answer]) -> dict[str, dict[str, float]]:
+        """For every kind of question the accuracy beside those of the baselines."""
+        base = baselines(self.data, self.tests[test])
+        return {
+            kind: {"right": score.right, "total": score.total, "accuracy": score.share, **base[kind]}
+            for kind, score in scores(answers).items()
+        }

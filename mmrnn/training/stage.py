@@ -1,0 +1,124 @@
+"""A stage of training: which parameters learn, for how long, and how fast."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from mmrnn.training.schedule import cosine, geometric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage. Everything that `train` does not name is frozen, and stays in evaluation mode.
+
+    Attributes:
+        train: parts (`connector`, `backbone`, `encoder`) or globs of parameter names.
+        freeze: globs that stay frozen all the same (VisualRWKV v6 keeps `backbone.embedding.*`).
+        steps: optimiser steps.
+        batch: samples an optimiser step.
+        accumulate: micro-batches that one step is split into, to save memory.
+        lr, lr_final: a cosine leads from one to the other.
+        warmup: steps of linear growth before.
+        decay, decay_final: weight decay of the matrices, changed geometrically; None keeps it.
+        clip: largest norm of the gradient; 0 does not clip.
+    """
+
+    train: tuple[str, ...] = ("connector", "backbone")
+    freeze: tuple[str, ...] = ()
+    steps: int = 1000
+    batch: int = 32
+    accumulate: int = 1
+    lr: float = 1e-3
+    lr_final: float = 1e-5
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    decay: float = 0.0
+    decay_final: float | None = None
+    clip: float = 1.0
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of accumulate ({self.accumulate})")
+
+    def rate(self, step: int) -> float:
+        return cosine(step, steps=self.steps, lr=self.lr, lr_final=self.lr_final, warmup=self.warmup)
+
+    def weight_decay(self, step: int) -> float:
+        final = self.decay if self.decay_final is None else self.decay_final
+        return geometric(step, steps=self.steps, start=self.decay, final=final, warmup=self.warmup)
+
+    def trains(self, name: str) -> bool:
+        """Whether the parameter of that name learns in this stage."""
+        return _any(name, self.train) and not _any(name, self.freeze)
+
+    def freeze_rest(self, model: nn.Module) -> list[str]:
+        """Let what the stage trains learn, freeze the rest.
+
+        Returns:
+            The names of the parameters that learn.
+
+        Raises:
+            ValueError: a pattern fits no parameter, or nothing would learn.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        for pattern in (*self.train, *self.freeze):
+            if not any(_fits(name, pattern) for name in names):
+                parts = ", ".join(sorted({_part(name) for name in names}))
+                raise ValueError(
+                    f"stage: {pattern!r} fits no parameter; parts are {parts}, and globs of names work too"
+                )
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self.trains(name))
+        model.train()
+        for module in model.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        learning = [name for name in names if self.trains(name)]
+        if not learning:
+            raise ValueError(f"stage: train={list(self.train)} and freeze={list(self.freeze)} leave nothing to learn")
+        return learning
+
+    def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
+        """AdamW over what learns: matrices decay, vectors do not, and both groups follow the schedule."""
+        learning = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in learning if p.squeeze().dim() >= 2]
+        vectors = [p for p in learning if p.squeeze().dim() < 2]
+        groups = [{"params": matrices, "decays": True}, {"params": vectors, "decays": False, "weight_decay": 0.0}]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.decay,
+        )
+
+    def set_rates(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        """Give every group the rate and the decay of this step; answers with the rate."""
+        rate, decay = self.rate(step), self.weight_decay(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            if group["decays"]:
+                group["weight_decay"] = decay
+        return rate
+
+
+def _part(name: str) -> str:
+    """The part that a parameter belongs to: `backbone`, or for the senses `encoder` and `connector`."""
+    path = name.split(".")
+    return path[2] if path[0] == "senses" else path[0]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    short = name.split(".", 2)[2] if name.startswith("senses.") else name
+    return pattern == _part(name) or fnmatchcase(name, pattern) or fnmatchcase(short, pattern)
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(_fits(name, pattern) for pattern in patterns)

@@ -1,0 +1,123 @@
+"""`conf/` is the registry, so the tests enumerate it: a new card or preset is covered by being there."""
+
+from functools import cache
+from inspect import Parameter
+
+import pytest
+import torch
+import yaml
+from torch.nn.functional import cross_entropy
+
+from mmrnn.cards import faults, find, is_card, parameters
+from mmrnn.config import build, check, compose, conf_dir, plain
+from mmrnn.faults import WIRED
+from mmrnn.fit import fit
+from mmrnn.generate import generate
+from mmrnn.types import SLOT, Batch, Block, Sequence
+
+PATHS = [path for path in sorted(conf_dir().glob("*/*.yaml")) if path.parent.name not in ("hydra", "model")]
+CONTENT = {f"{path.parent.name}/{path.stem}": yaml.safe_load(path.read_text()) for path in PATHS}
+CARDS = list(CONTENT)
+ORIGINALS = [name for name, content in CONTENT.items() if is_card(content) and "defaults" not in content]
+PRESETS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+TINY = [name for name in PRESETS if name.endswith("_tiny")]
+FULL = [name for name in PRESETS if not name.endswith("_tiny")]
+
+
+@cache
+def card(name: str):
+    """A card with what it inherits."""
+    group = name.partition("/")[0]
+    return plain(compose(config=name))[group]
+
+
+def described(name: str) -> list[dict]:
+    """The classes that a card describes: one, or several under names of their own."""
+    content = card(name)
+    return [content] if is_card(content) else [value for value in content.values() if is_card(value)]
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_says_what_it_is(name):
+    first = (conf_dir() / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# "), f"{name} begins with {first!r} instead of a comment"
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_fits_its_class(name):
+    assert described(name), f"{name} names no class"
+    for content in described(name):
+        assert [*faults(content, name, WIRED.get(name.partition("/")[0]))] == []
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_lists_every_knob(name):
+    for content in described(name):
+        known = parameters(find(content["_target_"])).values()
+        knobs = {parameter.name for parameter in known if parameter.kind is Parameter.KEYWORD_ONLY}
+        assert knobs - set(content) == set(), f"{name} leaves out knobs of its class"
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_a_card_that_inherits_from_none_repeats_the_defaults(name):
+    for knob, parameter in parameters(find(CONTENT[name]["_target_"])).items():
+        if knob in CONTENT[name] and parameter.default is not Parameter.empty:
+            assert fit(CONTENT[name][knob], parameter.annotation) == parameter.default, knob
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_chooses_and_sets_nothing(name):
+    path = conf_dir() / "model" / f"{name}.yaml"
+    package, about, *_ = path.read_text().splitlines()
+    assert package == "# @package _global_"
+    assert about.startswith("# ")
+    content = yaml.safe_load(path.read_text())
+    assert list(content) == ["defaults"]
+    for entry in content["defaults"]:
+        [(key, option)] = entry.items()
+        assert key.startswith("override /"), f"{key} does not choose an option of a group"
+        assert isinstance(option, str), f"{key} chooses {option!r}"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fits(name):
+    check(compose(f"model={name}"))
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_size_preset_builds_without_memory(name):
+    with torch.device("meta"):
+        model = build(compose(f"model={name}"))
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert model.senses["image"].layout(*model.senses["image"].image.size).tokens > 0
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_preset_learns_and_replies(name):
+    torch.manual_seed(0)
+    model = build(compose(f"model={name}"))
+    batch = two_rows_with_pictures(model)
+    output = model(batch)
+    logits = model.head(output.hidden)
+    loss = cross_entropy(logits[:, :-1].flatten(0, 1), batch.sequence.labels[:, 1:].flatten())
+    loss.backward()
+    assert loss.isfinite()
+    for part, module in {"connector": model.senses["image"].connector, "backbone": model.backbone}.items():
+        gradients = [value.grad for value in module.parameters() if value.grad is not None]
+        assert gradients, f"no gradient reaches the {part}"
+        assert all(gradient.isfinite().all() for gradient in gradients), part
+    replies = generate(model, batch, limit=2)
+    assert [len(reply) for reply in replies] == [2, 2]
+
+
+def two_rows_with_pictures(model) -> Batch:
+    """Two samples, each a few tokens, a picture and a few more tokens."""
+    sense = model.senses["image"]
+    height, width = sense.image.size
+    layout = sense.layout(height, width)
+    text = torch.randint(1, min(model.backbone.vocab, 200), (2, 7))
+    slots = torch.full((2, layout.tokens), SLOT)
+    ids = torch.cat([text[:, :3], slots, text[:, 3:]], dim=1)
+    labels = torch.where(ids == SLOT, -100, ids)
+    blocks = tuple(Block(row, 3, layout) for row in range(2))
+    return Batch(Sequence(ids, blocks, labels=labels), {"image": torch.randn(2, 3, height, width)})

@@ -1,0 +1,213 @@
+"""What is said about a configuration that does not fit, and what is refused."""
+
+import sys
+from typing import Any, Literal
+
+import pytest
+
+import mmrnn
+from mmrnn.cards import faults, find
+from mmrnn.config import ConfigError, build, check, compose, jobs, make
+from mmrnn.fit import fit
+
+
+def said(*overrides: str, trusted=(), **options) -> tuple[str, ...]:
+    """The faults of a configuration, empty when it fits."""
+    try:
+        check(compose(*overrides, **options), trusted=trusted)
+    except ConfigError as error:
+        return error.faults
+    return ()
+
+
+def test_what_fits_is_not_complained_about():
+    assert said("model=visualrwkv6_tiny", "connector.bias=false") == ()
+
+
+def test_every_fault_of_the_overrides_is_said_at_once():
+    with pytest.raises(ConfigError) as caught:
+        compose("model=visualrwkv6_tiny", "connector=qformr", "bakbone=rwkv6_tiny", "backbone.dept=3", "seed")
+    told = caught.value.faults
+    assert [fault.split(":")[0] for fault in told] == ["connector=qformr", "bakbone", "seed", "backbone.dept"]
+    assert "did you mean 'qformer'?" in told[0]
+    assert "did you mean 'backbone'?" in told[1]
+    assert "key=value" in told[2]
+    assert "did you mean 'depth'?" in told[3]
+
+
+def test_an_option_that_is_near_to_none_is_answered_with_all():
+    with pytest.raises(ConfigError, match=r"there is no card scan/xyz; there are: bidirectional, forward"):
+        compose("model=visualrwkv6_tiny", "scan=xyz")
+
+
+def test_a_sweep_in_the_wrong_place_is_told_where_it_belongs():
+    with pytest.raises(ConfigError, match=r"connector=linear,mlp: several values at once; sweep over them with -m"):
+        compose("connector=linear,mlp")
+
+
+def test_every_fault_of_the_cards_is_said_at_once():
+    told = said("model=visualrwkv6_tiny", "+backbone.dept=3", "backbone.width=wide", "+connector.in_dim=7")
+    assert len(told) == 3
+    assert "connector.in_dim: the builder sets it from the neighbouring part; leave it out" in told
+    assert "backbone.width: expected int, got 'wide'" in told
+    assert "backbone.dept: RWKV6 has no such knob; did you mean 'depth'?" in told
+
+
+def test_a_missing_knob_is_named():
+    cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny"))
+    cfg["connector"] = {"_target_": "mmrnn.connectors.Chain"}
+    with pytest.raises(ConfigError, match=r"connector.parts: Chain needs it; add it to the card"):
+        check(cfg)
+
+
+def test_nothing_chosen_is_told():
+    assert said("model=visualrwkv6_tiny", "~connector") == (
+        "connector: nothing is chosen; say connector=NAME (`mmrnn list connector` names them)",
+    )
+
+
+def test_a_class_that_is_not_there():
+    told = said("model=visualrwkv6_tiny", "connector._target_=mmrnn.connectors.Liner")
+    assert told == ("connector._target_: there is no 'Liner' in mmrnn.connectors; did you mean 'Linear'?",)
+
+
+def test_a_scan_needs_a_recurrent_backbone():
+    [fault] = said("model=llava15_tiny", "scan=bidirectional")
+    assert fault.startswith("scan: bidirectional is an order for recurrent backbones")
+    assert "scan=forward" in fault
+
+
+def test_a_tokenizer_larger_than_the_backbone():
+    cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny", "backbone.vocab=10"))
+    cfg["tokenizer"] = {"_target_": "mmrnn.backbones.RWKV6", "vocab": 11}  # stands for any part with a vocab
+    with pytest.raises(ConfigError, match=r"11 different ids, but backbone.vocab=10; .* say backbone.vocab=11"):
+        check(cfg)
+
+
+def test_weights_that_are_not_there(tmp_path):
+    told = said("model=visualrwkv6_tiny", f"weights.backbone={tmp_path}/none.pth", "+weights.enc=x")
+    assert told[0] == f"weights.backbone: there is no file or folder '{tmp_path}/none.pth'"
+    assert told[1].startswith("weights.enc: there is no such part; there are: model, backbone, encoder")
+
+
+def test_a_part_that_refuses_its_knobs_is_named():
+    with pytest.raises(ConfigError, match=r"backbone: .*(7|width)"):
+        build(compose("model=visualrwkv6_tiny", "backbone.width=7"))
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.run", "builtins.eval", "torch.load"])
+def test_code_outside_mmrnn_is_refused(target):
+    with pytest.raises(ValueError, match=r"outside mmrnn; to trust it, say trusted=\["):
+        make({"_target_": target, "command": "true"})
+
+
+def test_nothing_is_imported_before_it_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "intruder.py").write_text("raise SystemExit('this ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    [fault] = faults({"_target_": "intruder.Part"}, "encoder")
+    assert fault.startswith("encoder._target_: 'intruder.Part' would run code of 'intruder'")
+    assert "intruder" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "target", ["mmrnn.weights.files.pickle.loads", "mmrnn.cli.import_module", "mmrnn.config.Path.home"]
+)
+def test_what_our_modules_import_cannot_be_reached_through_them(target):
+    with pytest.raises(ValueError, match="outside mmrnn"):
+        find(target)
+
+
+def test_a_card_of_somebody_elses(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.py").write_text(
+        "from mmrnn.connectors import Linear\n"
+        "class Mine(Linear):\n"
+        "    def __init__(self, in_dim, out_dim=None, *, twice: bool = False, **more):\n"
+        "        super().__init__(in_dim, out_dim, **more)\n"
+    )
+    (tmp_path / "cards" / "connector").mkdir(parents=True)
+    (tmp_path / "cards" / "connector" / "mine.yaml").write_text("_target_: elsewhere.Mine\ntwice: true\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = compose("model=visualrwkv6_tiny", "connector=mine", dirs=[tmp_path / "cards"])
+    with pytest.raises(ConfigError, match=r"trusted=\[elsewhere\]"):
+        build(cfg)
+    model = build(cfg, trusted=["elsewhere"])
+    assert type(model.senses["image"].connector).__name__ == "Mine"
+
+
+def test_a_folder_of_cards_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="there is no such folder of cards"):
+        compose(dirs=[tmp_path / "none"])
+
+
+def test_a_reference_that_leads_nowhere():
+    assert said("model=visualrwkv6_tiny", "seed=${sed}") == ("seed: Interpolation key 'sed' not found",)
+
+
+def test_the_jobs_of_a_sweep():
+    told = jobs("connector=linear,mlp", "seed=range(1,3)", "scan=glob(s*)", "backbone=rwkv6_tiny")
+    assert len(told) == 2 * 2 * 2
+    assert told[0] == ["connector=linear", "seed=1", "scan=snake", "backbone=rwkv6_tiny"]
+
+
+def test_a_second_sense():
+    cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny"))
+    cfg["senses"] = {"state": {"encoder": cfg["encoder"], "connector": cfg["connector"]}}
+    assert set(build(cfg).senses) == {"image", "state"}
+    cfg["senses"]["state"]["connector"] = {"_target_": "mmrnn.connectors.Linear", "dept": 1}
+    with pytest.raises(ConfigError, match=r"senses.state.connector.dept: Linear has no such knob"):
+        check(cfg)
+
+
+def test_compose_inside_a_running_hydra_application():
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_dir(str(mmrnn.conf_dir()), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        compose("model=visualrwkv6_tiny")
+        assert GlobalHydra.instance().hydra is running
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "wanted"),
+    [
+        (1, float, 1.0),
+        (1, int | float, 1),
+        ([1, 2], tuple[int, int], (1, 2)),
+        ([1, 2, 3], tuple[float, ...], (1.0, 2.0, 3.0)),
+        ([1], list[int] | None, [1]),
+        (None, int | None, None),
+        ("last", Literal["first", "last"] | int, "last"),
+        ({"a": 1}, dict[str, float], {"a": 1.0}),
+        (object, Any, object),
+    ],
+)
+def test_values_take_the_form_that_the_signature_asks_for(value, hint, wanted):
+    fitted = fit(value, hint)
+    assert fitted == wanted
+    assert type(fitted) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        (True, int, "expected int, got True"),
+        (1.5, int, "expected int, got 1.5"),
+        ("1", float, "expected float, got '1'"),
+        (None, str, "expected str, got None"),
+        ("x", int | None, "expected int or null, got 'x'"),
+        ([1], tuple[int, int], "expected 2 values, got 1: [1]"),
+        (3, tuple[int, int], "expected tuple[int, int], got 3"),
+        (
+            "frist",
+            Literal["first", "last"],
+            "expected one of 'first', 'last', got 'frist'; did you mean 'first'?",
+        ),
+        ("frist", Literal["first"] | None, "expected one of 'first', got 'frist'; did you mean 'first'?"),
+    ],
+)
+def test_values_of_another_type_are_refused(value, hint, message):
+    with pytest.raises(TypeError) as caught:
+        fit(value, hint)
+    assert str(caught.value) == message

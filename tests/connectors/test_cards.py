@@ -1,0 +1,96 @@
+"""Every connector card keeps the contract of a connector."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+
+from mmrnn.config import compose, conf_dir, make, plain
+from mmrnn.types import Connector, Layout
+
+CARDS = sorted(path.stem for path in (conf_dir() / "connector").glob("*.yaml"))
+PICTURE = Layout(rows=8, cols=8)
+SMALL = {"width": 16, "depth": 4, "heads": 2, "ffn": 24}
+
+
+@cache
+def card(name):
+    return plain(compose(config=f"connector/{name}"))["connector"]
+
+
+def shrunk(node):
+    """The card with every Q-Former in it made small."""
+    if isinstance(node, list):
+        return [shrunk(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {name: shrunk(value) for name, value in node.items()}
+    return node | SMALL if node.get("_target_", "").endswith("QFormer") else node
+
+
+@pytest.fixture(params=CARDS)
+def connector(request):
+    in_dim, out_dim = (24, 24) if request.param == "identity" else (20, 24)
+    connector = make(shrunk(card(request.param)), in_dim, out_dim)
+    connector.in_dim = in_dim
+    return connector
+
+
+def test_contract(connector):
+    assert isinstance(connector, Connector)
+    assert connector.width == 24
+    tokens = torch.randn(3, PICTURE.tokens, connector.in_dim)
+    visual = connector(tokens, PICTURE)
+    assert visual.shape == (3, connector.layout(PICTURE).tokens, 24)
+    assert visual.isfinite().all()
+
+
+def test_pictures_do_not_mix(connector):
+    connector.eval()
+    tokens = torch.randn(3, PICTURE.tokens, connector.in_dim)
+    torch.testing.assert_close(connector(tokens, PICTURE)[1:2], connector(tokens[1:2], PICTURE))
+
+
+def test_gradients_reach_everything(connector):
+    tokens = torch.randn(3, PICTURE.tokens, connector.in_dim, requires_grad=True)
+    visual = connector(tokens, PICTURE)
+    (visual * torch.randn_like(visual)).sum().backward()
+    assert tokens.grad.abs().sum() > 0
+    for name, parameter in connector.named_parameters():
+        assert parameter.grad is not None, name
+        # What is added to every key of a softmax changes nothing.
+        assert name.endswith("key.bias") or parameter.grad.abs().sum() > 0, name
+
+
+def test_copies_and_state_dict(connector):
+    connector.eval()
+    tokens = torch.randn(2, PICTURE.tokens, connector.in_dim)
+    expected = connector(tokens, PICTURE)
+    twin = copy.deepcopy(connector)
+    torch.testing.assert_close(twin(tokens, PICTURE), expected)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.normal_()
+    twin.load_state_dict(connector.state_dict())
+    torch.testing.assert_close(twin(tokens, PICTURE), expected)
+
+
+def test_half_precision(connector):
+    connector.to(torch.bfloat16)
+    visual = connector(torch.randn(2, PICTURE.tokens, connector.in_dim, dtype=torch.bfloat16), PICTURE)
+    assert visual.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_published_size(name):
+    in_dim, out_dim = (4096, 4096) if name == "identity" else (1408, 4096)
+    with torch.device("meta"):
+        connector = make(card(name), in_dim, out_dim)
+    assert connector.width == out_dim
+
+
+def test_knob_inside_a_chain():
+    """It can be set from the command line."""
+    cfg = plain(compose("connector.parts.0.grid=6", config="connector/visualrwkv"))
+    assert make(cfg["connector"], 20, 24).layout(Layout(24, 24, suffix=1)).tokens == 37

@@ -1,0 +1,216 @@
+"""Samples become batches."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from PIL import Image
+
+from mmrnn.data import Collator, File, Sample, Turn, to_tensor
+from mmrnn.prompts import Dialogue, Small, Template
+from mmrnn.types import IGNORE, SLOT, ImageSpec, Layout
+
+SPEC = ImageSpec((4, 4))
+
+
+@dataclass
+class Eye:
+    """A sense as the collator sees it."""
+
+    image: ImageSpec = SPEC
+    tokens: int = 3
+
+    def layout(self, height, width):
+        assert (height, width) == self.image.size
+        return Layout(prefix=self.tokens)
+
+
+@dataclass
+class Paint:
+    """A picture of one colour."""
+
+    key: str
+
+    def open(self):
+        return Image.new("RGB", (8, 8), self.key)
+
+
+def sample(question, answer, *colours, id=""):
+    return Sample((Turn("user", question), Turn("assistant", answer)), tuple(map(Paint, colours)), id=id)
+
+
+def collator(*wired, prompt=None, **knobs):
+    return Collator(Small(), prompt or Dialogue(), {"image": Eye()}, *wired, **knobs)
+
+
+SAMPLES = [
+    sample("<image>\nwhat colour?", "red", "red", id="a"),
+    sample("is this text?", "yes it is", id="b"),
+    sample("<image> or <image>?", "the second one", "green", "blue", id="c"),
+]
+
+
+def said(ids, mask):
+    return Small().decode([id for id, wanted in zip(ids.tolist(), mask.tolist(), strict=True) if wanted])
+
+
+def test_rows_are_padded_on_the_right():
+    batch = collator()(SAMPLES)
+    sequence = batch.sequence
+    assert sequence.segments is None
+    assert sequence.ids.shape == sequence.labels.shape
+    replies = [said(row, row != IGNORE) for row in sequence.labels]
+    assert replies == [" red\n\n", " yes it is\n\n", " the second one\n\n"]
+    assert said(sequence.ids[1], sequence.ids[1] > 0) == "User: is this text?\n\nAssistant: yes it is\n\n"
+    assert (sequence.ids[0, -1], sequence.labels[0, -1]) == (0, IGNORE)
+    supervised = sequence.labels != IGNORE
+    assert torch.equal(sequence.labels[supervised], sequence.ids[supervised])
+
+
+def test_pictures_stand_in_the_order_of_their_blocks():
+    batch = collator()(SAMPLES)
+    assert [block.sample for block in batch.sequence.blocks] == [0, 2, 2]
+    for block in batch.sequence.blocks:
+        assert (batch.sequence.ids[block.sample, block.start : block.stop] == SLOT).all()
+    assert int(batch.sequence.visual.sum()) == 3 * Eye.tokens
+    expected = [to_tensor(Paint(colour).open(), Eye.image) for colour in ("red", "green", "blue")]
+    assert torch.equal(batch.images["image"], torch.stack(expected))
+    assert batch.features == {}
+
+
+def test_features_spare_opening_the_pictures():
+    class Closed(Paint):
+        def open(self):
+            raise AssertionError("opened")
+
+    features = {name: torch.full((5, 2), float(index)) for index, name in enumerate(("red", "green", "blue"))}
+    closed = [replace(one, pictures=tuple(Closed(picture.key) for picture in one.pictures)) for one in SAMPLES]
+    batch = collator(features)(closed)
+    assert batch.images == {}
+    assert torch.equal(batch.features["image"], torch.stack([features[name] for name in ("red", "green", "blue")]))
+    with pytest.raises(ValueError, match="no cached features of pink"):
+        collator(features)([sample("<image>", "a", "pink")])
+
+
+def test_text_alone_has_no_pictures():
+    batch = collator()([SAMPLES[1], sample("nothing to see", "no", "red")])
+    assert (batch.images, batch.sequence.blocks) == ({}, ())
+
+
+def test_generation_pads_on_the_left_and_marks_it():
+    asked = [replace(one, turns=(one.turns[0], Turn("assistant", ""))) for one in SAMPLES]
+    batch = collator(left=True)(asked)
+    sequence = batch.sequence
+    assert said(sequence.ids[1], sequence.segments[1] == 1) == "User: is this text?\n\nAssistant:"
+    assert (sequence.ids[sequence.segments == 0] == 0).all()
+    assert (sequence.segments[:, -1] == 1).all()
+    assert (sequence.segments.diff(dim=1) >= 0).all()
+    for block in sequence.blocks:
+        assert (sequence.ids[block.sample, block.start : block.stop] == SLOT).all()
+    assert collator(left=True)(asked[:1]).sequence.segments is None
+    assert len(collator(left=True, length=2)(asked).sequence.ids) == 3, "a prompt to be answered is never cut"
+
+
+def test_the_head_is_kept():
+    whole = collator()([SAMPLES[1]]).sequence
+    length = int((whole.labels[0] != IGNORE).nonzero()[0]) + 1
+    batch = collator(length=length)([SAMPLES[1]]).sequence
+    assert torch.equal(batch.ids, whole.ids[:, :length])
+    assert torch.equal(batch.labels, whole.labels[:, :length])
+    assert 0 < (batch.labels != IGNORE).sum() < (whole.labels != IGNORE).sum()
+
+
+def test_pictures_beyond_the_cut_are_not_opened():
+    first, second = SAMPLES[0], sample("<image> and now?", "gone", "none")
+    both = Sample(first.turns + second.turns, (*first.pictures, File("/nowhere.png")), id="d")
+    length = len(collator()([first]).sequence.ids[0])
+    batch = collator(length=length)([both])
+    assert torch.equal(batch.sequence.ids, collator()([first]).sequence.ids)
+    assert len(batch.images["image"]) == len(batch.sequence.blocks) == 1
+
+
+def test_what_cannot_be_used_is_dropped_and_named(tmp_path, caplog):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    broken = replace(SAMPLES[0], pictures=(File(tmp_path / "broken.png"),), id="broken")
+    long = sample("why? " * 30, "so", id="long")
+    halved = sample("why? " * 8 + "<image>", "so", "red", id="halved")
+    collate = collator(prompt=Dialogue(image="last"), length=20)
+    batch = collate([broken, SAMPLES[1], long, halved])
+    assert len(batch.sequence.ids) == 1
+    names, reasons = zip(*collate.dropped, strict=True)
+    assert names == ("broken", "long", "halved")
+    assert "broken.png is not a picture" in reasons[0]
+    assert reasons[1] == "there is nothing to learn in its first 20 positions"
+    assert reasons[2] == "the length (20) cuts the picture at 18:21 in two"
+    assert "sample long is dropped" in caplog.text
+    assert collate([broken]) is None
+    assert len(collate.dropped) == 4
+
+
+def test_tags_that_do_not_fit_are_a_mistake_and_not_dropped():
+    with pytest.raises(ValueError, match="1 tags <image> for 2 pictures"):
+        collator()([sample("<image>", "a", "red", "green")])
+    with pytest.raises(ValueError, match="no sense 'image'"):
+        Collator(Small(), Dialogue(), {"video": Eye()})([SAMPLES[0]])
+
+
+def test_packed_rows_hold_the_same_samples():
+    many = [*SAMPLES, sample("<image>\nshort?", "yes", "pink", id="d"), sample("more?", "no", id="e")]
+    alone = {tuple(collator()([one]).sequence.ids[0].tolist()) for one in many}
+    batch = collator(pack=True, length=40)(many)
+    sequence = batch.sequence
+    assert 1 < len(sequence.ids) < len(many)
+    assert sequence.ids.shape[1] <= 40
+    found = set()
+    for ids, segments in zip(sequence.ids, sequence.segments, strict=True):
+        assert (segments.diff() >= 0).all()
+        for segment in range(int(segments.max()) + 1):
+            found.add(tuple(id for id in ids[segments == segment].tolist() if id))
+    assert found == alone
+    for block in sequence.blocks:
+        inside = slice(block.start, block.stop)
+        assert (sequence.ids[block.sample, inside] == SLOT).all()
+        assert len(set(sequence.segments[block.sample, inside].tolist())) == 1
+    colours = [colour for one in many for colour in (picture.key for picture in one.pictures)]
+    shown = {tuple(pixels[:, 0, 0].tolist()) for pixels in batch.images["image"]}
+    assert shown == {tuple(to_tensor(Paint(colour).open(), Eye.image)[:, 0, 0].tolist()) for colour in colours}
+    assert [block.sample for block in sequence.blocks] == sorted(block.sample for block in sequence.blocks)
+
+
+def sums(sequence, table):
+    """The summed next-token loss of a model that knows how many tokens of its segment it has read, and the last one."""
+    segments = torch.zeros_like(sequence.ids) if sequence.segments is None else sequence.segments
+    total = torch.zeros(())
+    for ids, labels, parts in zip(sequence.ids, sequence.labels, segments, strict=True):
+        starts = {int(part): int((parts == part).nonzero()[0]) for part in parts.unique()}
+        for at in range(len(ids) - 1):
+            depth = at - starts[int(parts[at])]
+            if labels[at + 1] != IGNORE:
+                total = total - table[ids[at].clamp(min=0), (labels[at + 1] + depth) % 1024].log_softmax(-1)[0]
+    return total
+
+
+@pytest.mark.parametrize(
+    "prompt", [Dialogue(), Template(first="{pictures}", reply="{text}\n")], ids=["dialogue", "plain"]
+)
+def test_packing_does_not_change_the_loss(prompt):
+    many = [*SAMPLES, sample("<image>\nshort?", "yes", "pink"), sample("more?", "no")]
+    table = torch.randn(1024, 1024, 2)
+    apart = collator(prompt=prompt)(many).sequence
+    packed = collator(prompt=prompt, pack=True, length=40)(many).sequence
+    assert len(packed.ids) < len(apart.ids)
+    torch.testing.assert_close(sums(packed, table), sums(apart, table))
+    assert int((packed.labels[:, 1:] != IGNORE).sum()) == int((apart.labels[:, 1:] != IGNORE).sum())
+
+
+def test_the_first_token_of_a_sample_is_never_a_target():
+    prompt = Template(first="{pictures}", reply="{text}\n")
+    packed = collator(prompt=prompt, pack=True, length=40)(SAMPLES[1:2] * 4).sequence
+    starts = torch.cat([torch.ones(len(packed.ids), 1, dtype=torch.long), packed.segments.diff(dim=1)], 1) != 0
+    assert int(starts.sum()) > len(packed.ids)
+    assert (packed.labels[starts] == IGNORE).all()
+
+
+def test_left_and_pack_exclude_each_other():
+    with pytest.raises(ValueError, match="left and pack exclude each other"):
+        collator(left=True, pack=True)

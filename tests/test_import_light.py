@@ -1,0 +1,58 @@
+"""Importing costs nothing that is not used: a borrower of one connector needs torch alone."""
+
+import os
+import subprocess
+import sys
+
+BLOCKED = ("hydra", "omegaconf", "triton", "transformers", "timm", "open_clip", "rich", "PIL")
+
+BLOCK = f"""
+import sys
+sys.modules.update(dict.fromkeys({BLOCKED!r}))  # as if not installed
+"""
+
+EVERY_PART = """
+import importlib, pkgutil
+import mmrnn, mmrnn.vlm, mmrnn.generate, mmrnn.splice, mmrnn.types
+import mmrnn.encoders, mmrnn.connectors, mmrnn.backbones, mmrnn_kernels
+for room in (mmrnn.encoders, mmrnn.connectors, mmrnn.backbones):
+    assert room.__all__, room.__name__
+    for name in room.__all__:
+        getattr(room, name)
+    for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+        importlib.import_module(module.name)
+"""
+
+ALONE = """
+import mmrnn
+heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "numpy", "yaml", "difflib"})
+assert not heavy, heavy
+assert "compose" in dir(mmrnn)
+"""
+
+HELP = """
+from mmrnn import cli
+assert cli.main(["--help"]) == 0 and cli.main(["list"]) == 0
+heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "numpy"})
+assert not heavy, heavy
+"""
+
+
+def run(code: str) -> None:
+    # A checkout is on the path of these tests without being installed.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", BLOCK + code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_part_imports_with_torch_alone():
+    run(EVERY_PART)
+
+
+def test_the_package_alone_imports_not_even_torch():
+    run(ALONE)
+
+
+def test_help_and_the_list_of_cards_need_neither_torch_nor_hydra():
+    run(HELP)
