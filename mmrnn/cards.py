@@ -7,7 +7,8 @@ builder from the neighbouring parts; the keyword-only ones are its knobs.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from importlib import import_module
-from inspect import Parameter, signature
+from inspect import Parameter, isclass, signature
+from pkgutil import iter_modules
 from typing import Any
 
 from mmrnn.fit import fit, near
@@ -32,16 +33,18 @@ def is_card(value: Any) -> bool:
     return isinstance(value, Mapping) and "_target_" in value
 
 
-def find(target: str, trusted: Collection[str] = ()) -> Callable[..., Any]:
-    """The class or function that a `_target_` names.
+def find(card: Mapping[str, Any], trusted: Collection[str] = ()) -> Callable[..., Any]:
+    """The class that a card names by `_target_`; of our functions only one that the card leaves uncalled (a scan).
 
     Nothing is imported before its package is known to be ours or one of `trusted`, and what is found must be
-    defined in such a package: what a module imports for itself (`os.system`) cannot be reached through it.
+    defined in such a package: what a module imports for itself (`os.system`) cannot be reached through it. A
+    function of ours that writes a file is not called just because a configuration from elsewhere names it.
 
     Raises:
         ValueError: not trusted, or not there.
     """
-    package, *rest = str(target).split(".")
+    target = str(card["_target_"])
+    package, *rest = target.split(".")
     if package not in OWN.union(trusted):
         raise ValueError(
             f"{target!r} would run code of {package!r}, outside mmrnn; to trust it, say trusted=[{package}]"
@@ -49,18 +52,22 @@ def find(target: str, trusted: Collection[str] = ()) -> Callable[..., Any]:
     found = _import(package, target)
     path = package
     for name in rest:
-        if hasattr(found, name):
-            found = getattr(found, name)
-        else:
-            choices = [other for other in dir(found) if not other.startswith("_")]
-            found = _import(f"{path}.{name}", target, choices)
         path = f"{path}.{name}"
-    home = str(getattr(found, "__module__", None)).split(".")[0]
+        found = getattr(found, name) if hasattr(found, name) else _import(path, target, _names(found))
     if not callable(found):
         raise ValueError(f"{target!r} is neither a class nor a function")
+    home = str(found.__module__).split(".")[0]
     if home not in OWN.union(trusted):
         raise ValueError(f"{target!r} is defined in {home!r}, outside mmrnn; to trust it, say trusted=[{home}]")
+    if home in OWN and not isclass(found) and not card.get("_partial_"):
+        raise ValueError(f"{target!r} is a function; name a class, or say _partial_: true if it is to be called later")
     return found
+
+
+def _names(found: Any) -> list[str]:
+    """What a package or class offers, modules that are not imported yet included."""
+    modules = [module.name for module in iter_modules(getattr(found, "__path__", []))]
+    return [name for name in {*dir(found), *modules} if not name.startswith("_")]
 
 
 def _import(path: str, target: str, choices: Collection[str] = ()) -> Any:
@@ -68,7 +75,7 @@ def _import(path: str, target: str, choices: Collection[str] = ()) -> Any:
         return import_module(path)
     except ModuleNotFoundError as error:
         parent, _, name = path.rpartition(".")
-        if error.name != path:
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise ValueError(f"{target!r} needs {error.name!r}, which is not installed") from error
         if not parent:
             raise ValueError(f"no package {name!r} is installed; install it or put its folder on PYTHONPATH") from None
@@ -96,7 +103,7 @@ def faults(card: Mapping[str, Any], path: str, wired: int | None = 0, trusted: C
         wired: how many positional parameters the builder supplies; None: all of them.
     """
     try:
-        target = find(card["_target_"], trusted)
+        target = find(card, trusted)
     except ValueError as error:
         yield f"{path}._target_: {error}"
         return
@@ -156,7 +163,7 @@ def make(card: Any, *wired: Any, trusted: Collection[str] = ()) -> Any:
     knobs = {name: make(value, trusted=trusted) for name, value in card.items() if name not in RESERVED}
     if not is_card(card):
         return knobs
-    target = find(card["_target_"], trusted)
+    target = find(card, trusted)
     known = parameters(target)
     knobs = {name: fit(value, known[name].annotation) if name in known else value for name, value in knobs.items()}
     return partial(target, *wired, **knobs) if card.get("_partial_") else target(*wired, **knobs)

@@ -147,8 +147,12 @@ def make(node: Any, *wired: Any, trusted: Collection[str] = ()) -> Any:
 def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = ()) -> "VLM":
     """Make the parts, let each ask its neighbour for its size, put them together, read the weights.
 
+    Published weights that an encoder's card asks for (`pretrained`) are fetched, unless `weights` names others;
+    `weights: {}` builds everything as it is initialised.
+
     Raises:
         ConfigError: what `check` finds, or what a part says of its knobs or its weights.
+        ConnectionError: published weights are asked for, and their hub cannot be reached.
     """
     check(cfg, trusted=trusted)
     from mmrnn.vlm import VLM, Sense
@@ -171,12 +175,17 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
 
 
 def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
+    from mmrnn.encoders.pretrained import fetch
     from mmrnn.weights import load
 
-    for path, source in sources(weights):
-        if source is not None:
-            place = path if path.startswith(("backbone", "senses.")) else f"senses.image.{path}"
-            try:
-                load(model if path == "model" else model.get_submodule(place), source)
-            except ValueError as error:
-                raise ConfigError(f"weights.{path}: {error}") from error
+    named = {path: source for path, source in sources(weights) if source is not None}
+    for name, sense in model.senses.items() if weights else ():
+        path = "encoder" if name == "image" else f"senses.{name}.encoder"
+        if not {path, "model"} & set(named):
+            fetch(sense.encoder)
+    for path, source in named.items():
+        place = path if path.startswith(("backbone", "senses.")) else f"senses.image.{path}"
+        try:
+            load(model if path == "model" else model.get_submodule(place), source)
+        except ValueError as error:
+            raise ConfigError(f"weights.{path}: {error}") from error

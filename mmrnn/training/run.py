@@ -21,6 +21,7 @@ from mmrnn.config import ConfigError, build, make, plain
 from mmrnn.data.baselines import baselines
 from mmrnn.data.collate import Collator
 from mmrnn.data.order import Batches, Shuffle
+from mmrnn.data.sample import Sample
 from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
 from mmrnn.evaluation.report import write_report
 from mmrnn.training import checkpoint, snapshot
@@ -33,6 +34,9 @@ from mmrnn.types import Batch
 from mmrnn.weights.files import replace_file
 
 LOG, RESULT, ANSWERS = "log.jsonl", "result.json", "answers.jsonl"
+
+TOLD = 30_000
+"""Training samples that the blind baseline learns from; more make no difference to it."""
 
 
 def train(cfg: Mapping[str, Any], out: Path, choices: Mapping[str, str] | None = None) -> float:
@@ -100,9 +104,10 @@ class Run:
         checkpoint.save(self.out, self.model, self.cfg)
         seconds = time.monotonic() - self.began
         answers = {name: self._ask(name, len(dataset)) for name, dataset in self.tests.items()}
+        shown = [self.data[index] for index in range(min(len(self.data), TOLD))] if answers else []
         lines = [json.dumps({"split": name, **asdict(answer)}) for name, group in answers.items() for answer in group]
         replace_file(self.out / ANSWERS, lambda path: path.write_text("".join(f"{line}\n" for line in lines)))
-        accuracy = {name: self._accuracy(name, group) for name, group in answers.items()}
+        accuracy = {name: self._accuracy(name, group, shown) for name, group in answers.items()}
         loss = snapshot.records(self.out / LOG)[-1]["loss"]
         overall = [mean(scores(group)) for group in answers.values()]
         result = {
@@ -215,10 +220,17 @@ class Run:
         samples = [dataset[index] for index in range(min(number, len(dataset)))]
         return evaluate(assistant, samples, batch=how["batch"], limit=how["limit"])
 
-    def _accuracy(self, test: str, answers: list[Answer]) -> dict[str, dict[str, float]]:
-        """For every kind of question the accuracy beside those of the baselines."""
-        base = baselines(self.data, self.tests[test])
+    def _accuracy(self, test: str, answers: list[Answer], shown: list[Sample]) -> dict[str, dict[str, float]]:
+        """For every kind of question the accuracy, beside what can be had without the picture."""
+        dataset = self.tests[test]
+        blind = baselines(shown, (dataset[index] for index in range(len(dataset))))
         return {
-            kind: {"right": score.right, "total": score.total, "accuracy": score.share, **base[kind]}
+            kind: {
+                "accuracy": score.share,
+                "majority": blind[kind].majority,
+                "blind": blind[kind].blind,
+                "right": score.right,
+                "total": score.total,
+            }
             for kind, score in scores(answers).items()
         }

@@ -53,14 +53,14 @@ def test_a_card_fits_its_class(name):
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_lists_every_knob(name):
     for content in described(name):
-        known = parameters(find(content["_target_"])).values()
+        known = parameters(find(content)).values()
         knobs = {parameter.name for parameter in known if parameter.kind is Parameter.KEYWORD_ONLY}
         assert knobs - set(content) == set(), f"{name} leaves out knobs of its class"
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_a_card_that_inherits_from_none_repeats_the_defaults(name):
-    for knob, parameter in parameters(find(CONTENT[name]["_target_"])).items():
+    for knob, parameter in parameters(find(CONTENT[name])).items():
         if knob in CONTENT[name] and parameter.default is not Parameter.empty:
             assert fit(CONTENT[name][knob], parameter.annotation) == parameter.default, knob
 

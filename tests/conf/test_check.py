@@ -71,6 +71,18 @@ def test_a_class_that_is_not_there():
     assert told == ("connector._target_: there is no 'Liner' in mmrnn.connectors; did you mean 'Linear'?",)
 
 
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ("mmrnn.conectors.Linear", "there is no 'conectors' in mmrnn; did you mean 'connectors'?"),
+        ("mmrnn.connectors.Linear.Inner", "there is no 'Inner' in mmrnn.connectors.Linear"),
+        ("mmrnn.connectors", "'mmrnn.connectors' is neither a class nor a function"),
+    ],
+)
+def test_targets_that_lead_nowhere(target, fault):
+    assert [*faults({"_target_": target}, "connector")] == [f"connector._target_: {fault}"]
+
+
 def test_a_scan_needs_a_recurrent_backbone():
     [fault] = said("model=llava15_tiny", "scan=bidirectional")
     assert fault.startswith("scan: bidirectional is an order for recurrent backbones")
@@ -114,7 +126,14 @@ def test_nothing_is_imported_before_it_is_trusted(tmp_path, monkeypatch):
 )
 def test_what_our_modules_import_cannot_be_reached_through_them(target):
     with pytest.raises(ValueError, match="outside mmrnn"):
-        find(target)
+        find({"_target_": target})
+
+
+def test_a_function_of_ours_is_not_called_by_a_card(tmp_path):
+    card = {"_target_": "mmrnn.training.checkpoint.save_config", "folder": str(tmp_path), "cfg": {"written": True}}
+    with pytest.raises(ValueError, match="is a function; name a class"):
+        make(card)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_card_of_somebody_elses(tmp_path, monkeypatch):

@@ -1,0 +1,192 @@
+"""Every encoder card keeps the contract of an encoder, and the published ones their published sizes."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+
+from mmrnn.config import compose, conf_dir, make, plain
+from mmrnn.encoders import ClipViT, TimmTower
+from mmrnn.types import Encoder
+
+CARDS = sorted(path.stem for path in (conf_dir() / "encoder").glob("*.yaml"))
+SMALL = [name for name in CARDS if "tiny" in name and name != "vit_tiny"] + ["efficientnet_lite0_joined"]
+
+# tokens, width, parameters in millions where they are published for just this part of the model
+PUBLISHED = {
+    "clip_b32_224": (49, 768, None),
+    "clip_l14_224": (256, 1024, None),
+    "clip_l14_224_normed": (256, 1024, 303.18),
+    "clip_l14_224_openclip": (256, 1024, None),
+    "clip_l14_336": (576, 1024, None),
+    "clip_l14_336_openclip": (576, 1024, None),
+    "clip_l14_336_v5": (577, 1024, 303.51),
+    "clip_l14_336_v6": (577, 1024, 303.51),
+    "dinov2_l14_518": (1369, 1024, None),
+    "dinov2_l14_reg4_384": (729, 1024, None),
+    "dinov2_l14_reg4_448": (1024, 1024, None),
+    "efficientnet_lite0": (49, 1280, 3.37),
+    "efficientnet_lite0_128": (16, 1280, 3.37),
+    "efficientnet_lite0_fine": (64, 112, None),
+    "efficientnet_lite0_joined": (16, 1280 + 4 * 112, 3.37),
+    "efficientnet_lite0_scratch": (49, 1280, 3.37),
+    "eva02_e14_224": (256, 1792, None),
+    "eva02_e14_490": (1225, 1792, None),
+    "eva02_l14_336": (576, 1024, None),
+    "eva_g14_224": (257, 1408, 985.90),
+    "eva_g14_448": (1024, 1408, None),
+    "openclip_bigg14_224": (256, 1664, None),
+    "openclip_bigg14_224_openclip": (256, 1664, None),
+    "openclip_bigg14_448": (1024, 1664, None),
+    "openclip_g14_224": (256, 1408, None),
+    "openclip_h14_224": (256, 1280, None),
+    "openclip_h14_224_openclip": (256, 1280, None),
+    "patch": (64, 256, None),
+    "patches": (36 * 64, 2700, 0),
+    "sam_b16_1024": (4096, 256, 89.67),
+    "siglip2_so400m_224": (256, 1152, None),
+    "siglip2_so400m_378": (729, 1152, None),
+    "siglip_so400m_224": (256, 1152, None),
+    "siglip_so400m_378": (729, 1152, None),
+    "siglip_so400m_384": (729, 1152, None),
+    "siglip_so400m_384_timm": (729, 1152, None),
+    "siglip_so400m_448": (1024, 1152, None),
+    "vit_small": (196, 384, 21.67),
+    "vit_tiny": (64, 192, None),
+}
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+@cache
+def card(name):
+    return plain(compose(config=f"encoder/{name}"))["encoder"]
+
+
+@pytest.fixture(params=SMALL)
+def encoder(request):
+    return make(card(request.param))
+
+
+def picture(encoder, count=2):
+    return torch.randn(count, 3, *encoder.image.size)
+
+
+def parameters(encoder):
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def shortened(encoder):
+    """Without all blocks but the first, which change no shape."""
+    if isinstance(encoder, TimmTower):
+        encoder.trunk.blocks = encoder.trunk.blocks[:1]
+    elif isinstance(encoder, ClipViT):
+        encoder.trunk.transformer.resblocks = encoder.trunk.transformer.resblocks[:1]
+    return encoder
+
+
+def test_every_published_card_is_compared():
+    assert set(PUBLISHED) | set(SMALL) == set(CARDS)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_without_memory(name):
+    """What is said of the tokens is true of what comes out, at full size."""
+    with torch.device("meta"):
+        encoder = make(card(name))
+        size = parameters(encoder)
+        tokens = shortened(encoder)(picture(encoder, 1))
+    assert isinstance(encoder, Encoder)
+    layout = encoder.layout(*encoder.image.size)
+    assert tokens.shape == (1, layout.tokens, encoder.width)
+    assert layout.patches().max() < layout.tokens
+    if name in PUBLISHED:
+        count, width, millions = PUBLISHED[name]
+        assert (layout.tokens, encoder.width) == (count, width)
+        if millions is not None:
+            assert round(size / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "resize"),
+    [
+        ("clip_l14_336", CLIP_MEAN, "pad"),
+        ("clip_l14_336_openclip", CLIP_MEAN, "pad"),
+        ("clip_l14_336_v6", CLIP_MEAN, "crop"),
+        ("eva_g14_224", CLIP_MEAN, "squash"),
+        ("eva02_e14_490", CLIP_MEAN, "squash"),
+        ("openclip_bigg14_448", CLIP_MEAN, "squash"),
+        ("siglip_so400m_384", (0.5, 0.5, 0.5), "squash"),
+        ("siglip2_so400m_378", (0.5, 0.5, 0.5), "squash"),
+        ("dinov2_l14_reg4_448", IMAGENET_MEAN, "squash"),
+        ("sam_b16_1024", IMAGENET_MEAN, "squash"),
+        ("efficientnet_lite0", (0.5, 0.5, 0.5), "squash"),
+    ],
+)
+def test_pictures_as_published(name, mean, resize):
+    with torch.device("meta"):
+        image = make(card(name)).image
+    assert image.mean == mean
+    assert image.resize == resize
+    assert image.interpolation == "bicubic"
+
+
+def test_where_the_class_token_stands():
+    for name, prefix, suffix in (("clip_tiny", 0, 0), ("clip_tiny_v5", 1, 0), ("clip_tiny_v6", 0, 1)):
+        layout = make(card(name)).layout(32, 32)
+        assert (layout.rows, layout.cols, layout.prefix, layout.suffix) == (4, 4, prefix, suffix)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("clip_b32", "sam", "vit_small"))])
+def test_at_full_size(name):
+    encoder = make(card(name)).eval()
+    with torch.no_grad():
+        assert encoder(picture(encoder, 1)).isfinite().all()
+
+
+def test_pictures_do_not_mix(encoder):
+    encoder.eval()
+    pictures = picture(encoder, 3)
+    torch.testing.assert_close(encoder(pictures)[1:2], encoder(pictures[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_is_deterministic(encoder):
+    """In training too, when nothing of it is trained: batch norms keep their statistics."""
+    encoder.requires_grad_(False)
+    before = copy.deepcopy(encoder.state_dict())
+    pictures = picture(encoder)
+    expected = encoder.eval()(pictures)
+    encoder.train()
+    found = encoder(pictures)
+    assert torch.equal(encoder(pictures), found)
+    torch.testing.assert_close(found, expected)  # in eval mode PyTorch takes a faster attention
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_gradients_reach_everything(encoder):
+    pictures = picture(encoder).requires_grad_()
+    tokens = encoder(pictures)
+    (tokens * torch.randn_like(tokens)).sum().backward()
+    assert pictures.grad.abs().sum() > 0
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_half_precision(encoder):
+    encoder.to(torch.bfloat16)
+    assert encoder(picture(encoder).bfloat16()).dtype == torch.bfloat16
+
+
+def test_copies_and_state_dict(encoder):
+    encoder.eval()
+    pictures = picture(encoder)
+    expected = encoder(pictures)
+    twin = copy.deepcopy(encoder)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.normal_()
+    twin.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(twin(pictures), expected)

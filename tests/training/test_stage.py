@@ -1,0 +1,77 @@
+"""A stage says what learns; everything else stays as it is, to the bit."""
+
+import pytest
+import torch
+
+from mmrnn.backbones import RWKV6
+from mmrnn.connectors import Linear
+from mmrnn.encoders import PatchEmbed
+from mmrnn.training import Stage
+from mmrnn.vlm import VLM, Sense
+
+
+def model(dropout=0.1):
+    encoder = PatchEmbed(patch=4, size=8, width=12)
+    backbone = RWKV6(vocab=40, width=32, depth=2, head_size=16, mix_rank=4, decay_rank=4, dropout=dropout)
+    return VLM(backbone, {"image": Sense(encoder, Linear(12, 32))})
+
+
+def learning(made):
+    return {name for name, parameter in made.named_parameters() if parameter.requires_grad}
+
+
+def test_parts_and_globs():
+    made = model()
+    names = Stage(train=("connector",)).freeze_rest(made)
+    assert learning(made) == set(names)
+    assert all(name.startswith("senses.image.connector.") for name in names)
+    Stage(train=("connector", "backbone"), freeze=("backbone.embedding.*",)).freeze_rest(made)
+    assert not any(name.startswith(("backbone.embedding", "senses.image.encoder")) for name in learning(made))
+    Stage(train=("backbone.blocks.1.*",)).freeze_rest(made)
+    assert {name.split(".")[2] for name in learning(made)} == {"1"}
+
+
+def test_frozen_parts_rest_and_the_others_train():
+    made = model()
+    Stage(train=("backbone",)).freeze_rest(made)
+    assert not made.senses["image"].encoder.training
+    assert made.backbone.blocks[0].dropout.training
+    Stage(train=("connector",)).freeze_rest(made)
+    assert not made.backbone.blocks[0].dropout.training
+
+
+def test_every_group_follows_the_schedule_and_only_matrices_decay():
+    made, stage = model(), Stage(train=("backbone",), decay=0.1, decay_final=0.01, lr=1e-3, lr_final=1e-5, steps=10)
+    stage.freeze_rest(made)
+    optimizer = stage.optimizer(made)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(p) for p in made.backbone.parameters()
+    }
+    rate = stage.set_rates(optimizer, 9)
+    assert rate == pytest.approx(1e-5)
+    assert [group["lr"] for group in optimizer.param_groups] == [rate, rate]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [pytest.approx(0.01), 0.0]
+    assert all(p.squeeze().dim() >= 2 for p in optimizer.param_groups[0]["params"])
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match=r"'conector' fits no parameter; parts are backbone, connector, encoder"):
+        Stage(train=("conector",)).freeze_rest(model())
+    with pytest.raises(ValueError, match="leave nothing to learn"):
+        Stage(train=("connector",), freeze=("connector",)).freeze_rest(model())
+    with pytest.raises(ValueError, match=r"batch \(5\) must be a multiple of accumulate \(2\)"):
+        Stage(batch=5, accumulate=2)
+    with pytest.raises(ValueError, match="steps"):
+        Stage(steps=0)
+
+
+def test_frozen_tensors_are_equal_to_the_bit_after_steps():
+    made, stage = model(), Stage(train=("connector",), lr=0.1)
+    stage.freeze_rest(made)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    optimizer = stage.optimizer(made)
+    made.senses["image"].connect(torch.randn(2, 4, 12)).square().sum().backward()
+    stage.set_rates(optimizer, 0)
+    optimizer.step()
+    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == learning(made)
