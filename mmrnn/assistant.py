@@ -45,7 +45,7 @@ class Assistant:
     ) -> None:
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.stop = Stop(tokenizer, prompt.stops)
-        self.collate = Collator(tokenizer, prompt, model.senses, features, left=True)
+        self.collate = Collator(tokenizer, prompt, dict(model.senses), features, left=True)
 
     def ask(self, picture: str | Path | Image | None, question: str, *, limit: int = 64) -> str:
         """The reply to a question about a picture (a file or an image; None asks without one).

@@ -47,8 +47,10 @@ def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] =
             raise explain(lambda some: read(config, [*places, *some]), overrides, groups, error) from error
 
 
-def jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> list[list[str]]:
+def jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> Iterator[list[str]]:
     """The overrides of every job of a sweep: `connector=linear,mlp seed=1,2` makes four.
+
+    Sweeps without an end (`interval(0,1)`) are left at what the configuration says.
 
     Raises:
         ConfigError: an override cannot be read.
@@ -63,17 +65,18 @@ def jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(list(overrides))
             single = [one.input_line for one in parsed if not one.is_sweep_override()]
-            params = read(config, [*places, *single], return_hydra_config=True).hydra.sweeper.get("params") or {}
-            parsed = parser.parse_overrides([f"{name}={value}" for name, value in params.items()]) + parsed
+            sweeper = read(config, [*places, *single], return_hydra_config=True).hydra.sweeper
+            params = [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]
+            choices = {}
+            for one in (*parser.parse_overrides(params), *parsed):
+                if not one.is_sweep_override():
+                    choices[one.key_or_group] = [one.input_line]
+                elif one.is_discrete_sweep():
+                    values = one.sweep_string_iterator()
+                    choices[one.key_or_group] = [f"{one.get_key_element()}={value}" for value in values]
         except HydraException as error:
-            raise ConfigError(" ".join(str(error).split("\n")[:2])) from error
-        choices = {
-            one.key_or_group: [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-            if one.is_discrete_sweep()
-            else [one.input_line]
-            for one in parsed
-        }
-        return [list(job) for job in product(*choices.values())]
+            raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
+    return (list(job) for job in product(*choices.values()))
 
 
 def searchpath(dirs: Sequence[str | Path]) -> list[str]:
@@ -91,10 +94,11 @@ def searchpath(dirs: Sequence[str | Path]) -> list[str]:
 @contextmanager
 def _hydra() -> Iterator[Any]:
     """Hydra's `compose` over our cards; an application that is running in Hydra finds all as it was."""
-    from hydra import compose, initialize_config_dir, version
+    from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.version import VersionBase
 
-    before, base = GlobalHydra.instance().hydra, version.getbase()
+    before, base = GlobalHydra.instance().hydra, VersionBase.instance().getbase()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -102,7 +106,7 @@ def _hydra() -> Iterator[Any]:
     finally:
         GlobalHydra.instance().hydra = before
         if before is not None:
-            version.setbase(str(base))
+            VersionBase.instance().setbase(base)
 
 
 def plain(cfg: Any) -> Any:
@@ -148,7 +152,7 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     """Make the parts, let each ask its neighbour for its size, put them together, read the weights.
 
     Published weights that an encoder's card asks for (`pretrained`) are fetched, unless `weights` names others;
-    `weights: {}` builds everything as it is initialised.
+    `weights: {}` builds everything as it is initialised, and under `torch.device("meta")` nothing is read.
 
     Raises:
         ConfigError: what `check` finds, or what a part says of its knobs or its weights.
@@ -178,6 +182,8 @@ def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
     from mmrnn.encoders.pretrained import fetch
     from mmrnn.weights import load
 
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return
     named = {path: source for path, source in sources(weights) if source is not None}
     for name, sense in model.senses.items() if weights else ():
         path = "encoder" if name == "image" else f"senses.{name}.encoder"

@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ MOST = 100
 SWEEP = {"-m", "--multirun"}
 
 
+class Failure(BaseException):
+    """Carries what a run raised past Hydra, which would announce it in words of its own."""
+
+
 def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
     """Check every job, then let Hydra run them.
 
@@ -39,9 +44,9 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
     overrides = [word for word in arguments if not word.startswith("-")]
     options = {word for word in arguments if word.startswith("-")}
     if options <= SWEEP:
-        for job_overrides in (jobs(*overrides, dirs=dirs) if options else [overrides])[:MOST]:
-            cfg = compose(*job_overrides, dirs=dirs)
-            check(cfg, trusted=cfg.trusted)
+        every = jobs(*overrides, dirs=dirs) if options else [overrides]
+        for one in islice(every, MOST):
+            _check(one, dirs, sweep=bool(options))
     import hydra
     from hydra.errors import HydraException
 
@@ -50,6 +55,16 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
         except HydraException as error:
             raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
+        except Failure as failure:
+            raise failure.__cause__ from None
+
+
+def _check(overrides: Sequence[str], dirs: Sequence[str], sweep: bool) -> None:
+    try:
+        cfg = compose(*overrides, dirs=dirs)
+        check(cfg, trusted=cfg.trusted)
+    except ConfigError as error:
+        raise ConfigError(*error.faults, *([f"(in the job {shlex.join(overrides)})"] * sweep)) from error
 
 
 def job(cfg: "DictConfig") -> Any:
@@ -70,9 +85,10 @@ def job(cfg: "DictConfig") -> Any:
         again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
         raise KeyboardInterrupt(f"stopped; this goes on with the run: {again}") from None
     except Exception as error:
-        # A sweep goes on with its next job and tells of failures at its end only.
-        if run.mode == RunMode.MULTIRUN:
-            logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
+        if run.mode == RunMode.RUN:
+            raise Failure from error
+        # A sweep goes on with its next job, and Hydra tells of failures at its end only.
+        logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         raise
 
 

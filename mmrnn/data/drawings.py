@@ -42,7 +42,7 @@ UNFIT = (
     "alembic test_tube petri_dish lotion_bottle calling telephone_receiver abacus film_frames clapper level_slider "
     "control_knobs desktop_computer keyboard minidisc floppy_disk cd dvd vhs hankey"
 )
-"""Drawings in those stretches that do not belong to the category to the eye, or are a second drawing of something named."""
+"""Drawings in those stretches that by eye belong elsewhere, or are a second drawing of something named."""
 
 LINE_ART = 0.42
 """Drawings with less fill than this are lines, which would be lost on a dark ground."""

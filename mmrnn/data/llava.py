@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator
 from functools import cached_property
+from hashlib import sha256
 from os.path import join
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 from mmrnn.data.image import PIXELS, File
 from mmrnn.data.sample import TAG, Sample, Turn
@@ -29,12 +30,25 @@ class Llava:
         images: the folder that the pictures' names start from; null: the folder of `file`.
         verify: look at first use whether every picture's file is there, and skip the record if not.
         pixels: the largest picture that is opened.
+        held: the share of records that is not trained on, chosen by their ids; the replies to their last questions
+            are compared with theirs, which tells something where these are short.
+        split: `train`, or `held` for that share.
     """
 
     def __init__(
-        self, *, file: str | None = None, images: str | None = None, verify: bool = False, pixels: int = PIXELS
+        self,
+        *,
+        file: str | None = None,
+        images: str | None = None,
+        verify: bool = False,
+        pixels: int = PIXELS,
+        held: float = 0.0,
+        split: Literal["train", "held"] = "train",
     ) -> None:
-        self.file, self.images, self.verify, self.pixels = file, images, verify, pixels
+        if not 0 <= held < 1:
+            raise ValueError(f"held ({held}) must lie between 0 and 1")
+        self.file, self.images, self.verify, self.pixels, self.held = file, images, verify, pixels, held
+        self.split = split
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -46,14 +60,28 @@ class Llava:
         """Every picture, each once."""
         return iter({picture.key: picture for sample in self._samples for picture in sample.pictures}.values())
 
+    def held_out(self, samples: int) -> "dict[str, Llava]":
+        """The first so many of the records that are not trained on."""
+        if not self.held:
+            return {}
+        rest = Llava(
+            file=self.file, images=self.images, verify=self.verify, pixels=self.pixels, held=self.held, split="held"
+        )
+        del rest._samples[samples:]
+        return {"records": rest} if len(rest) else {}
+
     @property
     def skipped(self) -> list[tuple[str, str]]:
         """The records left out: id, or number counted from 0 (`#12`), and the reason."""
         return self._read[1]
 
-    @property
+    @cached_property
     def _samples(self) -> list[Sample]:
-        return self._read[0]
+        return [sample for sample in self._read[0] if self._holds(sample) == (self.split == "held")]
+
+    def _holds(self, sample: Sample) -> bool:
+        digest = sha256(sample.id.encode()).digest()
+        return int.from_bytes(digest[:4], "big") < self.held * 2**32
 
     @cached_property
     def _read(self) -> tuple[list[Sample], list[tuple[str, str]]]:
@@ -96,7 +124,7 @@ class Llava:
             raise ValueError(f"one picture is tagged in {len(tagged)} turns")
         if len(pictures) > 1 and sum(tagged) != len(pictures):
             raise ValueError(f"{sum(tagged)} tags {TAG} for {len(pictures)} pictures")
-        return Sample(turns, pictures, id=_id(record, number))
+        return Sample(turns, pictures, kind="reply", id=_id(record, number))
 
     def _picture(self, name: Any, folder: Path) -> File:
         if not isinstance(name, str) or not name:

@@ -111,7 +111,7 @@ class Pictures:
         """Every picture, each once."""
         return (self[index].pictures[0] for index in range(self.scenes))
 
-    def held_out(self, *, scenes: int = 1000) -> dict[str, "Pictures"]:
+    def held_out(self, samples: int = 1000) -> dict[str, "Pictures"]:
         """The splits that a model trained on this one is judged by, with the same knobs, where `kinds` leaves any."""
         tests = {}
         for split in SPLITS:
@@ -119,7 +119,7 @@ class Pictures:
             if split != "train" and kinds:
                 tests[split] = Pictures(
                     split=split,
-                    scenes=scenes,
+                    scenes=samples,
                     size=self.size,
                     names=self.names,
                     held=self.held,
@@ -157,8 +157,11 @@ class Pictures:
             if any(ask(kind, scene, rng) for kind in self.kinds):
                 break
         rng = Random(f"{key}/{self.turns}/{index // self.scenes}")
-        asked = (ask(kind, scene, rng) for kind in rng.sample(self.kinds, len(self.kinds)))
-        return key, scene, list(islice(filter(None, asked), rng.randint(1, self.turns)))
+        questions: list[Question] = []
+        while not questions:  # a kind may decline a scene for the sake of balance
+            asked = (ask(kind, scene, rng) for kind in rng.sample(self.kinds, len(self.kinds)))
+            questions = list(islice(filter(None, asked), rng.randint(1, self.turns)))
+        return key, scene, questions
 
     def _test(self, index: int) -> tuple[str, Scene, list[Question]]:
         """One question of the kind whose turn it is, and the first scene that allows it."""

@@ -1,5 +1,6 @@
 """A sample: what was said and what was shown."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -42,3 +43,20 @@ class Sample:
     pictures: tuple[Picture, ...] = ()
     kind: str = ""
     id: str = ""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Samples by number, and what a model that learnt from them is judged by."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def pictures(self) -> Iterator[Picture]:
+        """Every picture, each once, so that features can be computed ahead."""
+        ...
+
+    def held_out(self, samples: int) -> "dict[str, Dataset]":
+        """Samples that are not trained on, about so many of each sort; empty where nothing is held out."""
+        ...

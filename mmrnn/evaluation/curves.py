@@ -6,7 +6,7 @@ from html import escape
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 240, 48, 28, 24
 COLOURS = ("#1f6fb2", "#c8553d", "#3d8b5f", "#8a5fb0", "#b08a2e", "#4b5563")
 
-Points = Sequence[tuple[float, float]]
+Points = Sequence[tuple[int, float]]
 
 
 def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> str:
@@ -19,7 +19,7 @@ def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
     right, top = max(xs) or 1, (1.0 if percent else max(ys) * 1.05 or 1)
     floor = min(0.0, min(ys))
 
-    def place(x: float, y: float) -> str:
+    def place(x: int, y: float) -> str:
         across = LEFT + (WIDTH - LEFT - 12) * x / right
         down = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - floor) / (top - floor)
         return f"{across:.1f},{down:.1f}"

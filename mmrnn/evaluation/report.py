@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmrnn.data.sample import Sample
+from mmrnn.data.sample import Dataset, Sample
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.curves import chart
 from mmrnn.weights.files import replace_file
@@ -31,7 +31,7 @@ def write_report(
     out: Path,
     result: Mapping[str, Any],
     log: Sequence[Mapping[str, Any]],
-    tests: Mapping[str, Sequence[Sample]],
+    tests: Mapping[str, Dataset],
     answers: Mapping[str, Sequence[Answer]],
     cfg: Mapping[str, Any],
 ) -> None:
@@ -73,7 +73,7 @@ def _table(name: str, kinds: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
-def _cards(name: str, samples: Sequence[Sample], answers: Sequence[Answer]) -> str:
+def _cards(name: str, samples: Dataset, answers: Sequence[Answer]) -> str:
     figures = []
     for index in range(min(SHOWN, len(answers))):
         answer, sample = answers[index], samples[index]

@@ -21,7 +21,7 @@ from mmrnn.config import ConfigError, build, make, plain
 from mmrnn.data.baselines import baselines
 from mmrnn.data.collate import Collator
 from mmrnn.data.order import Batches, Shuffle
-from mmrnn.data.sample import Sample
+from mmrnn.data.sample import Dataset, Sample
 from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
 from mmrnn.evaluation.report import write_report
 from mmrnn.training import checkpoint, snapshot
@@ -77,7 +77,8 @@ class Run:
             make(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "objective", "stage")
         )
         self.stages: dict[str, Stage] = stages
-        self.tests = self.data.held_out(scenes=cfg["evaluate"]["samples"])
+        asked = cfg["evaluate"]["samples"]
+        self.tests: dict[str, Dataset] = self.data.held_out(asked) if asked else {}
         self.features: dict[str, Mapping[str, Tensor] | None] = {}
         self.learnt = {
             name for name, _ in self.model.named_parameters() if any(s.trains(name) for s in stages.values())
@@ -127,7 +128,7 @@ class Run:
         self.watch.table(accuracy)
         self.watch.say(f"{seconds:.0f} s; report: {self.out / 'report.html'}")
 
-    def _cache(self, name: str, dataset: Any) -> Mapping[str, Tensor] | None:
+    def _cache(self, name: str, dataset: Dataset) -> Mapping[str, Tensor] | None:
         """The features of all pictures, where no stage trains the encoder and they fit into memory."""
         sense = self.model.senses["image"]
         encoder = {n for n, _ in self.model.named_parameters() if n.startswith("senses.image.encoder.")}
@@ -190,7 +191,7 @@ class Run:
         collate = Collator(
             self.tokenizer,
             self.prompt,
-            self.model.senses,
+            dict(self.model.senses),
             self.features["train"],
             length=self.cfg["length"],
             pack=self.cfg["pack"],

@@ -9,8 +9,8 @@ from mmrnn.weights.format import Format
 Tensors = dict[str, Tensor]
 
 HEAD = "of the head, which no encoder here has"
-STEMS = ("conv_stem.weight", "conv1.weight", "stem.0.weight", "stem.conv.weight")
-"""First tensor of EfficientNet and MobileNet, ResNet, ConvNeXt, RegNet in timm."""
+STEMS = ("conv_stem.weight", "conv1.weight", "conv1.0.weight", "stem.0.weight", "stem.conv.weight")
+"""First tensor of EfficientNet and MobileNet, ResNet (plain and with a deep stem), ConvNeXt, RegNet in timm."""
 
 SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 INVERTED = {

@@ -163,7 +163,7 @@ def test_a_reference_that_leads_nowhere():
 
 
 def test_the_jobs_of_a_sweep():
-    told = jobs("connector=linear,mlp", "seed=range(1,3)", "scan=glob(s*)", "backbone=rwkv6_tiny")
+    told = [*jobs("connector=linear,mlp", "seed=range(1,3)", "scan=glob(s*)", "backbone=rwkv6_tiny")]
     assert len(told) == 2 * 2 * 2
     assert told[0] == ["connector=linear", "seed=1", "scan=snake", "backbone=rwkv6_tiny"]
 

@@ -1,0 +1,195 @@
+"""A whole run at a small size: it can be stopped and gone on with, and leaves what it promises."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mmrnn
+from mmrnn.commands import ask, report
+from mmrnn.config import ConfigError, compose, plain
+from mmrnn.data.image import PictureError
+from mmrnn.training import snapshot
+from mmrnn.training.loop import TrainingError
+from mmrnn.training.run import train
+
+SMALL = (
+    "model=visualrwkv6_tiny",
+    "encoder=patch_tiny",
+    "data.scenes=12",
+    "data.rounds=4",
+    "stage.instruct.steps=6",
+    "stage.instruct.batch=4",
+    "backbone.dropout=0.1",
+    "evaluate.samples=9",
+    "evaluate.every=3",
+    "evaluate.limit=4",
+    "log=1",
+    "snapshot=0",
+)
+
+
+def config(*overrides):
+    return plain(compose(*SMALL, *overrides))
+
+
+def weights_of(folder):
+    return load_file(str(folder / "model.safetensors"))
+
+
+def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
+    error = train(config(), tmp_path / "run", {"connector": "linear"})
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["objective"] == error
+    assert set(result["accuracy"]) == {"scenes", "drawings", "writing"}
+    row = result["accuracy"]["scenes"]["count"]
+    assert set(row) == {"accuracy", "majority", "blind", "right", "total"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("data:image/png;base64") >= 9
+    assert "<polyline" in page
+    assert not (tmp_path / "run" / "snapshot.pt").exists()
+    records = snapshot.records(tmp_path / "run" / "log.jsonl")
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert "accuracy" in records[2]
+    lines = (tmp_path / "run" / "answers.jsonl").read_text().splitlines()
+    assert len(lines) == sum(row["total"] for kinds in result["accuracy"].values() for row in kinds.values())
+    # The same command once more finds that nothing is left to do.
+    assert train(config(), tmp_path / "run", {"connector": "linear"}) == error
+
+
+def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(config(f"seed={seed}", "evaluate.samples=0"), tmp_path / name)
+    a, b, c = (weights_of(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("where", ["between", "while writing"])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, where):
+    cfg = config("evaluate.samples=0", "stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch=4")
+    train(cfg, tmp_path / "whole")
+    save, calls = snapshot.save, []
+
+    def stop(folder, position, *rest):
+        calls.append(position)
+        if len(calls) == 5:
+            if where == "while writing":
+                monkeypatch.setattr(torch, "save", lambda _, path: path.write_bytes(b"half") and 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    save(folder, position, *rest)
+                monkeypatch.undo()
+            raise Stopped
+        save(folder, position, *rest)
+
+    monkeypatch.setattr(snapshot, "save", stop)
+    with pytest.raises(Stopped):
+        train(cfg, tmp_path / "parts")
+    monkeypatch.undo()
+    assert (calls[-1].stage, calls[-1].step) == (1, 3)
+    assert [path.name for path in (tmp_path / "parts").iterdir() if path.name.startswith(".")] == []
+    train(cfg, tmp_path / "parts")
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [[(r["step"], r["loss"]) for r in snapshot.records(tmp_path / name / "log.jsonl")] for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+
+
+def test_accumulation_gives_the_same_model(tmp_path):
+    common = ("evaluate.samples=0", "backbone.dropout=0.0", "stage.instruct.steps=3", "stage.instruct.lr=1e-4")
+    train(config(*common), tmp_path / "whole")
+    train(config(*common, "stage.instruct.accumulate=2"), tmp_path / "split")
+    whole, split = weights_of(tmp_path / "whole"), weights_of(tmp_path / "split")
+    assert all((whole[name] - split[name]).abs().max() < 2e-5 for name in whole)
+
+
+def test_packed_rows_give_the_same_model(tmp_path):
+    common = ("evaluate.samples=0", "backbone.dropout=0.0", "stage.instruct.steps=3", "stage.instruct.lr=1e-4")
+    train(config(*common), tmp_path / "plain")
+    train(config(*common, "pack=true"), tmp_path / "packed")
+    plain_, packed = weights_of(tmp_path / "plain"), weights_of(tmp_path / "packed")
+    assert all((plain_[name] - packed[name]).abs().max() < 2e-5 for name in plain_)
+
+
+def test_frozen_features_are_cached_and_change_nothing(tmp_path):
+    common = ("encoder=conv_tiny", "evaluate.samples=0", "backbone.dropout=0.0", "stage.instruct.steps=3")
+    train(config(*common), tmp_path / "cached")
+    train(config(*common, "cache=0"), tmp_path / "live")
+    cached, live = weights_of(tmp_path / "cached"), weights_of(tmp_path / "live")
+    assert all((cached[name] - live[name]).abs().max() < 2e-3 for name in cached)
+
+
+def test_mistakes_leave_nothing_behind(tmp_path):
+    train(config("evaluate.samples=0"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="another configuration.*seed"):
+        train(config("evaluate.samples=0", "seed=5"), tmp_path / "run")
+    with pytest.raises(ValueError, match="fits no parameter"):
+        train(config("stage.instruct.train=[nothing]"), tmp_path / "wrong")
+    with pytest.raises(TrainingError, match=r"lower the learning rate \(1e\+30\)"):
+        train(config("stage.instruct.lr=1e30", "stage.instruct.clip=0", "stage.instruct.steps=40"), tmp_path / "nan")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train(config(), folder, {"connector": "linear", "data": "pictures"})
+    return folder
+
+
+def test_asking_a_trained_model(trained, tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (200, 100), "red").save(picture)
+    assistant = mmrnn.load(trained)
+    reply = assistant.ask(picture, "what is this?", limit=5)
+    assert reply == assistant.ask(Image.open(picture), "what is this?", limit=5)
+    assert isinstance(assistant.ask(None, "what is this?", limit=5), str)
+    monkeypatch.chdir(tmp_path)
+    ask.main([str(picture), "what is this?", "--limit", "5", "--run", str(trained)])
+    assert capsys.readouterr().out.strip() == reply
+    with pytest.raises(ConfigError, match="no finished run in runs"):
+        ask.main([str(picture), "what is this?"])
+    with pytest.raises(ConfigError, match="missing.png is not there"):
+        ask.main(["missing.png", "what is this?", "--run", str(trained)])
+    with pytest.raises(PictureError, match="not there"):
+        assistant.ask("missing.png", "what?")
+    with pytest.raises(ConfigError, match="name a picture and a question"):
+        ask.main([str(picture)])
+
+
+def test_a_model_on_disk_is_not_trusted(trained, tmp_path):
+    for name in ("config.yaml", "model.safetensors"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("mmrnn.backbones.RWKV6", "os.system"))
+    with pytest.raises(ConfigError, match="outside mmrnn"):
+        mmrnn.load(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        mmrnn.load(tmp_path)
+    with pytest.raises(ConfigError, match="holds no model"):
+        mmrnn.load(tmp_path / "nowhere")
+
+
+def test_comparing_runs(trained, tmp_path, capsys):
+    for index, connector in enumerate(("linear", "mlp")):
+        train(config("evaluate.samples=9", f"connector={connector}"), tmp_path / str(index), {"connector": connector})
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "log.jsonl").write_text("")
+    report.main([str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "not finished" in shown
+    table = (tmp_path / "comparison.md").read_text()
+    assert table.splitlines()[0].startswith("| connector | parameters |")
+    assert "| mlp |" in table
+    assert "<rect" in (tmp_path / "comparison.html").read_text()
+    with pytest.raises(ConfigError, match="holds no run"):
+        (tmp_path / "empty").mkdir()
+        report.main([str(tmp_path / "empty")])
