@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrnn import cards
 from mmrnn.cards import ConfigError
-from mmrnn.faults import faults, senses, sources
+from mmrnn.faults import faults, senses, settings, sources
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -135,7 +135,12 @@ def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     Raises:
         ConfigError: every fault at once, as `path: what, and the way out`.
     """
-    if found := faults(plain(cfg), trusted):
+    import yaml
+
+    tree = plain(cfg)
+    root = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
+    own = {name: value for name, value in root.items() if name not in ("defaults", "hydra", "out")}
+    if found := [*faults(tree, trusted), *settings(tree, own)]:
         raise ConfigError(*found)
 
 

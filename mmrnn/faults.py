@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn import cards
+from mmrnn.fit import fit
 
 Tree = Mapping[str, Any]
 
@@ -16,6 +17,19 @@ def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
     """Every fault as `path: what, and the way out`; parts that are right alone must go together, too."""
     found = [*_alone(tree, trusted)]
     return found or [*_together(tree, trusted)]
+
+
+def settings(tree: Tree, root: Tree, path: str = "") -> Iterator[str]:
+    """Values of another type than the root file, which is the signature of what belongs to no part, gives them."""
+    for name, default in root.items():
+        value = tree.get(name, default)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            yield from settings(value, default, f"{path}{name}.")
+        elif default is not None:
+            try:
+                fit(value, type(default))
+            except TypeError as error:
+                yield f"{path}{name}: {error}"
 
 
 def senses(tree: Tree) -> list[tuple[str, str, Tree]]:

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import is_zipfile
 
 from torch import Tensor
 
@@ -51,7 +52,8 @@ def _pickle(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files from before torch 1.6 are no zip archives and cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except pickle.UnpicklingError as fault:
         raise ValueError(
             f"{path.name} holds more than tensors and was not opened, because opening it could run its code; "

@@ -53,6 +53,15 @@ def test_every_fault_of_the_cards_is_said_at_once():
     assert "backbone.dept: RWKV6 has no such knob; did you mean 'depth'?" in told
 
 
+def test_values_that_belong_to_no_part():
+    told = said("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "cache=0.5", "pack=yes")
+    assert told == (
+        "seed: expected int, got 'one'",
+        "pack: expected bool, got 'yes'",
+        "evaluate.every: expected int, got 1.5",
+    )
+
+
 def test_a_missing_knob_is_named():
     cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny"))
     cfg["connector"] = {"_target_": "mmrnn.connectors.Chain"}

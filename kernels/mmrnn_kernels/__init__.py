@@ -1,0 +1,10 @@
+"""Linear-recurrence operators, each with a reference that prints the paper and faster forms of the same thing.
+
+Letters: `b` samples, `t` positions, `h` heads, `k` key size, `v` value size, `n` states (one a sample, or one a
+segment where a row is packed).
+"""
+
+from .wkv5 import wkv5
+from .wkv6 import wkv6
+
+__all__ = ["wkv5", "wkv6"]

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch):
+    """Fresh memory is full of NaN, so that output nobody wrote cannot pass."""
+
+    def poisoned(make):
+        def made(*args, **kwargs):
+            x = make(*args, **kwargs)
+            return x.fill_(torch.nan) if x.is_floating_point() else x
+
+        return made
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+@pytest.fixture
+def draw():
+    """Inputs of an operator: r, k, v, w, u, state and gradients for both outputs, all fp64."""
+
+    def draw(op, b, t, h, k, v, low=-7.0, high=-1.0, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape):
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        decays = (h, k) if op.__name__ == "wkv5" else (b, t, h, k)
+        w = torch.rand(decays, generator=generator, dtype=torch.float64) * (high - low) + low
+        inputs = (normal(b, t, h, k), normal(b, t, h, k), normal(b, t, h, v), w, normal(h, k), normal(b, h, k, v))
+        return inputs, (normal(b, t, h, v), normal(b, h, k, v))
+
+    return draw
+
+
+NAMES = ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate")
+
+
+@pytest.fixture
+def run():
+    """Outputs and all gradients by name."""
+
+    def run(op, inputs, grads, **options):
+        leaves = [x.detach().clone().requires_grad_() for x in inputs]
+        out, end = op(*leaves, **options)
+        found = torch.autograd.grad((out, end), leaves, [g.to(x.dtype) for g, x in zip(grads, (out, end), strict=True)])
+        return dict(zip(NAMES, (out.detach(), end.detach(), *found), strict=True))
+
+    return run
+
+
+@pytest.fixture
+def agree():
+    """Every tensor within `limit` of the truth, relative to the truth's largest entry."""
+
+    def agree(found, truth, limit):
+        for name, x in found.items():
+            y = truth[name].double()
+            assert x.shape == y.shape, name
+            assert x.isfinite().all(), name
+            error = ((x.double() - y).abs().max() / y.abs().max().clamp_min(1e-300)).item()
+            bound = limit[name] if isinstance(limit, dict) else limit
+            assert error <= bound, f"{name}: {error:.1e} > {bound:.1e}"
+
+    return agree

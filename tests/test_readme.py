@@ -1,0 +1,70 @@
+"""What the README says is so: its commands fit, its Python runs, its tables are those of the cards."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mmrnn.cli import main
+from mmrnn.commands.list import options
+from mmrnn.config import check, compose, jobs
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+GROUPS = ("encoder", "connector", "backbone", "scan", "prompt", "tokenizer", "data", "objective", "stage", "model")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.S)
+
+
+def commands():
+    lines = [line.partition("  #")[0] for block in blocks("bash") for line in block.splitlines()]
+    words = [shlex.split(part) for line in lines for part in line.split("&&")]
+    return [command[1:] for command in words if command[:1] == ["mmrnn"]]
+
+
+def parts() -> str:
+    """The table of what can be chosen, from the cards."""
+    rows = ["| group | options |", "|---|---|"]
+    rows += [f"| `{group}` | {', '.join(f'`{name}`' for name in options()[group])} |" for group in GROUPS]
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c[0] in ("list", "show")], ids=" ".join)
+def test_commands_that_show(command, capsys):
+    assert main(command) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c[0] == "train"], ids=" ".join)
+def test_commands_that_train_compose_and_fit(command):
+    overrides = [word for word in command[1:] if not word.startswith("-")]
+    for job in jobs(*overrides) if "-m" in command else [overrides]:
+        check(compose(*job))
+
+
+def test_the_other_commands_are_known():
+    assert {command[0] for command in commands()} >= {"ask", "report", "train", "list", "show"}
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code):
+    exec(compile(code, str(README), "exec"), {})
+
+
+def test_the_mistake_is_told_as_shown(capsys):
+    (shown,) = [block for block in blocks("") if block.startswith("$ mmrnn")]
+    command, _, expected = shown.partition("\n")
+    assert main(shlex.split(command)[2:]) == 2
+    assert capsys.readouterr().err.strip() == expected.strip()
+
+
+def test_the_table_of_parts_is_that_of_the_cards():
+    assert f"<!-- parts -->\n{parts()}\n<!-- /parts -->" in TEXT, f"the table should read\n{parts()}"
+
+
+def test_links_lead_somewhere():
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
+        assert (README.parent / path).exists(), path

@@ -1,0 +1,138 @@
+"""Loading is complete, or says what does not fit; and nothing that a file contains is run."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmrnn import weights
+from mmrnn.backbones import RWKV6, Transformer
+from mmrnn.weights import WeightsError
+
+
+def rwkv():
+    return RWKV6(vocab=20, width=32, depth=2, head_size=16, mix_rank=4, decay_rank=4)
+
+
+def published(model):
+    """The tensors of a model in the layout of a published RWKV-6 file."""
+    from mmrnn.weights.rwkv import RWKV6_NAMES
+
+    back = {ours: theirs for theirs, ours in RWKV6_NAMES.items()}
+    named = {}
+    for name, value in model.state_dict().items():
+        parts = name.split(".")
+        layer = parts[1] if parts[0] == "blocks" else None
+        pattern = name if layer is None else ".".join(["blocks", "{}", *parts[2:]])
+        theirs = back.get(pattern) or back[pattern.rsplit(".", 1)[0] + ".*"].replace("*", parts[-1])
+        vector = value.dim() == 1 and ("time_" in theirs)
+        named[theirs.replace("{}", layer or "")] = value.view(1, 1, -1) if vector else value
+    return named
+
+
+def test_a_file_of_before_zip_archives(tmp_path):
+    source, target = rwkv(), rwkv()
+    torch.save(published(source), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert weights.load(target, tmp_path / "old.pth").format == "rwkv6"
+    assert torch.equal(source.output.weight, target.output.weight)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_forward_module.", "_orig_mod.module."])
+def test_a_published_file(tmp_path, suffix, prefix):
+    source, target = rwkv(), rwkv()
+    named = {prefix + name: value.contiguous() for name, value in published(source).items()}
+    path = tmp_path / f"anything{suffix}"
+    torch.save(named, path) if suffix == ".pth" else save_file(named, str(path))
+    report = weights.load(target, path)
+    assert report.format == "rwkv6"
+    assert report.loaded == len(named)
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+
+
+def test_our_own_names_and_bf16_files(tmp_path):
+    source, target = rwkv(), rwkv()
+    save_file({name: value.bfloat16() for name, value in source.state_dict().items()}, str(tmp_path / "a.safetensors"))
+    assert weights.load(target, tmp_path).format == "mmrnn"
+    assert target.norm.weight.dtype == torch.float32
+    assert torch.equal(target.output.weight, source.output.weight.bfloat16().float())
+
+
+def test_a_load_that_fails_names_everything_and_changes_nothing():
+    model, named = rwkv(), published(rwkv())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    del named["blocks.1.att.gate.weight"]
+    named["ln_out.bias"] = torch.zeros(5)
+    with pytest.raises(WeightsError) as caught:
+        weights.load(model, named)
+    assert "missing: blocks.1.time_mix.gate.weight" in str(caught.value)
+    assert "norm.bias: (5,), the module has (32,)" in str(caught.value)
+    with pytest.raises(WeightsError, match=r"unexpected: blocks\.0\.att\.surprise"):
+        weights.load(model, {**published(rwkv()), "blocks.0.att.surprise": torch.zeros(1)})
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_many_faults_are_counted():
+    named = {**published(rwkv()), **{f"extra.{i}": torch.zeros(1) for i in range(25)}}
+    with pytest.raises(WeightsError, match="and 15 more"):
+        weights.load(rwkv(), named)
+
+
+def test_formats_are_known_by_their_names():
+    with pytest.raises(WeightsError, match=r"no format of RWKV6 \(mmrnn, rwkv6\) has these names: a, b"):
+        weights.load(rwkv(), {"a": torch.zeros(1), "b": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="RWKV6 has no weight format 'llama'"):
+        weights.load(rwkv(), published(rwkv()), format="llama")
+
+
+def test_a_tied_head_in_a_file_is_left_out():
+    sizes = {"vocab": 20, "width": 32, "depth": 1, "heads": 2, "ffn": 48}
+    open_, tied = Transformer(**sizes), Transformer(**sizes, tied=True)
+    from mmrnn.weights.llama import NAMES
+
+    names = {ours: theirs for theirs, ours in NAMES.items()}
+    named = {}
+    for name, value in open_.state_dict().items():
+        pattern = name.replace("blocks.0", "blocks.{}")
+        theirs = names.get(pattern) or names[pattern.rsplit(".", 1)[0] + ".*"].replace("*", name.rsplit(".", 1)[1])
+        named[theirs.replace("{}", "0")] = value
+    report = weights.load(tied, named)
+    assert "left out" in report.notes[0]
+    assert torch.equal(tied.embedding.weight, open_.embedding.weight)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_hostile_and_broken_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bomb = tmp_path / "bomb.pth"
+    torch.save({"emb.weight": Bomb()}, bomb)
+    with pytest.raises(ValueError, match="could run its code"):
+        weights.load(rwkv(), bomb)
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="plain.pth"):
+        weights.load(rwkv(), tmp_path / "plain.pth")
+    assert not (tmp_path / "exploded").exists()
+    torch.save(published(rwkv()), tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"cut\.pth is damaged"):
+        weights.load(rwkv(), tmp_path / "cut.pth")
+    (tmp_path / "liar.safetensors").write_bytes((10**15).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ValueError, match=r"liar\.safetensors is damaged"):
+        weights.load(rwkv(), tmp_path / "liar.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="no dictionary of tensors"):
+        weights.load(rwkv(), tmp_path / "list.pth")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match="known endings"):
+        weights.load(rwkv(), tmp_path / "notes.txt")
+    with pytest.raises(FileNotFoundError, match="there is no weight file"):
+        weights.load(rwkv(), tmp_path / "nothing.pth")
+    save_file({"a": torch.zeros(1)}, str(tmp_path / "second.safetensors"))
+    with pytest.raises(ValueError, match="name the one to load"):
+        weights.load(rwkv(), tmp_path)
