@@ -6,6 +6,7 @@ from mmrnn.connectors.linear import Identity, Linear
 from mmrnn.connectors.merge import Merge
 from mmrnn.connectors.mlp import MLP
 from mmrnn.connectors.pool import MeanPool, Pool
+from mmrnn.connectors.positions import Positions
 from mmrnn.connectors.qformer import QFormer
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "MeanPool",
     "Merge",
     "Pool",
+    "Positions",
     "QFormer",
 ]
