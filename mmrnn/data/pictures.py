@@ -27,7 +27,10 @@ digits from held-out forms."""
 
 HANDWRITTEN = ("digits", "digit")
 
-FAMILIAR = 0.6
+EAGER = {"name": 3.0, "category": 2.0, "colour": 2.0, "position": 3.0, "same": 2.0}
+"""How much more often than the others training asks a kind that scenes allow less often or that is harder to learn."""
+
+FAMILIAR = 0.7
 """The chance of a drawing to be one that is asked by name."""
 
 
@@ -159,7 +162,8 @@ class Pictures:
         rng = Random(f"{key}/{self.turns}/{index // self.scenes}")
         questions: list[Question] = []
         while not questions:  # a kind may decline a scene for the sake of balance
-            asked = (ask(kind, scene, rng) for kind in rng.sample(self.kinds, len(self.kinds)))
+            order = sorted(self.kinds, key=lambda kind: rng.expovariate(EAGER.get(kind, 1.0)))
+            asked = (ask(kind, scene, rng) for kind in order)
             questions = list(islice(filter(None, asked), rng.randint(1, self.turns)))
         return key, scene, questions
 

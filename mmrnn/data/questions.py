@@ -96,7 +96,8 @@ def side(one: Placed, other: Placed) -> str | None:
 
 
 def places(scene: Scene) -> Iterator[tuple[str, Placed]]:
-    """The drawings that can be pointed out by where they are, in words that fit no other."""
+    """The drawings that can be pointed out by where they are, in words that fit no other: the only one, the one in a
+    corner, of two or three the furthest to a side."""
     drawings, size = scene.drawings, scene.size
     if len(drawings) == 1:
         yield "in the picture", drawings[0]
@@ -105,7 +106,7 @@ def places(scene: Scene) -> Iterator[tuple[str, Placed]]:
         near = [placed for placed in drawings if leans(placed, towards, size, -GAP / 2)]
         if len(near) == 1 and leans(near[0], towards, size, GAP / 2):
             yield f"at the {name}", near[0]
-    for name, (right, down) in ENDS.items() if drawings else ():
+    for name, (right, down) in ENDS.items() if 1 < len(drawings) < 4 else ():
         first, second = sorted((right * placed.x + down * placed.y, rank) for rank, placed in enumerate(drawings))[:2]
         if second[0] - first[0] >= GAP * size:
             yield name, drawings[first[1]]
@@ -176,7 +177,7 @@ def position(scene: Scene, rng: Random) -> Asked:
     """Where something is in the picture, on which side of another, or which of two is further to a side."""
     found = labels(scene, rng)
     forms = rng.sample(("side", "which"), 2)
-    for form in ("where", *forms) if rng.random() < 0.25 else (*forms, "where"):
+    for form in ("where", *forms) if rng.random() < 0.4 else (*forms, "where"):
         if form == "where" and found:
             one, placed = found[0]
             for answer, towards in CORNERS.items():

@@ -17,8 +17,12 @@ RGB = tuple[int, int, int]
 MOST = 5
 """Drawings in a scene, at most."""
 
-SIDES = {1: (0.34, 0.48), 2: (0.34, 0.46), 3: (0.31, 0.4), 4: (0.27, 0.34), 5: (0.25, 0.3)}
+SIDES = {1: (0.36, 0.5), 2: (0.34, 0.44), 3: (0.34, 0.44), 4: (0.32, 0.44), 5: (0.26, 0.3)}
 """How large a drawing is, as a share of the canvas, by how many there are."""
+
+QUARTERS = ((0.0, 0.0, 0.5), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5), (0.5, 0.5, 0.5))
+CORNERS = ((0.0, 0.0, 0.34), (0.66, 0.0, 0.34), (0.0, 0.66, 0.34), (0.66, 0.66, 0.34), (0.33, 0.33, 0.34))
+"""Left, top and side of the squares that drawings get: any of the quarters, or for five the corners and the middle."""
 
 TILTS = (-15, -8, 0, 8, 15)
 """Degrees that a drawing may be turned."""
@@ -97,27 +101,18 @@ def ramp(size: int, direction: str) -> Image.Image:
 
 
 def scatter(rng: Random, drawings: Sequence[Drawing], size: int) -> Scene:
-    """The drawings anywhere on the canvas, whole and without overlap."""
-    low, high = SIDES[len(drawings)]
+    """The drawings on the canvas, whole, each somewhere in a square of its own; a single one anywhere."""
+    number = len(drawings)
+    squares = [(0.0, 0.0, 1.0)] if number == 1 else rng.sample(CORNERS if number > 4 else QUARTERS, number)
+    low, high = SIDES[number]
     step = max(1, size // 32)  # few different sizes: few sprites to keep
-    while True:
-        placed: list[Placed] = []
-        for drawing in drawings:
-            side = round(rng.uniform(low, high) * size / step) * step
-            edge = 0.6 * side  # half a side, and a little for the tilt
-            for _ in range(20):
-                x, y = edge + rng.random() * (size - 2 * edge), edge + rng.random() * (size - 2 * edge)
-                for other in placed:
-                    apart = 0.54 * (side + other.side)
-                    if -apart < x - other.x < apart and -apart < y - other.y < apart:
-                        break
-                else:
-                    placed.append(Placed(drawing, x, y, side, rng.choice(TILTS)))
-                    break
-            else:
-                break
-        if len(placed) == len(drawings):
-            return Scene(size, ground(rng, dark=rng.random() < 0.25), tuple(placed))
+    placed = []
+    for drawing, (left, top, room) in zip(drawings, squares, strict=True):
+        side = round(rng.uniform(low, high) * size / step) * step
+        slack = max(room * size - 1.12 * side, 0)  # a little more than the side, for the tilt
+        x, y = ((start + room / 2) * size + slack * (rng.random() - 0.5) for start in (left, top))
+        placed.append(Placed(drawing, x, y, side, rng.choice(TILTS)))
+    return Scene(size, ground(rng, dark=rng.random() < 0.25), tuple(placed))
 
 
 def row(rng: Random, digits: Sequence[Digit], size: int) -> Scene:

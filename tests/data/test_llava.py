@@ -44,7 +44,7 @@ def test_records_become_samples(write, tmp_path):
     assert len(data) == 4
     picture = File(str(tmp_path / "coco" / "1.png"), "coco/1.png")
     turns = (Turn("user", "<image>\nWhat?"), Turn("assistant", "Red"), Turn("user", "Sure?"), Turn("assistant", "Yes"))
-    assert data[0] == Sample(turns, (picture,), id="7")
+    assert data[0] == Sample(turns, (picture,), kind="reply", id="7")
     assert data[0].pictures[0].open().getpixel((0, 0)) == (255, 0, 0)
     assert [picture.key for picture in data[1].pictures] == ["coco/1.png", "coco/2.png"]
     assert data[1].id == "#1"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tile import Level, Place, Tile, carry, fit, halves, scores
+from .tile import Level, Place, Tile, carry, fit, halves
 
 
 class Slope(NamedTuple):
@@ -84,13 +84,14 @@ class Gradient(Tile):
         torch.sum(torch.mul(grads, level.scaled, out=fit(self.room, grads.shape)), 2, out=slope.flow)
         slope.flow.add_(slope.above)
 
-        rows, columns = level.groups
-        dscores = scores(*(x.reshape(*rows.shape[:2], -1) for x in (slope.dout, slope.v)), self.room)
+        right, left = level.groups
+        dout, v = (x.reshape(*right.shape[:2], -1) for x in (slope.dout, slope.v))
+        dscores = torch.bmm(dout, v.mT, out=level.scores)
         if slope.mask is not None:
             dscores.mul_(slope.mask)
         added = fit(self.pq.view(-1), level.groups.shape)
-        torch.bmm(dscores, columns, out=added[0])
-        torch.bmm(dscores.mT, rows, out=added[1])
+        torch.bmm(dscores, left, out=added[0])
+        torch.bmm(dscores.mT, right, out=added[1])
         grads.add_(added.view(grads.shape))
 
     def bonus(self, u: Tensor) -> Tensor:

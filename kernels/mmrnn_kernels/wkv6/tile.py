@@ -24,10 +24,12 @@ class Level(NamedTuple):
     raw: Tensor  # 2 m b k: r and k
     products: Tensor  # 2 m b k: P and Q
     scaled: Tensor  # 2 m b k: r P and k Q
-    groups: Tensor  # 2 p g k: the same as one matrix product takes them, g = b or several blocks
+    groups: Tensor  # 2 p g k: the same as matrix products take them, g = b or several blocks
     sibling: Tensor  # 2 m 1 k: W of the other half
     whole: Tensor  # m 1 k: W of both halves together, a half of the next level
-    part: Tensor  # p g/b b b: where A gets its scores
+    scores: Tensor  # p g g: their product
+    blocks: Tensor  # p g/b b b: what counts of it, the blocks on the diagonals
+    part: Tensor  # p g/b b b: its place in A
 
 
 class Tile:
@@ -64,6 +66,8 @@ class Tile:
             m, group = tokens // (2 * size), max(size, min(GROUP, chunk // 2))
             raw = halves(self.rk, size)
             scaled = self.keep(shared).view(raw.shape) if size > 1 else raw
+            scores = fit(self.room, (tokens // (2 * group), group, group))
+            blocks = scores.view(-1, group // size, size, group // size, size).diagonal(dim1=1, dim2=3)
             part = a.as_strided((m, size, size), (2 * size * (chunk + 1), chunk, 1), size * chunk)
             self.levels.append(
                 Level(
@@ -73,6 +77,8 @@ class Tile:
                     groups=scaled.view(2, -1, group, key),
                     sibling=w.view(m, 2, 1, key).transpose(0, 1),
                     whole=whole.unsqueeze(1),
+                    scores=scores,
+                    blocks=blocks.movedim(-1, 1),
                     part=part.view(-1, group // size, size, size),
                 )
             )
@@ -118,7 +124,8 @@ class Tile:
         # Logarithms are added, all of one sign, and every W is one exponential: no rounding piles up along a chunk.
         for level in self.levels:
             torch.add(*level.sibling, out=level.whole)
-        torch.threshold_(self.decays, math.log(self.floor), -math.inf).exp_()
+        # exp is many times slower where its result underflows.
+        torch.threshold_(self.decays.clamp_(min=-math.exp(self.ceiling)).exp_(), self.floor, 0.0)
 
         bonus = torch.mul(self.rk[0], self.rk[1], out=fit(self.room, self.rk[0].shape))
         self.lanes(bonus).mul_(u)
@@ -128,7 +135,9 @@ class Tile:
         for level in self.levels:
             if level.scaled is not level.raw:
                 torch.mul(level.raw, level.products, out=level.scaled)
-            level.part.copy_(blocks(scores(*level.groups, self.room), level.part.shape[-1]))
+            right, left = level.groups
+            torch.bmm(right, left.mT, out=level.scores)
+            level.part.copy_(level.blocks)
             torch.threshold_(level.products.mul_(level.sibling), self.floor, 0.0)
         self.pq.mul_(self.rk)
 
@@ -150,17 +159,6 @@ def halves(x: Tensor, size: int) -> Tensor:
     tokens, width = x.shape[1:]
     skip = size * width
     return x.as_strided((2, tokens // (2 * size), size, width), (tokens * width - skip, 2 * skip, width, 1), skip)
-
-
-def scores(x: Tensor, y: Tensor, room: Tensor) -> Tensor:
-    """x y^T of each group: `p g c` to `p g g`."""
-    return torch.bmm(x, y.mT, out=fit(room, (*x.shape[:2], x.shape[1])))
-
-
-def blocks(groups: Tensor, size: int) -> Tensor:
-    """The blocks on the diagonal of each group: `p g g` to `p g/b b b`."""
-    p, group, _ = groups.shape
-    return groups.view(p, group // size, size, group // size, size).diagonal(dim1=1, dim2=3).movedim(-1, 1)
 
 
 def carry(state: Tensor, decays: Sequence[Tensor], updates: Sequence[Tensor], entries: Sequence[Tensor]) -> None:

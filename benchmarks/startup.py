@@ -1,0 +1,51 @@
+"""How long it takes to begin: importing, asking for help, showing a model of 7 billion parameters.
+
+    python benchmarks/startup.py
+
+Whole processes, medians of five; memory is the peak of the process.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+ROUNDS = 5
+
+
+def wall(*command: str) -> float:
+    """Median seconds of a command."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def added(first: str, second: str) -> float:
+    """Median milliseconds that `second` takes once `first` is there."""
+    code = f"import time\n{first}\nstart = time.perf_counter()\n{second}\nprint(time.perf_counter() - start)"
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+        for _ in range(ROUNDS)
+    ]
+    return statistics.median(times) * 1e3
+
+
+def main() -> None:
+    print(f"import mmrnn, after import torch: {added('import torch', 'import mmrnn'):.1f} ms")
+    print(
+        f"from mmrnn.connectors import QFormer, after import torch: "
+        f"{added('import torch', 'from mmrnn.connectors import QFormer'):.0f} ms"
+    )
+    print(f"mmrnn --help: {wall(sys.executable, '-m', 'mmrnn', '--help'):.2f} s")
+    print(
+        f"mmrnn show model=visualrwkv6_7b: {wall(sys.executable, '-m', 'mmrnn', 'show', 'model=visualrwkv6_7b'):.1f} s, "
+        f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""WKV-6 on the CPU by native code (native/): the recurrence itself, position by position. README.md has the maths."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..native import library, obstacle
+
+SOURCE = Path(__file__).parent / "native" / "wkv.cpp"
+
+
+def blocked(*inputs: Tensor | None) -> str | None:
+    """Why this cannot run on the inputs of the operator, or None. The first to ask waits for the compiler."""
+    tensors = [x for x in inputs if x is not None]
+    for x in tensors[:6]:
+        if x.device.type != "cpu":
+            return f"it needs CPU tensors, got one on {x.device}"
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            return f"it computes in fp32, got {x.dtype}"
+    return obstacle(SOURCE)
+
+
+def cpu(
+    r: Float[Tensor, "b t h k"],
+    k: Float[Tensor, "b t h k"],
+    v: Float[Tensor, "b t h v"],
+    w: Float[Tensor, "*time h k"],
+    u: Float[Tensor, "h k"],
+    state: Float[Tensor, "b h k v"] | None = None,
+) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
+    """The same as `reference`. A `w` of `h k` is one decay for all positions. Differentiable once."""
+    return forward(r, k, v, w, u, state)
+
+
+class View(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "time", "head")))
+
+
+class Sizes(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("batch", "length", "heads", "key", "value"))
+
+
+def views(names: str) -> tuple:
+    return tuple((name, View) for name in names.split())
+
+
+def pointers(names: str) -> tuple:
+    return tuple((name, ctypes.c_void_p) for name in names.split())
+
+
+class Forward(ctypes.Structure):
+    _fields_ = (*views("r k v w"), *pointers("u start out end"))
+
+
+class Backward(ctypes.Structure):
+    _fields_ = (
+        *views("r k v w dout"),
+        *pointers("u start dend dr dk dv dw du dstart"),
+        ("constant", ctypes.c_int64),
+    )
+
+
+@cache
+def function(name: str) -> ctypes.CDLL:
+    found = getattr(library(SOURCE), name)
+    found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+    return found
+
+
+def call(name: str, job: ctypes.Structure, r: Tensor, v: Tensor) -> None:
+    sizes = Sizes(*r.shape, v.shape[-1])
+    if function(name)(ctypes.addressof(job), ctypes.addressof(sizes), torch.get_num_threads()):
+        raise MemoryError(f"wkv6: no memory for the states of {list(r.shape)} [b t h k]")
+
+
+def lined(x: Tensor | None) -> Tensor | None:
+    """In fp32, with the entries of a row side by side; the other strides may be any."""
+    if x is None:
+        return None
+    x = x.to(torch.float32)
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def flat(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.to(torch.float32).contiguous()
+
+
+def view(x: Tensor | None) -> View:
+    if x is None:
+        return View()
+    return View(x.data_ptr(), *(x.stride()[:3] if x.dim() == 4 else (0, 0, x.stride(0))))
+
+
+def pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+@torch.library.custom_op("mmrnn::wkv6_cpu", mutates_args=(), device_types="cpu")
+def forward(
+    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The output and the final state."""
+    out, end = new(v), new_state(r, v)
+    rows = [lined(x) for x in (r, k, v, w)]
+    whole = [flat(x) for x in (u, state)]
+    call("mmrnn_wkv_forward", Forward(*map(view, rows), *map(pointer, (*whole, out, end))), r, v)
+    return out.to(v.dtype), end
+
+
+@torch.library.custom_op("mmrnn::wkv6_cpu_backward", mutates_args=(), device_types="cpu")
+def backward(
+    r: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    u: Tensor,
+    state: Tensor | None,
+    dout: Tensor | None,
+    dend: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of r, k, v, w, u and the first state (empty where there is none)."""
+    inputs = (r, k, v, w, u)
+    grads = [new(x) for x in inputs]
+    start = None if state is None else new(state)
+    rows = [lined(x) for x in (r, k, v, w, dout)]
+    whole = [flat(x) for x in (u, state, dend)]
+    job = Backward(*map(view, rows), *map(pointer, (*whole, *grads, start)), w.dim() == 2)
+    call("mmrnn_wkv_backward", job, r, v)
+    found = [grad.to(x.dtype) for grad, x in zip(grads, inputs, strict=True)]
+    return *found, r.new_empty(0) if start is None else start.to(state.dtype)
+
+
+def new(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape, dtype=torch.float32)
+
+
+def new_state(r: Tensor, v: Tensor) -> Tensor:
+    batch, _, heads, key = r.shape
+    return r.new_empty(batch, heads, key, v.shape[-1], dtype=torch.float32)
+
+
+@forward.register_fake
+def _(*inputs):
+    r, _, v, *_ = inputs
+    return v.new_empty(v.shape), new_state(r, v)
+
+
+@backward.register_fake
+def _(*inputs):
+    r, state = inputs[0], inputs[5]
+    first = r.new_empty(0) if state is None else state.new_empty(state.shape)
+    return *(x.new_empty(x.shape) for x in inputs[:5]), first
+
+
+def remember(ctx, inputs, output) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs)
+    ctx.set_materialize_grads(False)
+
+
+def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):
+    *grads, dstate = backward(*ctx.saved_tensors, dout, dend)
+    return *grads, None if ctx.saved_tensors[5] is None else dstate
+
+
+forward.register_autograd(differentiate, setup_context=remember)
