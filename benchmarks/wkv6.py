@@ -1,4 +1,4 @@
-"""WKV-6 on one CPU thread: `mmrnn_kernels` in chunks beside a recurrence in plain PyTorch (flash-linear-attention's).
+"""WKV-6 on one CPU thread: `mmrnn_kernels`, native and in chunks, beside plain PyTorch (flash-linear-attention's).
 
     python benchmarks/wkv6.py
 
@@ -92,18 +92,27 @@ def measure(work, side):
     print(megabytes("VmHWM") - start)
 
 
+def native(tensors):
+    return ours(tensors, "cpu")
+
+
 def main():
+    sides = {"cpu": native, "chunked": ours}
     tensors = inputs(2, 1024, 8, 64)
     print("B2 T1024 H8 K64, fp32, 1 thread       ours ms   fla ms    ratio   ours MB   fla MB")
     for name, work, pairs in (("forward", forward, 9), ("forward + backward", both, 3)):
-        a, b, ratio = compare(work, ours(tensors), theirs(tensors), pairs)
-        print(f"{name:35s}{a:10.1f}{b:9.0f}{ratio:8.1f}x{peak(work, ours):10.0f}{peak(work, theirs):9.0f}")
-    print("\nsizes of a small training run         ours ms   by token   ratio")
+        for backend, side in sides.items():
+            a, b, ratio = compare(work, side(tensors), theirs(tensors), pairs)
+            label = f"{backend:9s}{name}"
+            print(f"{label:35s}{a:10.1f}{b:9.0f}{ratio:8.1f}x{peak(work, side):10.0f}{peak(work, theirs):9.0f}")
+    print("\nsizes of a small training run          cpu ms  chunked ms   ratio  by token ms   ratio")
     for shape in ((64, 48, 4, 64), (64, 48, 4, 32), (1, 48, 4, 64), (1, 1, 12, 64)):
         tensors = inputs(*shape)
         for name, work in (("forward", forward), ("forward + backward", both)):
-            a, b, ratio = compare(work, ours(tensors), ours(tensors, "reference"), 5)
-            print("B{} T{} H{} K{} ".format(*shape).ljust(17) + f"{name:18s}{a:10.2f}{b:11.1f}{ratio:8.1f}x")
+            a, b, chunks = compare(work, native(tensors), ours(tensors), 5)
+            _, c, tokens = compare(work, native(tensors), ours(tensors, "reference"), 3)
+            label = "B{} T{} H{} K{} ".format(*shape).ljust(17) + f"{name:18s}"
+            print(f"{label}{a:10.2f}{b:12.2f}{chunks:7.1f}x{c:13.1f}{tokens:7.1f}x")
 
 
 if __name__ == "__main__":

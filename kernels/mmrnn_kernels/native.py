@@ -9,18 +9,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import torch
-
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffp-contract=fast",
-    "-fPIC",
-    "-shared",
-)
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 CHOICES = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
 """Flags that not every compiler takes, the best first. Without OpenMP everything runs in one thread."""
 
@@ -41,11 +31,15 @@ def library(source: Path) -> ctypes.CDLL:
     return found
 
 
-@torch.compiler.assume_constant_result
 def obstacle(source: Path) -> str | None:
     """Why `library(source)` would fail, or None. Whichever is asked first builds."""
     found = built(source)
     return found if isinstance(found, str) else None
+
+
+# What `torch.compiler.assume_constant_result` sets, which would import the whole compiler of torch here: a traced model
+# asks once and keeps the answer.
+obstacle._dynamo_marked_constant = True
 
 
 @cache
@@ -83,7 +77,8 @@ def cache_folder() -> Path:
 def fingerprint(source: Path, command: list[str]) -> str:
     """Of the source's folder, the flags, and all that the compiler defines: its version, what this processor can do."""
     macros = run([*command, "-dM", "-E", "-x", "c++", os.devnull])
-    parts = (*(file.read_bytes() for file in sorted(source.parent.iterdir())), "\0".join(command).encode(), macros)
+    files = sorted(file for file in source.parent.iterdir() if file.is_file())
+    parts = (*map(Path.read_bytes, files), "\0".join(command).encode(), macros)
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:24]
 
 

@@ -8,6 +8,7 @@ from mmrnn.connectors.mlp import MLP
 from mmrnn.connectors.pool import MeanPool, Pool
 from mmrnn.connectors.positions import Positions
 from mmrnn.connectors.qformer import QFormer
+from mmrnn.connectors.standardize import Standardize
 
 __all__ = [
     "MLP",
@@ -21,4 +22,5 @@ __all__ = [
     "Pool",
     "Positions",
     "QFormer",
+    "Standardize",
 ]

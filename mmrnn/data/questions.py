@@ -103,7 +103,7 @@ def places(scene: Scene) -> Iterator[tuple[str, Placed]]:
         yield "in the picture", drawings[0]
         return
     for name, towards in CORNERS.items():
-        near = [placed for placed in drawings if leans(placed, towards, size, -GAP / 2)]
+        near = [placed for placed in drawings if leans(placed, towards, size, GAP / 4)]
         if len(near) == 1 and leans(near[0], towards, size, GAP / 2):
             yield f"at the {name}", near[0]
     for name, (right, down) in ENDS.items() if 1 < len(drawings) < 4 else ():

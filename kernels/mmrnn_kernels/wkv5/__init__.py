@@ -8,9 +8,11 @@ from ..inputs import accumulator, agree
 from ..segments import packed
 from ..wkv6 import FILL
 from .chunked import chunked
+from .cpu import blocked, cpu
 from .reference import reference
 
-OP = Op("wkv5", {"chunked": packed("wkv5", chunked, FILL), "reference": packed("wkv5", reference, FILL)})
+IMPLS = {"cpu": cpu, "chunked": chunked, "reference": reference}
+OP = Op("wkv5", {name: packed("wkv5", run, FILL) for name, run in IMPLS.items()}, {"cpu": blocked})
 
 
 def wkv5(
@@ -34,7 +36,7 @@ def wkv5(
         state: what S starts from, rows are keys and columns values; zero if not given.
         cu_seqlens: `[0, ..., t]`, where the segments of a single row (b = 1) begin and end. S starts anew at each
             of them, and there is one state a segment (n = segments; without cu_seqlens n = b).
-        backend: `auto`, `chunked` or `reference`.
+        backend: `auto`, `cpu` (native code, built on first use), `chunked` or `reference`.
 
     Returns:
         y in the type of v, and the final S. Sums and states are fp32 (fp64 as soon as one input is fp64). Gradients

@@ -1,6 +1,7 @@
 """WKV-6 on the CPU by native code (native/): the recurrence itself, position by position. README.md has the maths."""
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -15,8 +16,9 @@ SOURCE = Path(__file__).parent / "native" / "wkv.cpp"
 
 def blocked(*inputs: Tensor | None) -> str | None:
     """Why this cannot run on the inputs of the operator, or None. The first to ask waits for the compiler."""
-    tensors = [x for x in inputs if x is not None]
-    for x in tensors[:6]:
+    for x in inputs[:6]:
+        if x is None:
+            continue
         if x.device.type != "cpu":
             return f"it needs CPU tensors, got one on {x.device}"
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -65,7 +67,7 @@ class Backward(ctypes.Structure):
 
 
 @cache
-def function(name: str) -> ctypes.CDLL:
+def function(name: str) -> Callable[..., int]:
     found = getattr(library(SOURCE), name)
     found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
     return found
@@ -74,7 +76,7 @@ def function(name: str) -> ctypes.CDLL:
 def call(name: str, job: ctypes.Structure, r: Tensor, v: Tensor) -> None:
     sizes = Sizes(*r.shape, v.shape[-1])
     if function(name)(ctypes.addressof(job), ctypes.addressof(sizes), torch.get_num_threads()):
-        raise MemoryError(f"wkv6: no memory for the states of {list(r.shape)} [b t h k]")
+        raise MemoryError(f"no memory for the states of r {list(r.shape)} [b t h k] with v {list(v.shape)} [b t h v]")
 
 
 def lined(x: Tensor | None) -> Tensor | None:
@@ -100,9 +102,7 @@ def pointer(x: Tensor | None) -> int | None:
 
 
 @torch.library.custom_op("mmrnn::wkv6_cpu", mutates_args=(), device_types="cpu")
-def forward(
-    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def forward(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """The output and the final state."""
     out, end = new(v), new_state(r, v)
     rows = [lined(x) for x in (r, k, v, w)]
@@ -162,8 +162,9 @@ def remember(ctx, inputs, output) -> None:  # noqa: ARG001
 
 
 def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):
-    *grads, dstate = backward(*ctx.saved_tensors, dout, dend)
-    return *grads, None if ctx.saved_tensors[5] is None else dstate
+    inputs = ctx.saved_tensors  # asked for once: a checkpoint hands them out only once
+    *grads, dstate = backward(*inputs, dout, dend)
+    return *grads, None if inputs[5] is None else dstate
 
 
 forward.register_autograd(differentiate, setup_context=remember)

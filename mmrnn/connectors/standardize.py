@@ -1,0 +1,25 @@
+"""Channels of one scale, for encoders whose channels differ."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.connectors.grid import kept_width
+from mmrnn.types import Layout
+
+
+class Standardize(nn.Module):
+    """Every channel with mean 0 and deviation 1 over tokens and pictures, as measured while training (batch norm).
+
+    The channels of a convolutional map differ by orders of magnitude, which a norm over the channels of a token keeps.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int | None = None):
+        super().__init__()
+        self.width = kept_width("Standardize", in_dim, out_dim)
+        self.norm = nn.BatchNorm1d(in_dim)
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+        return self.norm(tokens.flatten(0, 1)).view_as(tokens)
