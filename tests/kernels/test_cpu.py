@@ -14,7 +14,7 @@ import torch.utils.checkpoint
 from mmrnn_kernels import native, wkv5, wkv6
 
 OPS = {"wkv5": wkv5, "wkv6": wkv6}
-REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "weak": (-8, -6), "typical": (-7, -1)}
+REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "beyond": (-8, 40), "weak": (-8, -6), "typical": (-7, -1)}
 LENGTHS = (1, 2, 15, 16, 17, 64, 100, 257)
 SIZES = {"k16": (16, 16), "k32": (32, 32), "k64": (64, 64), "k32-v64": (32, 64), "k5-v7": (5, 7), "k80-v24": (80, 24)}
 KERNELS = Path(__file__).parents[2] / "kernels"

@@ -4,7 +4,7 @@ import torch
 from mmrnn_kernels import wkv5, wkv6
 
 LENGTHS = (1, 2, 15, 63, 64, 65, 100, 257)
-REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "weak": (-8, -6), "typical": (-7, -1)}
+REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "beyond": (-8, 40), "weak": (-8, -6), "typical": (-7, -1)}
 BACKENDS = ("reference", "chunked")
 
 

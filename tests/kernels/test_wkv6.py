@@ -7,7 +7,7 @@ import torch
 from mmrnn_kernels import wkv6
 
 # Decays of everything at once, near zero, near one (a state remembers a thousand positions), and as in trained models.
-REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "weak": (-8, -6), "typical": (-7, -1)}
+REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "beyond": (-8, 40), "weak": (-8, -6), "typical": (-7, -1)}
 LENGTHS = (1, 2, 15, 63, 64, 65, 100, 257)
 SIZES = {"k16": (16, 16), "k64": (64, 64), "k32-v64": (32, 64)}
 BACKENDS = ("reference", "chunked")

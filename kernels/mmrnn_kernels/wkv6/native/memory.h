@@ -56,7 +56,7 @@ static void decays(float* w, float* slope, float* rest, int n, int row) {
       if (slope) at(slope + i) = -rate * decay;
       Power p(-rate);
       Vec wanted = p.excess * p.scale + (p.scale - all(1.f)) + carried;  // decay - 1
-      Int long_lived = wanted > all(-0.5f);
+      Int long_lived = rate < all(0.6931f);  // where decay - 1 is the exact one; Power holds for small rates only
       Vec rounded = all(1.f) + wanted;
       at(w + i) = choose(long_lived, rounded, decay);
       carried = choose(long_lived, wanted - (rounded - all(1.f)), Vec{});
