@@ -52,6 +52,12 @@ def token_shift(x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: B
     return previous if bounds is None else previous.masked_fill(bounds.starts[..., None], 0)
 
 
+def lower(x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    """The type that autocast computes in: norms answer in fp32, and all that follows would be twice as large."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def run_wkv(
     op: Callable[..., tuple[Tensor, Tensor]],
     tensors: tuple[Float[Tensor, "b t h k"], ...],
@@ -86,7 +92,7 @@ class ChannelMix(nn.Module):
         self.value = nn.Linear(ffn, width, bias=False)
 
     def mix(self, x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
-        return x + (previous - x) * weight
+        return torch.addcmul(x, previous - x, weight.to(x.dtype))
 
     def forward(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         key = F.relu(self.key(self.mix(x, previous, self.lerp_k))).square()
@@ -120,10 +126,10 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b t d"], state: dict[str, Tensor], bounds: Bounds | None
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
         x = self.norm_in(x)
-        y = self.norm_time(x)
+        y = lower(self.norm_time(x))
         mixed, wkv = self.time_mix(y, token_shift(y, state["time_shift"], bounds), state["wkv"], bounds)
         x = x + self.dropout(mixed)
-        z = self.norm_channel(x)
+        z = lower(self.norm_channel(x))
         x = x + self.dropout(self.channel_mix(z, token_shift(z, state["channel_shift"], bounds)))
         return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}
 

@@ -14,7 +14,7 @@ from mmrnn.backbones.rwkv6 import reset_wkv
 
 def lerp(x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
     """RWKV-5 keeps the weight of the current token, RWKV-6 that of the previous one."""
-    return previous + (x - previous) * weight
+    return torch.addcmul(previous, x - previous, weight.to(x.dtype))
 
 
 class TimeMix5(nn.Module):

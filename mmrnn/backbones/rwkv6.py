@@ -55,13 +55,14 @@ class TimeMix6(nn.Module):
 
     def ddlerp(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b t d"], ...]:
         """The five mixtures of this token and the one before, for decay, key, value, receptance and gate."""
-        b, t, d = x.shape
         delta = previous - x
-        low = torch.tanh((x + delta * self.lerp_x) @ self.lerp_down)
-        low = low.view(b * t, 5, -1).transpose(0, 1)  # 5 bt rank
-        static = torch.stack([self.lerp_w, self.lerp_k, self.lerp_v, self.lerp_r, self.lerp_g])
-        weight = static[:, None] + torch.bmm(low, self.lerp_up.to(low.dtype))  # 5 bt d
-        return (x + delta * weight.view(5, b, t, d)).unbind(0)
+        low = torch.tanh((torch.addcmul(x, delta, self.lerp_x.to(x.dtype))) @ self.lerp_down)
+        mixed = []
+        # One after the other: a single tensor of all five would not fit into the cache of a processor.
+        for name, part, up in zip("wkvrg", low.chunk(5, dim=-1), self.lerp_up, strict=True):
+            weight = getattr(self, f"lerp_{name}") + part @ up
+            mixed.append(torch.addcmul(x, delta, weight.to(x.dtype)))
+        return tuple(mixed)
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:

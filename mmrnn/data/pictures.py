@@ -56,7 +56,7 @@ class Pictures:
         split: what the samples are for; all but `train` hold something out (see `SPLITS`).
         scenes: how many scenes there are.
         rounds: how many training samples show the same scene.
-        turns: questions in a training sample: from one up to so many.
+        turns: questions in a training sample, where the scene allows as many.
         size: height and width of a picture in pixels.
         names: how many drawings are asked by name.
         held: the share of drawings, of every category, that only the split `drawings` shows.
@@ -69,9 +69,9 @@ class Pictures:
         self,
         *,
         split: Literal["train", "scenes", "drawings", "writing"] = "train",
-        scenes: int = 16000,
+        scenes: int = 8000,
         rounds: int = 16,
-        turns: int = 3,
+        turns: int = 4,
         size: int = 128,
         names: int = 60,
         held: float = 0.15,
@@ -164,7 +164,7 @@ class Pictures:
         while not questions:  # a kind may decline a scene for the sake of balance
             order = sorted(self.kinds, key=lambda kind: rng.expovariate(EAGER.get(kind, 1.0)))
             asked = (ask(kind, scene, rng) for kind in order)
-            questions = list(islice(filter(None, asked), rng.randint(1, self.turns)))
+            questions = list(islice(filter(None, asked), self.turns))
         return key, scene, questions
 
     def _test(self, index: int) -> tuple[str, Scene, list[Question]]:

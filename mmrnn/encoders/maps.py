@@ -70,7 +70,8 @@ class TimmMaps(Tower):
             trunk.prune_intermediate_layers([max(chosen)], prune_norm=True)
         published = trunk.pretrained_cfg["input_size"]
         super().__init__(
-            trunk,
+            # Convolutions on a processor are up to twice as fast with the channels last.
+            trunk.to(memory_format=torch.channels_last),
             width=sum(
                 maps[index][0] * (factor**2 if join == "unshuffle" else 1)
                 for index, factor in zip(chosen, factors, strict=True)
@@ -89,7 +90,7 @@ class TimmMaps(Tower):
         self.pretrained = pretrained
 
     def read(self, images: Float[Tensor, "m c H W"]) -> tuple[None, Float[Tensor, "m p e"]]:
-        maps = self._maps(images)
+        maps = self._maps(images.contiguous(memory_format=torch.channels_last))
         joined = torch.cat(
             [self._coarsen(maps[index], factor) for index, factor in zip(self.chosen, self.factors, strict=True)],
             dim=1,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmrnn.data.image import to_tensor
 from mmrnn.data.sample import Picture
+from mmrnn.training.loop import Precision, autocast
 from mmrnn.vlm import Sense
 
 
@@ -46,6 +47,7 @@ def cache_features(
     *,
     batch: int = 64,
     device: torch.device | str = "cpu",
+    precision: Precision = "auto",
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> FeatureCache:
     """Encode every picture once.
@@ -58,5 +60,6 @@ def cache_features(
     sense.encoder.eval()
     for start in track(range(0, len(pictures), batch)):
         images = [to_tensor(picture.open(), sense.image) for picture in pictures[start : start + batch]]
-        features[start : start + len(images)] = sense.encode(torch.stack(images).to(device)).cpu()
+        with autocast(precision, device):
+            features[start : start + len(images)] = sense.encode(torch.stack(images).to(device)).cpu()
     return FeatureCache([picture.key for picture in pictures], features)

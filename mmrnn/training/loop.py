@@ -11,6 +11,7 @@ from mmrnn.training.stage import Stage
 from mmrnn.types import Batch
 from mmrnn.vlm import VLM, Output
 
+Precision = Literal["auto", "fp32", "bf16"]
 Objective = Callable[[VLM, Output], torch.Tensor]
 
 
@@ -18,7 +19,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to change."""
 
 
-def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device | str):
+def autocast(precision: Precision, device: torch.device | str):
     """The context that a forward pass runs in; parameters stay fp32. `auto` takes bf16 where it is the faster one."""
     kind = torch.device(device).type
     if precision == "bf16" or (precision == "auto" and (kind != "cpu" or multiplies_bf16())):
@@ -41,7 +42,7 @@ def run_stage(
     *,
     start: int = 0,
     device: torch.device | str = "cpu",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Precision = "auto",
     after_step: Callable[[int, float, float], None] = lambda step, loss, rate: None,  # noqa: ARG005
 ) -> None:
     """Run the steps `start` to `stage.steps`.

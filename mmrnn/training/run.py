@@ -141,7 +141,8 @@ class Run:
             self.watch.say(f"{many}, more than cache={self.cfg['cache']}: they are computed at every step")
             return None
         track = self.watch.tracker(f"features: {name}")
-        return cache_features(sense, pictures, batch=self.cfg["evaluate"]["batch"], device=self.device, track=track)
+        how = {"batch": self.cfg["evaluate"]["batch"], "device": self.device, "precision": self.cfg["precision"]}
+        return cache_features(sense, pictures, **how, track=track)
 
     def _stage(self, number: int, name: str, stage: Stage, samples: int, steps: int, saved: dict | None) -> None:
         stage.freeze_rest(self.model)

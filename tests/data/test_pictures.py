@@ -70,7 +70,8 @@ def test_turns_alternate_and_the_picture_comes_first(turns):
         assert sum(turn.text.count("<image>") for turn in sample.turns) == 1
         assert bool(sample.kind) == (len(sample.turns) == 2)
         asked[len(sample.turns) // 2] += 1
-    assert sorted(asked) == list(range(1, turns + 1))
+    assert max(asked) == turns
+    assert asked[turns] > 150
 
 
 def test_tests_ask_one_question_and_every_kind_as_often():
