@@ -35,16 +35,14 @@ def added(first: str, second: str) -> float:
 
 
 def main() -> None:
+    borrow = "from mmrnn.connectors import QFormer"
+    show = (sys.executable, "-m", "mmrnn", "show", "model=visualrwkv6_7b")
     print(f"import mmrnn, after import torch: {added('import torch', 'import mmrnn'):.1f} ms")
-    print(
-        f"from mmrnn.connectors import QFormer, after import torch: "
-        f"{added('import torch', 'from mmrnn.connectors import QFormer'):.0f} ms"
-    )
+    print(f"{borrow}, after import torch: {added('import torch', borrow):.0f} ms")
     print(f"mmrnn --help: {wall(sys.executable, '-m', 'mmrnn', '--help'):.2f} s")
-    print(
-        f"mmrnn show model=visualrwkv6_7b: {wall(sys.executable, '-m', 'mmrnn', 'show', 'model=visualrwkv6_7b'):.1f} s, "
-        f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB"
-    )
+    seconds = wall(*show)
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"mmrnn show model=visualrwkv6_7b: {seconds:.1f} s, {memory:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_python_runs(code):
 
 
 def test_the_mistake_is_told_as_shown(capsys):
-    (shown,) = [block for block in blocks("") if block.startswith("$ mmrnn")]
+    (shown,) = blocks("console")
     command, _, expected = shown.partition("\n")
     assert main(shlex.split(command)[2:]) == 2
     assert capsys.readouterr().err.strip() == expected.strip()

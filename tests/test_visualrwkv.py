@@ -1,4 +1,4 @@
-"""VisualRWKV v5.0, v5.1 and v6.0 as the original code computes them: features, splice, scans, loss, gradients, replies."""
+"""VisualRWKV v5.0, v5.1 and v6.0 as the original code computes them, from pixels to replies."""
 
 import pytest
 import torch
@@ -90,7 +90,7 @@ def spliced(case: dict, tensors: dict, model: VLM, version: str) -> tuple[Batch,
     return Batch(sequence, {"image": torch.stack(pictures)}), places
 
 
-def upstream(case: dict, tensors: dict, prefix: str, rows: int, cols: int, cls: int) -> Sequence:
+def upstream(tensors: dict, prefix: str, rows: int, cols: int, cls: int) -> Sequence:
     """The very sequence that upstream's language model read, its left padding and zero vectors included."""
     embeds, labels = tensors[f"{prefix}embeds"], tensors[f"{prefix}labels"]
     start, stop = tensors[f"{prefix}img_span"].tolist()
@@ -127,7 +127,7 @@ def test_v6_tower_pooling_and_projection(golden, params):
 def test_v6_logits_loss_and_gradients(golden, params):
     case, tensors = golden("visualrwkv6_bi")
     model = build(case, params(tensors), "last", scan.bidirectional)
-    sequence = upstream(case, tensors, "out/", side(case), side(case), 1)
+    sequence = upstream(tensors, "out/", side(case), side(case), 1)
     hidden, state = model.backbone(sequence, scan=model.scan)
     close(model.head(hidden), tensors["out/logits"], 2e-4)
     loss = LanguageModel(reduction="sample", l2wrap=0.0)(model, Output(hidden, state, sequence))
@@ -137,7 +137,7 @@ def test_v6_logits_loss_and_gradients(golden, params):
 def test_v6_gradients_through_the_whole_path(golden, params):
     case, tensors = golden("visualrwkv6_bi")
     model = build(case, params(tensors), "last", scan.bidirectional)
-    sequence = upstream(case, tensors, "out/", side(case), side(case), 1)
+    sequence = upstream(tensors, "out/", side(case), side(case), 1)
     # The projected pictures enter where upstream put them, so that the projection gets its gradient.
     shown = [i for i, sample in enumerate(case["config"]["samples"]) if sample["image_index"] is not None]
     visual = model.senses["image"].connect(model.senses["image"].encode(tensors["in/images"][shown, 0]))
@@ -276,7 +276,7 @@ def test_v5_1_scans(mode, golden, params):
     case, tensors = golden("visualrwkv5_scan")
     order = getattr(scan, SCANS.get(mode, mode))
     model = build(case, params(tensors), "last", order)
-    sequence = upstream(case, tensors, "out/v51/", side(case), side(case), 1)
+    sequence = upstream(tensors, "out/v51/", side(case), side(case), 1)
     hidden, state = model.backbone(sequence, scan=order)
     logits = model.head(hidden)
     theirs = tensors[f"out/v51_{mode}/logits"].clone()

@@ -4,12 +4,12 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from mmrnn_kernels import wkv5
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, run_wkv
 from mmrnn.backbones.rwkv6 import reset_wkv
+from mmrnn_kernels import wkv5
 
 
 def lerp(x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:

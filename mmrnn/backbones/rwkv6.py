@@ -4,11 +4,11 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from mmrnn_kernels import wkv6
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, run_wkv
+from mmrnn_kernels import wkv6
 
 
 class TimeMix6(nn.Module):
@@ -44,7 +44,7 @@ class TimeMix6(nn.Module):
         state: Float[Tensor, "b h k v"],
         bounds: Bounds | None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
-        b, t, d = x.shape
+        b, t, _ = x.shape
         w, k, v, r, g = self.ddlerp(x, previous)
         decay = self.decay + torch.tanh(w @ self.decay_down) @ self.decay_up
         split = (b, t, self.heads, self.head_size)

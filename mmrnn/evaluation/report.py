@@ -22,7 +22,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums } th { text-align: 
 svg { width: 29rem; max-width: 100%; font: 11px system-ui, sans-serif } svg.wide { width: 100% }
 .title { font-weight: 600; font-size: 13px } .grid { stroke: #e5e7eb } svg text { fill: #374151 }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem }
-figure { margin: 0 } figure img { width: 100%; image-rendering: auto; border-radius: 6px } figcaption { font-size: 13px }
+figure { margin: 0 } figure img { width: 100%; border-radius: 6px } figcaption { font-size: 13px }
 .right { color: #166534 } .wrong { color: #b91c1c } pre { background: #f3f4f6; padding: 1rem; overflow: auto }
 """
 

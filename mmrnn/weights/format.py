@@ -51,9 +51,13 @@ class Format:
 def _first(patterns: Mapping[str, str], key: str) -> str | None:
     for pattern, answer in patterns.items():
         if match := _regex(pattern).fullmatch(key):
-            parts = iter(match.groups())
-            return re.sub(r"\{\}|\*$", lambda _: next(parts), answer)
+            return _fill(answer, match.groups())
     return None
+
+
+def _fill(answer: str, parts: tuple[str, ...]) -> str:
+    rest = iter(parts)
+    return re.sub(r"\{\}|\*$", lambda _: next(rest), answer)
 
 
 _cache: dict[str, re.Pattern[str]] = {}

@@ -24,14 +24,16 @@ def test_what_counts_as_the_same(one, other, same):
 
 
 def test_scores_by_kind():
-    answers = [Answer("count", "?", "one", reply) for reply in ("one", "two", "One.")] + [Answer("name", "?", "fox", "")]
+    answers = [Answer("count", "?", "one", reply) for reply in ("one", "two", "One.")]
+    answers.append(Answer("name", "?", "fox", ""))
     assert scores(answers) == {"count": Score(2, 3), "name": Score(0, 1)}
     assert mean(scores(answers)) == pytest.approx(1 / 3)
     assert mean({}) == 0.0
 
 
 def test_the_last_question_of_a_sample():
-    turns = (Turn("user", "<image>\nhow many?"), Turn("assistant", "two"), Turn("user", "what?"), Turn("assistant", "fox"))
+    first = (Turn("user", "<image>\nhow many?"), Turn("assistant", "two"))
+    turns = (*first, Turn("user", "what?"), Turn("assistant", "fox"))
     sample = Sample(turns)
     assert (question_of(sample), truth_of(sample)) == ("what?", "fox")
     assert question_of(Sample(turns[:2])) == "how many?"

@@ -96,7 +96,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, wher
     train(cfg, tmp_path / "parts")
     whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    logs = [[(r["step"], r["loss"]) for r in snapshot.records(tmp_path / name / "log.jsonl")] for name in ("whole", "parts")]
+    logs = [snapshot.records(tmp_path / name / "log.jsonl") for name in ("whole", "parts")]
     assert logs[0] == logs[1]
 
 
@@ -126,7 +126,7 @@ def test_frozen_features_are_cached_and_change_nothing(tmp_path):
 
 def test_mistakes_leave_nothing_behind(tmp_path):
     train(config("evaluate.samples=0"), tmp_path / "run")
-    with pytest.raises(ConfigError, match="another configuration.*seed"):
+    with pytest.raises(ConfigError, match=r"another configuration.*seed"):
         train(config("evaluate.samples=0", "seed=5"), tmp_path / "run")
     with pytest.raises(ValueError, match="fits no parameter"):
         train(config("stage.instruct.train=[nothing]"), tmp_path / "wrong")
@@ -155,7 +155,7 @@ def test_asking_a_trained_model(trained, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == reply
     with pytest.raises(ConfigError, match="no finished run in runs"):
         ask.main([str(picture), "what is this?"])
-    with pytest.raises(ConfigError, match="missing.png is not there"):
+    with pytest.raises(ConfigError, match=r"missing\.png is not there"):
         ask.main(["missing.png", "what is this?", "--run", str(trained)])
     with pytest.raises(PictureError, match="not there"):
         assistant.ask("missing.png", "what?")
@@ -178,7 +178,7 @@ def test_a_model_on_disk_is_not_trusted(trained, tmp_path):
         mmrnn.load(tmp_path / "nowhere")
 
 
-def test_comparing_runs(trained, tmp_path, capsys):
+def test_comparing_runs(tmp_path, capsys):
     for index, connector in enumerate(("linear", "mlp")):
         train(config("evaluate.samples=9", f"connector={connector}"), tmp_path / str(index), {"connector": connector})
     (tmp_path / "2").mkdir()
@@ -190,6 +190,6 @@ def test_comparing_runs(trained, tmp_path, capsys):
     assert table.splitlines()[0].startswith("| connector | parameters |")
     assert "| mlp |" in table
     assert "<rect" in (tmp_path / "comparison.html").read_text()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no run"):
-        (tmp_path / "empty").mkdir()
         report.main([str(tmp_path / "empty")])

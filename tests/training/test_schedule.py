@@ -19,9 +19,7 @@ def test_rates_and_decays(golden):
             assert rate == pytest.approx(case["lr"][index], rel=1e-9), (case["name"], index)
             assert rate == pytest.approx(case["undecayed_group_lr"][index], rel=1e-9)
             if settings["weight_decay"] > 0:
-                decay = geometric(
-                    step, start=settings["weight_decay"], final=settings["weight_decay_final"], **shape
-                )
+                decay = geometric(step, start=settings["weight_decay"], final=settings["weight_decay_final"], **shape)
                 assert decay == pytest.approx(case["matrix_group_weight_decay"][index], rel=1e-9), (case["name"], index)
 
 
