@@ -229,6 +229,24 @@ def ramp(like: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
     return torch.arange(len(like), device=like.device, dtype=like.dtype) / len(like)
 
 
+def reset_wkv(mix: nn.Module, rise: float) -> None:
+    """What the time mixes of RWKV-5 and RWKV-6 start from alike: decay, bonus, norm and projections.
+
+    Args:
+        rise: 0 for the first layer, 1 for the last.
+    """
+    size = mix.decay.numel()
+    index = torch.arange(size, device=mix.decay.device, dtype=mix.decay.dtype)
+    place = index / max(size - 1, 1)
+    mix.decay.copy_((-6 + 5 * place ** (0.7 + 1.3 * rise)).view_as(mix.decay))
+    mix.bonus.copy_((rise * (1 - place) + 0.1 * ((index + 1) % 3 - 1)).view_as(mix.bonus))
+    nn.init.orthogonal_(mix.receptance.weight)
+    nn.init.orthogonal_(mix.value.weight)
+    nn.init.orthogonal_(mix.key.weight, gain=0.1)
+    nn.init.orthogonal_(mix.gate.weight, gain=0.1)
+    nn.init.zeros_(mix.output.weight)
+
+
 def default_ffn(width: int) -> int:
     """The width of the channel mix that RWKV-5 and RWKV-6 were published with: 3.5 times, in steps of 32."""
     return int(width * 3.5) // 32 * 32

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, run_wkv
-from mmrnn.backbones.rwkv6 import reset_wkv
+from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, reset_wkv, run_wkv
 from mmrnn_kernels import wkv5
 
 

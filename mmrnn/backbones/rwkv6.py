@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, run_wkv
+from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, reset_wkv, run_wkv
 from mmrnn_kernels import wkv6
 
 
@@ -79,24 +79,6 @@ class TimeMix6(nn.Module):
         nn.init.zeros_(self.decay_down)
         nn.init.uniform_(self.decay_up, -0.01, 0.01)
         reset_wkv(self, rise)
-
-
-def reset_wkv(mix: nn.Module, rise: float) -> None:
-    """What the time mixes of RWKV-5 and RWKV-6 start from alike: decay, bonus, norm and projections.
-
-    Args:
-        rise: 0 for the first layer, 1 for the last.
-    """
-    size = mix.decay.numel()
-    index = torch.arange(size, device=mix.decay.device, dtype=mix.decay.dtype)
-    place = index / max(size - 1, 1)
-    mix.decay.copy_((-6 + 5 * place ** (0.7 + 1.3 * rise)).view_as(mix.decay))
-    mix.bonus.copy_((rise * (1 - place) + 0.1 * ((index + 1) % 3 - 1)).view_as(mix.bonus))
-    nn.init.orthogonal_(mix.receptance.weight)
-    nn.init.orthogonal_(mix.value.weight)
-    nn.init.orthogonal_(mix.key.weight, gain=0.1)
-    nn.init.orthogonal_(mix.gate.weight, gain=0.1)
-    nn.init.zeros_(mix.output.weight)
 
 
 class RWKV6(RWKV):
