@@ -147,7 +147,7 @@ def test_kinds_can_be_chosen():
         ({"size": 32}, r"size \(32\) must be 64 or more"),
         ({"names": 1000}, r"names \(1000\) must lie between 0 and \d+"),
         ({"held": 0.0}, r"held \(0.0\) must lie between 0 and 1"),
-        ({"scenes": 0}, r"scenes \(0\), rounds \(16\) and turns \(3\) must be 1 or more"),
+        ({"scenes": 0}, r"scenes \(0\), rounds \(16\) and turns \(4\) must be 1 or more"),
     ],
 )
 def test_impossible_knobs_are_refused(knobs, message):

@@ -38,7 +38,9 @@ def pointed(scene, text: str):
     if match := re.search(r"at the (top|bottom) (left|right)", text):
         down, right = match[1] == "bottom", match[2] == "right"
         middle = scene.size / 2
-        [placed] = [p for p in scene.drawings if (p.y > middle, p.x > middle) == (down, right)]
+        # What stands on a middle line belongs to no corner.
+        apart = [p for p in scene.drawings if min(abs(p.x - middle), abs(p.y - middle)) > 0.025 * scene.size]
+        [placed] = [p for p in apart if (p.y > middle, p.x > middle) == (down, right)]
         return placed
     axis, sign = WAYS[{"top": "up", "bottom": "down"}.get(way := text.strip("?.").split()[-1], way)]
     return max(scene.drawings, key=lambda placed: sign * getattr(placed, axis))
