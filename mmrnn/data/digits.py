@@ -8,10 +8,10 @@ from PIL import Image
 
 from mmrnn.data.sprites import demo
 
-HELD = 1415
-"""The first held-out digit. The file names no writers, but it still is in their order: its labels are the same text of
-about 130 digits, copied out fourteen times. Here the twelfth copy begins, so that nothing from the last three forms,
-about a fifth of the digits, is ever trained on."""
+HELD = (slice(1415, None), slice(1029, 1415))
+"""The held-out digits of both folds. The file names no writers, but it still is in their order: its labels are the same
+text of about 130 digits, copied out fourteen times. Each fold holds out three whole forms, about a fifth of the digits:
+the twelfth to the last, or the ninth to the eleventh."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ def scans() -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 @cache
-def handwriting() -> tuple[tuple[Digit, ...], tuple[Digit, ...]]:
+def handwriting(fold: int = 0) -> tuple[tuple[Digit, ...], tuple[Digit, ...]]:
     """The digits that training sees, and those held out."""
     digits = tuple(Digit(index, value) for index, value in enumerate(scans()[1]))
-    return digits[:HELD], digits[HELD:]
+    held = digits[HELD[fold]]
+    return tuple(digit for digit in digits if digit not in held), held
 
 
 @lru_cache(maxsize=16384)

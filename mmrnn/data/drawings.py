@@ -103,11 +103,12 @@ def known() -> tuple[tuple[str, Drawing], ...]:
 
 
 @cache
-def concepts(names: int = 60, held: float = 0.15) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
+def concepts(names: int = 60, held: float = 0.15, fold: int = 0) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
     """The drawings that training sees, and those held out: a share of every category (six at least), never one to be
     named.
 
-    Held out is what comes first by a hash of the name, so that the choice outlives a longer list and any seed.
+    Held out is what comes first by a hash of the name, so that the choice outlives a longer list and any seed; in fold
+    1 it is as many that come next.
     """
     asked = taken(names)
     never = {short for listed in NAMED.values() for short in listed.split()}
@@ -117,7 +118,8 @@ def concepts(names: int = 60, held: float = 0.15) -> tuple[tuple[Drawing, ...], 
         free = sorted(
             (short for short, _ in group if short not in never), key=lambda short: sha256(short.encode()).digest()
         )
-        apart = set(free[: max(6, round(held * len(group)))])
+        many = max(6, round(held * len(group)))
+        apart = set(free[fold * many : (fold + 1) * many])
         for short, drawing in group:
             if short in apart:
                 out.append(drawing)

@@ -19,7 +19,7 @@ from mmrnn.data.scenes import MOST, Scene, row, scatter
 SPLITS: dict[str, tuple[str, ...]] = {
     "train": KINDS,
     "scenes": KINDS,
-    "drawings": ("category", "colour", "count", "count_of", "position", "same"),
+    "drawings": ("category", "colour", "count", "count_of", "position", "describe", "same"),
     "writing": ("digits", "digit"),
 }
 """What each split asks: new scenes of what training sees; scenes of held-out drawings, which nobody could name; rows of
@@ -27,7 +27,7 @@ digits from held-out forms."""
 
 HANDWRITTEN = ("digits", "digit")
 
-EAGER = {"name": 3.0, "category": 2.0, "colour": 2.0, "position": 3.0, "same": 2.0}
+EAGER = {"name": 3.0, "category": 2.0, "colour": 2.0, "position": 3.0, "describe": 3.0, "same": 2.0}
 """How much more often than the others training asks a kind that scenes allow less often or that is harder to learn."""
 
 FAMILIAR = 0.7
@@ -61,6 +61,7 @@ class Pictures:
         names: how many drawings are asked by name.
         held: the share of drawings, of every category, that only the split `drawings` shows.
         digits: the share of training scenes that show handwriting.
+        fold: which part is held out: 0, which is reported, or 1, to choose settings by without having seen the other.
         kinds: the kinds of question to ask; None takes all that the split asks.
         seed: of scenes and questions. Which drawings and which forms are held out does not depend on it.
     """
@@ -76,6 +77,7 @@ class Pictures:
         names: int = 60,
         held: float = 0.15,
         digits: float = 0.2,
+        fold: int = 0,
         kinds: tuple[str, ...] | None = None,
         seed: int = 0,
     ) -> None:
@@ -89,12 +91,14 @@ class Pictures:
             raise ValueError(f"scenes ({scenes}), rounds ({rounds}) and turns ({turns}) must be 1 or more")
         if not 0 < held < 1:
             raise ValueError(f"held ({held}) must lie between 0 and 1")
+        if fold not in (0, 1):
+            raise ValueError(f"fold ({fold}) must be 0, which is reported, or 1, to choose settings by")
         taken(names)
         self.split, self.scenes, self.turns, self.size, self.seed = split, scenes, turns, size, seed
-        self.names, self.held, self.digits = names, held, digits
+        self.names, self.held, self.digits, self.fold = names, held, digits, fold
         self.rounds = rounds if split == "train" else 1
         self.kinds = tuple(kinds or SPLITS[split])
-        self._root = f"pictures/{split}/{size}/{names}/{held}/{seed}"
+        self._root = f"pictures/{split}/{size}/{names}/{held}/{fold}/{seed}"
 
     def __len__(self) -> int:
         return self.scenes * self.rounds
@@ -126,6 +130,7 @@ class Pictures:
                     size=self.size,
                     names=self.names,
                     held=self.held,
+                    fold=self.fold,
                     kinds=kinds,
                     seed=self.seed,
                 )
@@ -134,13 +139,13 @@ class Pictures:
     @cached_property
     def drawings(self) -> tuple[Drawing, ...]:
         """The drawings that this split shows."""
-        seen, held = concepts(self.names, self.held)
+        seen, held = concepts(self.names, self.held, self.fold)
         return held if self.split == "drawings" else seen
 
     @cached_property
     def writing(self) -> tuple[Digit, ...]:
         """The handwritten digits that this split shows."""
-        seen, held = handwriting()
+        seen, held = handwriting(self.fold)
         return held if self.split == "writing" else seen
 
     @cached_property

@@ -13,6 +13,7 @@ from mmrnn.data.sprites import COLOURS
 NUMBERS = ("none", "one", "two", "three", "four", "five")
 ORDINALS = ("first", "second", "third", "fourth")
 CORNERS = {"top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1)}
+MIDDLE = "middle"
 ENDS = {
     "on the far left": (1, 0),
     "on the far right": (-1, 0),
@@ -50,6 +51,7 @@ WORDINGS = {
         "what is further {way}: the {one} or the {other}?",
         "the {one} or the {other}: which is further {way}?",
     ),
+    "describe": ("describe the picture.", "what do you see, and where?", "say what is where."),
     "same": ("are the two things the same?", "is it the same thing twice?", "do you see the same thing twice?"),
     "digits": ("read the digits.", "which digits do you see?", "what is written here?"),
     "digit": ("what is the {rank} digit?", "read the {rank} digit.", "which digit is the {rank} one?"),
@@ -194,6 +196,20 @@ def position(scene: Scene, rng: Random) -> Asked:
     return None
 
 
+def describe(scene: Scene, _: Random) -> Asked:
+    """Everything in reading order with its place, by name or, what is not to be named, by category; a single thing
+    without a place."""
+    corners = [*CORNERS.items()]
+    told = []
+    for place, towards in (*corners[:2], (MIDDLE, None), *corners[2:]):
+        for placed in scene.drawings:
+            corner = next((at for at in CORNERS.values() if leans(placed, at, scene.size, GAP / 2)), None)
+            if corner == towards:
+                label = placed.thing.name if placed.thing.asked else placed.thing.category
+                told.append(label if len(scene.drawings) == 1 else f"{place} {label}")
+    return ("describe", {}, ", ".join(told)) if told else None
+
+
 def same(scene: Scene, _: Random) -> Asked:
     """Of two drawings; faces differ too little to ask."""
     if len(scene.drawings) != 2 or "face" in tally(scene, "category"):
@@ -213,7 +229,7 @@ def digit(scene: Scene, rng: Random) -> Asked:
 
 
 ASK: dict[str, Callable[[Scene, Random], Asked]] = {
-    kind.__name__: kind for kind in (name, category, colour, count, count_of, position, same, digits, digit)
+    kind.__name__: kind for kind in (name, category, colour, count, count_of, position, describe, same, digits, digit)
 }
 
 KINDS = tuple(ASK)
@@ -233,6 +249,6 @@ def vocabulary() -> tuple[str, ...]:
     gaps = {"place", "many", "one", "other", "way", "rank"}
     texts = [wording.format(**dict.fromkeys(gaps, "")) for wordings in WORDINGS.values() for wording in wordings]
     texts += [spoken(short) for names in NAMED.values() for short in names.split()]
-    texts += [*STRETCHES, *MANY.values(), *COLOURS, *NUMBERS, *ORDINALS, *CORNERS, *ENDS, *WAYS, "above below at the"]
+    texts += [*STRETCHES, *MANY.values(), *COLOURS, *NUMBERS, *ORDINALS, *CORNERS, MIDDLE, *ENDS, *WAYS, "above below at the"]
     texts += ["in the picture yes no", " ".join("0123456789")]
     return tuple(sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)}))

@@ -1,7 +1,7 @@
 """A small tokenizer for small models: a thousand ids, no package."""
 
 import json
-import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,8 +18,14 @@ class Small:
     ends = (0, 257)
 
     def encode(self, text: str) -> list[int]:
-        _, ids, longest = _tables()
-        return [ids[piece] for piece in longest.findall(text.encode().decode("latin-1"))]
+        _, ids, sizes = _tables()
+        text = text.encode().decode("latin-1")
+        found, start = [], 0
+        while start < len(text):
+            size = next(size for size in sizes[text[start]] if text[start : start + size] in ids)
+            found.append(ids[text[start : start + size]])
+            start += size
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; 0 and ids beyond the vocabulary say nothing, a broken character shows as `\\ufffd`."""
@@ -29,11 +35,14 @@ class Small:
 
 
 @cache
-def _tables() -> tuple[list[str], dict[str, int], re.Pattern[str]]:
-    """Pieces by id, ids by piece, and a pattern that matches the longest piece first; a byte is a Latin-1 character."""
+def _tables() -> tuple[list[str], dict[str, int], dict[str, list[int]]]:
+    """Pieces by id, ids by piece, and by first character how long pieces are, the longest first; a byte is a Latin-1
+    character."""
     listed = json.loads((Path(__file__).parent / "small.json").read_text(encoding="utf-8"))
     listed = [piece.encode().decode("latin-1") for piece in listed]
     pieces = ["", *(chr(byte) for byte in range(256)), *listed]
-    longest = "|".join(map(re.escape, sorted(listed, key=len, reverse=True)))
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for piece in pieces[1:]:
+        sizes[piece[0]].add(len(piece))
     ids = {piece: id for id, piece in enumerate(pieces) if piece}
-    return pieces, ids, re.compile(f"{longest}|.", re.DOTALL)
+    return pieces, ids, {first: sorted(long, reverse=True) for first, long in sizes.items()}

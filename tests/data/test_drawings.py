@@ -21,6 +21,13 @@ def test_seen_and_held_out_are_disjoint_whatever_is_asked():
     assert characters == [{drawing.char for drawing in part} for part in concepts(names=20)]
 
 
+def test_the_folds_hold_out_as_many_others():
+    reported, tuned = (concepts(fold=fold)[1] for fold in (0, 1))
+    assert not {drawing.char for drawing in reported} & {drawing.char for drawing in tuned}
+    assert Counter(drawing.category for drawing in reported) == Counter(drawing.category for drawing in tuned)
+    assert len(concepts(fold=0)[0]) == len(concepts(fold=1)[0])
+
+
 @pytest.mark.parametrize("names", [0, 8, 60, 88])
 def test_names_are_taken_evenly(names):
     seen, held = concepts(names=names)

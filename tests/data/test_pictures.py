@@ -117,6 +117,7 @@ LIMITS = {
     "count": 0.35,
     "count_of": 0.4,
     "position": 0.4,
+    "describe": 0.1,
     "same": 0.6,
     "digits": 0.1,
     "digit": 0.25,
@@ -147,6 +148,7 @@ def test_kinds_can_be_chosen():
         ({"size": 32}, r"size \(32\) must be 64 or more"),
         ({"names": 1000}, r"names \(1000\) must lie between 0 and \d+"),
         ({"held": 0.0}, r"held \(0.0\) must lie between 0 and 1"),
+        ({"fold": 2}, r"fold \(2\) must be 0, which is reported, or 1"),
         ({"scenes": 0}, r"scenes \(0\), rounds \(16\) and turns \(4\) must be 1 or more"),
     ],
 )

@@ -111,6 +111,27 @@ def test_comparisons_are_true_and_clear():
     assert 0.4 < seen[0] / seen.total() < 0.6
 
 
+def test_descriptions_say_everything_and_where_it_is():
+    lengths = set()
+    for scene, _, answer in asked("describe"):
+        told = answer.split(", ")
+        lengths.add(len(told))
+        assert len(told) == len(scene.drawings)
+        if len(told) == 1:
+            [placed] = scene.drawings
+            assert answer == (placed.thing.name if placed.thing.asked else placed.thing.category)
+            continue
+        ranks = []
+        for words in told:
+            place, label = re.fullmatch(r"(middle|top left|top right|bottom left|bottom right) ([a-z ]+)", words).groups()
+            ranks.append(("top left", "top right", "middle", "bottom left", "bottom right").index(place))
+            x, y = (0.5 if place == "middle" else 0.25 + 0.5 * (way in place) for way in ("right", "bottom"))
+            nearest = min(scene.drawings, key=lambda p: abs(p.x / scene.size - x) + abs(p.y / scene.size - y))
+            assert label == (nearest.thing.name if nearest.thing.asked else nearest.thing.category)
+        assert ranks == sorted(set(ranks))
+    assert lengths == {1, 2, 3, 4, 5}
+
+
 def test_same_is_about_the_same_drawing():
     for scene, _, answer in asked("same"):
         one, other = scene.drawings
@@ -148,4 +169,5 @@ def test_words_are_few_and_known():
     for _, text, answer in asked(*KINDS):
         assert set(re.findall(r"\w+|[^\w\s]", f"{text} {answer}")) <= known
         assert text == text.lower()
-        assert 1 <= len(answer.split()) <= 4
+        assert 1 <= len(answer.split(", ")) <= 5
+        assert all(1 <= len(part.split()) <= 4 for part in answer.split(", "))

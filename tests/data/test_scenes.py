@@ -44,14 +44,19 @@ def test_digits_stand_in_a_row(number):
             assert inked(scene, only).sum() >= (np.asarray(stroke(placed.thing.index, placed.side)) > 128).sum()
 
 
-def test_held_out_handwriting_starts_with_a_form():
+@pytest.mark.parametrize("fold", [0, 1])
+def test_held_out_handwriting_starts_and_ends_with_a_form(fold):
     """Every writer copied the same text, which starts with 0 to 9 three times over."""
     digits = "".join(map(str, scans()[1]))
     start = "0123456789" * 3
     assert digits.startswith(start)
-    assert digits[HELD:].startswith(start)
-    assert digits[HELD - 10 : HELD] != "0123456789"
-    seen, held = handwriting()
+    first, last = HELD[fold].start, HELD[fold].stop
+    assert digits[first:].startswith(start)
+    assert digits[first - 10 : first] != "0123456789"
+    assert last is None or digits[last:].startswith(start)
+    seen, held = handwriting(fold)
+    assert [digit.index for digit in held] == list(range(len(digits)))[HELD[fold]]
+    assert len(seen) + len(held) == len(digits)
     assert 0.15 < len(held) / len(digits) < 0.25
     assert not {digit.index for digit in seen} & {digit.index for digit in held}
     assert set("0123456789") == {str(digit.value) for digit in held}
