@@ -72,8 +72,10 @@ def job(cfg: "DictConfig") -> Any:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from mmrnn.training.memory import keep_freed
     from mmrnn.training.run import train
 
+    keep_freed()
     run = HydraConfig.get()
     cfg.out = run.runtime.output_dir
     choices = {group: str(name) for group, name in run.runtime.choices.items() if not group.startswith("hydra/")}

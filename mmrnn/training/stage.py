@@ -97,6 +97,7 @@ class Stage:
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.decay,
+            fused=True,
         )
 
     def set_rates(self, optimizer: torch.optim.Optimizer, step: int) -> float:
