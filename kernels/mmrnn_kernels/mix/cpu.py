@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..native import library, obstacle
+from ..rows import Rows, rows
 
 SOURCE = Path(__file__).parent / "native" / "mix.cpp"
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,10 +24,6 @@ def blocked(*inputs: Tensor | float | None) -> str | None:
             if x.dtype not in TYPES:
                 return f"it computes in fp32, got {x.dtype}"
     return obstacle(SOURCE)
-
-
-class Rows(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("half", ctypes.c_int64))
 
 
 def fields(**kinds: str) -> tuple:
@@ -65,26 +62,6 @@ def function(name: str) -> Callable[..., int]:
 def call(name: str, job: ctypes.Structure) -> None:
     if function(name)(ctypes.addressof(job), torch.get_num_threads()):
         raise MemoryError(f"{name}: no memory for sums over the rows")
-
-
-def flat(x: Tensor | None) -> Tensor | None:
-    """As the native code reads it: contiguous, and fp16 as fp32."""
-    if x is None:
-        return None
-    return (x.float() if x.dtype == torch.float16 else x).contiguous()
-
-
-def single(x: Tensor) -> Tensor:
-    return x.to(torch.float32).contiguous()
-
-
-def new(x: Tensor) -> Tensor:
-    """Memory for what has the shape and, but for fp16, the type of x."""
-    return x.new_empty(x.shape, dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
-
-
-def rows(x: Tensor | None) -> Rows:
-    return Rows() if x is None else Rows(x.data_ptr(), x.dtype == torch.bfloat16)
 
 
 def table(xs: Sequence[Tensor | None]) -> ctypes.Array:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .cpu import Flat, Norm, call, flat, like, new, rows, save, single
+from ..rows import flat, new, rows, single
+from .cpu import Flat, Norm, call, like, save
 
 
 @torch.library.custom_op("mmrnn::relu_square_cpu", mutates_args=(), device_types="cpu")

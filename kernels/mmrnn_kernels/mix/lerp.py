@@ -5,7 +5,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from .cpu import Lerp, call, flat, like, new, rows, save, single, table
+from ..rows import flat, new, rows, single
+from .cpu import Lerp, call, like, save, table
 
 
 @torch.library.custom_op("mmrnn::lerp_cpu", mutates_args=(), device_types="cpu")
