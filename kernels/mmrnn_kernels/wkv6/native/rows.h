@@ -14,14 +14,26 @@ typedef uint16_t Bits __attribute__((vector_size(2 * LANES)));
 typedef Bits BitsAnywhere __attribute__((aligned(2), may_alias));
 
 static inline Vec widened(const void* p) {
-  return (Vec)(__builtin_convertvector(*(const BitsAnywhere*)p, Uint) << 16);
+#ifdef __AVX512F__  // compilers make four instructions of it
+  Uint u;
+  asm("vpmovzxwd %1, %0" : "=v"(u) : "m"(*(const BitsAnywhere*)p));
+#else
+  Uint u = __builtin_convertvector(*(const BitsAnywhere*)p, Uint);
+#endif
+  return (Vec)(u << 16);
 }
 
 // To the nearest, ties to even; NaN stays NaN.
 static inline void narrowed(void* p, Vec x) {
+#ifdef __AVX512BF16__
+  Bits bits;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(bits) : "v"(x));
+#else
   Uint u = (Uint)x, number = (Uint)(x == x);
   u = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  *(BitsAnywhere*)p = __builtin_convertvector((u & number) | (0x7fc0 & ~number), Bits);
+  Bits bits = __builtin_convertvector((u & number) | (0x7fc0 & ~number), Bits);
+#endif
+  *(BitsAnywhere*)p = bits;
 }
 
 // What is left at the end of a row: its first n numbers, then zeros. Out of line: rare, and quicker to compile.
