@@ -72,7 +72,9 @@ def test_sigmoid_gate(shape, dtype):
 
 
 @HALF
-@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (2, 3, 2, 16), (1, 150, 3, 20), (2, 70, 2, 64), (1, 9, 5, 33)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 2), (2, 3, 2, 16), (1, 150, 3, 20), (2, 70, 2, 64), (1, 9, 5, 33)], ids=str
+)
 def test_norm_gate(shape, dtype):
     b, t, h, v = shape
     parameters = normal(h * v), normal(h * v)
@@ -159,12 +161,21 @@ def test_what_cannot_run_says_so():
         sigmoid_gate(x, x, backend="quick")
 
 
+def test_auto_takes_native_code_where_it_pays(monkeypatch):
+    mix = importlib.import_module("mmrnn_kernels.mix")
+    taken = []
+    monkeypatch.setattr(mix, "SIGMOID_GATE", lambda backend, gate, x: taken.append(backend) or gate * x)
+    for rows, backend in ((1, "auto"), (200, "auto"), (1, "cpu")):
+        sigmoid_gate(normal(1, rows, 64), normal(1, rows, 64), backend=backend)
+    assert taken == ["reference", "auto", "cpu"]
+
+
 def test_without_a_compiler_the_formula(monkeypatch):
     mix = importlib.import_module("mmrnn_kernels.mix.cpu")
     native.built.cache_clear()
     monkeypatch.setattr(native.shutil, "which", lambda name: None)  # noqa: ARG005
     try:
-        x = normal(1, 2, 4)
+        x = normal(1, 200, 64)
         assert torch.equal(relu_square(x), reference.relu_square(x))
         assert "no C++ compiler" in mix.blocked(x)
     finally:

@@ -2,7 +2,7 @@
 
 Every operator computes in fp32 and answers in the type of its first input, or of its gate. `backend` is the word that
 chooses the WKV operator, too: `auto`, `cpu` (native code, built on first use) or `reference`; there are no chunks here,
-so `chunked` is the reference.
+so `chunked` is the reference. `auto` takes the reference for a few tokens, too, where a call costs more than a pass.
 
 All raise ValueError for sizes that do not agree and an unknown backend, and RuntimeError where the backend that was
 asked for cannot run on these inputs.
@@ -16,6 +16,13 @@ from ..inputs import agree
 from . import gates, reference
 from .cpu import blocked
 from .lerp import lerp as native_lerp
+
+
+FEW = 8192  # numbers
+
+
+def chosen(backend: str, x: Tensor) -> str:
+    return "reference" if backend == "auto" and x.numel() < FEW else backend
 
 
 def op(name: str, native, plain) -> Op:
@@ -44,13 +51,13 @@ def lerp(
         weights=("n d", weights),
         offsets=("n b t d", offsets),
     )
-    return LERP(backend, x, previous, weights, offsets)
+    return LERP(chosen(backend, x), x, previous, weights, offsets)
 
 
 def relu_square(x: Float[Tensor, "b t c"], *, backend: str = "auto") -> Float[Tensor, "b t c"]:
     """`relu(x)^2`."""
     agree("relu_square", x=("b t c", x))
-    return RELU_SQUARE(backend, x)
+    return RELU_SQUARE(chosen(backend, x), x)
 
 
 def sigmoid_gate(
@@ -58,7 +65,7 @@ def sigmoid_gate(
 ) -> Float[Tensor, "b t d"]:
     """`sigmoid(gate) * x`."""
     agree("sigmoid_gate", gate=("b t d", gate), x=("b t d", x))
-    return SIGMOID_GATE(backend, gate, x)
+    return SIGMOID_GATE(chosen(backend, x), gate, x)
 
 
 def norm_gate(
@@ -76,4 +83,4 @@ def norm_gate(
         eps: added to the variance.
     """
     agree("norm_gate", x=("b t c", x.flatten(2)), gate=("b t c", gate), weight=("c", weight), bias=("c", bias))
-    return NORM_GATE(backend, x, gate, weight, bias, eps)
+    return NORM_GATE(chosen(backend, x), x, gate, weight, bias, eps)
