@@ -17,7 +17,6 @@ from . import gates, reference
 from .cpu import blocked
 from .lerp import lerp as native_lerp
 
-
 FEW = 8192  # numbers
 
 
