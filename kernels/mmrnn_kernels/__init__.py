@@ -4,7 +4,8 @@ Letters: `b` samples, `t` positions, `h` heads, `k` key size, `v` value size, `n
 segment where a row is packed).
 """
 
+from .mix import lerp, norm_gate, relu_square, sigmoid_gate
 from .wkv5 import wkv5
 from .wkv6 import wkv6
 
-__all__ = ["wkv5", "wkv6"]
+__all__ = ["lerp", "norm_gate", "relu_square", "sigmoid_gate", "wkv5", "wkv6"]

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmrnn.backbones.scan import orders
 from mmrnn.types import Scan, Sequence, State
+from mmrnn_kernels import lerp, relu_square, sigmoid_gate
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,23 @@ class ChannelMix(nn.Module):
     The learned weights are those of the previous token.
     """
 
-    def __init__(self, width: int, ffn: int):
+    def __init__(self, width: int, ffn: int, backend: str = "auto"):
         super().__init__()
+        self.backend = backend
         self.lerp_k = nn.Parameter(torch.zeros(width))
         self.lerp_r = nn.Parameter(torch.zeros(width))
         self.key = nn.Linear(width, ffn, bias=False)
         self.receptance = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(ffn, width, bias=False)
 
-    def mix(self, x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
-        return torch.addcmul(x, previous - x, weight.to(x.dtype))
+    def weights(self) -> Float[Tensor, "n d"]:
+        """Of the previous token, in the mixtures for key and receptance."""
+        return torch.stack([self.lerp_k, self.lerp_r])
 
     def forward(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        key = F.relu(self.key(self.mix(x, previous, self.lerp_k))).square()
-        gate = torch.sigmoid(self.receptance(self.mix(x, previous, self.lerp_r)))
-        return gate * self.value(key)
+        k, r = lerp(x, previous, self.weights(), backend=self.backend)
+        value = self.value(relu_square(self.key(k), backend=self.backend))
+        return sigmoid_gate(self.receptance(r), value, backend=self.backend)
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:

@@ -5,15 +5,9 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, reset_wkv, run_wkv
-from mmrnn_kernels import wkv5
-
-
-def lerp(x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
-    """RWKV-5 keeps the weight of the current token, RWKV-6 that of the previous one."""
-    return torch.addcmul(previous, x - previous, weight.to(x.dtype))
+from mmrnn_kernels import lerp, norm_gate, wkv5
 
 
 class TimeMix5(nn.Module):
@@ -47,13 +41,14 @@ class TimeMix5(nn.Module):
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
         b, t, _ = x.shape
         split = (b, t, self.heads, self.head_size)
-        r = self.receptance(lerp(x, previous, self.lerp_r)).view(split)
-        k = self.key(lerp(x, previous, self.lerp_k)).view(split)
-        v = self.value(lerp(x, previous, self.lerp_v)).view(split)
-        gate = F.silu(self.gate(lerp(x, previous, self.lerp_g)))
-        out, state = run_wkv(wkv5, (r, k, v), (self.decay, self.bonus), state, bounds, self.backend)
-        out = self.norm(out.reshape(b * t, -1)).view(b, t, -1)
-        return self.output(out * gate), state
+        # RWKV-5 keeps the weights of the current token.
+        weights = 1 - torch.stack([self.lerp_r, self.lerp_k, self.lerp_v, self.lerp_g])
+        r, k, v, g = lerp(x, previous, weights, backend=self.backend)
+        tensors = tuple(y.view(split) for y in (self.receptance(r), self.key(k), self.value(v)))
+        out, state = run_wkv(wkv5, tensors, (self.decay, self.bonus), state, bounds, self.backend)
+        norm = self.norm
+        out = norm_gate(out, self.gate(g), norm.weight, norm.bias, norm.eps, backend=self.backend)
+        return self.output(out), state
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:
@@ -70,8 +65,8 @@ class TimeMix5(nn.Module):
 class ChannelMix5(ChannelMix):
     """The channel mix of RWKV-5: the learned shift weights are those of the current token."""
 
-    def mix(self, x: Tensor, previous: Tensor, weight: Tensor) -> Tensor:
-        return lerp(x, previous, weight)
+    def weights(self) -> Float[Tensor, "n d"]:
+        return 1 - super().weights()
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:
@@ -88,7 +83,7 @@ class RWKV5(RWKV):
         ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
         checkpoint: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
-        backend: implementation of the WKV operator.
+        backend: implementation of the WKV operator and of its elementwise neighbours.
     """
 
     def __init__(
@@ -108,7 +103,7 @@ class RWKV5(RWKV):
         heads = default_heads(width, heads, head_size)
         super().__init__(
             partial(TimeMix5, width, heads, head_size, backend),
-            partial(ChannelMix5, width, ffn or default_ffn(width)),
+            partial(ChannelMix5, width, ffn or default_ffn(width), backend),
             vocab=vocab,
             width=width,
             depth=depth,

@@ -5,10 +5,9 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, reset_wkv, run_wkv
-from mmrnn_kernels import wkv6
+from mmrnn_kernels import lerp, norm_gate, wkv6
 
 
 class TimeMix6(nn.Module):
@@ -50,19 +49,18 @@ class TimeMix6(nn.Module):
         split = (b, t, self.heads, self.head_size)
         tensors = (self.receptance(r), self.key(k), self.value(v), decay)
         out, state = run_wkv(wkv6, tuple(y.view(split) for y in tensors), (self.bonus,), state, bounds, self.backend)
-        out = self.norm(out.reshape(b * t, -1)).view(b, t, -1)
-        return self.output(out * F.silu(self.gate(g))), state
+        norm = self.norm
+        out = norm_gate(out, self.gate(g), norm.weight, norm.bias, norm.eps, backend=self.backend)
+        return self.output(out), state
 
-    def ddlerp(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b t d"], ...]:
+    def ddlerp(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> list[Float[Tensor, "b t d"]]:
         """The five mixtures of this token and the one before, for decay, key, value, receptance and gate."""
-        delta = previous - x
-        low = torch.tanh((torch.addcmul(x, delta, self.lerp_x.to(x.dtype))) @ self.lerp_down)
-        mixed = []
-        # One after the other: a single tensor of all five would not fit into the cache of a processor.
-        for name, part, up in zip("wkvrg", low.chunk(5, dim=-1), self.lerp_up, strict=True):
-            weight = getattr(self, f"lerp_{name}") + part @ up
-            mixed.append(torch.addcmul(x, delta, weight.to(x.dtype)))
-        return tuple(mixed)
+        b, t, d = x.shape
+        (mixed,) = lerp(x, previous, self.lerp_x[None], backend=self.backend)
+        low = torch.tanh(mixed @ self.lerp_down).view(b * t, 5, -1)
+        offsets = (low.transpose(0, 1) @ self.lerp_up).view(5, b, t, d)
+        weights = torch.stack([self.lerp_w, self.lerp_k, self.lerp_v, self.lerp_r, self.lerp_g])
+        return lerp(x, previous, weights, offsets, backend=self.backend)
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:
@@ -91,7 +89,7 @@ class RWKV6(RWKV):
         decay_rank: rank of the data-dependent decay; None takes 64, or 128 from width 4096 on.
         checkpoint: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
-        backend: implementation of the WKV operator.
+        backend: implementation of the WKV operator and of its elementwise neighbours.
     """
 
     def __init__(
@@ -115,7 +113,7 @@ class RWKV6(RWKV):
         decay_rank = decay_rank or (64 if width < 4096 else 128)
         super().__init__(
             partial(TimeMix6, width, heads, head_size, mix_rank, decay_rank, backend),
-            partial(ChannelMix, width, ffn or default_ffn(width)),
+            partial(ChannelMix, width, ffn or default_ffn(width), backend),
             vocab=vocab,
             width=width,
             depth=depth,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..native import library, obstacle
+from ..rows import Rows, new, rows, single
 
 SOURCE = Path(__file__).parent / "native" / "wkv.cpp"
 
@@ -39,7 +40,7 @@ def cpu(
 
 
 class View(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "time", "head")))
+    _fields_ = (("rows", Rows), *((name, ctypes.c_int64) for name in ("batch", "time", "head")))
 
 
 class Sizes(ctypes.Structure):
@@ -50,18 +51,24 @@ def views(names: str) -> tuple:
     return tuple((name, View) for name in names.split())
 
 
+def tensors(names: str) -> tuple:
+    return tuple((name, Rows) for name in names.split())
+
+
 def pointers(names: str) -> tuple:
     return tuple((name, ctypes.c_void_p) for name in names.split())
 
 
 class Forward(ctypes.Structure):
-    _fields_ = (*views("r k v w"), *pointers("u start out end"))
+    _fields_ = (*views("r k v w"), *pointers("u start"), *tensors("out"), *pointers("end"))
 
 
 class Backward(ctypes.Structure):
     _fields_ = (
         *views("r k v w dout"),
-        *pointers("u start dend dr dk dv dw du dstart"),
+        *pointers("u start dend"),
+        *tensors("dr dk dv dw"),
+        *pointers("du dstart"),
         ("constant", ctypes.c_int64),
     )
 
@@ -80,21 +87,17 @@ def call(name: str, job: ctypes.Structure, r: Tensor, v: Tensor) -> None:
 
 
 def lined(x: Tensor | None) -> Tensor | None:
-    """In fp32, with the entries of a row side by side; the other strides may be any."""
+    """With the entries of a row side by side, in fp32 or bf16; the other strides may be any."""
     if x is None:
         return None
-    x = x.to(torch.float32)
+    x = x.float() if x.dtype == torch.float16 else x
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def flat(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.to(torch.float32).contiguous()
 
 
 def view(x: Tensor | None) -> View:
     if x is None:
         return View()
-    return View(x.data_ptr(), *(x.stride()[:3] if x.dim() == 4 else (0, 0, x.stride(0))))
+    return View(rows(x), *(x.stride()[:3] if x.dim() == 4 else (0, 0, x.stride(0))))
 
 
 def pointer(x: Tensor | None) -> int | None:
@@ -105,9 +108,10 @@ def pointer(x: Tensor | None) -> int | None:
 def forward(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """The output and the final state."""
     out, end = new(v), new_state(r, v)
-    rows = [lined(x) for x in (r, k, v, w)]
-    whole = [flat(x) for x in (u, state)]
-    call("mmrnn_wkv_forward", Forward(*map(view, rows), *map(pointer, (*whole, out, end))), r, v)
+    inputs = [lined(x) for x in (r, k, v, w)]
+    whole = [single(x) for x in (u, state)]
+    job = Forward(*map(view, inputs), *map(pointer, whole), rows(out), pointer(end))
+    call("mmrnn_wkv_forward", job, r, v)
     return out.to(v.dtype), end
 
 
@@ -123,19 +127,15 @@ def backward(
     dend: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of r, k, v, w, u and the first state (empty where there is none)."""
-    inputs = (r, k, v, w, u)
-    grads = [new(x) for x in inputs]
-    start = None if state is None else new(state)
-    rows = [lined(x) for x in (r, k, v, w, dout)]
-    whole = [flat(x) for x in (u, state, dend)]
-    job = Backward(*map(view, rows), *map(pointer, (*whole, *grads, start)), w.dim() == 2)
-    call("mmrnn_wkv_backward", job, r, v)
-    found = [grad.to(x.dtype) for grad, x in zip(grads, inputs, strict=True)]
+    constant = w.dim() == 2
+    grads = [new(r), new(k), new(v), new(w, torch.float32 if constant else None)]
+    du, start = new(u, torch.float32), None if state is None else new(state, torch.float32)
+    inputs = [lined(x) for x in (r, k, v, w, dout)]
+    whole = [single(x) for x in (u, state, dend)]
+    ends = (pointer(du), pointer(start), constant)
+    call("mmrnn_wkv_backward", Backward(*map(view, inputs), *map(pointer, whole), *map(rows, grads), *ends), r, v)
+    found = [grad.to(x.dtype) for grad, x in zip((*grads, du), (r, k, v, w, u), strict=True)]
     return *found, r.new_empty(0) if start is None else start.to(state.dtype)
-
-
-def new(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape, dtype=torch.float32)
 
 
 def new_state(r: Tensor, v: Tensor) -> Tensor:

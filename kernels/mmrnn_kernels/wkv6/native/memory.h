@@ -2,11 +2,11 @@
 
 #pragma once
 
-#include "vector.h"
+#include "rows.h"
 
 // An input `b t h c` with any strides but the last, which is one. Without data it is all zeros.
 struct View {
-  const float* data;
+  Tensor rows;
   int64_t batch, time, head;
 };
 
@@ -24,21 +24,22 @@ static inline void zero(float* x, int64_t size) { memset(x, 0, sizeof(float) * s
 
 // `n` positions from `t` on. What will be packed next lies `ahead` positions further and is called for already.
 static void pack(float* to, const View& from, int64_t b, int64_t t, int64_t h, int n, int64_t width, int ahead) {
-  int row = whole(width);
-  if (!from.data) return zero(to, n * row);
-  const float* source = from.data + b * from.batch + t * from.time + h * from.head;
+  int row = whole(width), bytes = from.rows.half ? 2 : 4;
+  if (!from.rows.data) return zero(to, n * row);
+  int64_t source = b * from.batch + t * from.time + h * from.head;
   for (int i = 0; i < n; i++, to += row, source += from.time) {
-    copy(to, source, width);
-    if (row > width) zero(to + width, row - width);
-    for (int64_t j = 0; j < width; j += 16) __builtin_prefetch(source + ahead * from.time + j, 0, 2);
+    along(width, [&](int64_t j, int part) { at(to + j) = load(from.rows, source + j, part); });
+    const char* next = (const char*)from.rows.data + (source + ahead * from.time) * bytes;
+    for (int64_t j = 0; j < width * bytes; j += 64) __builtin_prefetch(next + j, 0, 2);
   }
 }
 
 // Writes into a contiguous `b t h c`.
-static void unpack(float* to, const float* from, const Sizes& z, int64_t b, int64_t t, int64_t h, int n,
+static void unpack(const Tensor& to, const float* from, const Sizes& z, int64_t b, int64_t t, int64_t h, int n,
                    int64_t width) {
-  to += ((b * z.length + t) * z.heads + h) * width;
-  for (int i = 0; i < n; i++) copy(to + i * z.heads * width, from + i * whole(width), width);
+  int64_t place = ((b * z.length + t) * z.heads + h) * width;
+  for (int i = 0; i < n; i++, place += z.heads * width, from += whole(width))
+    along(width, [&](int64_t j, int part) { store(to, place + j, at(from + j), part); });
 }
 
 // Pre-activations to decays exp(-exp(w)), in place, and if asked for to the slope -exp(w) exp(-exp(w)).

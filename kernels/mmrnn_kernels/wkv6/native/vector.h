@@ -62,7 +62,9 @@ struct Flush {
 };
 
 static inline float total(Vec x) {
-  float sum = 0;
-  for (int i = 0; i < LANES; i++) sum += x[i];
-  return sum;
+  typedef float Four __attribute__((vector_size(16)));
+  Four parts[LANES / 4], sum{};
+  memcpy(parts, &x, sizeof(x));
+  for (Four part : parts) sum += part;
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }

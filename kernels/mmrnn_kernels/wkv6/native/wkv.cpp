@@ -1,4 +1,4 @@
-// WKV-5 and WKV-6 and their gradients in fp32, one (row, head) pair after another. The maths is in ../README.md.
+// WKV-5 and WKV-6 and their gradients in fp32, of inputs that may be bf16, one (row, head) pair after another. The maths is in ../README.md.
 
 #include <stdlib.h>
 
@@ -20,7 +20,8 @@ static float* take(float*& room, int64_t size) {
 struct Forward {
   View r, k, v, w;
   const float *u, *start;
-  float *out, *end;
+  Tensor out;
+  float* end;
 };
 
 static int64_t forward_room(const Sizes& z) {
@@ -62,8 +63,9 @@ static void forward_pair(const Forward& f, const Sizes& z, int64_t b, int64_t h,
 struct Backward {
   View r, k, v, w, dout;
   const float *u, *start, *dend;
-  float *dr, *dk, *dv, *dw, *du, *dstart;
-  int64_t constant;  // w is `h k`, the same at every position, and so is its gradient
+  Tensor dr, dk, dv, dw;
+  float *du, *dstart;
+  int64_t constant;  // w is `h k`, the same at every position, and so is its gradient, then fp32
 };
 
 static int64_t backward_room(const Sizes& z) {
@@ -209,7 +211,7 @@ extern "C" int mmrnn_wkv_backward(const Backward* f, const Sizes* z, int threads
       dw += own[key];
     }
     f->du[i] = (float)du;
-    if (f->constant) f->dw[i] = (float)dw;
+    if (f->constant) ((float*)f->dw.data)[i] = (float)dw;
   }
   free(sums);
   return failed;

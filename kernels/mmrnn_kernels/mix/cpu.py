@@ -1,0 +1,77 @@
+"""The same on the CPU by native code (native/): one pass over memory each way. Differentiable once."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..native import library, obstacle
+from ..rows import Rows, rows
+
+SOURCE = Path(__file__).parent / "native" / "mix.cpp"
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def blocked(*inputs: Tensor | float | None) -> str | None:
+    """Why this cannot run on the inputs of an operator, or None. The first to ask waits for the compiler."""
+    for x in inputs:
+        if isinstance(x, Tensor):
+            if x.device.type != "cpu":
+                return f"it needs CPU tensors, got one on {x.device}"
+            if x.dtype not in TYPES:
+                return f"it computes in fp32, got {x.dtype}"
+    return obstacle(SOURCE)
+
+
+def fields(**kinds: str) -> tuple:
+    """Names and types of a structure: fields(rows="x gate", data="weight", size="n")."""
+    types = {"rows": Rows, "data": ctypes.c_void_p, "size": ctypes.c_int64, "real": ctypes.c_double}
+    return tuple((name, types[kind.rstrip("_")]) for kind, names in kinds.items() for name in names.split())
+
+
+class Lerp(ctypes.Structure):
+    _fields_ = fields(
+        rows="x previous offsets",
+        data="out grads",
+        rows_="dx dprevious doffsets",
+        data_="weights dweights",
+        size="n rows d",
+    )
+
+
+class Norm(ctypes.Structure):
+    _fields_ = fields(
+        rows="x gate out grad dx dgate", data="weight bias dparameters", size="rows heads width", real="eps"
+    )
+
+
+class Flat(ctypes.Structure):
+    _fields_ = fields(rows="a b out grad da db", size="size")
+
+
+@cache
+def function(name: str) -> Callable[..., int]:
+    found = getattr(library(SOURCE), name)
+    found.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    return found
+
+
+def call(name: str, job: ctypes.Structure) -> None:
+    if function(name)(ctypes.addressof(job), torch.get_num_threads()):
+        raise MemoryError(f"{name}: no memory for sums over the rows")
+
+
+def table(xs: Sequence[Tensor | None]) -> ctypes.Array:
+    return (Rows * len(xs))(*map(rows, xs))
+
+
+def save(ctx, inputs, output) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*(x for x in inputs if not isinstance(x, float)))
+    ctx.set_materialize_grads(False)
+
+
+def like(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs)

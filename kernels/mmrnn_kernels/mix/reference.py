@@ -1,0 +1,40 @@
+"""The formulas, in the types that PyTorch gives them. README.md has the gradients."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def lerp(
+    x: Float[Tensor, "b t d"],
+    previous: Float[Tensor, "b t d"],
+    weights: Float[Tensor, "n d"],
+    offsets: Float[Tensor, "n b t d"] | None = None,
+) -> list[Float[Tensor, "b t d"]]:
+    delta = previous - x
+    if offsets is None:
+        return [torch.addcmul(x, delta, weight.to(x.dtype)) for weight in weights]
+    # One after the other: what all mixtures need at once would not fit into the cache of a processor.
+    pairs = zip(weights, offsets, strict=True)
+    return [torch.addcmul(x, delta, (weight + offset).to(x.dtype)) for weight, offset in pairs]
+
+
+def relu_square(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    return F.relu(x).square()
+
+
+def sigmoid_gate(gate: Float[Tensor, "*s"], x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    return torch.sigmoid(gate) * x
+
+
+def norm_gate(
+    x: Float[Tensor, "b t h v"],
+    gate: Float[Tensor, "b t c"],
+    weight: Float[Tensor, " c"],
+    bias: Float[Tensor, " c"],
+    eps: float,
+) -> Float[Tensor, "b t c"]:
+    b, t, heads, size = x.shape
+    normed = F.group_norm(x.reshape(b * t, heads * size), heads, weight, bias, eps)
+    return (normed.view(gate.shape) * F.silu(gate)).to(gate.dtype)
