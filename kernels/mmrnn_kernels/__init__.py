@@ -6,5 +6,6 @@ segment where a row is packed).
 
 from .wkv5 import wkv5
 from .wkv6 import wkv6
+from .wkv7 import wkv7
 
-__all__ = ["wkv5", "wkv6"]
+__all__ = ["wkv5", "wkv6", "wkv7"]
