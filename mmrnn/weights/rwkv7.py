@@ -21,8 +21,11 @@ ATT = {
     "r_k": "bonus",
 }
 
+ABSENT = ("att.time_decay", "att.time_faaaa", "att.gate.weight", "ffn.receptance.weight")
+"""What earlier versions had; RWKV-7 has other tensors in the place of some of them."""
+
 NAMES = {
-    **COMMON,
+    **{theirs: ours for theirs, ours in COMMON.items() if not theirs.endswith(ABSENT)},
     **{f"blocks.{{}}.att.{theirs}": f"blocks.{{}}.time_mix.{ours}" for theirs, ours in ATT.items()},
     "blocks.{}.ffn.x_k": "blocks.{}.channel_mix.lerp_k",
 }

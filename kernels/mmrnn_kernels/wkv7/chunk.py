@@ -45,9 +45,9 @@ def ascend(r: Tensor, k: Tensor, a: Tensor, b: Tensor, rate: Tensor) -> Chunks:
     levels, total, size = [], rate, 1
     while size < c:
         left, right = halves(total, 1).exp().unbind(2)  # n c/2m 1 k
-        group = min(max(size, GROUP), c // 2)
+        together = min(max(size, GROUP), c // 2)
         seen, met = halves(reads, size)[:, :, 1], halves(writes, size)[:, :, 0]  # n c/2m m 2 k
-        kept = (x.clone(memory_format=torch.contiguous_format).view(-1, 2 * group, key) for x in (seen, met))
+        kept = (x.clone(memory_format=torch.contiguous_format).view(-1, 2 * together, key) for x in (seen, met))
         level = Level(*kept, left, right)
         blocks(scores, size).copy_(ungroup(level.reads @ level.writes.mT, n, size))
         seen *= left.unsqueeze(3)
@@ -71,7 +71,7 @@ def descend(chunks: Chunks, dscores: Tensor, dreads: Tensor, dwrites: Tensor, dl
         met *= level.right.unsqueeze(3)
         passing = [(seen * level.reads.view(seen.shape)).sum((2, 3)), (met * level.writes.view(met.shape)).sum((2, 3))]
         flow = (torch.stack(passing, 2) + flow.unsqueeze(2)).view(n, -1, key)
-        own = group(blocks(dscores, size), level.reads.shape[1], size)
+        own = group(blocks(dscores, size), level.reads.shape[1])
         seen += (own @ level.writes).view(seen.shape)
         met += (own.mT @ level.reads).view(met.shape)
         size //= 2
@@ -99,7 +99,7 @@ def ungroup(products: Tensor, n: int, size: int) -> Tensor:
     return found.reshape(n, p // n, side, side, count).permute(0, 2, 3, 1, 4).reshape(n, side, side, -1)
 
 
-def group(found: Tensor, rows: int, size: int) -> Tensor:
+def group(found: Tensor, rows: int) -> Tensor:
     """The inverse of `ungroup`, with zeros beside the diagonal."""
     n, side, _, total = found.shape
     count = rows // side
