@@ -1,5 +1,7 @@
 """WKV-7 in chunks: matrix products in plain PyTorch, exact for any decay. The maths is in README.md."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -93,6 +95,11 @@ def carry(piece: Piece, state: Tensor, known: tuple[Tensor, Tensor], values: Ten
     state.copy_(now.view(state.shape))
 
 
+def exactly(x: Tensor) -> torch.autocast:
+    """Autocast would round the factors of every matrix product."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 @torch.library.custom_op("mmrnn::wkv7_chunked", mutates_args=())
 def forward(
     r: Tensor,
@@ -112,11 +119,13 @@ def forward(
     entries = new_entries(r, state, chunk, save)
     for piece in plan(batch, length, heads, max(key, value), chunk, r.device):
         rows, _, columns = piece.place
-        (*_, v_, _, _), chunks, values = prepare(piece, chunk, state, r, w, k, v, a, b)
-        before = entries[piece.chunks] if save else state.new_empty(len(values), key, value)
-        carry(piece, state[rows, columns], unknowns(chunks, v_), values, chunks.writes, chunks.whole, before)
-        reads = chunks.scores.view(-1, chunk, 2, 2 * chunk)[:, :, 1]
-        write(piece, out, torch.baddbmm(chunks.reads[:, :, 1] @ before, reads, values.flatten(1, 2)))
+        before = entries[piece.chunks] if save else state.new_empty(math.prod(piece.size), key, value)
+        with exactly(r):
+            inputs, chunks, values = prepare(piece, chunk, state, r, w, k, v, a, b)
+            known = unknowns(chunks, inputs[3])
+            carry(piece, state[rows, columns], known, values, chunks.writes, chunks.whole, before)
+            reads = chunks.scores.view(-1, chunk, 2, 2 * chunk)[:, :, 1]
+            write(piece, out, torch.baddbmm(chunks.reads[:, :, 1] @ before, reads, values.flatten(1, 2)))
     return out, state, entries
 
 
@@ -149,15 +158,17 @@ def backward(
     dstate = dstate.clone(memory_format=torch.contiguous_format)
     for piece in reversed(plan(batch, length, heads, max(key, value), chunk, r.device)):
         rows, _, columns = piece.place
-        inputs, chunks, values = prepare(piece, chunk, dstate, r, w, k, v, a, b)
         before = entries[piece.chunks]
-        seen, fresh = unknowns(chunks, inputs[3])
-        values[:, :, 0] = torch.baddbmm(fresh, seen, before)
-        given = load(piece, chunk, dout, dstate)
-        known, after = unknowns_back(chunks, given), torch.empty_like(before)
-        given = torch.stack([torch.zeros_like(given), given], 2)  # n c 2 v
-        carry(piece, dstate[rows, columns], known, given, chunks.reads, chunks.whole, after, backwards=True)
-        found = differentiate_tile(inputs, chunks, values, given, before, after)
+        after = torch.empty_like(before)
+        with exactly(r):
+            inputs, chunks, values = prepare(piece, chunk, dstate, r, w, k, v, a, b)
+            seen, fresh = unknowns(chunks, inputs[3])
+            values[:, :, 0] = torch.baddbmm(fresh, seen, before)
+            given = load(piece, chunk, dout, dstate)
+            known = unknowns_back(chunks, given)
+            given = torch.stack([torch.zeros_like(given), given], 2)  # n c 2 v
+            carry(piece, dstate[rows, columns], known, given, chunks.reads, chunks.whole, after, backwards=True)
+            found = differentiate_tile(inputs, chunks, values, given, before, after)
         for target, source in zip(grads, found, strict=True):
             write(piece, target, source)
     return *grads, dstate
