@@ -274,10 +274,14 @@ def test_what_it_cannot_take():
         plain(x, x[:, :1], x, x, x, x)
     with pytest.raises(ValueError, match=r"k is 4 in r .* but 3 in b \[1, 2, 1, 3\]"):
         plain(x, x, x, x, x, x[..., :3])
-    with pytest.raises(ValueError, match=r"^wkv7: backend must be one of \['auto', 'cpu', 'chunked', 'reference'\]"):
+    with pytest.raises(
+        ValueError, match=r"^wkv7: backend must be one of \['auto', 'triton', 'cpu', 'chunked', 'reference'\]"
+    ):
         wkv7(x, x, x, x, x, x, backend="cuda")
     with pytest.raises(RuntimeError, match=r"'cpu' cannot run here: it computes in fp32, got torch.float64$"):
         wkv7(x.double(), x, x, x, x, x, backend="cpu")
+    with pytest.raises(RuntimeError, match=r"'triton' cannot run here: it needs CUDA tensors, got one on cpu$"):
+        wkv7(x, x, x, x, x, x, backend="triton")
     x = x.to("meta")
     with pytest.raises(RuntimeError, match=r"'cpu' cannot run here: it needs CPU tensors, got one on meta$"):
         wkv7(x, x, x, x, x, x, backend="cpu")

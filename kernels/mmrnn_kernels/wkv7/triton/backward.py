@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, dot, insides, level, logs, over, pairs, place, reached
+from .tile import LOG2E, anew, dot, insides, level, logs, over, pairs, place, reached
 
 
 @triton.jit
@@ -33,6 +33,7 @@ def backward_kernel(
     LEVELS: tl.constexpr,
     PREC: tl.constexpr,
     FULL: tl.constexpr,
+    TARGET: tl.constexpr,
     PACKED: tl.constexpr,
     END: tl.constexpr,
 ):
@@ -45,18 +46,15 @@ def backward_kernel(
     first, last = place(bounds, length, n, PACKED)
     mine = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
     turned = value[:, None] * K + key[None, :]
-    if END:
-        grad = tl.trans(tl.load(dend + mine))
-    else:
-        grad = tl.zeros([V, K], dtype=tl.float32)
-    below = i[:, None] > i[None, :]
-    above = i[:, None] < i[None, :]
-    same = i[:, None] == i[None, :]
-
+    grad = tl.trans(tl.load(dend + mine)) if END else tl.zeros([V, K], dtype=tl.float32)
     size = (last - first).to(tl.int32)
     count = tl.cdiv(size, C)
     for turn in range(0, count):
         c = (count - 1 - turn) * C
+        i = anew(i, turn, TARGET)
+        below = i[:, None] > i[None, :]
+        above = i[:, None] < i[None, :]
+        same = i[:, None] == i[None, :]
         base = (first + c) * H + h
         inside = (c + i < size)[:, None]
         keys = base * K + (i[:, None] * (H * K) + key[None, :])

@@ -4,7 +4,7 @@ pass, the states that chunks start from."""
 import triton
 import triton.language as tl
 
-from .tile import dot, insides, logs, over, place
+from .tile import anew, dot, insides, logs, over, place
 
 
 @triton.jit
@@ -29,6 +29,7 @@ def forward_kernel(
     LEVELS: tl.constexpr,
     PREC: tl.constexpr,
     FULL: tl.constexpr,
+    TARGET: tl.constexpr,
     PACKED: tl.constexpr,
     START: tl.constexpr,
     STATES: tl.constexpr,
@@ -42,15 +43,12 @@ def forward_kernel(
     first, last = place(bounds, length, n, PACKED)
     mine = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
     turned = value[:, None] * K + key[None, :]
-    if START:
-        s = tl.trans(tl.load(start + mine))
-    else:
-        s = tl.zeros([BV, K], dtype=tl.float32)
-    below = i[:, None] > i[None, :]
-    same = i[:, None] == i[None, :]
-
+    s = tl.trans(tl.load(start + mine)) if START else tl.zeros([BV, K], dtype=tl.float32)
     size = (last - first).to(tl.int32)
     for c in range(0, size, C):
+        i = anew(i, c, TARGET)
+        below = i[:, None] > i[None, :]
+        same = i[:, None] == i[None, :]
         base = (first + c) * H + h
         inside = (c + i < size)[:, None]
         keys = base * K + (i[:, None] * (H * K) + key[None, :])

@@ -15,30 +15,28 @@ CHUNK = 16
 
 
 class Mode(NamedTuple):
-    """What the factors of products are rounded to, and of those that stay exact: sums of logarithms, the inverse."""
+    """What the factors of products are rounded to, and of those that stay exact (sums of logarithms, the inverse); and
+    whose instructions are used."""
 
     precision: str
     full: str
+    target: str
 
 
 def mode(*inputs: Tensor) -> Mode:
     dtypes = {x.dtype for x in inputs}
     if inputs[0].device.type != "cuda":
-        return Mode("bf16 emulated" if dtypes == {torch.bfloat16} else "ieee", "ieee")
+        return Mode("bf16 emulated" if dtypes == {torch.bfloat16} else "ieee", "ieee", "interpreter")
     return compiled(dtypes, "hip" if torch.version.hip else "cuda")
 
 
 def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
-    """On a GPU. fp16 is multiplied as TF32, which has the range that states need."""
+    """On a GPU. fp16 is multiplied as TF32, which has the range that states need. Beside factors in bf16 TF32 is exact
+    enough for the rest: x 2^-11 off in the exponent, a decay exp(-x) is off by less than 2^-12."""
     full = "ieee" if target == "hip" else "tf32x3"
     if dtypes == {torch.bfloat16}:
-        return Mode("bf16", full)
-    return Mode(full if torch.float32 in dtypes or target == "hip" else "tf32", full)
-
-
-def warps(size: int) -> int:
-    """Of a program; `size` is K = V."""
-    return 8 if size > 64 else 4
+        return Mode("bf16", "ieee" if target == "hip" else "tf32", target)
+    return Mode(full if torch.float32 in dtypes or target == "hip" else "tf32", full, target)
 
 
 class Sequences:
@@ -57,8 +55,9 @@ class Sequences:
         self.states = (heads, key, v.shape[-1])
         self.programs = self.count * heads
         self.shared = {"H": heads, "K": key, "V": v.shape[-1], "C": CHUNK, "LEVELS": CHUNK.bit_length() - 1}
-        self.shared |= {"PREC": mode.precision, "FULL": mode.full, "PACKED": bounds is not None}
-        self.shared |= {"num_warps": warps(key), "num_stages": 1}
+        self.shared |= {"PREC": mode.precision, "FULL": mode.full, "TARGET": mode.target, "PACKED": bounds is not None}
+        self.shared |= {"num_stages": 1}
+        self.warps = 4 if mode.precision == "bf16" else 8
 
     def run(self, inputs: list[Tensor], start: Tensor | None, out, end, states) -> None:
         """Columns of the state know nothing of each other: half of them a program, so that they stay in registers."""
@@ -67,6 +66,7 @@ class Sequences:
         forward_kernel[(self.programs, triton.cdiv(value, wide))](
             *(*inputs, start, out, end, states, self.bounds, self.length),
             **self.shared | {"BV": wide, "START": start is not None, "STATES": states is not None},
+            num_warps=self.warps,
         )
 
 
@@ -123,6 +123,7 @@ def backward(
         backward_kernel[(sequences.programs,)](
             *(*inputs, dout, dend, states, *grads, dstart, sequences.bounds, sequences.length),
             **sequences.shared | {"END": dend is not None},
+            num_warps=8,
         )
     return *grads, r.new_empty(0) if state is None else dstart.to(state.dtype)
 

@@ -34,6 +34,16 @@ def place(bounds, length, n, PACKED: tl.constexpr):
 
 
 @triton.jit
+def anew(i, turn, TARGET: tl.constexpr):
+    """`i`, in a way that hides from the compiler that no turn of the loop changes it: masks that are computed ahead of
+    the loop would have to stay in registers."""
+    if TARGET == "cuda":
+        return tl.inline_asm_elementwise("add.u32 $0, $1, 0;", "=r,r,r", [i, turn], tl.int32, is_pure=True, pack=1)
+    else:
+        return i
+
+
+@triton.jit
 def logs(w):
     """log2 of the decay. Above 10 the decay is 0 in any precision, and exp(w) may be infinite."""
     return tl.exp2(tl.where(w > 10.0, 10.0, w) * LOG2E) * -LOG2E
@@ -71,8 +81,8 @@ def level(first, second, g, i, B: tl.constexpr, FULL: tl.constexpr):
 def insides(r, k, a, b, g, i, LEVELS: tl.constexpr, PREC: tl.constexpr, FULL: tl.constexpr):
     """(1 - A_ab)^-1; A_ak below the diagonal and A_rb, turned, above it; A_rk. `r` comes times its own decay.
 
-    What the inverse has of a block is that of its right half, times A_ab between the halves, times that of its left one:
-    sums of the recurrence itself, where powers of A_ab would cancel.
+    Of a block the inverse is that of its right half, times A_ab between the halves, times that of its left one: sums of
+    the recurrence itself, where powers of A_ab would cancel.
     """
     below = i[:, None] > i[None, :]
     inverse = (i[:, None] == i[None, :]).to(tl.float32)
