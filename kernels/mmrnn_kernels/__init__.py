@@ -7,5 +7,6 @@ segment where a row is packed).
 from .mix import lerp, norm_gate, relu_square, sigmoid_gate
 from .wkv5 import wkv5
 from .wkv6 import wkv6
+from .wkv7 import wkv7
 
-__all__ = ["lerp", "norm_gate", "relu_square", "sigmoid_gate", "wkv5", "wkv6"]
+__all__ = ["lerp", "norm_gate", "relu_square", "sigmoid_gate", "wkv5", "wkv6", "wkv7"]

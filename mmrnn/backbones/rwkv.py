@@ -114,7 +114,10 @@ class ChannelMix(nn.Module):
 
 
 class Block(nn.Module):
-    """x + time_mix(ln(x)), then x + channel_mix(ln(x)); the first block normalises its input before."""
+    """x + time_mix(ln(x)), then x + channel_mix(ln(x)); the first block normalises its input before.
+
+    What a time mix hands to those of later layers (RWKV-7 its first values) goes through `shared`.
+    """
 
     def __init__(self, width: int, time_mix: nn.Module, channel_mix: nn.Module, first: bool, dropout: float):
         super().__init__()
@@ -126,19 +129,24 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "b t d"], state: dict[str, Tensor], bounds: Bounds | None
-    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        self,
+        x: Float[Tensor, "b t d"],
+        state: dict[str, Tensor],
+        bounds: Bounds | None,
+        shared: tuple[Float[Tensor, "b t c"], ...] = (),
+    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor], tuple[Float[Tensor, "b t c"], ...]]:
         x = self.norm_in(x)
         y = lower(self.norm_time(x))
-        mixed, wkv = self.time_mix(y, token_shift(y, state["time_shift"], bounds), state["wkv"], bounds)
+        previous = token_shift(y, state["time_shift"], bounds)
+        mixed, wkv, *shared = self.time_mix(y, previous, state["wkv"], bounds, *shared)
         x = x + self.dropout(mixed)
         z = lower(self.norm_channel(x))
         x = x + self.dropout(self.channel_mix(z, token_shift(z, state["channel_shift"], bounds)))
-        return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}
+        return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}, tuple(shared)
 
 
 class RWKV(nn.Module):
-    """Embedding, blocks, head and state of an RWKV language model; a version names its two mixes.
+    """Embedding, blocks, head and state of an RWKV language model; a version names the two mixes of each layer.
 
     Embeddings (of text and of pictures alike) pass through the first block's input norm.
     """
@@ -147,8 +155,8 @@ class RWKV(nn.Module):
 
     def __init__(
         self,
-        time_mix: Callable[[], nn.Module],
-        channel_mix: Callable[[], nn.Module],
+        time_mix: Callable[[int], nn.Module],
+        channel_mix: Callable[[int], nn.Module],
         *,
         vocab: int,
         width: int,
@@ -161,7 +169,7 @@ class RWKV(nn.Module):
         self.vocab, self.width, self.depth, self.checkpoint = vocab, width, depth, checkpoint
         self.embedding = nn.Embedding(vocab, width)
         self.blocks = nn.ModuleList(
-            Block(width, time_mix(), channel_mix(), layer == 0, dropout) for layer in range(depth)
+            Block(width, time_mix(layer), channel_mix(layer), layer == 0, dropout) for layer in range(depth)
         )
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, vocab, bias=False)
@@ -207,19 +215,20 @@ class RWKV(nn.Module):
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
         bounds = Bounds.of(sequence.segments, state.shared.get("segment"))
-        layers = []
+        layers, shared = [], ()
         for block, old, order in zip(self.blocks, state.layers, orders(scan, self.depth, sequence), strict=True):
             if order is not None:
-                x = reorder(x, order)
+                x, *shared = (reorder(y, order) for y in (x, *shared))
             if self.checkpoint and torch.is_grad_enabled():
-                x, new = checkpoint(block, x, old, bounds, use_reentrant=False)
+                x, new, shared = checkpoint(block, x, old, bounds, tuple(shared), use_reentrant=False)
             else:
-                x, new = block(x, old, bounds)
+                x, new, shared = block(x, old, bounds, tuple(shared))
             if order is not None:
-                x = reorder(x, order.argsort(dim=1))
+                back = order.argsort(dim=1)
+                x, *shared = (reorder(y, back) for y in (x, *shared))
             layers.append(new)
-        shared = state.shared if sequence.segments is None else {"segment": sequence.segments[:, -1]}
-        return self.norm(x), State(tuple(layers), shared)
+        common = state.shared if sequence.segments is None else {"segment": sequence.segments[:, -1]}
+        return self.norm(x), State(tuple(layers), common)
 
 
 def reorder(x: Float[Tensor, "b t d"], order: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:

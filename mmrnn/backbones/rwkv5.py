@@ -1,7 +1,5 @@
 """RWKV-5.2 (Eagle): matrix states with a constant decay per channel."""
 
-from functools import partial
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -102,8 +100,8 @@ class RWKV5(RWKV):
     ):
         heads = default_heads(width, heads, head_size)
         super().__init__(
-            partial(TimeMix5, width, heads, head_size, backend),
-            partial(ChannelMix5, width, ffn or default_ffn(width), backend),
+            lambda _: TimeMix5(width, heads, head_size, backend),
+            lambda _: ChannelMix5(width, ffn or default_ffn(width), backend),
             vocab=vocab,
             width=width,
             depth=depth,

@@ -1,7 +1,5 @@
 """RWKV-6 (Finch): token shift and decay depend on the data."""
 
-from functools import partial
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -112,8 +110,8 @@ class RWKV6(RWKV):
         mix_rank = mix_rank or (32 if width < 4096 else 64)
         decay_rank = decay_rank or (64 if width < 4096 else 128)
         super().__init__(
-            partial(TimeMix6, width, heads, head_size, mix_rank, decay_rank, backend),
-            partial(ChannelMix, width, ffn or default_ffn(width), backend),
+            lambda _: TimeMix6(width, heads, head_size, mix_rank, decay_rank, backend),
+            lambda _: ChannelMix(width, ffn or default_ffn(width), backend),
             vocab=vocab,
             width=width,
             depth=depth,

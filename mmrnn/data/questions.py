@@ -249,6 +249,17 @@ def vocabulary() -> tuple[str, ...]:
     gaps = {"place", "many", "one", "other", "way", "rank"}
     texts = [wording.format(**dict.fromkeys(gaps, "")) for wordings in WORDINGS.values() for wording in wordings]
     texts += [spoken(short) for names in NAMED.values() for short in names.split()]
-    texts += [*STRETCHES, *MANY.values(), *COLOURS, *NUMBERS, *ORDINALS, *CORNERS, MIDDLE, *ENDS, *WAYS, "above below at the"]
+    texts += [
+        *STRETCHES,
+        *MANY.values(),
+        *COLOURS,
+        *NUMBERS,
+        *ORDINALS,
+        *CORNERS,
+        MIDDLE,
+        *ENDS,
+        *WAYS,
+        "above below at the",
+    ]
     texts += ["in the picture yes no", " ".join("0123456789")]
     return tuple(sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)}))

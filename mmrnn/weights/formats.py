@@ -1,10 +1,11 @@
 """Every format that `load` knows."""
 
-from mmrnn.weights import connectors, llama, rwkv, towers, visualrwkv
+from mmrnn.weights import connectors, llama, rwkv, rwkv7, towers, visualrwkv
 from mmrnn.weights.format import Format
 
 FORMATS: tuple[Format, ...] = (
     *rwkv.FORMATS,
+    *rwkv7.FORMATS,
     *visualrwkv.FORMATS,
     *llama.FORMATS,
     *towers.FORMATS,

@@ -2,11 +2,19 @@
 
 from mmrnn.weights.format import Format
 
+PARTS = {"proj.": "senses.image.connector", "vit.": "senses.image.encoder"}
+
 FORMATS = (
     Format(
         "visualrwkv",
         "VLM",
         marks=("rwkv.emb.weight", "proj.weight"),
-        routes={"rwkv.": "backbone", "proj.": "senses.image.connector", "vit.": "senses.image.encoder"},
+        routes={"rwkv.": "backbone", **PARTS},
+    ),
+    Format(
+        "visualrwkv_mlp",
+        "VLM",
+        marks=("rwkv.emb.weight", "proj.o_proj.weight"),
+        routes={"rwkv.": "backbone", **PARTS},
     ),
 )

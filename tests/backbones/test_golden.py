@@ -5,12 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from mmrnn import weights
-from mmrnn.backbones import RWKV5, RWKV6, Transformer
+from mmrnn.backbones import RWKV5, RWKV6, RWKV7, Transformer
 from mmrnn.types import Sequence, State
 
 pytestmark = pytest.mark.golden
 
-CASES = {"rwkv5": RWKV5, "rwkv6": RWKV6, "rwkv6_strong": RWKV6}
+CASES = {"rwkv5": RWKV5, "rwkv6": RWKV6, "rwkv6_strong": RWKV6, "rwkv7": RWKV7}
 
 
 def build(name: str, meta: dict, **knobs):
@@ -28,13 +28,15 @@ def build(name: str, meta: dict, **knobs):
     )
 
 
-def state_of(tensors: dict, prefix: str, depth: int) -> State:
-    """A golden state; `in/init_state` has no sample axis."""
+def state_of(tensors: dict, prefix: str, model) -> State:
+    """A golden state; `in/init_state` has no sample axis, and RWKV-7 keeps its matrices (value, key)."""
     names = {"time_shift": "att_shift", "wkv": "wkv", "channel_shift": "ffn_shift"}
     layers = []
-    for layer in range(depth):
+    for layer in range(model.depth):
         found = {ours: tensors[f"{prefix}/{layer}/{theirs}"] for ours, theirs in names.items()}
         single = found["time_shift"].dim() == 1
+        if isinstance(model, RWKV7):
+            found["wkv"] = found["wkv"].mT
         layers.append({key: value[None] if single else value for key, value in found.items()})
     return State(tuple(layers))
 
@@ -54,7 +56,7 @@ def test_logits_loss_state_and_gradients(name, golden, params):
     logits = model.head(hidden)
     torch.testing.assert_close(logits, tensors["out/logits"], atol=1e-4, rtol=0)
     torch.testing.assert_close(logits, tensors["out/pip_logits"], atol=1e-4, rtol=0)
-    assert_states(state, state_of(tensors, "out/state", model.depth))
+    assert_states(state, state_of(tensors, "out/state", model))
     loss = F.cross_entropy(logits.flatten(0, 1), tensors["in/targets"].flatten())
     torch.testing.assert_close(loss, tensors["out/loss"], atol=2e-5, rtol=0)
     loss.backward()
@@ -70,11 +72,32 @@ def test_going_on_from_a_state(name, golden, params):
     meta, tensors = golden(name)
     model = build(name, meta)
     weights.load(model, params(tensors))
-    start = state_of(tensors, "in/init_state", model.depth)
+    start = state_of(tensors, "in/init_state", model)
     hidden, state = model(Sequence(tensors["in/init_ids"].view(1, -1)), start)
     torch.testing.assert_close(model.head(hidden)[0], tensors["out/init_logits"], atol=1e-4, rtol=0)
-    end = state_of(tensors, "out/init_state", model.depth)
+    end = state_of(tensors, "out/init_state", model)
     assert_states(state, end)
+
+
+def test_visualrwkv7_fills_up_with_empty_lines(golden, params):
+    """Its kernel wants multiples of 16 positions; what it puts in front is read like any token."""
+    meta, tensors = golden("rwkv7")
+    model = build("rwkv7", meta)
+    weights.load(model, params(tensors))
+    theirs = tensors["out/vr7_padded_logits"]
+    length = theirs.shape[1]
+    ids = F.pad(tensors["in/ids"][:, :length], (-length % 16, 0), value=261)
+    hidden, _ = model(Sequence(ids))
+    torch.testing.assert_close(model.head(hidden)[:, -length:], theirs, atol=1e-4, rtol=0)
+
+
+def test_rwkv7_files_with_values_for_the_first_layer(golden, params):
+    """RWKV-LM writes the value residual of layer 0, which nothing reads."""
+    meta, tensors = golden("rwkv7")
+    model, source = build("rwkv7", meta), params(tensors)
+    unused = {f"blocks.0.att.v{i}": source[f"blocks.1.att.v{i}"] for i in range(3)}
+    report = weights.load(model, source | unused)
+    assert set(report.ignored) == set(unused)
 
 
 @pytest.mark.parametrize("name", ["rwkv6", "rwkv6_strong"])

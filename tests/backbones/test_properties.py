@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmrnn.backbones import RWKV5, RWKV6, Transformer, scan
+from mmrnn.backbones import RWKV5, RWKV6, RWKV7, Transformer, scan
 from mmrnn.types import SLOT, Block, Layout, Sequence, State
 
 SCANS = ["forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag"]
@@ -12,6 +12,11 @@ LAYOUT = Layout(rows=3, cols=4, prefix=1, suffix=1, separators=1)
 
 def rwkv6(**knobs):
     return alive(RWKV6(vocab=50, width=32, depth=4, head_size=16, mix_rank=4, decay_rank=4, **knobs))
+
+
+def rwkv7(**knobs):
+    ranks = dict.fromkeys(("decay_rank", "rate_rank", "residual_rank", "gate_rank"), 4)
+    return alive(RWKV7(vocab=50, width=32, depth=4, head_size=16, **ranks, **knobs))
 
 
 def rwkv5(**knobs):
@@ -30,7 +35,7 @@ def alive(model):
     return model.eval()
 
 
-ALL = [rwkv6, rwkv5, transformer]
+ALL = [rwkv7, rwkv6, rwkv5, transformer]
 
 
 def close(a, b, tolerance=2e-5):
@@ -64,7 +69,7 @@ def test_reading_in_two_parts(make, cut):
     close(again, second, 0)
 
 
-@pytest.mark.parametrize("make", [rwkv6, rwkv5])
+@pytest.mark.parametrize("make", [rwkv7, rwkv6, rwkv5])
 @pytest.mark.parametrize("name", SCANS)
 def test_prefill_and_decoding_equal_the_full_forward(make, name):
     model, order = make(), getattr(scan, name)
@@ -88,6 +93,19 @@ def test_a_scan_matters_and_leaves_the_text_before_the_picture_alone():
     close(plain[:, :start], turned[:, :start])
     # The class token at `start` stands before every patch, so it cannot know of the order either.
     assert (plain[:, start + 1 :] - turned[:, start + 1 :]).abs().amax(-1).min() > 1e-4
+
+
+def test_first_values_belong_to_their_positions():
+    """Layers that read in other orders than the first take the value of the patch they are at."""
+    model, sequence = rwkv7(), picture(rows=1)
+    order = scan.orders(scan.bidirectional, 2, sequence)[1][0]
+    x, first = sequence.embeds, ()
+    for layer, (block, state) in enumerate(zip(model.blocks, model.state(1).layers, strict=True)):
+        place = order if layer % 2 else torch.arange(len(order))
+        y, _, given = block(x[:, place], state, None, tuple(v[:, place] for v in first))
+        x = y[:, place.argsort()]
+        first = first or given
+    close(model(sequence, scan=scan.bidirectional)[0], model.norm(x))
 
 
 @pytest.mark.parametrize("make", ALL)

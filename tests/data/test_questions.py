@@ -123,7 +123,9 @@ def test_descriptions_say_everything_and_where_it_is():
             continue
         ranks = []
         for words in told:
-            place, label = re.fullmatch(r"(middle|top left|top right|bottom left|bottom right) ([a-z ]+)", words).groups()
+            place, label = re.fullmatch(
+                r"(middle|top left|top right|bottom left|bottom right) ([a-z ]+)", words
+            ).groups()
             ranks.append(("top left", "top right", "middle", "bottom left", "bottom right").index(place))
             x, y = (0.5 if place == "middle" else 0.25 + 0.5 * (way in place) for way in ("right", "bottom"))
             nearest = min(scene.drawings, key=lambda p: abs(p.x / scene.size - x) + abs(p.y / scene.size - y))

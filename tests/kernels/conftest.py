@@ -19,7 +19,8 @@ def poison(monkeypatch):
 
 @pytest.fixture
 def draw():
-    """Inputs of an operator: r, k, v, w, u, state and gradients for both outputs, all fp64."""
+    """Inputs of an operator: r, k, v, w, u, state (wkv7: r, w, k, v, a, b, state) and gradients for both outputs, all
+    fp64."""
 
     def draw(op, b, t, h, k, v, low=-7.0, high=-1.0, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -27,15 +28,26 @@ def draw():
         def normal(*shape):
             return torch.randn(shape, generator=generator, dtype=torch.float64)
 
+        def uniform(*shape):
+            return torch.rand(shape, generator=generator, dtype=torch.float64)
+
         decays = (h, k) if op.__name__ == "wkv5" else (b, t, h, k)
-        w = torch.rand(decays, generator=generator, dtype=torch.float64) * (high - low) + low
+        w = uniform(*decays) * (high - low) + low
+        if op.__name__ == "wkv7":
+            kappa = torch.nn.functional.normalize(normal(b, t, h, k), dim=-1)
+            removal = (-kappa, kappa * uniform(b, t, h, k))
+            inputs = (normal(b, t, h, k), w, normal(b, t, h, k), normal(b, t, h, v), *removal, normal(b, h, k, v))
+            return inputs, (normal(b, t, h, v), normal(b, h, k, v))
         inputs = (normal(b, t, h, k), normal(b, t, h, k), normal(b, t, h, v), w, normal(h, k), normal(b, h, k, v))
         return inputs, (normal(b, t, h, v), normal(b, h, k, v))
 
     return draw
 
 
-NAMES = ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate")
+NAMES = {
+    6: ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate"),
+    7: ("out", "end", "dr", "dw", "dk", "dv", "da", "db", "dstate"),
+}
 
 
 @pytest.fixture
@@ -46,7 +58,7 @@ def run():
         leaves = [x.detach().clone().requires_grad_() for x in inputs]
         out, end = op(*leaves, **options)
         found = torch.autograd.grad((out, end), leaves, [g.to(x.dtype) for g, x in zip(grads, (out, end), strict=True)])
-        return dict(zip(NAMES, (out.detach(), end.detach(), *found), strict=True))
+        return dict(zip(NAMES[len(inputs)], (out.detach(), end.detach(), *found), strict=True))
 
     return run
 

@@ -1,20 +1,13 @@
 // WKV-5 and WKV-6 and their gradients in fp32, of inputs that may be bf16, one (row, head) pair after another. The maths is in ../README.md.
 
-#include <stdlib.h>
-
 #include "loops.h"
 #include "memory.h"
+#include "pairs.h"
 
 static float bonus(const float* r, const float* u, const float* k, int key) {
   Vec sum{};
   for (int i = 0; i < key; i += LANES) sum += at(r + i) * at(u + i) * at(k + i);
   return total(sum);
-}
-
-static float* take(float*& room, int64_t size) {
-  float* taken = room;
-  room += size;
-  return taken;
 }
 
 struct Forward {
@@ -159,34 +152,6 @@ static void backward_pair(const Backward& f, const Sizes& z, int64_t b, int64_t 
   if (f.dstart)
     for (int i = 0; i < z.key; i++)
       copy(f.dstart + pair * size + i * z.value, grad + i * value, z.value);
-}
-
-// So many threads that each has work for about 10 microseconds.
-static int crew(const Sizes& z, int threads) {
-  int64_t pairs = z.batch * z.heads, useful = 1 + pairs * z.length * whole(z.key) * whole(z.value) / (1 << 18);
-  if (useful > pairs) useful = pairs;
-  return (int)(threads < useful ? threads : useful);
-}
-
-// Every pair by one thread from its beginning to its end: the number of threads changes no result.
-template <class Pair>
-static int every_pair(const Sizes& z, int threads, int64_t room, Pair pair) {
-  int failed = 0;
-#pragma omp parallel num_threads(crew(z, threads)) reduction(| : failed)
-  {
-    Flush flush;
-    void* memory = malloc(sizeof(float) * room + 64);
-    float* aligned = (float*)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < z.batch * z.heads; i++) {
-      if (memory)
-        pair(i / z.heads, i % z.heads, aligned);
-      else
-        failed = 1;
-    }
-    free(memory);
-  }
-  return failed;
 }
 
 // Both answer 0, or 1 where there is not enough memory.

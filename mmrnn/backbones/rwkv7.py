@@ -1,0 +1,202 @@
+"""RWKV-7 (Goose): a state that learns while it reads, by the delta rule."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.backbones.rwkv import RWKV, Bounds, default_heads, ramp, run_wkv
+from mmrnn_kernels import wkv7
+
+
+class TimeMix7(nn.Module):
+    """Static token shift into r, w, k, v, a, g, WKV with removal, group norm, bonus, gate.
+
+    Goose: arXiv 2503.14456, section 4. The learned shift weights are those of the previous token. Later layers mix
+    the values of the first one into theirs: it answers with them, they are given them.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_size: int,
+        decay_rank: int,
+        rate_rank: int,
+        residual_rank: int | None,
+        gate_rank: int,
+        backend: str,
+    ):
+        super().__init__()
+        inner = heads * head_size
+        self.heads, self.head_size, self.backend = heads, head_size, backend
+        for name in ("r", "w", "k", "v", "a", "g"):
+            self.register_parameter(f"lerp_{name}", nn.Parameter(torch.zeros(width)))
+        self.decay = nn.Parameter(torch.zeros(inner))
+        self.decay_down = nn.Parameter(torch.zeros(width, decay_rank))
+        self.decay_up = nn.Parameter(torch.zeros(decay_rank, inner))
+        self.rate = nn.Parameter(torch.zeros(inner))
+        self.rate_down = nn.Parameter(torch.zeros(width, rate_rank))
+        self.rate_up = nn.Parameter(torch.zeros(rate_rank, inner))
+        if residual_rank is not None:
+            self.residual = nn.Parameter(torch.zeros(inner))
+            self.residual_down = nn.Parameter(torch.zeros(width, residual_rank))
+            self.residual_up = nn.Parameter(torch.zeros(residual_rank, inner))
+        self.gate_down = nn.Parameter(torch.zeros(width, gate_rank))
+        self.gate_up = nn.Parameter(torch.zeros(gate_rank, inner))
+        self.removal = nn.Parameter(torch.zeros(inner))  # the key that is taken away, of the key that is written
+        self.replacement = nn.Parameter(torch.zeros(inner))  # how far the rate scales the key that is written
+        self.bonus = nn.Parameter(torch.zeros(heads, head_size))
+        self.receptance = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+        self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        previous: Float[Tensor, "b t d"],
+        state: Float[Tensor, "b h k v"],
+        bounds: Bounds | None,
+        first: Float[Tensor, "b t c"] | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"], Float[Tensor, "b t c"]]:
+        b, t, _ = x.shape
+        delta = previous - x
+
+        def shifted(name: str) -> Tensor:
+            return torch.addcmul(x, delta, getattr(self, f"lerp_{name}").to(x.dtype))
+
+        r, k = self.receptance(shifted("r")), self.key(shifted("k"))
+        # The decay exp(-exp(w)) is exp(-sigmoid(...) / sqrt(e)), at least 0.545.
+        w = F.logsigmoid(self.decay + torch.tanh(shifted("w") @ self.decay_down) @ self.decay_up) - 0.5
+        rate = torch.sigmoid(self.rate + shifted("a") @ self.rate_down @ self.rate_up)
+        gate = torch.sigmoid(shifted("g") @ self.gate_down) @ self.gate_up
+        mixed = shifted("v")
+        v = self.value(mixed)
+        if first is None:
+            first = v
+        else:
+            v = v + (first - v) * torch.sigmoid(self.residual + mixed @ self.residual_down @ self.residual_up)
+
+        split = (b, t, self.heads, self.head_size)
+        kappa = F.normalize((k * self.removal).view(split), dim=-1)
+        k = k * (1 + (rate - 1) * self.replacement)
+        r, w, k, v, rate = (y.view(split) for y in (r, w, k, v, rate))
+        out, state = run_wkv(wkv7, (r, w, k, v, -kappa, kappa * rate), (), state, bounds, self.backend)
+        out = self.norm(out.reshape(b * t, -1)).view(split)
+        out = out + (r * k * self.bonus).sum(-1, keepdim=True) * v
+        return self.output(out.reshape(b, t, -1) * gate), state, first
+
+    @torch.no_grad()
+    def reset(self, layer: int, depth: int) -> None:
+        """The published initialisation (RWKV-LM)."""
+        rise, fall = layer / max(depth - 1, 1), 1 - layer / depth
+        channel = ramp(self.lerp_r)
+        for name, power in {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}.items():
+            getattr(self, f"lerp_{name}").copy_(1 - channel ** (power * fall))
+        index = torch.arange(len(self.decay), device=self.decay.device, dtype=self.decay.dtype)
+        place = index / max(len(self.decay) - 1, 1)  # 0 to 1 over all channels
+        within = 2 * (index % self.head_size) / max(self.head_size - 1, 1) - 1  # -1 to 1 over those of a head
+        curve = within * within.abs()
+        self.decay.copy_(-5.5 + 6 * place ** (1 + rise**0.3) + 2.5 * curve)
+        self.rate.copy_(-0.19 + 0.3 * curve + 0.4 * (place - 0.5))
+        self.removal.copy_(0.71 - 0.1 * (place - 0.5))
+        self.replacement.fill_(1.02)
+        self.bonus.fill_(-0.04)
+        pairs = ["decay", "rate", "gate"]
+        if hasattr(self, "residual"):
+            self.residual.copy_(0.73 - 0.4 * (place - 0.5))
+            pairs.append("residual")
+        for name in pairs:
+            up = getattr(self, f"{name}_up")
+            nn.init.zeros_(getattr(self, f"{name}_down"))
+            nn.init.orthogonal_(up, gain=0.1 * max(1, up.shape[0] / up.shape[1]) ** 0.5)
+        nn.init.orthogonal_(self.receptance.weight)
+        nn.init.orthogonal_(self.key.weight, gain=0.1)
+        nn.init.orthogonal_(self.value.weight)
+        nn.init.zeros_(self.output.weight)
+        self.norm.weight.fill_(((1 + layer) / depth) ** 0.7)
+
+
+class ChannelMix7(nn.Module):
+    """value(relu(key)^2), with a static token shift and no gate. The learned weight is that of the previous token."""
+
+    def __init__(self, width: int, ffn: int):
+        super().__init__()
+        self.lerp_k = nn.Parameter(torch.zeros(width))
+        self.key = nn.Linear(width, ffn, bias=False)
+        self.value = nn.Linear(ffn, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        mixed = torch.addcmul(x, previous - x, self.lerp_k.to(x.dtype))
+        return self.value(F.relu(self.key(mixed)).square())
+
+    @torch.no_grad()
+    def reset(self, layer: int, depth: int) -> None:
+        """The published initialisation (RWKV-LM)."""
+        self.lerp_k.copy_(1 - ramp(self.lerp_k) ** ((1 - layer / depth) ** 4))
+        nn.init.orthogonal_(self.key.weight)
+        nn.init.zeros_(self.value.weight)
+
+
+class RWKV7(RWKV):
+    """RWKV-7 language model (Goose, arXiv 2503.14456).
+
+    Ranks that are not given are those of the published models.
+
+    Args:
+        heads: None takes width / head_size.
+        ffn: width of the channel mix; None takes 4 x width.
+        decay_rank: rank of the data-dependent decay; None takes 1.8 x sqrt(width), in steps of 32.
+        rate_rank: rank of the rate at which the state is rewritten; None takes 1.8 x sqrt(width).
+        residual_rank: rank of the mix with the values of the first layer; None takes 1.3 x sqrt(width).
+        gate_rank: rank of the gate; None takes 0.6 x width^0.8.
+        checkpoint: recompute the blocks in the backward pass to save memory.
+        learned_state: start from a learned state instead of zero (state tuning).
+        backend: implementation of the WKV operator.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab: int = 65536,
+        width: int = 768,
+        depth: int = 12,
+        head_size: int = 64,
+        heads: int | None = None,
+        ffn: int | None = None,
+        decay_rank: int | None = None,
+        rate_rank: int | None = None,
+        residual_rank: int | None = None,
+        gate_rank: int | None = None,
+        dropout: float = 0.0,
+        checkpoint: bool = False,
+        learned_state: bool = False,
+        backend: str = "auto",
+    ):
+        heads = default_heads(width, heads, head_size)
+        decay_rank = decay_rank or default_rank(1.8 * width**0.5)
+        rate_rank = rate_rank or default_rank(1.8 * width**0.5)
+        residual_rank = residual_rank or default_rank(1.3 * width**0.5)
+        gate_rank = gate_rank or default_rank(0.6 * width**0.8)
+
+        def time_mix(layer: int) -> TimeMix7:
+            residual = None if layer == 0 else residual_rank
+            return TimeMix7(width, heads, head_size, decay_rank, rate_rank, residual, gate_rank, backend)
+
+        super().__init__(
+            time_mix,
+            lambda _: ChannelMix7(width, ffn or 4 * width),
+            vocab=vocab,
+            width=width,
+            depth=depth,
+            dropout=dropout,
+            checkpoint=checkpoint,
+            learned_state=learned_state,
+        )
+
+
+def default_rank(size: float) -> int:
+    """The nearest multiple of 32, and at least that."""
+    return max(32, round(size / 32) * 32)
