@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..native import library, obstacle
-from ..wkv6.cpu import Sizes, flat, lined, new, new_state, pointer, pointers, view, views
+from ..rows import new, rows, single
+from ..wkv6.cpu import Sizes, lined, new_state, pointer, pointers, tensors, view, views
 
 SOURCE = Path(__file__).parent / "native" / "wkv7.cpp"
 
@@ -41,11 +42,11 @@ def cpu(
 
 
 class Forward(ctypes.Structure):
-    _fields_ = (*views("r w k v a b"), *pointers("start out end"))
+    _fields_ = (*views("r w k v a b"), *pointers("start"), *tensors("out"), *pointers("end"))
 
 
 class Backward(ctypes.Structure):
-    _fields_ = (*views("r w k v a b dout"), *pointers("start dend dr dw dk dv da db dstart"))
+    _fields_ = (*views("r w k v a b dout"), *pointers("start dend"), *tensors("dr dw dk dv da db"), *pointers("dstart"))
 
 
 @cache
@@ -67,8 +68,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The output and the final state."""
     out, end = new(v), new_state(r, v)
-    rows, start = [lined(x) for x in (r, w, k, v, a, b)], flat(state)
-    call("mmrnn_wkv7_forward", Forward(*map(view, rows), *map(pointer, (start, out, end))), r, v)
+    inputs, start = [lined(x) for x in (r, w, k, v, a, b)], single(state)
+    call("mmrnn_wkv7_forward", Forward(*map(view, inputs), pointer(start), rows(out), pointer(end)), r, v)
     return out.to(v.dtype), end
 
 
@@ -87,9 +88,10 @@ def backward(
     """Gradients of r, w, k, v, a, b and the first state (empty where there is none)."""
     inputs = (r, w, k, v, a, b)
     grads = [new(x) for x in inputs]
-    first = None if state is None else new(state)
-    rows, ends = [lined(x) for x in (*inputs, dout)], [flat(x) for x in (state, dend)]
-    call("mmrnn_wkv7_backward", Backward(*map(view, rows), *map(pointer, (*ends, *grads, first))), r, v)
+    first = None if state is None else new(state, torch.float32)
+    given, ends = [lined(x) for x in (*inputs, dout)], [single(x) for x in (state, dend)]
+    job = Backward(*map(view, given), *map(pointer, ends), *map(rows, grads), pointer(first))
+    call("mmrnn_wkv7_backward", job, r, v)
     found = [grad.to(x.dtype) for grad, x in zip(grads, inputs, strict=True)]
     return *found, r.new_empty(0) if first is None else first.to(state.dtype)
 

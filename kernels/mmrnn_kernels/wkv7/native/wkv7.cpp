@@ -7,7 +7,8 @@
 struct Forward {
   View r, w, k, v, a, b;
   const float* start;
-  float *out, *end;
+  Tensor out;
+  float* end;
 };
 
 // The inputs of a block of positions, in the cache.
@@ -65,7 +66,8 @@ static void forward_pair(const Forward& f, const Sizes& z, int64_t b, int64_t h,
 struct Backward {
   View r, w, k, v, a, b, dout;
   const float *start, *dend;
-  float *dr, *dw, *dk, *dv, *da, *db, *dstart;
+  Tensor dr, dw, dk, dv, da, db;
+  float* dstart;
 };
 
 static int64_t backward_room(const Sizes& z) {
