@@ -20,7 +20,7 @@ class Unavailable(Exception):
 
 
 def library(source: Path) -> ctypes.CDLL:
-    """The compiled source, from the cache folder or built now. What it includes lies in its own folder.
+    """The compiled source, from the cache folder or built now.
 
     Raises:
         Unavailable: there is no compiler, or none that gets it done.
@@ -75,10 +75,10 @@ def cache_folder() -> Path:
 
 
 def fingerprint(source: Path, command: list[str]) -> str:
-    """Of the source's folder, the flags, and all that the compiler defines: its version, what this processor can do."""
-    macros = run([*command, "-dM", "-E", "-x", "c++", os.devnull])
-    files = sorted(file for file in source.parent.iterdir() if file.is_file())
-    parts = (*map(Path.read_bytes, files), "\0".join(command).encode(), macros)
+    """Of the source with all that it includes and all that the compiler defines (its version, what this processor can
+    do), and of the flags."""
+    whole = run([*command, "-E", "-dD", "-P", "-x", "c++", str(source)])
+    parts = ("\0".join(command).encode(), whole)
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:24]
 
 
