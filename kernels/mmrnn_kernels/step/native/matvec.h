@@ -30,21 +30,25 @@ static inline void store(Half* p, Vec x) {  // to the nearest, ties to even
   *reinterpret_cast<Halves*>(p) = __builtin_convertvector((nan & 0x7fc0) | (~nan & even), Halves);
 }
 
-constexpr int OUTPUTS = 4;                   // rows of a matrix that are walked side by side
-constexpr int ROWS = LANES == 16 ? 4 : 2;    // as many inputs as registers hold sums for
+// One core gets half as much again out of the memory when it reads in several far places at once, so a matrix is walked
+// in STREAMS parts side by side, each of them from its first row to its last.
+constexpr int STREAMS = 8;
+constexpr int ROWS = LANES == 16 ? 3 : 1;  // as many inputs as registers hold sums for
+constexpr int AHEAD = 256;                 // weights from here on are called for already
 
 template <class T, int R>
-static void dots(const T* w, const float* x, int64_t stride, float* y, int64_t out, int64_t in) {
-  Vec sum[OUTPUTS][R] = {};
+static void dots(const T* w, int64_t part, const float* x, int64_t stride, float* y, int64_t out, int64_t in) {
+  Vec sum[STREAMS][R] = {};
   for (int64_t k = 0; k < in; k += LANES) {
-    for (int i = 0; i < OUTPUTS; i++) {
-      __builtin_prefetch(w + (OUTPUTS + i) * in + k);
-      Vec weight = load(w + i * in + k);
+    for (int i = 0; i < STREAMS; i++) {
+      const T* from = w + i * part * in + k;
+      __builtin_prefetch(from + AHEAD);
+      Vec weight = load(from);
       for (int r = 0; r < R; r++) sum[i][r] += weight * load(x + r * stride + k);
     }
   }
-  for (int i = 0; i < OUTPUTS; i++)
-    for (int r = 0; r < R; r++) y[r * out + i] = total(sum[i][r]);
+  for (int i = 0; i < STREAMS; i++)
+    for (int r = 0; r < R; r++) y[r * out + i * part] = total(sum[i][r]);
 }
 
 template <class T>
@@ -57,17 +61,16 @@ static void dot(const T* w, const float* x, float* y, int64_t in) {
 // y = x W^T of a matrix `out in`; `in` is a multiple of LANES. Row b of x is at `stride` b.
 template <class T>
 static void rows(const T* w, const float* x, int64_t stride, float* y, int64_t out, int64_t in, int64_t batch) {
-  const int64_t groups = out / OUTPUTS;
+  const int64_t part = out / STREAMS;
 #pragma omp for schedule(static) nowait
-  for (int64_t g = 0; g < groups; g++) {
-    const T* part = w + g * OUTPUTS * in;
+  for (int64_t o = 0; o < part; o++) {
     int64_t b = 0;
     for (; b + ROWS <= batch; b += ROWS)
-      dots<T, ROWS>(part, x + b * stride, stride, y + b * out + g * OUTPUTS, out, in);
-    for (; b < batch; b++) dots<T, 1>(part, x + b * stride, stride, y + b * out + g * OUTPUTS, out, in);
+      dots<T, ROWS>(w + o * in, part, x + b * stride, stride, y + b * out + o, out, in);
+    for (; b < batch; b++) dots<T, 1>(w + o * in, part, x + b * stride, stride, y + b * out + o, out, in);
   }
 #pragma omp for schedule(static) nowait
-  for (int64_t o = groups * OUTPUTS; o < out; o++)
+  for (int64_t o = part * STREAMS; o < out; o++)
     for (int64_t b = 0; b < batch; b++) dot(w + o * in, x + b * stride, y + b * out + o, in);
 }
 
