@@ -67,17 +67,18 @@ def linear(
     - many rows in fp32 by oneDNN from a packed copy that lives for this call only, on processors where torch's own
       library is slower by more than packing costs (AMD with AVX-512, where MKL takes an older path). Packing is a
       thirtieth of the work at 2048 rows, so nothing is kept, doubles the memory or grows stale;
-    - with `kept`, from the packed copy that is kept there.
+    - with `kept`, from the packed copy that is kept there: always in bf16, in fp32 on those processors.
     """
     if not plain_mode(x, weight) or x.dtype != weight.dtype or weight.dtype not in step.DTYPES or not x.numel():
         return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
-    if kept is not None and rows > 1 and packs():
+    exact = weight.dtype == torch.float32
+    if kept is not None and rows > 1 and (pays() if exact else packs()):
         return multiply(x, kept.of(weight, rows), bias)
     if rows <= FEW and x.shape[-1] % step.MULTIPLE == 0 and weight.is_contiguous() and step.blocked() is None:
         y = step.linear(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
-    if rows >= MANY and weight.dtype == torch.float32 and pays():
+    if rows >= MANY and exact and pays():
         return multiply(x, pack(weight, rows), bias)
     return F.linear(x, weight, bias)
 

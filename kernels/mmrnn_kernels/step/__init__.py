@@ -64,7 +64,7 @@ def function(name: str) -> Callable[..., int]:
 
 
 class Step:
-    """The weights of a model as the native code wants them: addresses, valid as long as the tensors stay where they are.
+    """The weights of a model as the native code wants them: addresses, good as long as the tensors stay where they are.
 
     Args:
         layers: the parameters of every block by their names there: those of COMMON, in the first block FIRST, and
