@@ -29,8 +29,8 @@ def nothing_installed(monkeypatch):
     monkeypatch.setattr(method, "find_spec", lambda name: None if name in absent else known(name))
 
 
-def test_everything_runs_and_is_written(elsewhere, capsys, monkeypatch):
-    monkeypatch.setattr("mmrnn.benchmarks.operator.peak", lambda *_: 1.5)  # a process a row: test_memory
+@pytest.mark.slow
+def test_everything_runs_and_is_written(elsewhere, capsys):
     assert main(["bench", "--quick", "--out", "here"]) == 0
     told = json.loads((elsewhere / "here" / "bench.json").read_text())
     assert told["quick"]
@@ -52,14 +52,24 @@ def test_everything_runs_and_is_written(elsewhere, capsys, monkeypatch):
     assert len({row["megabytes"] for row in curves}) == 1, "the state of an RNN does not grow"
 
 
-def test_parts_by_name_and_what_is_not_installed(elsewhere, capsys, nothing_installed):  # noqa: ARG001
-    assert main(["bench", "decode", "training", "--quick"]) == 0
+@pytest.mark.usefixtures("nothing_installed")
+def test_what_is_not_installed_is_left_out_by_name(elsewhere, capsys, monkeypatch):
+    monkeypatch.setattr("mmrnn.benchmarks.operator.peak", lambda *_: 1.5)  # a process a row: test_memory
+    assert main(["bench", "--quick"]) == 0
     told = json.loads((elsewhere / "bench" / "bench.json").read_text())
-    assert {row["part"] for row in told["rows"]} == {"decode", "training"}
-    assert {row["who"] for row in told["rows"]} == {"mmrnn RWKV-6", "mmrnn transformer"}
-    assert [note.split(":")[0] for note in told["left_out"]] == ["rwkv package", "transformers Llama", "curves"]
+    assert {row["part"] for row in told["rows"]} == {"operator", "prefill", "decode", "training", "tower"}
+    ours = {"mmrnn chunked", "mmrnn RWKV-6", "mmrnn transformer", "mmrnn packed", "timm"}
+    assert {row["who"] for row in told["rows"]} - {"mmrnn cpu"} == ours
+    left_out = {note.split(":")[0] for note in told["left_out"]} - {"mmrnn cpu"}
+    assert left_out == {"fla naive", "rwkv package", "transformers Llama", "curves"}
     assert "left out: rwkv package: rwkv is not installed (pip install rwkv)" in capsys.readouterr().out
     assert not (elsewhere / "bench" / "decode.png").exists()
+
+
+def test_only_the_parts_that_are_named(elsewhere):
+    assert main(["bench", "tower", "--quick", "--out=here"]) == 0
+    told = json.loads((elsewhere / "here" / "bench.json").read_text())
+    assert {row["part"] for row in told["rows"]} == {"tower"}
 
 
 @pytest.mark.parametrize(
@@ -110,11 +120,12 @@ def test_what_is_missing_is_noted_once():
 
     for _ in range(2):
         effort.offer(sides, "other", absent)
-    effort.offer(sides, "ours", lambda: "work")
-    assert sides == {"ours": "work"}
+    effort.offer(sides, "ours", lambda: print)
+    assert sides == {"ours": print}
     assert effort.left_out == ["other: not here"]
 
 
+@pytest.mark.slow
 def test_the_rwkv_package_computes_the_same():
     pytest.importorskip("rwkv")
     model = rwkv6(Shape.of(QUICK))
@@ -125,6 +136,7 @@ def test_the_rwkv_package_computes_the_same():
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
+@pytest.mark.slow
 def test_memory():
     from mmrnn.benchmarks.memory import RESET, peak
 
