@@ -37,13 +37,19 @@ class Shape:
 
 
 def rwkv6(shape: Shape, dtype: str = "fp32") -> RWKV6:
-    """Random weights, none of them zero: the published initialisation silences whole paths."""
+    """Random weights, none of them zero: the published initialisation is slow to make and silences whole paths."""
     torch.manual_seed(0)
-    model = RWKV6(vocab=shape.vocab, width=shape.width, depth=shape.depth)
+    with torch.device("meta"):
+        model = RWKV6(vocab=shape.vocab, width=shape.width, depth=shape.depth)
+    model = model.to_empty(device="cpu")
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1 and parameter.abs().max() < 1e-2:
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
                 parameter.normal_(std=0.5 / parameter.shape[-1] ** 0.5)
+            elif "norm" in name:
+                parameter.fill_(float(name.endswith("weight")))
+            else:
+                parameter.uniform_(*((-6, -1) if name.endswith("decay") else (0, 1)))
     return model.to(DTYPES[dtype]).eval()
 
 
