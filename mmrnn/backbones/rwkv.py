@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmrnn.backbones.scan import orders
+from mmrnn.backbones.step import native_step
+from mmrnn.linear import Linear
 from mmrnn.types import Scan, Sequence, State
 from mmrnn_kernels import lerp, relu_square, sigmoid_gate
 
@@ -89,9 +91,9 @@ class ChannelMix(nn.Module):
         self.backend = backend
         self.lerp_k = nn.Parameter(torch.zeros(width))
         self.lerp_r = nn.Parameter(torch.zeros(width))
-        self.key = nn.Linear(width, ffn, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(ffn, width, bias=False)
+        self.key = Linear(width, ffn, bias=False)
+        self.receptance = Linear(width, width, bias=False)
+        self.value = Linear(ffn, width, bias=False)
 
     def weights(self) -> Float[Tensor, "n d"]:
         """Of the previous token, in the mixtures for key and receptance."""
@@ -172,7 +174,7 @@ class RWKV(nn.Module):
             Block(width, time_mix(layer), channel_mix(layer), layer == 0, dropout) for layer in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.output = nn.Linear(width, vocab, bias=False)
+        self.output = Linear(width, vocab, bias=False)
         heads, size = self.blocks[0].time_mix.heads, self.blocks[0].time_mix.head_size
         self.start = nn.Parameter(torch.zeros(depth, heads, size, size)) if learned_state else None
         self._shape = (heads, size, size)
@@ -214,6 +216,8 @@ class RWKV(nn.Module):
         """
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
+        if sequence.segments is None and (found := native_step(self, x, state)) is not None:
+            return found
         bounds = Bounds.of(sequence.segments, state.shared.get("segment"))
         layers, shared = [], ()
         for block, old, order in zip(self.blocks, state.layers, orders(scan, self.depth, sequence), strict=True):

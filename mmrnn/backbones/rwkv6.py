@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, reset_wkv, run_wkv
+from mmrnn.linear import Linear
 from mmrnn_kernels import lerp, norm_gate, wkv6
 
 
@@ -26,11 +27,11 @@ class TimeMix6(nn.Module):
         self.decay_down = nn.Parameter(torch.zeros(width, decay_rank))
         self.decay_up = nn.Parameter(torch.zeros(decay_rank, inner))
         self.bonus = nn.Parameter(torch.zeros(heads, head_size))
-        self.receptance = nn.Linear(width, inner, bias=False)
-        self.key = nn.Linear(width, inner, bias=False)
-        self.value = nn.Linear(width, inner, bias=False)
-        self.gate = nn.Linear(width, inner, bias=False)
-        self.output = nn.Linear(inner, width, bias=False)
+        self.receptance = Linear(width, inner, bias=False)
+        self.key = Linear(width, inner, bias=False)
+        self.value = Linear(width, inner, bias=False)
+        self.gate = Linear(width, inner, bias=False)
+        self.output = Linear(inner, width, bias=False)
         # The divisor 8 that RWKV applies before the norm, squared into its epsilon.
         self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.rwkv import RWKV, Bounds, default_heads, ramp, run_wkv
+from mmrnn.linear import Linear
 from mmrnn_kernels import wkv7
 
 
@@ -47,10 +48,10 @@ class TimeMix7(nn.Module):
         self.removal = nn.Parameter(torch.zeros(inner))  # the key that is taken away, of the key that is written
         self.replacement = nn.Parameter(torch.zeros(inner))  # how far the rate scales the key that is written
         self.bonus = nn.Parameter(torch.zeros(heads, head_size))
-        self.receptance = nn.Linear(width, inner, bias=False)
-        self.key = nn.Linear(width, inner, bias=False)
-        self.value = nn.Linear(width, inner, bias=False)
-        self.output = nn.Linear(inner, width, bias=False)
+        self.receptance = Linear(width, inner, bias=False)
+        self.key = Linear(width, inner, bias=False)
+        self.value = Linear(width, inner, bias=False)
+        self.output = Linear(inner, width, bias=False)
         self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
 
     def forward(
@@ -125,8 +126,8 @@ class ChannelMix7(nn.Module):
     def __init__(self, width: int, ffn: int):
         super().__init__()
         self.lerp_k = nn.Parameter(torch.zeros(width))
-        self.key = nn.Linear(width, ffn, bias=False)
-        self.value = nn.Linear(ffn, width, bias=False)
+        self.key = Linear(width, ffn, bias=False)
+        self.value = Linear(ffn, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         mixed = torch.addcmul(x, previous - x, self.lerp_k.to(x.dtype))

@@ -50,6 +50,7 @@ class ClipViT(Tower):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         dtype: str | None = None,
+        packed: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: str | None = None,
     ):
@@ -79,6 +80,7 @@ class ClipViT(Tower):
             cls=cls,
             extra_norm=extra_norm,
             dtype=dtype,
+            packed=packed,
         )
         self.name = name
         self.norm = norm

@@ -54,6 +54,7 @@ class TimmTower(Tower):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         dtype: str | None = None,
+        packed: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: bool | str | None = None,
     ):
@@ -75,6 +76,7 @@ class TimmTower(Tower):
             cls=cls,
             extra_norm=extra_norm,
             dtype=dtype,
+            packed=packed,
             dynamic=dynamic,
         )
         self.pos_interp = pos_interp

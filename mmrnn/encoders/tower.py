@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmrnn.linear import pack
 from mmrnn.types import ImageSpec, Layout
 
 Cls = Literal["drop", "first", "last"]
@@ -29,6 +30,8 @@ class Tower(nn.Module):
             True: eps 1e-5; a number: that eps.
         dtype: of the trunk's parameters; a frozen trunk can run in bfloat16. The tokens come in the dtype of the
             pictures all the same.
+        packed: keep a second copy of the weights in the order in which the matrix library of the CPU multiplies them,
+            and use it where no gradients are wanted. Same numbers; what it gains depends on the processor.
         dynamic: other sizes than that of `image` can be read too.
     """
 
@@ -43,6 +46,7 @@ class Tower(nn.Module):
         cls: Cls = "drop",
         extra_norm: bool | float = False,
         dtype: str | None = None,
+        packed: bool = False,
         dynamic: bool = False,
     ):
         super().__init__()
@@ -51,6 +55,8 @@ class Tower(nn.Module):
         if cls != "drop" and not has_cls:
             raise ValueError(f"cls ({cls!r}) asks for a class token, and this tower has none; set cls=drop")
         self.trunk = trunk if dtype is None else trunk.to(_floating(dtype))
+        if packed:
+            pack(self.trunk)
         eps = 1e-5 if extra_norm is True else float(extra_norm)
         self.extra_norm = nn.LayerNorm(width, eps=eps) if extra_norm else nn.Identity()
         self.width = width

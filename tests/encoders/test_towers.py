@@ -1,5 +1,6 @@
 """What towers of timm and open_clip have in common: which tokens, which norm, which dtype, which sizes."""
 
+import copy
 from inspect import unwrap
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from torch import nn
 
 from mmrnn.encoders import ClipViT, PatchEmbed, TimmMaps, TimmTower, Tower
+from mmrnn.linear import PackedAttention, PackedLinear, pack
 from mmrnn.types import ImageSpec
+from mmrnn_kernels import linear as fast
 
 SIZES = {"size": 32, "depth": 3, "layer": -1}
 ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2}
@@ -114,6 +117,50 @@ def test_nothing_but_the_part_that_is_read_is_built(make):
     assert not [name for name in names if name.startswith(("trunk.norm.", "trunk.ln_post", "trunk.proj", "trunk.head"))]
     siglip = timm_tower("vit_so400m_patch14_siglip_384")
     assert not [name for name in siglip.state_dict() if "attn_pool" in name]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-5), ("bfloat16", 2e-2)])
+def test_a_packed_tower_has_the_numbers_of_a_plain_one(make, monkeypatch, dtype, tolerance):
+    monkeypatch.setattr(fast, "pays", fast.packs)
+    plain, packed = twins(make, {"dtype": dtype}, {"dtype": dtype, "packed": True})
+    layers = [part for part in packed.modules() if isinstance(part, (PackedLinear, PackedAttention))]
+    pictures = torch.randn(2, 3, 32, 32)
+
+    def packs():
+        kept = [pack for part in layers for pack in (part.kept if isinstance(part.kept, tuple) else [part.kept])]
+        return [pack.weight is not None for pack in kept]
+
+    def same():
+        torch.testing.assert_close(packed(pictures), plain(pictures), atol=tolerance, rtol=tolerance)
+
+    same()
+    assert not any(packs()), "nothing is packed where gradients are wanted"
+    packed(pictures).sum().backward()
+    with torch.no_grad():
+        same()
+        assert len(packs()) == 3 * 4
+        assert all(packs()) == fast.packs()
+        weights = {name: 1.1 * value for name, value in plain.state_dict().items()}
+        plain.load_state_dict(weights)
+        packed.load_state_dict(weights)
+        same()
+        assert torch.equal(copy.deepcopy(packed)(pictures), packed(pictures))
+
+
+def test_a_packed_attention_that_is_asked_for_more_is_an_ordinary_one():
+    attention = nn.MultiheadAttention(24, 2, batch_first=True).eval()
+    x, mask = torch.randn(2, 5, 24), torch.ones(5, 5).triu(1).bool()
+    packed = copy.deepcopy(attention)
+    pack(packed)
+    assert isinstance(packed, PackedAttention)
+    with torch.no_grad():
+        for options in ({"need_weights": True}, {"need_weights": False, "attn_mask": mask}, {"need_weights": False}):
+            for found, expected in zip(packed(x, x, x, **options), attention(x, x, x, **options), strict=True):
+                assert (found is None) == (expected is None)
+                if found is not None:
+                    torch.testing.assert_close(found, expected)
+        found = packed(x, x[:, :3], x[:, :3], need_weights=False)[0]
+        torch.testing.assert_close(found, attention(x, x[:, :3], x[:, :3], need_weights=False)[0])
 
 
 FAULTS = [

@@ -1,0 +1,132 @@
+"""A fast product is the product, and a packed copy is never an old one."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmrnn_kernels import linear as fast
+from mmrnn_kernels import step
+from mmrnn_kernels.linear import Pack, linear
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(params=[True, False], ids=["packing pays", "packing does not pay"])
+def paying(request, monkeypatch):
+    if request.param and not fast.packs():
+        pytest.skip("torch has no oneDNN here")
+    monkeypatch.setattr(fast, "pays", lambda: request.param)
+    return request.param
+
+
+def spy(monkeypatch, *names):
+    """How often each of these functions of the module was called."""
+    counts = dict.fromkeys(names, 0)
+
+    def counted(name, plain):
+        def call(*inputs):
+            counts[name] += 1
+            return plain(*inputs)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(fast, name, counted(name, getattr(fast, name)))
+    return counts
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [(1,), (3,), (8,), (2, 9), (2, 100)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_the_same_numbers(paying, rows, bias, kept, dtype, tolerance):  # noqa: ARG001
+    x, weight = torch.randn(*rows, 64).to(dtype), torch.randn(37, 64).to(dtype)
+    shift = torch.randn(37).to(dtype) if bias else None
+    found = linear(x, weight, shift, Pack() if kept else None)
+    exact = F.linear(x.double(), weight.double(), None if shift is None else shift.double())
+    assert found.shape == exact.shape
+    assert found.dtype == dtype
+    assert (found - exact).abs().max() <= tolerance * exact.abs().max()
+
+
+def test_many_rows_are_packed_for_one_call_and_few_read_the_weight_in_place(monkeypatch, paying):
+    counts, weight = spy(monkeypatch, "pack", "multiply"), torch.randn(32, 64)
+    for rows in (1, fast.FEW, fast.FEW + 1, fast.MANY - 1):
+        linear(torch.randn(rows, 64), weight)
+    assert counts == {"pack": 0, "multiply": 0}
+    linear(torch.randn(fast.MANY, 64), weight)
+    assert counts == {"pack": int(paying), "multiply": int(paying)}
+
+
+def test_a_kept_copy_is_made_once_and_anew_after_every_change(monkeypatch):
+    monkeypatch.setattr(fast, "pays", fast.packs)
+    if not fast.packs():
+        pytest.skip("torch has no oneDNN here")
+    counts, pack, x = spy(monkeypatch, "pack"), Pack(), torch.randn(5, 64)
+    weight = torch.nn.Parameter(torch.randn(32, 64))
+
+    def right():
+        torch.testing.assert_close(linear(x, weight, None, pack), F.linear(x, weight))
+        return counts["pack"]
+
+    assert [right(), right()] == [1, 1]
+    weight.mul_(2)
+    assert [right(), right()] == [2, 2]
+    weight.data = torch.randn(32, 64)
+    assert [right(), right()] == [3, 3]
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert [right(), right()] == [4, 4]
+    weight = torch.nn.Parameter(weight.detach().clone())
+    assert [right(), right()] == [5, 5]
+    for twin in (copy.deepcopy(pack), pickle.loads(pickle.dumps(pack))):
+        assert twin.weight is None
+
+
+def test_gradients_and_autocast_go_the_ordinary_way(monkeypatch):
+    monkeypatch.setattr(fast, "pays", fast.packs)
+    counts = spy(monkeypatch, "multiply")
+    x, weight = torch.randn(200, 64), torch.nn.Parameter(torch.randn(32, 64))
+    with torch.enable_grad():
+        linear(x, weight, None, Pack()).sum().backward()
+    torch.testing.assert_close(weight.grad, x.sum(0).expand(32, -1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight, None, Pack()).dtype == torch.bfloat16
+    assert linear(x.to("meta"), weight.to("meta")).shape == (200, 32)
+    assert counts == {"multiply": 0}
+
+
+@pytest.mark.parametrize("fault", [AttributeError, RuntimeError, TypeError, None])
+def test_private_operators_that_are_gone_or_wrong_are_not_used(monkeypatch, fault):
+    def broken(x, *_):
+        if fault is not None:
+            raise fault("there was such an operator once")
+        return torch.zeros(len(x), 3)
+
+    monkeypatch.setattr(fast, "multiply", broken)
+    for check in (fast.packs, fast.pays):
+        check.cache_clear()
+    try:
+        assert not fast.packs()
+        assert not fast.pays()
+        x, weight = torch.randn(300, 64), torch.randn(32, 64)
+        for kept in (None, Pack()):
+            assert torch.equal(linear(x, weight, None, kept), F.linear(x, weight))
+    finally:
+        for check in (fast.packs, fast.pays):
+            check.cache_clear()
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(step, "blocked", lambda: "no C++ compiler was found")
+    monkeypatch.setattr(step, "linear", None)
+    x, weight = torch.randn(2, 64), torch.randn(32, 64)
+    assert torch.equal(linear(x, weight), F.linear(x, weight))
