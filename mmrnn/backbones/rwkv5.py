@@ -22,18 +22,18 @@ class TimeMix5(nn.Module):
     Eagle: arXiv 2404.05892, section 4.1. The learned shift weights are those of the current token.
     """
 
-    def __init__(self, width: int, heads: int, head_size: int, backend: str):
+    def __init__(self, width: int, heads: int, head_size: int, gate: bool, backend: str):
         super().__init__()
         inner = heads * head_size
         self.heads, self.head_size, self.backend = heads, head_size, backend
-        for name in ("k", "v", "r", "g"):
+        for name in ("k", "v", "r", "g") if gate else ("k", "v", "r"):
             self.register_parameter(f"lerp_{name}", nn.Parameter(torch.zeros(width)))
         self.decay = nn.Parameter(torch.zeros(heads, head_size))
         self.bonus = nn.Parameter(torch.zeros(heads, head_size))
         self.receptance = nn.Linear(width, inner, bias=False)
         self.key = nn.Linear(width, inner, bias=False)
         self.value = nn.Linear(width, inner, bias=False)
-        self.gate = nn.Linear(width, inner, bias=False)
+        self.gate = nn.Linear(width, inner, bias=False) if gate else None
         self.output = nn.Linear(inner, width, bias=False)
         # The divisor 8 that RWKV applies before the norm, squared into its epsilon.
         self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
@@ -50,10 +50,11 @@ class TimeMix5(nn.Module):
         r = self.receptance(lerp(x, previous, self.lerp_r)).view(split)
         k = self.key(lerp(x, previous, self.lerp_k)).view(split)
         v = self.value(lerp(x, previous, self.lerp_v)).view(split)
-        gate = F.silu(self.gate(lerp(x, previous, self.lerp_g)))
         out, state = run_wkv(wkv5, (r, k, v), (self.decay, self.bonus), state, bounds, self.backend)
         out = self.norm(out.reshape(b * t, -1)).view(b, t, -1)
-        return self.output(out * gate), state
+        if self.gate is not None:
+            out = out * F.silu(self.gate(lerp(x, previous, self.lerp_g)))
+        return self.output(out), state
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:
@@ -63,7 +64,8 @@ class TimeMix5(nn.Module):
         self.lerp_k.copy_(channel**fall)
         self.lerp_v.copy_(channel**fall + 0.3 * rise)
         self.lerp_r.copy_(channel ** (0.5 * fall))
-        self.lerp_g.copy_(channel ** (0.5 * fall))
+        if self.gate is not None:
+            self.lerp_g.copy_(channel ** (0.5 * fall))
         reset_wkv(self, rise)
 
 
@@ -86,6 +88,7 @@ class RWKV5(RWKV):
     Args:
         heads: None takes width / head_size.
         ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
+        gate: RWKV-5.0 has none. (Its decay and bonus, and those of 5.1, are one number a head; loading spreads them.)
         checkpoint: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
         backend: implementation of the WKV operator.
@@ -100,6 +103,7 @@ class RWKV5(RWKV):
         head_size: int = 64,
         heads: int | None = None,
         ffn: int | None = None,
+        gate: bool = True,
         dropout: float = 0.0,
         checkpoint: bool = False,
         learned_state: bool = False,
@@ -107,7 +111,7 @@ class RWKV5(RWKV):
     ):
         heads = default_heads(width, heads, head_size)
         super().__init__(
-            partial(TimeMix5, width, heads, head_size, backend),
+            partial(TimeMix5, width, heads, head_size, gate, backend),
             partial(ChannelMix5, width, ffn or default_ffn(width)),
             vocab=vocab,
             width=width,

@@ -1,12 +1,13 @@
 """Every format that `load` knows."""
 
-from mmrnn.weights import connectors, llama, rwkv, towers, visualrwkv
+from mmrnn.weights import connectors, llama, llava, rwkv, towers, visualrwkv
 from mmrnn.weights.format import Format
 
 FORMATS: tuple[Format, ...] = (
     *rwkv.FORMATS,
     *visualrwkv.FORMATS,
     *llama.FORMATS,
+    *llava.FORMATS,
     *towers.FORMATS,
     *connectors.FORMATS,
 )
