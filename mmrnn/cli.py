@@ -18,6 +18,7 @@ VERBS = {
     "train": "train a model, or a sweep of them with -m",
     "ask": "put a question about a picture to a trained model",
     "report": "compare runs: a table and a picture",
+    "convert": "published weights into a folder with a card, or back",
 }
 
 HELP = """usage: mmrnn VERB [ARGUMENTS]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 
 Adapt = Callable[[dict[str, Tensor], nn.Module, list[str]], dict[str, Tensor]]
+Back = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 Route = str | tuple[str, str]
 
 
@@ -51,7 +52,7 @@ class Format:
     ignored: Mapping[str, str] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     adapt: Adapt | None = None
-    back: Adapt | None = None
+    back: Back | None = None
     infer: Infer | None = None
     preset: str | None = None
 
@@ -78,14 +79,17 @@ class Format:
     @property
     def both(self) -> bool:
         """Whether it can be written as well as read."""
-        return bool(self.names) and not self.routes and (self.adapt is None or self.back is not None)
+        dropped = self.adapt is not None and self.back is None
+        known_by_what_is_left_out = any(self.reason(mark) is not None for mark in self.marks)
+        return bool(self.names) and not (self.routes or dropped or known_by_what_is_left_out)
 
     def their_names(self, name: str) -> list[str]:
         """Every name that the format has for our `name`."""
-        return list(dict.fromkeys(_all({ours: theirs for theirs, ours in self.names.items()}, name)))
+        found = (one for theirs, ours in self.names.items() for one in _all({ours: theirs}, name))
+        return list(dict.fromkeys(found))
 
 
-def unchanged(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:  # noqa: ARG001
+def unchanged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The way back of an `adapt` that only leaves out what our part does not have."""
     return tensors
 

@@ -59,9 +59,9 @@ def load(
     """
     report = Report(format="")
     if isinstance(source, Mapping):
-        tensors, beside = _unwrap(source), {}
+        tensors, beside = unwrap(source), {}
     else:
-        tensors = _unwrap(read(source))
+        tensors = unwrap(read(source))
         beside = facts(source) if lora.is_lora(tensors) else {}
     added: dict[str, Tensor] = {}
     if lora.is_lora(tensors):
@@ -143,7 +143,7 @@ def convert(
     """
     report = Report(format="") if report is None else report
     module, inner = _sole_part(module)
-    tensors = _unwrap(tensors)
+    tensors = unwrap(tensors)
     chosen = _choose(module, tensors, format, whole)
     report.format = chosen.name
     ready: dict[str, Tensor] = {}
@@ -225,7 +225,7 @@ def _sole_part(module: nn.Module) -> tuple[nn.Module, str]:
     return module, prefix
 
 
-def _unwrap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unwrap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors = dict(tensors)
     while tensors:
         prefix = next((p for p in WRAPPERS if all(key.startswith(p) for key in tensors)), None)

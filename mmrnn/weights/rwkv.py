@@ -94,7 +94,7 @@ def join_states(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensor
     return {name: value for name, value in tensors.items() if name not in starts} | {"start": stacked}
 
 
-def back(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:  # noqa: ARG001
+def back(tensors: Tensors) -> Tensors:
     """Vectors as (1, 1, d), a start state for each layer."""
     own = {}
     for name, value in tensors.items():
