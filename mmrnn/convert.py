@@ -138,7 +138,7 @@ def _whole(
     cfg = plain(compose(*chosen))
     if not told:
         routed = [(form.route(name), value) for name, value in tensors.items()]
-        inner = {route[2]: value for route, value in routed if route is not None and route[1] == "backbone"}
+        inner = {route[1]: value for route, value in routed if route is not None and route[0] == "backbone"}
         language = recognise(inner)
         sizes = language.infer({name: value.shape for name, value in inner.items()}, beside)
         cfg["backbone"] = describe(language.part, sizes)[1]

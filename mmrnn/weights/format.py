@@ -68,12 +68,12 @@ class Format:
         """Why `key` is left out, or None where it is needed."""
         return next(_all(self.ignored, key), None)
 
-    def route(self, key: str) -> tuple[str, str, str] | None:
-        """Prefix, path of the submodule, and the name that the tensor has there."""
+    def route(self, key: str) -> tuple[str, str] | None:
+        """Path of the submodule, and the name that the tensor has there."""
         for prefix, route in self.routes.items():
             if key.startswith(prefix):
                 path, put = (route, "") if isinstance(route, str) else route
-                return prefix, path, put + key.removeprefix(prefix)
+                return path, put + key.removeprefix(prefix)
         return None
 
     @property

@@ -43,21 +43,29 @@ def fetch(source: str, also: Sequence[str] = ()) -> Path:
     try:
         if file is not None:
             return Path(hub.hf_hub_download(repo, file, revision=revision))
-        try:
-            names = hub.HfApi().list_repo_files(repo, revision=revision)
-            return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=[*choose(names), *also]))
-        except (OSError, RuntimeError) as fault:
-            if isinstance(fault, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
-                raise
-            return Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
-    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError, errors.RevisionNotFoundError) as fault:
-        raise FileNotFoundError(f"there is no file {source!r}, and the hub has none of that name either") from fault
+        names = hub.HfApi().list_repo_files(repo, revision=revision)
+        return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=[*choose(names), *also]))
     except Exception as fault:  # its errors have no common ancestor, and a missing network shows in many ways
+        lost = isinstance(fault, errors.RepositoryNotFoundError | errors.EntryNotFoundError)
+        if lost and not isinstance(fault, errors.LocalEntryNotFoundError):
+            raise FileNotFoundError(f"there is no file {source!r}, and the hub has none of that name") from fault
+        if file is None and (kept := _kept(repo, revision)) is not None:
+            return kept
         reason = str(fault).strip().split("\n")[0] or type(fault).__name__
         raise ConnectionError(
             f"there is no file {source!r}, and the hub cannot be reached ({reason}); "
             "fetch the files where there is a network and name their folder"
         ) from fault
+
+
+def _kept(repo: str, revision: str | None) -> Path | None:
+    """What an earlier day has fetched."""
+    import huggingface_hub as hub
+
+    try:
+        return Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
+    except Exception:  # whatever the reason: it is not there
+        return None
 
 
 def choose(names: Sequence[str]) -> list[str]:

@@ -64,7 +64,7 @@ def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
         raise ValueError(
             "the tensors do not say how many heads there are: name the folder that holds config.json as well"
         )
-    if facts.get("rope_scaling") or facts.get("sliding_window") and facts.get("use_sliding_window"):
+    if facts.get("rope_scaling") or (facts.get("sliding_window") and facts.get("use_sliding_window")):
         raise ValueError("this model scales its rotation or looks back through a window, which Transformer cannot")
     rope = facts.get("rope_parameters") or {}
     heads = facts["num_attention_heads"]

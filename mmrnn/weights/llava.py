@@ -6,17 +6,17 @@ from mmrnn.weights.format import Format, Route
 CONNECTOR, ENCODER = "senses.image.connector", "senses.image.encoder"
 
 
-def _llava(name: str, projection: str) -> Format:
+def _llava(projection: str) -> Format:
     routes: dict[str, Route] = {"model.mm_projector.": CONNECTOR, "model.vision_tower.": ENCODER}
     # A tower beside it: the files of LLaVA leave it out where it was not trained.
     routes |= {"vision_model.": (ENCODER, "vision_model."), "": "backbone"}
     marks = ("model.embed_tokens.weight", f"model.mm_projector.{projection}")
-    return Format(name, "VLM", marks, routes=routes, preset="llava15_7b")
+    return Format("llava", "VLM", marks, routes=routes, preset="llava15_7b")
 
 
 FORMATS = (
-    _llava("llava", "0.weight"),
-    _llava("llava_linear", "weight"),
+    _llava("0.weight"),
+    _llava("weight"),
     Format(
         "llava_hf",
         "VLM",

@@ -80,18 +80,18 @@ def _add(
     module: nn.Module, tensors: dict[str, Tensor], added: dict[str, Tensor], format: str | None, report: Report
 ) -> Report:
     """A LoRA, and what was trained as it is beside it, onto the base that the module holds."""
-    both = convert(module, tensors | added, format=format, report=report, whole=False)
+    every = convert(module, tensors | added, format=format, report=report, whole=False)
     alone = convert(module, tensors, format=report.format, whole=False) if tensors else {}
-    _check(module, both, report.format, complete=False)
+    _check(module, every, report.format, complete=False)
     target = module.state_dict()
     with torch.no_grad():
-        for name, value in both.items():
+        for name, value in every.items():
             if name in alone:
                 target[name].copy_(value)
             else:
                 target[name].add_(value.to(target[name].dtype))
-    report.loaded = len(both)
-    report.notes.append(f"{len(both) - len(alone)} tensors of a LoRA were added to the weights that were there")
+    report.loaded = len(every)
+    report.notes.append(f"{len(every) - len(alone)} tensors of a LoRA were added to the weights that were there")
     return report
 
 
@@ -155,7 +155,7 @@ def convert(
         if (reason := chosen.reason(key)) is not None:
             report.ignored[key] = reason
         elif (route := chosen.route(key)) is not None:
-            prefix, path, name = route
+            path, name = route
             routed.setdefault(path, {})[name] = value
             places.setdefault(path, {})[name] = key
         elif (name := chosen.rename(key)) is not None:

@@ -24,7 +24,7 @@ def rename(tensors: Mapping[str, Tensor], classes: Collection[str], format: str)
     """
     if format == OWN:
         return dict(tensors)
-    known = {form.name for form in both(classes)}
+    known = ", ".join(sorted({form.name for form in both(classes)} | {OWN}))
     chosen = [form for form in both(classes) if form.name == format]
     if not chosen:
         raise WeightsError(
