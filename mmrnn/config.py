@@ -179,7 +179,8 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
             raise ConfigError(f"{path}: {error}") from error
 
     weights = tree.get("weights") or {}
-    given = filled or bool({"model", "backbone"} & {path for path, source in sources(weights) if source is not None})
+    named = {path for path, source in sources(weights) if source is not None}
+    given = filled or bool({"model", "backbone"} & named or (weights and tree["backbone"].get("pretrained")))
     backbone = _empty(lambda: part("backbone", tree["backbone"])) if given else part("backbone", tree["backbone"])
     for name, path, sense in senses(tree):
         encoder = part(f"{path}encoder", sense["encoder"])
@@ -213,6 +214,9 @@ def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
         path = "encoder" if name == "image" else f"senses.{name}.encoder"
         if not {path, "model"} & set(named):
             fetch(sense.encoder)
+    published = getattr(model.backbone, "pretrained", None)
+    if weights and published and not {"backbone", "model"} & set(named):
+        named["backbone"] = published
     for path, source in named.items():
         place = path if path.startswith(("backbone", "senses.")) else f"senses.image.{path}"
         try:

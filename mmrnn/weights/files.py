@@ -31,7 +31,8 @@ def read(source: Source) -> dict[str, Tensor]:
 
     Args:
         source: `.safetensors`, `.pth`/`.pt`/`.bin`, `.gguf`, `....index.json`, a folder that holds one of these,
-            `owner/name` or `hf://owner/name@revision/file`; or a list of them that complete each other.
+            `owner/name` or `hf://owner/name@revision/file`, `package:name/file` of an installed package; or a list of
+            them that complete each other.
 
     Raises:
         FileNotFoundError: there is no such file, or no file of tensors in the folder.
@@ -49,8 +50,10 @@ def locate(source: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError, ConnectionError, ValueError: as `read`.
     """
-    from mmrnn.weights import hub
+    from mmrnn.weights import hub, packages
 
+    if packages.is_packaged(source):
+        return [packages.locate(str(source))]
     path = Path(source)
     if not path.exists() and hub.is_id(source):
         path = hub.fetch(str(source))
