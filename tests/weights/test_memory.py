@@ -57,7 +57,10 @@ def files(tmp_path_factory):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     whole = folder / "whole.pth"
     torch.save({name: torch.ones(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}, whole)
-    yield {"shards": folder / "model.safetensors.index.json", "one file": whole}, sum(s.numel() for s in shapes.values())
+    yield (
+        {"shards": folder / "model.safetensors.index.json", "one file": whole},
+        sum(s.numel() for s in shapes.values()),
+    )
     for path in folder.iterdir():
         path.unlink()
 
