@@ -35,8 +35,9 @@ if place == "cpu":
     model.to_empty(device="cpu")
     for value in model.parameters():
         value.data.zero_()
-before = 0 if place == "cpu" else memory()["VmRSS"]
-base = memory()["VmRSS"] - sum(value.nbytes for value in model.parameters()) if place == "cpu" else before
+base = memory()["VmRSS"]
+if place == "cpu":
+    base -= sum(value.nbytes for value in model.parameters())
 load(model, source)
 total = sum(float(value.float().sum()) for value in model.parameters())
 print(json.dumps({"peak": memory()["VmHWM"] - base, "model": sum(v.nbytes for v in model.parameters()), "sum": total}))
@@ -50,7 +51,7 @@ def files(tmp_path_factory):
         shapes = {name: value.shape for name, value in export(Transformer(**SIZES), "llama").items()}
     names, places = list(shapes), {}
     for number in range(4):
-        group = names[number::4] if number < 0 else names[number * len(names) // 4 : (number + 1) * len(names) // 4]
+        group = names[number * len(names) // 4 : (number + 1) * len(names) // 4]
         file = f"model-{number + 1:05}-of-00004.safetensors"
         save_file({name: torch.ones(shapes[name], dtype=torch.bfloat16) for name in group}, str(folder / file))
         places |= dict.fromkeys(group, file)
