@@ -27,9 +27,7 @@ def rename(tensors: Mapping[str, Tensor], classes: Collection[str], format: str)
     known = ", ".join(sorted({form.name for form in both(classes)} | {OWN}))
     chosen = [form for form in both(classes) if form.name == format]
     if not chosen:
-        raise WeightsError(
-            f"no format {format!r} can be written for this part; it has {', '.join(sorted(known | {OWN}))}"
-        )
+        raise WeightsError(f"no format {format!r} can be written for this part; it has {known}")
     complaints = []
     for form in chosen:
         try:
