@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmrnn.checkpoint import load
     from mmrnn.config import ConfigError, build, check, compose, conf_dir
-    from mmrnn.training.checkpoint import load
     from mmrnn.vlm import VLM
 
 __version__ = "0.1.0"
 __all__ = ["VLM", "ConfigError", "build", "check", "compose", "conf_dir", "load"]
 
-_HOMES = {"VLM": "mmrnn.vlm", "load": "mmrnn.training.checkpoint"}
+_HOMES = {"VLM": "mmrnn.vlm", "load": "mmrnn.checkpoint"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ VERBS = {
     "ask": "put a question about a picture to a trained model",
     "report": "compare runs: a table and a picture",
     "bench": "time this library beside what else is installed",
+    "convert": "published weights into a folder with a card, or back",
 }
 
 HELP = """usage: mmrnn VERB [ARGUMENTS]

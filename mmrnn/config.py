@@ -3,7 +3,7 @@
 model = build(compose("model=visualrwkv6_small", "connector=qformer"))
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -153,11 +153,15 @@ def make(node: Any, *wired: Any, trusted: Collection[str] = ()) -> Any:
     return cards.make(plain(node), *wired, trusted=trusted)
 
 
-def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = ()) -> "VLM":
+def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (), filled: bool = False) -> "VLM":
     """Make the parts, let each ask its neighbour for its size, put them together, read the weights.
 
-    Published weights that an encoder's card asks for (`pretrained`) are fetched, unless `weights` names others;
+    Published weights that a card asks for (`pretrained`) are fetched, unless `weights` names others;
     `weights: {}` builds everything as it is initialised, and under `torch.device("meta")` nothing is read.
+    A backbone whose weights are read is built without memory and takes those of the file.
+
+    Args:
+        filled: the caller fills the whole model from a file: the backbone stays without memory until then.
 
     Raises:
         ConfigError: what `check` finds, or what a part says of its knobs or its weights.
@@ -174,26 +178,45 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 
-    backbone = part("backbone", tree["backbone"])
+    weights = tree.get("weights") or {}
+    named = {path for path, source in sources(weights) if source is not None}
+    given = filled or bool({"model", "backbone"} & named or (weights and tree["backbone"].get("pretrained")))
+    backbone = _empty(lambda: part("backbone", tree["backbone"])) if given else part("backbone", tree["backbone"])
     for name, path, sense in senses(tree):
         encoder = part(f"{path}encoder", sense["encoder"])
         parts[name] = Sense(encoder, part(f"{path}connector", sense["connector"], encoder.width, backbone.width))
     model = VLM(backbone, parts, part("scan", tree.get("scan")))
-    _load(model, tree.get("weights") or {})
+    model.config = tree
+    _load(model, weights)
     return model
 
 
+def _empty(make: Callable[[], Any]) -> Any:
+    """A part without memory for its parameters, unless it keeps tensors that no file will bring."""
+    import torch
+
+    with torch.device("meta"):
+        module = make()
+    brought = set(module.state_dict())
+    return module if {name for name, _ in module.named_buffers()} <= brought else make()
+
+
 def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
+    import torch
+
     from mmrnn.encoders.pretrained import fetch
     from mmrnn.weights import load
 
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if torch.get_default_device().type == "meta":
         return
     named = {path: source for path, source in sources(weights) if source is not None}
     for name, sense in model.senses.items() if weights else ():
         path = "encoder" if name == "image" else f"senses.{name}.encoder"
         if not {path, "model"} & set(named):
             fetch(sense.encoder)
+    published = getattr(model.backbone, "pretrained", None)
+    if weights and published and not {"backbone", "model"} & set(named):
+        named["backbone"] = published
     for path, source in named.items():
         place = path if path.startswith(("backbone", "senses.")) else f"senses.image.{path}"
         try:

@@ -67,8 +67,16 @@ def _alone(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     for path, source in sources(tree.get("weights") or {}):
         if path not in ("model", *parts):
             yield f"weights.{path}: there is no such part; there are: model, {', '.join(parts)}"
-        elif source is not None and not Path(source).exists():
-            yield f"weights.{path}: there is no file or folder {str(source)!r}"
+        for one in source if isinstance(source, list | tuple) else [source]:
+            if one is not None and not Path(one).exists() and not _elsewhere(one):
+                yield f"weights.{path}: there is no file or folder {str(one)!r}"
+
+
+def _elsewhere(source: Any) -> bool:
+    """Whether it names something on the hub or in an installed package."""
+    from mmrnn.weights import hub, packages
+
+    return hub.is_id(source) or packages.is_packaged(source)
 
 
 def _together(tree: Tree, trusted: Collection[str]) -> Iterator[str]:

@@ -1,7 +1,10 @@
 """The model: pictures are encoded, connected, spliced into the text, and read by a backbone."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -48,7 +51,12 @@ class Output:
 
 
 class VLM(nn.Module):
-    """A vision-language model: senses, a backbone, and the order in which the backbone scans pictures."""
+    """A vision-language model: senses, a backbone, and the order in which the backbone scans pictures.
+
+    `config` is what `mmrnn.build` made it from, and what `save` writes beside its tensors.
+    """
+
+    config: Mapping[str, Any] | None = None
 
     def __init__(self, backbone: Backbone, senses: Mapping[str, Sense], scan: Scan | None = None):
         super().__init__()
@@ -88,3 +96,39 @@ class VLM(nn.Module):
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         return self.backbone.head(hidden)
+
+    def save(self, folder: str | Path, *, only: Several[str] | None = None) -> None:
+        """Write a checkpoint that `mmrnn.load` opens; what was there stays until the new one is whole.
+
+        Args:
+            only: parts (`connector`) or globs of names, where the rest comes from the base that `config` names.
+
+        Raises:
+            ValueError: the model was put together by hand, so that there is no configuration to write.
+        """
+        from mmrnn.checkpoint import save
+
+        if self.config is None:
+            raise ValueError("a model that mmrnn.build has not made has no configuration to save; save its state_dict")
+        save(folder, self, self.config, only=only)
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Publish as `owner/name`; the options are those of `huggingface_hub.ModelHubMixin.push_to_hub`.
+
+        Raises:
+            ImportError: `huggingface_hub` is not installed (pip install 'mmrnn[hub]').
+        """
+        from mmrnn.publish import Published
+
+        return str(Published(self).push_to_hub(name, **options))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "VLM":
+        """The model of a repository or folder; the options are those of `ModelHubMixin.from_pretrained`, and `trusted`.
+
+        Raises:
+            ImportError: `huggingface_hub` is not installed (pip install 'mmrnn[hub]').
+        """
+        from mmrnn.publish import Published
+
+        return Published.from_pretrained(name, **options).model

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-BLOCKED = ("hydra", "omegaconf", "triton", "transformers", "timm", "open_clip", "rich", "PIL")
+BLOCKED = ("hydra", "omegaconf", "triton", "transformers", "timm", "open_clip", "rich", "PIL", "huggingface_hub")
 
 BLOCK = f"""
 import sys

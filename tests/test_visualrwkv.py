@@ -292,3 +292,23 @@ def test_v5_1_scans(mode, golden, params):
         tokens, steps = replies(model, prompt(tensors, model), len(expected))
         assert tokens == expected
         close(steps, tensors[f"out/v51_{mode}/gen_step_logits"], 2e-4)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_v5_pair_of_files(whole, tmp_path, golden, params):
+    """The released v5 comes as two files: both are one source for the model, or each is one for its part."""
+    case, tensors = golden("visualrwkv5_scan")
+    named = params(tensors)
+    files = tmp_path / "a_rwkv.pth", tmp_path / "a_visual.pth"
+    language = {name: value.clone() for name, value in named.items() if name.startswith("rwkv.")}
+    torch.save({name.removeprefix("rwkv."): value for name, value in language.items()}, files[0])
+    torch.save({name: value.clone() for name, value in named.items() if name not in language}, files[1])
+    expected, model = build(case, named, "first"), build(case, named, "first")
+    for value in model.parameters():
+        value.data.zero_()
+    if whole:
+        assert weights.load(model, files).format == "visualrwkv5"
+    else:
+        weights.load(model.backbone, files[0])
+        assert weights.load(model.senses["image"], files[1]).format == "visualrwkv5"
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))

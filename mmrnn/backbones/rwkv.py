@@ -259,7 +259,8 @@ def reset_wkv(mix: nn.Module, rise: float) -> None:
     nn.init.orthogonal_(mix.receptance.weight)
     nn.init.orthogonal_(mix.value.weight)
     nn.init.orthogonal_(mix.key.weight, gain=0.1)
-    nn.init.orthogonal_(mix.gate.weight, gain=0.1)
+    if mix.gate is not None:
+        nn.init.orthogonal_(mix.gate.weight, gain=0.1)
     nn.init.zeros_(mix.output.weight)
 
 

@@ -15,18 +15,19 @@ class TimeMix5(nn.Module):
     Eagle: arXiv 2404.05892, section 4.1. The learned shift weights are those of the current token.
     """
 
-    def __init__(self, width: int, heads: int, head_size: int, backend: str):
+    def __init__(self, width: int, heads: int, head_size: int, gate: bool, backend: str):
         super().__init__()
         inner = heads * head_size
         self.heads, self.head_size, self.backend = heads, head_size, backend
-        for name in ("k", "v", "r", "g"):
+        self.mixtures = ("r", "k", "v", "g") if gate else ("r", "k", "v")
+        for name in self.mixtures:
             self.register_parameter(f"lerp_{name}", nn.Parameter(torch.zeros(width)))
         self.decay = nn.Parameter(torch.zeros(heads, head_size))
         self.bonus = nn.Parameter(torch.zeros(heads, head_size))
         self.receptance = Linear(width, inner, bias=False)
         self.key = Linear(width, inner, bias=False)
         self.value = Linear(width, inner, bias=False)
-        self.gate = Linear(width, inner, bias=False)
+        self.gate = Linear(width, inner, bias=False) if gate else None
         self.output = Linear(inner, width, bias=False)
         # The divisor 8 that RWKV applies before the norm, squared into its epsilon.
         self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
@@ -41,12 +42,15 @@ class TimeMix5(nn.Module):
         b, t, _ = x.shape
         split = (b, t, self.heads, self.head_size)
         # RWKV-5 keeps the weights of the current token.
-        weights = 1 - torch.stack([self.lerp_r, self.lerp_k, self.lerp_v, self.lerp_g])
-        r, k, v, g = lerp(x, previous, weights, backend=self.backend)
+        weights = 1 - torch.stack([getattr(self, f"lerp_{name}") for name in self.mixtures])
+        r, k, v, *g = lerp(x, previous, weights, backend=self.backend)
         tensors = tuple(y.view(split) for y in (self.receptance(r), self.key(k), self.value(v)))
         out, state = run_wkv(wkv5, tensors, (self.decay, self.bonus), state, bounds, self.backend)
         norm = self.norm
-        out = norm_gate(out, self.gate(g), norm.weight, norm.bias, norm.eps, backend=self.backend)
+        if self.gate is None:
+            out = norm(out.reshape(b * t, -1)).view(b, t, -1)
+        else:
+            out = norm_gate(out, self.gate(*g), norm.weight, norm.bias, norm.eps, backend=self.backend)
         return self.output(out), state
 
     @torch.no_grad()
@@ -57,7 +61,8 @@ class TimeMix5(nn.Module):
         self.lerp_k.copy_(channel**fall)
         self.lerp_v.copy_(channel**fall + 0.3 * rise)
         self.lerp_r.copy_(channel ** (0.5 * fall))
-        self.lerp_g.copy_(channel ** (0.5 * fall))
+        if self.gate is not None:
+            self.lerp_g.copy_(channel ** (0.5 * fall))
         reset_wkv(self, rise)
 
 
@@ -80,6 +85,7 @@ class RWKV5(RWKV):
     Args:
         heads: None takes width / head_size.
         ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
+        gate: RWKV-5.0 has none. (Its decay and bonus, and those of 5.1, are one number a head; loading spreads them.)
         checkpoint: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
         backend: implementation of the WKV operator and of its elementwise neighbours.
@@ -94,6 +100,7 @@ class RWKV5(RWKV):
         head_size: int = 64,
         heads: int | None = None,
         ffn: int | None = None,
+        gate: bool = True,
         dropout: float = 0.0,
         checkpoint: bool = False,
         learned_state: bool = False,
@@ -101,7 +108,7 @@ class RWKV5(RWKV):
     ):
         heads = default_heads(width, heads, head_size)
         super().__init__(
-            lambda _: TimeMix5(width, heads, head_size, backend),
+            lambda _: TimeMix5(width, heads, head_size, gate, backend),
             lambda _: ChannelMix5(width, ffn or default_ffn(width), backend),
             vocab=vocab,
             width=width,

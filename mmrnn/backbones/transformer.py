@@ -107,6 +107,8 @@ class Transformer(nn.Module):
         qk_norm: RMS norm on every head's queries and keys (Qwen3).
         tied: the head is the embedding.
         checkpoint: recompute the blocks in the backward pass to save memory.
+        pretrained: the weights that `mmrnn.build` shall load: a file, a folder, `owner/name` on the Hugging Face hub or
+            `package:name/file`. Nothing is loaded here.
     """
 
     recurrent = False
@@ -128,6 +130,7 @@ class Transformer(nn.Module):
         tied: bool = False,
         dropout: float = 0.0,
         checkpoint: bool = False,
+        pretrained: str | None = None,
     ):
         super().__init__()
         kv_heads = kv_heads or heads
@@ -137,6 +140,7 @@ class Transformer(nn.Module):
             raise ValueError(f"width ({width}) must be a multiple of heads ({heads}), or say head_size")
         head_size = head_size or width // heads
         self.vocab, self.width, self.depth, self.checkpoint = vocab, width, depth, checkpoint
+        self.pretrained = pretrained
         self.embedding = nn.Embedding(vocab, width)
         self.blocks = nn.ModuleList(
             TransformerBlock(

@@ -28,8 +28,8 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: A
         raise ConfigError(f"--limit: expected a number of tokens, got {limit!r}")
     folder = Path(options["--run"]) if "--run" in options else newest(RUNS)
 
+    from mmrnn.checkpoint import load
     from mmrnn.data.image import PictureError, open_picture
-    from mmrnn.training.checkpoint import load
 
     try:
         picture = open_picture(words[0])
@@ -44,9 +44,9 @@ def newest(runs: Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    from mmrnn.training.checkpoint import MODEL
+    from mmrnn.weights.own import MODEL
 
-    finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
+    finished = sorted(runs.glob(f"**/{MODEL}*"), key=lambda path: path.stat().st_mtime)
     if not finished:
         raise ConfigError(f"there is no finished run in {runs}/; train one (`mmrnn train`) or name one with --run DIR")
     return finished[-1].parent

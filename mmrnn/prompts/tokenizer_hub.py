@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mmrnn.data.extras import require
 
 
 class HubTokenizer:
-    """A `tokenizer.json` as `transformers` models ship it, read at first use by the package `tokenizers`.
+    """A `tokenizer.json` as `transformers` models ship it, or the tokenizer in the header of a GGUF file; read at first
+    use by the package `tokenizers`.
 
     Special tokens are recognised where they stand in a text (`</s>`, `<|im_end|>`) and left out when ids are decoded.
     """
@@ -61,9 +63,15 @@ class HubTokenizer:
     def _file(self) -> Any:
         if self.path is None:
             raise ValueError("tokenizer.path is not set: give the tokenizer.json that belongs to the language model")
+        from mmrnn.prompts.tokenizer_gguf import of_gguf
+        from mmrnn.weights import packages
+
         package = require("tokenizers", "tokenizers", wanted_by="a tokenizer.json", extra="text")
         try:
-            file = package.Tokenizer.from_file(self.path)
+            path = packages.locate(self.path) if packages.is_packaged(self.path) else self.path
+            file = of_gguf(Path(path)) if str(path).endswith(".gguf") else package.Tokenizer.from_file(str(path))
+        except ImportError:
+            raise
         except Exception as error:  # the package raises nothing narrower
             raise ValueError(f"tokenizer.path ({self.path}) cannot be read: {error}") from error
         # Files are often saved with the padding and truncation of their last use.

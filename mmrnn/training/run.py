@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmrnn import checkpoint
 from mmrnn.assistant import Assistant
 from mmrnn.config import ConfigError, build, make, plain
 from mmrnn.data.baselines import baselines
@@ -24,7 +25,7 @@ from mmrnn.data.order import Batches, Shuffle
 from mmrnn.data.sample import Dataset, Sample
 from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
 from mmrnn.evaluation.report import write_report
-from mmrnn.training import checkpoint, snapshot
+from mmrnn.training import snapshot
 from mmrnn.training.features import bytes_needed, cache_features
 from mmrnn.training.loop import run_stage
 from mmrnn.training.snapshot import Position
@@ -83,6 +84,10 @@ class Run:
         self.learnt = {
             name for name, _ in self.model.named_parameters() if any(s.trains(name) for s in stages.values())
         }
+        self.kept: list[str] | None = None
+        if not self.cfg["save_frozen"]:
+            self.kept = sorted({*self.learnt, *(name for name, _ in self.model.named_buffers())})
+            checkpoint.check_base(cfg, [name for name in self.model.state_dict() if name not in self.kept])
 
     def train(self) -> None:
         """Run every stage, from where the folder stands."""
@@ -102,7 +107,7 @@ class Run:
 
     def finish(self) -> None:
         """Keep the model, ask it all that is held out, and write the report."""
-        checkpoint.save(self.out, self.model, self.cfg)
+        checkpoint.save(self.out, self.model, self.cfg, only=self.kept)
         seconds = time.monotonic() - self.began
         answers = {name: self._ask(name, len(dataset)) for name, dataset in self.tests.items()}
         shown = [self.data[index] for index in range(min(len(self.data), TOLD))] if answers else []

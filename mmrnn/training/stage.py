@@ -55,7 +55,7 @@ class Stage:
 
     def trains(self, name: str) -> bool:
         """Whether the parameter of that name learns in this stage."""
-        return _any(name, self.train) and not _any(name, self.freeze)
+        return named(name, self.train) and not named(name, self.freeze)
 
     def freeze_rest(self, model: nn.Module) -> list[str]:
         """Let what the stage trains learn, freeze the rest.
@@ -121,5 +121,6 @@ def _fits(name: str, pattern: str) -> bool:
     return pattern == _part(name) or fnmatchcase(name, pattern) or fnmatchcase(short, pattern)
 
 
-def _any(name: str, patterns: tuple[str, ...]) -> bool:
+def named(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether parts or globs of names speak of the parameter of that name."""
     return any(_fits(name, pattern) for pattern in patterns)

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from mmrnn.weights import connector_sizes as sizes
+from mmrnn.weights.connector_sizes import by_our_names
 from mmrnn.weights.format import Format
 
 ENCODERS = ("vision_tower.*", "vision_model.*", "visual_encoder.*", "model.vision_tower.*")
@@ -126,6 +128,11 @@ def drop_head(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -
     return tensors
 
 
+def queries_of_a_batch(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Published queries have an axis for the pictures, of length one."""
+    return {name: value[None] if name == "queries" else value for name, value in tensors.items()}
+
+
 LAVIS_LAYER = "Qformer.bert.encoder.layer.{}"
 HF_LAYER = "qformer.encoder.layer.{}"
 HEADS = {f"{head}.*": "head.*" for head in BLIP2_HEADS}
@@ -154,6 +161,7 @@ LAVIS = Format(
         **OTHER_PARTS,
     },
     adapt=drop_head,
+    back=queries_of_a_batch,
 )
 
 HF = Format(
@@ -176,6 +184,7 @@ HF = Format(
         **OTHER_PARTS,
     },
     adapt=drop_head,
+    back=queries_of_a_batch,
 )
 
 # A chain of a Q-Former and the projection behind it: what has no prefix of a projection is the Q-Former's.
@@ -189,4 +198,17 @@ CHAINED = tuple(
     for one in (LAVIS, HF)
 )
 
-FORMATS: tuple[Format, ...] = (*PROJECTIONS, *GATED, LAVIS, HF, *CHAINED)
+INFER = {
+    "visualrwkv_hd": sizes.gated_mlp,
+    "visualrwkv_uhd": sizes.relu_mlp,
+    "visualrwkv_v7": sizes.gated_linear,
+    "Linear": sizes.linear,
+    "MLP": sizes.mlp,
+    "QFormer": sizes.qformer,
+}
+"""By format, else by class."""
+
+FORMATS: tuple[Format, ...] = (
+    *(by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED, LAVIS, HF)),
+    *CHAINED,
+)

@@ -1,12 +1,27 @@
 """What a name map is: one project's names for the tensors of one kind of part, as data."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 Adapt = Callable[[dict[str, Tensor], nn.Module, list[str]], dict[str, Tensor]]
+Back = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+Route = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a source says of the part that it fills: the arguments that a neighbour gives, and the knobs of a card."""
+
+    knobs: dict[str, Any]
+    wired: tuple[int, ...] = ()
+
+
+Infer = Callable[[Mapping[str, Size], Mapping[str, Any]], Sizes]
+"""`infer(shapes, facts)`: the sizes, given the shape of every tensor and what stands beside the tensors."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +37,12 @@ class Format:
         names: their name -> ours.
         ignored: their name -> why it is not needed.
         routes: for a source that holds several parts: prefix -> path of the submodule; what follows the prefix is
-            loaded there by whichever format it has.
+            loaded there by whichever format it has. With a second text, that is put where the prefix was.
         adapt: changes tensors that already carry our names (`adapt(tensors, module, notes)`), adding a sentence to
             `notes` for every change that a user has to know of. It is linear, so that gradients pass through it too.
+        back: undoes `adapt` for writing; None: this format is only read (where there is an `adapt` or are `routes`).
+        infer: tells sizes from a source; None: they cannot be told.
+        preset: for a source of a whole model: the preset that says what the tensors do not.
     """
 
     name: str
@@ -32,8 +50,11 @@ class Format:
     marks: tuple[str, ...]
     names: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
-    routes: Mapping[str, str] = field(default_factory=dict)
+    routes: Mapping[str, Route] = field(default_factory=dict)
     adapt: Adapt | None = None
+    back: Back | None = None
+    infer: Infer | None = None
+    preset: str | None = None
 
     def fits(self, module: nn.Module, keys: Iterable[str]) -> bool:
         classes = {kind.__name__ for kind in type(module).__mro__}
@@ -41,18 +62,42 @@ class Format:
 
     def rename(self, key: str) -> str | None:
         """Our name for `key`, or None where the map does not know it."""
-        return _first(self.names, key)
+        return next(_all(self.names, key), None)
 
     def reason(self, key: str) -> str | None:
         """Why `key` is left out, or None where it is needed."""
-        return _first(self.ignored, key)
+        return next(_all(self.ignored, key), None)
+
+    def route(self, key: str) -> tuple[str, str] | None:
+        """Path of the submodule, and the name that the tensor has there."""
+        for prefix, route in self.routes.items():
+            if key.startswith(prefix):
+                path, put = (route, "") if isinstance(route, str) else route
+                return path, put + key.removeprefix(prefix)
+        return None
+
+    @property
+    def both(self) -> bool:
+        """Whether it can be written as well as read."""
+        dropped = self.adapt is not None and self.back is None
+        known_by_what_is_left_out = any(self.reason(mark) is not None for mark in self.marks)
+        return bool(self.names) and not (self.routes or dropped or known_by_what_is_left_out)
+
+    def their_names(self, name: str) -> list[str]:
+        """Every name that the format has for our `name`."""
+        found = (one for theirs, ours in self.names.items() for one in _all({ours: theirs}, name))
+        return list(dict.fromkeys(found))
 
 
-def _first(patterns: Mapping[str, str], key: str) -> str | None:
+def unchanged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The way back of an `adapt` that only leaves out what our part does not have."""
+    return tensors
+
+
+def _all(patterns: Mapping[str, str], key: str) -> Iterator[str]:
     for pattern, answer in patterns.items():
         if match := _regex(pattern).fullmatch(key):
-            return _fill(answer, match.groups())
-    return None
+            yield _fill(answer, match.groups())
 
 
 def _fill(answer: str, parts: tuple[str, ...]) -> str:

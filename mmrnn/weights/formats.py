@@ -1,6 +1,6 @@
 """Every format that `load` knows."""
 
-from mmrnn.weights import connectors, llama, rwkv, rwkv7, towers, visualrwkv
+from mmrnn.weights import connectors, llama, llava, rwkv, rwkv7, towers, visualrwkv
 from mmrnn.weights.format import Format
 
 FORMATS: tuple[Format, ...] = (
@@ -8,6 +8,7 @@ FORMATS: tuple[Format, ...] = (
     *rwkv7.FORMATS,
     *visualrwkv.FORMATS,
     *llama.FORMATS,
+    *llava.FORMATS,
     *towers.FORMATS,
     *connectors.FORMATS,
 )

@@ -1,9 +1,16 @@
 """RWKV language models in the layout of the published `.pth` files (BlinkDL's names)."""
 
-import torch
-from torch import Tensor, nn
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from mmrnn.weights.format import Format
+import torch
+from torch import Size, Tensor, nn
+
+from mmrnn.weights.format import Format, Sizes
+
+Tensors = dict[str, Tensor]
+Shapes = Mapping[str, Size]
 
 COMMON = {
     "emb.weight": "embedding.weight",
@@ -27,6 +34,7 @@ COMMON = {
 }
 
 RWKV5_NAMES = COMMON | {
+    "blocks.{}.att.time_first": "blocks.{}.time_mix.log_bonus",  # of RWKV-5.0 and 5.1
     "blocks.{}.att.time_mix_k": "blocks.{}.time_mix.lerp_k",
     "blocks.{}.att.time_mix_v": "blocks.{}.time_mix.lerp_v",
     "blocks.{}.att.time_mix_r": "blocks.{}.time_mix.lerp_r",
@@ -51,7 +59,32 @@ RWKV6_NAMES = COMMON | {
 }
 
 
-def join_states(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
+VECTOR = re.compile(r"lerp_[xwkvrg]$")
+
+
+def adapt(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Bring what older files and state-tuned ones have into the form of ours."""
+    return join_states(spread(tensors, module, notes), module, notes)
+
+
+def spread(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """One decay and one bonus a head (RWKV-5.0, 5.1), for every channel of the head."""
+    spreaded, heads = {}, 0
+    for name, value in tensors.items():
+        if name.endswith(".log_bonus"):
+            name, value = name.replace("log_bonus", "bonus"), value.float().exp()
+        if name.endswith((".time_mix.decay", ".time_mix.bonus")) and hasattr(module, "blocks"):
+            mix = module.blocks[0].time_mix
+            if value.numel() == mix.heads < mix.bonus.numel():
+                heads += 1
+                value = value.reshape(mix.heads, 1).expand(mix.heads, mix.head_size)
+        spreaded[name] = value
+    if heads:
+        notes.append(f"{heads} decays and bonuses of whole heads were given to every channel (RWKV-5.0 and 5.1)")
+    return spreaded
+
+
+def join_states(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
     """State-tuned files keep one start state a layer, (value, key); ours are one tensor, (key, value)."""
     starts = sorted((name for name in tensors if name.startswith("start.")), key=lambda name: int(name[6:]))
     if not starts or not hasattr(module, "start"):
@@ -61,7 +94,46 @@ def join_states(tensors: dict[str, Tensor], module: nn.Module, notes: list[str])
     return {name: value for name, value in tensors.items() if name not in starts} | {"start": stacked}
 
 
+def back(tensors: Tensors) -> Tensors:
+    """Vectors as (1, 1, d), a start state for each layer."""
+    own = {}
+    for name, value in tensors.items():
+        if name == "start":
+            own |= {f"start.{layer}": one.transpose(-1, -2) for layer, one in enumerate(value)}
+        elif VECTOR.search(name) or (name.endswith(".decay") and value.ndim == 1):
+            own[name] = value.view(1, 1, -1)
+        else:
+            own[name] = value
+    return own
+
+
+def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
+    """Everything but the dropout is in the shapes."""
+    vocab, width = shapes["emb.weight"]
+    depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))
+    inner = shapes["blocks.0.att.key.weight"][0]
+    per_head = shapes.get("blocks.0.att.time_faaaa", shapes.get("blocks.0.att.time_first"))
+    heads = per_head[0]
+    knobs = {"vocab": vocab, "width": width, "depth": depth, "head_size": inner // heads, "heads": heads}
+    knobs["ffn"] = shapes["blocks.0.ffn.key.weight"][0]
+    if "blocks.0.att.time_maa_w2" in shapes:
+        knobs["mix_rank"] = shapes["blocks.0.att.time_maa_w2"][1]
+        knobs["decay_rank"] = shapes["blocks.0.att.time_decay_w1"][1]
+    else:
+        knobs["gate"] = "blocks.0.att.gate.weight" in shapes
+    knobs["learned_state"] = "blocks.0.att.time_state" in shapes
+    return Sizes(knobs)
+
+
 FORMATS = (
-    Format("rwkv5", "RWKV5", ("blocks.0.att.time_mix_g", "blocks.0.att.time_faaaa"), RWKV5_NAMES, adapt=join_states),
-    Format("rwkv6", "RWKV6", ("blocks.0.att.time_maa_x",), RWKV6_NAMES, adapt=join_states),
+    Format(
+        "rwkv5",
+        "RWKV5",
+        ("blocks.0.att.time_mix_k", "blocks.0.att.ln_x.weight"),
+        RWKV5_NAMES,
+        adapt=adapt,
+        back=back,
+        infer=infer,
+    ),
+    Format("rwkv6", "RWKV6", ("blocks.0.att.time_maa_x",), RWKV6_NAMES, adapt=adapt, back=back, infer=infer),
 )

@@ -23,7 +23,7 @@ def adapt(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
     tensors = _biases(tensors, wanted)
     tensors = _norm_outside(tensors, wanted, notes)
     tensors = _cut(tensors, wanted, notes)
-    tensors = _positions(tensors, wanted, module, notes)
+    tensors = _positions(_registers(tensors, wanted), wanted, module, notes)
     return _distances(tensors, wanted, notes)
 
 
@@ -85,6 +85,18 @@ def _cut(tensors: Tensors, wanted: Tensors, notes: list[str]) -> Tensors:
     if final:
         notes.append("the final norm was left out: the tower ends before it")
     return kept
+
+
+def _registers(tensors: Tensors, wanted: Tensors) -> Tensors:
+    """DINOv2 with registers: timm keeps the position of the class token in the class token."""
+    names = {"trunk.reg_token", "trunk.cls_token", "trunk.pos_embed"}
+    if not names <= tensors.keys() & wanted.keys():
+        return tensors
+    table = tensors["trunk.pos_embed"]
+    if _square(table.shape[-2]) or not _square(table.shape[-2] - 1):
+        return tensors
+    first, rest = table[..., :1, :], table[..., 1:, :]
+    return {**tensors, "trunk.cls_token": tensors["trunk.cls_token"] + first, "trunk.pos_embed": rest}
 
 
 def _positions(tensors: Tensors, wanted: Tensors, module: nn.Module, notes: list[str]) -> Tensors:

@@ -22,7 +22,8 @@ TIMM = {
     "before": "norm_pre.*",
     "after": "norm.*",
     **_blocks("blocks", norm1="norm1.*", qkv="attn.qkv.*", out="attn.proj.*", norm2="norm2.*"),
-    **_blocks("blocks", up="mlp.fc1.*", down="mlp.fc2.*"),
+    **_blocks("blocks", up="mlp.fc1.*", down="mlp.fc2.*", scale1="ls1.gamma", scale2="ls2.gamma"),
+    "registers": "reg_token",
 }
 
 OPEN_CLIP = {
@@ -45,6 +46,25 @@ HF = {
     **_blocks("encoder.layers", q="self_attn.q_proj.*", k="self_attn.k_proj.*", v="self_attn.v_proj.*"),
     **_blocks("encoder.layers", up="mlp.fc1.*", down="mlp.fc2.*"),
 }
+
+DINO = {
+    "cls": "embeddings.cls_token",
+    "registers": "embeddings.register_tokens",
+    "positions": "embeddings.position_embeddings",
+    "patches": "embeddings.patch_embeddings.projection.*",
+    "after": "layernorm.*",
+    **_blocks("encoder.layer", norm1="norm1.*", scale1="layer_scale1.lambda1", out="attention.output.dense.*"),
+    **_blocks("encoder.layer", q="attention.attention.query.*", k="attention.attention.key.*"),
+    **_blocks("encoder.layer", v="attention.attention.value.*", norm2="norm2.*", scale2="layer_scale2.lambda1"),
+    **_blocks("encoder.layer", up="mlp.fc1.*", down="mlp.fc2.*"),
+}
+
+DINO5 = {
+    **DINO,
+    **_blocks("encoder.layer", q="attention.q_proj.*", k="attention.k_proj.*", v="attention.v_proj.*"),
+    **_blocks("encoder.layer", out="attention.o_proj.*"),
+}
+"""As transformers 5 has the names in memory."""
 
 BLIP2 = {
     **{role: name for role, name in HF.items() if role not in ("before", "q", "k", "v")},
@@ -206,6 +226,17 @@ FORMATS: tuple[Format, ...] = (
         prefixes=LLAVA_PREFIXES,
         ignored=HF_IGNORED,
         others=BESIDE_HF,
+    ),
+    *(
+        one
+        for names, query in ((DINO, "attention.attention.query"), (DINO5, "attention.q_proj"))
+        for one in _formats(
+            "hf_dinov2",
+            names,
+            "embeddings.cls_token",
+            f"encoder.layer.0.{query}.weight",
+            ignored={"embeddings.mask_token": "of masked pre-training"},
+        )
     ),
     *_formats(
         "open_clip",

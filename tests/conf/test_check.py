@@ -139,7 +139,7 @@ def test_what_our_modules_import_cannot_be_reached_through_them(target):
 
 
 def test_a_function_of_ours_is_not_called_by_a_card(tmp_path):
-    card = {"_target_": "mmrnn.training.checkpoint.save_config", "folder": str(tmp_path), "cfg": {"written": True}}
+    card = {"_target_": "mmrnn.checkpoint.save_config", "folder": str(tmp_path), "cfg": {"written": True}}
     with pytest.raises(ValueError, match="is a function; name a class"):
         make(card)
     assert [*tmp_path.iterdir()] == []

@@ -1,0 +1,41 @@
+"""The page about weights: its table is that of the formats, its Python runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mmrnn.weights.formats import FORMATS
+
+PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+def table() -> str:
+    rows = ["| part | opens | both ways |", "|---|---|---|"]
+    for part in dict.fromkeys(form.part for form in FORMATS):
+        forms = [form for form in FORMATS if form.part == part]
+        names = dict.fromkeys(form.name for form in forms)
+        written = dict.fromkeys(form.name for form in forms if form.both)
+        rows.append(
+            f"| `{part}` | {', '.join(f'`{n}`' for n in names)} | {', '.join(f'`{n}`' for n in written) or '-'} |"
+        )
+    return "\n".join(rows)
+
+
+def test_the_table_of_formats_is_that_of_the_code():
+    assert f"<!-- formats -->\n{table()}\n<!-- /formats -->" in TEXT, f"the table should read\n{table()}"
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+def test_python_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(PAGE), "exec"), {})
+
+
+def test_commands_are_those_of_the_command_line():
+    from mmrnn.cli import VERBS
+
+    words = re.findall(r"^mmrnn (\w+)", TEXT, re.M)
+    assert set(words) == {"convert", "train", "ask"}
+    assert set(words) <= set(VERBS)

@@ -1,0 +1,69 @@
+"""Really pretrained parts, out of packages: they are what they were, and `mmrnn train model=smol` joins them."""
+
+import json
+
+import pytest
+import torch
+
+import mmrnn
+from mmrnn.assistant import Assistant
+from mmrnn.config import build, compose, make, plain
+from mmrnn.types import Sequence
+from mmrnn.weights.files import read
+
+pytestmark = pytest.mark.slow
+
+TEXTS = (
+    "Hello world 1234 it's  two\n\nnew\tline",
+    "naïve café 🎉",
+    "<|im_start|>user\nHi<|im_end|>\n",
+    "   I'LL 12,345",
+)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    pytest.importorskip("gguf")
+    cfg = compose("model=smol")
+    try:
+        return build(cfg).eval(), make(cfg.tokenizer), make(cfg.prompt)
+    except ImportError as fault:
+        pytest.skip(str(fault))
+
+
+def test_a_sensible_sentence(parts):
+    assistant = Assistant(*parts)
+    assert "Paris" in assistant.ask(None, "What is the capital of France?", limit=10)
+
+
+def test_the_same_as_transformers_reads_from_the_file(parts):
+    transformers = pytest.importorskip("transformers")
+    from mmrnn.weights.packages import locate
+
+    model, tokenizer, _ = parts
+    file = locate(model.backbone.pretrained)
+    theirs = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    for text in TEXTS:
+        assert tokenizer.encode(text) == theirs(text, add_special_tokens=False).input_ids
+    peer = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    ids = torch.tensor([tokenizer.encode("The penguin is a bird that")])
+    with torch.inference_mode():
+        ours = model.head(model.backbone(Sequence(ids))[0])
+        torch.testing.assert_close(ours, peer.eval()(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_the_encoder_trains_on_and_the_language_model_stays(tmp_path, parts):
+    """A short alignment lowers the loss, moves the connector alone, and is kept without the parts it started from."""
+    from mmrnn.training.run import train
+
+    steps = ("stage.align.steps=8", "stage.align.batch=4", "stage.align.warmup=1", "log=1")
+    few = ("data.scenes=24", "data.rounds=4", "evaluate.samples=0", "save_frozen=false", "precision=fp32")
+    train(plain(compose("model=smol", *steps, *few)), tmp_path / "run")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    kept = read(tmp_path / "run" / "model.safetensors")
+    assert not any(name.startswith("backbone.") for name in kept)
+    model = mmrnn.load(tmp_path / "run").model
+    assert torch.equal(model.backbone.embedding.weight, parts[0].backbone.embedding.weight)
+    name = next(name for name in kept if name.endswith("layers.0.weight"))
+    assert torch.equal(model.state_dict()[name], kept[name])

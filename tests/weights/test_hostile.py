@@ -1,0 +1,214 @@
+"""Nothing that a file contains is run, believed or written: one sentence says what is wrong with it."""
+
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmrnn import weights
+from mmrnn.backbones import RWKV6
+
+MANY = 10**12
+
+
+def rwkv():
+    return RWKV6(vocab=20, width=32, depth=2, head_size=16, mix_rank=4, decay_rank=4)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def bomb(path):
+    torch.save({"emb.weight": Bomb()}, path)
+
+
+def bare_bomb(path):
+    path.write_bytes(pickle.dumps(Bomb()))
+
+
+def cut(path):
+    torch.save({"emb.weight": torch.zeros(20, 32)}, path)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def claimed(path):
+    """A shape of 10^12 elements over one."""
+    torch.save({"emb.weight": torch.zeros(1).expand(MANY)}, path)
+
+
+def without_memory(path):
+    torch.save({"emb.weight": torch.empty(MANY, device="meta")}, path)
+
+
+def sparse(path):
+    torch.save({"emb.weight": torch.sparse_coo_tensor(torch.tensor([[0]]), [1.0], (MANY,))}, path)
+
+
+def listed(path):
+    torch.save([1, 2], path)
+
+
+def long_header(path):
+    path.write_bytes((10**15).to_bytes(8, "little") + b"{}")
+
+
+def no_header(path):
+    path.write_bytes(b"this is no safetensors file at all")
+
+
+def large(path):
+    text = json.dumps({"emb.weight": {"dtype": "F32", "shape": [MANY], "data_offsets": [0, 4 * MANY]}}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
+
+
+def overlapping(path):
+    one = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    text = json.dumps({"a": one, "b": one}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+
+
+def index(path, **places):
+    save_file({"emb.weight": torch.zeros(20, 32)}, str(path.parent / "shard.safetensors"))
+    path.write_text(json.dumps({"weight_map": places}))
+
+
+def traversal(path):
+    index(path, **{"emb.weight": "../../secret.safetensors"})
+
+
+def absolute(path):
+    index(path, **{"emb.weight": "/etc/passwd"})
+
+
+def not_there(path):
+    index(path, **{"emb.weight": "other.safetensors"})
+
+
+def promise(path):
+    index(path, **{"emb.weight": "shard.safetensors", "head.weight": "shard.safetensors"})
+
+
+def no_map(path):
+    path.write_text("[" * 100_000)
+
+
+def gguf(path, facts=(), tensors=(), count=None, pad=64):
+    def text(value):
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    body = b"GGUF" + struct.pack("<IQQ", 3, len(tensors) if count is None else count, len(facts))
+    for name, kind, value in facts:
+        body += text(name) + struct.pack("<I", kind) + (text(value) if kind == 8 else value)
+    for name, shape, kind, offset in tensors:
+        body += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+    path.write_bytes(body + bytes(pad))
+
+
+LLAMA = [("general.architecture", 8, "llama")]
+
+
+def gguf_large(path):
+    gguf(path, LLAMA, [("token_embd.weight", [MANY], 0, 0)])
+
+
+def gguf_entries(path):
+    gguf(path, LLAMA, count=2**60)
+
+
+def gguf_text(path):
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**63) + bytes(64))
+
+
+def gguf_list(path):
+    gguf(path, [("tokens", 9, struct.pack("<IQ", 8, 2**40))])
+
+
+def gguf_nested(path):
+    gguf(path, [("tokens", 9, struct.pack("<IQ", 9, 1) * 1000)])
+
+
+def gguf_kind(path):
+    gguf(path, LLAMA, [("token_embd.weight", [32], 199, 0)])
+
+
+def gguf_offset(path):
+    gguf(path, LLAMA, [("token_embd.weight", [4], 0, 2**62)])
+
+
+def gguf_version(path):
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 77, 0, 0))
+
+
+def gguf_alignment(path):
+    gguf(path, [("general.alignment", 4, struct.pack("<I", 0))])
+
+
+CASES = {
+    "bomb.pth": (bomb, "could run its code"),
+    "bare.pth": (bare_bomb, "bare.pth"),
+    "cut.pth": (cut, "cut.pth is damaged"),
+    "claimed.pth": (claimed, "claims 1000000000000 elements and does not have them"),
+    "meta.pth": (without_memory, "no plain tensor"),
+    "sparse.pth": (sparse, "sparse.pth"),
+    "list.pth": (listed, "no dictionary of tensors"),
+    "long.safetensors": (long_header, "long.safetensors is damaged"),
+    "none.safetensors": (no_header, "none.safetensors is damaged"),
+    "large.safetensors": (large, "large.safetensors is damaged"),
+    "overlapping.safetensors": (overlapping, "overlapping.safetensors is damaged"),
+    "away.safetensors.index.json": (traversal, "no weight file of its own folder"),
+    "root.safetensors.index.json": (absolute, "no weight file of its own folder"),
+    "gone.safetensors.index.json": (not_there, "which is not in"),
+    "less.safetensors.index.json": (promise, "promises 'head.weight' in shard.safetensors"),
+    "deep.safetensors.index.json": (no_map, "is no JSON"),
+    "large.gguf": (gguf_large, "token_embd.weight lies beyond the end of the file"),
+    "entries.gguf": (gguf_entries, "the file is too short for them"),
+    "text.gguf": (gguf_text, "are announced at byte"),
+    "list.gguf": (gguf_list, "the file is too short for them"),
+    "nested.gguf": (gguf_nested, "unknown type 9"),
+    "kind.gguf": (gguf_kind, "of the unknown type 199"),
+    "offset.gguf": (gguf_offset, "lies beyond the end of the file"),
+    "version.gguf": (gguf_version, "version 77"),
+    "alignment.gguf": (gguf_alignment, "an alignment of 0"),
+    "wrong.gguf": (no_header, "no GGUF file"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_a_hostile_or_broken_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make, said = CASES[name]
+    if make is gguf_kind:
+        pytest.importorskip("gguf")
+    make(tmp_path / name)
+    model, before = rwkv(), sorted(tmp_path.iterdir())
+    values = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        weights.load(model, tmp_path / name)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+    assert all(torch.equal(value, values[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["folder", "two", "text", "nothing"])
+def test_what_is_no_weight_file(name, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "two").mkdir()
+    for one in "ab":
+        save_file({one: torch.zeros(1)}, str(tmp_path / "two" / f"{one}.safetensors"))
+    (tmp_path / "text").write_text("hello")
+    said = {
+        "folder": "no weight file in",
+        "two": "name the one to load",
+        "text": "known endings",
+        "nothing": "no weight",
+    }
+    with pytest.raises((ValueError, FileNotFoundError), match=said[name]):
+        weights.load(rwkv(), tmp_path / name)

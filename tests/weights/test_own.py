@@ -1,0 +1,83 @@
+"""Our own files are replaced all at once, or not at all."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from mmrnn.weights import own
+from mmrnn.weights.files import read
+
+
+class Killed(BaseException):
+    """Nothing is cleared up after it."""
+
+
+def state(seed, files):
+    """Three tensors of 4 kB and a text, in one file or in three."""
+    tensors = {name: torch.full((1000,), float(seed)) for name in "abc"}
+    return tensors, {"config.yaml": str(seed)}, 5000 if files else 10**9
+
+
+def write_until(at, folder, seed):
+    """A write that is killed at the call number `at` that renames, deletes or makes sure."""
+    calls = 0
+
+    def counted(do):
+        def call(*args, **options):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise Killed
+            return do(*args, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("rename", "replace", "unlink", "fsync", "rmdir", "mkdir"):
+            patched.setattr(os, name, counted(getattr(os, name)))
+        own.write(folder, *state(seed, files=seed % 2))
+
+
+def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
+    """Killed at every such call in turn: what is found has one seed, in its tensors and in its text."""
+    own.write(tmp_path, *state(0, files=False))
+    seen, at = [], 0
+    while "finished" not in seen:
+        seed, at = int((tmp_path / "config.yaml").read_text()) + 1, at + 1
+        try:
+            write_until(at, tmp_path, seed)
+            seen.append("finished")
+        except Killed:
+            pass
+        own.settle(tmp_path)
+        found = int((tmp_path / "config.yaml").read_text())
+        tensors = read(own.weight_file(tmp_path))
+        assert {value.item() for tensor in tensors.values() for value in tensor} == {float(found)}
+        assert set(tensors) == set("abc")
+        assert found in (seed, seed - 1)
+        seen.append("new" if found == seed else "old")
+    assert seen.count("old") > 5
+    assert seen.count("new") > 5
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_shards(tmp_path):
+    own.write(tmp_path, *state(1, files=True))
+    names = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert names == [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == 12_000
+    assert index["weight_map"] == dict(zip("abc", names, strict=True))
+    own.write(tmp_path, *state(2, files=False))
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+
+
+def test_views_and_shared_tensors(tmp_path):
+    base = torch.arange(12.0).view(3, 4)
+    own.write(tmp_path, {"row": base[1], "turned": base.T, "all": base, "again": base}, {})
+    found = read(tmp_path)
+    assert torch.equal(found["row"], base[1])
+    assert torch.equal(found["turned"], base.T)
+    assert torch.equal(found["all"], found["again"])
