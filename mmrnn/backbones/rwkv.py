@@ -1,7 +1,7 @@
 """What all RWKV versions share: token shift, channel mix, blocks around them, scans and the state."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmrnn.backbones.route import route
 from mmrnn.backbones.scan import orders
-from mmrnn.types import Scan, Sequence, State
+from mmrnn.types import Expert, Pass, Scan, Sequence, State
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,19 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "b t d"], state: dict[str, Tensor], bounds: Bounds | None
+        self, x: Float[Tensor, "b t d"], state: dict[str, Tensor], bounds: Bounds | None, expert: Expert | None = None
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
         x = self.norm_in(x)
         y = lower(self.norm_time(x))
         mixed, wkv = self.time_mix(y, token_shift(y, state["time_shift"], bounds), state["wkv"], bounds)
         x = x + self.dropout(mixed)
         z = lower(self.norm_channel(x))
-        x = x + self.dropout(self.channel_mix(z, token_shift(z, state["channel_shift"], bounds)))
+        previous = token_shift(z, state["channel_shift"], bounds)
+        if expert is None:
+            thought = self.channel_mix(z, previous)
+        else:
+            thought = route(expert.where, self.channel_mix, expert.mlp, z, previous)
+        x = x + self.dropout(thought)
         return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}
 
 
@@ -141,6 +147,7 @@ class RWKV(nn.Module):
     """
 
     recurrent = True
+    hooks = ("layer", "mlp")
 
     def __init__(
         self,
@@ -194,7 +201,7 @@ class RWKV(nn.Module):
         return State(tuple(layers))
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -204,16 +211,21 @@ class RWKV(nn.Module):
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
         bounds = Bounds.of(sequence.segments, state.shared.get("segment"))
+        hook = hook or Pass()
         layers = []
-        for block, old, order in zip(self.blocks, state.layers, orders(scan, self.depth, sequence), strict=True):
+        moves = orders(scan, self.depth, sequence)
+        for layer, (block, old, order) in enumerate(zip(self.blocks, state.layers, moves, strict=True)):
+            x, expert = hook.before(layer, x), hook.expert(layer)
             if order is not None:
                 x = reorder(x, order)
+                expert = None if expert is None else replace(expert, where=expert.where.gather(1, order))
             if self.checkpoint and torch.is_grad_enabled():
-                x, new = checkpoint(block, x, old, bounds, use_reentrant=False)
+                x, new = checkpoint(block, x, old, bounds, expert, use_reentrant=False)
             else:
-                x, new = block(x, old, bounds)
+                x, new = block(x, old, bounds, expert)
             if order is not None:
                 x = reorder(x, order.argsort(dim=1))
+            x = hook.after(layer, x)
             layers.append(new)
         shared = state.shared if sequence.segments is None else {"segment": sequence.segments[:, -1]}
         return self.norm(x), State(tuple(layers), shared)

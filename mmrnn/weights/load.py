@@ -123,6 +123,8 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None) 
     if tensors and set(tensors) <= set(module.state_dict()):
         return own
     fitting = [f for f in FORMATS if f.fits(module, tensors)]
+    # A format for the class itself goes before one for a class that it extends.
+    fitting = [f for f in fitting if f.part == kind] or fitting
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
