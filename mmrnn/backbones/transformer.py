@@ -225,11 +225,21 @@ def refuse_scan(sequence: Sequence, scan: Scan | None, depth: int) -> None:
 
 def context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """Position ids (`b t`), the mask where causal alone does not do, and what the next call has to know."""
+    mask, shared, begin = sight(sequence, state)
+    positions = sequence.positions
+    if positions is None:
+        steps = torch.arange(sequence.ids.shape[1], device=sequence.ids.device)
+        positions = torch.where(begin >= 0, steps - begin, state.shared["next"][:, None] + steps)
+    return positions, mask, {**shared, "next": positions[:, -1] + 1}
+
+
+def sight(sequence: Sequence, state: State) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
+    """What each position may see (`b 1 t s`; None: all before it), the segments that the next call has to know, and
+    for every position where in this sequence its segment began (-1: before it)."""
     b, t = sequence.ids.shape
     past = state.layers[0]["key"].shape[2]
     steps = torch.arange(t, device=sequence.ids.device)
-    positions = state.shared["next"][:, None] + steps
-    shared, mask = {}, None
+    shared, mask, begin = {}, None, torch.full((b, t), -1, device=steps.device)
     known, given = state.shared.get("segments"), sequence.segments
     if known is not None or given is not None:
         old = given.new_empty(b, 0) if known is None and past == 0 else known
@@ -238,13 +248,10 @@ def context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, di
         shared["segments"] = every = torch.cat([old, new], dim=1)  # b past+t
         before = every[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
         begin = torch.where(new != before, steps, -1).cummax(dim=1).values
-        positions = torch.where(begin >= 0, steps - begin, positions)
         mask = every[:, past:, None] == every[:, None, :]
     if (past and t > 1) or mask is not None or sequence.visible is not None:
         seen = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
         if sequence.visible is not None:
             seen = torch.cat([sequence.visible.new_ones(b, t, past), sequence.visible], dim=2)
         mask = (seen.expand(b, t, -1) if mask is None else mask & seen)[:, None]
-    positions = positions if sequence.positions is None else sequence.positions
-    shared["next"] = positions[:, -1] + 1
-    return positions, mask, shared
+    return mask, shared, begin

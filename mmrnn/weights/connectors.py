@@ -178,6 +178,47 @@ HF = Format(
     adapt=drop_head,
 )
 
+LAVIS_TEXT = Format(
+    "lavis",
+    "TextQFormer",
+    marks=(*LAVIS.marks, "Qformer.bert.embeddings.word_embeddings.weight"),
+    names={
+        **LAVIS.names,
+        "Qformer.bert.embeddings.word_embeddings.weight": "words.weight",
+        "Qformer.bert.embeddings.position_embeddings.weight": "places.weight",
+        f"{LAVIS_LAYER}.intermediate.dense.*": "text_ffns.{}.up.*",
+        f"{LAVIS_LAYER}.output.dense.*": "text_ffns.{}.down.*",
+        f"{LAVIS_LAYER}.output.LayerNorm.*": "text_ffns.{}.norm.*",
+        "Qformer.cls.predictions.transform.dense.*": "predict.0.*",
+        "Qformer.cls.predictions.transform.LayerNorm.*": "predict.2.*",
+        "Qformer.cls.predictions.bias": "predict_bias",
+    },
+    ignored={
+        "ln_vision.*": NORM,
+        "Qformer.bert.embeddings.position_ids": "counts the positions",
+        "Qformer.cls.predictions.decoder.*": "tied to the table of words, and stored twice",
+        "vision_proj.*": LOSSES,
+        "text_proj.*": LOSSES,
+        "itm_head.*": LOSSES,
+        "temp": LOSSES,
+        **OTHER_PARTS,
+    },
+    adapt=drop_head,
+)
+
+STAGE1 = Format(
+    "lavis",
+    "ContrastMatchGenerate",
+    marks=("vision_proj.weight", "text_proj.weight", "itm_head.weight", "temp"),
+    names={
+        "vision_proj.*": "image_proj.*",
+        "text_proj.*": "text_proj.*",
+        "itm_head.*": "match.*",
+        "temp": "temperature",
+    },
+    ignored={"Qformer.*": "of the connector", "query_tokens": "of the connector", "ln_vision.*": NORM, **OTHER_PARTS},
+)
+
 # A chain of a Q-Former and the projection behind it: what has no prefix of a projection is the Q-Former's.
 CHAINED = tuple(
     Format(
@@ -189,4 +230,4 @@ CHAINED = tuple(
     for one in (LAVIS, HF)
 )
 
-FORMATS: tuple[Format, ...] = (*PROJECTIONS, *GATED, LAVIS, HF, *CHAINED)
+FORMATS: tuple[Format, ...] = (*PROJECTIONS, *GATED, LAVIS, LAVIS_TEXT, STAGE1, HF, *CHAINED)

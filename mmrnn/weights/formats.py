@@ -1,6 +1,6 @@
 """Every format that `load` knows."""
 
-from mmrnn.weights import connectors, llama, rwkv, towers, visualrwkv
+from mmrnn.weights import cogvlm, connectors, eve, flamingo, fuyu, glm, hf, llama, qwen_vl, rwkv, towers, visualrwkv
 from mmrnn.weights.format import Format
 
 FORMATS: tuple[Format, ...] = (
@@ -9,4 +9,11 @@ FORMATS: tuple[Format, ...] = (
     *llama.FORMATS,
     *towers.FORMATS,
     *connectors.FORMATS,
+    *cogvlm.FORMATS,
+    *eve.FORMATS,
+    *flamingo.FORMATS,
+    *fuyu.FORMATS,
+    *glm.FORMATS,
+    *hf.FORMATS,
+    *qwen_vl.FORMATS,
 )
