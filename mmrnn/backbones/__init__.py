@@ -1,7 +1,25 @@
-"""Language models: recurrent ones, and the transformers that they are compared with."""
+"""Language models: recurrent ones, the transformers that they are compared with, and what designs add to them."""
 
+from mmrnn.backbones.cross_attention import GatedCrossAttention
+from mmrnn.backbones.expert import MLPExpert, VisualExpert
+from mmrnn.backbones.glm import GLM
+from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
+from mmrnn.backbones.hook import Hook
 from mmrnn.backbones.rwkv5 import RWKV5
 from mmrnn.backbones.rwkv6 import RWKV6
+from mmrnn.backbones.tiny_attention import TinyAttention
 from mmrnn.backbones.transformer import Transformer
 
-__all__ = ["RWKV5", "RWKV6", "Transformer"]
+__all__ = [
+    "GLM",
+    "RWKV5",
+    "RWKV6",
+    "GatedCrossAttention",
+    "HFDecoder",
+    "HFEncoderDecoder",
+    "Hook",
+    "MLPExpert",
+    "TinyAttention",
+    "Transformer",
+    "VisualExpert",
+]
