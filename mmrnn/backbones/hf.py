@@ -143,18 +143,19 @@ class HFEncoderDecoder(nn.Module):
         b, t, _ = x.shape
         steps = torch.arange(t, device=x.device)
         begin = _first_target(sequence)
+        # Without targets both are the length, and nothing has to be computed to know it (the meta device could not).
+        least, most = (t, t) if sequence.labels is None else (int(begin.min()), int(begin.max()))
         known = steps < begin[:, None]
         if sequence.segments is not None:
             if sequence.labels is not None and bool((sequence.segments != sequence.segments[:, :1]).any()):
                 raise ValueError("an encoder-decoder reads one sample a row; say pack=false")
             known &= sequence.segments == sequence.segments[:, -1:]
-        longest = int(begin.max()) if begin.device.type != "meta" else t
-        read = self.model.get_encoder()(inputs_embeds=x[:, :longest], attention_mask=known[:, :longest].long())
-        memory, known = read.last_hidden_state, known[:, :longest]
+        known = known[:, :most]
+        memory = self.model.get_encoder()(inputs_embeds=x[:, :most], attention_mask=known.long()).last_hidden_state
         # The decoder is given the start token, then the reply; its answers begin at the last token of the context.
         opening = self.embed(torch.zeros(b, 1, dtype=torch.long, device=x.device))
         offset = steps - begin[:, None] + 1
-        reply = (begin[:, None] + torch.arange(t - int(begin.min()) if t > 0 else 0, device=x.device)).clamp(max=t - 1)
+        reply = (begin[:, None] + steps[: t - least]).clamp(max=t - 1)
         given = torch.cat([opening, x.gather(1, reply[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
         out, after = self._decode(given, memory, known, state)
         spread = out.gather(1, offset.clamp(0, out.shape[1] - 1)[..., None].expand(-1, -1, out.shape[-1]))

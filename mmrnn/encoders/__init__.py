@@ -5,6 +5,7 @@ timm and open_clip are imported when a tower is built, not before.
 
 from mmrnn.encoders.clip import ClipViT
 from mmrnn.encoders.eve import EvePatch
+from mmrnn.encoders.fused import Fused
 from mmrnn.encoders.maps import TimmMaps
 from mmrnn.encoders.patch import PatchEmbed, Patches
 from mmrnn.encoders.pretrained import fetch
@@ -15,6 +16,7 @@ from mmrnn.encoders.tower import Tower
 __all__ = [
     "ClipViT",
     "EvePatch",
+    "Fused",
     "PatchEmbed",
     "Patches",
     "StateEncoder",
