@@ -14,9 +14,11 @@ from mmrnn.types import (
     Batch,
     Connector,
     Encoder,
+    Expert,
     ImageSpec,
     Layout,
     Mask,
+    Pass,
     Position,
     Scan,
     Sequence,
@@ -56,11 +58,39 @@ class Sense(nn.Module):
 
 @dataclass(frozen=True)
 class Output:
-    """What a model made of a batch. `model.head(hidden)` gives the logits."""
+    """What a model made of a batch. `model.head(hidden)` gives the logits.
 
-    hidden: Float[Tensor, "b t d"]
-    state: State
+    `levels` are what every block was given, and the answer of the last one after the norm, where they were asked for.
+    An objective that does without the language model finds the batch alone.
+    """
+
+    hidden: Float[Tensor, "b t d"] | None
+    state: State | None
     sequence: Sequence
+    batch: Batch | None = None
+    levels: tuple[Float[Tensor, "b t d"], ...] = ()
+
+
+class Levels(Pass):
+    """Another pass, and a record of what every block was given."""
+
+    def __init__(self, inner: Pass):
+        self.inner = inner
+        self.seen: list[Tensor] = []
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        return self.inner.memory
+
+    def before(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        self.seen.append(x)
+        return self.inner.before(layer, x)
+
+    def after(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.inner.after(layer, x)
+
+    def expert(self, layer: int) -> Expert | None:
+        return self.inner.expert(layer)
 
 
 class VLM(nn.Module):
@@ -88,26 +118,41 @@ class VLM(nn.Module):
         self.hook = hook
         self.scan, self.position, self.mask = scan, position, mask
 
-    def forward(self, batch: Batch, state: State | None = None) -> Output:
+    def forward(self, batch: Batch, state: State | None = None, *, levels: bool = False) -> Output:
         """Read a batch, from `state` on.
 
+        Args:
+            levels: keep what every block is given.
+
         Raises:
-            ValueError: pictures and slots do not match in number.
+            ValueError: pictures and slots do not match in number, or the backbone shows no levels.
         """
         sequence = self.embed(batch)
-        hidden, state = self.read(sequence, state)
-        return Output(hidden, state, sequence)
+        if not levels:
+            return Output(*self.read(sequence, state), sequence, batch)
+        watch = Levels(Pass() if self.hook is None else self.hook.begin(sequence, state))
+        hidden, state = self.read(sequence, state, watch)
+        if not watch.seen:
+            raise ValueError(f"{type(self.backbone).__name__} does not show what its blocks are given")
+        return Output(hidden, state, sequence, batch, (*watch.seen, hidden))
 
-    def read(self, sequence: Sequence, state: State | None = None) -> tuple[Float[Tensor, "b t d"], State]:
-        """What the backbone makes of a sequence whose pictures are embedded, from `state` on."""
+    def read(
+        self, sequence: Sequence, state: State | None = None, hook: Pass | None = None
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """What the backbone makes of a sequence whose pictures are embedded, from `state` on.
+
+        Args:
+            hook: a pass to take instead of that of the model's hook.
+        """
         start = None if state is None else state.shared.get("next")
         if self.position is not None and (places := self.position(sequence, start)) is not None:
             sequence = replace(sequence, positions=places)
         if self.mask is not None and sequence.ids.shape[1] > 1 and (seen := self.mask(sequence)) is not None:
             sequence = replace(sequence, visible=seen)
-        if self.hook is None:
+        if hook is None and self.hook is not None:
+            hook = self.hook.begin(sequence, state)
+        if hook is None:
             return self.backbone(sequence, state, self.scan)
-        hook = self.hook.begin(sequence, state)
         hidden, after = self.backbone(sequence, state, self.scan, hook)
         return hidden, State(after.layers, {**after.shared, **hook.memory})
 

@@ -5,6 +5,7 @@ from mmrnn.backbones.expert import MLPExpert, VisualExpert
 from mmrnn.backbones.glm import GLM
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
 from mmrnn.backbones.hook import Hook
+from mmrnn.backbones.none import NoBackbone
 from mmrnn.backbones.rwkv5 import RWKV5
 from mmrnn.backbones.rwkv6 import RWKV6
 from mmrnn.backbones.tiny_attention import TinyAttention
@@ -19,6 +20,7 @@ __all__ = [
     "HFEncoderDecoder",
     "Hook",
     "MLPExpert",
+    "NoBackbone",
     "TinyAttention",
     "Transformer",
     "VisualExpert",

@@ -202,9 +202,9 @@ def read_cache(cache: Any) -> tuple[dict[str, Tensor], ...]:
 
 
 def _first_target(sequence: Sequence) -> Int[Tensor, " b"]:
-    """Where the reply of every row begins; the length of the row where there is none."""
+    """Where the reply of every row begins, at 1 or later; the length of the row where there is none."""
     b, t = sequence.ids.shape
     if sequence.labels is None:
         return torch.full((b,), t, device=sequence.ids.device)
     target = sequence.labels != IGNORE
-    return torch.where(target.any(1), target.int().argmax(1), t)
+    return torch.where(target.any(1), target.int().argmax(1), t).clamp(min=1)

@@ -90,6 +90,8 @@ def remembered(backbone: "Backbone") -> str:
     from mmrnn.types import Sequence
 
     state = backbone.state(1)
+    if not state.layers:
+        return "nothing is read by it"
     if backbone.recurrent:
         return f"state: {size(state.nbytes)} a sample, however long the text"
     # Reading one token where nothing is computed tells what each adds.

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from mmrnn.assistant import Assistant
@@ -20,7 +21,12 @@ def save(folder: str | Path, model: VLM, cfg: Mapping[str, Any]) -> None:
     """Write the model and its configuration; what was there stays until the new files are whole."""
     from safetensors.torch import save_file
 
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    # What an objective learns serves training alone; what has two names (a tied head) is written under both.
+    tensors = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+        if not name.startswith("objective.")
+    }
     save_config(folder, cfg)
     replace_file(Path(folder) / MODEL, lambda path: save_file(tensors, str(path)))
 

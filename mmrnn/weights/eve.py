@@ -40,10 +40,11 @@ FORMATS = (
         marks=(f"{ALIGN}input_layer.weight",),
         names={
             f"{ALIGN}norm_layer.{{}}.0.*": "norms.{}.*",
-            f"{ALIGN}norm_layer.{{}}.1.*": "levels.{}.*",
+            f"{ALIGN}norm_layer.{{}}.1.*": "levels_in.{}.*",
             f"{ALIGN}input_layer.*": "enter.*",
             f"{ALIGN}output_layer.*": "output.*",
         },
-        ignored={**OTHER, f"{TOWER}*": "of the encoder"},
+        ignored={**{name: why for name, why in OTHER.items() if why != "of the teacher"}, f"{TOWER}*": "of the encoder"},
+        routes={"model.vision_clip.backbone.": "teacher"},
     ),
 )

@@ -1,5 +1,6 @@
 """`conf/` is the registry, so the tests enumerate it: a new card or preset is covered by being there."""
 
+from collections.abc import Iterator
 from functools import cache
 from inspect import Parameter
 
@@ -32,9 +33,16 @@ def card(name: str):
 
 
 def described(name: str) -> list[dict]:
-    """The classes that a card describes: one, or several under names of their own."""
-    content = card(name)
-    return [content] if is_card(content) else [value for value in content.values() if is_card(value)]
+    """The classes that a card describes: one, or several under names of their own (of stages, of senses)."""
+    return [*_cards(card(name))]
+
+
+def _cards(content) -> Iterator[dict]:
+    if is_card(content):
+        yield content
+    else:
+        for value in content.values():
+            yield from _cards(value)
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -89,7 +97,8 @@ def test_a_full_size_preset_builds_without_memory(name):
     with torch.device("meta"):
         model = build(compose(f"model={name}"))
     assert all(parameter.is_meta for parameter in model.parameters())
-    assert model.senses["image"].layout(*model.senses["image"].image.size).tokens > 0
+    layout = model.senses["image"].layout(*model.senses["image"].image.size)
+    assert layout.tokens + layout.beside > 0
 
 
 @pytest.mark.parametrize("name", TINY)
