@@ -12,20 +12,22 @@ from mmrnn.types import State
 class NoBackbone(nn.Module):
     """Stands where a language model will come: BLIP-2's first stage trains the connector with losses of its own.
 
+    Connectors keep the width they have by themselves.
+
     Args:
         vocab: ids that the tokenizer makes.
-        width: that connectors are asked for.
     """
 
     recurrent = False
     hooks = ()
+    width = None
 
-    def __init__(self, *, vocab: int = 30523, width: int = 768):
+    def __init__(self, *, vocab: int = 30523):
         super().__init__()
-        self.vocab, self.width = vocab, width
+        self.vocab = vocab
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        return ids.new_zeros(*ids.shape, self.width, dtype=torch.get_default_dtype())
+        return ids.new_zeros(*ids.shape, 0, dtype=torch.get_default_dtype())
 
     def state(self, batch: int) -> State:  # noqa: ARG002
         return State(())

@@ -65,7 +65,7 @@ class Fused(nn.Module):
         """The tokens of one tower on the common grid."""
         spec = tower.image
         if spec.size != self.image.size:
-            images = F.interpolate(images, spec.size, mode="bicubic", antialias=True, align_corners=False)
+            images = F.interpolate(images.float(), spec.size, mode="bicubic", antialias=True).to(images)
         mean, std = (images.new_tensor(values)[:, None, None] for values in (spec.mean, spec.std))
         layout = tower.layout(*spec.size)
         maps = rearrange(tower((images - mean) / std), "m (rows cols) e -> m e rows cols", rows=layout.rows)

@@ -19,7 +19,7 @@ from mmrnn.weights import load
 def stage1_model(config, **knobs):
     made = TextQFormer(config["enc_width"], **knobs)
     encoder = PatchEmbed(patch=4, width=config["enc_width"], size=8)
-    return VLM(NoBackbone(vocab=config["vocab"], width=knobs["width"]), {"image": Sense(encoder, made)})
+    return VLM(NoBackbone(vocab=config["vocab"]), {"image": Sense(encoder, made)})
 
 
 @pytest.mark.golden
