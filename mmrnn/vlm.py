@@ -172,7 +172,9 @@ class VLM(nn.Module):
             elif media is None and isinstance(visual, Tensor):
                 media = visual
             else:
-                raise ValueError(f"the tokens of {name} stand beside the text: one sense may, with pictures of one size")
+                raise ValueError(
+                    f"the tokens of {name} stand beside the text: one sense may, with pictures of one size"
+                )
         return replace(sequence, embeds=embeds, media=media)
 
     def see(self, batch: Batch, name: str, sense: Sense) -> Float[Tensor, "m v d"] | list[Float[Tensor, "_ d"]]:

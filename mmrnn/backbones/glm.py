@@ -29,7 +29,9 @@ class GLMAttention(nn.Module):
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
         q, k = (
-            torch.cat([rotate(half, positions[..., axis], self.theta) for axis, half in enumerate(y.chunk(2, dim=-1))], -1)
+            torch.cat(
+                [rotate(half, positions[..., axis], self.theta) for axis, half in enumerate(y.chunk(2, dim=-1))], -1
+            )
             for y in (q, k)
         )
         k = torch.cat([cache["key"].to(k.dtype), k], dim=2)

@@ -24,7 +24,9 @@ def shared_image(sequence: Sequence, start: Int[Tensor, " b"] | None = None) -> 
     return places if start is None else places + torch.where(begin == 0, start[:, None], 0)
 
 
-def glm_2d(sequence: Sequence, start: Int[Tensor, "b two"] | None = None, *, sop: int = 130004) -> Int[Tensor, "b t two"]:
+def glm_2d(
+    sequence: Sequence, start: Int[Tensor, "b two"] | None = None, *, sop: int = 130004
+) -> Int[Tensor, "b t two"]:
     """Two positions a token (GLM, arXiv 2103.10360): the place in the context, and the place in the reply.
 
     Over the context the first counts from 0 and the second is 0. From the token `sop` on the first stays at that of

@@ -69,7 +69,9 @@ class TinyAttention(Hook):
         """What is recalled, and the keys and values up to here."""
         b, t, _ = x.shape
         y = self.norm(x)
-        q, k, v = (z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in (self.query(y), self.key(y), self.value(y)))
+        q, k, v = (
+            z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in (self.query(y), self.key(y), self.value(y))
+        )
         kept = {"key": k, "value": v}
         if past:
             kept = {name: torch.cat([past[name].to(new.dtype), new], dim=2) for name, new in kept.items()}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.connectors.grid import take_apart
+from mmrnn.connectors.grid import check_rows, take_apart
 from mmrnn.types import Layout
 
 Part = Callable[[int, int | None], nn.Module]
@@ -47,7 +47,9 @@ class RowEnds(nn.Module):
         self.newline = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
 
     def layout(self, layout: Layout) -> Layout:
-        return replace(self.part.layout(layout), separators=1)
+        inner = self.part.layout(layout)
+        check_rows(inner, "RowEnds")
+        return replace(inner, separators=1)
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
         inner = None if layout is None else self.part.layout(layout)

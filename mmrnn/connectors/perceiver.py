@@ -32,7 +32,10 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int):
         super().__init__(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width, bias=False),
+            nn.GELU(),
+            nn.Linear(4 * width, width, bias=False),
         )
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.connectors.grid import take_apart
+from mmrnn.connectors.grid import check_rows, take_apart
 from mmrnn.types import Layout
 
 EPS = 1e-6
@@ -54,7 +54,8 @@ class Resampler(nn.Module):
         for name in ("enter", "query", "key", "value", "mix"):
             nn.init.trunc_normal_(getattr(self, name).weight, std=0.02)
 
-    def layout(self, layout: Layout) -> Layout:  # noqa: ARG002
+    def layout(self, layout: Layout) -> Layout:
+        check_rows(layout, "Resampler")
         return Layout(prefix=len(self.queries))
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:

@@ -25,8 +25,7 @@ class Gather(nn.Module):
     def forward(self, query: Float[Tensor, "m q e"], source: Float[Tensor, "m n e"]) -> Float[Tensor, "m q e"]:
         key, value = self.pair(self.norm_source(source)).chunk(2, dim=-1)
         q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for x in (self.query(self.norm_query(query)), key, value)
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(self.norm_query(query)), key, value)
         )
         mixed = F.scaled_dot_product_attention(q, k, v, scale=query.shape[-1] ** -0.5)
         return self.output(mixed.transpose(1, 2).flatten(2))

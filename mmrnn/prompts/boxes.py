@@ -42,9 +42,7 @@ def read_refer(text: str, width: int, height: int) -> Box | None:
 
 def cogvlm(boxes: list[Box], width: int, height: int) -> str:
     """`[[x0,y0,x1,y1;...]]` in thousandths of three digits (CogVLM)."""
-    written = (
-        ",".join(f"{min(int(1000 * value), 999):03d}" for value in _shares(box, width, height)) for box in boxes
-    )
+    written = (",".join(f"{min(int(1000 * value), 999):03d}" for value in _shares(box, width, height)) for box in boxes)
     return f"[[{';'.join(written)}]]"
 
 
@@ -53,7 +51,9 @@ def read_cogvlm(text: str, width: int, height: int) -> list[list[Box]]:
     groups = []
     for group in re.findall(r"\[\[(.*?)\]\]", text):
         parts = (part.split(",") for part in group.split(";"))
-        groups.append([_pixels(part, 1000, width, height) for part in parts if len(part) == 4 and all(map(str.isdigit, part))])
+        groups.append(
+            [_pixels(part, 1000, width, height) for part in parts if len(part) == 4 and all(map(str.isdigit, part))]
+        )
     return groups
 
 
@@ -110,7 +110,6 @@ def read_llava(text: str, width: int, height: int) -> list[Box]:
     found = re.findall(r"\[" + ",".join([number] * 4) + r"\]", text)
     boxes = ([float(value) * side for value in numbers] for numbers in found)
     return [(a - right, b - down, c - right, d - down) for a, b, c, d in boxes]
-
 
 
 def _shares(box: Box, width: int, height: int) -> tuple[float, ...]:

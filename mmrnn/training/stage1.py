@@ -51,7 +51,13 @@ class ContrastMatchGenerate(nn.Module):
             first = rank() * len(ids)
             images, sentences = (negatives(similar, first) for similar in (to_image, to_text))
         matching = self.matching(
-            connector, tokens, ids, known, gather(tokens, grad=True)[images], gather(ids)[sentences], gather(known)[sentences]
+            connector,
+            tokens,
+            ids,
+            known,
+            gather(tokens, grad=True)[images],
+            gather(ids)[sentences],
+            gather(known)[sentences],
         )
         return contrast + matching + self.generation(connector, tokens, ids, known)
 

@@ -4,7 +4,14 @@ from torch import Tensor, nn
 
 from mmrnn.weights.format import Format
 
-ENCODERS = ("model.vision_clip.*", "model.vision_tower_compressor.*", "vision_tower.*", "vision_model.*", "visual_encoder.*", "model.vision_tower.*")
+ENCODERS = (
+    "model.vision_clip.*",
+    "model.vision_tower_compressor.*",
+    "vision_tower.*",
+    "vision_model.*",
+    "visual_encoder.*",
+    "model.vision_tower.*",
+)
 MODELS = ("language_model.*", "model.language_model.*", "llama_model.*", "llm_model.*", "opt_model.*", "t5_model.*")
 LLAMA = ("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*")
 OTHER_PARTS = dict.fromkeys(ENCODERS, "of the encoder") | dict.fromkeys(MODELS + LLAMA, "of the language model")

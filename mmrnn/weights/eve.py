@@ -44,7 +44,10 @@ FORMATS = (
             f"{ALIGN}input_layer.*": "enter.*",
             f"{ALIGN}output_layer.*": "output.*",
         },
-        ignored={**{name: why for name, why in OTHER.items() if why != "of the teacher"}, f"{TOWER}*": "of the encoder"},
+        ignored={
+            **{name: why for name, why in OTHER.items() if why != "of the teacher"},
+            f"{TOWER}*": "of the encoder",
+        },
         routes={"model.vision_clip.backbone.": "teacher"},
     ),
 )

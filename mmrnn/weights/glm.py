@@ -66,7 +66,9 @@ FORMATS = (
         },
         ignored={
             f"{EVA}vit.*": "of the encoder",
-            **dict.fromkeys(("transformer.*", "mixins.chatglm-final.*", "mixins.chatglm-layernorm.*"), "of the language model"),
+            **dict.fromkeys(
+                ("transformer.*", "mixins.chatglm-final.*", "mixins.chatglm-layernorm.*"), "of the language model"
+            ),
         },
         adapt=qformer,
     ),
@@ -81,7 +83,11 @@ FORMATS = (
     Format(
         "chatglm_hf",
         "GLM",
-        marks=("transformer.word_embeddings.weight", "transformer.layers.0.attention.query_key_value.weight", "lm_head.weight"),
+        marks=(
+            "transformer.word_embeddings.weight",
+            "transformer.layers.0.attention.query_key_value.weight",
+            "lm_head.weight",
+        ),
         names={
             **LANGUAGE,
             "lm_head.weight": "output.weight",

@@ -33,9 +33,13 @@ def resampler(prefix: str) -> Format:
         },
         ignored={
             f"{pool}pos_embed": "computed",
-            **dict.fromkeys((f"{prefix}conv1.*", f"{prefix}positional_embedding", f"{prefix}ln_pre.*"), "of the encoder"),
+            **dict.fromkeys(
+                (f"{prefix}conv1.*", f"{prefix}positional_embedding", f"{prefix}ln_pre.*"), "of the encoder"
+            ),
             f"{prefix}transformer.*": "of the encoder",
-            **dict.fromkeys(("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), "of the language model"),
+            **dict.fromkeys(
+                ("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), "of the language model"
+            ),
         },
         adapt=adapt,
     )

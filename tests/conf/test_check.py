@@ -105,7 +105,11 @@ def test_a_scan_needs_a_recurrent_backbone():
         (("model=visualrwkv6_tiny", "position=shared_image"), "position", "say position=sequential"),
         (("model=llava15_tiny", "position=glm_2d"), "position", "gives 2 of them a token, and Transformer takes 1"),
         (("model=visualglm_tiny", "position=sequential"), "position", "GLM takes 2; say position=glm_2d"),
-        (("model=visualglm_tiny", "hook=visual_expert"), "hook", "changes the attention of every block, which GLM does"),
+        (
+            ("model=visualglm_tiny", "hook=visual_expert"),
+            "hook",
+            "changes the attention of every block, which GLM does",
+        ),
         (("model=visualrwkv6_tiny", "hook=visual_expert"), "hook", "mlp_expert is the one for RNNs"),
         (("model=blip2_tiny", "hook=tiny_attention"), "hook", "the layer of every block, which HFDecoder does not"),
         (("model=flamingo_tiny", "hook=visual_expert"), "hook", "fill no slots of the text, and VisualExpert routes"),

@@ -50,15 +50,15 @@ CARDS = {
 }
 
 
-class Noise:
+class Slope:
     """A picture that is wider than high."""
 
-    key = "noise"
+    key = "slope"
 
     def open(self):
         from PIL import Image
 
-        return Image.effect_noise((30, 20), 64).convert("RGB")
+        return Image.linear_gradient("L").resize((30, 20)).convert("RGB")
 
 
 def assemble(encoder, connector, backbone, hook="none", **more) -> VLM | None:
@@ -71,7 +71,11 @@ def assemble(encoder, connector, backbone, hook="none", **more) -> VLM | None:
     except ValueError:
         return None
     if layout.beside:
-        added = GatedCrossAttention(language, sense.connector.width, every=1, heads=2, head_size=4) if hook == "none" else None
+        added = (
+            GatedCrossAttention(language, sense.connector.width, every=1, heads=2, head_size=4)
+            if hook == "none"
+            else None
+        )
         if added is None or "layer" not in language.hooks:
             return None
     else:
@@ -85,7 +89,8 @@ def trains_and_replies(model: VLM) -> None:
     prompt = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
     rows = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no picture", "text", 0)]
     samples = [
-        Sample((Turn("user", question), Turn("assistant", answer)), (Noise(),) * count) for question, answer, count in rows
+        Sample((Turn("user", question), Turn("assistant", answer)), (Slope(),) * count)
+        for question, answer, count in rows
     ]
     batch = Collator(Small(), prompt, dict(model.senses))(samples)
     loss = LanguageModel()(model, model(batch))
@@ -139,7 +144,7 @@ def test_several_kinds_of_observations():
     prompt = Template(system="", first="{text}:", image="inline", gap="")
     told = Sample(
         (Turn("user", "<state> <image> <state>?"), Turn("assistant", "done")),
-        (Noise(),),
+        (Slope(),),
         observations={"state": (torch.randn(2, 4), torch.randn(2, 4))},
     )
     plain_text = Sample((Turn("user", "well?"), Turn("assistant", "yes")))

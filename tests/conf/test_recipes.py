@@ -58,7 +58,9 @@ def composed(name):
     chosen = yaml.safe_load((conf_dir() / "recipe" / f"{name}.yaml").read_text())
     if "adapter.rank=4" in more and not any("override /adapter" in entry for entry in chosen["defaults"]):
         more.remove("adapter.rank=4")
-    if "objective=eve_tiny" in more and not any(entry.get("override /objective") == "eve" for entry in chosen["defaults"]):
+    if "objective=eve_tiny" in more and not any(
+        entry.get("override /objective") == "eve" for entry in chosen["defaults"]
+    ):
         more.remove("objective=eve_tiny")
     return compose(f"model={model}", f"recipe={name}", *more)
 
@@ -93,7 +95,12 @@ def test_a_recipe_trains(name):
     losses = []
     optimizer = stage.optimizer(model)
     run_stage(
-        model, stage, optimizer, objective, iter([[batch]] * 14), after_step=lambda step, loss, rate: losses.append(loss)
+        model,
+        stage,
+        optimizer,
+        objective,
+        iter([[batch]] * 14),
+        after_step=lambda step, loss, rate: losses.append(loss),
     )
     assert min(losses[-3:]) < losses[0] - 1e-3, losses
     after = model.state_dict()

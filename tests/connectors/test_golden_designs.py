@@ -97,7 +97,12 @@ def test_fuyu_takes_the_end_of_a_row_from_the_released_vocabulary():
 def test_visualglm_qformer(golden, params):
     case, tensors = golden("visualglm")
     config = case["config"]
-    knobs = {"width": config["q_width"], "depth": config["q_layers"], "heads": config["q_heads"], "ffn": config["q_ffn"]}
+    knobs = {
+        "width": config["q_width"],
+        "depth": config["q_layers"],
+        "heads": config["q_heads"],
+        "ffn": config["q_ffn"],
+    }
     qformer = QFormer(config["v_width"], config["width"], **knobs).eval()
     assert load(qformer, params(tensors)).format == "visualglm"
     close(qformer(tensors["out/vit_features"]), tensors["out/visual_tokens"])
@@ -110,7 +115,9 @@ def test_visualglm_qformer(golden, params):
 def stage1(golden, params):
     case, tensors = golden("qformer_lavis")
     config, weights = case["config"], params(tensors)
-    knobs = {name: config[theirs] for name, theirs in (("depth", "layers"), ("vocab", "vocab"), ("positions", "max_pos"))}
+    knobs = {
+        name: config[theirs] for name, theirs in (("depth", "layers"), ("vocab", "vocab"), ("positions", "max_pos"))
+    }
     knobs |= {name: config[name] for name in ("queries", "width", "heads", "ffn", "cross_every")}
     made = TextQFormer(config["enc_width"], **knobs).eval()
     report = load(made, weights)

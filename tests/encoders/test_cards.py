@@ -64,7 +64,19 @@ PUBLISHED = {
 HALF = (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073)
 IMAGENET = (0.485, 0.456, 0.406)
-MEANS = {"fuyu": HALF, "state": HALF, "slots": HALF, "tri": (0.0, 0.0, 0.0), "vit_e": CLIP, "siglip": HALF, "efficientnet": HALF, "patch": HALF, "dinov2": IMAGENET, "sam": IMAGENET, "vit": HALF}
+MEANS = {
+    "fuyu": HALF,
+    "state": HALF,
+    "slots": HALF,
+    "tri": (0.0, 0.0, 0.0),
+    "vit_e": CLIP,
+    "siglip": HALF,
+    "efficientnet": HALF,
+    "patch": HALF,
+    "dinov2": IMAGENET,
+    "sam": IMAGENET,
+    "vit": HALF,
+}
 CROPPED = ("clip_b32_224", "clip_l14_224", "clip_l14_336_v")
 OWN = {"eve": "fit", "eve_hd": "fit", "fuyu": "within", "state": "none", "slots": "none"}
 PADDED = ("clip_l14_336", "clip_l14_336_openclip", "eva02_l14_336")

@@ -61,7 +61,9 @@ def test_fuyu_pictures(golden, number):
     assert encoder.layout(*shown.shape[-2:]) == Layout(rows, cols)
 
 
-@pytest.mark.parametrize(("size", "wanted"), [((1000, 10), (672, 28)), ((10, 10), (672, 672)), ((600, 599), (672, 672))])
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((1000, 10), (672, 28)), ((10, 10), (672, 672)), ((600, 599), (672, 672))]
+)
 def test_the_short_side_is_whole_windows(size, wanted):
     spec = ImageSpec((672, 672), resize="fit", multiple=28)
     shown = to_tensor(Image.fromarray(np.zeros((*size[::-1], 3), np.uint8)), spec)

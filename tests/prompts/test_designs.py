@@ -124,7 +124,10 @@ def test_qwen_counts_pictures():
     assert "Picture 1: <img>*</img>\nPicture 2: <img>*</img>\nor ?" in text
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [("minigpt_v2", "minigptv2"), ("minigpt4_vicuna0", "minigpt4"), ("minigpt4_llama2", "minigpt4_llama2")])
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("minigpt_v2", "minigptv2"), ("minigpt4_vicuna0", "minigpt4"), ("minigpt4_llama2", "minigpt4_llama2")],
+)
 def test_minigpt_chats(golden, theirs, ours):
     case = golden("minigptv2")[0]["chat_prompts"][theirs]
     prompt, tag = card(ours), "<ImageHere>"
@@ -177,7 +180,10 @@ def test_blip2_captions(golden):
 
 
 def test_fuyu_and_flamingo():
-    assert written(card("fuyu").pieces(dialogue("<image>\nWhat is it?", "A cup"), 1), "*") == "*<s>What is it?\n<0x04>A cup|ENDOFTEXT|"
+    assert (
+        written(card("fuyu").pieces(dialogue("<image>\nWhat is it?", "A cup"), 1), "*")
+        == "*<s>What is it?\n<0x04>A cup|ENDOFTEXT|"
+    )
     two = card("flamingo").pieces(dialogue("<image>a cat.<image>What?", "dogs"), 2)
     assert written(two, "*") == "*a cat.*What? dogs<|endofchunk|>"
     row = tokenize(two, Bytes(0), [Layout(beside=5)] * 2)

@@ -133,7 +133,9 @@ def test_eve(golden, params):
         valid = tensors["in/teacher_mask"][number].bool()
         goal = tensors["in/teacher_features"][number].view(6, 6, -1)[valid.any(1)][:, valid.any(0)]
         said = objective.student(levels, Block(number, start, layout), *goal.shape[:2])
-        torch.testing.assert_close(objective.loss(said, goal), tensors["out/pal_per_image"][number], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            objective.loss(said, goal), tensors["out/pal_per_image"][number], atol=1e-5, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize(("rows", "cols", "window"), [(24, 24, 1), (48, 48, 2), (48, 20, 2)])
@@ -157,7 +159,9 @@ def test_eve_with_language():
     aligned = Alignment(model, teacher=Pixels(), every=2)
     layout = Layout(4, 4)
     ids = torch.tensor([[1, *[SLOT] * 16, 2, 3]])
-    batch = Batch(Sequence(ids, (Block(0, 1, layout),), labels=ids.clamp(min=IGNORE)), {"image": torch.randn(1, 3, 16, 16)})
+    batch = Batch(
+        Sequence(ids, (Block(0, 1, layout),), labels=ids.clamp(min=IGNORE)), {"image": torch.randn(1, 3, 16, 16)}
+    )
     output = look(model, aligned, batch)
     assert len(output.levels) == 3
     torch.testing.assert_close(output.levels[-1], model(batch).hidden)
@@ -181,7 +185,11 @@ def test_an_objective_that_reads_text_wants_a_connector_that_does():
 @pytest.mark.parametrize("kind", ["transformer", "rwkv"])
 def test_lora_begins_at_nothing(kind):
     pytest.importorskip("peft")
-    backbone = Transformer(depth=2, vocab=20, width=8, heads=2, ffn=8) if kind == "transformer" else RWKV6(vocab=20, width=8, depth=2, head_size=4)
+    backbone = (
+        Transformer(depth=2, vocab=20, width=8, heads=2, ffn=8)
+        if kind == "transformer"
+        else RWKV6(vocab=20, width=8, depth=2, head_size=4)
+    )
     model, ids = VLM(backbone, {}).eval(), torch.tensor([[1, 2, 3]])
     before = backbone(Sequence(ids))[0]
     LoRA(rank=2, targets=("value",))(model)
