@@ -39,7 +39,9 @@ def save(
     Raises:
         ValueError: `only` fits no tensor, or nothing says where the rest comes from.
     """
-    cfg, tensors = plain(cfg), model.state_dict()
+    cfg = plain(cfg)
+    # What an objective learns serves training alone.
+    tensors = {name: value for name, value in model.state_dict().items() if not name.startswith("objective.")}
     if only is not None:
         tensors = {name: value for name, value in tensors.items() if named(name, tuple(only))}
         if not tensors:

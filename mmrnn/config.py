@@ -185,9 +185,22 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     for name, path, sense in senses(tree):
         encoder = part(f"{path}encoder", sense["encoder"])
         parts[name] = Sense(encoder, part(f"{path}connector", sense["connector"], encoder.width, backbone.width))
-    model = VLM(backbone, parts, part("scan", tree.get("scan")))
+    hook, adapter = tree.get("hook"), tree.get("adapter")
+    model = VLM(
+        backbone,
+        parts,
+        part("scan", tree.get("scan")),
+        position=part("position", tree.get("position")),
+        mask=part("mask", tree.get("mask")),
+        hook=part("hook", hook, backbone, parts["image"].connector.width) if hook else None,
+    )
     model.config = tree
     _load(model, weights)
+    if adapter:
+        try:
+            part("adapter", adapter)(model)
+        except ValueError as error:
+            raise ConfigError(f"adapter: {error}") from error
     return model
 
 
@@ -217,9 +230,11 @@ def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
     published = getattr(model.backbone, "pretrained", None)
     if weights and published and not {"backbone", "model"} & set(named):
         named["backbone"] = published
-    for path, source in named.items():
-        place = path if path.startswith(("backbone", "senses.")) else f"senses.image.{path}"
+    for path, source in sorted(named.items(), key=lambda one: one[0] == "hook"):
+        place = path if path.startswith(("backbone", "senses.", "hook")) else f"senses.image.{path}"
         try:
             load(model if path == "model" else model.get_submodule(place), source)
         except ValueError as error:
             raise ConfigError(f"weights.{path}: {error}") from error
+    if model.hook is not None and not {"hook", "model"} & set(named):
+        model.hook.adopt(model.backbone)

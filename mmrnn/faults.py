@@ -64,9 +64,12 @@ def _alone(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
             yield from cards.faults(value, name, None, trusted)
         elif name not in ("senses", *WIRED):
             yield from cards.inner_faults(value, name, trusted)
+    loadable = ["model", *parts, *(["hook"] if tree.get("hook") else [])]
     for path, source in sources(tree.get("weights") or {}):
-        if path not in ("model", *parts):
-            yield f"weights.{path}: there is no such part; there are: model, {', '.join(parts)}"
+        if path == "hook" and source is None:
+            continue
+        if path not in loadable:
+            yield f"weights.{path}: there is no such part; there are: {', '.join(loadable)}"
         for one in source if isinstance(source, list | tuple) else [source]:
             if one is not None and not Path(one).exists() and not _elsewhere(one):
                 yield f"weights.{path}: there is no file or folder {str(one)!r}"
@@ -88,12 +91,58 @@ def _together(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
             f"scan: {order} is an order for recurrent backbones to read patches in; "
             f"{backbone.__name__} attends to all of them at once, so say scan=forward"
         )
+    yield from _added(tree, backbone, trusted)
     known, room = _vocab(tree.get("tokenizer"), trusted), _vocab(tree["backbone"], trusted)
     if known is not None and room is not None and known > room:
         yield (
             f"tokenizer: it makes {known} different ids, but backbone.vocab={room}; choose the tokenizer of "
             f"that backbone, or say backbone.vocab={known}"
         )
+
+
+def _added(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
+    """Hooks, positions, masks and packed rows that have no meaning for this backbone or these connectors."""
+    name, recurrent = backbone.__name__, getattr(backbone, "recurrent", True)
+    for group, own in (("position", "sequential"), ("mask", "causal")):
+        card = tree.get(group)
+        policy = cards.find(card, trusted) if cards.is_card(card) else None
+        kind = own if policy is None else policy.__name__
+        if recurrent and kind != own:
+            yield (
+                f"{group}: an RNN reads one token after the other, so {kind} has no meaning for {name}; "
+                f"say {group}={own}, and give structure by scan and by the ends of rows"
+            )
+        elif group == "position":
+            given, wanted = getattr(policy, "axes", 1), getattr(backbone, "axes", 1)
+            if given != wanted and not (wanted == 0 and kind == own):
+                way = "glm_2d" if wanted == 2 else own
+                yield f"position: {kind} gives {given} of them a token, and {name} takes {wanted}; say position={way}"
+        elif getattr(backbone, "axes", 1) == 0 and kind != own:
+            yield f"mask: the context of an encoder-decoder sees all of itself already; say mask={own}"
+    if tree.get("pack") and getattr(backbone, "axes", 1) == 0:
+        yield f"pack: {name} reads one sample a row; say pack=false"
+    hook = cards.find(tree["hook"], trusted) if cards.is_card(tree.get("hook")) else None
+    offered = getattr(backbone, "hooks", ())
+    lacking = [need for need in getattr(hook, "needs", ()) if need not in offered]
+    if lacking:
+        other = "; mlp_expert is the one for RNNs" if recurrent and "mlp" in offered else ""
+        yield f"hook: {hook.__name__} changes the {lacking[0]} of every block, which {name} does not let it{other}"
+    beside, reads = _beside(tree.get("connector"), trusted), getattr(hook, "reads_beside", False)
+    if beside and not reads:
+        what = f"{hook.__name__} routes tokens in slots" if hook else "nothing else reads them"
+        yield f"hook: the connector's tokens fill no slots of the text, and {what}; say hook=gated_cross_attention"
+    if reads and not beside:
+        yield f"connector: {hook.__name__} reads tokens beside the text, and this connector fills slots; say connector=flamingo"
+
+
+def _beside(card: Any, trusted: Collection[str]) -> bool:
+    """Whether the tokens of a connector, or of one inside it, stand beside the text."""
+    if isinstance(card, list | tuple):
+        return any(_beside(item, trusted) for item in card)
+    if not isinstance(card, Mapping):
+        return False
+    own = cards.is_card(card) and getattr(cards.find(card, trusted), "beside", False)
+    return bool(own) or any(_beside(value, trusted) for value in card.values())
 
 
 def _vocab(card: Any, trusted: Collection[str]) -> int | None:

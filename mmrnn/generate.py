@@ -52,7 +52,7 @@ def prefill(model: VLM, batch: Batch, state: State | None = None, chunk: int = 0
     start, hidden = 0, None
     while start < length:
         stop = _cut(sequence, start + chunk) if chunk else length
-        hidden, state = model.backbone(sequence.slice(start, stop), state, model.scan)
+        hidden, state = model.read(sequence.slice(start, stop), state)
         start = stop
     return hidden[:, -1], state
 
@@ -104,7 +104,7 @@ def stream(
             replies = {rows[i]: replies[rows[i]] for i in going}
             keep = torch.tensor(going, device=ids.device)
             ids, state = ids[keep], state.select(keep)
-        hidden, state = model.backbone(Sequence(ids[:, None]), state, model.scan)
+        hidden, state = model.read(Sequence(ids[:, None]), state)
         last = hidden[:, -1]
 
 

@@ -1,5 +1,7 @@
 """Visual tokens into the slots that were kept free for them."""
 
+from collections.abc import Sequence as Several
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,9 +10,9 @@ from mmrnn.types import Block, Sequence
 
 
 def splice(
-    embeds: Float[Tensor, "b t d"], visual: Float[Tensor, "m v d"], blocks: tuple[Block, ...]
+    embeds: Float[Tensor, "b t d"], visual: Several[Float[Tensor, "_ d"]] | Tensor, blocks: tuple[Block, ...]
 ) -> Float[Tensor, "b t d"]:
-    """Write picture i into the positions of block i.
+    """Write picture i (`v d`; pictures may differ in v) into the positions of block i.
 
     Raises:
         ValueError: the number of pictures, or of tokens a picture, is not the number of slots.
@@ -21,16 +23,16 @@ def splice(
         return embeds
     b, t, d = embeds.shape
     places = []
-    for index, block in enumerate(blocks):
-        if block.layout.tokens != visual.shape[1]:
+    for index, (block, picture) in enumerate(zip(blocks, visual, strict=True)):
+        if block.layout.tokens != len(picture):
             raise ValueError(
-                f"picture {index} became {visual.shape[1]} visual tokens, but {block.layout.tokens} slots were kept "
+                f"picture {index} became {len(picture)} visual tokens, but {block.layout.tokens} slots were kept "
                 f"free for it in row {block.sample}"
             )
         places.append(torch.arange(block.start, block.stop) + block.sample * t)
     where = torch.cat(places).to(embeds.device)
-    flat = embeds.reshape(b * t, d).index_copy(0, where, visual.reshape(-1, d).to(embeds.dtype))
-    return flat.view(b, t, d)
+    flat = visual.flatten(0, 1) if isinstance(visual, Tensor) else torch.cat(list(visual))
+    return embeds.reshape(b * t, d).index_copy(0, where, flat.to(embeds.dtype)).view(b, t, d)
 
 
 def check_slots(sequence: Sequence) -> None:

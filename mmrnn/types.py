@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 SLOT = -200
 """The id of a position that a visual token will fill (the placeholder id of VisualRWKV and LLaVA)."""
@@ -25,26 +25,36 @@ class ImageSpec:
     """What has to be done to a picture before an encoder reads it.
 
     `resize`: `squash` scales both sides, `crop` scales the short side and cuts the middle out,
-    `pad` fills up to a square with the mean colour first.
+    `pad` fills up to a square with the mean colour first. Two keep the shape of every picture: `fit` scales the long
+    side to that of `size` and rounds the short side up to a multiple of `multiple` (EVE); `within` shrinks only what
+    is larger than `size`, and fills up with black to multiples (Fuyu). `none` is for what is no picture.
     """
 
     size: tuple[int, int]  # height, width
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    resize: Literal["squash", "crop", "pad"] = "squash"
+    resize: Literal["squash", "crop", "pad", "fit", "within", "none"] = "squash"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    multiple: int = 1
+
+    @property
+    def ragged(self) -> bool:
+        """Whether pictures come out in different sizes."""
+        return self.resize in ("fit", "within")
 
 
 @dataclass(frozen=True)
 class Layout:
     """How the tokens of one picture lie: prefix, a grid of patches row by row (each row may be closed by
-    separators), suffix. Learned queries have no place in the picture: they are prefix, the grid is empty."""
+    separators), suffix. Learned queries have no place in the picture: they are prefix, the grid is empty. Tokens
+    `beside` the text fill none of its slots: cross-attention reads them."""
 
     rows: int = 0
     cols: int = 0
     prefix: int = 0
     suffix: int = 0
     separators: int = 0
+    beside: int = 0
 
     @property
     def tokens(self) -> int:
@@ -76,7 +86,9 @@ class Sequence:
 
     `segments` tells which sample a position belongs to where a row holds several of them (packing) or starts
     with padding; a backbone starts anew at each change. `positions` are the position ids for backbones that
-    want them; None counts from the start of the segment.
+    want them (several axes for some); None counts from the start of the segment. `visible` tells which positions of
+    this sequence each may see; None: those before it and itself. `media` are the tokens beside the text, one row
+    for every block without slots.
     """
 
     ids: Int[Tensor, "b t"]
@@ -84,7 +96,9 @@ class Sequence:
     embeds: Float[Tensor, "b t d"] | None = None
     labels: Int[Tensor, "b t"] | None = None
     segments: Int[Tensor, "b t"] | None = None
-    positions: Int[Tensor, "b t"] | None = None
+    positions: Int[Tensor, "b t *axes"] | None = None
+    visible: Bool[Tensor, "b t t"] | None = None
+    media: Float[Tensor, "m v e"] | None = None
 
     @property
     def visual(self) -> Tensor:
@@ -97,10 +111,12 @@ class Sequence:
         Raises:
             ValueError: a picture would be cut in two (a scan needs the whole of it).
         """
-        blocks = []
+        blocks, media, beside = [], [], -1
         for block in self.blocks:
-            if block.start >= start and block.stop <= stop:
+            beside += bool(block.layout.beside)
+            if block.start >= start and block.stop <= stop and block.start < stop:
                 blocks.append(replace(block, start=block.start - start))
+                media += [beside] if block.layout.beside else []
             elif block.start < stop and block.stop > start:
                 raise ValueError(
                     f"the cut {start}:{stop} splits the picture at {block.start}:{block.stop} of row {block.sample}; "
@@ -108,10 +124,14 @@ class Sequence:
                 )
         fields = ("ids", "embeds", "labels", "segments", "positions")
         parts = {name: value[:, start:stop] for name in fields if (value := getattr(self, name)) is not None}
+        if self.visible is not None:
+            parts["visible"] = self.visible[:, start:stop, start:stop]
+        if self.media is not None:
+            parts["media"] = self.media[media]
         return replace(self, blocks=tuple(blocks), **parts)
 
     def to(self, device: torch.device | str) -> "Sequence":
-        fields = ("ids", "embeds", "labels", "segments", "positions")
+        fields = ("ids", "embeds", "labels", "segments", "positions", "visible", "media")
         return replace(
             self, **{name: value.to(device) for name in fields if (value := getattr(self, name)) is not None}
         )
@@ -218,7 +238,7 @@ class Backbone(Protocol):
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]: ...
 
     def __call__(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: "Pass | None" = None
     ) -> tuple[Float[Tensor, "b t d"], State]: ...
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]: ...
@@ -226,6 +246,46 @@ class Backbone(Protocol):
     def state(self, batch: int) -> State:
         """The state before anything was read."""
         ...
+
+
+@dataclass(frozen=True)
+class Expert:
+    """Second weights for the parts of a block, and the positions that take them. None: that part has no second."""
+
+    where: Bool[Tensor, "b t"]
+    attention: nn.Module | None = None
+    mlp: nn.Module | None = None
+
+
+class Pass:
+    """What a hook adds while a backbone reads one sequence; this one adds nothing.
+
+    `memory` is kept in the state for what is read next.
+    """
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        return {}
+
+    def before(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:  # noqa: ARG002
+        """What block `layer` is given."""
+        return x
+
+    def after(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:  # noqa: ARG002
+        """What is made of the answer of block `layer`."""
+        return x
+
+    def expert(self, layer: int) -> Expert | None:  # noqa: ARG002
+        """Second weights for block `layer`."""
+        return None
+
+
+Position = Callable[[Sequence, Tensor | None], Tensor | None]
+"""`position(sequence, start)`: the position ids of a sequence whose first one is `start` (None: zero), or None where
+the backbone may count by itself."""
+
+Mask = Callable[[Sequence], Tensor | None]
+"""`mask(sequence)`: which positions of the sequence each of them may see (`b t t`), or None: those before it."""
 
 
 @runtime_checkable
@@ -245,14 +305,18 @@ class Tokenizer(Protocol):
 class Batch:
     """What a model reads at once: the sequence and, for each sense, its pictures or their cached features.
 
-    The m pictures of a sense stand in the order of its blocks.
+    The m pictures of a sense stand in the order of its blocks. Pictures of several sizes come as a tuple.
     """
 
     sequence: Sequence
-    images: Mapping[str, Tensor] = field(default_factory=dict)  # sense -> m c H W
+    images: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)  # sense -> m c H W
     features: Mapping[str, Tensor] = field(default_factory=dict)  # sense -> m n e
 
     def to(self, device: torch.device | str) -> "Batch":
-        images = {name: value.to(device) for name, value in self.images.items()}
+        images = {name: _to(value, device) for name, value in self.images.items()}
         features = {name: value.to(device) for name, value in self.features.items()}
         return Batch(self.sequence.to(device), images, features)
+
+
+def _to(value: Tensor | tuple[Tensor, ...], device: torch.device | str) -> Tensor | tuple[Tensor, ...]:
+    return value.to(device) if isinstance(value, Tensor) else tuple(item.to(device) for item in value)

@@ -12,7 +12,10 @@ from mmrnn.config import check, compose, jobs
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-GROUPS = ("encoder", "connector", "backbone", "scan", "prompt", "tokenizer", "data", "objective", "stage", "model")
+GROUPS = (
+    *("encoder", "connector", "backbone", "senses", "scan", "position", "mask", "hook", "adapter"),
+    *("prompt", "tokenizer", "data", "objective", "stage", "recipe", "model"),
+)
 
 
 def blocks(language):

@@ -1,8 +1,29 @@
-"""Language models: recurrent ones, and the transformers that they are compared with."""
+"""Language models: recurrent ones, the transformers that they are compared with, and what designs add to them."""
 
+from mmrnn.backbones.cross_attention import GatedCrossAttention
+from mmrnn.backbones.expert import MLPExpert, VisualExpert
+from mmrnn.backbones.glm import GLM
+from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
+from mmrnn.backbones.hook import Hook
+from mmrnn.backbones.none import NoBackbone
 from mmrnn.backbones.rwkv5 import RWKV5
 from mmrnn.backbones.rwkv6 import RWKV6
 from mmrnn.backbones.rwkv7 import RWKV7
+from mmrnn.backbones.tiny_attention import TinyAttention
 from mmrnn.backbones.transformer import Transformer
 
-__all__ = ["RWKV5", "RWKV6", "RWKV7", "Transformer"]
+__all__ = [
+    "GLM",
+    "RWKV5",
+    "RWKV6",
+    "RWKV7",
+    "GatedCrossAttention",
+    "HFDecoder",
+    "HFEncoderDecoder",
+    "Hook",
+    "MLPExpert",
+    "NoBackbone",
+    "TinyAttention",
+    "Transformer",
+    "VisualExpert",
+]

@@ -1,7 +1,7 @@
 """What all RWKV versions share: token shift, channel mix, blocks around them, scans and the state."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmrnn.backbones.route import route
 from mmrnn.backbones.scan import orders
 from mmrnn.backbones.step import native_step
 from mmrnn.linear import Linear
-from mmrnn.types import Scan, Sequence, State
+from mmrnn.types import Expert, Pass, Scan, Sequence, State
 from mmrnn_kernels import lerp, relu_square, sigmoid_gate
 
 
@@ -136,6 +137,7 @@ class Block(nn.Module):
         state: dict[str, Tensor],
         bounds: Bounds | None,
         shared: tuple[Float[Tensor, "b t c"], ...] = (),
+        expert: Expert | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor], tuple[Float[Tensor, "b t c"], ...]]:
         x = self.norm_in(x)
         y = lower(self.norm_time(x))
@@ -143,7 +145,12 @@ class Block(nn.Module):
         mixed, wkv, *shared = self.time_mix(y, previous, state["wkv"], bounds, *shared)
         x = x + self.dropout(mixed)
         z = lower(self.norm_channel(x))
-        x = x + self.dropout(self.channel_mix(z, token_shift(z, state["channel_shift"], bounds)))
+        previous = token_shift(z, state["channel_shift"], bounds)
+        if expert is None:
+            thought = self.channel_mix(z, previous)
+        else:
+            thought = route(expert.where, self.channel_mix, expert.mlp, z, previous)
+        x = x + self.dropout(thought)
         return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}, tuple(shared)
 
 
@@ -154,6 +161,7 @@ class RWKV(nn.Module):
     """
 
     recurrent = True
+    hooks = ("layer", "mlp")
 
     def __init__(
         self,
@@ -207,7 +215,7 @@ class RWKV(nn.Module):
         return State(tuple(layers))
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -216,20 +224,25 @@ class RWKV(nn.Module):
         """
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
-        if sequence.segments is None and (found := native_step(self, x, state)) is not None:
+        if hook is None and sequence.segments is None and (found := native_step(self, x, state)) is not None:
             return found
         bounds = Bounds.of(sequence.segments, state.shared.get("segment"))
+        hook = hook or Pass()
         layers, shared = [], ()
-        for block, old, order in zip(self.blocks, state.layers, orders(scan, self.depth, sequence), strict=True):
+        moves = orders(scan, self.depth, sequence)
+        for layer, (block, old, order) in enumerate(zip(self.blocks, state.layers, moves, strict=True)):
+            x, expert = hook.before(layer, x), hook.expert(layer)
             if order is not None:
                 x, *shared = (reorder(y, order) for y in (x, *shared))
+                expert = None if expert is None else replace(expert, where=expert.where.gather(1, order))
             if self.checkpoint and torch.is_grad_enabled():
-                x, new, shared = checkpoint(block, x, old, bounds, tuple(shared), use_reentrant=False)
+                x, new, shared = checkpoint(block, x, old, bounds, tuple(shared), expert, use_reentrant=False)
             else:
-                x, new, shared = block(x, old, bounds, tuple(shared))
+                x, new, shared = block(x, old, bounds, tuple(shared), expert)
             if order is not None:
                 back = order.argsort(dim=1)
                 x, *shared = (reorder(y, back) for y in (x, *shared))
+            x = hook.after(layer, x)
             layers.append(new)
         common = state.shared if sequence.segments is None else {"segment": sequence.segments[:, -1]}
         return self.norm(x), State(tuple(layers), common)

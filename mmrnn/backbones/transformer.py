@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmrnn.types import Scan, Sequence, State
+from mmrnn.backbones.route import route
+from mmrnn.types import Expert, Pass, Scan, Sequence, State
 
 
 def rotate(x: Float[Tensor, "b h t k"], positions: Int[Tensor, "b t"], theta: float) -> Float[Tensor, "b h t k"]:
@@ -40,11 +41,18 @@ class Attention(nn.Module):
         cache: dict[str, Tensor],
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
+        expert: Expert | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
         b, t, _ = x.shape
-        query = self.query_norm(self.query(x).view(b, t, self.heads, -1)).transpose(1, 2)
-        key = self.key_norm(self.key(x).view(b, t, self.kv_heads, -1)).transpose(1, 2)
-        value = self.value(x).view(b, t, self.kv_heads, -1).transpose(1, 2)
+        second = None if expert is None else expert.attention
+
+        def project(name: str, y: Tensor) -> Tensor:
+            ours = getattr(self, name)
+            return ours(y) if second is None else route(expert.where, ours, getattr(second, name), y)
+
+        query = self.query_norm(project("query", x).view(b, t, self.heads, -1)).transpose(1, 2)
+        key = self.key_norm(project("key", x).view(b, t, self.kv_heads, -1)).transpose(1, 2)
+        value = project("value", x).view(b, t, self.kv_heads, -1).transpose(1, 2)
         query = rotate(query, positions, self.theta)
         key = torch.cat([cache["key"].to(key.dtype), rotate(key, positions, self.theta)], dim=2)
         value = torch.cat([cache["value"].to(value.dtype), value], dim=2)
@@ -56,7 +64,7 @@ class Attention(nn.Module):
             is_causal=mask is None and t > 1,
             enable_gqa=self.heads != self.kv_heads,
         )
-        return self.output(out.transpose(1, 2).reshape(b, t, -1)), {"key": key, "value": value}
+        return project("output", out.transpose(1, 2).reshape(b, t, -1)), {"key": key, "value": value}
 
 
 class SwiGLU(nn.Module):
@@ -89,10 +97,14 @@ class TransformerBlock(nn.Module):
         cache: dict[str, Tensor],
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
+        expert: Expert | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
-        mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask)
+        mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask, expert)
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.mlp(self.norm_mlp(x))), cache
+        y = self.norm_mlp(x)
+        second = None if expert is None else expert.mlp
+        y = self.mlp(y) if second is None else route(expert.where, self.mlp, second, y)
+        return x + self.dropout(y), cache
 
 
 class Transformer(nn.Module):
@@ -112,6 +124,7 @@ class Transformer(nn.Module):
     """
 
     recurrent = False
+    hooks = ("layer", "attention", "mlp")
 
     def __init__(
         self,
@@ -180,7 +193,7 @@ class Transformer(nn.Module):
         return State(layers, {"next": torch.zeros(batch, dtype=torch.long, device=weight.device)})
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -190,29 +203,47 @@ class Transformer(nn.Module):
         Raises:
             ValueError: `scan` moves patches, which means nothing to attention.
         """
-        layouts = {block.layout for block in sequence.blocks}
-        if scan is not None and any(scan(i, layout) is not None for i in range(self.depth) for layout in layouts):
-            raise ValueError("a transformer attends to all patches at once and takes no scan; use scan=forward")
+        refuse_scan(sequence, scan, self.depth)
+        hook = hook or Pass()
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
-        positions, mask, shared = _context(sequence, state)
+        positions, mask, shared = context(sequence, state)
         layers = []
-        for block, old in zip(self.blocks, state.layers, strict=True):
+        for layer, (block, old) in enumerate(zip(self.blocks, state.layers, strict=True)):
+            x = hook.before(layer, x)
             if self.checkpoint and torch.is_grad_enabled():
-                x, new = checkpoint(block, x, old, positions, mask, use_reentrant=False)
+                x, new = checkpoint(block, x, old, positions, mask, hook.expert(layer), use_reentrant=False)
             else:
-                x, new = block(x, old, positions, mask)
+                x, new = block(x, old, positions, mask, hook.expert(layer))
+            x = hook.after(layer, x)
             layers.append(new)
         return self.norm(x), State(tuple(layers), shared)
 
 
-def _context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """Position ids, the mask where causal alone does not do, and what the next call has to know."""
+def refuse_scan(sequence: Sequence, scan: Scan | None, depth: int) -> None:
+    """Raises ValueError where a scan would move patches."""
+    layouts = {block.layout for block in sequence.blocks}
+    if scan is not None and any(scan(layer, layout) is not None for layer in range(depth) for layout in layouts):
+        raise ValueError("a transformer attends to all patches at once and takes no scan; use scan=forward")
+
+
+def context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Position ids (`b t`), the mask where causal alone does not do, and what the next call has to know."""
+    mask, shared, begin = sight(sequence, state)
+    positions = sequence.positions
+    if positions is None:
+        steps = torch.arange(sequence.ids.shape[1], device=sequence.ids.device)
+        positions = torch.where(begin >= 0, steps - begin, state.shared["next"][:, None] + steps)
+    return positions, mask, {**shared, "next": positions[:, -1] + 1}
+
+
+def sight(sequence: Sequence, state: State) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
+    """What each position may see (`b 1 t s`; None: all before it), the segments that the next call has to know, and
+    for every position where in this sequence its segment began (-1: before it)."""
     b, t = sequence.ids.shape
     past = state.layers[0]["key"].shape[2]
     steps = torch.arange(t, device=sequence.ids.device)
-    positions = state.shared["next"][:, None] + steps
-    shared, mask = {}, None
+    shared, mask, begin = {}, None, torch.full((b, t), -1, device=steps.device)
     known, given = state.shared.get("segments"), sequence.segments
     if known is not None or given is not None:
         old = given.new_empty(b, 0) if known is None and past == 0 else known
@@ -221,11 +252,10 @@ def _context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, d
         shared["segments"] = every = torch.cat([old, new], dim=1)  # b past+t
         before = every[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
         begin = torch.where(new != before, steps, -1).cummax(dim=1).values
-        positions = torch.where(begin >= 0, steps - begin, positions)
         mask = every[:, past:, None] == every[:, None, :]
-    if (past and t > 1) or mask is not None:
-        causal = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
-        mask = (causal.expand(b, t, -1) if mask is None else mask & causal)[:, None]
-    positions = positions if sequence.positions is None else sequence.positions
-    shared["next"] = positions[:, -1] + 1
-    return positions, mask, shared
+    if (past and t > 1) or mask is not None or sequence.visible is not None:
+        seen = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
+        if sequence.visible is not None:
+            seen = torch.cat([sequence.visible.new_ones(b, t, past), sequence.visible], dim=2)
+        mask = (seen.expand(b, t, -1) if mask is None else mask & seen)[:, None]
+    return mask, shared, begin

@@ -51,11 +51,14 @@ def describe(model: "VLM", stages: "Mapping[str, Stage]") -> "Tree":
     for name, sense in model.senses.items():
         height, width = sense.image.size
         before, after = sense.encoder.layout(height, width), sense.layout(height, width)
-        node = root.add(f"[bold]{name}[/]  {height} x {width} pixels become {after.tokens} tokens")
+        read = f"{height} vectors of {width}" if sense.image.resize == "none" else f"{height} x {width} pixels"
+        node = root.add(f"[bold]{name}[/]  {read} become {after.tokens + after.beside} tokens")
         path = f"senses.{name}"
         node.add(f"{part('encoder', f'{path}.encoder')}\n{tokens(before)} of width {sense.encoder.width}")
         node.add(f"{part('connector', f'{path}.connector')}\n{tokens(after)} of width {sense.connector.width}")
     root.add(f"{part('backbone', 'backbone')}\n{remembered(model.backbone)}")
+    if model.hook is not None:
+        root.add(part("hook", "hook"))
     return root
 
 
@@ -72,6 +75,8 @@ def trained(module: "nn.Module", path: str, stages: "Mapping[str, Stage]") -> st
 
 def tokens(layout: "Layout") -> str:
     """How many tokens, and how they lie."""
+    if layout.beside:
+        return f"{layout.beside} tokens beside the text"
     pieces = [("before", layout.prefix), ("behind", layout.suffix), ("behind each row", layout.separators)]
     where = [f"{number} {place}" for place, number in pieces if number]
     grid = [f"{layout.rows} x {layout.cols}"] if layout.rows else []
@@ -85,6 +90,8 @@ def remembered(backbone: "Backbone") -> str:
     from mmrnn.types import Sequence
 
     state = backbone.state(1)
+    if not state.layers:
+        return "nothing is read by it"
     if backbone.recurrent:
         return f"state: {size(state.nbytes)} a sample, however long the text"
     # Reading one token where nothing is computed tells what each adds.

@@ -1,7 +1,7 @@
 """Q-Former: learned queries that read the image (BLIP-2, arXiv 2301.12597)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +24,10 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width, EPS)
 
     def forward(
-        self, x: Float[Tensor, "m q d"], source: Float[Tensor, "m n e"] | None = None
+        self,
+        x: Float[Tensor, "m q d"],
+        source: Float[Tensor, "m n e"] | None = None,
+        mask: Bool[Tensor, "m 1 q s"] | None = None,
     ) -> Float[Tensor, "m q d"]:
         source = x if source is None else source
         q, k, v = (
@@ -32,7 +35,7 @@ class Attention(nn.Module):
             for y in (self.query(x), self.key(source), self.value(source))
         )
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).flatten(2)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
         return self.norm(x + F.dropout(self.output(mixed), dropout))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmrnn.data.image import PictureError, to_tensor
 from mmrnn.data.sample import Picture, Sample
-from mmrnn.prompts.piece import Prompt, Row, cut, tokenize
+from mmrnn.prompts.piece import Prompt, Row, cut, observe, tokenize
 from mmrnn.types import IGNORE, Batch, Block, ImageSpec, Layout, Tokenizer
 from mmrnn.types import Sequence as Tokens
 
@@ -38,7 +38,7 @@ class Item:
     """A sample ready to be laid into a row."""
 
     row: Row
-    visual: list[Tensor]
+    visual: list[tuple[str, Tensor]]  # the sense and what it reads
 
 
 class Collator:
@@ -85,15 +85,33 @@ class Collator:
         if not items:
             return None
         rows = _first_fit(items, self.length) if self.pack else [[item] for item in items]
-        visual = [tensor for row in rows for item in row for tensor in item.visual]
-        stacked = {SENSE: torch.stack(visual)} if visual else {}
-        sequence = self._sequence(rows)
-        return Batch(sequence, images=stacked) if self.features is None else Batch(sequence, features=stacked)
+        visual: dict[str, list[Tensor]] = {}
+        for sense, tensor in (one for row in rows for item in row for one in item.visual):
+            visual.setdefault(sense, []).append(tensor)
+        stacked = {sense: _stack(tensors) for sense, tensors in visual.items()}
+        features = {SENSE: stacked.pop(SENSE)} if self.features is not None and SENSE in stacked else {}
+        return Batch(self._sequence(rows), stacked, features)
 
     def _item(self, sample: Sample) -> Item:
-        pieces = self.prompt.pieces(sample.turns, len(sample.pictures))
-        shown = sum(piece.picture for piece in pieces)
-        row = tokenize(pieces, self.tokenizer, [self._layout()] * shown if shown else [], sense=SENSE)
+        shown = observe(self.prompt.pieces(sample.turns, len(sample.pictures)), tuple(sample.observations))
+        places = [piece.sense or SENSE for piece in shown if piece.picture]
+        others = {sense: iter(given) for sense, given in sample.observations.items()}
+        pictures: dict[int, Tensor] = {}
+        layouts, read = [], []
+        for sense in places:
+            if sense != SENSE:
+                if (tensor := next(others[sense], None)) is None:
+                    raise ValueError(f"the text of sample {sample.id} has more tags <{sense}> than observations")
+                layouts.append(self._sense(sense).layout(*tensor.shape[-2:]))
+                read.append(tensor)
+                continue
+            number = len(pictures)
+            # A picture that keeps its shape has to be seen to know its tokens; the others are opened last.
+            pictures[number] = self._look(sample.pictures[number]) if self._sense(SENSE).image.ragged else None
+            size = self._sense(SENSE).image.size if pictures[number] is None else pictures[number].shape[-2:]
+            layouts.append(self._sense(SENSE).layout(*size))
+            read.append(number)
+        row = tokenize(shown, self.tokenizer, layouts, sense=SENSE)
         if not self.left:
             try:
                 row = cut(row, self.length)
@@ -103,12 +121,19 @@ class Collator:
             if all(label == IGNORE for label in row.labels):
                 raise Dropped(f"there is nothing to learn in its first {self.length} positions")
         # Only now, for what is left: opening is the costly part.
-        return Item(row, [self._look(picture) for picture in sample.pictures[: len(row.blocks)]])
+        visual = []
+        for block, one in zip(row.blocks, read, strict=False):
+            if isinstance(one, int):
+                seen = pictures[one]
+                one = self._look(sample.pictures[one]) if seen is None else seen
+            visual.append((block.sense, one))
+        return Item(row, visual)
 
-    def _layout(self) -> Layout:
-        if SENSE not in self.senses:
-            raise ValueError(f"the model has no sense {SENSE!r} to look at pictures with; it has {list(self.senses)}")
-        return self.senses[SENSE].layout(*self.senses[SENSE].image.size)
+    def _sense(self, name: str) -> Sense:
+        if name not in self.senses:
+            what = "look at pictures with" if name == SENSE else f"read <{name}> with"
+            raise ValueError(f"the model has no sense {name!r} to {what}; it has {list(self.senses)}")
+        return self.senses[name]
 
     def _look(self, picture: Picture) -> Tensor:
         if self.features is not None:
@@ -138,6 +163,11 @@ class Collator:
                 start = stop
         told = self.pack or (self.left and min(sizes) < shape[1])
         return Tokens(ids, tuple(blocks), labels=labels, segments=segments if told else None)
+
+
+def _stack(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """One tensor where all have one shape."""
+    return torch.stack(tensors) if len({tensor.shape for tensor in tensors}) == 1 else tuple(tensors)
 
 
 def _first_fit(items: list[Item], length: int) -> list[list[Item]]:

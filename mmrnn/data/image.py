@@ -93,6 +93,10 @@ def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:
 def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
     height, width = spec.size
     resampling = RESAMPLING[spec.interpolation]
+    if spec.resize == "fit":
+        return image.resize(_fitting(image, spec), resampling)
+    if spec.resize == "within":
+        return _within(image, spec, resampling)
     if spec.resize == "pad":
         image = _pad(image, spec)
     if spec.resize != "crop":
@@ -106,6 +110,28 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
     else:
         scaled = max(width, int(height * image.width / image.height)), height
     return _middle(image.resize(scaled, resampling), width, height)
+
+
+def _fitting(image: Image.Image, spec: ImageSpec) -> tuple[int, int]:
+    """Width and height with the long side as large as that of `size`, the short side whole multiples (EVE)."""
+    long, most = max(image.size), max(spec.size)
+    width, height = (min(-(-side * most // (long * spec.multiple)) * spec.multiple, most) for side in image.size)
+    return width, height
+
+
+def _within(image: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
+    """The picture at its own size or, where it is larger than `size`, as large as fits; black up to multiples (Fuyu).
+
+    The value that fills up is 1 of 255, as the released processor has it.
+    """
+    height, width = spec.size
+    if image.width > width or image.height > height:
+        scale = min(height / image.height, width / image.width)
+        image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)), resampling)
+    whole = tuple(-(-side // spec.multiple) * spec.multiple for side in image.size)
+    filled = Image.new("RGB", whole, (1, 1, 1))
+    filled.paste(image, (0, 0))
+    return filled
 
 
 def _middle(image: Image.Image, width: int, height: int) -> Image.Image:

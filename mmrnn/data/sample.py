@@ -1,11 +1,12 @@
 """A sample: what was said and what was shown."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 TAG = "<image>"
 """Marks in the text of a user's turn where a picture stands; the n-th tag is the n-th picture."""
@@ -37,12 +38,17 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A dialogue about any number of pictures. `kind` tells sorts of samples apart in a report, `id` names this one."""
+    """A dialogue about any number of pictures. `kind` tells sorts of samples apart in a report, `id` names this one.
+
+    `observations` are what other senses than the image read, by the name of the sense; `<state>` in a user's text
+    marks where one for the sense `state` stands.
+    """
 
     turns: tuple[Turn, ...]
     pictures: tuple[Picture, ...] = ()
     kind: str = ""
     id: str = ""
+    observations: "Mapping[str, tuple[Tensor, ...]]" = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -1,13 +1,27 @@
-"""What turns pictures into tokens: towers of timm and open_clip under one policy, and encoder-free patches.
+"""What turns pictures into tokens: towers of timm and open_clip under one policy, encoder-free patches, and states.
 
 timm and open_clip are imported when a tower is built, not before.
 """
 
 from mmrnn.encoders.clip import ClipViT
+from mmrnn.encoders.eve import EvePatch
+from mmrnn.encoders.fused import Fused
 from mmrnn.encoders.maps import TimmMaps
 from mmrnn.encoders.patch import PatchEmbed, Patches
 from mmrnn.encoders.pretrained import fetch
+from mmrnn.encoders.state import StateEncoder
 from mmrnn.encoders.timm import TimmTower
 from mmrnn.encoders.tower import Tower
 
-__all__ = ["ClipViT", "PatchEmbed", "Patches", "TimmMaps", "TimmTower", "Tower", "fetch"]
+__all__ = [
+    "ClipViT",
+    "EvePatch",
+    "Fused",
+    "PatchEmbed",
+    "Patches",
+    "StateEncoder",
+    "TimmMaps",
+    "TimmTower",
+    "Tower",
+    "fetch",
+]

@@ -79,6 +79,8 @@ class Patches(nn.Module):
 
     Args:
         size: height and width of the pictures. Other multiples of `patch` can be read too.
+        resize: `within` keeps pictures as they are, shrinks those that are larger than `size`, and fills them up with
+            black to whole patches (Fuyu).
 
     Raises:
         ValueError: the sizes do not divide.
@@ -89,7 +91,7 @@ class Patches(nn.Module):
         *,
         patch: int = 30,
         size: int | tuple[int, int] = (1080, 1920),
-        resize: Resize = "squash",
+        resize: Literal["squash", "crop", "pad", "within"] = "squash",
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.5, 0.5, 0.5),
     ):
@@ -97,7 +99,8 @@ class Patches(nn.Module):
         height, width = (size, size) if isinstance(size, int) else size
         self.width = 3 * patch * patch
         self.patch = patch
-        self.image = ImageSpec((height, width), tuple(mean), tuple(std), resize)
+        how = "bilinear" if resize == "within" else "bicubic"
+        self.image = ImageSpec((height, width), tuple(mean), tuple(std), resize, how, multiple=patch)
         self.layout(height, width)
 
     def layout(self, height: int, width: int) -> Layout:

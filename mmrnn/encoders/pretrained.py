@@ -24,6 +24,8 @@ def fetch(encoder: nn.Module) -> "Report | None":
         ImportError: the package that holds the weights is not installed.
         ValueError: there are no such weights, or they do not fit.
     """
+    for tower in getattr(encoder, "towers", ()):
+        fetch(tower)
     if not getattr(encoder, "pretrained", None):
         return None
     from mmrnn.weights import load

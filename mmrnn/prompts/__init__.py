@@ -1,7 +1,7 @@
 """Words for the model: how a dialogue is written, where its pictures stand, how text becomes ids and when it ends."""
 
 from mmrnn.prompts.dialogue import Dialogue
-from mmrnn.prompts.piece import Piece, Prompt, Row, cut, tokenize
+from mmrnn.prompts.piece import Piece, Prompt, Row, cut, observe, tokenize
 from mmrnn.prompts.place import place
 from mmrnn.prompts.stop import Stop
 from mmrnn.prompts.template import Template
@@ -20,6 +20,7 @@ __all__ = [
     "Template",
     "World",
     "cut",
+    "observe",
     "place",
     "tokenize",
 ]

@@ -1,20 +1,25 @@
 """Pieces: a dialogue as it is read by a model. A prompt makes them of turns, `tokenize` makes ids of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from mmrnn.data.sample import Turn
+from mmrnn.data.sample import TAG, Turn
 from mmrnn.types import IGNORE, SLOT, Block, Layout, Tokenizer
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text, tokenised by itself, or the place of a picture. A target is what the model learns to say."""
+    """A stretch of text, tokenised by itself, or the place of a picture. A target is what the model learns to say.
+
+    `sense` reads what stands at a place, where it is no picture.
+    """
 
     text: str = ""
     target: bool = False
     picture: bool = False
+    sense: str | None = None
 
 
 class Row(NamedTuple):
@@ -45,7 +50,8 @@ def tokenize(
 ) -> Row:
     """The ids of all pieces, slots where the pictures come.
 
-    A tokenizer may have `starts`: ids that every text begins with (the BOS of Llama).
+    A tokenizer may have `starts`: ids that every text begins with (the BOS of Llama). A picture whose tokens stand
+    beside the text is marked in it by the words `<image>`.
 
     Args:
         layouts: how the visual tokens of each picture lie, in the order of the picture pieces.
@@ -63,13 +69,31 @@ def tokenize(
                 wanted = sum(piece.picture for piece in pieces)
                 raise ValueError(f"the text has places for {wanted} pictures, but there are layouts for {len(layouts)}")
             layout = layouts[len(blocks)]
-            blocks.append(Block(row, len(ids), layout, sense))
-            tokens = [SLOT] * layout.tokens
+            blocks.append(Block(row, len(ids), layout, piece.sense or sense))
+            tokens = tokenizer.encode(TAG) if layout.beside else [SLOT] * layout.tokens
         else:
             tokens = tokenizer.encode(piece.text)
         ids += tokens
         labels += tokens if piece.target else [IGNORE] * len(tokens)
     return Row(ids, labels, blocks)
+
+
+def observe(pieces: Sequence[Piece], senses: Sequence[str]) -> list[Piece]:
+    """The pieces with the places of other senses than the image: `<state>` in a text is one for the sense `state`."""
+    if not senses:
+        return list(pieces)
+    tags = re.compile(f"<({'|'.join(map(re.escape, senses))})>")
+    found = []
+    for piece in pieces:
+        if piece.picture or piece.target:
+            found.append(piece)
+            continue
+        for index, part in enumerate(tags.split(piece.text)):  # text, sense, text, sense, ..., text
+            if index % 2:
+                found.append(Piece(picture=True, sense=part))
+            elif part:
+                found.append(Piece(part))
+    return found
 
 
 def cut(row: Row, length: int) -> Row:

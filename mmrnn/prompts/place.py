@@ -5,7 +5,7 @@ from typing import Literal
 
 from mmrnn.data.sample import TAG
 
-Place = Literal["first", "last", "sandwich", "inline"]
+Place = Literal["first", "last", "sandwich", "inline", "lines"]
 
 SHORT = "Answer the question using a single word or phrase."
 """The instruction that LLaVA's data appends to short questions. A sandwich does not say it twice."""
@@ -14,7 +14,8 @@ SHORT = "Answer the question using a single word or phrase."
 def place(texts: Sequence[str], pictures: int, image: Place, gap: str = "\n") -> list[str]:
     """The user's texts with their tags where `image` wants them.
 
-    `first` and `last` put the pictures of a turn before and after its words, `inline` leaves them where they are.
+    `first` and `last` put the pictures of a turn before and after its words, `inline` leaves them where they are, and
+    `lines` lets each of them end its line there (VILA).
     `sandwich` puts them between what is asked and the turn itself (VisualRWKV, arXiv 2406.13362): before
     the first picture that is everything the user asks in the whole dialogue, so that it is known what to look for;
     before a picture of a later turn it is that turn.
@@ -41,6 +42,8 @@ def place(texts: Sequence[str], pictures: int, image: Place, gap: str = "\n") ->
 
     if image == "inline":
         return list(texts)
+    if image == "lines":
+        return [_lines(text) for text in texts]
     bare = [text.replace(TAG, "").strip() for text in texts]
     asked = [text.replace(SHORT, "").strip() if with_tag else text for text, with_tag in zip(bare, shown, strict=True)]
     placed = list(texts)
@@ -54,6 +57,14 @@ def place(texts: Sequence[str], pictures: int, image: Place, gap: str = "\n") ->
         }[image]
         placed[index] = gap.join(part for part in order if part)
     return placed
+
+
+def _lines(text: str) -> str:
+    """A line break behind every tag, a blank or a line break before it."""
+    *chunks, last = (chunk.strip() for chunk in text.split(TAG))
+    return "".join(f"{chunk} {TAG}\n" if chunk else f"{TAG}\n" for chunk in chunks).strip() + (
+        f"\n{last}" if chunks and last else last
+    )
 
 
 def _once(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from mmrnn.training.objectives import look
 from mmrnn.training.stage import Stage
 from mmrnn.types import Batch
 from mmrnn.vlm import VLM, Output
@@ -62,7 +63,7 @@ def run_stage(
         total = 0.0
         for batch in micro:
             with autocast(precision, device):
-                loss = objective(model, model(batch.to(device))) * (len(batch.sequence.ids) / rows)
+                loss = objective(model, look(model, objective, batch.to(device))) * (len(batch.sequence.ids) / rows)
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):

@@ -1,13 +1,16 @@
 """What a model is trained for."""
 
-from typing import Literal
+from collections.abc import Callable
+from collections.abc import Sequence as Several
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.types import IGNORE, Sequence
+from mmrnn.types import IGNORE, Batch, Sequence
 from mmrnn.vlm import VLM, Output
 
 
@@ -63,6 +66,37 @@ class LanguageModel:
         samples, count = _samples(sequence)
         chosen = samples[rows, columns + 1] if self.reduction == "sample" else None
         return language_loss(logits, targets, chosen, count) + pull
+
+
+class Sum(nn.Module):
+    """Several objectives at once, each with its weight.
+
+    Args:
+        parts: objectives, or functions that make one for the model.
+    """
+
+    def __init__(self, model: VLM, *, parts: Several[Any], weights: tuple[float, ...] | None = None):
+        super().__init__()
+        weights = weights or (1.0,) * len(parts)
+        if len(weights) != len(parts):
+            raise ValueError(f"there are {len(weights)} weights for {len(parts)} parts")
+        made = [part(model) if isinstance(part, partial) else part for part in parts]
+        self.parts, self.weights = made, tuple(weights)
+        # Those that learn are modules of this one.
+        self.learnt = nn.ModuleList(part for part in made if isinstance(part, nn.Module))
+        self.levels = any(getattr(part, "levels", False) for part in made)
+        self.reads = any(getattr(part, "reads", True) for part in made)
+
+    def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
+        return sum(weight * part(model, output) for weight, part in zip(self.weights, self.parts, strict=True))
+
+
+def look(model: VLM, objective: Callable[[VLM, Output], Tensor], batch: Batch) -> Output:
+    """What an objective wants to see of a batch: an objective may do without the backbone (`reads = False`), or ask
+    for what every block is given (`levels = True`)."""
+    if not getattr(objective, "reads", True):
+        return Output(None, None, batch.sequence, batch)
+    return model(batch, levels=getattr(objective, "levels", False))
 
 
 def _samples(sequence: Sequence) -> tuple[Int[Tensor, "b t"], int]:

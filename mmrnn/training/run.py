@@ -6,18 +6,19 @@ and in the end `model.safetensors`, `answers.jsonl`, `result.json` and `report.h
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmrnn import checkpoint
 from mmrnn.assistant import Assistant
+from mmrnn.cards import find, positional
 from mmrnn.config import ConfigError, build, make, plain
 from mmrnn.data.baselines import baselines
 from mmrnn.data.collate import Collator
@@ -27,11 +28,12 @@ from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
 from mmrnn.evaluation.report import write_report
 from mmrnn.training import snapshot
 from mmrnn.training.features import bytes_needed, cache_features
-from mmrnn.training.loop import run_stage
+from mmrnn.training.loop import Objective, run_stage
 from mmrnn.training.snapshot import Position
 from mmrnn.training.stage import Stage
 from mmrnn.training.watch import Watch
 from mmrnn.types import Batch
+from mmrnn.vlm import VLM
 from mmrnn.weights.files import replace_file
 
 LOG, RESULT, ANSWERS = "log.jsonl", "result.json", "answers.jsonl"
@@ -66,6 +68,22 @@ def train(cfg: Mapping[str, Any], out: Path, choices: Mapping[str, str] | None =
     return json.loads((out / RESULT).read_text())["objective"]
 
 
+def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] = ()) -> Objective:
+    """The objective of a card; one that learns joins the model under the name `objective`, for stages to train it.
+
+    Raises:
+        ConfigError: the model has not what it asks for.
+    """
+    wired = [model] if positional(find(card, trusted)) else []
+    try:
+        objective = make(card, *wired, trusted=trusted)
+    except ValueError as error:
+        raise ConfigError(f"objective: {error}") from error
+    if isinstance(objective, nn.Module):
+        model.objective = objective.to(next(model.parameters()).device)
+    return objective
+
+
 class Run:
     """The parts of one run, built from its configuration."""
 
@@ -74,9 +92,10 @@ class Run:
         torch.manual_seed(cfg["seed"])
         self.device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(cfg, trusted=cfg["trusted"]).to(self.device)
-        self.tokenizer, self.prompt, self.data, self.objective, stages = (
-            make(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "objective", "stage")
+        self.tokenizer, self.prompt, self.data, stages = (
+            make(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "stage")
         )
+        self.objective = make_objective(cfg["objective"], self.model, cfg["trusted"])
         self.stages: dict[str, Stage] = stages
         asked = cfg["evaluate"]["samples"]
         self.tests: dict[str, Dataset] = self.data.held_out(asked) if asked else {}
@@ -136,6 +155,8 @@ class Run:
     def _cache(self, name: str, dataset: Dataset) -> Mapping[str, Tensor] | None:
         """The features of all pictures, where no stage trains the encoder and they fit into memory."""
         sense = self.model.senses["image"]
+        if sense.image.ragged or getattr(self.objective, "levels", False):
+            return None
         encoder = {n for n, _ in self.model.named_parameters() if n.startswith("senses.image.encoder.")}
         if not encoder or encoder & self.learnt or not self.cfg["cache"]:
             return None

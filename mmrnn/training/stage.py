@@ -1,6 +1,7 @@
 """A stage of training: which parameters learn, for how long, and how fast."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import torch
@@ -16,6 +17,7 @@ class Stage:
     Attributes:
         train: parts (`connector`, `backbone`, `encoder`) or globs of parameter names.
         freeze: globs that stay frozen all the same (VisualRWKV v6 keeps `backbone.embedding.*`).
+        rates: parts or globs -> by what their learning rate is multiplied; the first that fits counts.
         steps: optimiser steps.
         batch: samples an optimiser step.
         accumulate: micro-batches that one step is split into, to save memory.
@@ -27,6 +29,7 @@ class Stage:
 
     train: tuple[str, ...] = ("connector", "backbone")
     freeze: tuple[str, ...] = ()
+    rates: Mapping[str, float] = field(default_factory=dict)
     steps: int = 1000
     batch: int = 32
     accumulate: int = 1
@@ -67,7 +70,7 @@ class Stage:
             ValueError: a pattern fits no parameter, or nothing would learn.
         """
         names = [name for name, _ in model.named_parameters()]
-        for pattern in (*self.train, *self.freeze):
+        for pattern in (*self.train, *self.freeze, *self.rates):
             if not any(_fits(name, pattern) for name in names):
                 parts = ", ".join(sorted({_part(name) for name in names}))
                 raise ValueError(
@@ -87,12 +90,16 @@ class Stage:
 
     def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
         """AdamW over what learns: matrices decay, vectors do not, and both groups follow the schedule."""
-        learning = [p for p in model.parameters() if p.requires_grad]
-        matrices = [p for p in learning if p.squeeze().dim() >= 2]
-        vectors = [p for p in learning if p.squeeze().dim() < 2]
-        groups = [{"params": matrices, "decays": True}, {"params": vectors, "decays": False, "weight_decay": 0.0}]
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                scale = next((by for pattern, by in self.rates.items() if _fits(name, pattern)), 1.0)
+                groups.setdefault((scale, parameter.squeeze().dim() >= 2), []).append(parameter)
         return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
+            [
+                {"params": found, "scale": scale, "decays": decays, "weight_decay": self.decay if decays else 0.0}
+                for (scale, decays), found in sorted(groups.items(), key=lambda one: (-one[0][0], not one[0][1]))
+            ],
             lr=self.lr,
             betas=self.betas,
             eps=self.eps,
@@ -104,7 +111,7 @@ class Stage:
         """Give every group the rate and the decay of this step; answers with the rate."""
         rate, decay = self.rate(step), self.weight_decay(step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
             if group["decays"]:
                 group["weight_decay"] = decay
         return rate

@@ -6,7 +6,14 @@ from mmrnn.weights import connector_sizes as sizes
 from mmrnn.weights.connector_sizes import by_our_names
 from mmrnn.weights.format import Format
 
-ENCODERS = ("vision_tower.*", "vision_model.*", "visual_encoder.*", "model.vision_tower.*")
+ENCODERS = (
+    "model.vision_clip.*",
+    "model.vision_tower_compressor.*",
+    "vision_tower.*",
+    "vision_model.*",
+    "visual_encoder.*",
+    "model.vision_tower.*",
+)
 MODELS = ("language_model.*", "model.language_model.*", "llama_model.*", "llm_model.*", "opt_model.*", "t5_model.*")
 LLAMA = ("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*")
 OTHER_PARTS = dict.fromkeys(ENCODERS, "of the encoder") | dict.fromkeys(MODELS + LLAMA, "of the language model")
@@ -187,6 +194,47 @@ HF = Format(
     back=queries_of_a_batch,
 )
 
+LAVIS_TEXT = Format(
+    "lavis",
+    "TextQFormer",
+    marks=(*LAVIS.marks, "Qformer.bert.embeddings.word_embeddings.weight"),
+    names={
+        **LAVIS.names,
+        "Qformer.bert.embeddings.word_embeddings.weight": "words.weight",
+        "Qformer.bert.embeddings.position_embeddings.weight": "places.weight",
+        f"{LAVIS_LAYER}.intermediate.dense.*": "text_ffns.{}.up.*",
+        f"{LAVIS_LAYER}.output.dense.*": "text_ffns.{}.down.*",
+        f"{LAVIS_LAYER}.output.LayerNorm.*": "text_ffns.{}.norm.*",
+        "Qformer.cls.predictions.transform.dense.*": "predict.0.*",
+        "Qformer.cls.predictions.transform.LayerNorm.*": "predict.2.*",
+        "Qformer.cls.predictions.bias": "predict_bias",
+    },
+    ignored={
+        "ln_vision.*": NORM,
+        "Qformer.bert.embeddings.position_ids": "counts the positions",
+        "Qformer.cls.predictions.decoder.*": "tied to the table of words, and stored twice",
+        "vision_proj.*": LOSSES,
+        "text_proj.*": LOSSES,
+        "itm_head.*": LOSSES,
+        "temp": LOSSES,
+        **OTHER_PARTS,
+    },
+    adapt=drop_head,
+)
+
+STAGE1 = Format(
+    "lavis",
+    "ContrastMatchGenerate",
+    marks=("vision_proj.weight", "text_proj.weight", "itm_head.weight", "temp"),
+    names={
+        "vision_proj.*": "image_proj.*",
+        "text_proj.*": "text_proj.*",
+        "itm_head.*": "match.*",
+        "temp": "temperature",
+    },
+    ignored={"Qformer.*": "of the connector", "query_tokens": "of the connector", "ln_vision.*": NORM, **OTHER_PARTS},
+)
+
 # A chain of a Q-Former and the projection behind it: what has no prefix of a projection is the Q-Former's.
 CHAINED = tuple(
     Format(
@@ -210,5 +258,7 @@ INFER = {
 
 FORMATS: tuple[Format, ...] = (
     *(by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED, LAVIS, HF)),
+    LAVIS_TEXT,
+    STAGE1,
     *CHAINED,
 )

@@ -1,6 +1,21 @@
 """Every format that `load` knows."""
 
-from mmrnn.weights import connectors, llama, llava, rwkv, rwkv7, towers, visualrwkv
+from mmrnn.weights import (
+    cogvlm,
+    connectors,
+    eve,
+    flamingo,
+    fuyu,
+    glm,
+    hf,
+    llama,
+    llava,
+    qwen_vl,
+    rwkv,
+    rwkv7,
+    towers,
+    visualrwkv,
+)
 from mmrnn.weights.format import Format
 
 FORMATS: tuple[Format, ...] = (
@@ -11,4 +26,11 @@ FORMATS: tuple[Format, ...] = (
     *llava.FORMATS,
     *towers.FORMATS,
     *connectors.FORMATS,
+    *cogvlm.FORMATS,
+    *eve.FORMATS,
+    *flamingo.FORMATS,
+    *fuyu.FORMATS,
+    *glm.FORMATS,
+    *hf.FORMATS,
+    *qwen_vl.FORMATS,
 )

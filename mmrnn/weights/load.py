@@ -194,6 +194,8 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, 
     if tensors and set(tensors) <= set(module.state_dict()):
         return own
     fitting = [f for f in FORMATS if f.fits(module, tensors)]
+    # A format for the class itself goes before one for a class that it extends.
+    fitting = [f for f in fitting if f.part == kind] or fitting
     if not fitting and not whole:
         fitting = [f for f in FORMATS if f.fits(module, f.marks) and _knows(f, module, tensors)]
     if len({f.name for f in fitting}) > 1:

@@ -1,5 +1,6 @@
 """`conf/` is the registry, so the tests enumerate it: a new card or preset is covered by being there."""
 
+from collections.abc import Iterator
 from functools import cache
 from inspect import Parameter
 
@@ -15,7 +16,7 @@ from mmrnn.fit import fit
 from mmrnn.generate import generate
 from mmrnn.types import SLOT, Batch, Block, Sequence
 
-PATHS = [path for path in sorted(conf_dir().glob("*/*.yaml")) if path.parent.name not in ("hydra", "model")]
+PATHS = [path for path in sorted(conf_dir().glob("*/*.yaml")) if path.parent.name not in ("hydra", "model", "recipe")]
 CONTENT = {f"{path.parent.name}/{path.stem}": yaml.safe_load(path.read_text()) for path in PATHS}
 CARDS = list(CONTENT)
 ORIGINALS = [name for name, content in CONTENT.items() if is_card(content) and "defaults" not in content]
@@ -32,9 +33,16 @@ def card(name: str):
 
 
 def described(name: str) -> list[dict]:
-    """The classes that a card describes: one, or several under names of their own."""
-    content = card(name)
-    return [content] if is_card(content) else [value for value in content.values() if is_card(value)]
+    """The classes that a card describes: one, or several under names of their own (of stages, of senses)."""
+    return [*_cards(card(name))]
+
+
+def _cards(content) -> Iterator[dict]:
+    if is_card(content):
+        yield content
+    else:
+        for value in content.values():
+            yield from _cards(value)
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -84,12 +92,52 @@ def test_a_preset_fits(name):
     check(compose(f"model={name}"))
 
 
+# Parameters of connector and of hook (or of what is trained beside), slots of a picture: as published.
+PUBLISHED = {
+    "blip2_flant5_xl": (105_162_240 + 1_574_912, 0, 32),
+    "blip2_flant5_xxl": (105_162_240 + 3_149_824, 0, 32),
+    "blip2_opt_2b7": (105_162_240 + 1_968_640, 0, 32),
+    "blip2_opt_6b7": (105_162_240 + 3_149_824, 0, 32),
+    "cogvlm_17b": (142_614_528 + 8_192, 6_476_005_376, 1227),
+    "eve_7b": (20_979_712, 0, 601),
+    "eve_7b_hd": (20_979_712, 0, 2353),
+    "flamingo_llama_7b": (63_019_008, 8 * 139_476_994, 0),
+    "flamingo_rwkv6_7b": (63_019_008, 8 * 139_476_994, 0),
+    "fuyu_8b": (11_063_296 + 4_096, 0, 2340),  # and the vector that ends a row
+    "llava15_13b": (31_467_520, 0, 576),
+    "llava15_7b": (20_979_712, 0, 576),
+    "llava_13b": (5_248_000, 0, 256),
+    "llava_7b": (4_198_400, 0, 256),
+    "minigpt4_13b": (105_162_240 + 3_937_280, 0, 32),
+    "minigpt4_7b": (105_162_240 + 3_149_824, 0, 32),
+    "minigptv2_7b": (23_072_768, 0, 256),
+    "qwen_vl_7b": (91_791_360, 0, 256),
+    "vila15_13b": (49_826_816, 0, 196),
+    "vila15_3b": (18_364_416, 0, 196),
+    "vila15_8b": (35_668_992, 0, 196),
+    "vila_13b": (31_467_520, 0, 576),
+    "vila_7b": (20_979_712, 0, 576),
+    "visualglm_6b": (105_162_240 + 3_149_824, 0, 32),
+    "visualrwkv5_7b_hybrid": (1024 * 4096, 4 * 4096**2 + 2 * 4096, 577),
+    "visualrwkv_hd_1b6": (3200 * 2048 + 2 * 2048**2, 0, 1024),
+}
+LANGUAGE = {"fuyu_8b": 9_397_175_296, "palm_e_12b": 8_632_143_872, "cogvlm_17b": 6_738_415_616}
+
+
 @pytest.mark.parametrize("name", FULL)
 def test_a_full_size_preset_builds_without_memory(name):
     with torch.device("meta"):
         model = build(compose(f"model={name}"))
     assert all(parameter.is_meta for parameter in model.parameters())
-    assert model.senses["image"].layout(*model.senses["image"].image.size).tokens > 0
+    sense = model.senses["image"]
+    if name in PUBLISHED:
+        parts = (sense.connector, model.hook or torch.nn.Identity())
+        counts = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+        assert (*counts, sense.layout(*sense.image.size).tokens) == PUBLISHED[name]
+    if name in LANGUAGE:
+        assert sum(parameter.numel() for parameter in model.backbone.parameters()) == LANGUAGE[name]
+    layout = model.senses["image"].layout(*model.senses["image"].image.size)
+    assert layout.tokens + layout.beside > 0
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -98,6 +98,47 @@ def test_a_scan_needs_a_recurrent_backbone():
     assert "scan=forward" in fault
 
 
+@pytest.mark.parametrize(
+    ("overrides", "path", "reason"),
+    [
+        (("model=visualrwkv6_tiny", "mask=prefix"), "mask", "an RNN reads one token after the other, so prefix has no"),
+        (("model=visualrwkv6_tiny", "position=shared_image"), "position", "say position=sequential"),
+        (("model=llava15_tiny", "position=glm_2d"), "position", "gives 2 of them a token, and Transformer takes 1"),
+        (("model=visualglm_tiny", "position=sequential"), "position", "GLM takes 2; say position=glm_2d"),
+        (
+            ("model=visualglm_tiny", "hook=visual_expert"),
+            "hook",
+            "changes the attention of every block, which GLM does",
+        ),
+        (("model=visualrwkv6_tiny", "hook=visual_expert"), "hook", "mlp_expert is the one for RNNs"),
+        (("model=blip2_tiny", "hook=tiny_attention"), "hook", "the layer of every block, which HFDecoder does not"),
+        (("model=flamingo_tiny", "hook=visual_expert"), "hook", "fill no slots of the text, and VisualExpert routes"),
+        (("model=llava15_tiny", "connector=flamingo_tiny"), "hook", "nothing else reads them; say hook=gated_cross_"),
+        (("model=llava15_tiny", "hook=gated_cross_attention_tiny"), "connector", "say connector=flamingo"),
+        (("model=blip2_t5_tiny", "pack=true"), "pack", "HFEncoderDecoder reads one sample a row; say pack=false"),
+        (("model=blip2_t5_tiny", "mask=prefix"), "mask", "sees all of itself already; say mask=causal"),
+    ],
+)
+def test_what_makes_no_sense_together(overrides, path, reason):
+    [fault] = said(*overrides)
+    assert fault.startswith(f"{path}: ")
+    assert reason in fault
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model=llava15_tiny", "mask=prefix", "position=shared_image"),
+        ("model=visualrwkv6_tiny", "hook=mlp_expert"),
+        ("model=visualrwkv6_tiny", "hook=tiny_attention_tiny"),
+        ("model=flamingo_tiny", "backbone=rwkv5_tiny"),
+        ("model=cogvlm_tiny", "connector=resampler_tiny"),
+    ],
+)
+def test_what_goes_together(overrides):
+    assert said(*overrides) == ()
+
+
 def test_a_tokenizer_larger_than_the_backbone():
     cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny", "backbone.vocab=10"))
     cfg["tokenizer"] = {"_target_": "mmrnn.backbones.RWKV6", "vocab": 11}  # stands for any part with a vocab

@@ -11,7 +11,12 @@ from mmrnn.types import Connector, Layout
 
 CARDS = sorted(path.stem for path in (conf_dir() / "connector").glob("*.yaml"))
 PICTURE = Layout(rows=8, cols=8)
-SMALL = {"width": 16, "depth": 4, "heads": 2, "ffn": 24}
+SMALL = {
+    "QFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24},
+    "TextQFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24, "vocab": 50},
+    "Resampler": {"heads": 2},
+    "GLU": {"hidden": 40},
+}
 
 
 @cache
@@ -20,13 +25,13 @@ def card(name):
 
 
 def shrunk(node):
-    """The card with every Q-Former in it made small."""
+    """The card with what is large in it made small."""
     if isinstance(node, list):
         return [shrunk(item) for item in node]
     if not isinstance(node, dict):
         return node
     node = {name: shrunk(value) for name, value in node.items()}
-    return node | SMALL if node.get("_target_", "").endswith("QFormer") else node
+    return node | SMALL.get(node.get("_target_", "").rpartition(".")[2], {})
 
 
 @pytest.fixture(params=CARDS)
@@ -39,10 +44,12 @@ def connector(request):
 
 def test_contract(connector):
     assert isinstance(connector, Connector)
-    assert connector.width == 24
+    layout = connector.layout(PICTURE)
+    # What stands beside the text has a width of its own.
+    assert connector.width == 24 or layout.beside
     tokens = torch.randn(3, PICTURE.tokens, connector.in_dim)
     visual = connector(tokens, PICTURE)
-    assert visual.shape == (3, connector.layout(PICTURE).tokens, 24)
+    assert visual.shape == (3, layout.tokens + layout.beside, connector.width)
     assert visual.isfinite().all()
 
 
@@ -58,6 +65,8 @@ def test_gradients_reach_everything(connector):
     (visual * torch.randn_like(visual)).sum().backward()
     assert tokens.grad.abs().sum() > 0
     for name, parameter in connector.named_parameters():
+        if name.startswith(("words", "places", "text_ffns", "predict")):
+            continue  # of the text branch, which no picture reaches
         assert parameter.grad is not None, name
         # What is added to every key of a softmax changes nothing.
         assert name.endswith("key.bias") or parameter.grad.abs().sum() > 0, name
@@ -87,7 +96,7 @@ def test_published_size(name):
     in_dim, out_dim = (4096, 4096) if name == "identity" else (1408, 4096)
     with torch.device("meta"):
         connector = make(card(name), in_dim, out_dim)
-    assert connector.width == out_dim
+    assert connector.width == out_dim or connector.layout(PICTURE).beside
 
 
 def test_knob_inside_a_chain():

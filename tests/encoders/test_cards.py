@@ -30,11 +30,14 @@ PUBLISHED = {
     "efficientnet_lite0_fine": (64, 112, None),
     "efficientnet_lite0_joined": (16, 1280 + 4 * 112, 3.37),
     "efficientnet_lite0_scratch": (49, 1280, None),
+    "eve": (1 + 24 * 25, 1024, 9.00),
+    "eve_hd": (1 + 48 * 49, 1024, 9.00),
     "eva02_e14_224": (256, 1792, None),
     "eva02_e14_490": (1225, 1792, 4282.53),
     "eva02_l14_336": (576, 1024, None),
     "eva_g14_224": (257, 1408, 985.90),
     "eva_g14_448": (1024, 1408, None),
+    "fuyu": (36 * 64, 2700, 0),
     "openclip_bigg14_224": (256, 1664, None),
     "openclip_bigg14_224_openclip": (256, 1664, None),
     "openclip_bigg14_448": (1024, 1664, None),
@@ -43,6 +46,10 @@ PUBLISHED = {
     "openclip_h14_224_openclip": (256, 1280, None),
     "patch": (64, 256, None),
     "patches": (36 * 64, 2700, 0),
+    "slots": (32, 512, None),
+    "state": (4, 512, None),
+    "tri_448": (1024, 3200, None),
+    "vit_e14_224": (256, 1792, None),
     "sam_b16_1024": (4096, 256, 89.67),
     "siglip2_so400m_224": (256, 1152, None),
     "siglip2_so400m_378": (729, 1152, None),
@@ -57,8 +64,21 @@ PUBLISHED = {
 HALF = (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073)
 IMAGENET = (0.485, 0.456, 0.406)
-MEANS = {"siglip": HALF, "efficientnet": HALF, "patch": HALF, "dinov2": IMAGENET, "sam": IMAGENET, "vit": HALF}
+MEANS = {
+    "fuyu": HALF,
+    "state": HALF,
+    "slots": HALF,
+    "tri": (0.0, 0.0, 0.0),
+    "vit_e": CLIP,
+    "siglip": HALF,
+    "efficientnet": HALF,
+    "patch": HALF,
+    "dinov2": IMAGENET,
+    "sam": IMAGENET,
+    "vit": HALF,
+}
 CROPPED = ("clip_b32_224", "clip_l14_224", "clip_l14_336_v")
+OWN = {"eve": "fit", "eve_hd": "fit", "fuyu": "within", "state": "none", "slots": "none"}
 PADDED = ("clip_l14_336", "clip_l14_336_openclip", "eva02_l14_336")
 
 
@@ -73,7 +93,8 @@ def encoder(request):
 
 
 def picture(encoder, count=2):
-    return torch.randn(count, 3, *encoder.image.size)
+    channels = () if encoder.image.resize == "none" else (3,)
+    return torch.randn(count, *channels, *encoder.image.size)
 
 
 def parameters(encoder):
@@ -99,13 +120,14 @@ def test_without_memory(name):
     assert isinstance(encoder, Encoder)
     layout = encoder.layout(*encoder.image.size)
     assert tokens.shape == (1, layout.tokens, encoder.width)
-    assert layout.patches().max() < layout.tokens
+    assert (layout.patches() < layout.tokens).all()
     if name in PUBLISHED:
         assert (layout.tokens, encoder.width) == PUBLISHED[name][:2]
         image = encoder.image
         assert image.mean == next((mean for family, mean in MEANS.items() if name.startswith(family)), CLIP)
-        assert image.resize == ("pad" if name in PADDED else "crop" if name.startswith(CROPPED) else "squash")
-        assert image.interpolation == "bicubic"
+        resize = OWN.get(name) or ("pad" if name in PADDED else "crop" if name.startswith(CROPPED) else "squash")
+        assert image.resize == resize
+        assert image.interpolation == ("bilinear" if name == "fuyu" else "bicubic")
 
 
 @pytest.mark.parametrize("name", [name for name, (*_, millions) in PUBLISHED.items() if millions is not None])

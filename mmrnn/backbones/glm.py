@@ -1,0 +1,148 @@
+"""ChatGLM-6B, the language model of VisualGLM (GLM, arXiv 2103.10360, 2210.02414)."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.backbones.transformer import refuse_scan, rotate, sight
+from mmrnn.types import Pass, Scan, Sequence, State
+
+
+class GLMAttention(nn.Module):
+    """Self-attention whose heads are rotated by two positions, one for each half of a head."""
+
+    def __init__(self, width: int, heads: int, theta: float):
+        super().__init__()
+        self.heads, self.theta = heads, theta
+        for name in ("query", "key", "value", "output"):
+            setattr(self, name, nn.Linear(width, width))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        cache: dict[str, Tensor],
+        positions: Int[Tensor, "b t 2"],
+        mask: Bool[Tensor, "b 1 t s"] | None,
+    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        q, k, v = (
+            part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        q, k = (
+            torch.cat(
+                [rotate(half, positions[..., axis], self.theta) for axis, half in enumerate(y.chunk(2, dim=-1))], -1
+            )
+            for y in (q, k)
+        )
+        k = torch.cat([cache["key"].to(k.dtype), k], dim=2)
+        v = torch.cat([cache["value"].to(v.dtype), v], dim=2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and x.shape[1] > 1)
+        return self.output(out.transpose(1, 2).flatten(2)), {"key": k, "value": v}
+
+
+class GLMBlock(nn.Module):
+    """y = norm(x), x = y * scale + attention(y), and the same with the MLP: what is added to is normed (DeepNorm)."""
+
+    def __init__(self, width: int, heads: int, ffn: int, theta: float, eps: float, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.norm_attention = nn.LayerNorm(width, eps)
+        self.attention = GLMAttention(width, heads, theta)
+        self.norm_mlp = nn.LayerNorm(width, eps)
+        self.mlp = nn.ModuleDict({"up": nn.Linear(width, ffn), "down": nn.Linear(ffn, width)})
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        cache: dict[str, Tensor],
+        positions: Int[Tensor, "b t 2"],
+        mask: Bool[Tensor, "b 1 t s"] | None,
+    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        y = self.norm_attention(x)
+        mixed, cache = self.attention(y, cache, positions, mask)
+        y = self.norm_mlp(y * self.scale + mixed)
+        return y * self.scale + self.mlp["down"](F.gelu(self.mlp["up"](y), approximate="tanh")), cache
+
+
+class GLM(nn.Module):
+    """ChatGLM. Its two positions a token and what its context sees come from outside: `position=glm_2d mask=glm`.
+
+    Args:
+        theta: base of the rotary frequencies.
+        eps: of the norms.
+    """
+
+    recurrent = False
+    hooks = ("layer",)
+    axes = 2
+
+    def __init__(
+        self,
+        *,
+        vocab: int = 130528,
+        width: int = 4096,
+        depth: int = 28,
+        heads: int = 32,
+        ffn: int = 16384,
+        theta: float = 10000.0,
+        eps: float = 1e-5,
+    ):
+        super().__init__()
+        if width % (4 * heads):
+            raise ValueError(f"width ({width}) must be a multiple of 4 x heads ({heads}): half a head is rotated")
+        self.vocab, self.width, self.depth, self.heads = vocab, width, depth, heads
+        self.embedding = nn.Embedding(vocab, width)
+        scale = (2 * depth) ** 0.5
+        self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, theta, eps, scale) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps)
+        self.output = nn.Linear(width, vocab, bias=False)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        return self.embedding(ids)
+
+    def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        return self.output(hidden)
+
+    def state(self, batch: int) -> State:
+        """Empty caches, and the two positions of the next token of every row."""
+        empty = self.norm.weight.new_zeros(batch, self.heads, 0, self.width // self.heads)
+        layers = tuple({"key": empty, "value": empty} for _ in self.blocks)
+        return State(layers, {"next": torch.zeros(batch, 2, dtype=torch.long, device=empty.device)})
+
+    def forward(
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """Read a sequence from `state` on; without positions it is read as context.
+
+        Raises:
+            ValueError: positions of one axis, or a scan that moves patches.
+        """
+        refuse_scan(sequence, scan, self.depth)
+        hook = hook or Pass()
+        x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
+        state = self.state(len(x)) if state is None else state
+        mask, shared, _ = sight(sequence, state)
+        positions = sequence.positions
+        if positions is None:
+            steps = torch.arange(x.shape[1], device=x.device)
+            positions = state.shared["next"][:, None] + torch.stack([steps, torch.zeros_like(steps)], dim=-1)
+        if positions.dim() != 3:
+            raise ValueError("GLM rotates by two positions a token, and is given one; say position=glm_2d")
+        layers = []
+        for layer, (block, old) in enumerate(zip(self.blocks, state.layers, strict=True)):
+            x, new = block(hook.before(layer, x), old, positions, mask)
+            x = hook.after(layer, x)
+            layers.append(new)
+        last = positions[:, -1]
+        # Inside a reply the second position counts, before it the first.
+        step = torch.stack([last[:, 1] == 0, last[:, 1] > 0], dim=-1).long()
+        return self.norm(x), State(tuple(layers), {**shared, "next": last + step})

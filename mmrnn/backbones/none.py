@@ -1,0 +1,39 @@
+"""No language model, for what is trained before there is one."""
+
+from typing import NoReturn
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmrnn.types import State
+
+
+class NoBackbone(nn.Module):
+    """Stands where a language model will come: BLIP-2's first stage trains the connector with losses of its own.
+
+    Connectors keep the width they have by themselves.
+
+    Args:
+        vocab: ids that the tokenizer makes.
+    """
+
+    recurrent = False
+    hooks = ()
+    width = None
+
+    def __init__(self, *, vocab: int = 30523):
+        super().__init__()
+        self.vocab = vocab
+
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        return ids.new_zeros(*ids.shape, 0, dtype=torch.get_default_dtype())
+
+    def state(self, batch: int) -> State:  # noqa: ARG002
+        return State(())
+
+    def head(self, hidden: Float[Tensor, "*b d"]) -> NoReturn:  # noqa: ARG002
+        raise ValueError("there is no language model here to say anything; choose one with backbone=NAME")
+
+    def forward(self, *sequence: object, **more: object) -> NoReturn:  # noqa: ARG002
+        raise ValueError("there is no language model here to read anything; choose one with backbone=NAME")

@@ -1,0 +1,31 @@
+"""A projection and a gated MLP behind it (CogVLM's adapter, arXiv 2311.03079)."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.types import Layout
+
+
+class GLU(nn.Module):
+    """Project, normalise, GELU, then `down(silu(gate(x)) * up(x))`; without biases.
+
+    Args:
+        hidden: width inside the gated MLP; that of the language model in CogVLM.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, hidden: int = 11008):
+        super().__init__()
+        self.width = out_dim or in_dim
+        self.proj = nn.Linear(in_dim, self.width, bias=False)
+        self.norm = nn.LayerNorm(self.width)
+        self.gate = nn.Linear(self.width, hidden, bias=False)
+        self.up = nn.Linear(self.width, hidden, bias=False)
+        self.down = nn.Linear(hidden, self.width, bias=False)
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+        x = F.gelu(self.norm(self.proj(tokens)))
+        return self.down(F.silu(self.gate(x)) * self.up(x))

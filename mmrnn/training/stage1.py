@@ -1,0 +1,192 @@
+"""The losses of BLIP-2's first stage (arXiv 2301.12597): contrast, match and generate, without a language model."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.types import IGNORE, Batch
+from mmrnn.vlm import VLM, Output
+
+
+class ContrastMatchGenerate(nn.Module):
+    """Image-text contrast, image-text matching and image-grounded generation over a `TextQFormer`, equally weighted.
+
+    The text of a row is all of its ids but the slots; its first stands for the whole text. Negatives come from all
+    processes of a distributed run.
+
+    Args:
+        width: of the features that are contrasted.
+        smoothing: of the labels of contrast and generation.
+        begin: the id that takes the place of a text's first one where the text is generated.
+        temperature: that the contrast begins with.
+    """
+
+    reads = False
+
+    def __init__(
+        self, model: VLM, *, width: int = 256, smoothing: float = 0.1, begin: int = 30522, temperature: float = 0.07
+    ):
+        super().__init__()
+        connector = model.senses["image"].connector
+        if not hasattr(connector, "joint"):
+            raise ValueError(f"{type(connector).__name__} reads no text; say connector=qformer_text")
+        if begin >= connector.words.num_embeddings:
+            raise ValueError(f"begin ({begin}) must be below the connector's vocab ({connector.words.num_embeddings})")
+        inner = connector.queries.shape[1]
+        self.smoothing, self.begin = smoothing, begin
+        self.image_proj = nn.Linear(inner, width)
+        self.text_proj = nn.Linear(inner, width)
+        self.match = nn.Linear(inner, 2)
+        self.temperature = nn.Parameter(torch.tensor(temperature))
+
+    def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
+        """The sum of the three losses of a batch with one picture a row."""
+        batch, connector = output.batch, model.senses["image"].connector
+        rows, tokens = pictures(model, batch)
+        ids, known = texts(batch, rows)
+        queries, words = connector.seen(tokens), connector.text(ids, known)
+        contrast, (to_text, to_image) = self.contrast(queries, words)
+        with torch.no_grad():
+            first = rank() * len(ids)
+            images, sentences = (negatives(similar, first) for similar in (to_image, to_text))
+        matching = self.matching(
+            connector,
+            tokens,
+            ids,
+            known,
+            gather(tokens, grad=True)[images],
+            gather(ids)[sentences],
+            gather(known)[sentences],
+        )
+        return contrast + matching + self.generation(connector, tokens, ids, known)
+
+    def contrast(
+        self, queries: Float[Tensor, "m q w"], words: Float[Tensor, "m t w"], same: Bool[Tensor, "m all"] | None = None
+    ) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, "m all"], Float[Tensor, "m all"]]]:
+        """The loss, and how similar each picture is to all texts and each text to all pictures.
+
+        Args:
+            same: which texts belong to a picture, where it is more than its own one (retrieval).
+        """
+        image = F.normalize(self.image_proj(queries), dim=-1)
+        text = F.normalize(self.text_proj(words[:, 0]), dim=-1)
+        # The query that fits best speaks for the picture.
+        to_text = (image @ gather(text).T).amax(1) / self.temperature
+        to_image = torch.einsum("tw,mqw->tmq", text, gather(image)).amax(2) / self.temperature
+        if same is None:
+            goal = torch.arange(len(text), device=text.device) + rank() * len(text)
+            losses = [F.cross_entropy(x, goal, label_smoothing=self.smoothing) for x in (to_text, to_image)]
+        else:
+            share = same / same.sum(1, keepdim=True)
+            share = (1 - self.smoothing) * share + self.smoothing / same.shape[1]
+            losses = [F.cross_entropy(x, share) for x in (to_text, to_image)]
+        return sum(losses) / 2, (to_text, to_image)
+
+    def matching(
+        self,
+        connector: nn.Module,
+        tokens: Float[Tensor, "m n e"],
+        ids: Int[Tensor, "m t"],
+        known: Bool[Tensor, "m t"],
+        other_tokens: Float[Tensor, "m n e"],
+        other_ids: Int[Tensor, "m t"],
+        other_known: Bool[Tensor, "m t"],
+    ) -> Float[Tensor, ""]:
+        """Which of pairs, of texts with a wrong picture, and of pictures with a wrong text belong together."""
+        logits = self.belongs(
+            connector,
+            torch.cat([tokens, other_tokens, tokens]),
+            torch.cat([ids, ids, other_ids]),
+            torch.cat([known, known, other_known]),
+        )
+        goal = torch.cat([ids.new_ones(len(ids)), ids.new_zeros(2 * len(ids))])
+        return F.cross_entropy(logits, goal)
+
+    def belongs(
+        self,
+        connector: nn.Module,
+        tokens: Float[Tensor, "m n e"],
+        ids: Int[Tensor, "m t"],
+        known: Bool[Tensor, "m t"],
+    ) -> Float[Tensor, "m 2"]:
+        """Logits of no and yes, the mean over the queries."""
+        queries, _ = connector.joint(tokens, ids, known)
+        return self.match(queries).mean(1)
+
+    def generation(
+        self,
+        connector: nn.Module,
+        tokens: Float[Tensor, "m n e"],
+        ids: Int[Tensor, "m t"],
+        known: Bool[Tensor, "m t"],
+    ) -> Float[Tensor, ""]:
+        """The text word by word, each seeing the queries and the words before it."""
+        opened = torch.cat([torch.full_like(ids[:, :1], self.begin), ids[:, 1:]], dim=1)
+        _, words = connector.joint(tokens, opened, known, "causal")
+        logits = connector.words_after(words)[:, :-1]
+        goal = opened.masked_fill(~known, IGNORE)[:, 1:]
+        return F.cross_entropy(logits.flatten(0, 1), goal.flatten(), label_smoothing=self.smoothing)
+
+
+def pictures(model: VLM, batch: Batch) -> tuple[list[int], Float[Tensor, "m n e"]]:
+    """The rows that show a picture, and the encoder's tokens of the first one of each."""
+    if "image" in batch.features:
+        tokens = batch.features["image"]
+    elif "image" in batch.images:
+        tokens = model.senses["image"].encode(batch.images["image"])
+    else:
+        raise ValueError("these losses compare texts with pictures, and the batch has no picture")
+    blocks = [block for block in batch.sequence.blocks if block.sense == "image"]
+    first: dict[int, int] = {}
+    for index, block in enumerate(blocks):
+        first.setdefault(block.sample, index)
+    return list(first), tokens[list(first.values())]
+
+
+def texts(batch: Batch, rows: list[int]) -> tuple[Int[Tensor, "m t"], Bool[Tensor, "m t"]]:
+    """The ids of some rows without slots and padding, and where they are."""
+    sequence = batch.sequence
+    found = []
+    for row in rows:
+        ids, labels = sequence.ids[row], sequence.labels[row]
+        end = int((labels != IGNORE).nonzero().max()) + 1
+        found.append(ids[:end][ids[:end] >= 0])
+    known = [torch.ones_like(ids, dtype=torch.bool) for ids in found]
+    return tuple(nn.utils.rnn.pad_sequence(group, batch_first=True) for group in (found, known))
+
+
+def negatives(similar: Float[Tensor, "m all"], first: int) -> Int[Tensor, " m"]:
+    """For every row a column that is not its own (row + first), drawn by how similar it is.
+
+    Raises:
+        ValueError: there is no other column.
+    """
+    if similar.shape[1] < 2:
+        raise ValueError("one picture has no negative; take batches of several")
+    chance = similar.float().softmax(1) + 1e-4
+    rows = torch.arange(len(chance), device=chance.device)
+    chance[rows, rows + first] = 0
+    return torch.multinomial(chance, 1).squeeze(1)
+
+
+def rank() -> int:
+    return torch.distributed.get_rank() if _distributed() else 0
+
+
+def gather(x: Tensor, *, grad: bool = False) -> Tensor:
+    """The rows of all processes, in their order; with `grad` gradients go back to where they came from."""
+    if not _distributed():
+        return x
+    if grad:
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(x.contiguous()))
+    parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, x.detach().contiguous())
+    parts[rank()] = x
+    return torch.cat(parts)
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

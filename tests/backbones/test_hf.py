@@ -1,0 +1,135 @@
+"""Backbones of `transformers` behind our contract, with the golden cases of OPT, Persimmon, BLIP-2 and Fuyu."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
+from mmrnn.generate import generate
+from mmrnn.types import IGNORE, Batch, Sequence
+from mmrnn.vlm import VLM
+from mmrnn.weights import load
+
+pytest.importorskip("transformers")
+close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
+
+
+def opt(config, **more):
+    arch = {"num_hidden_layers": config["layers"], "num_attention_heads": config["heads"], "ffn_dim": config["ffn"]}
+    arch |= {"word_embed_proj_dim": config["width"], "dropout": 0.0, **more}
+    return HFDecoder(vocab=config["vocab"], width=config["width"], arch=arch).eval()
+
+
+def persimmon(config):
+    arch = {"num_hidden_layers": config["layers"], "num_attention_heads": config["heads"]}
+    arch |= {"intermediate_size": config["ffn"], "rope_theta": config["theta"], "layer_norm_eps": config["eps"]}
+    arch |= {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+    return HFDecoder(name="persimmon", vocab=config["vocab"], width=config["width"], arch=arch).eval()
+
+
+def reply(backbone, ids, limit, embeds=None):
+    model = VLM(backbone, {})
+    embeds = backbone.embed(ids) if embeds is None else embeds
+    model.embed = lambda batch: batch.sequence
+    return generate(model, Batch(Sequence(ids, embeds=embeds)), limit=limit)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["opt_hf", "persimmon_hf"])
+def test_decoders(golden, params, name):
+    case, tensors = golden(name)
+    config = case["config"]
+    backbone = opt(config, max_position_embeddings=config["max_pos"]) if name == "opt_hf" else persimmon(config)
+    assert load(backbone, params(tensors)).format == "hf"
+    hidden, _ = backbone(Sequence(tensors["in/ids"]))
+    close(hidden, tensors["out/last_hidden"])
+    close(backbone.head(hidden), tensors["out/logits"])
+    real = tensors["in/mask_padded"].bool()
+    hidden, _ = backbone(Sequence(tensors["in/ids_padded"]))
+    close(backbone.head(hidden)[real], tensors["out/logits_padded"][real])
+    assert torch.tensor(reply(backbone, tensors["in/ids"], 8)).equal(tensors["out/greedy_ids"])
+
+
+@pytest.mark.parametrize("make", [opt, persimmon])
+def test_a_state_goes_on(make):
+    config = {"vocab": 60, "width": 32, "layers": 2, "heads": 4, "ffn": 48, "theta": 1e4, "eps": 1e-5}
+    backbone, ids = make(config), torch.randint(0, 60, (2, 9))
+    with torch.no_grad():
+        whole, _ = backbone(Sequence(ids))
+        first, state = backbone(Sequence(ids[:, :4]))
+        kept = state.clone()
+        rest, _ = backbone(Sequence(ids[:, 4:]), state)
+        torch.testing.assert_close(torch.cat([first, rest], 1), whole, atol=1e-5, rtol=1e-4)
+        assert all(torch.equal(old["key"], new["key"]) for old, new in zip(kept.layers, state.layers, strict=True))
+        # A row that is padded on the left says what it says alone.
+        padded = torch.cat([torch.zeros(2, 3, dtype=torch.long), ids], dim=1)
+        segments = torch.cat([torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 9, dtype=torch.long)], dim=1)
+        alike, _ = backbone(Sequence(padded, segments=segments))
+    torch.testing.assert_close(alike[:, 3:], whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("kind", ["no_prompt", "prompt"])
+def test_blip2_opt(golden, params, kind):
+    case, tensors = golden("blip2_opt_lavis")
+    config = case["config"]
+    weights = params(tensors)
+    places = len(weights["opt_model.model.decoder.embed_positions.weight"]) - 2
+    backbone = opt(config, max_position_embeddings=places)
+    assert load(backbone, weights).format == "lavis"
+    embeds, real = tensors[f"out/{kind}_embeds"], tensors[f"out/{kind}_mask"].bool()
+    hidden, _ = backbone(Sequence(torch.zeros(embeds.shape[:2], dtype=torch.long), embeds=embeds))
+    logits = backbone.head(hidden)
+    close(logits[real], tensors[f"out/{kind}_logits"][real])
+    targets = tensors[f"out/{kind}_targets"]
+    close(F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()), tensors[f"out/{kind}_loss"])
+
+
+@pytest.mark.golden
+def test_fuyu(golden, params):
+    case, tensors = golden("fuyu_hf")
+    backbone = persimmon(case["config"])
+    assert load(backbone, params(tensors)).format == "hf_vlm"
+    ids = tensors["in/ids"]
+    embeds = backbone.embed(ids)
+    embeds[:, : len(tensors["out/patch_index_0"])][:, tensors["out/patch_index_0"] >= 0] = tensors["out/patch_embeds"]
+    hidden, _ = backbone(Sequence(ids, embeds=embeds))
+    close(backbone.head(hidden), tensors["out/logits"])
+    assert torch.tensor(reply(backbone, ids, 6, embeds)).equal(tensors["out/greedy_ids"])
+
+
+@pytest.mark.golden
+def test_blip2_t5(golden, params):
+    case, tensors = golden("blip2_t5_hf")
+    config, weights = case["config"], params(tensors)
+    arch = {"num_layers": config["layers"], "num_heads": config["heads"], "d_kv": config["d_kv"], "d_ff": config["ffn"]}
+    arch |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "dropout_rate": 0.0}
+    arch |= {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    backbone = HFEncoderDecoder(vocab=config["vocab"], width=config["width"], arch=arch).eval()
+    assert load(backbone, weights).format == "hf_vlm"
+    query = tensors["out/query_output"]
+    visual = F.linear(query, weights["language_projection.weight"], weights["language_projection.bias"])
+    given = backbone.embed(tensors["in/ids"])
+    given[:, : config["queries"]] = visual
+    lengths = tensors["in/mask"].sum(1).tolist()
+
+    # Our rows: the context, the reply behind it, padding; hidden states at the places that predict the reply.
+    replies = [row[row != IGNORE] for row in tensors["in/labels"]]
+    size = max(n + len(reply) for n, reply in zip(lengths, replies, strict=True))
+    ids, labels = torch.zeros(2, size, dtype=torch.long), torch.full((2, size), IGNORE)
+    embeds = torch.zeros(2, size, config["width"])
+    for row, (n, answer) in enumerate(zip(lengths, replies, strict=True)):
+        ids[row, n : n + len(answer)] = labels[row, n : n + len(answer)] = answer
+        embeds[row, :n], embeds[row, n : n + len(answer)] = given[row, :n], backbone.embed(answer[None])[0]
+    hidden, _ = backbone(Sequence(ids, embeds=embeds, labels=labels))
+    logits = backbone.head(hidden)
+    for row, (n, answer) in enumerate(zip(lengths, replies, strict=True)):
+        close(logits[row, n - 1 : n - 1 + len(answer)], tensors["out/logits"][row, : len(answer)])
+        assert not hidden[row, : n - 1].any()
+    close(F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()), tensors["out/loss"])
+
+    for row, n in enumerate(lengths):
+        [said] = reply(backbone, tensors["in/ids"][row : row + 1, :n], 5, given[row : row + 1, :n])
+        assert said == tensors["out/greedy_ids"][row].tolist()

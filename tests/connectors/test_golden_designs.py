@@ -1,0 +1,149 @@
+"""The connectors of single designs against what the original projects compute."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmrnn.connectors import GLU, Beside, Enclosed, Linear, Perceiver, QFormer, Resampler, RowEnds, TextQFormer
+from mmrnn.connectors.resampler import resample, sincos
+from mmrnn.types import Layout
+from mmrnn.weights import load
+
+pytestmark = pytest.mark.golden
+close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_qwen_resampler(golden, params, number):
+    case, tensors = golden("qwen_visual")
+    config = case["config"]
+    resampler = Resampler(config["width"], config["out"], queries=config["queries"], heads=config["pool_heads"])
+    report = load(resampler, params(tensors))
+    assert report.format == "qwen_vl"
+    side = config["sizes"][number] // config["patch"]
+    layout = Layout(side, side)
+    table = sincos(4, config["out"])
+    close(table.flatten(0, 1), tensors["param/transformer.visual.attn_pool.pos_embed"])
+    close(resample(table, side, side).flatten(0, 1), tensors[f"out/key_pos_{number}"])
+    tokens = tensors[f"out/vit_tokens_{number}"]
+    close(resampler.look(tokens, layout), tensors[f"out/pooled_{number}"])
+    close(resampler(tokens, layout), tensors[f"out/visual_{number}"])
+
+
+def perceiver(config):
+    knobs = {"latents": config["latents"], "depth": config["depth"], "heads": config["p_heads"]}
+    return Perceiver(config["v_width"], head_size=config["dim_head"], **knobs)
+
+
+def test_perceiver(golden, params):
+    case, tensors = golden("perceiver")
+    made = Beside(case["config"]["v_width"], 48, part=lambda width, out: perceiver(case["config"]))  # noqa: ARG005
+    weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
+    assert load(made.part, weights).format == "openflamingo"
+    tokens = tensors["out/vision_tokens"]
+    close(made(tokens.flatten(0, 2)), tensors["out/media"].flatten(0, 1))
+    assert made.layout(Layout(4, 4)) == Layout(beside=5)
+    assert made.layout(Layout(4, 4)).tokens == 0
+
+
+def test_perceiver_on_frames(golden, params):
+    """The frames of a video are laid end to end; where a checkpoint has embeddings of their times they are added."""
+    case, tensors = golden("perceiver")
+    made, weights = perceiver(case["config"]), params(tensors, "param/alone_perceiver.")
+    frames, times = weights.pop("frame_embs"), weights.pop("media_time_embs")
+    load(made, weights)
+    features = tensors["in/alone_features"]
+    b, t, f, n, _ = features.shape
+    told = (features + frames[:f, None]).flatten(2, 3) + times[:t]
+    close(made(told.flatten(0, 1)).unflatten(0, (b, t)), tensors["out/alone_latents"])
+
+
+@pytest.mark.parametrize("names", ["sat", "hf"])
+def test_cogvlm_adapter(golden, params, names):
+    case, tensors = golden("cogvlm_expert")
+    config, weights = case["config"], params(tensors)
+    if names == "hf":
+        weights = {case["hf_names"][name]: value for name, value in weights.items()}
+    made = Enclosed(config["v_width"], config["width"], part=partial(GLU, hidden=config["ffn"]))
+    assert load(made, weights).format == f"cogvlm_{names}"
+    visual = made(tensors["out/vit_features"])
+    close(visual[:, 1:-1], tensors["out/glu_features"])
+    close(visual, tensors["out/embeds"][:, 1 : 1 + visual.shape[1]])
+    assert made.layout(Layout(35, 35)).tokens == 1225 + 2
+
+
+def test_fuyu_rows(golden, params):
+    case, tensors = golden("fuyu_hf")
+    config, weights = case["config"], params(tensors)
+    made = RowEnds(2700, config["width"], part=Linear)
+    newline = weights["language_model.model.embed_tokens.weight"][config["newline_id"]]
+    assert load(made, {**weights, "newline": newline}).format == "fuyu_hf"
+    visual = made(tensors["in/patches"], Layout(3, 4))
+    patches = tensors["out/patch_index_0"] >= 0
+    close(visual[:, patches], tensors["out/patch_embeds"])
+    close(visual[0, ~patches], newline.expand(3, -1))
+    assert made.layout(Layout(36, 64)).tokens == 2340
+
+
+def test_fuyu_takes_the_end_of_a_row_from_the_released_vocabulary():
+    made, table = RowEnds(12, 4, part=Linear), torch.randn(71100, 4)
+    weights = {f"vision_embed_tokens.{name}": value for name, value in Linear(12, 4).proj.state_dict().items()}
+    load(made, {**weights, "language_model.model.embed_tokens.weight": table})
+    assert made.newline.equal(table[71019])
+
+
+def test_visualglm_qformer(golden, params):
+    case, tensors = golden("visualglm")
+    config = case["config"]
+    knobs = {
+        "width": config["q_width"],
+        "depth": config["q_layers"],
+        "heads": config["q_heads"],
+        "ffn": config["q_ffn"],
+    }
+    qformer = QFormer(config["v_width"], config["width"], **knobs).eval()
+    assert load(qformer, params(tensors)).format == "visualglm"
+    close(qformer(tensors["out/vit_features"]), tensors["out/visual_tokens"])
+    qformer = QFormer(config["v_width"], **knobs).eval()
+    load(qformer, params(tensors))
+    close(qformer(tensors["out/vit_features"]), tensors["out/query_output"])
+
+
+@pytest.fixture
+def stage1(golden, params):
+    case, tensors = golden("qformer_lavis")
+    config, weights = case["config"], params(tensors)
+    knobs = {
+        name: config[theirs] for name, theirs in (("depth", "layers"), ("vocab", "vocab"), ("positions", "max_pos"))
+    }
+    knobs |= {name: config[name] for name in ("queries", "width", "heads", "ffn", "cross_every")}
+    made = TextQFormer(config["enc_width"], **knobs).eval()
+    report = load(made, weights)
+    assert (report.format, report.loaded + len(report.ignored)) == ("lavis", len(weights))
+    image = F.layer_norm(tensors["in/image_feats_raw"], (40,), weights["ln_vision.weight"], weights["ln_vision.bias"])
+    return case, tensors, weights, made, image
+
+
+def test_text_branch(stage1):
+    case, tensors, _, made, image = stage1
+    ids, known = tensors["in/text_ids"], tensors["in/text_mask"].bool()
+    close(made(image), tensors["out/query_output"])
+    close(made.text(ids, known), tensors["out/text_output"])
+    close(torch.cat(made.joint(image, ids, known), dim=1), tensors["out/joint_output"])
+    opened = ids.clone()
+    opened[:, 0] = case["config"]["bos_id"]
+    queries, words = made.joint(image, opened, known, "causal")
+    close(words, tensors["out/lm_hidden"])
+    close(made.words_after(words), tensors["out/lm_logits"], atol=5e-5)
+    close(queries, tensors["out/query_output"])
+
+
+def test_queries_see_words_only_where_they_may(stage1):
+    _, tensors, _, made, image = stage1
+    ids, known = tensors["in/text_ids"], tensors["in/text_mask"].bool()
+    other = (ids + 1) % 100
+    for mode, same in (("causal", True), ("both", False)):
+        first, second = (made.joint(image, text, known, mode)[0] for text in (ids, other))
+        assert torch.equal(first, second) is same

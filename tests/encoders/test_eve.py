@@ -1,0 +1,82 @@
+"""EVE's patch embedding layer and its pictures, against the original; states as tokens."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmrnn.connectors import MLP
+from mmrnn.data.image import to_tensor
+from mmrnn.encoders import EvePatch, Patches, StateEncoder
+from mmrnn.types import ImageSpec, Layout
+from mmrnn.vlm import Sense
+from mmrnn.weights import load
+
+close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-5)
+
+
+def picture(raw):
+    return Image.fromarray(raw.permute(1, 2, 0).to(torch.uint8).numpy())
+
+
+@pytest.mark.golden
+def test_eve(golden, params):
+    case, tensors = golden("eve_tower")
+    config, weights = case["config"], params(tensors)
+    encoder = EvePatch(patch=config["ps"], width=config["pel"], size=config["img"], window=config["cs"])
+    assert load(encoder, weights).format == "eve"
+    connector = MLP(config["pel"], config["width"])
+    load(connector, weights)
+    for number in range(2):
+        shown = to_tensor(picture(tensors[f"in/raw_{number}"]), encoder.image)
+        valid = tensors["in/images"][number, 3].bool()
+        inside = tensors["in/images"][number, :3, valid.any(1)][:, :, valid.any(0)]
+        close(shown, inside)
+        rows, cols = tensors["out/grid_hw"][number].tolist()
+        assert encoder.layout(*shown.shape[-2:]) == Layout(rows, cols, prefix=1, separators=1)
+        tokens = encoder(shown[None])
+        close(tokens[0], tensors[f"out/pel_{number}"])
+        close(connector(tokens)[0], tensors[f"out/visual_{number}"])
+
+
+@pytest.mark.parametrize(("size", "tokens"), [(672, 601), (1344, 2353)])
+def test_tokens_of_a_square(size, tokens):
+    with torch.device("meta"):
+        encoder = EvePatch(size=size)
+    assert encoder.layout(size, size).tokens == tokens
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == 9_003_008
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_fuyu_pictures(golden, number):
+    case, tensors = golden("fuyu_hf")
+    most = case["images"][f"image_{number}"]["max_size"]
+    encoder = Patches(size=(most["height"], most["width"]), resize="within")
+    shown = to_tensor(picture(tensors[f"in/image_{number}"]), encoder.image)
+    close(encoder(shown[None])[0], tensors[f"out/patches_{number}"], atol=1e-5)
+    rows, cols = case["images"][f"image_{number}"]["rows_cols"]
+    assert encoder.layout(*shown.shape[-2:]) == Layout(rows, cols)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((1000, 10), (672, 28)), ((10, 10), (672, 672)), ((600, 599), (672, 672))]
+)
+def test_the_short_side_is_whole_windows(size, wanted):
+    spec = ImageSpec((672, 672), resize="fit", multiple=28)
+    shown = to_tensor(Image.fromarray(np.zeros((*size[::-1], 3), np.uint8)), spec)
+    assert tuple(shown.shape[-2:]) == wanted[::-1]
+
+
+def test_states_become_tokens():
+    sense = Sense(StateEncoder(objects=3, features=5, width=8, tokens=2), MLP(8, 12))
+    assert sense.layout(*sense.image.size).tokens == 6
+    states = torch.randn(2, 3, 5)
+    tokens = sense.connect(sense.encode(states), sense.encoder.layout(3, 5))
+    assert tokens.shape == (2, 6, 12)
+    one = sense.connect(sense.encode(states[:1, 1:2]), sense.encoder.layout(1, 5))
+    torch.testing.assert_close(one[0], tokens[0, 2:4])
+    with pytest.raises(ValueError, match="an object has 4 features, but features=5"):
+        sense.encoder(torch.randn(2, 3, 4))
