@@ -1,0 +1,73 @@
+"""What the host chooses before a kernel runs: precision, tiles, warps, and how a sequence is cut where heads are few."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import triton
+from torch import Tensor
+
+CHUNK = 16
+"""Positions of a tile: each doubling is one more level for every position, and more registers than there are."""
+
+SHORT = 16
+"""Up to this length the recurrence is the faster one."""
+
+LONG = 32 * CHUNK
+"""Positions of a piece, at least: the states that pieces start from cost a pass of their own."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What the factors of products are rounded to, and whose instructions are used."""
+
+    precision: str
+    target: str
+
+    @property
+    def states(self) -> torch.dtype:
+        """Of the states that the backward pass keeps for itself: they enter products as they are."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def mode(*inputs: Tensor) -> Mode:
+    """bf16 is multiplied as bf16, fp16 in the range of fp32 (its state has no bounds), fp32 as three products of TF32."""
+    dtypes = {x.dtype for x in inputs}
+    if inputs[0].device.type != "cuda":
+        return Mode("bf16 emulated" if dtypes == {torch.bfloat16} else "ieee", "interpreter")
+    return compiled(dtypes, "hip" if torch.version.hip else "cuda")
+
+
+def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
+    """The mode on a GPU."""
+    if dtypes == {torch.bfloat16}:
+        return Mode("bf16", target)
+    if target == "hip":  # which multiplies fp32 as it is
+        return Mode("ieee", target)
+    return Mode("tf32x3" if torch.float32 in dtypes else "tf32", target)
+
+
+def warps(size: int, mode: Mode, backward: bool = False) -> int:
+    """Of a program, so that nothing is spilled. `size` is K = V."""
+    return 4
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """How many programs run side by side at the least; the interpreter runs one."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def columns(size: int, programs: int, processors: int) -> int:
+    """Of the state for one program: half of them where heads cannot fill the processors."""
+    return size if programs >= processors else size // 2
+
+
+def span(longest: int, programs: int, processors: int) -> tuple[int, int]:
+    """Positions of a piece and pieces of the longest sequence, so that there are programs enough."""
+    wanted = triton.cdiv(2 * processors, programs) if programs < processors else 1
+    pieces = max(1, min(wanted, longest // LONG))
+    span = triton.cdiv(triton.cdiv(longest, pieces), CHUNK) * CHUNK
+    return span, triton.cdiv(longest, span)
