@@ -58,7 +58,7 @@ def checked(name, inputs, grads, bounds):
 
 def answer(what, *arguments, processors=1, **options):
     """`processors`: how many there seem to be, which decides into how many pieces sequences are cut."""
-    plan.processors = lambda device: processors
+    plan.processors = lambda _: processors
     if what == "checked":
         return [*checked(*arguments, **options)]
     return {"differentiated": differentiated, "stepped": stepped}[what](*arguments, **options)

@@ -67,7 +67,7 @@ def step(
     if reason:
         raise RuntimeError(f"wkv: backend 'triton' cannot run here: {reason}")
     if state.dtype != torch.float32 or not state.is_contiguous():
-        raise ValueError(f"wkv: a state moves on in place if it is contiguous and fp32, got {state.dtype}; copy it once")
+        raise ValueError(f"wkv: only a contiguous fp32 state moves on in place, got {state.dtype}; convert it once")
     from .ops import advance
 
     return advance(r, k, v, w, u, state)
@@ -88,8 +88,8 @@ def missing() -> str | None:
 def too_old(device: int) -> str | None:
     if torch.version.hip:
         return None
-    found = torch.cuda.get_device_capability(device)
-    return None if found >= (8, 0) else f"it needs compute capability 8.0, {torch.cuda.get_device_name(device)} has {found}"
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if major >= 8 else f"it needs a GPU of compute capability 8.0 or more, got {major}.{minor}"
 
 
 # What `torch.compiler.assume_constant_result` sets: a traced model asks once and keeps the answer.

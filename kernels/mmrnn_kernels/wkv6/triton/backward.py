@@ -3,7 +3,24 @@
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, after, before, behind, decays, dot, fresh, logs, pairs, place, reached, right, split, steps, whole
+from .tile import (
+    LOG2E,
+    after,
+    before,
+    behind,
+    decays,
+    dot,
+    fresh,
+    logs,
+    pairs,
+    place,
+    reached,
+    right,
+    slot,
+    split,
+    steps,
+    whole,
+)
 
 
 @triton.jit
@@ -53,12 +70,15 @@ def backward_kernel(
     i = tl.arange(0, C)
     key = tl.arange(0, K)
     value = tl.arange(0, V)
-    first, last, begin, stop, slot = place(bounds, length, span, n, tl.program_id(1), PACKED)
+    first, last = place(bounds, length, n, PACKED)
+    begin = first + tl.program_id(1) * span
+    stop = tl.minimum(begin + span, last)
     if (begin >= last) & (tl.program_id(1) > 0):
         return  # this sequence has fewer pieces
+    mine = (slot(first, span, n) + tl.program_id(1)) * H + h
     turned = value[:, None] * K + key[None, :]
     if PIECES:
-        grad = tl.load(ends + (slot * H + h) * K * V + turned)
+        grad = tl.load(ends + mine * K * V + turned)
     elif END:
         state = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
         grad = tl.trans(tl.load(dend + state))
@@ -72,7 +92,7 @@ def backward_kernel(
 
     size = (stop - begin).to(tl.int32)
     count = tl.cdiv(size, C)
-    states += ((first // C + n + (begin - first) // C) * H + h) * K * V
+    states += ((slot(first, C, n) + (begin - first) // C) * H + h) * K * V
     for step in range(0, count):
         chunk = count - 1 - step
         c = chunk * C
@@ -140,9 +160,9 @@ def backward_kernel(
             # g is -log2(e) exp(w).
             tl.store(dw + keys, ((around + over) * g * (1 / LOG2E)).to(dw.dtype.element_ty), mask=inside)
     key = fresh(key, count, TARGET)
-    tl.store(du + (slot * H + h) * K + key, dbonus)
+    tl.store(du + mine * K + key, dbonus)
     if CONSTANT:
-        tl.store(dw + (slot * H + h) * K + key, drate * logs(rate) * (1 / LOG2E))
+        tl.store(dw + mine * K + key, drate * logs(rate) * (1 / LOG2E))
     if tl.program_id(1) == 0:
         value = fresh(value, count, TARGET)
         state = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tile import after, before, decays, dot, logs, pairs, place, right, split, whole
+from .tile import after, before, decays, dot, logs, pairs, place, right, slot, split, whole
 
 
 @triton.jit
@@ -38,13 +38,15 @@ def forward_kernel(
     i = tl.arange(0, C)
     key = tl.arange(0, K)
     value = (tl.program_id(1) % (V // BV)) * BV + tl.arange(0, BV)
-    first, last, begin, stop, slot = place(bounds, length, span, n, piece, PACKED)
+    first, last = place(bounds, length, n, PACKED)
+    begin = first + piece * span
+    stop = tl.minimum(begin + span, last)
     if (begin >= last) & (piece > 0):
         return  # this sequence has fewer pieces
     state = key[:, None] * V + value[None, :]
     mine = (n * H + h).to(tl.int64) * K * V
     if PIECES:
-        s = tl.load(start + (slot * H + h) * K * V + value[:, None] * K + key[None, :])
+        s = tl.load(start + ((slot(first, span, n) + piece) * H + h) * K * V + value[:, None] * K + key[None, :])
     elif START:
         s = tl.trans(tl.load(start + mine + state))
     else:

@@ -43,7 +43,7 @@ class Sequences:
             *(rows, columns, w, start, found, self.bounds, self.length, span),
             **self.shared | {"BK": self.key, "BV": wide, "C": plan.CHUNK, "PREC": mode.precision},
             **{"START": start is not None, "REVERSE": reverse},
-            **{"num_warps": plan.warps(self.key, mode), "num_stages": 1},
+            **{"num_warps": plan.warps(self.key), "num_stages": 1},
         )
         return found
 
@@ -93,7 +93,7 @@ def chunks(sequences: Sequences, r, k, v, w, u, start, out, end) -> None:
         *(r, k, v, w, u, start, out, end, sequences.bounds, sequences.length, span),
         **sequences.shared | {"BV": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
         **{"PREC": mode.precision, "START": start is not None, "PIECES": pieces > 1},
-        **{"num_warps": plan.warps(sequences.key, mode), "num_stages": 1},
+        **{"num_warps": plan.warps(sequences.key), "num_stages": 1},
     )
 
 
@@ -128,7 +128,7 @@ def backward(
             *(sequences.bounds, sequences.length, span),
             **sequences.shared | {"C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1, "PREC": mode.precision},
             **{"TARGET": mode.target, "END": dend is not None, "PIECES": pieces > 1},
-            **{"num_warps": plan.warps(sequences.key, mode, backward=True), "num_stages": 1},
+            **{"num_warps": plan.warps(sequences.key), "num_stages": 1},
         )
     if constant:
         dw = dw.sum(0).to(w.dtype)

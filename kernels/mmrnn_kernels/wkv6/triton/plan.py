@@ -1,4 +1,4 @@
-"""What the host chooses before a kernel runs: precision, tiles, warps, and how a sequence is cut where heads are few."""
+"""What the host chooses before a kernel runs: precision, warps, and how sequences are cut where heads are few."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +31,7 @@ class Mode:
 
 
 def mode(*inputs: Tensor) -> Mode:
-    """bf16 is multiplied as bf16, fp16 in the range of fp32 (its state has no bounds), fp32 as three products of TF32."""
+    """bf16 is multiplied as bf16, fp16 as TF32 (which has the range that states need), fp32 as three TF32 products."""
     dtypes = {x.dtype for x in inputs}
     if inputs[0].device.type != "cuda":
         return Mode("bf16 emulated" if dtypes == {torch.bfloat16} else "ieee", "interpreter")
@@ -47,9 +47,9 @@ def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
     return Mode("tf32x3" if torch.float32 in dtypes else "tf32", target)
 
 
-def warps(size: int, mode: Mode, backward: bool = False) -> int:
+def warps(size: int) -> int:
     """Of a program, so that nothing is spilled. `size` is K = V."""
-    return 4
+    return 8 if size > 64 else 4
 
 
 @cache

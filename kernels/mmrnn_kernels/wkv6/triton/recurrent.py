@@ -31,12 +31,9 @@ def recurrent_kernel(
     h = tl.program_id(0) % H
     key = tl.arange(0, K)
     value = tl.program_id(1) * BV + tl.arange(0, BV)
-    first, last, begin, stop, slot = place(bounds, length, 1, n, 0, PACKED)
+    first, last = place(bounds, length, n, PACKED)
     state = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
-    if START:
-        s = tl.load(start + state)
-    else:
-        s = tl.zeros([K, BV], dtype=tl.float32)
+    s = tl.load(start + state) if START else tl.zeros([K, BV], dtype=tl.float32)
     bonus = tl.load(u + h * K + key).to(tl.float32)
     if CONSTANT:
         g = logs(tl.load(w + h * K + key).to(tl.float32))

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tile import after, before, dot, logs, place, split, whole
+from .tile import after, before, dot, logs, place, slot, split, whole
 
 
 @triton.jit
@@ -38,7 +38,7 @@ def states_kernel(
     i = tl.arange(0, C)
     key = (tl.program_id(1) // (V // BV)) * BK + tl.arange(0, BK)
     value = (tl.program_id(1) % (V // BV)) * BV + tl.arange(0, BV)
-    first, last, begin, stop, slot = place(bounds, length, span, n, 0, PACKED)
+    first, last = place(bounds, length, n, PACKED)
     state = key[:, None] * V + value[None, :]
     turned = value[:, None] * K + key[None, :]
     if START:
@@ -47,7 +47,7 @@ def states_kernel(
         s = tl.zeros([BV, BK], dtype=tl.float32)
     if CONSTANT:
         g = logs(tl.load(w + h * K + key).to(tl.float32))[None, :]
-    states += (slot * H + h) * K * V
+    states += (slot(first, span, n) * H + h) * K * V
 
     size = (last - first).to(tl.int32)
     count = tl.cdiv(size, C)
@@ -73,9 +73,6 @@ def states_kernel(
             g = logs(tl.load(w + keys, mask=inside, other=float("-inf")).to(tl.float32))
         high, low = split(g, CONSTANT, PREC)
         left = tl.minimum(size - c, C)
-        if REVERSE:
-            reach = before(high, low, i, CONSTANT, PREC)
-        else:
-            reach = after(high, low, i, left, CONSTANT, PREC)
+        reach = before(high, low, i, CONSTANT, PREC) if REVERSE else after(high, low, i, left, CONSTANT, PREC)
         update = dot(tl.trans(y), x * reach, PREC)
         s = s * whole(high, low, i, left, CONSTANT, PREC) + update

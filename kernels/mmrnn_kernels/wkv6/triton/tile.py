@@ -22,19 +22,24 @@ def dot(a, b, PREC: tl.constexpr):
 
 
 @triton.jit
-def place(bounds, length, span, n, piece, PACKED: tl.constexpr):
-    """First and last position of a sequence and of one of its pieces, and the slot of the piece.
-
-    Slots are a piece's own, whatever the lengths of the sequences: there are `positions // span + sequences` of them.
-    """
+def place(bounds, length, n, PACKED: tl.constexpr):
+    """Where a sequence begins and where it ends."""
     if PACKED:
         first = tl.load(bounds + n).to(tl.int64)
         last = tl.load(bounds + n + 1).to(tl.int64)
     else:
         first = n.to(tl.int64) * length
         last = first + length
-    begin = first + piece * span
-    return first, last, begin, tl.minimum(begin + span, last), first // span + n + piece
+    return first, last
+
+
+@triton.jit
+def slot(first, span, n):
+    """Of the first piece of a sequence, which is followed by those of the others.
+
+    Each piece of `span` positions has its own, whatever the lengths of the sequences: `positions // span + sequences`.
+    """
+    return first // span + n
 
 
 @triton.jit
