@@ -52,9 +52,12 @@ def backward_kernel(
     bounds,
     length,
     span,
+    positions,
+    slots,
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
+    BV: tl.constexpr,
     C: tl.constexpr,
     LEVELS: tl.constexpr,
     PREC: tl.constexpr,
@@ -64,18 +67,30 @@ def backward_kernel(
     END: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """Programs: (sequence, head), then pieces. `states` has S before each chunk, `ends` G after each piece."""
+    """Programs: (sequence, head), then (piece, BV columns of the state).
+
+    `states` has S before each chunk, `ends` G after each piece, both turned (values are rows). Everything but dv and
+    dstart is a sum over columns, of which each program writes its share.
+    """
     n = tl.program_id(0) // H
     h = tl.program_id(0) % H
     i = tl.arange(0, C)
     key = tl.arange(0, K)
-    value = tl.arange(0, V)
+    piece = tl.program_id(1) // (V // BV)
+    tile = tl.program_id(1) % (V // BV)
+    value = tile * BV + tl.arange(0, BV)
     first, last = place(bounds, length, n, PACKED)
-    begin = first + tl.program_id(1) * span
+    begin = first + piece * span
     stop = tl.minimum(begin + span, last)
-    if (begin >= last) & (tl.program_id(1) > 0):
+    if (begin >= last) & (piece > 0):
         return  # this sequence has fewer pieces
-    mine = (slot(first, span, n) + tl.program_id(1)) * H + h
+    mine = (slot(first, span, n) + piece) * H + h
+    if BV < V:
+        share = tile.to(tl.int64) * K * H
+        dr += share * positions
+        dk += share * positions
+        du += share * slots
+        dw += share * (slots if CONSTANT else positions)
     turned = value[:, None] * K + key[None, :]
     if PIECES:
         grad = tl.load(ends + mine * K * V + turned)
@@ -83,8 +98,8 @@ def backward_kernel(
         state = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
         grad = tl.trans(tl.load(dend + state))
     else:
-        grad = tl.zeros([V, K], dtype=tl.float32)
-    dbonus = tl.zeros([K], dtype=tl.float32)
+        grad = tl.zeros([BV, K], dtype=tl.float32)
+    dbonus = tl.zeros([C, K], dtype=tl.float32)
     if CONSTANT:
         rate = tl.load(w + h * K + key).to(tl.float32)
         g = logs(rate)[None, :]
@@ -131,13 +146,13 @@ def backward_kernel(
         shared = tl.sum(tl.where(m[:, None] == m[None, :], da, 0.0), 1)[:, None]
         gr += shared * bonus * bk
         gk += shared * bonus * br
-        dbonus += tl.sum(shared * br * bk, 0)
+        dbonus += shared * br * bk
         a = tl.where(m[:, None] == m[None, :], tl.sum(br * bonus * bk, 1)[:, None], 0.0)
         x = tl.where(right(m, 1), br, bk)
         part = dot(tl.where(pairs(m, 1), da, 0.0), x, PREC)
-        share = right(m, 1).to(tl.float32)
-        gr += part * share
-        gk += part * (1.0 - share)
+        side = right(m, 1).to(tl.float32)
+        gr += part * side
+        gk += part * (1.0 - side)
         a = tl.where(pairs(m, 1), dot(x, tl.trans(x), PREC), a)
         for level in tl.static_range(1, LEVELS):
             reach = decays(high, low, m, 1 << level, CONSTANT, PREC)
@@ -145,9 +160,9 @@ def backward_kernel(
             part = dot(tl.where(pairs(m, 1 << level), da, 0.0), x, PREC)
             around += pull(x * part, tl.trans(reached(m, 1 << level)), steps(m, 1 << level), CONSTANT, PREC)
             part *= reach
-            share = right(m, 1 << level).to(tl.float32)
-            gr += part * share
-            gk += part * (1.0 - share)
+            side = right(m, 1 << level).to(tl.float32)
+            gr += part * side
+            gk += part * (1.0 - side)
             a = tl.where(pairs(m, 1 << level), dot(x, tl.trans(x), PREC), a)
         # A is lower triangular, this is its transpose.
         gv += dot(tl.where(m[:, None] <= m[None, :], a, 0.0), bd, PREC)
@@ -157,13 +172,12 @@ def backward_kernel(
         if CONSTANT:
             drate += tl.sum(around + over * (left.to(tl.float32) / C), 0)
         else:
-            # g is -log2(e) exp(w).
+            # g is -log2(e) exp(w), computed again: it has no register to wait in.
+            g = logs(tl.load(w + keys, mask=inside, other=float("-inf")).to(tl.float32))
             tl.store(dw + keys, ((around + over) * g * (1 / LOG2E)).to(dw.dtype.element_ty), mask=inside)
-    key = fresh(key, count, TARGET)
-    tl.store(du + mine * K + key, dbonus)
+    tl.store(du + mine * K + key, tl.sum(dbonus, 0))
     if CONSTANT:
         tl.store(dw + mine * K + key, drate * logs(rate) * (1 / LOG2E))
-    if tl.program_id(1) == 0:
-        value = fresh(value, count, TARGET)
+    if piece == 0:
         state = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
         tl.store(dstart + state, tl.trans(grad))

@@ -38,7 +38,7 @@ class Sequences:
     def states(self, rows, columns, w, start, span, mode, reverse, dtype=torch.float32) -> Tensor:
         """S before each piece of `span` positions, or, in reverse, G after it."""
         found = self.room(rows, self.slots(span), dtype)
-        wide = plan.columns(self.value, self.programs, plan.processors(rows.device))
+        wide = plan.columns(plan.tile(self.value, mode), self.programs, plan.processors(rows.device))
         states_kernel[(self.programs, self.value // wide)](
             *(rows, columns, w, start, found, self.bounds, self.length, span),
             **self.shared | {"BK": self.key, "BV": wide, "C": plan.CHUNK, "PREC": mode.precision},
@@ -84,7 +84,7 @@ def recur(sequences: Sequences, r, k, v, w, u, start, out, end) -> None:
 
 def chunks(sequences: Sequences, r, k, v, w, u, start, out, end) -> None:
     mode, processors = plan.mode(r, k, v), plan.processors(r.device)
-    wide = plan.columns(sequences.value, sequences.programs, processors)
+    wide = plan.columns(plan.tile(sequences.value, mode), sequences.programs, processors)
     tiles = sequences.value // wide
     span, pieces = plan.span(sequences.longest, sequences.programs * tiles, processors)
     if pieces > 1:
@@ -113,27 +113,38 @@ def backward(
     sequences, mode = Sequences(r, v, w, bounds), plan.mode(r, k, v)
     dout = torch.zeros_like(v) if dout is None else dout.to(v.dtype)
     r, k, v, w, u, dout, start, dend = *map(whole, (r, k, v, w, u, dout)), single(state), single(dend)
-    dr, dk, dv = map(torch.empty_like, (r, k, v))
-    dstart = r.new_empty((sequences.count, *u.shape, v.shape[-1]), dtype=torch.float32)
-    span, pieces = plan.span(sequences.longest, sequences.programs, plan.processors(r.device))
-    # A share a piece, summed in the order of pieces; slots without a piece hold zeros.
-    du = u.new_zeros((sequences.slots(span), *u.shape), dtype=torch.float32)
-    constant = w.dim() == 2
-    dw = torch.zeros_like(du) if constant else torch.empty_like(w)
+    wide = plan.tile(sequences.value, mode, backward=True)
+    tiles, constant = sequences.value // wide, w.dim() == 2
+    span, pieces = plan.span(sequences.longest, sequences.programs * tiles, plan.processors(r.device))
+    slots = sequences.slots(span)
+
+    # A share a tile, summed in the order of tiles; where there is one tile it is the gradient itself.
+    dr, dk, dw = (shares(x, tiles) for x in (r, k, w))
+    dv = torch.empty_like(v)
+    dstart = r.new_empty((sequences.count, *u.shape, sequences.value), dtype=torch.float32)
+    # And a share a piece; slots without a piece hold zeros.
+    du = r.new_zeros((tiles * slots, *u.shape), dtype=torch.float32)
+    dw = torch.zeros_like(du) if constant else dw
     with torch.cuda.device_of(r):
         states = sequences.states(k, v, w, start, plan.CHUNK, mode, reverse=False, dtype=mode.states)
         ends = sequences.states(r, dout, w, dend, span, mode, reverse=True) if pieces > 1 else None
-        backward_kernel[(sequences.programs, pieces)](
+        backward_kernel[(sequences.programs, pieces * tiles)](
             *(r, k, v, w, u, dout, dend, states, ends, dr, dk, dv, dw, du, dstart),
-            *(sequences.bounds, sequences.length, span),
-            **sequences.shared | {"C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1, "PREC": mode.precision},
-            **{"TARGET": mode.target, "END": dend is not None, "PIECES": pieces > 1},
+            *(sequences.bounds, sequences.length, span, sequences.positions, slots),
+            **sequences.shared | {"BV": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
+            **{"PREC": mode.precision, "TARGET": mode.target, "END": dend is not None, "PIECES": pieces > 1},
             **{"num_warps": plan.warps(sequences.key), "num_stages": 1},
         )
-    if constant:
+    if tiles > 1:
+        dr, dk = dr.sum(0).to(r.dtype), dk.sum(0).to(k.dtype)
+    if tiles > 1 or constant:
         dw = dw.sum(0).to(w.dtype)
     first = r.new_empty(0) if state is None else dstart.to(state.dtype)
     return dr, dk, dv, dw, du.sum(0).to(u.dtype), first
+
+
+def shares(x: Tensor, tiles: int) -> Tensor:
+    return torch.empty_like(x) if tiles == 1 else x.new_empty((tiles, *x.shape), dtype=torch.float32)
 
 
 @forward.register_fake

@@ -52,6 +52,12 @@ def warps(size: int) -> int:
     return 8 if size > 64 else 4
 
 
+def tile(size: int, mode: Mode, backward: bool = False) -> int:
+    """Columns of the state for one program, so that its share of shared memory stays below 48 KB."""
+    most = 64 * 64 if mode.precision == "bf16" or not backward else 64 * 32
+    return min(size, most // size)
+
+
 @cache
 def processors(device: torch.device) -> int:
     """How many programs run side by side at the least; the interpreter runs one."""
@@ -60,9 +66,9 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def columns(size: int, programs: int, processors: int) -> int:
-    """Of the state for one program: half of them where heads cannot fill the processors."""
-    return size if programs >= processors else size // 2
+def columns(tile: int, programs: int, processors: int) -> int:
+    """Half a tile, where heads cannot fill the processors."""
+    return tile if programs >= processors else tile // 2
 
 
 def span(longest: int, programs: int, processors: int) -> tuple[int, int]:
