@@ -78,7 +78,10 @@ def interpreter():
     """`interpreter(what, *arguments)`: run an operator in Triton's interpreter (see interpreter.py)."""
     pytest.importorskip("triton")
     root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root / "kernels"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(root / "kernels"), str(root))),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, str(Path(__file__).with_name("interpreter.py"))]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 

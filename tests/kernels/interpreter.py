@@ -56,12 +56,28 @@ def checked(name, inputs, grads, bounds):
         yield [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
 
 
+def backbone(version, knobs, params, ids, targets):
+    """Logits, final WKV states and gradients (under the original names) of a published model's small sister."""
+    from mmrnn import weights
+    from mmrnn.backbones import RWKV5, RWKV6
+    from mmrnn.types import Sequence
+
+    model = {"rwkv5": RWKV5, "rwkv6": RWKV6}[version](**knobs, backend="triton")
+    weights.load(model, params)
+    hidden, state = model(Sequence(ids))
+    logits = model.head(hidden)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    grads = {name: value.grad for name, value in model.named_parameters()}
+    return logits.detach(), [layer["wkv"].detach() for layer in state.layers], grads
+
+
 def answer(what, *arguments, processors=1, **options):
     """`processors`: how many there seem to be, which decides into how many pieces sequences are cut."""
     plan.processors = lambda _: processors
     if what == "checked":
         return [*checked(*arguments, **options)]
-    return {"differentiated": differentiated, "stepped": stepped}[what](*arguments, **options)
+    choices = {"differentiated": differentiated, "stepped": stepped, "backbone": backbone}
+    return choices[what](*arguments, **options)
 
 
 def main():
