@@ -6,12 +6,13 @@ Compiled for sm_80, sm_90 and gfx942 as the operators launch them, read from the
 memory, and the instructions of one warp in the loop over chunks, times warps, per position and head.
 """
 
+import argparse
+import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -44,10 +45,10 @@ KERNELS = {
     "recurrent": recurrent_kernel,
 }
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+HEADER = """\
+| operator | target | K = V | inputs | kernel | warps | registers | spilled | shared | instructions |
+|---|---|---|---|---|---|---|---|---|---|"""
 HEADS = 64
-SHARED = 48 * 1024
-"""Bytes of shared memory at most."""
-
 INPUTS = ("r", "k", "v", "rows", "columns", "dout", "out", "dr", "dk", "dv")
 
 
@@ -129,35 +130,35 @@ def longest_loop(listing: str) -> int:
     return longest
 
 
-def rows() -> Iterator[Row]:
+def rows(targets: list[str]) -> list[Row]:
     """Every kernel, type and size of WKV-6, and WKV-5 at the usual size."""
-    for constant, sizes in ((False, SIZES), (True, (64,))):
-        for target in TARGETS:
-            for size in sizes:
-                for type in TYPES:
-                    for kernel in KERNELS:
-                        yield measure(kernel, constant, type, size, target)
-
-
-def table(found: list[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| operator | target | K = V | inputs | kernel | warps | registers | spilled | shared | instructions |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    return [
+        measure(kernel, constant, type, size, target)
+        for target in targets
+        for constant, sizes in ((False, SIZES), (True, (64,)))
+        for size in sizes
+        for type in TYPES
+        for kernel in KERNELS
     ]
-    for row in found:
-        operator = "wkv5" if row.constant else "wkv6"
-        count = "" if row.instructions is None else f"{row.instructions:.0f}"
-        figures = (row.warps, row.registers, row.spilled, row.shared, count)
-        cells = (operator, row.target, row.size, row.type, row.kernel, *figures)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return f"Triton {triton.__version__}.\n\n" + "\n".join(lines) + "\n"
+
+
+def line(row: Row) -> str:
+    operator = "wkv5" if row.constant else "wkv6"
+    count = "" if row.instructions is None else f"{row.instructions:.0f}"
+    measured = (row.warps, row.registers, row.spilled, row.shared, count)
+    return f"| {' | '.join(map(str, (operator, row.target, row.size, row.type, row.kernel, *measured)))} |"
 
 
 def main() -> None:
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(before + BEGIN + table(list(rows())) + END + rest.split(END)[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="TARGET", choices=TARGETS, help="print the rows of one target instead")
+    target = parser.parse_args().json
+    if target:
+        print(json.dumps([asdict(row) | {"line": line(row)} for row in rows([target])]))
+        return
+    before, rest = PAGE.read_text().split(BEGIN)
+    table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS)))]
+    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":
