@@ -1,3 +1,9 @@
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -77,3 +83,28 @@ def agree():
             assert error <= bound, f"{name}: {error:.1e} > {bound:.1e}"
 
     return agree
+
+
+@pytest.fixture(scope="session")
+def interpreter():
+    """`interpreter(what, *arguments)`: run an operator in Triton's interpreter (see interpreter.py)."""
+    pytest.importorskip("triton")
+    root = Path(__file__).parents[2]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(root / "kernels"), str(root))),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(Path(__file__).with_name("interpreter.py"))]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(what, *arguments, **options):
+        pickle.dump((what, arguments, options), process.stdin)
+        process.stdin.flush()
+        found = pickle.load(process.stdout)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    yield ask
+    process.stdin.close()
+    process.wait(timeout=60)

@@ -26,10 +26,13 @@ torch.library.opcheck(forward, (*plain, 16, False))
 out, end, entries = forward(*plain, 16, True)
 torch.library.opcheck(backward, (*plain[:5], entries, torch.randn_like(out), torch.randn_like(end), 16))
 
-def repeated(r, k, v, w, u, state):
-    return wkv5(r, k, v, w[0, 0], u, state)
+def chunked(*inputs):
+    return wkv6(*inputs, backend="chunked")
 
-for op in (wkv6, repeated):
+def repeated(r, k, v, w, u, state):
+    return wkv5(r, k, v, w[0, 0], u, state, backend="chunked")
+
+for op in (chunked, repeated):
     compiled = torch.compile(op, backend="aot_eager", fullgraph=True)
     for t in (19, 70, 1):
         inputs = draw(t)

@@ -1,6 +1,5 @@
-"""The native backend: what it computes, how it is built, and what happens where it cannot be."""
+"""The native backend: what it computes. How it is built: test_cpu_build.py."""
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -18,28 +17,10 @@ REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "beyond": (-8, 40), "weak": (-8, 
 LENGTHS = (1, 2, 15, 16, 17, 64, 100, 257)
 SIZES = {"k16": (16, 16), "k32": (32, 32), "k64": (64, 64), "k32-v64": (32, 64), "k5-v7": (5, 7), "k80-v24": (80, 24)}
 KERNELS = Path(__file__).parents[2] / "kernels"
-cpu = importlib.import_module("mmrnn_kernels.wkv6.cpu")  # the package has the operator under the name of its folder
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, native.COMPILERS)), reason=f"no C++ compiler ({', '.join(native.COMPILERS)})"
 )
-
-
-@pytest.fixture
-def unbuilt():
-    """Nothing is loaded yet, and what a test loads is forgotten."""
-    native.built.cache_clear()
-    cpu.function.cache_clear()
-    yield
-    native.built.cache_clear()
-    cpu.function.cache_clear()
-
-
-@pytest.fixture
-def folder(unbuilt, monkeypatch, tmp_path):  # noqa: ARG001
-    """The cache folder, empty."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "mmrnn"
 
 
 def single(inputs):
@@ -200,128 +181,6 @@ def test_what_it_cannot_take():
     assert wkv6(x, x, x, x, x[0, 0])[0].shape == (1, 2, 1, 4)
 
 
-def spy(monkeypatch):
-    """The commands that are run."""
-    commands, plain = [], native.run
-    monkeypatch.setattr(native, "run", lambda command: commands.append(command) or plain(command))
-    return commands
-
-
-def builds(commands):
-    return sum("-E" not in command for command in commands)
-
-
-def test_built_once_and_kept(folder, monkeypatch):
-    commands = spy(monkeypatch)
-    assert native.obstacle(cpu.SOURCE) is None
-    assert builds(commands) == 1
-    assert [path.suffix for path in folder.iterdir()] == [".so"]
-    native.built.cache_clear()
-    assert native.obstacle(cpu.SOURCE) is None
-    assert builds(commands) == 1
-
-
-@pytest.mark.parametrize("damage", ["half", "other", "empty"])
-def test_a_damaged_file_is_built_again(folder, monkeypatch, damage):
-    assert native.obstacle(cpu.SOURCE) is None
-    (path,) = folder.iterdir()
-    good = path.read_bytes()
-    path.unlink()  # what is loaded keeps its own bytes
-    path.write_bytes({"half": good[: len(good) // 2], "other": b"no library" * 1000, "empty": b""}[damage])
-    commands = spy(monkeypatch)
-    native.built.cache_clear()
-    cpu.function.cache_clear()
-    assert native.obstacle(cpu.SOURCE) is None
-    assert builds(commands) == 1
-    x = torch.ones(1, 1, 1, 4)
-    assert wkv6(x, x, x, x, x[0, 0], backend="cpu")[0].tolist() == [[[[4.0] * 4]]]
-
-
-def test_a_file_that_does_not_load_is_built_again(folder, monkeypatch):
-    key = "0123"
-    monkeypatch.setattr(native, "fingerprint", lambda *_: key)
-    folder.mkdir()
-    fake = folder / "fake"
-    fake.write_bytes(b"no library, but just what its name says")
-    fake.rename(folder / native.named(key, fake))
-    assert native.obstacle(cpu.SOURCE) is None
-    assert len([*folder.iterdir()]) == 2
-
-
-def test_no_folder_to_keep_it_in(unbuilt, monkeypatch, tmp_path):  # noqa: ARG001
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert native.obstacle(cpu.SOURCE) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_without_openmp_in_one_thread(folder, draw, run, monkeypatch):
-    inputs, grads = draw(wkv6, 2, 40, 2, 16, 16)
-    inputs, plain = single(inputs), native.run
-
-    def refuse(command):
-        if "-fopenmp" in command:
-            raise subprocess.CalledProcessError(1, command, stderr=b"unsupported option '-fopenmp'")
-        return plain(command)
-
-    threaded = run(wkv6, inputs, grads, backend="cpu")
-    native.built.cache_clear()
-    cpu.function.cache_clear()
-    monkeypatch.setattr(native, "run", refuse)
-    alone = run(wkv6, inputs, grads, backend="cpu")
-    assert len([*folder.iterdir()]) == 2
-    assert all(torch.equal(threaded[name], alone[name]) for name in alone)
-
-
-def test_no_compiler(unbuilt, draw, monkeypatch):  # noqa: ARG001
-    inputs = single(draw(wkv6, 1, 20, 1, 8, 8)[0])
-    truth = wkv6(*inputs, backend="chunked")
-    asked = []
-    monkeypatch.setattr(native.shutil, "which", lambda name: asked.append(name))
-    assert all(map(torch.equal, wkv6(*inputs), truth))
-    message = r"^wkv6: backend 'cpu' cannot run here: no C\+\+ compiler was found \(c\+\+, g\+\+, clang\+\+\), install"
-    with pytest.raises(RuntimeError, match=message):
-        wkv6(*inputs, backend="cpu")
-    assert len(asked) == 3, "the answer is kept"
-
-
-def test_a_compiler_that_fails(folder, monkeypatch, tmp_path):
-    source = tmp_path / "source" / "broken.cpp"
-    source.parent.mkdir()
-    source.write_text("int broken( {")
-    monkeypatch.setattr(native, "COMPILERS", native.COMPILERS[:1])
-    reason = native.obstacle(source)
-    assert "c++ could not build broken.cpp: " in reason
-    assert "broken.cpp:1" in reason
-    assert "\n" not in reason
-    assert [*folder.iterdir()] == []
-    with pytest.raises(native.Unavailable, match="could not build"):
-        native.library(source)
-
-
-def process(script, folder, **options):
-    environment = os.environ | {"PYTHONPATH": str(KERNELS), "OMP_NUM_THREADS": "1", **options}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=folder, **pipes)
-
-
-RACE = """
-import torch
-from mmrnn_kernels import wkv6
-x = torch.ones(1, 1, 1, 4)
-assert wkv6(x, x, x, x, x[0, 0], backend="cpu")[0].tolist() == [[[[4.0] * 4]]]
-"""
-
-
-def test_two_processes_build_at_once(tmp_path):
-    both = [process(RACE, tmp_path, XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
-    for one in both:
-        _, errors = one.communicate(timeout=120)
-        assert one.returncode == 0, errors
-        assert errors == ""
-    assert {path.suffix for path in (tmp_path / "mmrnn").iterdir()} == {".so"}
-
-
 # In a process of its own: what the tests check types with does not trace.
 TRACED = """
 import importlib, sys
@@ -362,6 +221,8 @@ for op in (lambda *x, backend: wkv6(*x, backend=backend), repeated):
 
 
 def test_opcheck_and_fullgraph(tmp_path):
-    one = process(TRACED, tmp_path)
-    _, errors = one.communicate(timeout=300)
-    assert one.returncode == 0, errors[-3000:]
+    environment = os.environ | {"PYTHONPATH": str(KERNELS), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", TRACED], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -40,7 +40,8 @@ def test_unknown_backend():
         op()("tritn", "cpu")
     x = torch.zeros(1, 1, 1, 1)
     with pytest.raises(
-        ValueError, match=r"^wkv6: backend must be one of \['auto', 'cpu', 'chunked', 'reference'\], got 'cuda'"
+        ValueError,
+        match=r"^wkv6: backend must be one of \['auto', 'triton', 'cpu', 'chunked', 'reference'\], got 'cuda'",
     ):
         wkv6(x, x, x, x, x[0, 0], backend="cuda")
 

@@ -1,18 +1,39 @@
 """WKV-5, the time mixing of RWKV-5.2 (Eagle; Peng et al. 2024, arXiv:2404.05892). The maths is in README.md."""
 
+from functools import wraps
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..dispatch import Op
 from ..inputs import accumulator, agree
-from ..segments import packed
+from ..segments import Run, packed
 from ..wkv6 import FILL
 from .chunked import chunked
-from .cpu import blocked, cpu
+from .cpu import blocked as no_cpu
+from .cpu import cpu
 from .reference import reference
+from .triton import blocked as no_triton
+from .triton import triton
 
 IMPLS = {"cpu": cpu, "chunked": chunked, "reference": reference}
-OP = Op("wkv5", {name: packed("wkv5", run, FILL) for name, run in IMPLS.items()}, {"cpu": blocked})
+
+
+def repeated(run: Run) -> Run:
+    """What fills the ends of segments must not decay, so there the decay is one of its position."""
+    run = packed("wkv5", run, FILL)
+
+    @wraps(run)
+    def wrapped(r, k, v, w, u, state, bounds):
+        if bounds is not None:
+            w = w.to(accumulator(r, k, v, w, u, state)).expand_as(r)
+        return run(r, k, v, w, u, state, bounds)
+
+    return wrapped
+
+
+PACKED = {name: repeated(run) for name, run in IMPLS.items()}
+OP = Op("wkv5", {"triton": triton, **PACKED}, {"triton": no_triton, "cpu": no_cpu})
 
 
 def wkv5(
@@ -36,7 +57,7 @@ def wkv5(
         state: what S starts from, rows are keys and columns values; zero if not given.
         cu_seqlens: `[0, ..., t]`, where the segments of a single row (b = 1) begin and end. S starts anew at each
             of them, and there is one state a segment (n = segments; without cu_seqlens n = b).
-        backend: `auto`, `cpu` (native code, built on first use), `chunked` or `reference`.
+        backend: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use), `chunked` or `reference`.
 
     Returns:
         y in the type of v, and the final S. Sums and states are fp32 (fp64 as soon as one input is fp64). Gradients
@@ -56,7 +77,4 @@ def wkv5(
         u=("h k", u),
         state=(f"{n} h k v", state),
     )
-    if cu_seqlens is not None:
-        # What fills the ends of segments must not decay, so there the decay is one of its position.
-        w = w.to(accumulator(r, k, v, w, u, state)).expand_as(r)
     return OP(backend, r, k, v, w, u, state, cu_seqlens)

@@ -7,14 +7,18 @@ from ..dispatch import Op
 from ..inputs import agree
 from ..segments import packed
 from .chunked import chunked
-from .cpu import blocked, cpu
+from .cpu import blocked as no_cpu
+from .cpu import cpu
 from .reference import reference
+from .triton import blocked as no_triton
+from .triton import triton
 
 # A position with k = 0 and a decay of one (w = -inf) leaves the state as it is.
 FILL = (0.0, 0.0, 0.0, float("-inf"))
 
 IMPLS = {"cpu": cpu, "chunked": chunked, "reference": reference}
-OP = Op("wkv6", {name: packed("wkv6", run, FILL) for name, run in IMPLS.items()}, {"cpu": blocked})
+PACKED = {name: packed("wkv6", run, FILL) for name, run in IMPLS.items()}
+OP = Op("wkv6", {"triton": triton, **PACKED}, {"triton": no_triton, "cpu": no_cpu})
 
 
 def wkv6(
@@ -37,7 +41,7 @@ def wkv6(
         state: what S starts from, rows are keys and columns values; zero if not given.
         cu_seqlens: `[0, ..., t]`, where the segments of a single row (b = 1) begin and end. S starts anew at each
             of them, and there is one state a segment (n = segments; without cu_seqlens n = b).
-        backend: `auto`, `cpu` (native code, built on first use), `chunked` or `reference`.
+        backend: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use), `chunked` or `reference`.
 
     Returns:
         y in the type of v, and the final S. Sums and states are fp32 (fp64 as soon as one input is fp64). Gradients

@@ -1,0 +1,99 @@
+"""Runs operators in Triton's interpreter, for tests/kernels/conftest.py: has to be a process of its own, since Triton
+decides at its import whether kernels are compiled. Reads questions from stdin and writes answers to stdout, pickled.
+"""
+
+import os
+import pickle
+import sys
+import traceback
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+import triton
+
+from mmrnn_kernels import wkv5, wkv6
+from mmrnn_kernels.wkv6.triton import ops, plan, step
+
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+OPS = {"wkv5": wkv5, "wkv6": wkv6}
+NAMES = ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate")
+assert triton.knobs.runtime.interpret
+
+
+def differentiated(name, inputs, grads, **options):
+    """Outputs and all gradients by name; an input or a gradient may be None."""
+    leaves = [None if x is None else x.detach().clone().requires_grad_() for x in inputs]
+    outputs = OPS[name](*leaves, backend="triton", **options)
+    used = [(y, g.to(y.dtype)) for y, g in zip(outputs, grads, strict=True) if g is not None]
+    wanted = [x for x in leaves if x is not None]
+    found = torch.autograd.grad([y for y, _ in used], wanted, [g for _, g in used])
+    return dict(zip(NAMES, (*(y.detach() for y in outputs), *found), strict=False))
+
+
+def stepped(inputs):
+    state = inputs[-1].clone()
+    place = state.data_ptr()
+    out = step(*inputs[:-1], state)
+    assert state.data_ptr() == place
+    return out, state
+
+
+def checked(name, inputs, grads, bounds):
+    """`opcheck` of the operators: schema, fake tensors, autograd."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    torch.use_deterministic_algorithms(False)
+    torch.library.opcheck(ops.forward, (*leaves, bounds))
+    torch.library.opcheck(ops.forward, (*inputs[:5], None, None))
+    torch.library.opcheck(ops.backward, (*inputs, bounds, *grads))
+    torch.library.opcheck(ops.backward, (*inputs[:5], None, None, None, grads[1]))
+    if name == "wkv6":
+        torch.library.opcheck(ops.advance, (*(x[:, 0].contiguous() for x in inputs[:4]), *inputs[4:]))
+    compiled = torch.compile(OPS[name], backend="aot_eager", fullgraph=True)
+    for op in (compiled, OPS[name]):
+        outputs = op(*leaves, cu_seqlens=bounds, backend="triton")
+        yield [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
+
+
+def backbone(version, knobs, params, ids, targets):
+    """Logits, final WKV states and gradients (under the original names) of a published model's small sister."""
+    from mmrnn import weights
+    from mmrnn.backbones import RWKV5, RWKV6
+    from mmrnn.types import Sequence
+
+    model = {"rwkv5": RWKV5, "rwkv6": RWKV6}[version](**knobs, backend="triton")
+    weights.load(model, params)
+    hidden, state = model(Sequence(ids))
+    logits = model.head(hidden)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    grads = {name: value.grad for name, value in model.named_parameters()}
+    return logits.detach(), [layer["wkv"].detach() for layer in state.layers], grads
+
+
+def answer(what, *arguments, processors=1, **options):
+    """`processors`: how many there seem to be, which decides into how many pieces sequences are cut."""
+    plan.processors = lambda _: processors
+    if what == "checked":
+        return [*checked(*arguments, **options)]
+    choices = {"differentiated": differentiated, "stepped": stepped, "backbone": backbone}
+    return choices[what](*arguments, **options)
+
+
+def main():
+    replies, sys.stdout = sys.stdout.buffer, sys.stderr
+    while True:
+        try:
+            what, arguments, options = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            found = answer(what, *arguments, **options)
+        except Exception as error:
+            found = type(error)(f"{error}\n{traceback.format_exc()}") if type(error) is not ValueError else error
+        pickle.dump(found, replies)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()
