@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 
@@ -18,20 +18,25 @@ class Small:
     ends = (0, 257)
 
     def encode(self, text: str) -> list[int]:
-        _, ids, sizes = _tables()
-        text = text.encode().decode("latin-1")
-        found, start = [], 0
-        while start < len(text):
-            size = next(size for size in sizes[text[start]] if text[start : start + size] in ids)
-            found.append(ids[text[start : start + size]])
-            start += size
-        return found
+        return list(_encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; 0 and ids beyond the vocabulary say nothing, a broken character shows as `\\ufffd`."""
         pieces, _, _ = _tables()
         said = "".join(pieces[id] for id in ids if 0 <= id < len(pieces))
         return said.encode("latin-1").decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=8192)  # training asks the same few questions again and again
+def _encode(text: str) -> tuple[int, ...]:
+    _, ids, sizes = _tables()
+    text = text.encode().decode("latin-1")
+    found, start = [], 0
+    while start < len(text):
+        size = next(size for size in sizes[text[start]] if text[start : start + size] in ids)
+        found.append(ids[text[start : start + size]])
+        start += size
+    return tuple(found)
 
 
 @cache
