@@ -132,7 +132,8 @@ def _added(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]
         what = f"{hook.__name__} routes tokens in slots" if hook else "nothing else reads them"
         yield f"hook: the connector's tokens fill no slots of the text, and {what}; say hook=gated_cross_attention"
     if reads and not beside:
-        yield f"connector: {hook.__name__} reads tokens beside the text, and this connector fills slots; say connector=flamingo"
+        what = "reads tokens beside the text, and this connector fills slots"
+        yield f"connector: {hook.__name__} {what}; say connector=flamingo"
 
 
 def _beside(card: Any, trusted: Collection[str]) -> bool:

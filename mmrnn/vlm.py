@@ -47,7 +47,7 @@ class Sense(nn.Module):
         """How the visual tokens of a picture of so many pixels lie."""
         return self.connector.layout(self.encoder.layout(height, width))
 
-    def encode(self, images: Float[Tensor, "m *input"]) -> Float[Tensor, "m n e"]:
+    def encode(self, images: Float[Tensor, "m *input"]) -> Float[Tensor, "m n e"]:  # noqa: F821
         """Features of the encoder, without a graph where the encoder is frozen. An image sense reads `m c H W`."""
         trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):

@@ -23,7 +23,8 @@ class Routed(Pass):
 
     def expert(self, layer: int) -> Expert | None:
         parts = self.layers[layer]
-        return Expert(self.where, *(parts[name] if name in parts else None for name in ("attention", "mlp")))
+        own = dict(parts.items())
+        return Expert(self.where, own.get("attention"), own.get("mlp"))
 
 
 class MLPExpert(Hook):

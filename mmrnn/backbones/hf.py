@@ -58,7 +58,11 @@ class HFDecoder(nn.Module):
         return State(layers, {"next": torch.zeros(batch, dtype=torch.long, device=weight.device)})
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
+        self,
+        sequence: Sequence,
+        state: State | None = None,
+        scan: Scan | None = None,
+        hook: Pass | None = None,  # noqa: ARG002
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -128,7 +132,11 @@ class HFEncoderDecoder(nn.Module):
         return State(tuple({"key": empty, "value": empty} for _ in range(self.depth)))
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
+        self,
+        sequence: Sequence,
+        state: State | None = None,
+        scan: Scan | None = None,
+        hook: Pass | None = None,  # noqa: ARG002
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence: the context, and the reply where there is one; or, from a state, more of the reply.
 

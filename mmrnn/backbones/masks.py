@@ -20,7 +20,7 @@ def prefix(sequence: Sequence, *, start: int | None = None) -> Bool[Tensor, "b t
             without targets, a prompt, is context as a whole.
     """
     ids = sequence.ids
-    b, t = ids.shape
+    t = ids.shape[1]
     segments = torch.zeros_like(ids) if sequence.segments is None else sequence.segments
     if start is not None:
         opens = ids == start

@@ -1,5 +1,7 @@
 """Observations that are no pictures: the state of objects as vectors (PaLM-E, arXiv 2303.03378)."""
 
+from itertools import pairwise
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ class StateEncoder(nn.Module):
         self.image = ImageSpec((objects, features), resize="none")
         sizes = [features, *[width] * (depth - 1), width * tokens]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 

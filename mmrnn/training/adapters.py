@@ -1,7 +1,5 @@
 """Small weights that are trained in place of large ones."""
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from mmrnn.data.extras import require
@@ -25,7 +23,7 @@ class LoRA:
         rank: int = 64,
         alpha: float = 16.0,
         dropout: float = 0.05,
-        targets: Sequence[str] = ("query", "value"),
+        targets: tuple[str, ...] = ("query", "value"),
     ):
         if rank < 1:
             raise ValueError(f"rank ({rank}) must be at least 1")

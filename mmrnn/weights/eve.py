@@ -1,4 +1,4 @@
-"""EVE: the patch embedding layer and the layer that aligns it with a teacher. Projector and language model are LLaVA's."""
+"""EVE: the patch embedding layer and what aligns it with a teacher. Projector and language model are LLaVA's."""
 
 from mmrnn.weights.format import Format
 

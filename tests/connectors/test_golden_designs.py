@@ -55,7 +55,7 @@ def test_perceiver_on_frames(golden, params):
     frames, times = weights.pop("frame_embs"), weights.pop("media_time_embs")
     load(made, weights)
     features = tensors["in/alone_features"]
-    b, t, f, n, _ = features.shape
+    b, t, f = features.shape[:3]
     told = (features + frames[:f, None]).flatten(2, 3) + times[:t]
     close(made(told.flatten(0, 1)).unflatten(0, (b, t)), tensors["out/alone_latents"])
 

@@ -35,7 +35,7 @@ class Bytes:
         for name, id in self.specials.items():
             if name in text:
                 before, _, after = text.partition(name)
-                return self.encode(before) + [id] + self.encode(after)
+                return [*self.encode(before), id, *self.encode(after)]
         return [byte + self.shift for byte in text.encode()]
 
     def decode(self, ids):

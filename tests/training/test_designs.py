@@ -200,8 +200,7 @@ def test_lora_begins_at_nothing(kind):
         LoRA(targets=("qury",))(VLM(Transformer(depth=1, vocab=9, width=8, heads=2, ffn=8), {}))
 
 
-@pytest.mark.golden
-def test_lora_equals_peft_of_minigptv2(golden, params):
+def test_lora_of_minigptv2_has_the_published_size():
     pytest.importorskip("peft")
     with torch.device("meta"):
         model = VLM(Transformer(), {})

@@ -197,3 +197,19 @@ def test_comparing_runs(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no run"):
         report.main([str(tmp_path / "empty")])
+
+
+def test_a_run_can_keep_what_it_trained_alone(tmp_path):
+    """The rest is in the base that it started from; without one it does not even begin."""
+    base = mmrnn.build(config())
+    base.save(tmp_path / "base")
+    short = ("save_frozen=false", "evaluate.samples=0", "stage.instruct.train=[connector]", "stage.instruct.steps=2")
+    with pytest.raises(ValueError, match="names no base for it"):
+        train(config(*short), tmp_path / "run")
+    train(config(*short, f"weights.model={tmp_path / 'base'}"), tmp_path / "run")
+    kept, model = weights_of(tmp_path / "run"), mmrnn.load(tmp_path / "run").model
+    assert kept
+    assert all(".connector." in name for name in kept)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, kept.get(name, base.state_dict()[name])), name
+    assert not all(torch.equal(kept[name], base.state_dict()[name]) for name in kept)
