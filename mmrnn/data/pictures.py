@@ -70,7 +70,7 @@ class Pictures:
         self,
         *,
         split: Literal["train", "scenes", "drawings", "writing"] = "train",
-        scenes: int = 8000,
+        scenes: int = 7000,
         rounds: int = 16,
         turns: int = 4,
         size: int = 128,
