@@ -38,7 +38,7 @@ EAGER = {
 }
 """How much more often than the others training asks a kind that scenes allow less often or that is harder to learn."""
 
-FAMILIAR = 0.7
+FAMILIAR = 0.65
 """The chance of a drawing to be one that is asked by name."""
 
 
