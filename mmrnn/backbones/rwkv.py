@@ -279,7 +279,7 @@ def reset_wkv(mix: nn.Module, rise: float) -> None:
 
 def default_ffn(width: int) -> int:
     """The width of the channel mix that RWKV-5 and RWKV-6 were published with: 3.5 times, in steps of 32."""
-    return int(width * 3.5) // 32 * 32
+    return max(int(width * 3.5) // 32, 1) * 32
 
 
 def default_heads(width: int, heads: int | None, head_size: int) -> int:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mmrnn import checkpoint
 from mmrnn.assistant import Assistant
 from mmrnn.config import build, compose, conf_dir, make, plain
-from mmrnn.training import checkpoint
 
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 
