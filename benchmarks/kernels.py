@@ -1,6 +1,7 @@
 """What the Triton kernels compile to, without a GPU: writes the tables of docs/kernels.md.
 
-    python benchmarks/kernels.py
+    python benchmarks/kernels.py          the usual form: WKV-6, K = V = 64, bf16
+    python benchmarks/kernels.py --all    every size and type, and WKV-5: half an hour
 
 Compiled for sm_80, sm_90 and gfx942 as the operators launch them, read from the binaries: registers, spills, shared
 memory, and the instructions of one warp in the loop over chunks, times warps, per position and head.
@@ -130,14 +131,14 @@ def longest_loop(listing: str) -> int:
     return longest
 
 
-def rows(targets: list[str]) -> list[Row]:
-    """Every kernel, type and size of WKV-6, and WKV-5 at the usual size."""
+def rows(targets: list[str], every: bool) -> list[Row]:
+    """The usual form of every kernel; or every type and size of WKV-6, and WKV-5 at the usual size."""
+    forms = [(constant, size) for constant, sizes in ((False, SIZES), (True, (64,))) for size in sizes]
     return [
         measure(kernel, constant, type, size, target)
         for target in targets
-        for constant, sizes in ((False, SIZES), (True, (64,)))
-        for size in sizes
-        for type in TYPES
+        for constant, size in (forms if every else [(False, 64)])
+        for type in (TYPES if every else ["bf16"])
         for kernel in KERNELS
     ]
 
@@ -152,12 +153,13 @@ def line(row: Row) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="TARGET", choices=TARGETS, help="print the rows of one target instead")
-    target = parser.parse_args().json
-    if target:
-        print(json.dumps([asdict(row) | {"line": line(row)} for row in rows([target])]))
+    parser.add_argument("--all", action="store_true", help="every size and type, and WKV-5")
+    options = parser.parse_args()
+    if options.json:
+        print(json.dumps([asdict(row) | {"line": line(row)} for row in rows([options.json], options.all)]))
         return
     before, rest = PAGE.read_text().split(BEGIN)
-    table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS)))]
+    table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS), options.all))]
     PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END)[1])
 
 
