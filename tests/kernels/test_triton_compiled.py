@@ -1,4 +1,4 @@
-"""What the Triton kernels compile to for real GPUs in their usual form: shared memory and instructions, held to bounds."""
+"""What the Triton kernels compile to in their usual form: shared memory, spills and instructions, held to bounds."""
 
 import json
 import os
