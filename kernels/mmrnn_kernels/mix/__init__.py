@@ -2,7 +2,7 @@
 
 Every operator computes in fp32 and answers in the type of its first input, or of its gate. `backend` is the word that
 chooses the WKV operator, too: `auto`, `cpu` (native code, built on first use) or `reference`; there are no chunks here,
-so `chunked` is the reference. `auto` takes the reference for a few tokens, too, where a call costs more than a pass.
+and no Triton kernels yet, so `chunked` and `triton` are the reference. `auto` takes the reference for a few tokens, too, where a call costs more than a pass.
 
 All raise ValueError for sizes that do not agree and an unknown backend, and RuntimeError where the backend that was
 asked for cannot run on these inputs.
@@ -25,7 +25,7 @@ def chosen(backend: str, x: Tensor) -> str:
 
 
 def op(name: str, native, plain) -> Op:
-    return Op(name, {"cpu": native, "reference": plain, "chunked": plain}, {"cpu": blocked})
+    return Op(name, {"cpu": native, "reference": plain, "chunked": plain, "triton": plain}, {"cpu": blocked})
 
 
 LERP = op("lerp", native_lerp, reference.lerp)
