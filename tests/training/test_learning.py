@@ -14,7 +14,7 @@ def test_the_default_model_learns_what_cannot_be_guessed(tmp_path):
         "data.scenes=1200",
         "data.kinds=[count,category]",
         "data.turns=2",
-        "stage.instruct.steps=240",
+        "stage.instruct.steps=480",
         "evaluate.samples=200",
         "evaluate.every=0",
     )
