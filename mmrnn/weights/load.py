@@ -64,7 +64,8 @@ def load(
         tensors = unwrap(read(source))
         beside = facts(source) if lora.is_lora(tensors) else {}
     added: dict[str, Tensor] = {}
-    if lora.is_lora(tensors):
+    # A module that has these very matrices takes them as they are.
+    if lora.is_lora(tensors) and not set(tensors) <= set(module.state_dict()):
         tensors, added = lora.split(tensors, beside)
     if added:
         return _add(module, tensors, added, format, report)
