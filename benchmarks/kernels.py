@@ -71,12 +71,12 @@ class Row:
 def measure(kernel: str, constant: bool, type: str, size: int, target: str) -> Row:
     """Compile one form of a kernel."""
     mode = plan.compiled({TYPES[type]}, TARGETS[target].backend)
-    warps = 4 if kernel == "recurrent" else plan.warps(size)
+    warps = 4 if kernel == "recurrent" else plan.warps(size, mode)
     wide = 32 if kernel == "recurrent" else plan.tile(size, mode, kernel == "backward")
     known = {"H": HEADS, "K": size, "V": size, "BK": size, "BV": wide}
     known |= {"C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1, "PREC": mode.precision, "TARGET": mode.target}
     known |= {"PACKED": False, "CONSTANT": constant, "START": True, "END": True, "REVERSE": False, "PIECES": False}
-    known |= {"bounds": None, "ends": None}
+    known |= {"LEAN": target == "sm_80", "bounds": None, "ends": None}
     function = KERNELS[kernel]
     names = function.arg_names
     known = {name: value for name, value in known.items() if name in names}

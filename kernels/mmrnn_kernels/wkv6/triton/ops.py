@@ -43,7 +43,7 @@ class Sequences:
             *(rows, columns, w, start, found, self.bounds, self.length, span),
             **self.shared | {"BK": self.key, "BV": wide, "C": plan.CHUNK, "PREC": mode.precision},
             **{"START": start is not None, "REVERSE": reverse},
-            **{"num_warps": plan.warps(self.key), "num_stages": 1},
+            **{"num_warps": plan.warps(self.key, mode), "num_stages": 1},
         )
         return found
 
@@ -93,7 +93,7 @@ def chunks(sequences: Sequences, r, k, v, w, u, start, out, end) -> None:
         *(r, k, v, w, u, start, out, end, sequences.bounds, sequences.length, span),
         **sequences.shared | {"BV": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
         **{"PREC": mode.precision, "START": start is not None, "PIECES": pieces > 1},
-        **{"num_warps": plan.warps(sequences.key), "num_stages": 1},
+        **{"num_warps": plan.warps(sequences.key, mode), "num_stages": 1},
     )
 
 
@@ -132,8 +132,9 @@ def backward(
             *(r, k, v, w, u, dout, dend, states, ends, dr, dk, dv, dw, du, dstart),
             *(sequences.bounds, sequences.length, span, sequences.positions, slots),
             **sequences.shared | {"BV": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
-            **{"PREC": mode.precision, "TARGET": mode.target, "END": dend is not None, "PIECES": pieces > 1},
-            **{"num_warps": plan.warps(sequences.key), "num_stages": 1},
+            **{"PREC": mode.precision, "TARGET": mode.target, "LEAN": plan.lean(r.device)},
+            **{"END": dend is not None, "PIECES": pieces > 1},
+            **{"num_warps": plan.warps(sequences.key, mode), "num_stages": 1},
         )
     if tiles > 1:
         dr, dk = dr.sum(0).to(r.dtype), dk.sum(0).to(k.dtype)
