@@ -1,10 +1,10 @@
 """What the host chooses before a kernel runs: precision, warps, and how sequences are cut where heads are few."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
 import torch
-import triton
 from torch import Tensor
 
 CHUNK = 16
@@ -77,7 +77,7 @@ def columns(tile: int, programs: int, processors: int) -> int:
 
 def span(longest: int, programs: int, processors: int) -> tuple[int, int]:
     """Positions of a piece and pieces of the longest sequence, so that there are programs enough."""
-    wanted = triton.cdiv(2 * processors, programs) if programs < processors else 1
+    wanted = math.ceil(2 * processors / programs) if programs < processors else 1
     pieces = max(1, min(wanted, longest // LONG))
-    span = triton.cdiv(triton.cdiv(longest, pieces), CHUNK) * CHUNK
-    return span, triton.cdiv(longest, span)
+    span = math.ceil(longest / pieces / CHUNK) * CHUNK
+    return span, math.ceil(longest / span)
