@@ -11,26 +11,23 @@ import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+import triton
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mmrnn_kernels.wkv6.triton import SIZES, plan
+from mmrnn_kernels.wkv6.triton.backward import backward_kernel
+from mmrnn_kernels.wkv6.triton.forward import forward_kernel
+from mmrnn_kernels.wkv6.triton.recurrent import recurrent_kernel
+from mmrnn_kernels.wkv6.triton.states import states_kernel
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "kernels"))
-
-import torch  # noqa: E402
-import triton  # noqa: E402
-from triton.backends import nvidia  # noqa: E402
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
-
-from mmrnn_kernels.wkv6.triton import SIZES, plan  # noqa: E402
-from mmrnn_kernels.wkv6.triton.backward import backward_kernel  # noqa: E402
-from mmrnn_kernels.wkv6.triton.forward import forward_kernel  # noqa: E402
-from mmrnn_kernels.wkv6.triton.recurrent import recurrent_kernel  # noqa: E402
-from mmrnn_kernels.wkv6.triton.states import states_kernel  # noqa: E402
-
 PAGE = ROOT / "docs" / "kernels.md"
 BEGIN, END = "<!-- written by benchmarks/kernels.py -->\n", "<!-- until here -->\n"
 TOOLS = Path(nvidia.__file__).parent / "bin"
@@ -72,12 +69,12 @@ class Row:
 def measure(kernel: str, constant: bool, type: str, size: int, target: str) -> Row:
     """Compile one form of a kernel."""
     mode = plan.compiled({TYPES[type]}, TARGETS[target].backend)
-    warps = 4 if kernel == "recurrent" else plan.warps(size)
+    warps = 4 if kernel == "recurrent" else plan.warps(size, mode)
     wide = 32 if kernel == "recurrent" else plan.tile(size, mode, kernel == "backward")
     known = {"H": HEADS, "K": size, "V": size, "BK": size, "BV": wide}
     known |= {"C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1, "PREC": mode.precision, "TARGET": mode.target}
     known |= {"PACKED": False, "CONSTANT": constant, "START": True, "END": True, "REVERSE": False, "PIECES": False}
-    known |= {"bounds": None, "ends": None}
+    known |= {"LEAN": target == "sm_80", "bounds": None, "ends": None}
     function = KERNELS[kernel]
     names = function.arg_names
     known = {name: value for name, value in known.items() if name in names}

@@ -30,6 +30,12 @@ def agree(op: str, **tensors: tuple[str, Tensor | None]) -> None:
             raise ValueError(f"{op}: {name} {shape} is empty; every axis of [{letters}] needs at least one entry")
 
 
+def remember(ctx, inputs, output) -> None:  # noqa: ARG001  # torch passes all three by name
+    """What the gradient of an operator needs: its tensors. Gradients of outputs that nobody used stay None."""
+    ctx.save_for_backward(*(x for x in inputs if x is None or isinstance(x, Tensor)))
+    ctx.set_materialize_grads(False)
+
+
 def accumulator(*tensors: Tensor | None) -> torch.dtype:
     """The type that states and sums are kept in: fp32, or fp64 as soon as one input is fp64."""
     dtypes = [tensor.dtype for tensor in tensors if tensor is not None]

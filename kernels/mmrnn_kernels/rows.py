@@ -5,6 +5,19 @@ import ctypes
 import torch
 from torch import Tensor
 
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def unreadable(*inputs: object) -> str | None:
+    """Why native code cannot read one of the tensors among the inputs, or None."""
+    for x in inputs:
+        if isinstance(x, Tensor):
+            if x.device.type != "cpu":
+                return f"it needs CPU tensors, got one on {x.device}"
+            if x.dtype not in TYPES:
+                return f"it computes in fp32, got {x.dtype}"
+    return None
+
 
 class Rows(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("half", ctypes.c_int64))

@@ -23,7 +23,8 @@ FORWARD, BACKWARD = 190, 600
 def rows(target):
     """In a process of its own: what the tests check types with does not compile."""
     command = [sys.executable, "benchmarks/kernels.py", "--json", target]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": ""}, stdout=subprocess.PIPE, check=True)
+    env = os.environ | {"PYTHONPATH": str(ROOT / "kernels")}
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 

@@ -9,21 +9,14 @@ import torch
 from torch import Tensor
 
 from ..native import library, obstacle
-from ..rows import Rows, rows
+from ..rows import Rows, rows, unreadable
 
 SOURCE = Path(__file__).parent / "native" / "mix.cpp"
-TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def blocked(*inputs: Tensor | float | None) -> str | None:
     """Why this cannot run on the inputs of an operator, or None. The first to ask waits for the compiler."""
-    for x in inputs:
-        if isinstance(x, Tensor):
-            if x.device.type != "cpu":
-                return f"it needs CPU tensors, got one on {x.device}"
-            if x.dtype not in TYPES:
-                return f"it computes in fp32, got {x.dtype}"
-    return obstacle(SOURCE)
+    return unreadable(*inputs) or obstacle(SOURCE)
 
 
 def fields(**kinds: str) -> tuple:
@@ -66,11 +59,6 @@ def call(name: str, job: ctypes.Structure) -> None:
 
 def table(xs: Sequence[Tensor | None]) -> ctypes.Array:
     return (Rows * len(xs))(*map(rows, xs))
-
-
-def save(ctx, inputs, output) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*(x for x in inputs if not isinstance(x, float)))
-    ctx.set_materialize_grads(False)
 
 
 def like(*inputs: Tensor) -> tuple[Tensor, ...]:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from ..inputs import remember
 from ..rows import flat, new, rows, single
-from .cpu import Flat, Norm, call, like, save
+from .cpu import Flat, Norm, call, like
 
 
 @torch.library.custom_op("mmrnn::relu_square_cpu", mutates_args=(), device_types="cpu")
@@ -93,13 +94,15 @@ def _(x, gate, weight, bias, eps, grad):  # noqa: ARG001
     return like(x, gate, weight, bias)
 
 
-def save_norm(ctx, inputs, output) -> None:
+def remember_norm(ctx, inputs, output) -> None:
     ctx.eps = inputs[4]
-    save(ctx, inputs, output)
+    remember(ctx, inputs, output)
 
 
-relu_square.register_autograd(lambda ctx, grad: relu_square_backward(*ctx.saved_tensors, grad), setup_context=save)
-sigmoid_gate.register_autograd(lambda ctx, grad: sigmoid_gate_backward(*ctx.saved_tensors, grad), setup_context=save)
+relu_square.register_autograd(lambda ctx, grad: relu_square_backward(*ctx.saved_tensors, grad), setup_context=remember)
+sigmoid_gate.register_autograd(
+    lambda ctx, grad: sigmoid_gate_backward(*ctx.saved_tensors, grad), setup_context=remember
+)
 norm_gate.register_autograd(
-    lambda ctx, grad: (*norm_gate_backward(*ctx.saved_tensors, ctx.eps, grad), None), setup_context=save_norm
+    lambda ctx, grad: (*norm_gate_backward(*ctx.saved_tensors, ctx.eps, grad), None), setup_context=remember_norm
 )

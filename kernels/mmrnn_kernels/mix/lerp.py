@@ -5,8 +5,9 @@ import ctypes
 import torch
 from torch import Tensor
 
+from ..inputs import remember
 from ..rows import flat, new, rows, single
-from .cpu import Lerp, call, like, save, table
+from .cpu import Lerp, call, like, table
 
 
 @torch.library.custom_op("mmrnn::lerp_cpu", mutates_args=(), device_types="cpu")
@@ -60,4 +61,4 @@ def differentiate(ctx, grads):
     return *found, None if inputs[3] is None else doffsets
 
 
-lerp.register_autograd(differentiate, setup_context=save)
+lerp.register_autograd(differentiate, setup_context=remember)

@@ -9,22 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..inputs import remember
 from ..native import library, obstacle
-from ..rows import Rows, new, rows, single
+from ..rows import Rows, new, rows, single, unreadable
 
 SOURCE = Path(__file__).parent / "native" / "wkv.cpp"
 
 
 def blocked(*inputs: Tensor | None) -> str | None:
     """Why this cannot run on the inputs of the operator, or None. The first to ask waits for the compiler."""
-    for x in inputs[:6]:
-        if x is None:
-            continue
-        if x.device.type != "cpu":
-            return f"it needs CPU tensors, got one on {x.device}"
-        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            return f"it computes in fp32, got {x.dtype}"
-    return obstacle(SOURCE)
+    return unreadable(*inputs[:6]) or obstacle(SOURCE)
 
 
 def cpu(
@@ -74,15 +68,15 @@ class Backward(ctypes.Structure):
 
 
 @cache
-def function(name: str) -> Callable[..., int]:
-    found = getattr(library(SOURCE), name)
+def function(source: Path, name: str) -> Callable[..., int]:
+    found = getattr(library(source), name)
     found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
     return found
 
 
-def call(name: str, job: ctypes.Structure, r: Tensor, v: Tensor) -> None:
+def call(source: Path, name: str, job: ctypes.Structure, r: Tensor, v: Tensor) -> None:
     sizes = Sizes(*r.shape, v.shape[-1])
-    if function(name)(ctypes.addressof(job), ctypes.addressof(sizes), torch.get_num_threads()):
+    if function(source, name)(ctypes.addressof(job), ctypes.addressof(sizes), torch.get_num_threads()):
         raise MemoryError(f"no memory for the states of r {list(r.shape)} [b t h k] with v {list(v.shape)} [b t h v]")
 
 
@@ -111,7 +105,7 @@ def forward(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor
     inputs = [lined(x) for x in (r, k, v, w)]
     whole = [single(x) for x in (u, state)]
     job = Forward(*map(view, inputs), *map(pointer, whole), rows(out), pointer(end))
-    call("mmrnn_wkv_forward", job, r, v)
+    call(SOURCE, "mmrnn_wkv_forward", job, r, v)
     return out.to(v.dtype), end
 
 
@@ -133,7 +127,9 @@ def backward(
     inputs = [lined(x) for x in (r, k, v, w, dout)]
     whole = [single(x) for x in (u, state, dend)]
     ends = (pointer(du), pointer(start), constant)
-    call("mmrnn_wkv_backward", Backward(*map(view, inputs), *map(pointer, whole), *map(rows, grads), *ends), r, v)
+    call(
+        SOURCE, "mmrnn_wkv_backward", Backward(*map(view, inputs), *map(pointer, whole), *map(rows, grads), *ends), r, v
+    )
     found = [grad.to(x.dtype) for grad, x in zip((*grads, du), (r, k, v, w, u), strict=True)]
     return *found, r.new_empty(0) if start is None else start.to(state.dtype)
 
@@ -154,11 +150,6 @@ def _(*inputs):
     r, state = inputs[0], inputs[5]
     first = r.new_empty(0) if state is None else state.new_empty(state.shape)
     return *(x.new_empty(x.shape) for x in inputs[:5]), first
-
-
-def remember(ctx, inputs, output) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs)
-    ctx.set_materialize_grads(False)
 
 
 def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):

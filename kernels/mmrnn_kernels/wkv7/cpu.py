@@ -1,31 +1,23 @@
 """WKV-7 on the CPU by native code (native/): the recurrence itself, position by position. README.md has the maths."""
 
 import ctypes
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..native import library, obstacle
-from ..rows import new, rows, single
-from ..wkv6.cpu import Sizes, lined, new_state, pointer, pointers, tensors, view, views
+from ..inputs import remember
+from ..native import obstacle
+from ..rows import new, rows, single, unreadable
+from ..wkv6.cpu import call, lined, new_state, pointer, pointers, tensors, view, views
 
 SOURCE = Path(__file__).parent / "native" / "wkv7.cpp"
 
 
 def blocked(*inputs: Tensor | None) -> str | None:
     """Why this cannot run on the inputs of the operator, or None. The first to ask waits for the compiler."""
-    for x in inputs[:7]:
-        if x is None:
-            continue
-        if x.device.type != "cpu":
-            return f"it needs CPU tensors, got one on {x.device}"
-        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            return f"it computes in fp32, got {x.dtype}"
-    return obstacle(SOURCE)
+    return unreadable(*inputs[:7]) or obstacle(SOURCE)
 
 
 def cpu(
@@ -49,19 +41,6 @@ class Backward(ctypes.Structure):
     _fields_ = (*views("r w k v a b dout"), *pointers("start dend"), *tensors("dr dw dk dv da db"), *pointers("dstart"))
 
 
-@cache
-def function(name: str) -> Callable[..., int]:
-    found = getattr(library(SOURCE), name)
-    found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
-    return found
-
-
-def call(name: str, job: ctypes.Structure, r: Tensor, v: Tensor) -> None:
-    sizes = Sizes(*r.shape, v.shape[-1])
-    if function(name)(ctypes.addressof(job), ctypes.addressof(sizes), torch.get_num_threads()):
-        raise MemoryError(f"no memory for the states of r {list(r.shape)} [b t h k] with v {list(v.shape)} [b t h v]")
-
-
 @torch.library.custom_op("mmrnn::wkv7_cpu", mutates_args=(), device_types="cpu")
 def forward(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor | None
@@ -69,7 +48,7 @@ def forward(
     """The output and the final state."""
     out, end = new(v), new_state(r, v)
     inputs, start = [lined(x) for x in (r, w, k, v, a, b)], single(state)
-    call("mmrnn_wkv7_forward", Forward(*map(view, inputs), pointer(start), rows(out), pointer(end)), r, v)
+    call(SOURCE, "mmrnn_wkv7_forward", Forward(*map(view, inputs), pointer(start), rows(out), pointer(end)), r, v)
     return out.to(v.dtype), end
 
 
@@ -91,7 +70,7 @@ def backward(
     first = None if state is None else new(state, torch.float32)
     given, ends = [lined(x) for x in (*inputs, dout)], [single(x) for x in (state, dend)]
     job = Backward(*map(view, given), *map(pointer, ends), *map(rows, grads), pointer(first))
-    call("mmrnn_wkv7_backward", job, r, v)
+    call(SOURCE, "mmrnn_wkv7_backward", job, r, v)
     found = [grad.to(x.dtype) for grad, x in zip(grads, inputs, strict=True)]
     return *found, r.new_empty(0) if first is None else first.to(state.dtype)
 
@@ -107,11 +86,6 @@ def _(*inputs):
     r, state = inputs[0], inputs[6]
     first = r.new_empty(0) if state is None else state.new_empty(state.shape)
     return *(x.new_empty(x.shape) for x in inputs[:6]), first
-
-
-def remember(ctx, inputs, output) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs)
-    ctx.set_materialize_grads(False)
 
 
 def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):

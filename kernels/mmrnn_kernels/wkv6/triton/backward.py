@@ -62,6 +62,7 @@ def backward_kernel(
     LEVELS: tl.constexpr,
     PREC: tl.constexpr,
     TARGET: tl.constexpr,
+    LEAN: tl.constexpr,
     PACKED: tl.constexpr,
     CONSTANT: tl.constexpr,
     END: tl.constexpr,
@@ -70,7 +71,8 @@ def backward_kernel(
     """Programs: (sequence, head), then (piece, BV columns of the state).
 
     `states` has S before each chunk, `ends` G after each piece, both turned (values are rows). Everything but dv and
-    dstart is a sum over columns, of which each program writes its share.
+    dstart is a sum over columns, of which each program writes its share. `LEAN`: addresses are computed in the loop
+    rather than kept.
     """
     n = tl.program_id(0) // H
     h = tl.program_id(0) % H
@@ -108,7 +110,7 @@ def backward_kernel(
     size = (stop - begin).to(tl.int32)
     count = tl.cdiv(size, C)
     states += ((slot(first, C, n) + (begin - first) // C) * H + h) * K * V
-    for step in range(0, count):
+    for step in tl.range(0, count, disable_licm=LEAN):
         chunk = count - 1 - step
         c = chunk * C
         base = (begin + c) * H + h
@@ -118,6 +120,7 @@ def backward_kernel(
         bonus = tl.load(u + h * K + key).to(tl.float32)[None, :]  # here: no registers to keep it in
         br = tl.load(r + keys, mask=inside, other=0.0).to(tl.float32)
         bk = tl.load(k + keys, mask=inside, other=0.0).to(tl.float32)
+        own = tl.sum(br * bonus * bk, 1)  # here, where the inputs still lie as they were loaded
         bv = tl.load(v + values, mask=inside, other=0.0)
         bd = tl.load(dout + values, mask=inside, other=0.0)
         if not CONSTANT:
@@ -129,11 +132,11 @@ def backward_kernel(
         # With the rest of the sequence.
         s = tl.load(states + chunk.to(tl.int64) * (H * K * V) + turned)
         decay = whole(high, low, m, left, CONSTANT, PREC)
-        over = decay * tl.sum(s * grad, 0)[None, :]
+        over = decay * tl.sum(s * grad, 0)[None, :] * (left.to(tl.float32) / C if CONSTANT else 1.0)
         reach = before(high, low, m, CONSTANT, PREC)
         rp = br * reach
         gr = reach * dot(bd, s, PREC)
-        around = pull(br * gr, m[:, None] < m[None, :], m[:, None].to(tl.float32), CONSTANT, PREC)
+        around = over + pull(br * gr, m[:, None] < m[None, :], m[:, None].to(tl.float32), CONSTANT, PREC)
         reach = after(high, low, m, left, CONSTANT, PREC)
         gk = reach * dot(bv, grad, PREC)
         around += pull(bk * gk, m[:, None] > m[None, :], behind(m, left), CONSTANT, PREC)
@@ -147,7 +150,7 @@ def backward_kernel(
         gr += shared * bonus * bk
         gk += shared * bonus * br
         dbonus += shared * br * bk
-        a = tl.where(m[:, None] == m[None, :], tl.sum(br * bonus * bk, 1)[:, None], 0.0)
+        a = tl.where(m[:, None] == m[None, :], own[:, None], 0.0)
         x = tl.where(right(m, 1), br, bk)
         part = dot(tl.where(pairs(m, 1), da, 0.0), x, PREC)
         side = right(m, 1).to(tl.float32)
@@ -170,11 +173,11 @@ def backward_kernel(
         tl.store(dk + keys, gk.to(dk.dtype.element_ty), mask=inside)
         tl.store(dv + values, gv.to(dv.dtype.element_ty), mask=inside)
         if CONSTANT:
-            drate += tl.sum(around + over * (left.to(tl.float32) / C), 0)
+            drate += tl.sum(around, 0)
         else:
             # g is -log2(e) exp(w), computed again: it has no register to wait in.
             g = logs(tl.load(w + keys, mask=inside, other=float("-inf")).to(tl.float32))
-            tl.store(dw + keys, ((around + over) * g * (1 / LOG2E)).to(dw.dtype.element_ty), mask=inside)
+            tl.store(dw + keys, (around * g * (1 / LOG2E)).to(dw.dtype.element_ty), mask=inside)
     tl.store(du + mine * K + key, tl.sum(dbonus, 0))
     if CONSTANT:
         tl.store(dw + mine * K + key, drate * logs(rate) * (1 / LOG2E))

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ...inputs import remember
+from ...rows import single
 from ...segments import lengths
 from . import plan
 from .backward import backward_kernel
@@ -43,17 +45,9 @@ class Sequences:
             *(rows, columns, w, start, found, self.bounds, self.length, span),
             **self.shared | {"BK": self.key, "BV": wide, "C": plan.CHUNK, "PREC": mode.precision},
             **{"START": start is not None, "REVERSE": reverse},
-            **{"num_warps": plan.warps(self.key), "num_stages": 1},
+            **{"num_warps": plan.warps(self.key, mode), "num_stages": 1},
         )
         return found
-
-
-def whole(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
-
-
-def single(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.float().contiguous()
 
 
 @torch.library.custom_op("mmrnn::wkv6_triton", mutates_args=())
@@ -62,7 +56,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The output and the final states."""
     sequences = Sequences(r, v, w, bounds)
-    r, k, v, w, u, start = *map(whole, (r, k, v, w, u)), single(state)
+    r, k, v, w, u, start = *(x.contiguous() for x in (r, k, v, w, u)), single(state)
     out = torch.empty_like(v)
     end = r.new_empty((sequences.count, sequences.heads, sequences.key, sequences.value), dtype=torch.float32)
     with torch.cuda.device_of(r):
@@ -93,7 +87,7 @@ def chunks(sequences: Sequences, r, k, v, w, u, start, out, end) -> None:
         *(r, k, v, w, u, start, out, end, sequences.bounds, sequences.length, span),
         **sequences.shared | {"BV": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
         **{"PREC": mode.precision, "START": start is not None, "PIECES": pieces > 1},
-        **{"num_warps": plan.warps(sequences.key), "num_stages": 1},
+        **{"num_warps": plan.warps(sequences.key, mode), "num_stages": 1},
     )
 
 
@@ -112,7 +106,8 @@ def backward(
     """Gradients of r, k, v, w, u and the first states (empty where there are none)."""
     sequences, mode = Sequences(r, v, w, bounds), plan.mode(r, k, v)
     dout = torch.zeros_like(v) if dout is None else dout.to(v.dtype)
-    r, k, v, w, u, dout, start, dend = *map(whole, (r, k, v, w, u, dout)), single(state), single(dend)
+    r, k, v, w, u, dout = (x.contiguous() for x in (r, k, v, w, u, dout))
+    start, dend = single(state), single(dend)
     wide = plan.tile(sequences.value, mode, backward=True)
     tiles, constant = sequences.value // wide, w.dim() == 2
     span, pieces = plan.span(sequences.longest, sequences.programs * tiles, plan.processors(r.device))
@@ -132,8 +127,9 @@ def backward(
             *(r, k, v, w, u, dout, dend, states, ends, dr, dk, dv, dw, du, dstart),
             *(sequences.bounds, sequences.length, span, sequences.positions, slots),
             **sequences.shared | {"BV": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
-            **{"PREC": mode.precision, "TARGET": mode.target, "END": dend is not None, "PIECES": pieces > 1},
-            **{"num_warps": plan.warps(sequences.key), "num_stages": 1},
+            **{"PREC": mode.precision, "TARGET": mode.target, "LEAN": plan.lean(r.device)},
+            **{"END": dend is not None, "PIECES": pieces > 1},
+            **{"num_warps": plan.warps(sequences.key, mode), "num_stages": 1},
         )
     if tiles > 1:
         dr, dk = dr.sum(0).to(r.dtype), dk.sum(0).to(k.dtype)
@@ -161,11 +157,6 @@ def _(*inputs):
     return *(x.new_empty(x.shape) for x in inputs[:5]), first
 
 
-def remember(ctx, inputs, output) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs)
-    ctx.set_materialize_grads(False)
-
-
 def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):
     inputs = ctx.saved_tensors  # asked for once: a checkpoint hands them out only once
     *grads, dstate = backward(*inputs, dout, dend)
@@ -179,12 +170,12 @@ forward.register_autograd(differentiate, setup_context=remember)
 def advance(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> Tensor:
     """The output of one position (`b h k`); `state` moves on."""
     constant = w.dim() == 2
-    rows = [whole(x.unsqueeze(1)) for x in (r, k, v)]
-    w = whole(w if constant else w.unsqueeze(1))
+    rows = [x.unsqueeze(1).contiguous() for x in (r, k, v)]
+    w = (w if constant else w.unsqueeze(1)).contiguous()
     sequences = Sequences(rows[0], rows[2], w, None)
     out = torch.empty_like(rows[2])
     with torch.cuda.device_of(r):
-        recur(sequences, *rows, w, whole(u), state, out, state)
+        recur(sequences, *rows, w, u.contiguous(), state, out, state)
     return out.squeeze(1)
 
 

@@ -1,10 +1,10 @@
 """What the host chooses before a kernel runs: precision, warps, and how sequences are cut where heads are few."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
 import torch
-import triton
 from torch import Tensor
 
 CHUNK = 16
@@ -31,7 +31,7 @@ class Mode:
 
 
 def mode(*inputs: Tensor) -> Mode:
-    """bf16 is multiplied as bf16, fp16 as TF32 (which has the range that states need), fp32 as three TF32 products."""
+    """bf16 is multiplied as bf16, fp16 as TF32 (which has the range that states need), fp32 as it is."""
     dtypes = {x.dtype for x in inputs}
     if inputs[0].device.type != "cuda":
         return Mode("bf16 emulated" if dtypes == {torch.bfloat16} else "ieee", "interpreter")
@@ -42,20 +42,24 @@ def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
     """The mode on a GPU."""
     if dtypes == {torch.bfloat16}:
         return Mode("bf16", target)
-    if target == "hip":  # which multiplies fp32 as it is
-        return Mode("ieee", target)
-    return Mode("tf32x3" if torch.float32 in dtypes else "tf32", target)
+    return Mode("ieee" if torch.float32 in dtypes or target == "hip" else "tf32", target)
 
 
-def warps(size: int) -> int:
-    """Of a program, so that nothing is spilled. `size` is K = V."""
-    return 8 if size > 64 else 4
+def warps(size: int, mode: Mode) -> int:
+    """Of a program, so that its tiles fit the registers. `size` is K = V."""
+    return 4 if size < 64 or (size == 64 and mode.precision == "bf16") else 8
 
 
 def tile(size: int, mode: Mode, backward: bool = False) -> int:
-    """Columns of the state for one program, so that its share of shared memory stays below 48 KB."""
-    most = 64 * 64 if mode.precision == "bf16" or not backward else 64 * 32
-    return min(size, most // size)
+    """Columns of the state for one program, so that tiles fit registers and 48 KB of shared memory."""
+    entries = 2**13 if mode.precision == "bf16" else 2**12
+    return min(size, entries // (2 if backward else 1) // size)
+
+
+@cache
+def lean(device: torch.device) -> bool:
+    """Whether the backward kernel computes addresses in its loop: without it, what is before Hopper has to spill."""
+    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) < (9, 0)
 
 
 @cache
@@ -73,7 +77,7 @@ def columns(tile: int, programs: int, processors: int) -> int:
 
 def span(longest: int, programs: int, processors: int) -> tuple[int, int]:
     """Positions of a piece and pieces of the longest sequence, so that there are programs enough."""
-    wanted = triton.cdiv(2 * processors, programs) if programs < processors else 1
+    wanted = math.ceil(2 * processors / programs) if programs < processors else 1
     pieces = max(1, min(wanted, longest // LONG))
-    span = triton.cdiv(triton.cdiv(longest, pieces), CHUNK) * CHUNK
-    return span, triton.cdiv(longest, span)
+    span = math.ceil(longest / pieces / CHUNK) * CHUNK
+    return span, math.ceil(longest / span)

@@ -63,7 +63,7 @@ def logs(w):
 @triton.jit
 def split(g, CONSTANT: tl.constexpr, PREC: tl.constexpr):
     """A matrix as the sum of two that `total` can multiply by zeros and ones without losing more than 2^-17 of it."""
-    if CONSTANT or (PREC == "ieee" or PREC == "tf32x3"):
+    if CONSTANT or PREC == "ieee":
         return g, g
     else:
         high = g.to(tl.bfloat16)
@@ -77,7 +77,7 @@ def split(g, CONSTANT: tl.constexpr, PREC: tl.constexpr):
 @triton.jit
 def total(mask, high, low, PREC: tl.constexpr):
     """`mask @ (high + low)`."""
-    if PREC == "ieee" or PREC == "tf32x3":
+    if PREC == "ieee":
         return tl.dot(mask.to(tl.float32), high, input_precision=PREC)
     elif PREC == "bf16 emulated":
         return tl.dot(mask.to(tl.float32), high + low, input_precision="ieee")

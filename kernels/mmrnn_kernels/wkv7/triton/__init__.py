@@ -1,12 +1,9 @@
 """WKV-7 on a GPU, in Triton, which is imported by the first call. The maths is in ../README.md."""
 
-import sys
-from functools import cache
-from importlib.util import find_spec
-
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ...gpu import check_states, obstacle
 
 SIZES = (32, 64)
 """Of a head: what the kernels are compiled for in the tests."""
@@ -14,20 +11,7 @@ SIZES = (32, 64)
 
 def blocked(*inputs: Tensor | None) -> str | None:
     """Why this cannot run on the inputs of the operator, or None."""
-    r, v = inputs[0], inputs[3]
-    for x in inputs[:7]:
-        if x is None:
-            continue
-        if x.device.type != "cuda" and not interpreted():
-            return f"it needs CUDA tensors, got one on {x.device}"
-        if x.device != r.device:
-            return f"it needs all tensors on one device, got {r.device} and {x.device}"
-        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            return f"it computes in fp32, got {x.dtype}"
-    key, value = r.shape[-1], v.shape[-1]
-    if key != value or key not in SIZES:
-        return f"keys and values must have the same size, {', '.join(map(str, SIZES))}, got {key} and {value}"
-    return missing() or (too_old(r.device.index) if r.is_cuda else None)
+    return obstacle(inputs[:7], inputs[0].shape[-1], inputs[3].shape[-1], SIZES)
 
 
 def triton(
@@ -47,30 +31,5 @@ def triton(
     """
     from .ops import forward
 
-    if bounds is not None and state is not None and len(state) != len(bounds) - 1:
-        raise ValueError(f"wkv7: {len(bounds) - 1} segments need as many states, got state {list(state.shape)}")
+    check_states("wkv7", state, bounds)
     return forward(r, w, k, v, a, b, state, bounds)
-
-
-def interpreted() -> bool:
-    """Whether Triton was told to run kernels in Python (TRITON_INTERPRET=1), which CPU tensors are good for."""
-    found = sys.modules.get("triton")
-    return found is not None and found.knobs.runtime.interpret
-
-
-@cache
-def missing() -> str | None:
-    return None if find_spec("triton") else "triton is not installed, `pip install triton` (Linux only)"
-
-
-@cache
-def too_old(device: int) -> str | None:
-    if torch.version.hip:
-        return None
-    major, minor = torch.cuda.get_device_capability(device)
-    return None if major >= 8 else f"it needs a GPU of compute capability 8.0 or more, got {major}.{minor}"
-
-
-# What `torch.compiler.assume_constant_result` sets: a traced model asks once and keeps the answer.
-for question in (interpreted, missing, too_old):
-    question._dynamo_marked_constant = True

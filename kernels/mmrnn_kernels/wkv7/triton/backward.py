@@ -3,7 +3,8 @@
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, anew, dot, insides, level, logs, over, pairs, place, reached
+from ...wkv6.triton.tile import LOG2E, dot, fresh, logs, pairs, place, reached
+from .tile import insides, level, over
 
 
 @triton.jit
@@ -51,7 +52,7 @@ def backward_kernel(
     count = tl.cdiv(size, C)
     for turn in range(0, count):
         c = (count - 1 - turn) * C
-        i = anew(i, turn, TARGET)
+        i = fresh(i, turn, TARGET)
         below = i[:, None] > i[None, :]
         above = i[:, None] < i[None, :]
         same = i[:, None] == i[None, :]

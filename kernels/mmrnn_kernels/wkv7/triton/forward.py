@@ -4,7 +4,8 @@ pass, the states that chunks start from."""
 import triton
 import triton.language as tl
 
-from .tile import anew, dot, insides, logs, over, place
+from ...wkv6.triton.tile import dot, fresh, logs, place
+from .tile import insides, over
 
 
 @triton.jit
@@ -46,7 +47,7 @@ def forward_kernel(
     s = tl.trans(tl.load(start + mine)) if START else tl.zeros([BV, K], dtype=tl.float32)
     size = (last - first).to(tl.int32)
     for c in range(0, size, C):
-        i = anew(i, c, TARGET)
+        i = fresh(i, c, TARGET)
         below = i[:, None] > i[None, :]
         same = i[:, None] == i[None, :]
         base = (first + c) * H + h

@@ -6,6 +6,8 @@ import torch
 import triton
 from torch import Tensor
 
+from ...inputs import remember
+from ...rows import single
 from ...segments import lengths
 from .backward import backward_kernel
 from .forward import forward_kernel
@@ -70,14 +72,6 @@ class Sequences:
         )
 
 
-def whole(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
-
-
-def single(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.float().contiguous()
-
-
 @torch.library.custom_op("mmrnn::wkv7_triton", mutates_args=())
 def forward(
     r: Tensor,
@@ -91,7 +85,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The output and the final states."""
     sequences = Sequences(r, v, bounds, mode(r, k, v, a, b))
-    inputs = [whole(x) for x in (r, w, k, v, a, b)]
+    inputs = [x.contiguous() for x in (r, w, k, v, a, b)]
     out, end = torch.empty_like(inputs[3]), r.new_empty((sequences.count, *sequences.states), dtype=torch.float32)
     with torch.cuda.device_of(r):
         sequences.run(inputs, single(state), out, end, None)
@@ -113,8 +107,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of r, w, k, v, a, b and the first states (empty where there are none)."""
     sequences = Sequences(r, v, bounds, mode(r, k, v, a, b))
-    dout = whole(torch.zeros_like(v) if dout is None else dout.to(v.dtype))
-    inputs, dend = [whole(x) for x in (r, w, k, v, a, b)], single(dend)
+    dout = (torch.zeros_like(v) if dout is None else dout.to(v.dtype)).contiguous()
+    inputs, dend = [x.contiguous() for x in (r, w, k, v, a, b)], single(dend)
     grads = [torch.empty_like(x) for x in inputs]
     states = r.new_empty((sequences.chunks, *sequences.states), dtype=torch.float32)
     dstart = r.new_empty((sequences.count, *sequences.states), dtype=torch.float32)
@@ -140,11 +134,6 @@ def _(*inputs):
     r, state = inputs[0], inputs[6]
     first = r.new_empty(0) if state is None else state.new_empty(state.shape)
     return *(x.new_empty(x.shape) for x in inputs[:6]), first
-
-
-def remember(ctx, inputs, output) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs)
-    ctx.set_materialize_grads(False)
 
 
 def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):
