@@ -1,0 +1,55 @@
+"""Repositories of the Hugging Face hub, out of reach and within."""
+
+import sys
+
+import pytest
+import torch
+
+from mmrnn.weights import hub, load
+from mmrnn.weights.names import export
+
+
+def test_what_is_a_hub_id():
+    assert all(hub.is_id(name) for name in ("BlinkDL/rwkv-6-world", "hf://a/b", "hf://a/b@main/c/d.pth"))
+    assert not any(hub.is_id(name) for name in ("a", "a/b.pth", "/a/b", "../a", "a/..", "a/b/c", "./a/b", "~/a"))
+
+
+def test_which_files_of_a_repository_are_fetched():
+    both = ["model.safetensors", "pytorch_model.bin", "config.json", "a.py", "onnx/model.safetensors", "README.md"]
+    assert hub.choose(both) == ["config.json", "model.safetensors"]
+    assert hub.choose(["a.pth", "b.pth"]) == ["a.pth", "b.pth"]
+
+
+def test_the_hub_out_of_reach_and_not_installed(monkeypatch, llama):
+    package = pytest.importorskip("huggingface_hub")
+
+    def offline(*_, **__):
+        raise ConnectionError("Name or service not known")
+
+    def gone(*_, **__):
+        raise package.errors.LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr(package.HfApi, "list_repo_files", offline)
+    monkeypatch.setattr(package, "snapshot_download", gone)
+    with pytest.raises(ConnectionError, match="'some/body', and the hub cannot be reached"):
+        load(llama(), "some/body")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"pip install 'mmrnn\[hub\]'"):
+        load(llama(), "some/body")
+
+
+def test_from_the_hub(tmp_path, monkeypatch, llama, same, shard):
+    package = pytest.importorskip("huggingface_hub")
+    source, target = llama(), llama()
+    shard(tmp_path, export(source, "llama"))
+    names = [path.name for path in tmp_path.iterdir()]
+    monkeypatch.setattr(package.HfApi, "list_repo_files", lambda *_, **__: names)
+    monkeypatch.setattr(package, "snapshot_download", lambda *_, **__: str(tmp_path))
+    assert load(target, "some/body").format == "llama"
+    assert same(source, target)
+    (tmp_path / "one.pth").write_bytes(b"")
+    torch.save(export(source, "llama"), tmp_path / "one.pth")
+    fetched = []
+    monkeypatch.setattr(package, "hf_hub_download", lambda *a, **k: fetched.append((a, k)) or str(tmp_path / "one.pth"))
+    load(target, "hf://some/body@v1/one.pth")
+    assert fetched == [(("some/body", "one.pth"), {"revision": "v1"})]

@@ -1,0 +1,67 @@
+"""LoRA folders, added to their base."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmrnn.weights import load
+from mmrnn.weights.names import export
+
+
+def test_a_lora_is_added_to_its_base(tmp_path, llama, lora):
+    base, target = llama(), llama()
+    _, added = lora(tmp_path / "lora", base)
+    load(target, export(base, "llama"))
+    report = load(target, tmp_path / "lora")
+    assert report.notes == ["4 tensors of a LoRA were added to the weights that were there"]
+    expected = {name: value + added.get(name, 0) for name, value in export(base, "llama").items()}
+    found = export(target, "llama")
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+
+
+def test_a_file_that_holds_base_and_lora_comes_out_merged(tmp_path, llama, lora):
+    base, target = llama(), llama()
+    tensors, added = lora(tmp_path / "lora", base)
+    for name, value in export(base, "llama").items():
+        wrapped = name.replace(".weight", ".base_layer.weight") if name in added else name
+        tensors[f"base_model.model.{wrapped}"] = value
+    save_file(tensors, str(tmp_path / "lora" / "adapter_model.safetensors"))
+    load(target, tmp_path / "lora")
+    expected = export(base, "llama")["model.layers.1.self_attn.q_proj.weight"]
+    expected = expected + added["model.layers.1.self_attn.q_proj.weight"]
+    assert torch.allclose(target.blocks[1].attention.query.weight, expected, atol=1e-6)
+    assert torch.equal(target.output.weight, base.output.weight)
+
+
+BROKEN = {
+    "no scale": ({}, None, "do not say their scale"),
+    "not plain": ({"use_dora": True}, None, "no plain LoRA"),
+    "half": ({}, "lora_B", "lacks the other half"),
+    "vectors": ({}, "magnitude", "no plain LoRA"),
+    "ranks": ({}, "ranks", "no halves of one matrix"),
+    "module": ({}, "module", "unexpected"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_adapters(what, tmp_path, llama, lora):
+    config, change, said = BROKEN[what]
+    target = llama()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    tensors, _ = lora(tmp_path, target, **config)
+    stem = "base_model.model.model.layers.0.self_attn.q_proj"
+    if what == "no scale":
+        (tmp_path / "adapter_config.json").write_text("{}")
+    if change == "lora_B":
+        del tensors[f"{stem}.lora_A.weight"]
+    if change == "magnitude":
+        tensors[f"{stem}.lora_magnitude_vector"] = torch.ones(4)
+    if change == "ranks":
+        tensors[f"{stem}.lora_A.weight"] = torch.ones(3, 32)
+    if change == "module":
+        tensors = {name.replace("q_proj", "x_proj"): value for name, value in tensors.items()}
+        said = "no format of Transformer"
+    save_file(tensors, str(tmp_path / "adapter_model.safetensors"))
+    with pytest.raises(ValueError, match=said):
+        load(target, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
