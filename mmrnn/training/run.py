@@ -127,7 +127,6 @@ class Run:
     def finish(self) -> None:
         """Keep the model, ask it all that is held out, and write the report."""
         checkpoint.save(self.out, self.model, self.cfg, only=self.kept)
-        seconds = time.monotonic() - self.began
         answers = {name: self._ask(name, len(dataset)) for name, dataset in self.tests.items()}
         shown = [self.data[index] for index in range(min(len(self.data), TOLD))] if answers else []
         lines = [json.dumps({"split": name, **asdict(answer)}) for name, group in answers.items() for answer in group]
@@ -135,6 +134,7 @@ class Run:
         accuracy = {name: self._accuracy(name, group, shown) for name, group in answers.items()}
         loss = snapshot.records(self.out / LOG)[-1]["loss"]
         overall = [mean(scores(group)) for group in answers.values()]
+        seconds = time.monotonic() - self.began
         result = {
             "config": {name: value for name, value in self.cfg.items() if name != "choices"},
             "choices": self.cfg["choices"],
