@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmrnn.benchmarks import method
+from mmrnn.benchmarks import method, operator
 from mmrnn.benchmarks.method import Effort, Missing, compare
 from mmrnn.benchmarks.rivals import Shape, package, rwkv6
 from mmrnn.cli import main
@@ -123,6 +123,15 @@ def test_what_is_missing_is_noted_once():
     effort.offer(sides, "ours", lambda: print)
     assert sides == {"ours": print}
     assert effort.left_out == ["other: not here"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", operator.PRODUCTS)
+def test_the_other_recurrence_computes_the_same(name):
+    pytest.importorskip("fla")
+    tensors = operator.inputs(name, (2, 9, 3, 8))
+    ours, theirs = (operator.implementation(name, who)(*tensors) for who in ("reference", operator.FLA))
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.slow
