@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from mmrnn.training.objectives import look
+from mmrnn.training.optimizer import Optimizer
 from mmrnn.training.stage import Stage
 from mmrnn.types import Batch
 from mmrnn.vlm import VLM, Output
@@ -37,7 +38,7 @@ def multiplies_bf16() -> bool:
 def run_stage(
     model: VLM,
     stage: Stage,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     objective: Objective,
     batches: Iterator[Sequence[Batch]],
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mmrnn.training.optimizer import Optimizer
 from mmrnn.weights.files import replace_file
 
 FILE = "snapshot.pt"
@@ -21,9 +22,7 @@ class Position:
     step: int = 0
 
 
-def save(
-    folder: Path, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer, learnt: Collection[str]
-) -> None:
+def save(folder: Path, position: Position, model: nn.Module, optimizer: Optimizer, learnt: Collection[str]) -> None:
     """Write one file, whole or not at all.
 
     Args:
@@ -55,7 +54,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict | None:
         raise ValueError(f"{path} is damaged ({fault}); delete it to start the run anew") from fault
 
 
-def restore(content: dict, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(content: dict, model: nn.Module, optimizer: Optimizer) -> None:
     """Put a model, an optimizer and the random numbers where they were."""
     model.load_state_dict(content["model"], strict=False)
     optimizer.load_state_dict(content["optimizer"])

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-import torch
 from torch import nn
 
+from mmrnn.training.optimizer import Optimizer, between, optimizer
 from mmrnn.training.schedule import cosine, geometric
+from mmrnn.vlm import VLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Stage:
         accumulate: micro-batches that one step is split into, to save memory.
         lr, lr_final: a cosine leads from one to the other.
         warmup: steps of linear growth before.
+        muon: the matrices between layers learn by Muon instead of AdamW.
         decay, decay_final: weight decay of the matrices, changed geometrically; None keeps it.
         clip: largest norm of the gradient; 0 does not clip.
     """
@@ -36,6 +38,7 @@ class Stage:
     lr: float = 1e-3
     lr_final: float = 1e-5
     warmup: int = 0
+    muon: bool = False
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     decay: float = 0.0
@@ -88,26 +91,21 @@ class Stage:
             raise ValueError(f"stage: train={list(self.train)} and freeze={list(self.freeze)} leave nothing to learn")
         return learning
 
-    def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
-        """AdamW over what learns: matrices decay, vectors do not, and both groups follow the schedule."""
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    def optimizer(self, model: VLM) -> Optimizer:
+        """Of what learns: matrices decay, vectors do not, and every group follows the schedule."""
+        hidden = between(model) if self.muon else set()
+        groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 scale = next((by for pattern, by in self.rates.items() if _fits(name, pattern)), 1.0)
-                groups.setdefault((scale, parameter.squeeze().dim() >= 2), []).append(parameter)
-        return torch.optim.AdamW(
-            [
-                {"params": found, "scale": scale, "decays": decays, "weight_decay": self.decay if decays else 0.0}
-                for (scale, decays), found in sorted(groups.items(), key=lambda one: (-one[0][0], not one[0][1]))
-            ],
-            lr=self.lr,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.decay,
-            fused=True,
-        )
+                groups.setdefault((parameter in hidden, scale, parameter.squeeze().dim() >= 2), []).append(parameter)
+        adamw, muon = [], []
+        for (inner, scale, decays), found in sorted(groups.items(), key=lambda one: (-one[0][1], not one[0][2])):
+            group = {"params": found, "scale": scale, "decays": decays, "weight_decay": self.decay if decays else 0.0}
+            (muon if inner else adamw).append(group)
+        return optimizer(adamw, muon, lr=self.lr, betas=self.betas, eps=self.eps)
 
-    def set_rates(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+    def set_rates(self, optimizer: Optimizer, step: int) -> float:
         """Give every group the rate and the decay of this step; answers with the rate."""
         rate, decay = self.rate(step), self.weight_decay(step)
         for group in optimizer.param_groups:

@@ -75,3 +75,55 @@ def test_frozen_tensors_are_equal_to_the_bit_after_steps():
     optimizer.step()
     changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == learning(made)
+
+
+def step(made, optimizer, seed):
+    torch.manual_seed(seed)
+    for parameter in made.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_muon_moves_the_matrices_between_layers_and_adamw_the_rest():
+    made, stage = model(), Stage(muon=True, lr=0.01, decay=0.1, rates={"connector": 0.5})
+    stage.freeze_rest(made)
+    optimizer = stage.optimizer(made)
+    adamw, muon = optimizer.parts
+    names = {id(parameter): name for name, parameter in made.named_parameters()}
+    moved = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert any(name.startswith("senses.image.connector.") for name in moved)
+    assert {name.split(".")[-2] for name in moved if name.startswith("backbone.blocks.0.")} == {
+        *("receptance", "key", "value", "gate", "output")
+    }
+    assert not moved & {"backbone.embedding.weight", "backbone.output.weight"}
+    rest = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert not moved & rest
+    assert moved | rest == learning(made)
+    rate = stage.set_rates(optimizer, 0)
+    assert [group["lr"] for group in muon.param_groups] == [rate, rate / 2]
+    before = {name: value.detach().clone() for name, value in made.named_parameters()}
+    step(made, optimizer, 0)
+    weight = "backbone.blocks.0.time_mix.key.weight"
+    moves = torch.linalg.svdvals(made.get_parameter(weight).detach() - before[weight] * (1 - rate * 0.1))
+    assert moves.max() < 2 * moves.min(), "all directions of a step are about equally long"
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_an_optimizer_goes_on_from_its_state(muon):
+    ends = []
+    for stopped in (False, True):
+        torch.manual_seed(0)
+        made, stage = model(), Stage(muon=muon, lr=0.01, steps=4)
+        stage.freeze_rest(made)
+        optimizer = stage.optimizer(made)
+        for number in range(4):
+            if stopped and number == 2:
+                state = optimizer.state_dict()
+                optimizer = stage.optimizer(made)
+                optimizer.load_state_dict(state)
+            stage.set_rates(optimizer, number)
+            step(made, optimizer, number)
+        ends.append(made.state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(ends[0].values(), ends[1].values(), strict=True))
