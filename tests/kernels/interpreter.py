@@ -11,6 +11,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 import triton
+from interpreted_mix import mix_checked, mixed, taken
 
 from mmrnn_kernels import wkv5, wkv6
 from mmrnn_kernels.wkv6.triton import ops, plan, step
@@ -77,6 +78,7 @@ def answer(what, *arguments, processors=1, **options):
     if what == "checked":
         return [*checked(*arguments, **options)]
     choices = {"differentiated": differentiated, "stepped": stepped, "backbone": backbone}
+    choices |= {"mixed": mixed, "mix checked": mix_checked, "taken": taken}
     return choices[what](*arguments, **options)
 
 

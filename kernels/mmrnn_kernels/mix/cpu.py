@@ -30,8 +30,8 @@ class Lerp(ctypes.Structure):
         rows="x previous offsets",
         data="out grads",
         rows_="dx dprevious doffsets",
-        data_="weights dweights",
-        size="n rows d",
+        data_="weights dweights starts",
+        size="n rows d length",
     )
 
 
@@ -59,7 +59,3 @@ def call(name: str, job: ctypes.Structure) -> None:
 
 def table(xs: Sequence[Tensor | None]) -> ctypes.Array:
     return (Rows * len(xs))(*map(rows, xs))
-
-
-def like(*inputs: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in inputs)

@@ -1,0 +1,34 @@
+"""What the Triton kernels of the elementwise neighbours compile to: nothing spilled, little shared, and fewer
+instructions than the memory needs time for."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+SHARED = 48 * 1024
+TARGETS = pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+
+
+@cache
+def rows(target):
+    """In a process of its own: what the tests check types with does not compile."""
+    command = [sys.executable, "benchmarks/mix.py", "--json", target]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "kernels")}
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+@TARGETS
+def test_every_form_fits(target):
+    assert len(rows(target)) == 5 * 2 * 3  # operators, passes, types
+    assert not {row["line"] for row in rows(target) if row["spilled"] or row["shared"] > SHARED}
