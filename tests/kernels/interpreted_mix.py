@@ -5,11 +5,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmrnn_kernels
 from mmrnn_kernels import lerp, norm_gate, relu_square, sigmoid_gate
-from mmrnn_kernels.mix.triton import gates, shift
+from mmrnn_kernels.mix.triton import gates, plan, shift
 
 
-def mixed(name, inputs, grads, backend="triton"):
-    """Outputs and the gradients of all inputs; those of outputs may be None."""
+def mixed(name, inputs, grads, backend="triton", positions=4):
+    """Outputs and the gradients of all inputs; those of outputs may be None. `positions` are those of a program: few, so
+    that there are several programs soon."""
+    plan.POSITIONS = positions
     leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs]
     wanted = [x.requires_grad_() for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]
     *tensors, starts = leaves if name == "lerp" else (*leaves, None)

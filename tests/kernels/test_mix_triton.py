@@ -1,14 +1,17 @@
 """The Triton kernels of the elementwise neighbours in the interpreter, beside the formulas in fp64."""
 
+from inspect import unwrap
+
 import pytest
 import torch
 
 from mmrnn_kernels import lerp, mix, norm_gate, relu_square, sigmoid_gate
 from mmrnn_kernels.mix import reference
 
-TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
+# Of bf16 the interpreter cuts off what a GPU would round.
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-11}
 HALF = pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp32", "bf16", "fp16"])
-SHAPES = [(1, 1, 1), (2, 3, 40), (3, 35, 20), (1, 2, 1030), pytest.param((2, 150, 33), marks=pytest.mark.slow)]
+SHAPES = [(1, 1, 1), (2, 6, 20), (1, 2, 1030)]
 SHAPED = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
@@ -20,47 +23,65 @@ def double(inputs):
     return [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
 
 
-def check(interpreter, name, inputs, dtype, unused=()):
+def check(interpreter, name, inputs, dtype, unused=(), **options):
     """Values and gradients are what the formula says in fp64, each in the type of what it belongs to."""
-    leaves = [x.requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in double(inputs)]
+    leaves = [
+        x.requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in double(inputs)
+    ]
     truth = getattr(reference, name)(*leaves)
     truth = [truth] if isinstance(truth, torch.Tensor) else truth
     grads = [None if i in unused else normal(*y.shape, dtype=dtype) for i, y in enumerate(truth)]
     used = [(y, g) for y, g in zip(truth, grads, strict=True) if g is not None]
     wanted = [x for x in leaves if isinstance(x, torch.Tensor) and x.requires_grad]
     truth = truth + [*torch.autograd.grad([y for y, _ in used], wanted, [g.double() for _, g in used])]
-    found = interpreter("mixed", name, inputs, grads)
+    found = interpreter("mixed", name, inputs, grads, **options)
     floats = [x.dtype for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point()]
     for got, true, kind in zip(found, truth, [dtype] * len(grads) + floats, strict=True):
         assert got.dtype == kind
         assert got.shape == true.shape
-        assert (got.double() - true).abs().max() <= TOLERANCE[kind] * true.abs().max().clamp(min=1e-300)
+        assert (got.double() - true).abs().max() <= TOLERANCE[kind] * true.abs().max().clamp(min=1)
 
 
-@HALF
-@SHAPED
-@pytest.mark.parametrize(("n", "moved"), [(1, False), (4, False), (5, True), (6, False)])
-def test_lerp(interpreter, shape, n, moved, dtype):
-    offsets = normal(n, *shape, dtype=dtype) if moved else None
-    inputs = normal(*shape, dtype=dtype), normal(*shape, dtype=dtype), normal(n, shape[-1]), offsets, None
-    check(interpreter, "lerp", inputs, dtype)
-
-
-@HALF
-@SHAPED
-@pytest.mark.parametrize("packed", [False, True])
-def test_token_shift(interpreter, shape, packed, dtype):
-    """The row before the first, and rows in which segments start; of the first row, too."""
+def mixtures(shape, n, moved, dtype, kind):
+    """Inputs of `lerp`: the row before each, the one before the first, or that in rows where segments start."""
     b, t, d = shape
-    starts = torch.rand(b, t) < 0.3 if packed else None
-    offsets = normal(5, *shape, dtype=dtype)
-    inputs = normal(*shape, dtype=dtype), normal(b, d, dtype=dtype), normal(5, d), offsets, starts
-    check(interpreter, "lerp", inputs, dtype)
+    previous = normal(*shape, dtype=dtype) if kind == "each" else normal(b, d, dtype=dtype)
+    offsets = normal(n, *shape, dtype=dtype) if moved else None
+    starts = torch.rand(b, t) < 0.3 if kind == "packed" else None
+    return normal(*shape, dtype=dtype), previous, normal(n, d), offsets, starts
+
+
+FORMS = [(1, False), (4, False), (5, True), (6, False)]
+
+
+@pytest.mark.parametrize(("n", "moved"), FORMS)
+def test_lerp(interpreter, n, moved):
+    check(interpreter, "lerp", mixtures((2, 3, 20), n, moved, torch.float32, "each"), torch.float32)
+
+
+@HALF
+@pytest.mark.parametrize("kind", ["last", "packed"])
+def test_token_shift(interpreter, kind, dtype):
+    check(interpreter, "lerp", mixtures((2, 6, 20), 5, True, dtype, kind), dtype)
+
+
+@SHAPED
+def test_lerp_of_odd_sizes(interpreter, shape):
+    check(interpreter, "lerp", mixtures(shape, 2, False, torch.float32, "last"), torch.float32)
+
+
+@pytest.mark.slow
+@HALF
+@pytest.mark.parametrize("kind", ["each", "last", "packed"])
+@pytest.mark.parametrize(("n", "moved"), FORMS)
+def test_lerp_over_whole_programs(interpreter, n, moved, kind, dtype):
+    """As many positions a program as on a GPU, and one more."""
+    check(interpreter, "lerp", mixtures((2, 33, 20), n, moved, dtype, kind), dtype, positions=32)
 
 
 def test_token_shift_of_two_types(interpreter):
     """A state in fp32 before rows in bf16, and parameters in bf16."""
-    inputs = normal(2, 33, 20, dtype=torch.bfloat16), normal(2, 20), normal(2, 20, dtype=torch.bfloat16), None, None
+    inputs = normal(2, 5, 20, dtype=torch.bfloat16), normal(2, 20), normal(2, 20, dtype=torch.bfloat16), None, None
     check(interpreter, "lerp", inputs, torch.bfloat16)
 
 
@@ -87,9 +108,7 @@ def test_flat(interpreter, name, shape, dtype):
 
 
 @HALF
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 2), (2, 3, 2, 16), (1, 70, 3, 20), (2, 17, 9, 64), (1, 3, 2, 600)], ids=str
-)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (2, 5, 3, 20), (1, 3, 9, 64), (1, 3, 2, 600)], ids=str)
 def test_norm_gate(interpreter, shape, dtype):
     b, t, h, v = shape
     inputs = normal(*shape, dtype=dtype), normal(b, t, h * v, dtype=dtype), normal(h * v), normal(h * v), 64e-5
@@ -98,10 +117,10 @@ def test_norm_gate(interpreter, shape, dtype):
 
 def test_norm_gate_far_from_zero(interpreter):
     """The mean is taken away before squares are summed."""
-    x, ones = normal(1, 40, 2, 16) + 100, torch.ones(32)
-    inputs = x, torch.full((1, 40, 32), 30.0), ones, 0 * ones, 0.0
-    found = interpreter("mixed", "norm_gate", inputs, [normal(1, 40, 32)])[0]
-    assert found.view(1, 40, 2, 16).var(-1, correction=0).sqrt().sub(30).abs().max() < 1e-2
+    x, ones = normal(1, 9, 2, 16) + 100, torch.ones(32)
+    inputs = x, torch.full((1, 9, 32), 30.0), ones, 0 * ones, 0.0
+    found = interpreter("mixed", "norm_gate", inputs, [normal(1, 9, 32)])[0]
+    assert found.view(1, 9, 2, 16).var(-1, correction=0).sqrt().sub(30).abs().max() < 1e-2
 
 
 def test_extremes(interpreter):
@@ -156,4 +175,4 @@ def test_what_it_cannot_take(interpreter):
     with pytest.raises(ValueError, match=r"starts need previous to be \[b d\], got \[1, 2, 4\]"):
         lerp(x, x, normal(2, 4), starts=torch.zeros(1, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"t is 2 in x \[1, 2, 4\] but 3 in starts \[1, 3\]"):
-        lerp(x, x[:, 0], normal(2, 4), starts=torch.zeros(1, 3, dtype=torch.bool))
+        unwrap(lerp)(x, x[:, 0], normal(2, 4), starts=torch.zeros(1, 3, dtype=torch.bool))

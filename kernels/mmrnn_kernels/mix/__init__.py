@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..dispatch import Op
 from ..inputs import agree
-from . import gates, reference, triton
-from .cpu import blocked
+from . import cpu, gates, reference, triton
 from .lerp import lerp as native_lerp
 from .reference import token_shift
 
@@ -29,12 +28,12 @@ def chosen(backend: str, x: Tensor) -> str:
     return "reference" if backend == "auto" and few else backend
 
 
-def op(name: str, fused, native, plain, no_triton=triton.blocked) -> Op:
+def op(name: str, fused, native, plain, no_triton=triton.blocked, no_cpu=cpu.blocked) -> Op:
     impls = {"triton": fused, "cpu": native, "reference": plain, "chunked": plain}
-    return Op(name, impls, {"triton": no_triton, "cpu": blocked})
+    return Op(name, impls, {"triton": no_triton, "cpu": no_cpu})
 
 
-LERP = op("lerp", triton.lerp, native_lerp, reference.lerp, triton.lerp_blocked)
+LERP = op("lerp", triton.lerp, native_lerp, reference.lerp, triton.lerp_blocked, cpu.lerp_blocked)
 RELU_SQUARE = op("relu_square", triton.relu_square, gates.relu_square, reference.relu_square)
 SIGMOID_GATE = op("sigmoid_gate", triton.sigmoid_gate, gates.sigmoid_gate, reference.sigmoid_gate)
 NORM_GATE = op("norm_gate", triton.norm_gate, gates.norm_gate, reference.norm_gate, triton.norm_blocked)
@@ -67,6 +66,7 @@ def lerp(
     )
     if every and starts is not None:
         raise ValueError(f"lerp: starts need previous to be [b d], got {list(previous.shape)}, which tells it already")
+    starts = None if starts is None else starts.to(x.device)
     return LERP(chosen(backend, x), x, previous, weights, offsets, starts)
 
 

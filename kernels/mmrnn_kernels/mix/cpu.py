@@ -19,6 +19,10 @@ def blocked(*inputs: Tensor | float | None) -> str | None:
     return unreadable(*inputs) or obstacle(SOURCE)
 
 
+def lerp_blocked(*inputs: Tensor | None) -> str | None:
+    return blocked(*inputs[:4])  # where segments start is no number
+
+
 def fields(**kinds: str) -> tuple:
     """Names and types of a structure: fields(rows="x gate", data="weight", size="n")."""
     types = {"rows": Rows, "data": ctypes.c_void_p, "size": ctypes.c_int64, "real": ctypes.c_double}

@@ -11,9 +11,7 @@ from .cpu import Lerp, call, table
 
 
 @torch.library.custom_op("mmrnn::lerp_cpu", mutates_args=(), device_types="cpu")
-def lerp(
-    x: Tensor, previous: Tensor, weights: Tensor, offsets: Tensor | None, starts: Tensor | None
-) -> list[Tensor]:
+def lerp(x: Tensor, previous: Tensor, weights: Tensor, offsets: Tensor | None, starts: Tensor | None) -> list[Tensor]:
     inputs, static, places = [flat(y) for y in (x, previous, offsets)], single(weights), flat(starts)
     out = [new(x) for _ in weights]
     outs = table(out)

@@ -14,14 +14,10 @@ def blocked(*inputs: Tensor | float | None) -> str | None:
     return unusable([x for x in inputs if isinstance(x, Tensor)])
 
 
-def lerp_blocked(
-    x: Tensor, previous: Tensor, weights: Tensor, offsets: Tensor | None, starts: Tensor | None
-) -> str | None:
-    if starts is not None and starts.device != x.device:
-        return f"it needs all tensors on one device, got {x.device} and {starts.device}"
+def lerp_blocked(x: Tensor, previous: Tensor, weights: Tensor, *rest: Tensor | None) -> str | None:
     if len(weights) > MIXTURES:
         return f"it makes at most {MIXTURES} mixtures at once, got {len(weights)}"
-    return blocked(x, previous, weights, offsets)
+    return blocked(x, previous, weights, *rest[:1])  # where segments start is no number
 
 
 def norm_blocked(x: Tensor, *rest: Tensor | float) -> str | None:

@@ -80,9 +80,7 @@ def norm_gate_backward(
     dx, dgate = (torch.empty_like(y) for y in inputs[:2])
     shares = x.new_empty((sizes.blocks, 2, len(weight)), dtype=torch.float32)
     with torch.cuda.device_of(x):
-        norm_backward[sizes.grid](
-            *(*inputs, grad.contiguous(), dx, dgate, shares, eps, sizes.rows), **sizes.known
-        )
+        norm_backward[sizes.grid](*(*inputs, grad.contiguous(), dx, dgate, shares, eps, sizes.rows), **sizes.known)
     dweight, dbias = shares.sum(0)
     return dx, dgate, dweight.to(weight.dtype, copy=True), dbias.to(bias.dtype, copy=True)
 

@@ -34,17 +34,10 @@ def before(x, previous, starts, sample, t, length, channel, live, D: tl.constexp
 
 
 @triton.jit
-def weight(weights, offsets, i: tl.constexpr, channel, at, live, rows, D: tl.constexpr):
-    """Of the position before, in mixture i."""
+def mixture(y, i: tl.constexpr, weights, offsets, x, delta, channel, at, live, rows, D: tl.constexpr):
     w = tl.load(weights + i * D + channel, mask=live, other=0.0).to(tl.float32)
     if offsets is not None:
         w += tl.load(offsets + i * rows * D + at, mask=live, other=0.0).to(tl.float32)
-    return w
-
-
-@triton.jit
-def mixture(y, i: tl.constexpr, weights, offsets, x, delta, channel, at, live, rows, D: tl.constexpr):
-    w = weight(weights, offsets, i, channel, at, live, rows, D)
     tl.store(y + at, (x + delta * w).to(y.dtype.element_ty), mask=live)
 
 
@@ -108,10 +101,12 @@ def gradients(
 ):
     """Adds what mixture i says: to the sum of all gradients, to that of the position before, to that of the weights."""
     dy = tl.load(g + at, mask=live, other=0.0).to(tl.float32)
+    w = tl.load(weights + i * D + channel, mask=live, other=0.0).to(tl.float32)
     own = tl.where(mine, dy * delta, 0.0)
-    if doffsets is not None:
+    if offsets is not None:
+        w += tl.load(offsets + i * rows * D + at, mask=live, other=0.0).to(tl.float32)
         tl.store(doffsets + i * rows * D + at, own.to(doffsets.dtype.element_ty), mask=mine)
-    return total + dy, late + dy * weight(weights, offsets, i, channel, at, live, rows, D), share + own
+    return total + dy, late + dy * w, share + own
 
 
 @triton.jit
