@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 import triton
-from kernels import HEADER, TARGETS, TYPES, figures
 from torch import Tensor
 from triton.compiler import ASTSource
 
+from kernels import HEADER, TARGETS, TYPES, figures
 from mmrnn_kernels.mix.triton import gates, shift
 
-LENGTH, HEADS, SIZE = 4096, 32, 64
+LENGTH, HEADS, SIZE = 1024, 32, 64
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Recorder:
     kernel: Any
     launches: list[Launch]
 
-    def __getitem__(self, grid):  # noqa: ARG002
+    def __getitem__(self, grid):
         return lambda *given, **options: self.launches.append(Launch(self.kernel, given, options))
 
 
@@ -62,6 +62,7 @@ class Row:
     spilled: int  # bytes
     shared: int  # bytes
     instructions: float | None  # per position and 64 channels
+    bytes: float  # per position and 64 channels: all that the kernel is given, once
 
 
 def launches(operator: str, mixtures: int, dtype: torch.dtype) -> list[Launch]:
@@ -70,7 +71,7 @@ def launches(operator: str, mixtures: int, dtype: torch.dtype) -> list[Launch]:
     for module in (gates, shift):
         for name, value in list(vars(module).items()):
             if isinstance(value, triton.JITFunction | Recorder):
-                setattr(module, name, Recorder(getattr(value, "kernel", value), found))
+                setattr(module, name, Recorder(value.kernel if isinstance(value, Recorder) else value, found))
     row = torch.zeros(1, LENGTH, HEADS * SIZE, dtype=dtype)
     parameter = torch.zeros(HEADS * SIZE)
     if operator == "lerp":
@@ -105,7 +106,8 @@ def measure(launch: Launch, operator: str, size: str, type: str, target: str) ->
     built = triton.compile(source, target=TARGETS[target], options=options)
     warps = options["num_warps"]
     *measured, count = figures(built, warps * SIZE / launch.channels if launch.channels else 0)
-    return Row(operator, launch.kernel.__name__, type, size, target, warps, *measured, count or None)
+    total = sum(x.nbytes for x in launch.given if isinstance(x, Tensor)) / (LENGTH * HEADS)
+    return Row(operator, launch.kernel.__name__, type, size, target, warps, *measured, count or None, total)
 
 
 def kind(x: Tensor | float) -> str:

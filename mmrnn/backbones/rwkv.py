@@ -64,7 +64,7 @@ def run_lerp(
     bounds: Bounds | None,
     backend: str,
 ) -> list[Float[Tensor, "b t d"]]:
-    """Token shift into n mixtures, of rows that may be packed; `previous` came before the first or before every token."""
+    """Token shift into n mixtures, of rows that may be packed; `previous` is before the first or before each token."""
     starts = None if bounds is None else bounds.starts
     return lerp(x, previous, weights, offsets, starts=starts, backend=backend)
 

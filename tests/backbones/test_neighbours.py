@@ -27,7 +27,7 @@ class Listen(TorchDispatchMode):
         super().__init__()
         self.called = set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "mmrnn":
             self.called.add(func.name().removeprefix("mmrnn::"))
         return func(*args, **(kwargs or {}))
@@ -38,7 +38,7 @@ def run(design, weights, backend, sequence):
     model = design(vocab=50, width=WIDTH, depth=2, head_size=16, backend=backend)
     model.load_state_dict(weights)
     hidden, state = model(sequence)
-    (hidden.square().sum() + sum(x.square().sum() for layer in state.layers for x in layer.values())).backward()
+    (model.head(hidden).square().sum() + sum(x.square().sum() for layer in state.layers for x in layer.values())).backward()
     found = {"hidden": hidden.detach()} | {name: x.grad for name, x in model.named_parameters()}
     return found | {f"{i} {name}": x.detach() for i, layer in enumerate(state.layers) for name, x in layer.items()}
 

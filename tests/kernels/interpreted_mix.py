@@ -9,8 +9,8 @@ from mmrnn_kernels.mix.triton import gates, plan, shift
 
 
 def mixed(name, inputs, grads, backend="triton", positions=4):
-    """Outputs and the gradients of all inputs; those of outputs may be None. `positions` are those of a program: few, so
-    that there are several programs soon."""
+    """Outputs and the gradients of all inputs; those of outputs may be None. `positions` are those of a program: few,
+    so that there are several programs soon."""
     plan.POSITIONS = positions
     leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs]
     wanted = [x.requires_grad_() for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]
@@ -28,7 +28,7 @@ def taken(name, inputs, grads):
     called = []
 
     class Listen(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             if func.namespace == "mmrnn":
                 called.append(func.name().removeprefix("mmrnn::"))
             return func(*args, **(kwargs or {}))

@@ -63,7 +63,7 @@ def test_lerp(shape, n, dtype):
 @SHAPED
 @pytest.mark.parametrize("packed", [False, True])
 def test_token_shift(shape, packed, dtype):
-    """The row before the first, and rows in which segments start; also where a block of rows ends inside of a sample."""
+    """The row before the first, and rows in which segments start; blocks of rows end inside of samples, too."""
     b, t, d = shape
     starts = torch.rand(b, t) < 0.3 if packed else None
     inputs = normal(*shape, dtype=dtype), normal(b, d, dtype=dtype), normal(5, d), normal(5, *shape, dtype=dtype)

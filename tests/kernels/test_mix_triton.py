@@ -33,7 +33,7 @@ def check(interpreter, name, inputs, dtype, unused=(), **options):
     grads = [None if i in unused else normal(*y.shape, dtype=dtype) for i, y in enumerate(truth)]
     used = [(y, g) for y, g in zip(truth, grads, strict=True) if g is not None]
     wanted = [x for x in leaves if isinstance(x, torch.Tensor) and x.requires_grad]
-    truth = truth + [*torch.autograd.grad([y for y, _ in used], wanted, [g.double() for _, g in used])]
+    truth = [*truth, *torch.autograd.grad([y for y, _ in used], wanted, [g.double() for _, g in used])]
     found = interpreter("mixed", name, inputs, grads, **options)
     floats = [x.dtype for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point()]
     for got, true, kind in zip(found, truth, [dtype] * len(grads) + floats, strict=True):
@@ -170,7 +170,7 @@ def test_what_it_cannot_take(interpreter):
         relu_square(x, backend="triton")
     with pytest.raises(RuntimeError, match=message.format("sigmoid_gate", needs)):
         sigmoid_gate(x, x, backend="triton")
-    with pytest.raises(RuntimeError, match="it computes in fp32, got torch.float64"):
+    with pytest.raises(RuntimeError, match=r"it computes in fp32, got torch\.float64"):
         interpreter("mixed", "relu_square", (x.double(),), [x.double()])
     with pytest.raises(ValueError, match=r"starts need previous to be \[b d\], got \[1, 2, 4\]"):
         lerp(x, x, normal(2, 4), starts=torch.zeros(1, 2, dtype=torch.bool))

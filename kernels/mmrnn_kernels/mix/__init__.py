@@ -1,9 +1,9 @@
 """The elementwise neighbours of the matrix products in RWKV. The maths is in README.md.
 
 Every operator computes in fp32 and answers in the type of its first input, or of its gate. `backend` is the word that
-chooses the WKV operator, too: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use) or `reference`. There
-are no chunks here, so `chunked` is the reference. On a CPU `auto` takes it for a few tokens, too, where a call costs more
-than a pass.
+chooses the WKV operator, too: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use) or `reference`.
+There are no chunks here, so `chunked` is the reference. On a CPU `auto` takes it for a few tokens, too, where a call
+costs more than a pass.
 
 All raise ValueError for sizes that do not agree and an unknown backend, and RuntimeError where the backend that was
 asked for cannot run on these inputs.

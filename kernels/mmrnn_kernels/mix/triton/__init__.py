@@ -1,4 +1,4 @@
-"""The same on a GPU, in Triton, which is imported by the first call. Differentiable once. The maths is in ../README.md."""
+"""The same on a GPU, in Triton, which is imported by the first call. Differentiable once."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor

@@ -133,8 +133,8 @@ def lerp_backward(
     B: tl.constexpr,
     SHIFT: tl.constexpr,
 ):
-    """Programs as forward, from the last position to the first: each hands its share of the one before down to it. With
-    SHIFT they begin one position late, to learn what that hands down. `shares`: gradients of the weights, one a program.
+    """Programs as forward, from the last position to the first: each hands down to the one before what belongs to it.
+    With SHIFT they begin one position late, to learn what that one hands down. `shares` are of the weights' gradients.
     """
     sample, first, channel, inside, rows = place(length, B, BD, D)
     after = tl.zeros([BD], dtype=tl.float32)

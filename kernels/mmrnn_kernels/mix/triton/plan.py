@@ -10,8 +10,8 @@ FLAT = 1024
 """Numbers of a program where each stands for itself."""
 
 POSITIONS = 32
-"""Of a program, at most: each reads one position more than its own, and writes a share of the gradients of parameters in
-fp32, which has to be read again. Both are a thirtieth of a position's bytes then."""
+"""Of a program, at most. Each reads one position more than its own, and writes a share of the gradients of parameters
+in fp32, which is read again."""
 
 
 def positions(length: int) -> int:
