@@ -38,7 +38,8 @@ def run(design, weights, backend, sequence):
     model = design(vocab=50, width=WIDTH, depth=2, head_size=16, backend=backend)
     model.load_state_dict(weights)
     hidden, state = model(sequence)
-    (model.head(hidden).square().sum() + sum(x.square().sum() for layer in state.layers for x in layer.values())).backward()
+    ends = [x for layer in state.layers for x in layer.values()]
+    sum(x.square().sum() for x in (model.head(hidden), *ends)).backward()
     found = {"hidden": hidden.detach()} | {name: x.grad for name, x in model.named_parameters()}
     return found | {f"{i} {name}": x.detach() for i, layer in enumerate(state.layers) for name, x in layer.items()}
 
