@@ -157,7 +157,11 @@ def main() -> None:
         return
     before, rest = PAGE.read_text().split(BEGIN)
     table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS), options.all))]
-    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END)[1])
+    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END, 1)[1])
+
+    import mix  # which takes from here what both need
+
+    mix.write(options.all)
 
 
 if __name__ == "__main__":

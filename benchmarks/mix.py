@@ -1,7 +1,7 @@
-"""What the Triton kernels of the elementwise neighbours compile to: rows for the table of docs/kernels.md.
+"""What the Triton kernels of the elementwise neighbours compile to: writes their table in docs/kernels.md.
 
-    python benchmarks/mix.py              bf16
-    python benchmarks/mix.py --all        every type
+    python benchmarks/mix.py          bf16; kernels.py does it, too
+    python benchmarks/mix.py --all    every type
 
 The operators run on the CPU as they would on a GPU, but for their launches, which are written down and compiled as
 kernels.py does it. Instructions are those of a warp in the loop over positions, times warps, per position and 64
@@ -19,9 +19,13 @@ import triton
 from torch import Tensor
 from triton.compiler import ASTSource
 
-from kernels import HEADER, TARGETS, TYPES, figures
+from kernels import END, PAGE, TARGETS, TYPES, figures
 from mmrnn_kernels.mix.triton import gates, shift
 
+BEGIN = "<!-- written by benchmarks/mix.py -->\n"
+HEADER = """\
+| operator | form | target | inputs | kernel | registers | spilled | shared | instructions | bytes |
+|---|---|---|---|---|---|---|---|---|---|"""
 LENGTH, HEADS, SIZE = 1024, 32, 64
 
 
@@ -53,11 +57,10 @@ class Recorder:
 @dataclass(frozen=True)
 class Row:
     operator: str
-    kernel: str
-    type: str
-    size: str
+    form: str
     target: str
-    warps: int
+    type: str
+    kernel: str
     registers: int
     spilled: int  # bytes
     shared: int  # bytes
@@ -90,7 +93,7 @@ def launches(operator: str, mixtures: int, dtype: torch.dtype) -> list[Launch]:
     return found
 
 
-def measure(launch: Launch, operator: str, size: str, type: str, target: str) -> Row:
+def measure(launch: Launch, operator: str, form: str, type: str, target: str) -> Row:
     names = launch.kernel.arg_names
     given = dict(zip(names, launch.given, strict=False))
     known = {name: x for name, x in given.items() if x is None} | launch.options
@@ -107,7 +110,7 @@ def measure(launch: Launch, operator: str, size: str, type: str, target: str) ->
     warps = options["num_warps"]
     *measured, count = figures(built, warps * SIZE / launch.channels if launch.channels else 0)
     total = sum(x.nbytes for x in launch.given if isinstance(x, Tensor)) / (LENGTH * HEADS)
-    return Row(operator, launch.kernel.__name__, type, size, target, warps, *measured, count or None, total)
+    return Row(operator, form, target, type, launch.kernel.__name__, *measured, count or None, total)
 
 
 def kind(x: Tensor | float) -> str:
@@ -119,29 +122,37 @@ def kind(x: Tensor | float) -> str:
 
 
 def rows(targets: list[str], types: tuple[str, ...] = ("bf16",)) -> Iterator[Row]:
-    forms = [("lerp", 5, "5 with offsets"), ("lerp", 4, "4"), ("norm_gate", 0, "64")]
-    for operator, mixtures, size in [*forms, ("relu_square", 0, ""), ("sigmoid_gate", 0, "")]:
+    forms = [("lerp", 5, "n = 5, offsets"), ("lerp", 4, "n = 4"), ("norm_gate", 0, "V = 64")]
+    for operator, mixtures, form in [*forms, ("relu_square", 0, ""), ("sigmoid_gate", 0, "")]:
         for target in targets:
             for type in types:
                 for launch in launches(operator, mixtures, TYPES[type]):
-                    yield measure(launch, operator, size, type, target)
+                    yield measure(launch, operator, form, type, target)
 
 
 def line(row: Row) -> str:
     count = "" if row.instructions is None else f"{row.instructions:.0f}"
-    measured = (row.warps, row.registers, row.spilled, row.shared, count)
-    return f"| {' | '.join(map(str, (row.operator, row.target, row.size, row.type, row.kernel, *measured)))} |"
+    measured = (row.registers, row.spilled, row.shared, count, f"{row.bytes:.0f}")
+    return f"| {' | '.join(map(str, (row.operator, row.form, row.target, row.type, row.kernel, *measured)))} |"
+
+
+def write(every: bool) -> None:
+    """The table into the page."""
+    before, rest = PAGE.read_text().split(BEGIN)
+    types = tuple(TYPES) if every else ("bf16",)
+    table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS), types))]
+    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END, 1)[1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="TARGET", choices=TARGETS, help="the rows of one target, every type")
+    parser.add_argument("--json", metavar="TARGET", choices=TARGETS, help="print the rows of one target, every type")
     parser.add_argument("--all", action="store_true", help="every type")
     options = parser.parse_args()
     if options.json:
         print(json.dumps([asdict(row) | {"line": line(row)} for row in rows([options.json], tuple(TYPES))]))
         return
-    print(HEADER, *map(line, rows(list(TARGETS), tuple(TYPES) if options.all else ("bf16",))), sep="\n")
+    write(options.all)
 
 
 if __name__ == "__main__":
