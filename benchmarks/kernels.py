@@ -157,11 +157,7 @@ def main() -> None:
         return
     before, rest = PAGE.read_text().split(BEGIN)
     table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS), options.all))]
-    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END, 1)[1])
-
-    import mix  # which takes from here what both need
-
-    mix.write(options.all)
+    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the Triton kernels of the elementwise neighbours compile to: writes their table in docs/kernels.md.
 
-    python benchmarks/mix.py          bf16; kernels.py does it, too
+    python benchmarks/mix.py          bf16
     python benchmarks/mix.py --all    every type
 
 The operators run on the CPU as they would on a GPU, but for their launches, which are written down and compiled as
@@ -19,10 +19,10 @@ import triton
 from torch import Tensor
 from triton.compiler import ASTSource
 
-from kernels import END, PAGE, TARGETS, TYPES, figures
+from kernels import PAGE, TARGETS, TYPES, figures
 from mmrnn_kernels.mix.triton import gates, shift
 
-BEGIN = "<!-- written by benchmarks/mix.py -->\n"
+BEGIN, END = "<!-- written by benchmarks/mix.py -->\n", "<!-- until here benchmarks/mix.py -->\n"
 HEADER = """\
 | operator | form | target | inputs | kernel | registers | spilled | shared | instructions | bytes |
 |---|---|---|---|---|---|---|---|---|---|"""
@@ -141,7 +141,7 @@ def write(every: bool) -> None:
     before, rest = PAGE.read_text().split(BEGIN)
     types = tuple(TYPES) if every else ("bf16",)
     table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS), types))]
-    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END, 1)[1])
+    PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END)[1])
 
 
 def main() -> None:
