@@ -4,9 +4,9 @@ Letters: `b` samples, `t` positions, `h` heads, `k` key size, `v` value size, `n
 segment where a row is packed).
 """
 
-from .mix import lerp, norm_gate, relu_square, sigmoid_gate
+from .mix import lerp, norm_gate, relu_square, sigmoid_gate, token_shift
 from .wkv5 import wkv5
 from .wkv6 import wkv6
 from .wkv7 import wkv7
 
-__all__ = ["lerp", "norm_gate", "relu_square", "sigmoid_gate", "wkv5", "wkv6", "wkv7"]
+__all__ = ["lerp", "norm_gate", "relu_square", "sigmoid_gate", "token_shift", "wkv5", "wkv6", "wkv7"]

@@ -13,6 +13,15 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def obstacle(tensors: Iterable[Tensor | None], key: int, value: int, sizes: tuple[int, ...]) -> str | None:
     """Why kernels for heads of these sizes cannot run on these tensors, or None."""
+    if reason := unusable(tensors):
+        return reason
+    if key != value or key not in sizes:
+        return f"keys and values must have the same size, {', '.join(map(str, sizes))}, got {key} and {value}"
+    return None
+
+
+def unusable(tensors: Iterable[Tensor | None]) -> str | None:
+    """Why kernels cannot run on these tensors, whatever their sizes, or None."""
     given = [x for x in tensors if x is not None]
     device = given[0].device
     for x in given:
@@ -22,8 +31,6 @@ def obstacle(tensors: Iterable[Tensor | None], key: int, value: int, sizes: tupl
             return f"it needs all tensors on one device, got {device} and {x.device}"
         if x.dtype not in TYPES:
             return f"it computes in fp32, got {x.dtype}"
-    if key != value or key not in sizes:
-        return f"keys and values must have the same size, {', '.join(map(str, sizes))}, got {key} and {value}"
     return missing() or (too_old(device.index) if device.type == "cuda" else None)
 
 

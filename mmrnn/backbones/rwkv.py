@@ -14,7 +14,7 @@ from mmrnn.backbones.scan import orders
 from mmrnn.backbones.step import native_step
 from mmrnn.linear import Linear
 from mmrnn.types import Expert, Pass, Scan, Sequence, State
-from mmrnn_kernels import lerp, relu_square, sigmoid_gate
+from mmrnn_kernels import lerp, relu_square, sigmoid_gate, token_shift
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,23 @@ class Bounds:
         return cls(starts, cu_seqlens, first, last)
 
 
-def token_shift(x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: Bounds | None) -> Float[Tensor, "b t d"]:
-    """The token before each token: `last` before the first one, zero before the first one of a new segment."""
-    previous = torch.cat([last[:, None].to(x.dtype), x[:, :-1]], dim=1)
-    return previous if bounds is None else previous.masked_fill(bounds.starts[..., None], 0)
-
-
 def lower(x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
     """The type that autocast computes in: norms answer in fp32, and all that follows would be twice as large."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def run_lerp(
+    x: Float[Tensor, "b t d"],
+    previous: Float[Tensor, "b *t d"],
+    weights: Float[Tensor, "n d"],
+    offsets: Float[Tensor, "n b t d"] | None,
+    bounds: Bounds | None,
+    backend: str,
+) -> list[Float[Tensor, "b t d"]]:
+    """Token shift into n mixtures, of rows that may be packed; `previous` is before the first or before each token."""
+    starts = None if bounds is None else bounds.starts
+    return lerp(x, previous, weights, offsets, starts=starts, backend=backend)
 
 
 def run_wkv(
@@ -100,8 +107,10 @@ class ChannelMix(nn.Module):
         """Of the previous token, in the mixtures for key and receptance."""
         return torch.stack([self.lerp_k, self.lerp_r])
 
-    def forward(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        k, r = lerp(x, previous, self.weights(), backend=self.backend)
+    def forward(
+        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b *t d"], bounds: Bounds | None = None
+    ) -> Float[Tensor, "b t d"]:
+        k, r = run_lerp(x, previous, self.weights(), None, bounds, self.backend)
         value = self.value(relu_square(self.key(k), backend=self.backend))
         return sigmoid_gate(self.receptance(r), value, backend=self.backend)
 
@@ -141,14 +150,13 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor], tuple[Float[Tensor, "b t c"], ...]]:
         x = self.norm_in(x)
         y = lower(self.norm_time(x))
-        previous = token_shift(y, state["time_shift"], bounds)
-        mixed, wkv, *shared = self.time_mix(y, previous, state["wkv"], bounds, *shared)
+        mixed, wkv, *shared = self.time_mix(y, state["time_shift"], state["wkv"], bounds, *shared)
         x = x + self.dropout(mixed)
         z = lower(self.norm_channel(x))
-        previous = token_shift(z, state["channel_shift"], bounds)
         if expert is None:
-            thought = self.channel_mix(z, previous)
+            thought = self.channel_mix(z, state["channel_shift"], bounds)
         else:
+            previous = token_shift(z, state["channel_shift"], None if bounds is None else bounds.starts)
             thought = route(expert.where, self.channel_mix, expert.mlp, z, previous)
         x = x + self.dropout(thought)
         return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}, tuple(shared)

@@ -4,9 +4,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, reset_wkv, run_wkv
+from mmrnn.backbones.rwkv import (
+    RWKV,
+    Bounds,
+    ChannelMix,
+    default_ffn,
+    default_heads,
+    ramp,
+    reset_wkv,
+    run_lerp,
+    run_wkv,
+)
 from mmrnn.linear import Linear
-from mmrnn_kernels import lerp, norm_gate, wkv5
+from mmrnn_kernels import norm_gate, wkv5
 
 
 class TimeMix5(nn.Module):
@@ -35,7 +45,7 @@ class TimeMix5(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        previous: Float[Tensor, "b t d"],
+        last: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
         bounds: Bounds | None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
@@ -43,7 +53,7 @@ class TimeMix5(nn.Module):
         split = (b, t, self.heads, self.head_size)
         # RWKV-5 keeps the weights of the current token.
         weights = 1 - torch.stack([getattr(self, f"lerp_{name}") for name in self.mixtures])
-        r, k, v, *g = lerp(x, previous, weights, backend=self.backend)
+        r, k, v, *g = run_lerp(x, last, weights, None, bounds, self.backend)
         tensors = tuple(y.view(split) for y in (self.receptance(r), self.key(k), self.value(v)))
         out, state = run_wkv(wkv5, tensors, (self.decay, self.bonus), state, bounds, self.backend)
         norm = self.norm

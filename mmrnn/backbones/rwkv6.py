@@ -4,9 +4,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.backbones.rwkv import RWKV, Bounds, ChannelMix, default_ffn, default_heads, ramp, reset_wkv, run_wkv
+from mmrnn.backbones.rwkv import (
+    RWKV,
+    Bounds,
+    ChannelMix,
+    default_ffn,
+    default_heads,
+    ramp,
+    reset_wkv,
+    run_lerp,
+    run_wkv,
+)
 from mmrnn.linear import Linear
-from mmrnn_kernels import lerp, norm_gate, wkv6
+from mmrnn_kernels import norm_gate, wkv6
 
 
 class TimeMix6(nn.Module):
@@ -38,12 +48,12 @@ class TimeMix6(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        previous: Float[Tensor, "b t d"],
+        last: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
         bounds: Bounds | None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
         b, t, _ = x.shape
-        w, k, v, r, g = self.ddlerp(x, previous)
+        w, k, v, r, g = self.ddlerp(x, last, bounds)
         decay = self.decay + torch.tanh(w @ self.decay_down) @ self.decay_up
         split = (b, t, self.heads, self.head_size)
         tensors = (self.receptance(r), self.key(k), self.value(v), decay)
@@ -52,14 +62,16 @@ class TimeMix6(nn.Module):
         out = norm_gate(out, self.gate(g), norm.weight, norm.bias, norm.eps, backend=self.backend)
         return self.output(out), state
 
-    def ddlerp(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> list[Float[Tensor, "b t d"]]:
+    def ddlerp(
+        self, x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: Bounds | None
+    ) -> list[Float[Tensor, "b t d"]]:
         """The five mixtures of this token and the one before, for decay, key, value, receptance and gate."""
         b, t, d = x.shape
-        (mixed,) = lerp(x, previous, self.lerp_x[None], backend=self.backend)
+        (mixed,) = run_lerp(x, last, self.lerp_x[None], None, bounds, self.backend)
         low = torch.tanh(mixed @ self.lerp_down).view(b * t, 5, -1)
         offsets = (low.transpose(0, 1) @ self.lerp_up).view(5, b, t, d)
         weights = torch.stack([self.lerp_w, self.lerp_k, self.lerp_v, self.lerp_r, self.lerp_g])
-        return lerp(x, previous, weights, offsets, backend=self.backend)
+        return run_lerp(x, last, weights, offsets, bounds, self.backend)
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:

@@ -5,9 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.rwkv import RWKV, Bounds, default_heads, ramp, run_wkv
+from mmrnn.backbones.rwkv import RWKV, Bounds, default_heads, ramp, run_lerp, run_wkv
 from mmrnn.linear import Linear
-from mmrnn_kernels import wkv7
+from mmrnn_kernels import relu_square, wkv7
+
+MIXTURES = ("r", "w", "k", "v", "a", "g")
 
 
 class TimeMix7(nn.Module):
@@ -31,7 +33,7 @@ class TimeMix7(nn.Module):
         super().__init__()
         inner = heads * head_size
         self.heads, self.head_size, self.backend = heads, head_size, backend
-        for name in ("r", "w", "k", "v", "a", "g"):
+        for name in MIXTURES:
             self.register_parameter(f"lerp_{name}", nn.Parameter(torch.zeros(width)))
         self.decay = nn.Parameter(torch.zeros(inner))
         self.decay_down = nn.Parameter(torch.zeros(width, decay_rank))
@@ -57,24 +59,19 @@ class TimeMix7(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        previous: Float[Tensor, "b t d"],
+        last: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
         bounds: Bounds | None,
         first: Float[Tensor, "b t c"] | None = None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"], Float[Tensor, "b t c"]]:
         b, t, _ = x.shape
-        delta = previous - x
-
-        def shifted(name: str) -> Tensor:
-            return torch.addcmul(x, delta, getattr(self, f"lerp_{name}").to(x.dtype))
-
-        r, k = self.receptance(shifted("r")), self.key(shifted("k"))
+        weights = torch.stack([getattr(self, f"lerp_{name}") for name in MIXTURES])
+        r, w, k, mixed, a, g = run_lerp(x, last, weights, None, bounds, self.backend)
+        r, k, v = self.receptance(r), self.key(k), self.value(mixed)
         # The decay exp(-exp(w)) is exp(-sigmoid(...) / sqrt(e)), at least 0.545.
-        w = F.logsigmoid(self.decay + torch.tanh(shifted("w") @ self.decay_down) @ self.decay_up) - 0.5
-        rate = torch.sigmoid(self.rate + shifted("a") @ self.rate_down @ self.rate_up)
-        gate = torch.sigmoid(shifted("g") @ self.gate_down) @ self.gate_up
-        mixed = shifted("v")
-        v = self.value(mixed)
+        w = F.logsigmoid(self.decay + torch.tanh(w @ self.decay_down) @ self.decay_up) - 0.5
+        rate = torch.sigmoid(self.rate + a @ self.rate_down @ self.rate_up)
+        gate = torch.sigmoid(g @ self.gate_down) @ self.gate_up
         if first is None:
             first = v
         else:
@@ -123,15 +120,18 @@ class TimeMix7(nn.Module):
 class ChannelMix7(nn.Module):
     """value(relu(key)^2), with a static token shift and no gate. The learned weight is that of the previous token."""
 
-    def __init__(self, width: int, ffn: int):
+    def __init__(self, width: int, ffn: int, backend: str = "auto"):
         super().__init__()
+        self.backend = backend
         self.lerp_k = nn.Parameter(torch.zeros(width))
         self.key = Linear(width, ffn, bias=False)
         self.value = Linear(ffn, width, bias=False)
 
-    def forward(self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        mixed = torch.addcmul(x, previous - x, self.lerp_k.to(x.dtype))
-        return self.value(F.relu(self.key(mixed)).square())
+    def forward(
+        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b *t d"], bounds: Bounds | None = None
+    ) -> Float[Tensor, "b t d"]:
+        (mixed,) = run_lerp(x, previous, self.lerp_k[None], None, bounds, self.backend)
+        return self.value(relu_square(self.key(mixed), backend=self.backend))
 
     @torch.no_grad()
     def reset(self, layer: int, depth: int) -> None:
@@ -155,7 +155,7 @@ class RWKV7(RWKV):
         gate_rank: rank of the gate; None takes 0.6 x width^0.8.
         checkpoint: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
-        backend: implementation of the WKV operator.
+        backend: implementation of the WKV operator and of its elementwise neighbours.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class RWKV7(RWKV):
 
         super().__init__(
             time_mix,
-            lambda _: ChannelMix7(width, ffn or 4 * width),
+            lambda _: ChannelMix7(width, ffn or 4 * width, backend),
             vocab=vocab,
             width=width,
             depth=depth,

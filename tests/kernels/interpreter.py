@@ -11,6 +11,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 import triton
+from interpreted_mix import mix_checked, mixed, taken
+from triton.runtime.interpreter import InterpretedFunction
 
 from mmrnn_kernels import wkv5, wkv6
 from mmrnn_kernels.wkv6.triton import ops, plan, step
@@ -20,6 +22,18 @@ torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
 OPS = {"wkv5": wkv5, "wkv6": wkv6}
 NAMES = ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate")
 assert triton.knobs.runtime.interpret
+
+called = InterpretedFunction.__call__
+
+
+def call(self, *given, **options):
+    """The launch of a kernel makes the language interpretable, and each call inside of it would once more, which takes
+    most of the time. Only functions of the language itself need it."""
+    ours = self.fn.__module__.startswith("mmrnn_kernels")
+    return self.rewrite()(*given, **options) if ours else called(self, *given, **options)
+
+
+InterpretedFunction.__call__ = call
 
 
 def differentiated(name, inputs, grads, **options):
@@ -77,6 +91,7 @@ def answer(what, *arguments, processors=1, **options):
     if what == "checked":
         return [*checked(*arguments, **options)]
     choices = {"differentiated": differentiated, "stepped": stepped, "backbone": backbone}
+    choices |= {"mixed": mixed, "mix checked": mix_checked, "taken": taken}
     return choices[what](*arguments, **options)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -56,6 +57,17 @@ def test_lerp(shape, n, dtype):
     inputs = normal(*shape, dtype=dtype), normal(*shape, dtype=dtype), normal(n, shape[-1])
     check(lerp, reference.lerp, inputs, dtype, n)
     check(lerp, reference.lerp, (*inputs, normal(n, *shape, dtype=dtype)), dtype, n)
+
+
+@HALF
+@SHAPED
+@pytest.mark.parametrize("packed", [False, True])
+def test_token_shift(shape, packed, dtype):
+    """The row before the first, and rows in which segments start; blocks of rows end inside of samples, too."""
+    b, t, d = shape
+    starts = torch.rand(b, t) < 0.3 if packed else None
+    inputs = normal(*shape, dtype=dtype), normal(b, d, dtype=dtype), normal(5, d), normal(5, *shape, dtype=dtype)
+    check(partial(lerp, starts=starts), partial(reference.lerp, starts=starts), inputs, dtype, 5)
 
 
 @HALF
@@ -135,7 +147,7 @@ def test_bf16_rounds_to_the_nearest_even():
 
 
 def test_the_number_of_threads_changes_nothing():
-    inputs = [normal(4, 300, 40), normal(4, 300, 40), normal(5, 40), normal(5, 4, 300, 40)]
+    inputs = [normal(4, 300, 40), normal(4, 40), normal(5, 40), normal(5, 4, 300, 40)]
     grads = [normal(4, 300, 40) for _ in range(5)]
     whole = normal(4, 300, 2, 20), normal(4, 300, 40), normal(40), normal(40), 1e-5
     found = []

@@ -26,22 +26,23 @@ def draw(*shape):
 x, previous, weights, offsets = draw(2, 3, 20), draw(2, 3, 20), draw(3, 20), draw(3, 2, 3, 20)
 heads, weight, bias = draw(2, 3, 4, 5), draw(20), draw(20)
 check = torch.library.opcheck
-check(native_lerp.lerp, (x, previous, weights, offsets))
-check(native_lerp.lerp, (x, previous, weights, None))
+last, starts = draw(2, 20), torch.tensor([[0, 1, 0], [1, 0, 0]]).bool()
+check(native_lerp.lerp, (x, previous, weights, offsets, None))
+check(native_lerp.lerp, (x, last, weights, None, starts))
 check(gates.relu_square, (x,))
 check(gates.sigmoid_gate, (x, previous))
 check(gates.norm_gate, (heads, x, weight, bias, 1e-5))
-plain = [y.detach() for y in (x, previous, weights, offsets, heads, weight, bias)]
-a, b, w, o, h, u, v = plain
-check(native_lerp.backward, (a, b, w, o, [a, None, b]))
-check(native_lerp.backward, (a, b, w, None, [None, b, a]))
+plain = [y.detach() for y in (x, previous, last, weights, offsets, heads, weight, bias)]
+a, b, c, w, o, h, u, v = plain
+check(native_lerp.backward, (a, b, w, o, None, [a, None, b]))
+check(native_lerp.backward, (a, c, w, None, starts, [None, b, a]))
 check(gates.relu_square_backward, (a, b))
 check(gates.sigmoid_gate_backward, (a, b, a))
 check(gates.norm_gate_backward, (h, a, u, v, 1e-5, b))
 
 def all_of_it(x, previous, weights, offsets, heads, weight, bias):
     first, _, last = lerp(x, previous, weights, offsets, backend="cpu")
-    (only,) = lerp(x, last, weights[:1], backend="cpu")
+    (only,) = lerp(x, last[:, 0], weights[:1], backend="cpu")
     square = relu_square(first, backend="cpu")
     return norm_gate(heads, square, weight, bias, 1e-5, backend="cpu") + sigmoid_gate(only, last, backend="cpu")
 

@@ -1,57 +1,73 @@
-"""The elementwise neighbours of the matrix products in RWKV-5 and RWKV-6. The maths is in README.md.
+"""The elementwise neighbours of the matrix products in RWKV. The maths is in README.md.
 
 Every operator computes in fp32 and answers in the type of its first input, or of its gate. `backend` is the word that
-chooses the WKV operator, too: `auto`, `cpu` (native code, built on first use) or `reference`. There are no chunks here
-and no Triton kernels yet, so `chunked` and `triton` are the reference. `auto` takes it for a few tokens, too, where a
-call costs more than a pass.
+chooses the WKV operator, too: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use) or `reference`.
+There are no chunks here, so `chunked` is the reference. On a CPU `auto` takes it for a few tokens, too, where a call
+costs more than a pass.
 
 All raise ValueError for sizes that do not agree and an unknown backend, and RuntimeError where the backend that was
 asked for cannot run on these inputs.
 """
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..dispatch import Op
 from ..inputs import agree
-from . import gates, reference
-from .cpu import blocked
+from . import cpu, gates, reference, triton
 from .lerp import lerp as native_lerp
+from .reference import token_shift
+
+__all__ = ["lerp", "norm_gate", "relu_square", "sigmoid_gate", "token_shift"]
 
 FEW = 8192  # numbers
 
 
 def chosen(backend: str, x: Tensor) -> str:
-    return "reference" if backend == "auto" and x.numel() < FEW else backend
+    few = x.device.type == "cpu" and x.numel() < FEW
+    return "reference" if backend == "auto" and few else backend
 
 
-def op(name: str, native, plain) -> Op:
-    return Op(name, {"cpu": native, "reference": plain, "chunked": plain, "triton": plain}, {"cpu": blocked})
+def op(name: str, fused, native, plain, no_triton=triton.blocked, no_cpu=cpu.blocked) -> Op:
+    impls = {"triton": fused, "cpu": native, "reference": plain, "chunked": plain}
+    return Op(name, impls, {"triton": no_triton, "cpu": no_cpu})
 
 
-LERP = op("lerp", native_lerp, reference.lerp)
-RELU_SQUARE = op("relu_square", gates.relu_square, reference.relu_square)
-SIGMOID_GATE = op("sigmoid_gate", gates.sigmoid_gate, reference.sigmoid_gate)
-NORM_GATE = op("norm_gate", gates.norm_gate, reference.norm_gate)
+LERP = op("lerp", triton.lerp, native_lerp, reference.lerp, triton.lerp_blocked, cpu.lerp_blocked)
+RELU_SQUARE = op("relu_square", triton.relu_square, gates.relu_square, reference.relu_square)
+SIGMOID_GATE = op("sigmoid_gate", triton.sigmoid_gate, gates.sigmoid_gate, reference.sigmoid_gate)
+NORM_GATE = op("norm_gate", triton.norm_gate, gates.norm_gate, reference.norm_gate, triton.norm_blocked)
 
 
 def lerp(
     x: Float[Tensor, "b t d"],
-    previous: Float[Tensor, "b t d"],
+    previous: Float[Tensor, "b *t d"],
     weights: Float[Tensor, "n d"],
     offsets: Float[Tensor, "n b t d"] | None = None,
     *,
+    starts: Bool[Tensor, "b t"] | None = None,
     backend: str = "auto",
 ) -> list[Float[Tensor, "b t d"]]:
-    """The n mixtures `x + (previous - x) * (weights[i] + offsets[i])`."""
+    """The n mixtures `x + (previous - x) * (weights[i] + offsets[i])`.
+
+    Args:
+        previous: what came before every position, or (`b d`) before the first one: then that of the others is their
+            neighbour in x.
+        starts: True where a segment of a packed row starts, which nothing comes before: zero. Only for `b d`.
+    """
+    every = previous.dim() == 3
     agree(
         "lerp",
         x=("b t d", x),
-        previous=("b t d", previous),
+        previous=("b t d" if every else "b d", previous),
         weights=("n d", weights),
         offsets=("n b t d", offsets),
+        starts=("b t", starts),
     )
-    return LERP(chosen(backend, x), x, previous, weights, offsets)
+    if every and starts is not None:
+        raise ValueError(f"lerp: starts need previous to be [b d], got {list(previous.shape)}, which tells it already")
+    starts = None if starts is None else starts.to(x.device)
+    return LERP(chosen(backend, x), x, previous, weights, offsets, starts)
 
 
 def relu_square(x: Float[Tensor, "b t c"], *, backend: str = "auto") -> Float[Tensor, "b t c"]:

@@ -19,6 +19,10 @@ def blocked(*inputs: Tensor | float | None) -> str | None:
     return unreadable(*inputs) or obstacle(SOURCE)
 
 
+def lerp_blocked(*inputs: Tensor | None) -> str | None:
+    return blocked(*inputs[:4])  # where segments start is no number
+
+
 def fields(**kinds: str) -> tuple:
     """Names and types of a structure: fields(rows="x gate", data="weight", size="n")."""
     types = {"rows": Rows, "data": ctypes.c_void_p, "size": ctypes.c_int64, "real": ctypes.c_double}
@@ -30,8 +34,8 @@ class Lerp(ctypes.Structure):
         rows="x previous offsets",
         data="out grads",
         rows_="dx dprevious doffsets",
-        data_="weights dweights",
-        size="n rows d",
+        data_="weights dweights starts",
+        size="n rows d length",
     )
 
 
@@ -59,7 +63,3 @@ def call(name: str, job: ctypes.Structure) -> None:
 
 def table(xs: Sequence[Tensor | None]) -> ctypes.Array:
     return (Rows * len(xs))(*map(rows, xs))
-
-
-def like(*inputs: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in inputs)

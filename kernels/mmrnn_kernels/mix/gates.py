@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..inputs import remember
 from ..rows import flat, new, rows, single
-from .cpu import Flat, Norm, call, like
+from . import traced
+from .cpu import Flat, Norm, call
 
 
 @torch.library.custom_op("mmrnn::relu_square_cpu", mutates_args=(), device_types="cpu")
@@ -64,45 +64,6 @@ def norm(x: Tensor, inputs: tuple[Tensor, ...], parameters: tuple[Tensor, ...], 
     return job
 
 
-@relu_square.register_fake
-def _(x):
-    return x.new_empty(x.shape)
-
-
-@relu_square_backward.register_fake
-def _(x, grad):  # noqa: ARG001
-    return x.new_empty(x.shape)
-
-
-@sigmoid_gate.register_fake
-def _(gate, x):  # noqa: ARG001
-    return x.new_empty(x.shape)
-
-
-@sigmoid_gate_backward.register_fake
-def _(gate, x, grad):  # noqa: ARG001
-    return like(gate, x)
-
-
-@norm_gate.register_fake
-def _(x, gate, weight, bias, eps):  # noqa: ARG001
-    return gate.new_empty(gate.shape)
-
-
-@norm_gate_backward.register_fake
-def _(x, gate, weight, bias, eps, grad):  # noqa: ARG001
-    return like(x, gate, weight, bias)
-
-
-def remember_norm(ctx, inputs, output) -> None:
-    ctx.eps = inputs[4]
-    remember(ctx, inputs, output)
-
-
-relu_square.register_autograd(lambda ctx, grad: relu_square_backward(*ctx.saved_tensors, grad), setup_context=remember)
-sigmoid_gate.register_autograd(
-    lambda ctx, grad: sigmoid_gate_backward(*ctx.saved_tensors, grad), setup_context=remember
-)
-norm_gate.register_autograd(
-    lambda ctx, grad: (*norm_gate_backward(*ctx.saved_tensors, ctx.eps, grad), None), setup_context=remember_norm
-)
+traced.relu_square(relu_square, relu_square_backward)
+traced.sigmoid_gate(sigmoid_gate, sigmoid_gate_backward)
+traced.norm_gate(norm_gate, norm_gate_backward)

@@ -1,18 +1,27 @@
 """The formulas, in the types that PyTorch gives them. README.md has the gradients."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 
+def token_shift(
+    x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], starts: Bool[Tensor, "b t"] | None = None
+) -> Float[Tensor, "b t d"]:
+    """The token before each token: `last` before the first one, zero before those where a segment starts."""
+    previous = torch.cat([last[:, None].to(x.dtype), x[:, :-1]], dim=1)
+    return previous if starts is None else previous.masked_fill(starts[..., None], 0)
+
+
 def lerp(
     x: Float[Tensor, "b t d"],
-    previous: Float[Tensor, "b t d"],
+    previous: Float[Tensor, "b *t d"],
     weights: Float[Tensor, "n d"],
     offsets: Float[Tensor, "n b t d"] | None = None,
+    starts: Bool[Tensor, "b t"] | None = None,
 ) -> list[Float[Tensor, "b t d"]]:
-    delta = previous - x
+    delta = (token_shift(x, previous, starts) if previous.dim() == 2 else previous) - x
     if offsets is None:
         return [torch.addcmul(x, delta, weight.to(x.dtype)) for weight in weights]
     # One after the other: what all mixtures need at once would not fit into the cache of a processor.

@@ -9,33 +9,66 @@ struct Lerp {
   Tensor dx, dprevious, doffsets;
   const float* weights;  // n d
   float* dweights;
+  const uint8_t* starts;  // of rows, if any: before these there was nothing
   int64_t n, rows, d;
+  int64_t length;  // of a sample, where there is only one previous row for each
+};
+
+// The row before a row, if any: one of `previous`, or, inside of a sample, one of x.
+struct Before {
+  Tensor from{};
+  int64_t at = 0;
+  bool own = false;
+  Before(const Lerp& f, int64_t row) {
+    if (row >= f.rows || (f.starts && f.starts[row])) return;
+    own = f.length && row % f.length;
+    from = own ? f.x : f.previous;
+    at = (own ? row - 1 : f.length ? row / f.length : row) * f.d;
+  }
+  Vec operator()(int64_t j, int n) const { return from.data ? load(from, at + j, n) : Vec{}; }
 };
 
 static int lerp_forward(const Lerp& f, int threads) {
   every_block(f.rows, f.n * f.d, threads, [&](int64_t first, int64_t last, int64_t) {
-    for (int64_t row = first; row < last; row++)
+    for (int64_t row = first; row < last; row++) {
+      Before before(f, row);
       along(f.d, [&](int64_t j, int n) {
         int64_t at = row * f.d + j;
-        Vec x = load(f.x, at, n), delta = load(f.previous, at, n) - x;
+        Vec x = load(f.x, at, n), delta = before(j, n) - x;
         for (int64_t i = 0; i < f.n; i++) {
           Vec w = load(f.weights + i * f.d + j, n);
           if (f.offsets.data) w += load(f.offsets, i * f.rows * f.d + at, n);
           store(f.out[i], at, x + delta * w, n);
         }
       });
+    }
   });
   return 0;
+}
+
+// What the gradients of one row are to the row before it.
+static inline Vec handed_down(const Lerp& f, int64_t at, int64_t j, int n) {
+  Vec late{};
+  for (int64_t i = 0; i < f.n; i++) {
+    if (!f.grads[i].data) continue;
+    Vec w = load(f.weights + i * f.d + j, n);
+    if (f.offsets.data) w += load(f.offsets, i * f.rows * f.d + at, n);
+    late += load(f.grads[i], at, n) * w;
+  }
+  return late;
 }
 
 static int lerp_backward(const Lerp& f, int threads) {
   Sums sums(f.rows, f.n * f.d);
   if (!sums.all) return 1;
   every_block(f.rows, f.n * f.d, threads, [&](int64_t first, int64_t last, int64_t block) {
-    for (int64_t row = first; row < last; row++)
+    for (int64_t row = first; row < last; row++) {
+      Before before(f, row);
+      bool hears = Before(f, row + 1).own, keeps = !f.length || row % f.length == 0;
+      int64_t kept = (f.length ? row / f.length : row) * f.d;
       along(f.d, [&](int64_t j, int n) {
         int64_t at = row * f.d + j;
-        Vec delta = load(f.previous, at, n) - load(f.x, at, n), sum{}, late{};
+        Vec delta = before(j, n) - load(f.x, at, n), sum{}, late{};
         for (int64_t i = 0; i < f.n; i++) {
           int64_t there = i * f.rows * f.d + at;
           Vec g = f.grads[i].data ? load(f.grads[i], at, n) : Vec{};
@@ -48,9 +81,12 @@ static int lerp_backward(const Lerp& f, int threads) {
           late += g * w;
           add(sums[block] + i * f.d + j, g * delta, n);
         }
-        store(f.dx, at, sum - late, n);
-        store(f.dprevious, at, late, n);
+        if (keeps) store(f.dprevious, kept + j, before.from.data ? late : Vec{}, n);
+        sum -= late;
+        if (hears) sum += handed_down(f, at + f.d, j, n);
+        store(f.dx, at, sum, n);
       });
+    }
   });
   sums.into(f.dweights);
   return 0;

@@ -1,0 +1,62 @@
+"""Backbones with their elementwise operators in native code, beside the formulas."""
+
+import shutil
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmrnn.backbones import RWKV5, RWKV6, RWKV7
+from mmrnn.types import Sequence
+from mmrnn_kernels import mix, native
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, native.COMPILERS)), reason=f"no C++ compiler ({', '.join(native.COMPILERS)})"
+)
+
+BATCH, LENGTH, WIDTH = 2, 80, 64
+ALL = {"lerp", "relu_square", "sigmoid_gate", "norm_gate"}
+OWN = {RWKV5: ALL, RWKV6: ALL, RWKV7: {"lerp", "relu_square"}}
+"""What each is made of: RWKV-7 has its bonus between norm and gate, and no gate in the channel mix."""
+
+
+class Listen(TorchDispatchMode):
+    """The operators of this library that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "mmrnn":
+            self.called.add(func.name().removeprefix("mmrnn::"))
+        return func(*args, **(kwargs or {}))
+
+
+def run(design, weights, backend, sequence):
+    """Hidden states, states and gradients by name."""
+    model = design(vocab=50, width=WIDTH, depth=2, head_size=16, backend=backend)
+    model.load_state_dict(weights)
+    hidden, state = model(sequence)
+    ends = [x for layer in state.layers for x in layer.values()]
+    sum(x.square().sum() for x in (model.head(hidden), *ends)).backward()
+    found = {"hidden": hidden.detach()} | {name: x.grad for name, x in model.named_parameters()}
+    return found | {f"{i} {name}": x.detach() for i, layer in enumerate(state.layers) for name, x in layer.items()}
+
+
+@pytest.mark.parametrize("rows", ["whole", "packed"])
+@pytest.mark.parametrize("backend", ["cpu", "auto"])
+@pytest.mark.parametrize("design", OWN, ids=lambda design: design.__name__)
+def test_values_and_gradients_are_those_of_the_formulas(design, backend, rows):
+    assert BATCH * LENGTH * WIDTH >= mix.FEW
+    weights = design(vocab=50, width=WIDTH, depth=2, head_size=16).state_dict()
+    weights = {name: x + 0.2 * torch.randn_like(x) for name, x in weights.items()}
+    segments = (torch.arange(LENGTH) >= torch.tensor([[20], [0]])).long() + (torch.arange(LENGTH) >= 57)
+    ids = torch.randint(0, 50, (BATCH, LENGTH))
+    sequence = Sequence(ids, segments=segments if rows == "packed" else None)
+    truth = run(design, weights, "reference", sequence)
+    with Listen() as listener:
+        found = run(design, weights, backend, sequence)
+    assert {f"{name}_cpu{which}" for name in OWN[design] for which in ("", "_backward")} <= listener.called
+    for name, x in truth.items():
+        assert (found[name] - x).abs().max() <= 1e-4 * x.abs().max(), name
