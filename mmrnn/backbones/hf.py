@@ -159,7 +159,8 @@ class HFEncoderDecoder(nn.Module):
         least, most = (t, t) if sequence.labels is None else (int(begin.min()), int(begin.max()))
         known = steps < begin[:, None]
         if sequence.segments is not None:
-            if sequence.labels is not None and bool((sequence.segments != sequence.segments[:, :1]).any()):
+            learnt = sequence.labels is not None and bool((sequence.labels != IGNORE).any())
+            if learnt and bool((sequence.segments != sequence.segments[:, :1]).any()):
                 raise ValueError("an encoder-decoder reads one sample a row; say pack=false")
             known &= sequence.segments == sequence.segments[:, -1:]
         # Nothing is padded in prompts of one length, and a mask would have to be computed to tell.
