@@ -34,7 +34,9 @@ def on_meta(tree: Mapping[str, Any], trusted: Sequence[str] = ()) -> "VLM":
     """The model without memory behind its parameters, so without its weights as well."""
     import torch
 
-    with torch.device("meta"):
+    from mmrnn.commands.undrawn import Undrawn
+
+    with torch.device("meta"), Undrawn():
         return build({**tree, "weights": {}}, trusted=trusted)
 
 
