@@ -3,7 +3,7 @@
 from mmrnn.weights.format import Format
 
 PARTS = {"proj.": "senses.image.connector", "vit.": "senses.image.encoder"}
-TOWERS = ("dino_featurizer.", "siglip_featurizer.", "sam_featurizer.")
+THREE = ("dino_featurizer.", "siglip_featurizer.", "sam_featurizer.")
 """Of -HD and of VisualRWKV-7, in the order of their channels."""
 
 
@@ -38,9 +38,16 @@ FORMATS = (
         routes={"proj.": "connector", "vit.": "encoder"},
     ),
     Format(
-        "visualrwkv_towers",
+        "visualrwkv",
         "Fused",
-        marks=tuple(f"{tower}patch_embed.proj.weight" for tower in TOWERS),
-        routes={tower: f"towers.{index}" for index, tower in enumerate(TOWERS)},
+        marks=tuple(f"{name}patch_embed.proj.weight" for name in THREE),
+        routes={name: f"towers.{index}" for index, name in enumerate(THREE)},
+    ),
+    Format(
+        "prismatic",
+        "Fused",
+        marks=tuple(f"vision_backbone.{name}patch_embed.proj.weight" for name in THREE[:2]),
+        ignored={"projector.*": "of the connector", "llm_backbone.*": "of the language model"},
+        routes={f"vision_backbone.{name}": f"towers.{index}" for index, name in enumerate(THREE[:2])},
     ),
 )
