@@ -185,6 +185,11 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     for name, path, sense in senses(tree):
         encoder = part(f"{path}encoder", sense["encoder"])
         parts[name] = Sense(encoder, part(f"{path}connector", sense["connector"], encoder.width, backbone.width))
+        try:
+            parts[name].layout(*parts[name].image.size)
+        except ValueError as error:
+            # A connector says here, and not at the first batch, that it has no place for such tokens.
+            raise ConfigError(f"{path}connector: {error}") from error
     hook, adapter = tree.get("hook"), tree.get("adapter")
     model = VLM(
         backbone,

@@ -114,6 +114,10 @@ class HFEncoderDecoder(nn.Module):
         config.pad_token_id = config.decoder_start_token_id = 0
         self.vocab, self.width, self.depth = vocab, width, config.num_decoder_layers
         self.model = AutoModelForSeq2SeqLM.from_config(config)
+        if (arch or {}).get("tie_word_embeddings") is False:
+            # transformers 5 ties the head of every T5 until it reads a file; FlanT5 (T5 1.1) has one of its own.
+            head = self.model.get_output_embeddings()
+            head.weight = nn.Parameter(torch.randn_like(head.weight) * width**-0.5)
         self._cache = config.num_heads, config.d_kv
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -147,7 +151,7 @@ class HFEncoderDecoder(nn.Module):
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
         if "context" in state.shared:
-            return self._decode(x, state.shared["context"], state.shared["known"], state)
+            return self._decode(x, state.shared["context"], state.shared.get("known"), state)
         b, t, _ = x.shape
         steps = torch.arange(t, device=x.device)
         begin = _first_target(sequence)
@@ -155,11 +159,13 @@ class HFEncoderDecoder(nn.Module):
         least, most = (t, t) if sequence.labels is None else (int(begin.min()), int(begin.max()))
         known = steps < begin[:, None]
         if sequence.segments is not None:
-            if sequence.labels is not None and bool((sequence.segments != sequence.segments[:, :1]).any()):
+            learnt = sequence.labels is not None and bool((sequence.labels != IGNORE).any())
+            if learnt and bool((sequence.segments != sequence.segments[:, :1]).any()):
                 raise ValueError("an encoder-decoder reads one sample a row; say pack=false")
             known &= sequence.segments == sequence.segments[:, -1:]
-        known = known[:, :most]
-        memory = self.model.get_encoder()(inputs_embeds=x[:, :most], attention_mask=known.long()).last_hidden_state
+        # Nothing is padded in prompts of one length, and a mask would have to be computed to tell.
+        known = None if sequence.labels is None and sequence.segments is None else known[:, :most].long()
+        memory = self.model.get_encoder()(inputs_embeds=x[:, :most], attention_mask=known).last_hidden_state
         # The decoder is given the start token, then the reply; its answers begin at the last token of the context.
         opening = self.embed(torch.zeros(b, 1, dtype=torch.long, device=x.device))
         offset = steps - begin[:, None] + 1
@@ -169,18 +175,19 @@ class HFEncoderDecoder(nn.Module):
         spread = out.gather(1, offset.clamp(0, out.shape[1] - 1)[..., None].expand(-1, -1, out.shape[-1]))
         return spread * (offset >= 0)[..., None], after
 
-    def _decode(self, x: Tensor, memory: Tensor, known: Tensor, state: State) -> tuple[Tensor, State]:
+    def _decode(self, x: Tensor, memory: Tensor, known: Tensor | None, state: State) -> tuple[Tensor, State]:
         from transformers import DynamicCache, EncoderDecoderCache
 
         answer = self.model.get_decoder()(
             inputs_embeds=x,
             encoder_hidden_states=memory,
-            encoder_attention_mask=known.long(),
+            encoder_attention_mask=known,
             past_key_values=EncoderDecoderCache(fill_cache(state), DynamicCache()),
             use_cache=True,
         )
         layers = read_cache(answer.past_key_values.self_attention_cache)
-        return answer.last_hidden_state, State(layers, {"context": memory, "known": known})
+        kept = {} if known is None else {"known": known}
+        return answer.last_hidden_state, State(layers, {"context": memory, **kept})
 
 
 def make_config(name: str, **sizes: Any) -> Any:

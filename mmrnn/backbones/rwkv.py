@@ -266,13 +266,9 @@ def ramp(like: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
     return torch.arange(len(like), device=like.device, dtype=like.dtype) / len(like)
 
 
-def reset_wkv(mix: nn.Module, rise: float) -> None:
-    """What the time mixes of RWKV-5 and RWKV-6 start from alike: decay, bonus, norm and projections.
-
-    Args:
-        rise: 0 for the first layer, 1 for the last.
-    """
-    size = mix.decay.numel()
+def reset_wkv(mix: nn.Module, layer: int, depth: int) -> None:
+    """What the time mixes of RWKV-5 and RWKV-6 start from alike: decay, bonus, norm and projections."""
+    size, rise = mix.decay.numel(), layer / max(depth - 1, 1)  # 0 for the first layer, 1 for the last
     index = torch.arange(size, device=mix.decay.device, dtype=mix.decay.dtype)
     place = index / max(size - 1, 1)
     mix.decay.copy_((-6 + 5 * place ** (0.7 + 1.3 * rise)).view_as(mix.decay))
@@ -283,6 +279,7 @@ def reset_wkv(mix: nn.Module, rise: float) -> None:
     if mix.gate is not None:
         nn.init.orthogonal_(mix.gate.weight, gain=0.1)
     nn.init.zeros_(mix.output.weight)
+    mix.norm.weight.fill_(((1 + layer) / depth) ** 0.7)
 
 
 def default_ffn(width: int) -> int:

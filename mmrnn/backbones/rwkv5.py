@@ -73,7 +73,7 @@ class TimeMix5(nn.Module):
         self.lerp_r.copy_(channel ** (0.5 * fall))
         if self.gate is not None:
             self.lerp_g.copy_(channel ** (0.5 * fall))
-        reset_wkv(self, rise)
+        reset_wkv(self, layer, depth)
 
 
 class ChannelMix5(ChannelMix):

@@ -87,7 +87,7 @@ class TimeMix6(nn.Module):
         nn.init.uniform_(self.lerp_up, -0.01, 0.01)
         nn.init.zeros_(self.decay_down)
         nn.init.uniform_(self.decay_up, -0.01, 0.01)
-        reset_wkv(self, rise)
+        reset_wkv(self, layer, depth)
 
 
 class RWKV6(RWKV):

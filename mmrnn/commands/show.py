@@ -7,6 +7,7 @@ stage trains, the tokens of a picture on their way, and the size of the state.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.config import build, compose, make, plain
@@ -34,7 +35,9 @@ def on_meta(tree: Mapping[str, Any], trusted: Sequence[str] = ()) -> "VLM":
     """The model without memory behind its parameters, so without its weights as well."""
     import torch
 
-    with torch.device("meta"):
+    from mmrnn.commands.undrawn import Undrawn
+
+    with torch.device("meta"), Undrawn():
         return build({**tree, "weights": {}}, trusted=trusted)
 
 
@@ -85,18 +88,15 @@ def tokens(layout: "Layout") -> str:
 
 def remembered(backbone: "Backbone") -> str:
     """What the backbone keeps of what it read."""
-    import torch
-
-    from mmrnn.types import Sequence
-
     state = backbone.state(1)
     if not state.layers:
         return "nothing is read by it"
     if backbone.recurrent:
         return f"state: {size(state.nbytes)} a sample, however long the text"
-    # Reading one token where nothing is computed tells what each adds.
-    _, after = backbone(Sequence(torch.zeros(1, 1, dtype=torch.long, device="meta")), state)
-    return f"state: {size(after.nbytes - state.nbytes)} a token and sample"
+    # Caches are empty along the axis on which tokens are added to them.
+    caches = [cache for layer in state.layers for cache in layer.values() if not cache.numel()]
+    each = sum(cache.element_size() * prod(length or 1 for length in cache.shape) for cache in caches)
+    return f"state: {size(each)} a token and sample"
 
 
 def count(parameters: Iterable["nn.Parameter"]) -> str:

@@ -1,5 +1,6 @@
 """Projections with a nonlinearity between them."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -20,10 +21,12 @@ class MLP(nn.Module):
     """`depth` projections, the first into `hidden`, with an activation between them.
 
     Two of them are LLaVA-1.5 (`mlp2x_gelu`, arXiv 2310.03744); with the norm, VILA-1.5 (arXiv 2312.07533);
-    with ReLU and without bias, VisualRWKV-UHD (arXiv 2410.11665).
+    with ReLU and without bias, VisualRWKV-UHD (arXiv 2410.11665); three of them, the first to four times the width,
+    Prismatic's for two towers (arXiv 2402.07865).
 
     Args:
-        hidden: width between the projections; None takes the width that comes out.
+        hidden: width between the projections, or one width for each of these places; None takes the width that comes
+            out.
         norm: a LayerNorm in front.
     """
 
@@ -33,7 +36,7 @@ class MLP(nn.Module):
         out_dim: int | None = None,
         *,
         depth: int = 2,
-        hidden: int | None = None,
+        hidden: int | Sequence[int | None] | None = None,
         act: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu",
         bias: bool = True,
         norm: bool = False,
@@ -44,7 +47,10 @@ class MLP(nn.Module):
         if act not in ACTIVATIONS:
             raise ValueError(f"act ({act!r}) must be one of {', '.join(ACTIVATIONS)}")
         self.width = out_dim or in_dim
-        sizes = [in_dim, *[hidden or self.width] * (depth - 1), self.width]
+        inner = hidden if isinstance(hidden, Sequence) else [hidden] * (depth - 1)
+        if len(inner) != depth - 1:
+            raise ValueError(f"hidden ({list(inner)}) must name {depth - 1} widths, one less than depth ({depth})")
+        sizes = [in_dim, *(size or self.width for size in inner), self.width]
         # The numbering of nn.Sequential, activations included, is that of the published checkpoints.
         layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1], bias=bias)]
         for pair in pairwise(sizes[1:]):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.connectors.grid import kept_width, take_apart
+from mmrnn.connectors.grid import check_rows, kept_width, take_apart
 from mmrnn.types import Layout
 
 
@@ -29,6 +29,7 @@ class Positions(nn.Module):
         self.scale = nn.Parameter(torch.full((in_dim,), scale))
 
     def layout(self, layout: Layout) -> Layout:
+        check_rows(layout, "Positions")
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:

@@ -6,6 +6,7 @@ timm and open_clip are imported when a tower is built, not before.
 from mmrnn.encoders.clip import ClipViT
 from mmrnn.encoders.eve import EvePatch
 from mmrnn.encoders.fused import Fused
+from mmrnn.encoders.intern import InternViT
 from mmrnn.encoders.maps import TimmMaps
 from mmrnn.encoders.patch import PatchEmbed, Patches
 from mmrnn.encoders.pretrained import fetch
@@ -17,6 +18,7 @@ __all__ = [
     "ClipViT",
     "EvePatch",
     "Fused",
+    "InternViT",
     "PatchEmbed",
     "Patches",
     "StateEncoder",

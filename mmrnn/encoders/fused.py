@@ -59,15 +59,21 @@ class Fused(nn.Module):
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
         self.layout(*images.shape[-2:])
-        return torch.cat([self.look(tower, images) for tower in self.towers], dim=-1)
+        return self.join([self.prepare(tower.image, images) for tower in self.towers])
 
-    def look(self, tower: nn.Module, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
-        """The tokens of one tower on the common grid."""
-        spec = tower.image
+    def prepare(self, spec: ImageSpec, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m c h w"]:
+        """The picture as one of the towers wants it."""
         if spec.size != self.image.size:
             images = F.interpolate(images.float(), spec.size, mode="bicubic", antialias=True).to(images)
         mean, std = (images.new_tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-        layout = tower.layout(*spec.size)
-        maps = rearrange(tower((images - mean) / std), "m (rows cols) e -> m e rows cols", rows=layout.rows)
-        maps = F.pixel_unshuffle(maps, layout.rows // self.grid.rows)
-        return rearrange(maps, "m e rows cols -> m (rows cols) e")
+        return (images - mean) / std
+
+    def join(self, pictures: Sequence[Float[Tensor, "m c _ _"]]) -> Float[Tensor, "m n e"]:
+        """The tokens of pictures that were prepared for each tower apart, as the original projects do it."""
+        found = []
+        for tower, images in zip(self.towers, pictures, strict=True):
+            layout = tower.layout(*images.shape[-2:])
+            maps = rearrange(tower(images), "m (rows cols) e -> m e rows cols", rows=layout.rows)
+            maps = F.pixel_unshuffle(maps, layout.rows // self.grid.rows)
+            found.append(rearrange(maps, "m e rows cols -> m (rows cols) e"))
+        return torch.cat(found, dim=-1)

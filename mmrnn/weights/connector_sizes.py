@@ -29,7 +29,9 @@ def linear(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
 def mlp(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
     """The activation is not in the tensors: the card says GELU, as most of them have."""
     places = sorted(int(name.split(".")[1]) for name in shapes if name.startswith("layers.") and ".weight" in name)
-    hidden, in_dim = shapes["layers.0.weight"]
+    in_dim = shapes["layers.0.weight"][1]
+    widths = [shapes[f"layers.{place}.weight"][0] for place in places[:-1]]
+    hidden = widths if len(set(widths)) > 1 else next(iter(widths), None)
     knobs = {"depth": len(places), "hidden": hidden, "bias": "layers.0.bias" in shapes, "norm": "norm.weight" in shapes}
     return Sizes(knobs, (in_dim, shapes[f"layers.{places[-1]}.weight"][0]))
 

@@ -45,8 +45,9 @@ def test_cogvlm(golden, params, names):
 
     types = tensors["in/token_type_ids"].bool()
     ids = torch.where(types, SLOT, tensors["in/input_ids"])
-    layout = Layout(4, 4, prefix=1, suffix=1)
-    blocks = tuple(Block(row, 1, layout) for row in range(2))
+    side = config["img"] // config["patch"]
+    layout = Layout(side, side, prefix=1, suffix=1)
+    blocks = tuple(Block(row, 1, layout) for row in range(len(ids)))
     sequence = Sequence(ids, blocks, embeds=tensors["out/embeds"])
     assert torch.equal(expert_mask(sequence.visual), tensors["in/expert_mask"].bool())
     real = torch.arange(ids.shape[1]) <= (tensors["in/labels"] != -100).int().cumsum(1).argmax(1)[:, None]
@@ -65,7 +66,7 @@ def test_cogvlm(golden, params, names):
     asked = Sequence(prompt, (Block(0, 1, layout),), embeds=embeds)
     assert torch.equal(shared_image(asked), tensors["in/greedy_position_ids"])
     model.embed = lambda batch: batch.sequence
-    [reply] = generate(model, Batch(asked), limit=6)
+    [reply] = generate(model, Batch(asked), limit=config["new"])
     assert reply == tensors["out/greedy_ids"][0].tolist()
 
 
@@ -92,28 +93,30 @@ def flamingo(golden, params):
     weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
     backbone = llama(config)
     assert load(backbone, weights).format == "openflamingo"
-    hook = GatedCrossAttention(backbone, config["v_width"], every=config["every"], heads=4, head_size=8)
+    sizes = {"every": config["every"], "heads": config["x_heads"], "head_size": config["dim_head"]}
+    hook = GatedCrossAttention(backbone, config["v_width"], **sizes)
     assert load(hook, weights).format == "openflamingo"
     ids = tensors["in/ids"]
     places = [(row, at) for row, places in enumerate(config["img_at"]) for at in places]
-    blocks = tuple(Block(row, at, Layout(beside=5)) for row, at in places)
-    media = torch.cat([tensors["out/media"][0, :2], tensors["out/media"][1, :1]])
+    blocks = tuple(Block(row, at, Layout(beside=config["latents"])) for row, at in places)
+    media = torch.cat([tensors["out/media"][row, : len(places)] for row, places in enumerate(config["img_at"])])
     return case, tensors, VLM(backbone, {}, hook=hook).eval(), Sequence(ids, blocks, media=media)
 
 
 def test_flamingo(golden, params):
-    _, tensors, model, sequence = flamingo(golden, params)
+    case, tensors, model, sequence = flamingo(golden, params)
+    limit, count = case["config"]["new"], len(case["config"]["img_at"][0])
     hidden, _ = model.read(sequence)
     real = tensors["in/mask"].bool()
     close(model.head(hidden)[real], tensors["out/logits"][real])
     close(loss(model, hidden, tensors["in/labels"]), tensors["out/loss"])
 
-    row = Sequence(sequence.ids[:1], sequence.blocks[:2], media=sequence.media[:2])
+    row = Sequence(sequence.ids[:1], sequence.blocks[:count], media=sequence.media[:count])
     model.embed = lambda batch: replace(batch.sequence, embeds=model.backbone.embed(batch.sequence.ids))
-    [reply] = generate(model, Batch(row), limit=6)
+    [reply] = generate(model, Batch(row), limit=limit)
     assert reply == tensors["out/greedy_ids"][0].tolist()
     for chunk in (1, 3, 8):
-        assert generate(model, Batch(row), limit=6, chunk=chunk) == [reply]
+        assert generate(model, Batch(row), limit=limit, chunk=chunk) == [reply]
 
     with torch.no_grad():
         for block in model.hook.blocks.values():
@@ -124,7 +127,8 @@ def test_flamingo(golden, params):
 
 def test_gated_block(golden, params):
     case, tensors = golden("perceiver")
-    block = GatedBlock(48, 32, case["config"]["x_heads"], 8)
+    config = case["config"]
+    block = GatedBlock(config["width"], config["v_width"], config["x_heads"], config["dim_head"])
     names = {"attn.norm": "norm", "attn.to_q": "query", "attn.to_kv": "pair", "attn.to_out": "output"}
     names |= {"attn_gate": "gate", "ff_gate": "mlp_gate", "ff": "mlp"}
     weights = {}
@@ -148,7 +152,7 @@ def visualglm(golden, params):
     knobs = {name: config[name] for name in ("vocab", "width", "heads", "ffn")}
     backbone = GLM(depth=config["layers"], **knobs)
     assert load(backbone, params(tensors)).format == "visualglm"
-    sop = 2
+    sop = 2  # of the toy tokenizer
     return case, tensors, VLM(backbone, {}, position=partial(glm_2d, sop=sop), mask=partial(prefix, start=sop)).eval()
 
 
@@ -157,16 +161,18 @@ def glm_sequence(model, ids, visual, pre_image):
     blocks = ()
     embeds = model.backbone.embed(ids)
     if pre_image:
-        ids[:, pre_image : pre_image + 32] = SLOT
-        embeds[:, pre_image : pre_image + 32] = visual
-        blocks = tuple(Block(row, pre_image, Layout(prefix=32)) for row in range(len(ids)))
+        count = visual.shape[1]
+        ids[:, pre_image : pre_image + count] = SLOT
+        embeds[:, pre_image : pre_image + count] = visual
+        blocks = tuple(Block(row, pre_image, Layout(prefix=count)) for row in range(len(ids)))
     return Sequence(ids, blocks, embeds=embeds)
 
 
 def test_visualglm_training(visualglm):
-    _, tensors, model = visualglm
+    case, tensors, model = visualglm
+    start = next(ask["pre_image"] for ask in case["asks"] if ask["has_image"])
     ids, labels = tensors["in/train_ids"], tensors["in/train_labels"]
-    sequence = glm_sequence(model, ids, tensors["out/visual_tokens"], 5)
+    sequence = glm_sequence(model, ids, tensors["out/visual_tokens"], start)
     assert torch.equal(model.position(sequence, None).movedim(-1, 1), tensors["out/train_position_ids"])
     assert torch.equal(model.mask(sequence), tensors["out/train_mask"].bool())
     hidden, _ = model.read(sequence)
@@ -184,5 +190,5 @@ def test_visualglm_asked(visualglm, number):
     mask = tensors[f"out/ask_{number}_mask"].bool()[None, : ids.shape[1], : ids.shape[1]]
     assert torch.equal(model.mask(sequence), mask)
     model.embed = lambda batch: batch.sequence
-    [reply] = generate(model, Batch(sequence), limit=5)
+    [reply] = generate(model, Batch(sequence), limit=case["config"]["new"])
     assert reply == tensors[f"out/ask_{number}_greedy_ids"].tolist()

@@ -1,5 +1,6 @@
 """Backbones of `transformers` behind our contract, with the golden cases of OPT, Persimmon, BLIP-2 and Fuyu."""
 
+import re
 from functools import partial
 
 import pytest
@@ -49,7 +50,7 @@ def test_decoders(golden, params, name):
     real = tensors["in/mask_padded"].bool()
     hidden, _ = backbone(Sequence(tensors["in/ids_padded"]))
     close(backbone.head(hidden)[real], tensors["out/logits_padded"][real])
-    assert torch.tensor(reply(backbone, tensors["in/ids"], 8)).equal(tensors["out/greedy_ids"])
+    assert torch.tensor(reply(backbone, tensors["in/ids"], config["new"])).equal(tensors["out/greedy_ids"])
 
 
 @pytest.mark.parametrize("make", [opt, persimmon])
@@ -97,7 +98,7 @@ def test_fuyu(golden, params):
     embeds[:, : len(tensors["out/patch_index_0"])][:, tensors["out/patch_index_0"] >= 0] = tensors["out/patch_embeds"]
     hidden, _ = backbone(Sequence(ids, embeds=embeds))
     close(backbone.head(hidden), tensors["out/logits"])
-    assert torch.tensor(reply(backbone, ids, 6, embeds)).equal(tensors["out/greedy_ids"])
+    assert torch.tensor(reply(backbone, ids, case["config"]["new"], embeds)).equal(tensors["out/greedy_ids"])
 
 
 @pytest.mark.golden
@@ -105,7 +106,10 @@ def test_blip2_t5(golden, params):
     case, tensors = golden("blip2_t5_hf")
     config, weights = case["config"], params(tensors)
     arch = {"num_layers": config["layers"], "num_heads": config["heads"], "d_kv": config["d_kv"], "d_ff": config["ffn"]}
-    arch |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "dropout_rate": 0.0}
+    table = weights["language_model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+    farthest = int(re.search(r"max distance (\d+)", " ".join(case["notes"]))[1])
+    arch |= {"relative_attention_num_buckets": len(table), "relative_attention_max_distance": farthest}
+    arch |= {"dropout_rate": 0.0}
     arch |= {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     backbone = HFEncoderDecoder(vocab=config["vocab"], width=config["width"], arch=arch).eval()
     assert load(backbone, weights).format == "hf_vlm"
@@ -118,8 +122,8 @@ def test_blip2_t5(golden, params):
     # Our rows: the context, the reply behind it, padding; hidden states at the places that predict the reply.
     replies = [row[row != IGNORE] for row in tensors["in/labels"]]
     size = max(n + len(reply) for n, reply in zip(lengths, replies, strict=True))
-    ids, labels = torch.zeros(2, size, dtype=torch.long), torch.full((2, size), IGNORE)
-    embeds = torch.zeros(2, size, config["width"])
+    ids, labels = torch.zeros(len(replies), size, dtype=torch.long), torch.full((len(replies), size), IGNORE)
+    embeds = torch.zeros(len(replies), size, config["width"])
     for row, (n, answer) in enumerate(zip(lengths, replies, strict=True)):
         ids[row, n : n + len(answer)] = labels[row, n : n + len(answer)] = answer
         embeds[row, :n], embeds[row, n : n + len(answer)] = given[row, :n], backbone.embed(answer[None])[0]
@@ -131,5 +135,6 @@ def test_blip2_t5(golden, params):
     close(F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()), tensors["out/loss"])
 
     for row, n in enumerate(lengths):
-        [said] = reply(backbone, tensors["in/ids"][row : row + 1, :n], 5, given[row : row + 1, :n])
+        asked = tensors["in/ids"][row : row + 1, :n]
+        [said] = reply(backbone, asked, config["new"], given[row : row + 1, :n])
         assert said == tensors["out/greedy_ids"][row].tolist()

@@ -1,53 +1,89 @@
-"""Every encoder, connector, backbone, scan and hook that make sense together, at tiny size: each trains and replies."""
+"""Parts of every kind together, at tiny size: what makes sense trains a step and replies, the rest is refused."""
 
-from itertools import product
+from copy import deepcopy
+from functools import cache
+from itertools import cycle, product
 
 import pytest
 import torch
 
-from mmrnn.backbones import GLM, RWKV5, RWKV6, GatedCrossAttention, MLPExpert, TinyAttention, Transformer, VisualExpert
-from mmrnn.backbones import scan as scans
-from mmrnn.backbones.masks import prefix
-from mmrnn.backbones.positions import glm_2d, shared_image
-from mmrnn.config import compose, conf_dir, make, plain
+from mmrnn.config import ConfigError, build, check, compose, conf_dir, plain
 from mmrnn.data import Collator, Sample, Turn
+from mmrnn.faults import faults
 from mmrnn.generate import generate
 from mmrnn.prompts import Small, Template
 from mmrnn.training import LanguageModel
 from mmrnn.types import Batch, Sequence
-from mmrnn.vlm import VLM, Sense
+from mmrnn.vlm import VLM
 
-ENCODERS = ("clip_tiny", "clip_tiny_v6", "eva_tiny", "eve_tiny", "fuyu_tiny", "patch_tiny", "tri_tiny")
+# One for each way in which tokens lie: a grid, with a class token before and behind it, with row ends, raw patches.
+LAYOUTS = ("clip_tiny", "eva_tiny", "clip_tiny_v6", "eve_tiny", "fuyu_tiny")
+ENCODERS = sorted(
+    {path.stem for path in (conf_dir() / "encoder").glob("*_tiny*.yaml")} - {"state_tiny", "vit_tiny", *LAYOUTS}
+)
+# Of every class of connectors, and of every card of those that are put together.
 CONNECTORS = (
     "cogvlm_tiny",
-    "flamingo_tiny",
     "fuyu",
     "gated",
+    "gated_v7",
     "linear",
+    "mean",
     "merge_2x2",
+    "merge_strip4",
     "minigpt4_tiny",
     "mlp",
+    "mlp3",
+    "mlp_maps",
+    "mlp_relu",
+    "perceiver",
+    "pool",
+    "qformer_text_tiny",
     "qformer_tiny",
     "resampler_tiny",
+    "vila_downsample",
     "visualrwkv",
 )
-SMALL = {"vocab": 1024, "width": 16, "depth": 2}
-BACKBONES = {
-    "glm": lambda: GLM(heads=2, ffn=24, **SMALL),
-    "rwkv5": lambda: RWKV5(head_size=8, **SMALL),
-    "rwkv6": lambda: RWKV6(head_size=8, **SMALL),
-    "transformer": lambda: Transformer(heads=2, ffn=24, **SMALL),
-}
-HOOKS = {
-    "none": lambda backbone, media: None,  # noqa: ARG005
-    "expert": lambda backbone, media: (MLPExpert if backbone.recurrent else VisualExpert)(backbone, media),
-    "attention": lambda backbone, media: TinyAttention(backbone, media, heads=2),
-}
-CARDS = {
-    (group, name): plain(compose(config=f"{group}/{name}"))[group]
-    for group, names in (("encoder", ENCODERS), ("connector", CONNECTORS))
-    for name in names
-}
+OTHER_CONNECTORS = {"linear_nobias", "mlp_prismatic", "identity"}  # like others, or for one width alone
+BACKBONES = (
+    "flant5_tiny",
+    "glm_tiny",
+    "opt_tiny",
+    "persimmon_tiny",
+    "rwkv5_tiny",
+    "rwkv6_tiny",
+    "rwkv7_tiny",
+    "transformer_tiny",
+)
+RECURRENT = ("rwkv5_tiny", "rwkv6_tiny", "rwkv7_tiny")
+SCANS = ("forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag")
+HOOKS = (None, "gated_cross_attention_tiny", "mlp_expert", "tiny_attention_tiny", "visual_expert")
+POSITIONS = ("sequential", "shared_image", "glm_2d_tiny")
+MASKS = ("causal", "prefix", "glm_tiny")
+BASE = plain(compose("model=llava15_tiny"))
+OWN = {"glm_tiny": {"position": "glm_2d_tiny", "mask": "glm_tiny"}}
+"""What a backbone does not do without."""
+
+
+@cache
+def card(group: str, name: str):
+    content = plain(compose(config=f"{group}/{name}"))[group]
+    if name == "pool":
+        content["parts"][0]["grid"] = 2  # the tiny towers have 4 x 4 patches
+    if name == "perceiver":
+        content |= {"latents": 4, "depth": 1, "heads": 2, "head_size": 8}
+    return content
+
+
+def tree(**chosen) -> dict:
+    """The configuration that chooses these cards, and for the rest what the backbone cannot do without."""
+    chosen = OWN.get(chosen.get("backbone"), {}) | chosen
+    return deepcopy({**BASE, **{group: name and card(group, name) for group, name in chosen.items()}})
+
+
+def made(**chosen) -> VLM:
+    torch.manual_seed(0)
+    return build(tree(**chosen))
 
 
 class Slope:
@@ -61,94 +97,155 @@ class Slope:
         return Image.linear_gradient("L").resize((30, 20)).convert("RGB")
 
 
-def assemble(encoder, connector, backbone, hook="none", **more) -> VLM | None:
-    """The model, or None where a connector cannot read what this encoder emits."""
-    torch.manual_seed(0)
-    made, language = make(CARDS["encoder", encoder]), BACKBONES[backbone]()
-    sense = Sense(made, make(CARDS["connector", connector], made.width, language.width))
-    try:
-        layout = sense.layout(*sense.image.size)
-    except ValueError:
-        return None
-    if layout.beside:
-        added = (
-            GatedCrossAttention(language, sense.connector.width, every=1, heads=2, head_size=4)
-            if hook == "none"
-            else None
-        )
-        if added is None or "layer" not in language.hooks:
-            return None
-    else:
-        added = HOOKS[hook](language, sense.connector.width)
-    if backbone == "glm":
-        more |= {"position": lambda sequence, start: glm_2d(sequence, start, sop=3)}
-    return VLM(language, {"image": sense}, hook=added, **more)
+PROMPT = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
+ROWS = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no picture", "text", 0)]
+SAMPLES = [Sample((Turn("user", asked), Turn("assistant", said)), (Slope(),) * count) for asked, said, count in ROWS]
 
 
-def trains_and_replies(model: VLM) -> None:
-    prompt = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
-    rows = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no picture", "text", 0)]
-    samples = [
-        Sample((Turn("user", question), Turn("assistant", answer)), (Slope(),) * count)
-        for question, answer, count in rows
-    ]
-    batch = Collator(Small(), prompt, dict(model.senses))(samples)
-    loss = LanguageModel()(model, model(batch))
+def trains(model: VLM) -> None:
+    """Rows with one picture, with two and with none."""
+    loss = LanguageModel()(model, model(Collator(Small(), PROMPT, dict(model.senses))(SAMPLES)))
     loss.backward()
     assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+
+
+def replies(model: VLM) -> None:
+    """Each row says what it says alone: nothing of its neighbours, or of the padding, enters it."""
     model.eval()
-    asked = [Sample((*sample.turns[:1], Turn("assistant", "")), sample.pictures) for sample in samples]
-    together = generate(model, Collator(Small(), prompt, dict(model.senses), left=True)(asked), limit=3)
-    # Each row says what it says alone: nothing of its neighbours, or of the padding, enters it.
+    asked = [Sample((*sample.turns[:1], Turn("assistant", "")), sample.pictures) for sample in SAMPLES]
+    collate = Collator(Small(), PROMPT, dict(model.senses), left=True)
+    together = generate(model, collate(asked), limit=3)
     for one, reply in zip(asked, together, strict=True):
-        assert generate(model, Collator(Small(), prompt, dict(model.senses), left=True)([one]), limit=3) == [reply]
+        assert generate(model, collate([one]), limit=3) == [reply]
 
 
-@pytest.mark.parametrize(("encoder", "connector"), product(ENCODERS, CONNECTORS))
-def test_every_encoder_with_every_connector(encoder, connector):
-    backbone = ("rwkv6", "transformer", "rwkv5", "glm")[(ENCODERS.index(encoder) + CONNECTORS.index(connector)) % 4]
-    model = assemble(encoder, connector, backbone)
-    if model is None:
-        pytest.skip("this connector cannot read this encoder's tokens, and says so")
-    trains_and_replies(model)
+REFUSED = {
+    ("clip_tiny_v6", "merge_2x2"): "Merge has no place for the 1 tokens outside the grid",
+    ("eva_tiny", "merge_2x2"): "Merge has no place for the 1 tokens outside the grid",
+    ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
+    ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
+    ("eve_tiny", "resampler_tiny"): "Resampler cannot join patches across 1 row separators",
+    ("eve_tiny", "fuyu"): "RowEnds cannot join patches across 1 row separators",
+    ("eve_tiny", "mlp_maps"): "Positions cannot join patches across 1 row separators",
+    ("fuyu_tiny", "merge_strip4"): "4 x 6 patches do not divide into blocks of 1 x 4",
+}
+REFUSED |= {
+    (encoder, other): REFUSED[encoder, "merge_2x2"]
+    for encoder in ("clip_tiny_v6", "eva_tiny", "eve_tiny")
+    for other in ("merge_strip4", "vila_downsample")
+}
 
 
-@pytest.mark.parametrize(("backbone", "hook"), product(BACKBONES, HOOKS))
-def test_every_backbone_with_every_hook(backbone, hook):
-    if backbone == "glm" and hook == "expert":
-        pytest.skip("GLM lets no attention be changed")
-    trains_and_replies(assemble("clip_tiny", "mlp", backbone, hook))
+@pytest.mark.parametrize(("encoder", "connector"), list(product(LAYOUTS, CONNECTORS)))
+def test_every_layout_with_every_connector(encoder, connector):
+    """Around one backbone after the other; a connector that cannot read such tokens says so before anything is read."""
+    backbone = BACKBONES[(LAYOUTS.index(encoder) + CONNECTORS.index(connector)) % len(BACKBONES)]
+    if reason := REFUSED.get((encoder, connector)):
+        with pytest.raises(ConfigError, match=f"connector: {reason}"):
+            made(encoder=encoder, connector=connector, backbone=backbone)
+        return
+    model = made(encoder=encoder, connector=connector, backbone=backbone)
+    trains(model)
+    if encoder in ("clip_tiny_v6", "eve_tiny"):
+        replies(model)
 
 
-@pytest.mark.parametrize(
-    ("connector", "scan"),
-    product(("linear", "fuyu", "cogvlm_tiny"), ("bidirectional", "multidirectional", "spiral", "snake", "zigzag")),
-)
-def test_every_scan(connector, scan):
-    trains_and_replies(assemble("patch_tiny", connector, "rwkv6", "expert", scan=getattr(scans, scan)))
+TRIED = list(zip(ENCODERS, cycle(("mlp", "qformer_tiny", "fuyu")), cycle(BACKBONES), strict=False))
 
 
-@pytest.mark.parametrize("position", [None, shared_image])
-def test_positions_and_masks_of_transformers(position):
-    trains_and_replies(assemble("clip_tiny", "mlp", "transformer", position=position, mask=prefix))
+@pytest.mark.parametrize(("encoder", "connector", "backbone"), TRIED)
+def test_every_encoder(encoder, connector, backbone):
+    trains(made(encoder=encoder, connector=connector, backbone=backbone))
+
+
+@pytest.mark.parametrize(("connector", "scan"), list(product(("fuyu", "cogvlm_tiny"), SCANS[1:])))
+def test_every_scan_around_other_tokens(connector, scan):
+    """With row ends and with tokens around the picture, which stay where they are; beside a hook."""
+    backbone = RECURRENT[SCANS.index(scan) % len(RECURRENT)]
+    model = made(encoder="patch_tiny", connector=connector, backbone=backbone, scan=scan, hook="mlp_expert")
+    trains(model)
+    replies(model)
+
+
+def sensible(backbone, connector, hook, scan, position, mask) -> bool:
+    """What has a meaning, in other words than those of `check`."""
+    beside = connector == "flamingo_tiny"
+    if beside != (hook == "gated_cross_attention_tiny"):
+        return False  # tokens beside the text are read by cross-attention alone, and it reads nothing else
+    if backbone in RECURRENT:
+        return hook != "visual_expert" and (position, mask) == ("sequential", "causal")
+    if scan != "forward":
+        return False  # attention has no order of reading
+    if backbone == "flant5_tiny":
+        return hook is None and (position, mask) == ("sequential", "causal")  # its encoder sees all by itself
+    if backbone == "glm_tiny":
+        # Its blocks can be followed, not changed inside; it counts with two numbers.
+        return hook not in ("mlp_expert", "visual_expert") and position == "glm_2d_tiny"
+    if position == "glm_2d_tiny":
+        return False
+    return backbone == "transformer_tiny" or hook is None  # those of transformers let nothing be added
+
+
+def kind(backbone, connector="linear", hook=None, scan="forward", position=None, mask=None) -> tuple:
+    """One choice of everything; positions and masks that are not said are the backbone's own."""
+    own = OWN.get(backbone, {"position": "sequential", "mask": "causal"})
+    return backbone, connector, hook, scan, position or own["position"], mask or own["mask"]
+
+
+KINDS = [
+    *(kind(backbone, *more) for backbone, *more in product(BACKBONES, ("linear", "flamingo_tiny"), HOOKS)),
+    *(kind(backbone, position=one, mask=other) for backbone, one, other in product(BACKBONES, POSITIONS, MASKS)),
+    *(kind(backbone, scan=scan) for backbone, scan in product(BACKBONES, SCANS)),
+]
+KINDS = list(dict.fromkeys(KINDS))
+
+
+def named(one: tuple) -> dict:
+    return dict(zip(("backbone", "connector", "hook", "scan", "position", "mask"), one, strict=True))
+
+
+SENSIBLE = [one for one in KINDS if sensible(*one)]
+
+
+def test_what_makes_no_sense_is_refused_with_a_reason():
+    """`check` lets pass what has a meaning, and says of everything else which group is at fault."""
+    for one in KINDS:
+        refused = faults(tree(encoder="patch_tiny", **named(one)))
+        assert sensible(*one) == (not refused), (one, refused)
+        for fault in refused:
+            group, _, reason = fault.partition(": ")
+            assert group in named(one), one
+            assert len(reason.split()) > 6, reason
+    with pytest.raises(ConfigError, match="hook: VisualExpert changes the attention"):
+        check(tree(backbone="rwkv6_tiny", hook="visual_expert"))
+
+
+@pytest.mark.parametrize("one", SENSIBLE, ids=lambda one: "-".join(map(str, one)))
+def test_what_makes_sense_trains_and_replies(one):
+    """Hooks with every backbone, positions and masks; scans are tried by themselves."""
+    chosen = named(one)
+    if chosen["scan"] != "forward":
+        chosen["encoder"] = "clip_tiny_v6"
+    model = made(**{"encoder": "patch_tiny", **chosen})
+    trains(model)
+    if (chosen["position"], chosen["mask"]) == kind(chosen["backbone"])[-2:]:
+        replies(model)
 
 
 def test_several_kinds_of_observations():
     """Pictures and states in one text, in any order and number (PaLM-E)."""
-    from mmrnn.connectors import Linear
-    from mmrnn.encoders import StateEncoder
-
-    model = assemble("patch_tiny", "linear", "rwkv6")
-    model.senses["state"] = Sense(StateEncoder(objects=2, features=4, width=8), Linear(8, 16))
-    prompt = Template(system="", first="{text}:", image="inline", gap="")
+    model = made(encoder="patch_tiny", connector="linear", backbone="rwkv6_tiny", senses="state_tiny")
     told = Sample(
         (Turn("user", "<state> <image> <state>?"), Turn("assistant", "done")),
         (Slope(),),
         observations={"state": (torch.randn(2, 4), torch.randn(2, 4))},
     )
     plain_text = Sample((Turn("user", "well?"), Turn("assistant", "yes")))
-    batch = Collator(Small(), prompt, dict(model.senses))([plain_text, told])
+    collate = Collator(Small(), PROMPT, dict(model.senses))
+    batch = collate([plain_text, told])
     assert [(block.sense, block.layout.tokens) for block in batch.sequence.blocks] == [
         ("state", 2),
         ("image", 16),
@@ -159,14 +256,12 @@ def test_several_kinds_of_observations():
     loss.backward()
     assert loss.isfinite()
     with pytest.raises(ValueError, match="more tags <state> than observations"):
-        Collator(Small(), prompt, dict(model.senses))(
-            [Sample(told.turns, told.pictures, observations={"state": (torch.randn(2, 4),)})]
-        )
+        collate([Sample(told.turns, told.pictures, observations={"state": (torch.randn(2, 4),)})])
 
 
 def test_text_alone_leaves_no_trace_of_a_picture():
     """No dummy picture enters an RNN: the state after a text is that of the bare backbone."""
-    model = assemble("patch_tiny", "linear", "rwkv6").eval()
+    model = made(encoder="patch_tiny", connector="linear", backbone="rwkv6_tiny").eval()
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         output = model(Batch(Sequence(ids)))
@@ -174,6 +269,21 @@ def test_text_alone_leaves_no_trace_of_a_picture():
     assert torch.equal(output.state.layers[1]["wkv"], state.layers[1]["wkv"])
 
 
-def test_every_card_that_is_tiny_is_in_the_grid():
-    listed = {path.stem for path in (conf_dir() / "connector").glob("*_tiny.yaml")}
-    assert listed - {"qformer_text_tiny"} <= set(CONNECTORS)
+@pytest.mark.parametrize(
+    ("group", "tried"),
+    [
+        ("encoder", {*LAYOUTS, *ENCODERS, "state_tiny", "vit_tiny"}),
+        ("connector", {*CONNECTORS, *OTHER_CONNECTORS, "flamingo_tiny"}),
+        ("backbone", set(BACKBONES)),
+        ("scan", set(SCANS)),
+        ("position", set(POSITIONS)),
+        ("mask", set(MASKS)),
+        ("hook", {*HOOKS}),
+    ],
+)
+def test_every_card_is_in_the_grid(group, tried):
+    """Itself, or its miniature; towers and language models of full size differ from one another in size alone."""
+    listed = {path.stem for path in (conf_dir() / group).glob("*.yaml")}
+    if group in ("encoder", "backbone"):
+        listed = {name for name in listed if "_tiny" in name}
+    assert {name for name in listed if name not in tried and f"{name}_tiny" not in tried} == set()

@@ -1,6 +1,7 @@
 """The connectors of single designs against what the original projects compute."""
 
 from functools import partial
+from math import isqrt
 
 import pytest
 import torch
@@ -15,21 +16,20 @@ pytestmark = pytest.mark.golden
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_qwen_resampler(golden, params, number):
+def test_qwen_resampler(golden, params):
     case, tensors = golden("qwen_visual")
     config = case["config"]
     resampler = Resampler(config["width"], config["out"], queries=config["queries"], heads=config["pool_heads"])
     report = load(resampler, params(tensors))
     assert report.format == "qwen_vl"
-    side = config["sizes"][number] // config["patch"]
-    layout = Layout(side, side)
-    table = sincos(4, config["out"])
+    table = sincos(isqrt(config["queries"]), config["out"])
     close(table.flatten(0, 1), tensors["param/transformer.visual.attn_pool.pos_embed"])
-    close(resample(table, side, side).flatten(0, 1), tensors[f"out/key_pos_{number}"])
-    tokens = tensors[f"out/vit_tokens_{number}"]
-    close(resampler.look(tokens, layout), tensors[f"out/pooled_{number}"])
-    close(resampler(tokens, layout), tensors[f"out/visual_{number}"])
+    for number, size in enumerate(config["sizes"]):
+        side = size // config["patch"]
+        close(resample(table, side, side).flatten(0, 1), tensors[f"out/key_pos_{number}"])
+        tokens, layout = tensors[f"out/vit_tokens_{number}"], Layout(side, side)
+        close(resampler.look(tokens, layout), tensors[f"out/pooled_{number}"])
+        close(resampler(tokens, layout), tensors[f"out/visual_{number}"])
 
 
 def perceiver(config):
@@ -39,12 +39,13 @@ def perceiver(config):
 
 def test_perceiver(golden, params):
     case, tensors = golden("perceiver")
-    made = Beside(case["config"]["v_width"], 48, part=lambda width, out: perceiver(case["config"]))  # noqa: ARG005
+    config = case["config"]
+    made = Beside(config["v_width"], config["width"], part=lambda width, out: perceiver(config))  # noqa: ARG005
     weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
     assert load(made.part, weights).format == "openflamingo"
     tokens = tensors["out/vision_tokens"]
     close(made(tokens.flatten(0, 2)), tensors["out/media"].flatten(0, 1))
-    assert made.layout(Layout(4, 4)) == Layout(beside=5)
+    assert made.layout(Layout(4, 4)) == Layout(beside=config["latents"])
     assert made.layout(Layout(4, 4)).tokens == 0
 
 
@@ -77,13 +78,14 @@ def test_cogvlm_adapter(golden, params, names):
 def test_fuyu_rows(golden, params):
     case, tensors = golden("fuyu_hf")
     config, weights = case["config"], params(tensors)
-    made = RowEnds(2700, config["width"], part=Linear)
+    made = RowEnds(3 * config["patch"] ** 2, config["width"], part=Linear)
     newline = weights["language_model.model.embed_tokens.weight"][config["newline_id"]]
     assert load(made, {**weights, "newline": newline}).format == "fuyu_hf"
-    visual = made(tensors["in/patches"], Layout(3, 4))
+    rows, cols = case["images"]["image_0"]["rows_cols"]
+    visual = made(tensors["in/patches"], Layout(rows, cols))
     patches = tensors["out/patch_index_0"] >= 0
     close(visual[:, patches], tensors["out/patch_embeds"])
-    close(visual[0, ~patches], newline.expand(3, -1))
+    close(visual[0, ~patches], newline.expand(rows, -1))
     assert made.layout(Layout(36, 64)).tokens == 2340
 
 
@@ -98,6 +100,7 @@ def test_visualglm_qformer(golden, params):
     case, tensors = golden("visualglm")
     config = case["config"]
     knobs = {
+        "queries": case["image_length"],
         "width": config["q_width"],
         "depth": config["q_layers"],
         "heads": config["q_heads"],
@@ -122,7 +125,8 @@ def stage1(golden, params):
     made = TextQFormer(config["enc_width"], **knobs).eval()
     report = load(made, weights)
     assert (report.format, report.loaded + len(report.ignored)) == ("lavis", len(weights))
-    image = F.layer_norm(tensors["in/image_feats_raw"], (40,), weights["ln_vision.weight"], weights["ln_vision.bias"])
+    norm = weights["ln_vision.weight"], weights["ln_vision.bias"]
+    image = F.layer_norm(tensors["in/image_feats_raw"], norm[0].shape, *norm)
     return case, tensors, weights, made, image
 
 
@@ -141,9 +145,9 @@ def test_text_branch(stage1):
 
 
 def test_queries_see_words_only_where_they_may(stage1):
-    _, tensors, _, made, image = stage1
+    case, tensors, _, made, image = stage1
     ids, known = tensors["in/text_ids"], tensors["in/text_mask"].bool()
-    other = (ids + 1) % 100
+    other = (ids + 1) % case["config"]["bos_id"]
     for mode, same in (("causal", True), ("both", False)):
         first, second = (made.joint(image, text, known, mode)[0] for text in (ids, other))
         assert torch.equal(first, second) is same

@@ -29,7 +29,7 @@ def test_eve(golden, params):
     assert load(encoder, weights).format == "eve"
     connector = MLP(config["pel"], config["width"])
     load(connector, weights)
-    for number in range(2):
+    for number in range(len(config["pics"])):
         shown = to_tensor(picture(tensors[f"in/raw_{number}"]), encoder.image)
         valid = tensors["in/images"][number, 3].bool()
         inside = tensors["in/images"][number, :3, valid.any(1)][:, :, valid.any(0)]
@@ -50,15 +50,14 @@ def test_tokens_of_a_square(size, tokens):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_fuyu_pictures(golden, number):
+def test_fuyu_pictures(golden):
     case, tensors = golden("fuyu_hf")
-    most = case["images"][f"image_{number}"]["max_size"]
-    encoder = Patches(size=(most["height"], most["width"]), resize="within")
-    shown = to_tensor(picture(tensors[f"in/image_{number}"]), encoder.image)
-    close(encoder(shown[None])[0], tensors[f"out/patches_{number}"], atol=1e-5)
-    rows, cols = case["images"][f"image_{number}"]["rows_cols"]
-    assert encoder.layout(*shown.shape[-2:]) == Layout(rows, cols)
+    for number, image in enumerate(case["images"].values()):
+        most = image["max_size"]
+        encoder = Patches(patch=case["config"]["patch"], size=(most["height"], most["width"]), resize="within")
+        shown = to_tensor(picture(tensors[f"in/image_{number}"]), encoder.image)
+        close(encoder(shown[None])[0], tensors[f"out/patches_{number}"], atol=1e-5)
+        assert encoder.layout(*shown.shape[-2:]) == Layout(*image["rows_cols"])
 
 
 @pytest.mark.parametrize(

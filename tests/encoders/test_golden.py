@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from mmrnn.encoders import ClipViT, Patches, TimmTower
+from mmrnn.encoders import ClipViT, Fused, Patches, TimmTower
 from mmrnn.weights import load
 
 pytestmark = pytest.mark.golden
@@ -116,7 +116,8 @@ def test_clip_on_another_grid(make, clip):
     for how, key in (("antialias", "out/pos_resampled_antialias"), ("plain", "out/pos_resampled_plain")):
         tower = make(CLIP, config, layer=-2, size=size, pos_interp=how)
         report = load(tower, named)
-        assert f"resampled from 4 x 4 to 6 x 6 ({how} bicubic)" in " ".join(report.notes)
+        old, new = config["img"] // config["patch"], config["grid2"]
+        assert f"resampled from {old} x {old} to {new} x {new} ({how} bicubic)" in " ".join(report.notes)
         tables = [value for name, value in tower.named_parameters() if "pos" in name]
         torch.testing.assert_close(tables[0].data.reshape(tensors[key].shape), tensors[key], rtol=0, atol=1e-6)
         if how == "antialias":
@@ -233,23 +234,20 @@ def test_blip2(golden, params):
     close(tower, tensors["in/pixel_values"], tensors["out/vision_last_hidden"])
 
 
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_qwen_vl(golden, params, index):
+def test_qwen_vl(golden, params):
     meta, tensors = golden("qwen_visual")
     config = meta["config"] | {"ffn": meta["config"]["width"] * meta["config"]["mlp_ratio"]}
-    tower = timm_tower(
-        "vit_gigantic_patch14_clip_224",
-        config,
-        size=config["sizes"][index],
-        pos_interp="plain",
-        arch={"class_token": False, "norm_layer": "layernorm"},
-    )
-    load(tower, params(tensors))
-    close(tower, tensors[f"in/image_{index}"], tensors[f"out/vit_tokens_{index}"])
+    for index, size in enumerate(config["sizes"]):
+        arch = {"class_token": False, "norm_layer": "layernorm"}
+        tower = timm_tower("vit_gigantic_patch14_clip_224", config, size=size, pos_interp="plain", arch=arch)
+        load(tower, params(tensors))
+        close(tower, tensors[f"in/image_{index}"], tensors[f"out/vit_tokens_{index}"])
 
 
 def test_prismatic(golden, params):
+    """Two towers alone, and joined on the channels."""
     meta, tensors = golden("prismatic")
+    towers, pictures = [], []
     for name, short, picture in (("vit_large_patch14_reg4_dinov2", "d", "dino"), (SIGLIP, "s", "siglip")):
         config = {size: meta["config"][f"{short}_{size}"] for size in ("width", "layers", "heads")}
         config |= {size: meta["config"][size] for size in ("img", "patch")}
@@ -257,15 +255,24 @@ def test_prismatic(golden, params):
         tower = timm_tower(name, config, layer=-2)
         load(tower, params(tensors, f"param/vision_backbone.{picture}_featurizer."))
         close(tower, tensors[f"in/pixel_{picture}"], tensors[f"out/{picture}_patches"])
+        towers.append(timm_tower(name, config, layer=-2))
+        pictures.append(tensors[f"in/pixel_{picture}"])
+    fused = Fused(towers=towers).eval()
+    whole = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
+    assert load(fused, whole).format == "prismatic"
+    close(fused.join, pictures, tensors["out/fused_patches"])
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_fuyu_patches(golden, index):
-    """A picture that is not scaled: filled up with 1 (of 255) at the right and below."""
-    _, tensors = golden("fuyu_hf")
-    expected = tensors[f"out/patches_{index}"]
-    pixels = tensors[f"in/image_{index}"].float()
-    height, width = pixels.shape[1:]
-    pixels = pad(pixels, (0, -width % 30, 0, -height % 30), value=1.0) / 127.5 - 1
-    encoder = Patches(size=tuple(pixels.shape[1:]))
-    torch.testing.assert_close(encoder(pixels[None])[0], expected, rtol=0, atol=1e-6)
+def test_fuyu_patches(golden):
+    """Pictures that are not scaled: filled up with 1 (of 255) at the right and below."""
+    meta, tensors = golden("fuyu_hf")
+    patch = meta["config"]["patch"]
+    whole = [name for name, image in meta["images"].items() if image["scale_factor"] == 1]
+    assert whole
+    for name in whole:
+        pixels = tensors[f"in/{name}"].float()
+        height, width = pixels.shape[1:]
+        pixels = pad(pixels, (0, -width % patch, 0, -height % patch), value=1.0) / 127.5 - 1
+        encoder = Patches(patch=patch, size=tuple(pixels.shape[1:]))
+        expected = tensors[f"out/{name.replace('image', 'patches')}"]
+        torch.testing.assert_close(encoder(pixels[None])[0], expected, rtol=0, atol=1e-6)

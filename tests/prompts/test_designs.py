@@ -1,5 +1,7 @@
 """The forms of single designs, by their cards, beside what the original projects write."""
 
+import re
+
 import pytest
 import torch
 
@@ -48,11 +50,12 @@ class Bytes:
 )
 def test_cogvlm(golden, kind, name):
     case, tensors = golden("cogvlm_expert")
+    picture = Layout(prefix=case["image_length"] + 2)
     one = case["prompts"][kind]
     turns = [text for pair in one["history"] for text in pair] + [one["query"], ""]
     pieces = card(name).pieces(dialogue(f"<image>\n{turns[0]}", *turns[1:]), 1)
     assert written(pieces) == "<image>" + one["text_after_image"]
-    ids = tokenize(pieces, Bytes(3, (1,)), [Layout(4, 4, prefix=1, suffix=1)]).ids
+    ids = tokenize(pieces, Bytes(3, (1,)), [picture]).ids
     wanted = tensors[f"in/prompt_ids_{kind}"][0].tolist()
     assert [0 if id == SLOT else id for id in ids] == wanted
 
@@ -61,7 +64,8 @@ def test_cogvlm_training(golden):
     case, tensors = golden("cogvlm_expert")
     for row, sample in enumerate(case["train_samples"]):
         pieces = card("cogvlm_chat").pieces(dialogue(f"<image>\n{sample['query']}", sample["answer"]), 1)
-        row_ = tokenize(pieces, Bytes(3, (1,), **{"</s>": 2}), [Layout(4, 4, prefix=1, suffix=1)])
+        picture = Layout(prefix=case["image_length"] + 2)
+        row_ = tokenize(pieces, Bytes(3, (1,), **{"</s>": 2}), [picture])
         labels = [label for label in row_.labels if label != IGNORE]
         wanted = tensors["in/labels"][row]
         assert labels == wanted[wanted != IGNORE].tolist()
@@ -81,7 +85,7 @@ def test_visualglm(golden, number):
     shown = int(ask["has_image"])
     pieces = prompt.pieces(dialogue(("<image>" if shown else "") + turns[0], *turns[1:]), shown)
     assert written(pieces, "") == ask["prompt_with_empty_image_tag"] + "[gMASK]<sop>"
-    ids = tokenize(pieces, GLM, [Layout(prefix=32)] * shown).ids
+    ids = tokenize(pieces, GLM, [Layout(prefix=case["image_length"])] * shown).ids
     assert [3 if id == SLOT else id for id in ids] == tensors[f"in/ask_{number}_ids"].tolist()
 
 
@@ -89,7 +93,7 @@ def test_visualglm_training(golden):
     case, tensors = golden("visualglm")
     for number, sample in enumerate(case["train_samples"]):
         pieces = card("glm").pieces(dialogue(f"<image>{sample['prompt']}", sample["label"]), 1)
-        row = tokenize(pieces, GLM, [Layout(prefix=32)])
+        row = tokenize(pieces, GLM, [Layout(prefix=case["image_length"])])
         wanted = tensors["in/train_labels"][number]
         labels = [label for label in row.labels if label != IGNORE]
         assert labels == wanted[wanted != IGNORE].tolist()
@@ -100,15 +104,16 @@ def test_visualglm_training(golden):
 def test_qwen(golden):
     case, tensors = golden("qwen_visual")
     specials = case["toy_tokenizer"]["specials"]
-    turns = dialogue(*(turn["value"].replace("pics/a.png", "<image>") for turn in case["dialog"]))
-    turns[0] = Turn("user", "<image>\nWhat is it?")
+    # The card counts the pictures and writes their tags.
+    said = [re.sub(r"Picture \d+: <img>.*?</img>\n", "<image>\n", turn["value"]) for turn in case["dialog"]]
+    turns = dialogue(*said)
     pieces = card("qwen_vl").pieces(turns, 1)
     row = tokenize(pieces, Bytes(0, **specials), [Layout(prefix=case["toy_tokenizer"]["slots"])])
     wanted = tensors["in/chat_ids"][0]
     # Where the original writes the path of the picture we keep slots; behind the last turn it has a line break.
     opened = (wanted == specials["<img>"]).int().argmax().item() + 1
     expected = wanted.clone()
-    expected[opened : opened + 16] = SLOT
+    expected[opened : opened + case["toy_tokenizer"]["slots"]] = SLOT
     assert row.ids == expected[: len(row.ids)].tolist()
     assert set(expected[len(row.ids) + 1 :].tolist()) <= {specials["<|endoftext|>"]}
     ids, labels = torch.tensor(row.ids), torch.tensor(row.labels)
@@ -143,7 +148,8 @@ def test_minigpt_chats(golden, theirs, ours):
 
 def test_task_words(golden):
     case = golden("minigptv2")[0]["samples"]["sample_0"]
-    pieces = card("minigptv2_vqa").pieces(dialogue("<image>What is on the desk?", ""), 1)
+    _, task, question = re.fullmatch(r"(.*)\[(\w+)\] (.*?) ?", case["instruction_text"]).groups()
+    pieces = card(f"minigptv2_{task}").pieces(dialogue(f"<image>{question}", ""), 1)
     # The released training text has one more blank before [/INST].
     assert written(pieces, "<ImageHere>") == case["wrapped_prompt"].replace("  ", " ")
 
@@ -170,13 +176,13 @@ def test_blip2_captions(golden):
     case, tensors = golden("blip2_opt_lavis")
     for number, caption in enumerate(case["captions"]):
         pieces = card("blip2_opt_caption").pieces(dialogue("<image>", caption), 1)
-        row = tokenize(pieces, Bytes(4, **{"</s>": 2}), [Layout(prefix=6)])
+        row = tokenize(pieces, Bytes(4, **{"</s>": 2}), [Layout(prefix=case["config"]["queries"])])
         targets = tensors["out/prompt_targets"][number]
         learnt = targets[targets != IGNORE].tolist()
         # There the caption alone is learnt, cut at 32 ids; here the words before it as well, which never change.
         start = len(row.ids) - len(caption) - 1
         assert row.ids[start : start + len(learnt)] == learnt
-        assert written(pieces) == f"<image></s>a photo of {caption}\n"
+        assert written(pieces) == f"<image></s>{case['prompt']}{caption}\n"
 
 
 def test_fuyu_and_flamingo():

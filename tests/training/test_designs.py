@@ -33,7 +33,8 @@ def test_blip2_stage1(golden, params):
     load(connector, weights)
     objective = ContrastMatchGenerate(model, width=config["embed"], begin=config["bos_id"])
     assert load(objective, weights).format == "lavis"
-    image = F.layer_norm(tensors["in/image_feats_raw"], (40,), weights["ln_vision.weight"], weights["ln_vision.bias"])
+    norm = weights["ln_vision.weight"], weights["ln_vision.bias"]
+    image = F.layer_norm(tensors["in/image_feats_raw"], norm[0].shape, *norm)
     ids, known = tensors["in/text_ids"], tensors["in/text_mask"].bool()
 
     queries, words = connector.seen(image), connector.text(ids, known)
@@ -117,21 +118,28 @@ def test_eve(golden, params):
         name="vit_large_patch14_clip_quickgelu_336",
         size=config["img_clip"],
         depth=config["t_layers"],
-        arch={"patch_size": config["ps_clip"], "embed_dim": config["t_width"], "num_heads": 4, "mlp_ratio": 1.5},
+        arch={
+            "patch_size": config["ps_clip"],
+            "embed_dim": config["t_width"],
+            "num_heads": config["t_heads"],
+            "mlp_ratio": config["t_ffn"] / config["t_width"],
+        },
     )
-    backbone = Transformer(depth=8, vocab=config["vocab"], width=config["width"], heads=4, ffn=config["ffn"])
+    knobs = {name: config[name] for name in ("vocab", "width", "heads", "ffn")}
+    backbone = Transformer(depth=config["layers"], **knobs)
     objective = Alignment(VLM(backbone, {}), teacher=teacher)
     assert load(objective, params(tensors)).format == "eve"
     features = teacher(tensors["in/teacher_images"][:, :3])
     torch.testing.assert_close(features, tensors["in/teacher_features"], atol=1e-4, rtol=1e-4)
     levels = tuple(tensors["in/hidden_states"])
-    for number in range(2):
+    side = config["img_clip"] // config["ps_clip"]
+    for number in range(len(config["pics"])):
         rows, cols = tensors["out/grid_hw"][number].tolist()
         layout = Layout(rows, cols, prefix=1, separators=1)
         ids, start = tensors["in/input_ids"][number], 0
         start = (ids == -200).int().argmax().item()
         valid = tensors["in/teacher_mask"][number].bool()
-        goal = tensors["in/teacher_features"][number].view(6, 6, -1)[valid.any(1)][:, valid.any(0)]
+        goal = tensors["in/teacher_features"][number].view(side, side, -1)[valid.any(1)][:, valid.any(0)]
         said = objective.student(levels, Block(number, start, layout), *goal.shape[:2])
         torch.testing.assert_close(
             objective.loss(said, goal), tensors["out/pal_per_image"][number], atol=1e-5, rtol=1e-4

@@ -154,10 +154,10 @@ def test_a_run_writes_its_backbone_and_its_connector(tmp_path):
 
 def test_a_released_visualrwkv(tmp_path, golden, params):
     """The file of a whole model in miniature: its tower is told by overrides, its backbone by the tensors."""
-    _, tensors = golden("visualrwkv6_bi")
+    case, tensors = golden("visualrwkv6_bi")
     torch.save({name: value.clone() for name, value in params(tensors).items()}, tmp_path / "visual.pth")
     assert recognise(params(tensors)).name == "visualrwkv"
-    arch = tower(params(tensors))
+    arch = tower(params(tensors), case["config"]["vision"]["num_attention_heads"])
     report = to_folder(tmp_path / "visual.pth", tmp_path / "out", (*arch, "~tokenizer"))
     assert report.format == "visualrwkv"
     model, cfg = load_model(tmp_path / "out")
@@ -165,13 +165,13 @@ def test_a_released_visualrwkv(tmp_path, golden, params):
     assert cfg["backbone"]["mix_rank"] == tensors["param/rwkv.blocks.0.att.time_maa_w2"].shape[1]
 
 
-def tower(source):
+def tower(source, heads):
     prefix = "vit.vision_model." if any(".vision_model." in name for name in source) else "vit."
     width, _, patch, _ = source[f"{prefix}embeddings.patch_embedding.weight"].shape
     side = round((source[f"{prefix}embeddings.position_embedding.weight"].shape[0] - 1) ** 0.5)
     depth = 1 + max(int(name.split("layers.")[1].split(".")[0]) for name in source if f"{prefix}encoder." in name)
     ffn = source[f"{prefix}encoder.layers.0.mlp.fc1.weight"].shape[0]
-    sizes = f"{{embed_dim: {width}, num_heads: 4, patch_size: {patch}, mlp_ratio: {ffn / width}}}"
+    sizes = f"{{embed_dim: {width}, num_heads: {heads}, patch_size: {patch}, mlp_ratio: {ffn / width}}}"
     return (f"encoder.size={side * patch}", f"encoder.depth={depth}", f"encoder.arch={sizes}")
 
 

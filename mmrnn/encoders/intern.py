@@ -1,0 +1,75 @@
+"""InternViT, whose queries and keys are normed over all heads at once (InternVL, arXiv 2312.14238)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.encoders.timm import TimmTower
+from mmrnn.encoders.tower import PosInterp, Resize
+
+EPS = 1e-6
+"""Of every norm."""
+
+
+class HeadsNorm(nn.Module):
+    """RMS norm of queries or keys over the channels of all heads together; timm norms every head for itself."""
+
+    def __init__(self, heads: int, size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads * size))
+
+    def forward(self, x: Float[Tensor, "m h n k"]) -> Float[Tensor, "m h n k"]:
+        scale = (x.float().square().mean((1, 3), keepdim=True) + EPS).rsqrt()
+        return (x * scale).to(x.dtype) * self.weight.view(x.shape[1], 1, x.shape[3])
+
+
+class InternViT(TimmTower):
+    """A vision transformer of timm with RMS norms, scaled branches, and `HeadsNorm` on queries and keys.
+
+    The defaults are InternViT-6B-448px-V1-2, the tower of VILA-1.5-40B: 45 of the 48 blocks it was trained with.
+
+    Args:
+        size: height and width of the pictures.
+        layer: whose output is taken: -1 the last block, -2 the one before.
+        ffn: width inside the MLPs.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int = 448,
+        patch: int = 14,
+        width: int = 3200,
+        depth: int = 45,
+        heads: int = 25,
+        ffn: int = 12800,
+        layer: int = -1,
+        pos_interp: PosInterp = "antialias",
+        resize: Resize = "squash",
+        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        dtype: str | None = None,
+    ):
+        super().__init__(
+            name="vit_huge_patch14_224",
+            size=size,
+            layer=layer,
+            depth=depth,
+            pos_interp=pos_interp,
+            resize=resize,
+            mean=mean,
+            std=std,
+            dtype=dtype,
+            arch={
+                "patch_size": patch,
+                "embed_dim": width,
+                "num_heads": heads,
+                "mlp_ratio": ffn / width,
+                "init_values": 0.1,  # of the scales of both branches
+                "qkv_bias": False,
+                "norm_layer": "rmsnorm",
+            },
+        )
+        for block in self.trunk.blocks:
+            kind = block.attn.qkv.weight.dtype
+            block.attn.q_norm, block.attn.k_norm = (HeadsNorm(heads, width // heads).to(kind) for _ in range(2))

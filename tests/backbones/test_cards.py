@@ -1,0 +1,98 @@
+"""Every full-size backbone has as many parameters as its authors say, or as follows from the sizes they give."""
+
+import pytest
+import torch
+
+from mmrnn.config import compose, conf_dir, make, plain
+
+CARDS = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
+
+
+def rwkv5(layers, d, vocab=65536):
+    return 13 * d * d * layers + 14 * d * layers + 4 * d + 2 * vocab * d
+
+
+def rwkv6(layers, d, vocab=65536):
+    ranks = 464 if d < 4096 else 912
+    return 13 * d * d * layers + ranks * d * layers + 4 * d + 2 * vocab * d
+
+
+def palm(layers, d, heads, vocab=256_000):
+    """One head of keys and values, a SwiGLU of four times the width, a tied head; two norms a layer as Llama has."""
+    return layers * (2 * d * heads * 256 + 2 * d * 256 + 12 * d * d + 2 * d) + vocab * d + d
+
+
+PUBLISHED = {
+    "flant5_xl": 2_849_757_184,
+    "flant5_xxl": 11_135_332_352,
+    "glm_6b": 6_707_929_088,
+    "llama2_13b": 13_015_864_320,
+    "llama2_7b": 6_738_415_616,
+    "llama3_8b": 8_030_261_248,
+    "llama_2b7": 2_701_560_320,
+    "opt_2b7": 2_651_596_800,
+    "opt_6b7": 6_658_473_984,
+    "palm_540b": palm(118, 18432, 48),
+    "palm_62b": palm(64, 8192, 32),
+    "palm_8b": palm(32, 4096, 16),
+    "persimmon_8b": 9_397_175_296,
+    "qwen2_0b5": 494_032_768,
+    "qwen2_1b5": 1_543_714_304,
+    "qwen2_7b": 7_615_616_512,
+    "qwen_7b": 7_721_324_544,
+    "rwkv5_0b1": rwkv5(12, 768),
+    "rwkv5_0b4": rwkv5(24, 1024),
+    "rwkv5_1b5": rwkv5(24, 2048),
+    "rwkv5_3b": rwkv5(32, 2560),
+    "rwkv5_7b": rwkv5(32, 4096),
+    "rwkv6_0b1": rwkv6(12, 768),
+    "rwkv6_0b4": rwkv6(24, 1024),
+    "rwkv6_14b": rwkv6(61, 4096),
+    "rwkv6_1b6": rwkv6(24, 2048),
+    "rwkv6_3b": rwkv6(32, 2560),
+    "rwkv6_7b": rwkv6(32, 4096),
+    "rwkv7_0b1": 191_034_624,
+    "rwkv7_0b4": 450_767_872,
+    "rwkv7_1b5": 1_527_404_544,
+    "rwkv7_2b9": 2_947_735_040,
+    "smollm2_135m": 134_515_008,
+    "vicuna_13b": 13_015_864_320,
+    "vicuna_7b": 6_738_415_616,
+    "yi_34b": 34_388_917_248,
+}
+ROUNDED = {"rwkv7_7b2": "7.2", "rwkv7_13b3": "13.2"}
+"""Billions, with ranks by the rule of the smaller ones: no paper gives those of the 7.2B and the 13.3B."""
+OTHERS = {"hf", "hf_t5", "none_bert"}
+
+
+def count(name):
+    with torch.device("meta"):
+        backbone = make(plain(compose(config=f"backbone/{name}"))["backbone"])
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
+def test_every_full_size_card_is_compared():
+    small = {name for name in CARDS if name.endswith(("_tiny", "_small"))}
+    assert set(PUBLISHED) | set(ROUNDED) | OTHERS | small == set(CARDS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_size(name):
+    assert count(name) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounded_size(name):
+    assert f"{count(name) / 1e9:.1f}" == ROUNDED[name]
+
+
+def test_a_head_of_its_own():
+    """FlanT5's is not its table of words, though transformers ties the two of every T5."""
+    pytest.importorskip("transformers")
+    backbone = make(plain(compose(config="backbone/flant5_tiny"))["backbone"])
+    model = backbone.model
+    assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
+    words = model.get_input_embeddings().weight.detach().clone()
+    backbone.head(torch.randn(2, backbone.width)).sum().backward()
+    assert model.get_output_embeddings().weight.grad.abs().sum() > 0
+    assert torch.equal(words, model.get_input_embeddings().weight)

@@ -1,0 +1,77 @@
+"""Parts in the sizes of a golden case, and its ids in our form."""
+
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from mmrnn.backbones import Transformer
+from mmrnn.encoders import TimmTower
+from mmrnn.types import IGNORE, SLOT, Block, Layout, Sequence
+
+
+@pytest.fixture(scope="session")
+def llama():
+    """`llama(config)`: a Llama of these sizes."""
+
+    def make(config: dict) -> Transformer:
+        knobs = {name: config[name] for name in ("vocab", "width", "heads", "ffn", "eps")}
+        more = {name: config[name] for name in ("kv_heads", "theta") if name in config}
+        return Transformer(depth=config["layers"], **knobs, **more)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def vit():
+    """`vit(name, config, **knobs)`: a tower of that name of timm with the sizes that a case has for it."""
+
+    def make(name: str, config: dict, **knobs) -> TimmTower:
+        sizes = {"patch_size": config["patch"], "embed_dim": config["v_width"], "num_heads": config["v_heads"]}
+        ratio = config["v_ffn"] / config["v_width"]
+        knobs = {"size": config["img"], "depth": config["v_layers"], "layer": -1, **knobs}
+        return TimmTower(name=name, arch={**sizes, "mlp_ratio": ratio, **knobs.pop("arch", {})}, **knobs).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def filled():
+    """`filled(ids, mark, layout)`: ids in which every slot of a picture has a mark, as a sequence."""
+
+    def make(ids: torch.Tensor, mark: int, layout: Layout, **more) -> Sequence:
+        places = (ids == mark).nonzero().tolist()[:: layout.tokens]
+        blocks = tuple(Block(row, at, layout) for row, at in places)
+        return Sequence(ids.masked_fill(ids == mark, SLOT), blocks, **more)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def spread():
+    """`spread(ids, real, labels, layouts)`: ids in which every picture is one -200, as a sequence padded with 0."""
+
+    def make(ids: torch.Tensor, real: torch.Tensor, labels: torch.Tensor, layouts: Iterable[Layout]) -> Sequence:
+        layouts, rows, targets, blocks = iter(layouts), [], [], []
+        for row, known in enumerate(real.bool()):
+            said, learnt = [], []
+            for token, label in zip(ids[row, known].tolist(), labels[row, known].tolist(), strict=True):
+                if token == SLOT:
+                    blocks.append(Block(row, len(said), next(layouts)))
+                count = blocks[-1].layout.tokens if token == SLOT else 1
+                said += [token] * count
+                learnt += [IGNORE if token == SLOT else label] * count
+            rows.append(torch.tensor(said))
+            targets.append(torch.tensor(learnt))
+        labels = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
+        return Sequence(pad_sequence(rows, batch_first=True), tuple(blocks), labels=labels)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def loss():
+    """`loss(logits, labels)`: the mean over the targets, each foretold by the position before it."""
+    return lambda logits, labels: F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
