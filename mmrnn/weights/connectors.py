@@ -62,6 +62,7 @@ PROJECTIONS = (
     linear("plain", ""),
     linear("llava", "model.mm_projector."),
     linear("prismatic", "projector."),
+    linear("prismatic_file", "projector.projector."),
     linear("minigpt", "llama_proj."),
     linear("visualglm", "mixins.eva.model.glm_proj."),
     linear("visualglm_hf", "image_encoder.glm_proj."),
@@ -70,6 +71,7 @@ PROJECTIONS = (
     sequential("plain", ""),
     sequential("llava", "model.mm_projector."),
     sequential("prismatic", "projector."),
+    sequential("prismatic_file", "projector.projector."),
     hf_llava("llava_hf", "multi_modal_projector."),
     hf_llava("llava_hf5", "model.multi_modal_projector."),
     Format(
@@ -194,6 +196,42 @@ HF = Format(
     back=queries_of_a_batch,
 )
 
+INSTRUCT = Format(
+    "instructblip_hf",
+    "QFormer",
+    marks=("query_tokens", "qformer.embeddings.layernorm.weight"),
+    names={
+        "query_tokens": "queries",
+        "qformer.embeddings.layernorm.*": "norm.*",
+        **qformer_names(HF_LAYER, "attention"),
+        **HEADS,
+    },
+    ignored={"qformer.embeddings.*": TEXT, **{n: why for n, why in HF.ignored.items() if n != "embeddings.*"}},
+    adapt=drop_head,
+    back=queries_of_a_batch,
+)
+
+TEXT_NAMES = {
+    f"{HF_LAYER}.intermediate.dense.*": "text_ffns.{}.up.*",
+    f"{HF_LAYER}.output.dense.*": "text_ffns.{}.down.*",
+    f"{HF_LAYER}.output.LayerNorm.*": "text_ffns.{}.norm.*",
+    "qformer.embeddings.word_embeddings.weight": "words.weight",
+    "qformer.embeddings.position_embeddings.weight": "places.weight",
+}
+
+INSTRUCT_TEXT = Format(
+    "instructblip_hf",
+    "TextQFormer",
+    marks=(*INSTRUCT.marks, "qformer.embeddings.word_embeddings.weight"),
+    names={**INSTRUCT.names, **TEXT_NAMES},
+    ignored={
+        "qformer.embeddings.position_ids": "counts the positions",
+        **{name: why for name, why in INSTRUCT.ignored.items() if why != TEXT},
+    },
+    adapt=drop_head,
+)
+"""Without what predicts words: InstructBLIP has none, so that `strict=False` has to be said."""
+
 LAVIS_TEXT = Format(
     "lavis",
     "TextQFormer",
@@ -244,6 +282,14 @@ CHAINED = tuple(
         routes={**{f"{head}.": "parts.1" for head in BLIP2_HEADS}, "": "parts.0"},
     )
     for one in (LAVIS, HF)
+) + (
+    # BLIP-2's file and MiniGPT-4's own: the projection to BLIP-2's language model stays out.
+    Format(
+        "minigpt4",
+        "Chain",
+        marks=(*LAVIS.marks, "llama_proj.weight"),
+        routes={"llama_proj.": "parts.1", "": "parts.0"},
+    ),
 )
 
 INFER = {
@@ -257,8 +303,9 @@ INFER = {
 """By format, else by class."""
 
 FORMATS: tuple[Format, ...] = (
-    *(by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED, LAVIS, HF)),
+    *(by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED, LAVIS, HF, INSTRUCT)),
     LAVIS_TEXT,
+    INSTRUCT_TEXT,
     STAGE1,
     *CHAINED,
 )

@@ -125,16 +125,16 @@ def _formats(
     """One format for each part and each prefix under which files hold the tower.
 
     Args:
-        ignored: what the tower itself has beside; under the same prefixes.
+        ignored: what the tower itself has beside; under the same prefix.
         others: what else a file holds, under its full names.
-        more: further names -> ours, under the same prefixes.
+        more: further names -> ours, under the same prefix.
     """
     formats = []
     for part in parts:
         names = {**_names(theirs, part), **(more or {})}
-        under = {prefix + key: ours for prefix in prefixes for key, ours in names.items()}
-        left = {prefix + key: why for prefix in prefixes for key, why in (ignored or {}).items()}
         for prefix in prefixes:
+            under = {prefix + key: ours for key, ours in names.items()}
+            left = {prefix + key: why for key, why in (ignored or {}).items()}
             found = tuple(prefix + mark for mark in marks)
             formats.append(Format(name, part, found, under, left | dict(others or {}), adapt=adapt))
     return tuple(formats)
@@ -171,6 +171,13 @@ BESIDE_BLIP2 = {
     **dict.fromkeys(("embeddings.word_embeddings.*", "embeddings.position_embeddings.*"), TEXT),
     **dict.fromkeys(("vision_projection.*", "text_projection.*", "itm_head.*"), LOSS),
     "language_model.*": LANGUAGE,
+}
+BESIDE_SAT = {
+    **dict.fromkeys(("mixins.eva.linear_proj.*", "mixins.eva.boi", "mixins.eva.eoi"), CONNECTOR),
+    **dict.fromkeys(("mixins.eva.model.qformer.*", "mixins.eva.model.glm_proj.*"), CONNECTOR),
+    **dict.fromkeys(("image_encoder.qformer.*", "image_encoder.glm_proj.*"), CONNECTOR),
+    **dict.fromkeys(("transformer.*", "lm_head.*", "mixins.mlp.*", "mixins.rotary.*", "mixins.lm.*"), LANGUAGE),
+    **dict.fromkeys(("mixins.chatglm-final.*", "mixins.chatglm-layernorm.*"), LANGUAGE),
 }
 BESIDE_SAM = dict.fromkeys(("prompt_encoder.*", "mask_decoder.*", "pixel_mean", "pixel_std"), "of the mask decoder")
 BESIDE_QWEN = dict.fromkeys(("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), LANGUAGE)
@@ -277,8 +284,16 @@ FORMATS: tuple[Format, ...] = (
         SAT,
         "transformer.word_embeddings.weight",
         "mixins.patch_embedding.proj.weight",
-        prefixes=("mixins.eva.vit_model.", "mixins.eva.model.vit.", "image_encoder.vit.", ""),
         more={"mixins.cls.ln_vision.*": "extra_norm.*"},
+    ),
+    *_formats(
+        "sat_eva",
+        SAT,
+        "transformer.word_embeddings.weight",
+        "mixins.patch_embedding.proj.weight",
+        prefixes=("mixins.eva.vit_model.", "mixins.eva.model.vit.", "image_encoder.vit."),
+        more={"mixins.cls.ln_vision.*": "extra_norm.*"},
+        others=BESIDE_SAT,
     ),
     *_formats(
         "qwen_vl",

@@ -9,7 +9,7 @@ from torch import nn
 from mmrnn.connectors import MLP, Chain, GatedLinear, GatedMLP, Linear, Pool, QFormer
 from mmrnn.weights import load
 from mmrnn.weights.connectors import BLIP2_HEADS, FORMATS
-from mmrnn.weights.load import WeightsError
+from mmrnn.weights.match import WeightsError
 
 KNOBS = {"queries": 5, "width": 16, "depth": 4, "heads": 4, "ffn": 24}
 
