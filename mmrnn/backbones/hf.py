@@ -114,6 +114,10 @@ class HFEncoderDecoder(nn.Module):
         config.pad_token_id = config.decoder_start_token_id = 0
         self.vocab, self.width, self.depth = vocab, width, config.num_decoder_layers
         self.model = AutoModelForSeq2SeqLM.from_config(config)
+        if (arch or {}).get("tie_word_embeddings") is False:
+            # transformers ties every T5 that it builds, and takes the two apart when it reads a file (FlanT5).
+            head = self.model.get_output_embeddings()
+            head.weight = nn.Parameter(head.weight.detach().clone())
         self._cache = config.num_heads, config.d_kv
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:

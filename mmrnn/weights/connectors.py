@@ -1,5 +1,7 @@
 """Connectors as LLaVA, VILA, MiniGPT, BLIP-2, VisualRWKV and others publish them."""
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from mmrnn.weights import connector_sizes as sizes
@@ -144,7 +146,7 @@ def queries_of_a_batch(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 LAVIS_LAYER = "Qformer.bert.encoder.layer.{}"
 HF_LAYER = "qformer.encoder.layer.{}"
-HEADS = {f"{head}.*": "head.*" for head in BLIP2_HEADS}
+LAVIS_HEADS, HF_HEAD = BLIP2_HEADS[:3], BLIP2_HEADS[3]
 
 LAVIS = Format(
     "lavis",
@@ -154,7 +156,6 @@ LAVIS = Format(
         "query_tokens": "queries",
         "Qformer.bert.embeddings.LayerNorm.*": "norm.*",
         **qformer_names(LAVIS_LAYER, "self"),
-        **HEADS,
     },
     ignored={
         "ln_vision.*": NORM,
@@ -173,6 +174,17 @@ LAVIS = Format(
     back=queries_of_a_batch,
 )
 
+LAVIS_HEADED = tuple(
+    replace(
+        LAVIS,
+        name=f"lavis_{head}",
+        marks=(*LAVIS.marks, f"{head}.weight"),
+        names={**LAVIS.names, f"{head}.*": "head.*"},
+    )
+    for head in LAVIS_HEADS
+)
+"""With the projection to a language model behind it."""
+
 HF = Format(
     "blip2_hf",
     "QFormer",
@@ -181,7 +193,7 @@ HF = Format(
         "query_tokens": "queries",
         "qformer.layernorm.*": "norm.*",
         **qformer_names(HF_LAYER, "attention"),
-        **HEADS,
+        f"{HF_HEAD}.*": "head.*",
     },
     ignored={
         "vision_model.post_layernorm.*": NORM,
@@ -204,7 +216,7 @@ INSTRUCT = Format(
         "query_tokens": "queries",
         "qformer.embeddings.layernorm.*": "norm.*",
         **qformer_names(HF_LAYER, "attention"),
-        **HEADS,
+        f"{HF_HEAD}.*": "head.*",
     },
     ignored={"qformer.embeddings.*": TEXT, **{n: why for n, why in HF.ignored.items() if n != "embeddings.*"}},
     adapt=drop_head,
@@ -258,6 +270,7 @@ LAVIS_TEXT = Format(
         **OTHER_PARTS,
     },
     adapt=drop_head,
+    back=queries_of_a_batch,
 )
 
 STAGE1 = Format(
@@ -281,7 +294,7 @@ CHAINED = tuple(
         marks=one.marks,
         routes={**{f"{head}.": "parts.1" for head in BLIP2_HEADS}, "": "parts.0"},
     )
-    for one in (LAVIS, HF)
+    for one in (LAVIS, HF, INSTRUCT)
 ) + (
     # BLIP-2's file and MiniGPT-4's own: the projection to BLIP-2's language model stays out.
     Format(
@@ -303,7 +316,10 @@ INFER = {
 """By format, else by class."""
 
 FORMATS: tuple[Format, ...] = (
-    *(by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED, LAVIS, HF, INSTRUCT)),
+    *(
+        by_our_names(one, INFER.get(one.name, INFER.get(one.part)))
+        for one in (*PROJECTIONS, *GATED, LAVIS, *LAVIS_HEADED, HF, INSTRUCT)
+    ),
     LAVIS_TEXT,
     INSTRUCT_TEXT,
     STAGE1,

@@ -30,9 +30,9 @@ BESIDE = {"perceiver.*": "of the connector", "vision_encoder.*": "of the encoder
 OTHER_MODULES = ("embed_tokens", "norm", "wte", "norm_f", "lm_head")
 
 
-def gated(block: str, marks: tuple[str, ...], ignored: dict[str, str]) -> Format:
+def gated(name: str, block: str, marks: tuple[str, ...], ignored: dict[str, str]) -> Format:
     return Format(
-        "openflamingo",
+        name,
         "GatedCrossAttention",
         marks=marks,
         names={
@@ -48,23 +48,25 @@ def gated(block: str, marks: tuple[str, ...], ignored: dict[str, str]) -> Format
     )
 
 
-def in_layers(layers: str, every: int) -> Format:
+def in_layers(name: str, layers: str, every: int) -> Format:
     """As released: in the layer that each stands before, beside the one that it was (`decoder_layer`)."""
     block = f"lang_encoder.{layers}.{{}}.gated_cross_attn_layer"
     model = layers.rpartition(".")[0]
-    others = {f"lang_encoder.{model}.{name}.*": LANGUAGE for name in OTHER_MODULES}
+    others = {f"lang_encoder.{model}.{other}.*": LANGUAGE for other in OTHER_MODULES}
     decoder = {f"lang_encoder.{layers}.{{}}.decoder_layer.*": LANGUAGE}
-    return gated(block, (f"{block}.attn_gate".format(every - 1),), {**others, **decoder})
+    return gated(name, block, (f"{block}.attn_gate".format(every - 1),), {**others, **decoder})
 
 
 GATED = (
     # Which layers there are depends on `every`, and no other project has such blocks.
     gated(
+        "openflamingo",
         "lang_encoder.gated_cross_attn_layers.{}",
         (),
         dict.fromkeys(("lang_encoder.model.*", "lang_encoder.transformer.*"), LANGUAGE),
     ),
-    *(in_layers(layers, every) for layers in ("model.layers", "transformer.blocks") for every in (1, 2, 4)),
+    *(in_layers("openflamingo_llama", "model.layers", every) for every in (1, 2, 4)),
+    *(in_layers("openflamingo_mpt", "transformer.blocks", every) for every in (1, 2, 4)),
 )
 
 LLAMA = Format(

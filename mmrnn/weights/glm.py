@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmrnn.weights.format import Format
-from mmrnn.weights.fused import split
+from mmrnn.weights.fused import join, split
 
 EVA, HUB = "mixins.eva.model.", "image_encoder."
 """Before the names of tower, Q-Former and projection: in the files of SAT, and on the hub."""
@@ -41,6 +41,7 @@ LANGUAGE = {
     "transformer.final_layernorm.*": "norm.*",
     "mixins.chatglm-final.lm_head.weight": "output.weight",
 }
+
 
 def queries(name: str, prefix: str) -> Format:
     inner = f"{prefix}qformer.transformer."
@@ -82,6 +83,7 @@ FORMATS = (
         names=LANGUAGE,
         ignored={f"{EVA}*": "of the encoder and the connector"},
         adapt=lambda tensors, module, notes: split(tensors),  # noqa: ARG005
+        back=join,
     ),
     Format(
         "chatglm_hf",

@@ -45,6 +45,16 @@ def language(name: str, part: str, prefix: str, mark: str) -> Format:
     )
 
 
+IN_MEMORY = Format(
+    "hf_vlm5",
+    "HFDecoder",
+    marks=("model.language_model.layers.0.self_attn.query_key_value.weight", "lm_head.weight"),
+    names={"model.language_model.*": "model.model.*", "lm_head.*": "model.lm_head.*"},
+    ignored={"model.vision_embed_tokens.*": "of the connector"},
+    adapt=tie,
+)
+"""Fuyu as transformers 5 has the names in memory."""
+
 FORMATS = tuple(
     language(name, part, prefix, mark)
     for part, mark in (
@@ -53,4 +63,4 @@ FORMATS = tuple(
         ("HFEncoderDecoder", "shared.weight"),
     )
     for name, prefix in (("hf", ""), ("hf_vlm", "language_model."), ("lavis", "opt_model."), ("lavis", "t5_model."))
-)
+) + (IN_MEMORY,)

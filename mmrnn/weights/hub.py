@@ -45,7 +45,9 @@ def fetch(source: str, also: Sequence[str] = ()) -> Path:
     repo, revision, file = (source, None, None) if match is None else match.group("repo", "revision", "file")
     try:
         # One question without retries before any download, which would ask again and again.
-        names = [one.rfilename for one in hub.HfApi().repo_info(repo, revision=revision, timeout=TIMEOUT).siblings or ()]
+        names = [
+            one.rfilename for one in hub.HfApi().repo_info(repo, revision=revision, timeout=TIMEOUT).siblings or ()
+        ]
         if file is not None:
             return Path(hub.hf_hub_download(repo, file, revision=revision, etag_timeout=TIMEOUT))
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=[*choose(names), *also]))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from mmrnn.weights.format import Format, closest
@@ -12,6 +13,9 @@ WRAPPERS = ("module.", "_forward_module.", "_fsdp_wrapped_module.", "_orig_mod."
 
 INSIDE = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.", "base_model.model.")
 """Levels that wrappers of single layers, and of a part of a model, put into the middle of a name."""
+
+JOINT = ", "
+"""Between the formats of the parts, where a file has several."""
 
 OWN = "mmrnn"
 """The format of our own names, which every part has."""
@@ -51,7 +55,14 @@ def convert(
     tensors = unwrap(tensors)
     chosen = _choose(module, tensors, format, whole)
     if chosen is None:
-        return _by_parts(module, tensors, report, whole)
+        return _by_parts(module, tensors, format, report, whole)
+    ready = _apply(chosen, module, tensors, report, whole)
+    return {inner + name: value for name, value in ready.items()}
+
+
+def _apply(
+    chosen: Format, module: nn.Module, tensors: dict[str, Tensor], report: Report, whole: bool
+) -> dict[str, Tensor]:
     report.format = chosen.name
     ready: dict[str, Tensor] = {}
     unexpected = []
@@ -85,7 +96,7 @@ def convert(
     unexpected += [name for name in ready if name not in target]
     if unexpected:
         raise WeightsError(complaint(module, chosen.name, {"unexpected": unexpected}))
-    return {inner + name: _squeeze(value, target[name]) for name, value in ready.items()}
+    return {name: _squeeze(value, target[name]) for name, value in ready.items()}
 
 
 def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, whole: bool) -> Format | None:
@@ -94,9 +105,12 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, 
 
     kind = type(module).__name__
     own = Format(OWN, kind, marks=(), names={"*": "*"})
-    known = sorted({f.name for f in FORMATS if f.fits(module, f.marks)} | {OWN})
+    known = _known(module)
     if name is not None:
         named = [f for f in (own, *FORMATS) if f.name == name and f.fits(module, f.marks)]
+        inner = {one for part in parts(module).values() for one in _known(sole_part(part)[0])}
+        if not named and set(name.split(JOINT)) <= inner:
+            return None
         if not named:
             raise WeightsError(f"{kind} has no weight format {name!r}; it knows {', '.join(known)}")
         # One name may stand for several variants, each with marks of its own.
@@ -109,7 +123,9 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, 
     fitting = [f for f in fitting if f.part == kind] or fitting
     fitting = closest(fitting)
     if not fitting and not whole:
-        fitting = [f for f in FORMATS if f.fits(module, f.marks) and _knows(f, module, tensors)]
+        fitting, most = _knowing(module, tensors)
+        if parts(module) and _taken_by_parts(module, tensors) > most:
+            return None
     if len({f.name for f in fitting}) > 1:
         names = ", ".join(sorted(f.name for f in fitting))
         raise WeightsError(f"these weights could be any of {names}: say format=... which of them they are")
@@ -119,6 +135,13 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, 
         return None
     shown = ", ".join(list(tensors)[:3]) or "nothing"
     raise WeightsError(f"no format of {kind} ({', '.join(known)}) has these names: {shown}, ...")
+
+
+def _known(module: nn.Module) -> list[str]:
+    """The formats of a part."""
+    from mmrnn.weights.formats import FORMATS
+
+    return sorted({form.name for form in FORMATS if form.fits(module, form.marks)} | {OWN})
 
 
 def parts(module: nn.Module) -> dict[str, nn.Module]:
@@ -134,25 +157,30 @@ def parts(module: nn.Module) -> dict[str, nn.Module]:
     return {path: part for path, part in found.items() if part.state_dict()}
 
 
-def _by_parts(module: nn.Module, tensors: Mapping[str, Tensor], report: Report, whole: bool) -> dict[str, Tensor]:
+def _by_parts(
+    module: nn.Module, tensors: Mapping[str, Tensor], format: str | None, report: Report, whole: bool
+) -> dict[str, Tensor]:
     """Every part is given the whole file, and takes what is its own; what none takes, one has to have a reason for."""
     ready, formats, faults = {}, [], []
     used: set[str] = set()
     for path, part in parts(module).items():
         below = Report(format="")
+        named = next((name for name in (format or "").split(JOINT) if name in _known(sole_part(part)[0])), None)
         try:
-            found = convert(part, tensors, report=below, whole=whole)
+            found = convert(part, tensors, format=named, report=below, whole=whole)
         except WeightsError as fault:
             faults.append(f"{path}: {fault}")
             continue
-        formats.append(below.format)
+        formats += [below.format] if found else []
         used |= set(tensors) - set(below.ignored)
         report.ignored = {**below.ignored, **report.ignored}
         report.notes += [f"{path}: {note}" for note in below.notes]
         ready |= {f"{path}.{name}": value for name, value in found.items()}
     if faults and (whole or not formats):
         raise WeightsError("\n".join(faults))
-    report.format = ", ".join(dict.fromkeys(formats))
+    if lost := sorted(set(tensors) - used - set(report.ignored)):
+        raise WeightsError(complaint(module, JOINT.join(formats), {"unexpected": lost}))
+    report.format = JOINT.join(dict.fromkeys(formats))
     report.ignored = {name: reason for name, reason in report.ignored.items() if name not in used}
     return ready
 
@@ -164,12 +192,36 @@ def _submodule(module: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def _knows(format: Format, module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+def _taken_by_parts(module: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     try:
-        convert(module, tensors, format=format.name, whole=False)
+        return len(_by_parts(module, tensors, None, Report(format=""), whole=False))
     except WeightsError:
-        return False
-    return True
+        return 0
+
+
+def _knowing(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[Format], int]:
+    """The formats that know every name and take the most of them, and how many these are.
+
+    Of those that make the same of them the first is enough.
+    """
+    from mmrnn.weights.formats import FORMATS
+
+    found: list[tuple[Format, dict[str, Tensor]]] = []
+    for form in FORMATS:
+        if not form.fits(module, form.marks):
+            continue
+        try:
+            ready = _apply(form, module, dict(tensors), Report(format=""), whole=False)
+        except WeightsError:
+            continue
+        if not any(_alike(ready, other) for _, other in found):
+            found.append((form, ready))
+    most = max((len(ready) for _, ready in found), default=0)
+    return [form for form, ready in found if len(ready) == most], most
+
+
+def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def sole_part(module: nn.Module) -> tuple[nn.Module, str]:

@@ -92,7 +92,9 @@ def stage1() -> Shapes:
     predict = "Qformer.cls.predictions"
     shapes |= affine(f"{predict}.transform.dense", d, d) | norm(f"{predict}.transform.LayerNorm", d)
     shapes |= {f"{predict}.bias": (30523,), **affine(f"{predict}.decoder", 30523, d)}
-    return shapes | affine("vision_proj", 256, d) | affine("text_proj", 256, d) | affine("itm_head", 2, d) | {"temp": ()}
+    return (
+        shapes | affine("vision_proj", 256, d) | affine("text_proj", 256, d) | affine("itm_head", 2, d) | {"temp": ()}
+    )
 
 
 def blip2_lavis(head: str, width: int) -> Shapes:
@@ -193,7 +195,11 @@ def qwen_vl() -> Shapes:
     shapes["transformer.ln_f.weight"] = (d,)
     for i in range(32):
         layer = f"transformer.h.{i}"
-        shapes |= {f"{layer}.ln_1.weight": (d,), f"{layer}.ln_2.weight": (d,), **affine(f"{layer}.attn.c_attn", 3 * d, d)}
+        shapes |= {
+            f"{layer}.ln_1.weight": (d,),
+            f"{layer}.ln_2.weight": (d,),
+            **affine(f"{layer}.attn.c_attn", 3 * d, d),
+        }
         for name, rows, cols in (("attn.c_proj", d, d), ("mlp.w1", ffn, d), ("mlp.w2", ffn, d), ("mlp.c_proj", d, ffn)):
             shapes |= affine(f"{layer}.{name}", rows, cols, bias=False)
     visual: Shapes = {"positional_embedding": (256, e), "conv1.weight": (e, 3, 14, 14), **norm("ln_pre", e)}
@@ -202,7 +208,12 @@ def qwen_vl() -> Shapes:
         visual |= norm(f"{block}.ln_1", e) | norm(f"{block}.ln_2", e)
         visual |= affine(f"{block}.attn.in_proj", 3 * e, e) | affine(f"{block}.attn.out_proj", e, e)
         visual |= affine(f"{block}.mlp.c_fc", 8192, e) | affine(f"{block}.mlp.c_proj", e, 8192)
-    pool: Shapes = {"query": (256, d), "pos_embed": (256, d), "kv_proj.weight": (d, e), "attn.in_proj_weight": (3 * d, d)}
+    pool: Shapes = {
+        "query": (256, d),
+        "pos_embed": (256, d),
+        "kv_proj.weight": (d, e),
+        "attn.in_proj_weight": (3 * d, d),
+    }
     pool |= {"attn.in_proj_bias": (3 * d,), **affine("attn.out_proj", d, d), **norm("ln_q", d), **norm("ln_kv", d)}
     visual |= under("attn_pool.", pool) | norm("ln_post", d) | {"proj": (d, d)}
     return shapes | under("transformer.visual.", visual)

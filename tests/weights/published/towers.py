@@ -75,7 +75,10 @@ def lite0() -> Shapes:
             block, inner = f"_blocks.{number}", entry * expand
             if expand > 1:
                 shapes |= {f"{block}._expand_conv.weight": (inner, entry, 1, 1), **batch_norm(f"{block}._bn0", inner)}
-            shapes |= {f"{block}._depthwise_conv.weight": (inner, 1, kernel, kernel), **batch_norm(f"{block}._bn1", inner)}
+            shapes |= {
+                f"{block}._depthwise_conv.weight": (inner, 1, kernel, kernel),
+                **batch_norm(f"{block}._bn1", inner),
+            }
             shapes |= {f"{block}._project_conv.weight": (width, inner, 1, 1), **batch_norm(f"{block}._bn2", width)}
             entry, number = width, number + 1
     shapes |= {"_conv_head.weight": (1280, 320, 1, 1), **batch_norm("_bn1", 1280)}
@@ -96,7 +99,12 @@ def cogvlm_tower(prefix: str, *, hub: bool) -> Shapes:
         first = ("transformer.word_embeddings.weight", "transformer.position_embeddings.weight")
         first += ("mixins.patch_embedding.proj",)
         names = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
-    shapes: Shapes = {first[0]: (1, d), first[1]: (1226, d), f"{first[2]}.weight": (d, 3, 14, 14), f"{first[2]}.bias": (d,)}
+    shapes: Shapes = {
+        first[0]: (1, d),
+        first[1]: (1226, d),
+        f"{first[2]}.weight": (d, 3, 14, 14),
+        f"{first[2]}.bias": (d,),
+    }
     return under(prefix, shapes | sat_blocks(63, d, ffn, *names))
 
 
@@ -111,7 +119,12 @@ def glm_tower(prefix: str) -> Shapes:
 
 def sat_blocks(depth: int, d: int, ffn: int, up: str, down: str) -> Shapes:
     block: Shapes = {}
-    for name, rows, cols in (("attention.query_key_value", 3 * d, d), ("attention.dense", d, d), (up, ffn, d), (down, d, ffn)):
+    for name, rows, cols in (
+        ("attention.query_key_value", 3 * d, d),
+        ("attention.dense", d, d),
+        (up, ffn, d),
+        (down, d, ffn),
+    ):
         block |= {f"{name}.weight": (rows, cols), f"{name}.bias": (rows,)}
     for name in ("input_layernorm", "post_attention_layernorm"):
         block |= {f"{name}.weight": (d,), f"{name}.bias": (d,)}
