@@ -55,12 +55,14 @@ IN_MEMORY = Format(
 )
 """Fuyu as transformers 5 has the names in memory."""
 
-FORMATS = tuple(
-    language(name, part, prefix, mark)
-    for part, mark in (
-        ("HFDecoder", "model.decoder.embed_tokens.weight"),
-        ("HFDecoder", "model.layers.0.self_attn.query_key_value.weight"),
-        ("HFEncoderDecoder", "shared.weight"),
-    )
-    for name, prefix in (("hf", ""), ("hf_vlm", "language_model."), ("lavis", "opt_model."), ("lavis", "t5_model."))
-) + (IN_MEMORY,)
+MARKS = (
+    ("HFDecoder", "model.decoder.embed_tokens.weight"),
+    ("HFDecoder", "model.layers.0.self_attn.query_key_value.weight"),
+    ("HFEncoderDecoder", "shared.weight"),
+)
+PREFIXES = (("hf", ""), ("hf_vlm", "language_model."), ("lavis", "opt_model."), ("lavis", "t5_model."))
+
+FORMATS = (
+    *(language(name, part, prefix, mark) for part, mark in MARKS for name, prefix in PREFIXES),
+    IN_MEMORY,
+)

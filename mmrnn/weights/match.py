@@ -114,14 +114,10 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, 
         if not named:
             raise WeightsError(f"{kind} has no weight format {name!r}; it knows {', '.join(known)}")
         # One name may stand for several variants, each with marks of its own.
-        fitting = [f for f in named if f.fits(module, tensors)]
-        return (fitting or named)[0]
+        return (_nearest(kind, [f for f in named if f.fits(module, tensors)]) or named)[0]
     if tensors and set(tensors) <= set(module.state_dict()):
         return own
-    fitting = [f for f in FORMATS if f.fits(module, tensors)]
-    # A format for the class itself goes before one for a class that it extends.
-    fitting = [f for f in fitting if f.part == kind] or fitting
-    fitting = closest(fitting)
+    fitting = _nearest(kind, [f for f in FORMATS if f.fits(module, tensors)])
     if not fitting and not whole:
         fitting, most = _knowing(module, tensors)
         if parts(module) and _taken_by_parts(module, tensors) > most:
@@ -135,6 +131,11 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, 
         return None
     shown = ", ".join(list(tensors)[:3]) or "nothing"
     raise WeightsError(f"no format of {kind} ({', '.join(known)}) has these names: {shown}, ...")
+
+
+def _nearest(kind: str, fitting: list[Format]) -> list[Format]:
+    """A format for the class itself goes before one for a class that it extends, and one that is known by more."""
+    return closest([form for form in fitting if form.part == kind] or fitting)
 
 
 def _known(module: nn.Module) -> list[str]:

@@ -3,7 +3,7 @@
     python tests/weights/published
 
 Nothing of mmrnn is used: names and shapes are those of the official code, or of the classes of transformers and timm
-on the meta device. Which preset stands for which of them, and how many parameters are published, is in `../presets.yaml`.
+on the meta device. Which preset stands for which of them, and how many parameters they have, is in `../presets.yaml`.
 """
 
 import json
