@@ -125,7 +125,12 @@ INSTRUCT = Format(
         **qformer_names(HF_LAYER, "attention"),
         f"{HF_HEAD}.*": "head.*",
     },
-    ignored={"qformer.embeddings.*": TEXT, **{n: why for n, why in HF.ignored.items() if n != "embeddings.*"}},
+    ignored={
+        "qformer.embeddings.word_embeddings.*": TEXT,
+        "qformer.embeddings.position_embeddings.*": TEXT,
+        "qformer.embeddings.position_ids": TEXT,
+        **{n: why for n, why in HF.ignored.items() if n != "embeddings.*"},
+    },
     adapt=drop_head,
     back=queries_of_a_batch,
 )
