@@ -129,7 +129,7 @@ def test_blip2(tmp_path):
 
 @torch.no_grad()
 def test_flan_t5_has_a_head_of_its_own(tmp_path):
-    """transformers 5 ties every T5 that it builds; the released FlanT5 has two tables, and so has what reads it."""
+    """transformers 5 ties every T5 that it builds; the released FlanT5 has two tables, and so have we."""
     sizes = {"num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "feed_forward_proj": "gated-gelu"}
     arch = {**sizes, "dropout_rate": 0.0, "tie_word_embeddings": False}
     peer = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=60, d_model=32, **arch))
