@@ -44,10 +44,7 @@ def fetch(source: str, also: Sequence[str] = ()) -> Path:
     match = URI.fullmatch(source)
     repo, revision, file = (source, None, None) if match is None else match.group("repo", "revision", "file")
     try:
-        # One question without retries before any download, which would ask again and again.
-        names = [
-            one.rfilename for one in hub.HfApi().repo_info(repo, revision=revision, timeout=TIMEOUT).siblings or ()
-        ]
+        names = ask(repo, revision)
         if file is not None:
             return Path(hub.hf_hub_download(repo, file, revision=revision, etag_timeout=TIMEOUT))
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=[*choose(names), *also]))
@@ -62,6 +59,20 @@ def fetch(source: str, also: Sequence[str] = ()) -> Path:
             f"there is no file {source!r}, and the hub cannot be reached ({reason}); "
             "fetch the files where there is a network and name their folder"
         ) from fault
+
+
+def ask(repo: str, revision: str | None = None) -> list[str]:
+    """The files of a repository, by one question without retries: a download would ask again and again."""
+    import huggingface_hub as hub
+
+    answer = hub.HfApi().repo_info(repo, revision=revision, timeout=TIMEOUT)
+    return [one.rfilename for one in answer.siblings or ()]
+
+
+def reach(repo: str) -> None:
+    """Ask for a repository of which nothing is here yet, before other code waits for it for a minute."""
+    if _kept(repo, None, None) is None:
+        ask(repo)
 
 
 def _kept(repo: str, revision: str | None, file: str | None) -> Path | None:
