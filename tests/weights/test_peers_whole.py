@@ -128,7 +128,7 @@ def test_blip2(tmp_path):
 
 
 @torch.no_grad()
-def test_flan_t5_has_a_head_of_its_own(tmp_path):
+def test_flan_t5_has_a_head_of_its_own():
     """transformers 5 ties every T5 that it builds; the released FlanT5 has two tables, and so have we."""
     sizes = {"num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "feed_forward_proj": "gated-gelu"}
     arch = {**sizes, "dropout_rate": 0.0, "tie_word_embeddings": False}

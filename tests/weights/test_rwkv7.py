@@ -83,7 +83,7 @@ def test_a_released_file_with_three_towers_becomes_a_model(preset, tmp_path):
     torch.save({name: value.clone() for name, value in named.items()}, tmp_path / "a.pth")
     assert recognise(named).name == "visualrwkv_mlp"
     to_folder(tmp_path / "a.pth", tmp_path / "out", ("encoder=tri_tiny", "~tokenizer"))
-    found, cfg = load_model(tmp_path / "out")
+    found, _ = load_model(tmp_path / "out")
     assert type(found.backbone) is type(source.backbone)
     assert type(found.senses["image"].connector) is type(sense.connector)
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), found.parameters(), strict=True))
