@@ -15,9 +15,9 @@ from mmrnn.cards import ConfigError, find, parameters
 from mmrnn.config import build, compose, make, plain
 from mmrnn.weights import Report, load, own
 from mmrnn.weights.files import Source, facts, read, replace_file
-from mmrnn.weights.format import Format, Sizes
+from mmrnn.weights.format import Format, Sizes, closest
 from mmrnn.weights.formats import FORMATS
-from mmrnn.weights.load import WeightsError, unwrap
+from mmrnn.weights.match import WeightsError, unwrap
 from mmrnn.weights.names import rename
 
 ROOMS = {"backbone": backbones, "connector": connectors}
@@ -104,7 +104,7 @@ def recognise(tensors: Mapping[str, Tensor], name: str | None = None) -> Format:
     """
     fitting = [form for form in FORMATS if set(form.marks) <= set(tensors) and (form.infer or form.preset)]
     wholes = [form for form in fitting if form.part == "VLM"]
-    fitting = [form for form in wholes or fitting if name in (None, form.name)]
+    fitting = closest([form for form in wholes or fitting if name in (None, form.name)])
     if len({(form.name, form.part) for form in fitting}) == 1:
         return fitting[0]
     if fitting:
@@ -133,10 +133,10 @@ def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor])
 def _whole(
     form: Format, tensors: dict[str, Tensor], beside: Mapping[str, Any], folder: Path, overrides: Sequence[str]
 ) -> Report:
-    told = any(word.startswith(("model=", "backbone=")) for word in overrides)
-    chosen = overrides if any(word.startswith("model=") for word in overrides) else (f"model={form.preset}", *overrides)
-    cfg = plain(compose(*chosen))
-    if not told:
+    groups = {word.partition("=")[0] for word in overrides}
+    preset = () if "model" in groups else (word for word in form.preset if word.partition("=")[0] not in groups)
+    cfg = plain(compose(*preset, *overrides))
+    if not groups & {"model", "backbone"}:
         routed = [(form.route(name), value) for name, value in tensors.items()]
         inner = {route[1]: value for route, value in routed if route is not None and route[0] == "backbone"}
         language = recognise(inner)

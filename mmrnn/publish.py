@@ -8,6 +8,7 @@ from huggingface_hub import ModelHubMixin
 
 from mmrnn.checkpoint import load_model
 from mmrnn.vlm import VLM
+from mmrnn.weights import hub
 
 
 class Published(ModelHubMixin, library_name="mmrnn"):
@@ -18,6 +19,21 @@ class Published(ModelHubMixin, library_name="mmrnn"):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.model.save(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "Published":
+        """As the mixin has it, but a hub that is not there is said to be not there at once.
+
+        Raises:
+            ConnectionError: the hub cannot be reached, and nothing of the repository has been fetched before.
+        """
+        if not Path(name).exists():
+            try:
+                hub.reach(str(name))
+            except Exception as fault:  # its errors have no common ancestor
+                reason = str(fault).strip().split("\n")[0] or type(fault).__name__
+                raise ConnectionError(f"there is no folder {str(name)!r}, and none is at the hub: {reason}") from fault
+        return super().from_pretrained(name, **options)
 
     @classmethod
     def _from_pretrained(

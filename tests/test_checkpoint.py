@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,7 +181,10 @@ def test_the_hub(tmp_path, monkeypatch):
     assert "model.safetensors" in files(tmp_path / "me" / "mine")
     assert same(one, mmrnn.VLM.from_pretrained(tmp_path / "me" / "mine"))
 
-    monkeypatch.setattr(hub.HfApi, "list_repo_files", lambda _, repo, **__: files(tmp_path / repo))
+    def listing(_, repo, **__):
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files(tmp_path / repo)])
+
+    monkeypatch.setattr(hub.HfApi, "repo_info", listing)
     asked = []
 
     def snapshot(repo, *, allow_patterns=(), **_):

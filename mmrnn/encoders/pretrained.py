@@ -52,12 +52,15 @@ def _package(trunk: nn.Module) -> Mapping[str, Tensor]:
 def _timm(trunk: nn.Module) -> Mapping[str, Tensor]:
     from timm.models import load_state_dict_from_hf
 
+    from mmrnn.weights import hub
+
     published = trunk.pretrained_cfg
     name = f"{published['architecture']}.{published['tag']}" if published.get("tag") else published["architecture"]
     if not published.get("hf_hub_id"):
         raise ValueError(f"timm has no weights for {name}; name others by the knob pretrained")
     file = {"filename": published["hf_hub_filename"]} if published.get("hf_hub_filename") else {}
     try:
+        hub.reach(published["hf_hub_id"].partition("@")[0])
         return load_state_dict_from_hf(published["hf_hub_id"], **file, weights_only=True)
     except Exception as fault:
         raise _unreachable(name, fault) from fault
@@ -66,6 +69,7 @@ def _timm(trunk: nn.Module) -> Mapping[str, Tensor]:
 def _open_clip(encoder: ClipViT) -> Mapping[str, Tensor]:
     import open_clip
 
+    from mmrnn.weights import hub
     from mmrnn.weights.files import read
 
     published = open_clip.get_pretrained_cfg(encoder.name, encoder.pretrained)
@@ -73,6 +77,8 @@ def _open_clip(encoder: ClipViT) -> Mapping[str, Tensor]:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(encoder.name)) or "none"
         raise ValueError(f"open_clip has no weights {encoder.pretrained!r} of {encoder.name}; it has {known}")
     try:
+        if place := published.get("hf_hub"):
+            hub.reach("/".join(place.split("/")[:2]))
         path = open_clip.download_pretrained(published)
     except Exception as fault:
         raise _unreachable(f"{encoder.name}/{encoder.pretrained}", fault) from fault

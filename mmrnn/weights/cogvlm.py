@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmrnn.weights.format import Format
-from mmrnn.weights.fused import split
+from mmrnn.weights.fused import join, split
 
 HF_LAYER, OURS = "model.layers.{}", "blocks.{}"
 SAT_LAYER = "transformer.layers.{}"
@@ -74,7 +74,13 @@ def adapter(name: str, prefix: str, *, other: dict[str, str]) -> Format:
             f"{prefix}linear_proj.dense_4h_to_h.*": "part.down.*",
         },
         ignored=other,
+        back=upright,
     )
+
+
+def upright(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The two vectors have axes for pictures and tokens."""
+    return {name: value.view(1, 1, -1) if name in ("begin", "end") else value for name, value in tensors.items()}
 
 
 HF_LLM = dict.fromkeys(("model.layers.*", "model.embed_tokens.*", "model.norm.*", "lm_head.*"), LANGUAGE)
@@ -88,6 +94,7 @@ FORMATS = (
         names=HF_LANGUAGE,
         ignored={**HF_VISION, "model.vision.*": ENCODER, "model.layers.{}.self_attn.rotary_emb.*": "computed"},
         adapt=adapt,
+        back=join,
     ),
     Format(
         "cogvlm_sat",
@@ -100,6 +107,7 @@ FORMATS = (
             "mixins.eva.*": ENCODER,
         },
         adapt=adapt,
+        back=join,
     ),
     Format(
         "cogvlm_hf",
@@ -122,6 +130,7 @@ FORMATS = (
         )
         | {"model.vision.*": ENCODER},
         adapt=adapt,
+        back=join,
     ),
     Format(
         "cogvlm_sat",
@@ -131,6 +140,7 @@ FORMATS = (
         ignored=dict.fromkeys(("transformer.*", "mixins.mlp.gate_proj.*", "mixins.lm.*"), LANGUAGE)
         | {"mixins.eva.*": ENCODER},
         adapt=adapt,
+        back=join,
     ),
     adapter(
         "cogvlm_hf",

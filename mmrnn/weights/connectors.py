@@ -1,7 +1,5 @@
 """Connectors as LLaVA, VILA, MiniGPT, BLIP-2, VisualRWKV and others publish them."""
 
-from torch import Tensor, nn
-
 from mmrnn.weights import connector_sizes as sizes
 from mmrnn.weights.connector_sizes import by_our_names
 from mmrnn.weights.format import Format
@@ -13,15 +11,20 @@ ENCODERS = (
     "vision_model.*",
     "visual_encoder.*",
     "model.vision_tower.*",
+    "vision_backbone.*",
 )
-MODELS = ("language_model.*", "model.language_model.*", "llama_model.*", "llm_model.*", "opt_model.*", "t5_model.*")
+MODELS = (
+    "language_model.*",
+    "model.language_model.*",
+    "llama_model.*",
+    "llm_model.*",
+    "opt_model.*",
+    "t5_model.*",
+    "llm_backbone.*",
+)
 LLAMA = ("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*")
 OTHER_PARTS = dict.fromkeys(ENCODERS, "of the encoder") | dict.fromkeys(MODELS + LLAMA, "of the language model")
 """What files of whole models hold beside the connector."""
-
-TEXT = "of the text branch"
-LOSSES = "of the losses of BLIP-2's first stage"
-NORM = "of the encoder (its extra_norm)"
 
 BLIP2_HEADS = ("opt_proj", "t5_proj", "llm_proj", "language_projection")
 """Names of the projection behind the Q-Former, one for each family of language models."""
@@ -62,6 +65,7 @@ PROJECTIONS = (
     linear("plain", ""),
     linear("llava", "model.mm_projector."),
     linear("prismatic", "projector."),
+    linear("prismatic_file", "projector.projector."),
     linear("minigpt", "llama_proj."),
     linear("visualglm", "mixins.eva.model.glm_proj."),
     linear("visualglm_hf", "image_encoder.glm_proj."),
@@ -70,6 +74,7 @@ PROJECTIONS = (
     sequential("plain", ""),
     sequential("llava", "model.mm_projector."),
     sequential("prismatic", "projector."),
+    sequential("prismatic_file", "projector.projector."),
     hf_llava("llava_hf", "multi_modal_projector."),
     hf_llava("llava_hf5", "model.multi_modal_projector."),
     Format(
@@ -102,163 +107,15 @@ GATED = (
     ),
 )
 
-
-def qformer_names(layer: str, inner: str) -> dict[str, str]:
-    """The layers of a Q-Former.
-
-    Args:
-        layer: what stands before every name, with {} for the number.
-        inner: name of the module that holds query, key and value.
-    """
-    names = {}
-    for theirs, ours in (("attention", "attention"), ("crossattention", "cross")):
-        for part in ("query", "key", "value"):
-            names[f"{layer}.{theirs}.{inner}.{part}.*"] = f"layers.{{}}.{ours}.{part}.*"
-        names[f"{layer}.{theirs}.output.dense.*"] = f"layers.{{}}.{ours}.output.*"
-        names[f"{layer}.{theirs}.output.LayerNorm.*"] = f"layers.{{}}.{ours}.norm.*"
-    names[f"{layer}.intermediate_query.dense.*"] = "layers.{}.ffn.up.*"
-    names[f"{layer}.output_query.dense.*"] = "layers.{}.ffn.down.*"
-    names[f"{layer}.output_query.LayerNorm.*"] = "layers.{}.ffn.norm.*"
-    return names
-
-
-def qformer_text(layer: str) -> dict[str, str]:
-    """The feed-forward of the text branch."""
-    return {f"{layer}.intermediate.*": TEXT, f"{layer}.output.*": TEXT}
-
-
-def drop_head(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
-    """Files of BLIP-2's second stage hold the projection to its language model as well."""
-    if isinstance(module.head, nn.Identity) and tensors.keys() & {"head.weight", "head.bias"}:
-        notes.append("the projection behind the Q-Former was left out, because this Q-Former ends before it")
-        return {name: value for name, value in tensors.items() if not name.startswith("head.")}
-    return tensors
-
-
-def queries_of_a_batch(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published queries have an axis for the pictures, of length one."""
-    return {name: value[None] if name == "queries" else value for name, value in tensors.items()}
-
-
-LAVIS_LAYER = "Qformer.bert.encoder.layer.{}"
-HF_LAYER = "qformer.encoder.layer.{}"
-HEADS = {f"{head}.*": "head.*" for head in BLIP2_HEADS}
-
-LAVIS = Format(
-    "lavis",
-    "QFormer",
-    marks=("query_tokens", "Qformer.bert.embeddings.LayerNorm.weight"),
-    names={
-        "query_tokens": "queries",
-        "Qformer.bert.embeddings.LayerNorm.*": "norm.*",
-        **qformer_names(LAVIS_LAYER, "self"),
-        **HEADS,
-    },
-    ignored={
-        "ln_vision.*": NORM,
-        "Qformer.bert.embeddings.word_embeddings.weight": TEXT,
-        "Qformer.bert.embeddings.position_embeddings.weight": TEXT,
-        "Qformer.bert.embeddings.position_ids": TEXT,
-        **qformer_text(LAVIS_LAYER),
-        "Qformer.cls.*": TEXT,
-        "vision_proj.*": LOSSES,
-        "text_proj.*": LOSSES,
-        "itm_head.*": LOSSES,
-        "temp": LOSSES,
-        **OTHER_PARTS,
-    },
-    adapt=drop_head,
-    back=queries_of_a_batch,
-)
-
-HF = Format(
-    "blip2_hf",
-    "QFormer",
-    marks=("query_tokens", "qformer.layernorm.weight"),
-    names={
-        "query_tokens": "queries",
-        "qformer.layernorm.*": "norm.*",
-        **qformer_names(HF_LAYER, "attention"),
-        **HEADS,
-    },
-    ignored={
-        "vision_model.post_layernorm.*": NORM,
-        "embeddings.*": TEXT,
-        **qformer_text(HF_LAYER),
-        "vision_projection.*": LOSSES,
-        "text_projection.*": LOSSES,
-        "itm_head.*": LOSSES,
-        **OTHER_PARTS,
-    },
-    adapt=drop_head,
-    back=queries_of_a_batch,
-)
-
-LAVIS_TEXT = Format(
-    "lavis",
-    "TextQFormer",
-    marks=(*LAVIS.marks, "Qformer.bert.embeddings.word_embeddings.weight"),
-    names={
-        **LAVIS.names,
-        "Qformer.bert.embeddings.word_embeddings.weight": "words.weight",
-        "Qformer.bert.embeddings.position_embeddings.weight": "places.weight",
-        f"{LAVIS_LAYER}.intermediate.dense.*": "text_ffns.{}.up.*",
-        f"{LAVIS_LAYER}.output.dense.*": "text_ffns.{}.down.*",
-        f"{LAVIS_LAYER}.output.LayerNorm.*": "text_ffns.{}.norm.*",
-        "Qformer.cls.predictions.transform.dense.*": "predict.0.*",
-        "Qformer.cls.predictions.transform.LayerNorm.*": "predict.2.*",
-        "Qformer.cls.predictions.bias": "predict_bias",
-    },
-    ignored={
-        "ln_vision.*": NORM,
-        "Qformer.bert.embeddings.position_ids": "counts the positions",
-        "Qformer.cls.predictions.decoder.*": "tied to the table of words, and stored twice",
-        "vision_proj.*": LOSSES,
-        "text_proj.*": LOSSES,
-        "itm_head.*": LOSSES,
-        "temp": LOSSES,
-        **OTHER_PARTS,
-    },
-    adapt=drop_head,
-)
-
-STAGE1 = Format(
-    "lavis",
-    "ContrastMatchGenerate",
-    marks=("vision_proj.weight", "text_proj.weight", "itm_head.weight", "temp"),
-    names={
-        "vision_proj.*": "image_proj.*",
-        "text_proj.*": "text_proj.*",
-        "itm_head.*": "match.*",
-        "temp": "temperature",
-    },
-    ignored={"Qformer.*": "of the connector", "query_tokens": "of the connector", "ln_vision.*": NORM, **OTHER_PARTS},
-)
-
-# A chain of a Q-Former and the projection behind it: what has no prefix of a projection is the Q-Former's.
-CHAINED = tuple(
-    Format(
-        one.name,
-        "Chain",
-        marks=one.marks,
-        routes={**{f"{head}.": "parts.1" for head in BLIP2_HEADS}, "": "parts.0"},
-    )
-    for one in (LAVIS, HF)
-)
-
 INFER = {
     "visualrwkv_hd": sizes.gated_mlp,
     "visualrwkv_uhd": sizes.relu_mlp,
     "visualrwkv_v7": sizes.gated_linear,
     "Linear": sizes.linear,
     "MLP": sizes.mlp,
-    "QFormer": sizes.qformer,
 }
 """By format, else by class."""
 
-FORMATS: tuple[Format, ...] = (
-    *(by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED, LAVIS, HF)),
-    LAVIS_TEXT,
-    STAGE1,
-    *CHAINED,
+FORMATS: tuple[Format, ...] = tuple(
+    by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED)
 )

@@ -23,6 +23,9 @@ LARGEST_TEXT = 64 * 2**20
 WRAPPED = ("state_dict", "model", "module")
 """Where training programs keep the tensors inside of what they save."""
 
+FOLDERS = ("llm", "mm_projector", "vision_tower")
+"""VILA-1.5 keeps its parts in folders of their own; their names come before those of the tensors."""
+
 Source = str | Path | Sequence[str | Path]
 
 
@@ -40,6 +43,9 @@ def read(source: Source) -> dict[str, Tensor]:
         ValueError: the file is damaged, holds something other than tensors, or needs code to be run.
     """
     if isinstance(source, str | Path):
+        if all((Path(source) / name).is_dir() for name in FOLDERS):
+            inner = {name: read(Path(source) / name) for name in FOLDERS}
+            return {f"{name}.{key}": value for name, group in inner.items() for key, value in group.items()}
         return read_files(locate(source))
     return _join({str(one): read(one) for one in source})
 
@@ -68,6 +74,8 @@ def facts(source: Source) -> dict[str, Any]:
     """What stands beside the tensors: the metadata of a GGUF file, or the `config.json` of a folder."""
     if not isinstance(source, str | Path):
         return {name: value for one in reversed(source) for name, value in facts(one).items()}
+    if all((Path(source) / name).is_dir() for name in FOLDERS):
+        return facts(Path(source) / FOLDERS[0])
     files = locate(source)
     if files[0].suffix == ".gguf":
         from mmrnn.weights.gguf import header

@@ -1,7 +1,7 @@
 """What a name map is: one project's names for the tensors of one kind of part, as data."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +37,13 @@ class Format:
         names: their name -> ours.
         ignored: their name -> why it is not needed.
         routes: for a source that holds several parts: prefix -> path of the submodule; what follows the prefix is
-            loaded there by whichever format it has. With a second text, that is put where the prefix was.
+            loaded there by whichever format it has. With a second text, that is put where the prefix was. Numbers
+            are `{}` in both.
         adapt: changes tensors that already carry our names (`adapt(tensors, module, notes)`), adding a sentence to
             `notes` for every change that a user has to know of. It is linear, so that gradients pass through it too.
         back: undoes `adapt` for writing; None: this format is only read (where there is an `adapt` or are `routes`).
         infer: tells sizes from a source; None: they cannot be told.
-        preset: for a source of a whole model: the preset that says what the tensors do not.
+        preset: for a source of a whole model: the choices that say what the tensors do not.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Format:
     adapt: Adapt | None = None
     back: Back | None = None
     infer: Infer | None = None
-    preset: str | None = None
+    preset: tuple[str, ...] = ()
 
     def fits(self, module: nn.Module, keys: Iterable[str]) -> bool:
         classes = {kind.__name__ for kind in type(module).__mro__}
@@ -71,9 +72,9 @@ class Format:
     def route(self, key: str) -> tuple[str, str] | None:
         """Path of the submodule, and the name that the tensor has there."""
         for prefix, route in self.routes.items():
-            if key.startswith(prefix):
+            if match := _regex(prefix).match(key):
                 path, put = (route, "") if isinstance(route, str) else route
-                return path, put + key.removeprefix(prefix)
+                return path, _fill(put, match.groups()) + key[match.end() :]
         return None
 
     @property
@@ -87,6 +88,11 @@ class Format:
         """Every name that the format has for our `name`."""
         found = (one for theirs, ours in self.names.items() for one in _all({ours: theirs}, name))
         return list(dict.fromkeys(found))
+
+
+def closest(fitting: Sequence[Format]) -> list[Format]:
+    """Without those that are known by a part of what another one is known by."""
+    return [one for one in fitting if not any(set(one.marks) < set(other.marks) for other in fitting)]
 
 
 def unchanged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

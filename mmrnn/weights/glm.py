@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 
 from mmrnn.weights.format import Format
-from mmrnn.weights.fused import split
+from mmrnn.weights.fused import join, split
 
-EVA = "mixins.eva.model."
-QFORMER = f"{EVA}qformer.transformer."
-LAYER = f"{QFORMER}layers.{{}}"
+EVA, HUB = "mixins.eva.model.", "image_encoder."
+"""Before the names of tower, Q-Former and projection: in the files of SAT, and on the hub."""
+
 BEFORE = "before>"
 """Put before the number of a layer whose first norm is the last one of the layer before it."""
 
@@ -42,36 +42,40 @@ LANGUAGE = {
     "mixins.chatglm-final.lm_head.weight": "output.weight",
 }
 
-FORMATS = (
-    Format(
-        "visualglm",
+
+def queries(name: str, prefix: str) -> Format:
+    inner = f"{prefix}qformer.transformer."
+    layer = f"{inner}layers.{{}}"
+    language = ("transformer.*", "mixins.chatglm-final.*", "mixins.chatglm-layernorm.*", "lm_head.*")
+    return Format(
+        name,
         "QFormer",
-        marks=(f"{QFORMER}word_embeddings.weight", f"{QFORMER}final_layernorm.weight"),
+        marks=(f"{inner}word_embeddings.weight", f"{inner}final_layernorm.weight"),
         names={
-            f"{QFORMER}word_embeddings.weight": "queries",
-            f"{LAYER}.input_layernorm.*": f"{BEFORE}{{}}.*",
-            f"{LAYER}.attention.query_key_value.weight": "layers.{}.attention.qkv>weight",
-            f"{LAYER}.attention.query_key_value.bias": "layers.{}.attention.qkv>bias",
-            f"{LAYER}.attention.dense.*": "layers.{}.attention.output.*",
-            f"{LAYER}.post_attention_layernorm.*": "layers.{}.attention.norm.*",
-            f"{LAYER}.cross_attention.query.*": "layers.{}.cross.query.*",
-            f"{LAYER}.cross_attention.key_value.weight": "layers.{}.cross.kv>weight",
-            f"{LAYER}.cross_attention.key_value.bias": "layers.{}.cross.kv>bias",
-            f"{LAYER}.cross_attention.dense.*": "layers.{}.cross.output.*",
-            f"{LAYER}.post_cross_attention_layernorm.*": "layers.{}.cross.norm.*",
-            f"{LAYER}.mlp.dense_h_to_4h.*": "layers.{}.ffn.up.*",
-            f"{LAYER}.mlp.dense_4h_to_h.*": "layers.{}.ffn.down.*",
-            f"{QFORMER}final_layernorm.*": "last>*",
-            f"{EVA}glm_proj.*": "head.*",
+            f"{inner}word_embeddings.weight": "queries",
+            f"{layer}.input_layernorm.*": f"{BEFORE}{{}}.*",
+            f"{layer}.attention.query_key_value.weight": "layers.{}.attention.qkv>weight",
+            f"{layer}.attention.query_key_value.bias": "layers.{}.attention.qkv>bias",
+            f"{layer}.attention.dense.*": "layers.{}.attention.output.*",
+            f"{layer}.post_attention_layernorm.*": "layers.{}.attention.norm.*",
+            f"{layer}.cross_attention.query.*": "layers.{}.cross.query.*",
+            f"{layer}.cross_attention.key_value.weight": "layers.{}.cross.kv>weight",
+            f"{layer}.cross_attention.key_value.bias": "layers.{}.cross.kv>bias",
+            f"{layer}.cross_attention.dense.*": "layers.{}.cross.output.*",
+            f"{layer}.post_cross_attention_layernorm.*": "layers.{}.cross.norm.*",
+            f"{layer}.mlp.dense_h_to_4h.*": "layers.{}.ffn.up.*",
+            f"{layer}.mlp.dense_4h_to_h.*": "layers.{}.ffn.down.*",
+            f"{inner}final_layernorm.*": "last>*",
+            f"{prefix}glm_proj.*": "head.*",
         },
-        ignored={
-            f"{EVA}vit.*": "of the encoder",
-            **dict.fromkeys(
-                ("transformer.*", "mixins.chatglm-final.*", "mixins.chatglm-layernorm.*"), "of the language model"
-            ),
-        },
+        ignored={f"{prefix}vit.*": "of the encoder", **dict.fromkeys(language, "of the language model")},
         adapt=qformer,
-    ),
+    )
+
+
+FORMATS = (
+    queries("visualglm", EVA),
+    queries("visualglm_hf", HUB),
     Format(
         "visualglm",
         "GLM",
@@ -79,6 +83,7 @@ FORMATS = (
         names=LANGUAGE,
         ignored={f"{EVA}*": "of the encoder and the connector"},
         adapt=lambda tensors, module, notes: split(tensors),  # noqa: ARG005
+        back=join,
     ),
     Format(
         "chatglm_hf",
@@ -93,7 +98,7 @@ FORMATS = (
             "lm_head.weight": "output.weight",
         },
         ignored={
-            "image_encoder.*": "of the encoder and the connector",
+            f"{HUB}*": "of the encoder and the connector",
             f"{GLM_LAYER}.attention.rotary_emb.inv_freq": "rotary frequencies are computed",
         },
         # The hub lays query, key and value out head by head.

@@ -45,12 +45,24 @@ def language(name: str, part: str, prefix: str, mark: str) -> Format:
     )
 
 
-FORMATS = tuple(
-    language(name, part, prefix, mark)
-    for part, mark in (
-        ("HFDecoder", "model.decoder.embed_tokens.weight"),
-        ("HFDecoder", "model.layers.0.self_attn.query_key_value.weight"),
-        ("HFEncoderDecoder", "shared.weight"),
-    )
-    for name, prefix in (("hf", ""), ("hf_vlm", "language_model."), ("lavis", "opt_model."), ("lavis", "t5_model."))
+IN_MEMORY = Format(
+    "hf_vlm5",
+    "HFDecoder",
+    marks=("model.language_model.layers.0.self_attn.query_key_value.weight", "lm_head.weight"),
+    names={"model.language_model.*": "model.model.*", "lm_head.*": "model.lm_head.*"},
+    ignored={"model.vision_embed_tokens.*": "of the connector"},
+    adapt=tie,
+)
+"""Fuyu as transformers 5 has the names in memory."""
+
+MARKS = (
+    ("HFDecoder", "model.decoder.embed_tokens.weight"),
+    ("HFDecoder", "model.layers.0.self_attn.query_key_value.weight"),
+    ("HFEncoderDecoder", "shared.weight"),
+)
+PREFIXES = (("hf", ""), ("hf_vlm", "language_model."), ("lavis", "opt_model."), ("lavis", "t5_model."))
+
+FORMATS = (
+    *(language(name, part, prefix, mark) for part, mark in MARKS for name, prefix in PREFIXES),
+    IN_MEMORY,
 )

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+TIMEOUT = 5.0
+"""Seconds to wait for an answer, once: a hub that is not there is said to be not there soon."""
+
 URI = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
 
 
@@ -41,15 +44,15 @@ def fetch(source: str, also: Sequence[str] = ()) -> Path:
     match = URI.fullmatch(source)
     repo, revision, file = (source, None, None) if match is None else match.group("repo", "revision", "file")
     try:
+        names = ask(repo, revision)
         if file is not None:
-            return Path(hub.hf_hub_download(repo, file, revision=revision))
-        names = hub.HfApi().list_repo_files(repo, revision=revision)
+            return Path(hub.hf_hub_download(repo, file, revision=revision, etag_timeout=TIMEOUT))
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=[*choose(names), *also]))
     except Exception as fault:  # its errors have no common ancestor, and a missing network shows in many ways
         lost = isinstance(fault, errors.RepositoryNotFoundError | errors.EntryNotFoundError)
         if lost and not isinstance(fault, errors.LocalEntryNotFoundError):
             raise FileNotFoundError(f"there is no file {source!r}, and the hub has none of that name") from fault
-        if file is None and (kept := _kept(repo, revision)) is not None:
+        if (kept := _kept(repo, revision, file)) is not None:
             return kept
         reason = str(fault).strip().split("\n")[0] or type(fault).__name__
         raise ConnectionError(
@@ -58,11 +61,27 @@ def fetch(source: str, also: Sequence[str] = ()) -> Path:
         ) from fault
 
 
-def _kept(repo: str, revision: str | None) -> Path | None:
+def ask(repo: str, revision: str | None = None) -> list[str]:
+    """The files of a repository, by one question without retries: a download would ask again and again."""
+    import huggingface_hub as hub
+
+    answer = hub.HfApi().repo_info(repo, revision=revision, timeout=TIMEOUT)
+    return [one.rfilename for one in answer.siblings or ()]
+
+
+def reach(repo: str) -> None:
+    """Ask for a repository of which nothing is here yet, before other code waits for it for a minute."""
+    if _kept(repo, None, None) is None:
+        ask(repo)
+
+
+def _kept(repo: str, revision: str | None, file: str | None) -> Path | None:
     """What an earlier day has fetched."""
     import huggingface_hub as hub
 
     try:
+        if file is not None:
+            return Path(hub.hf_hub_download(repo, file, revision=revision, local_files_only=True))
         return Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
     except Exception:  # whatever the reason: it is not there
         return None

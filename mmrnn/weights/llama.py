@@ -112,16 +112,37 @@ def _rest(shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tied:
     return Sizes(knobs)
 
 
+BESIDE = {
+    **dict.fromkeys(("model.vision_tower.*", "vision_tower.*", "vision_model.*"), "of the encoder"),
+    **dict.fromkeys(("model.mm_projector.*", "model.image_newline", "llama_proj.*"), "of the connector"),
+    **dict.fromkeys(("model.vision_tower_compressor.*", "model.vision_clip.*"), "of a training loss"),
+    "model.layers.{}.self_attn.rotary_emb.inv_freq": "rotary frequencies are computed",
+}
+
 FORMATS = (
     Format(
         "llama",
         "Transformer",
         marks=(EMBEDDING, f"{LAYER}self_attn.q_proj.weight"),
         names=NAMES,
-        ignored={"model.layers.{}.self_attn.rotary_emb.inv_freq": "rotary frequencies are computed"},
+        ignored=BESIDE,
         adapt=drop_tied_head,
         back=unchanged,
         infer=infer,
+    ),
+    Format(
+        "minigpt",
+        "Transformer",
+        marks=(f"llama_model.{EMBEDDING}",),
+        names={f"llama_model.{theirs}": ours for theirs, ours in NAMES.items()},
+        ignored={
+            **BESIDE,
+            "llama_model.model.layers.{}.self_attn.rotary_emb.inv_freq": "rotary frequencies are computed",
+            **dict.fromkeys(("visual_encoder.*", "ln_vision.*"), "of the encoder"),
+            **dict.fromkeys(("query_tokens", "Qformer.*"), "of the connector"),
+        },
+        adapt=drop_tied_head,
+        back=unchanged,
     ),
     Format(
         "gguf",

@@ -11,12 +11,36 @@ def _llava(projection: str) -> Format:
     # A tower beside it: the files of LLaVA leave it out where it was not trained.
     routes |= {"vision_model.": (ENCODER, "vision_model."), "": "backbone"}
     marks = ("model.embed_tokens.weight", f"model.mm_projector.{projection}")
-    return Format("llava", "VLM", marks, routes=routes, preset="llava15_7b")
+    return Format("llava", "VLM", marks, routes=routes, preset=("model=llava15_7b",))
+
+
+TOWER, LOSS = "model.vision_tower.", "of a training loss"
+
+EVE = Format(
+    "eve",
+    "VLM",
+    marks=("model.embed_tokens.weight", "model.mm_projector.0.weight", f"{TOWER}split_embedding"),
+    ignored={"model.vision_tower_compressor.*": LOSS, "model.vision_clip.*": LOSS},
+    routes={"model.mm_projector.": CONNECTOR, TOWER: (ENCODER, TOWER), "": "backbone"},
+    preset=("model=eve_7b",),
+)
+"""Laid out like LLaVA; its patch embedding stands where LLaVA has its tower."""
+
+VILA15 = Format(
+    "vila15",
+    "VLM",
+    marks=("llm.model.embed_tokens.weight", "mm_projector.layers.2.weight"),
+    routes={"llm.": "backbone", "mm_projector.": CONNECTOR, "vision_tower.": ENCODER},
+    preset=("model=vila15_8b",),
+)
+"""Three folders: `files.read` puts the name of its folder before that of a tensor."""
 
 
 FORMATS = (
     _llava("0.weight"),
     _llava("weight"),
+    EVE,
+    VILA15,
     Format(
         "llava_hf",
         "VLM",
@@ -26,7 +50,7 @@ FORMATS = (
             "multi_modal_projector.": (CONNECTOR, "multi_modal_projector."),
             "vision_tower.": ENCODER,
         },
-        preset="llava15_7b",
+        preset=("model=llava15_7b",),
     ),
     Format(
         "llava_hf5",
@@ -38,6 +62,6 @@ FORMATS = (
             "model.multi_modal_projector.": (CONNECTOR, "model.multi_modal_projector."),
             "model.vision_tower.": ENCODER,
         },
-        preset="llava15_7b",
+        preset=("model=llava15_7b",),
     ),
 )

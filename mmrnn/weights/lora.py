@@ -9,6 +9,9 @@ from torch import Tensor
 MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<side>A|B)(?:\.(?P<adapter>\w+))?\.weight")
 BASE = ".base_layer."
 
+ALPHAS = {"llama_proj.weight": 16.0}
+"""A tensor beside a LoRA -> the lora_alpha that its project has in its code (MiniGPT-v2)."""
+
 
 def is_lora(names: Mapping[str, Any]) -> bool:
     return any(MATRIX.fullmatch(name) for name in names)
@@ -25,6 +28,8 @@ def split(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[dict
     Raises:
         ValueError: a matrix without its partner, no scale, or a kind of adapter that is not a plain LoRA.
     """
+    known = [alpha for name, alpha in ALPHAS.items() if name in tensors]
+    facts = {"lora_alpha": known[0], **facts} if known else facts
     own, pairs = {}, {}
     for name, value in tensors.items():
         if match := MATRIX.fullmatch(name):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from mmrnn.weights.format import Format
-from mmrnn.weights.load import OWN, WeightsError
+from mmrnn.weights.match import OWN, WeightsError
 
 
 def export(module: nn.Module, format: str) -> dict[str, Tensor]:

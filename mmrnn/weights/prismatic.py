@@ -2,6 +2,9 @@
 
 from mmrnn.weights.format import Format
 
+TWO = ("dino_featurizer.", "siglip_featurizer.")
+"""In the order of their channels."""
+
 FORMATS = (
     Format(
         "prismatic",
@@ -12,5 +15,12 @@ FORMATS = (
             "projector.": "senses.image.connector",
             "llm_backbone.llm.": "backbone",
         },
+    ),
+    Format(
+        "prismatic",
+        "Fused",
+        marks=tuple(f"vision_backbone.{name}patch_embed.proj.weight" for name in TWO),
+        ignored={"projector.*": "of the connector", "llm_backbone.*": "of the language model"},
+        routes={f"vision_backbone.{name}": f"towers.{index}" for index, name in enumerate(TWO)},
     ),
 )

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmrnn.weights.format import Format
-from mmrnn.weights.fused import split
+from mmrnn.weights.fused import join, split
 
 
 def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:  # noqa: ARG001
@@ -12,6 +12,10 @@ def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> di
     if "output.weight" in tensors:
         tensors["output.weight"] = tensors["output.weight"].T
     return tensors
+
+
+def back(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.T if name == "output.weight" else value for name, value in join(tensors).items()}
 
 
 def resampler(prefix: str) -> Format:
@@ -42,6 +46,7 @@ def resampler(prefix: str) -> Format:
             ),
         },
         adapt=adapt,
+        back=back,
     )
 
 
@@ -70,6 +75,7 @@ LANGUAGE = Format(
         "transformer.h.{}.attn.masked_bias": "a constant",
     },
     adapt=lambda tensors, module, notes: split(tensors),  # noqa: ARG005
+    back=join,
 )
 
 FORMATS = (resampler("transformer.visual."), resampler(""), LANGUAGE)

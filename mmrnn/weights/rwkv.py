@@ -94,17 +94,17 @@ def join_states(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensor
     return {name: value for name, value in tensors.items() if name not in starts} | {"start": stacked}
 
 
+def split_states(tensors: Tensors) -> Tensors:
+    """The way back of `join_states`."""
+    own = {name: value for name, value in tensors.items() if name != "start"}
+    starts = tensors.get("start", ())
+    return own | {f"start.{layer}": one.transpose(-1, -2) for layer, one in enumerate(starts)}
+
+
 def back(tensors: Tensors) -> Tensors:
     """Vectors as (1, 1, d), a start state for each layer."""
-    own = {}
-    for name, value in tensors.items():
-        if name == "start":
-            own |= {f"start.{layer}": one.transpose(-1, -2) for layer, one in enumerate(value)}
-        elif VECTOR.search(name) or (name.endswith(".decay") and value.ndim == 1):
-            own[name] = value.view(1, 1, -1)
-        else:
-            own[name] = value
-    return own
+    vectors = {name for name in tensors if VECTOR.search(name) or (name.endswith(".decay") and tensors[name].ndim == 1)}
+    return {name: value.view(1, 1, -1) if name in vectors else value for name, value in split_states(tensors).items()}
 
 
 def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001

@@ -6,7 +6,7 @@ made of two of them and of the prefixes under which files hold a tower.
 
 from collections.abc import Mapping
 
-from mmrnn.weights import maps
+from mmrnn.weights import beside, maps
 from mmrnn.weights.format import Format
 from mmrnn.weights.tower_shapes import adapt
 
@@ -125,55 +125,20 @@ def _formats(
     """One format for each part and each prefix under which files hold the tower.
 
     Args:
-        ignored: what the tower itself has beside; under the same prefixes.
+        ignored: what the tower itself has beside; under the same prefix.
         others: what else a file holds, under its full names.
-        more: further names -> ours, under the same prefixes.
+        more: further names -> ours, under the same prefix.
     """
     formats = []
     for part in parts:
         names = {**_names(theirs, part), **(more or {})}
-        under = {prefix + key: ours for prefix in prefixes for key, ours in names.items()}
-        left = {prefix + key: why for prefix in prefixes for key, why in (ignored or {}).items()}
         for prefix in prefixes:
+            under = {prefix + key: ours for key, ours in names.items()}
+            left = {prefix + key: why for key, why in (ignored or {}).items()}
             found = tuple(prefix + mark for mark in marks)
             formats.append(Format(name, part, found, under, left | dict(others or {}), adapt=adapt))
     return tuple(formats)
 
-
-LANGUAGE = "of the language model"
-CONNECTOR = "of the connector"
-TEXT = "of the text side"
-HEAD = "of the head, which no tower here has"
-LOSS = "of a training loss"
-
-LLAMA = dict.fromkeys(("model.layers.*", "model.embed_tokens.*", "model.norm.*", "lm_head.*"), LANGUAGE)
-BESIDE_HF = {
-    **dict.fromkeys(("text_model.*", "text_projection.*"), TEXT),
-    **dict.fromkeys(("visual_projection.*", "logit_scale", "logit_bias"), HEAD),
-    **dict.fromkeys(("language_model.*", "model.language_model.*"), LANGUAGE),
-    **dict.fromkeys(("multi_modal_projector.*", "model.multi_modal_projector.*", "model.mm_projector.*"), CONNECTOR),
-    **dict.fromkeys(("image_newline", "model.image_newline"), CONNECTOR),
-    **LLAMA,
-}
-BESIDE_OPEN_CLIP = {
-    **dict.fromkeys(("text.*", "token_embedding.*", "positional_embedding", "transformer.*"), TEXT),
-    **dict.fromkeys(("ln_final.*", "text_projection", "text_projection.*", "context_length", "vocab_size"), TEXT),
-    **dict.fromkeys(("logit_scale", "logit_bias", "input_resolution"), HEAD),
-}
-BESIDE_LAVIS = {
-    **dict.fromkeys(("Qformer.*", "query_tokens"), CONNECTOR),
-    **dict.fromkeys(("llama_proj.*", "opt_proj.*", "t5_proj.*", "llm_proj.*"), CONNECTOR),
-    **dict.fromkeys(("llama_model.*", "opt_model.*", "t5_model.*", "llm_model.*"), LANGUAGE),
-    **dict.fromkeys(("vision_proj.*", "text_proj.*", "itm_head.*", "temp"), LOSS),
-}
-BESIDE_BLIP2 = {
-    **dict.fromkeys(("qformer.*", "query_tokens", "language_projection.*"), CONNECTOR),
-    **dict.fromkeys(("embeddings.word_embeddings.*", "embeddings.position_embeddings.*"), TEXT),
-    **dict.fromkeys(("vision_projection.*", "text_projection.*", "itm_head.*"), LOSS),
-    "language_model.*": LANGUAGE,
-}
-BESIDE_SAM = dict.fromkeys(("prompt_encoder.*", "mask_decoder.*", "pixel_mean", "pixel_std"), "of the mask decoder")
-BESIDE_QWEN = dict.fromkeys(("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), LANGUAGE)
 
 LLAVA_PREFIXES = (
     "",
@@ -182,12 +147,12 @@ LLAVA_PREFIXES = (
     "model.vision_tower.",
     "model.vision_tower.vision_tower.vision_model.",
 )
-HF_IGNORED = {"embeddings.position_ids": "counts the positions", "head.*": HEAD}
+HF_IGNORED = {"embeddings.position_ids": "counts the positions", "head.*": beside.HEAD}
 
 
-def _native(name: str, prefix: str, beside: Mapping[str, str]) -> Format:
+def _native(name: str, prefix: str, others: Mapping[str, str]) -> Format:
     """What timm calls by its own names is ours behind `trunk.`; the original SAM differs in two of them."""
-    heads = dict.fromkeys((f"{prefix}head.*", f"{prefix}fc_norm.*", f"{prefix}attn_pool.*"), HEAD)
+    heads = dict.fromkeys((f"{prefix}head.*", f"{prefix}fc_norm.*", f"{prefix}attn_pool.*"), beside.HEAD)
     return Format(
         name,
         "TimmTower",
@@ -199,23 +164,23 @@ def _native(name: str, prefix: str, beside: Mapping[str, str]) -> Format:
             f"{prefix}blocks.{{}}.mlp.lin2.*": "trunk.blocks.{}.mlp.fc2.*",
             f"{prefix}*": "trunk.*",
         },
-        ignored={**heads, f"{prefix}mask_token": "of masked pre-training", **beside},
+        ignored={**heads, f"{prefix}mask_token": "of masked pre-training", **others},
         adapt=adapt,
     )
 
 
 FORMATS: tuple[Format, ...] = (
-    _native("timm", "", BESIDE_LAVIS),
-    _native("lavis", "visual_encoder.", BESIDE_LAVIS),
-    _native("open_clip_timm", "visual.trunk.", {"visual.head.*": HEAD} | BESIDE_OPEN_CLIP),
-    _native("sam", "image_encoder.", BESIDE_SAM),
+    _native("timm", "", beside.LAVIS),
+    _native("lavis", "visual_encoder.", beside.LAVIS),
+    _native("open_clip_timm", "visual.trunk.", {"visual.head.*": beside.HEAD} | beside.OPEN_CLIP),
+    _native("sam", "image_encoder.", beside.SAM),
     *_formats(
         "hf_clip",
         HF,
         "pre_layrnorm.weight",
         prefixes=LLAVA_PREFIXES,
         ignored=HF_IGNORED,
-        others=BESIDE_HF,
+        others=beside.HF,
         parts=("TimmTower", "ClipViT"),
     ),
     *_formats(
@@ -225,7 +190,7 @@ FORMATS: tuple[Format, ...] = (
         "encoder.layers.0.self_attn.q_proj.weight",
         prefixes=LLAVA_PREFIXES,
         ignored=HF_IGNORED,
-        others=BESIDE_HF,
+        others=beside.HF,
     ),
     *(
         one
@@ -244,8 +209,18 @@ FORMATS: tuple[Format, ...] = (
         "class_embedding",
         "conv1.weight",
         prefixes=("visual.",),
-        ignored={"proj": HEAD},
-        others=BESIDE_OPEN_CLIP,
+        ignored={"proj": beside.HEAD},
+        others=beside.OPEN_CLIP,
+        parts=("TimmTower", "ClipViT"),
+    ),
+    *_formats(
+        "openflamingo",
+        OPEN_CLIP,
+        "class_embedding",
+        "conv1.weight",
+        prefixes=("vision_encoder.",),
+        ignored={"proj": beside.HEAD},
+        others=beside.FLAMINGO,
         parts=("TimmTower", "ClipViT"),
     ),
     *_formats(
@@ -253,7 +228,7 @@ FORMATS: tuple[Format, ...] = (
         OPEN_CLIP,
         "class_embedding",
         "conv1.weight",
-        ignored={"proj": HEAD},
+        ignored={"proj": beside.HEAD},
         parts=("TimmTower", "ClipViT"),
     ),
     *_formats("timm", TIMM, "patch_embed.proj.weight", "norm_pre.weight", parts=("ClipViT",)),
@@ -262,23 +237,31 @@ FORMATS: tuple[Format, ...] = (
         BLIP2,
         "encoder.layers.0.self_attn.qkv.weight",
         prefixes=("vision_model.", ""),
-        others=BESIDE_BLIP2,
+        others=beside.BLIP2,
     ),
     *_formats(
         "cogvlm_hf",
         COGVLM,
         "patch_embedding.cls_embedding",
         prefixes=("model.vision.", ""),
-        ignored=dict.fromkeys(("linear_proj.*", "boi", "eoi"), CONNECTOR),
-        others=LLAMA,
+        ignored=dict.fromkeys(("linear_proj.*", "boi", "eoi"), beside.CONNECTOR),
+        others=beside.LLAMA,
     ),
     *_formats(
         "sat_eva",
         SAT,
         "transformer.word_embeddings.weight",
         "mixins.patch_embedding.proj.weight",
-        prefixes=("mixins.eva.vit_model.", "mixins.eva.model.vit.", "image_encoder.vit.", ""),
         more={"mixins.cls.ln_vision.*": "extra_norm.*"},
+    ),
+    *_formats(
+        "sat_eva",
+        SAT,
+        "transformer.word_embeddings.weight",
+        "mixins.patch_embedding.proj.weight",
+        prefixes=("mixins.eva.vit_model.", "mixins.eva.model.vit.", "image_encoder.vit."),
+        more={"mixins.cls.ln_vision.*": "extra_norm.*"},
+        others=beside.SAT,
     ),
     *_formats(
         "qwen_vl",
@@ -286,8 +269,8 @@ FORMATS: tuple[Format, ...] = (
         "positional_embedding",
         "transformer.resblocks.0.attn.in_proj.weight",
         prefixes=("transformer.visual.", ""),
-        ignored=dict.fromkeys(("attn_pool.*", "ln_post.*", "proj"), CONNECTOR),
-        others=BESIDE_QWEN,
+        ignored=dict.fromkeys(("attn_pool.*", "ln_post.*", "proj"), beside.CONNECTOR),
+        others=beside.QWEN,
     ),
     *maps.FORMATS,
 )

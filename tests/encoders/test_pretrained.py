@@ -17,6 +17,11 @@ ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2}
 CLIP_ARCH = {"patch_size": 8, "width": 24, "head_width": 12}
 
 
+@pytest.fixture(autouse=True)
+def within_reach(monkeypatch):
+    monkeypatch.setattr("mmrnn.weights.hub.reach", lambda repo: None)  # noqa: ARG005
+
+
 @pytest.fixture(scope="module")
 def lite0():
     """The whole classifier, filled tensor by tensor: both sides list them in the same order."""

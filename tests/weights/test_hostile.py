@@ -37,6 +37,11 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:1000])
 
 
+def cut_safetensors(path):
+    save_file({"emb.weight": torch.zeros(20, 32)}, str(path))
+    path.write_bytes(path.read_bytes()[:1000])
+
+
 def claimed(path):
     """A shape of 10^12 elements over one."""
     torch.save({"emb.weight": torch.zeros(1).expand(MANY)}, path)
@@ -117,6 +122,10 @@ def gguf_large(path):
     gguf(path, LLAMA, [("token_embd.weight", [MANY], 0, 0)])
 
 
+def gguf_cut(path):
+    gguf(path, LLAMA, [("token_embd.weight", [64], 0, 0)], pad=64)
+
+
 def gguf_entries(path):
     gguf(path, LLAMA, count=2**60)
 
@@ -157,6 +166,7 @@ CASES = {
     "meta.pth": (without_memory, "no plain tensor"),
     "sparse.pth": (sparse, "sparse.pth"),
     "list.pth": (listed, "no dictionary of tensors"),
+    "cut.safetensors": (cut_safetensors, "cut.safetensors is damaged"),
     "long.safetensors": (long_header, "long.safetensors is damaged"),
     "none.safetensors": (no_header, "none.safetensors is damaged"),
     "large.safetensors": (large, "large.safetensors is damaged"),
@@ -167,6 +177,7 @@ CASES = {
     "less.safetensors.index.json": (promise, "promises 'head.weight' in shard.safetensors"),
     "deep.safetensors.index.json": (no_map, "is no JSON"),
     "large.gguf": (gguf_large, "token_embd.weight lies beyond the end of the file"),
+    "cut.gguf": (gguf_cut, "token_embd.weight lies beyond the end of the file"),
     "entries.gguf": (gguf_entries, "the file is too short for them"),
     "text.gguf": (gguf_text, "are announced at byte"),
     "list.gguf": (gguf_list, "the file is too short for them"),

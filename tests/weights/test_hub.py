@@ -1,6 +1,7 @@
 """Repositories of the Hugging Face hub, out of reach and within."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,13 +30,23 @@ def test_the_hub_out_of_reach_and_not_installed(monkeypatch, llama):
     def gone(*_, **__):
         raise package.errors.LocalEntryNotFoundError("not in the cache")
 
-    monkeypatch.setattr(package.HfApi, "list_repo_files", offline)
-    monkeypatch.setattr(package, "snapshot_download", gone)
-    with pytest.raises(ConnectionError, match="'some/body', and the hub cannot be reached"):
-        load(llama(), "some/body")
+    asked = []
+    monkeypatch.setattr(package.HfApi, "repo_info", lambda *_, **more: asked.append(more["timeout"]) or offline())
+    for name in ("snapshot_download", "hf_hub_download"):
+        monkeypatch.setattr(package, name, lambda *_, **more: asked.append(more["local_files_only"]) or gone())
+    for source in ("some/body", "hf://some/body@v1/one.pth"):
+        asked.clear()
+        with pytest.raises(ConnectionError, match=f"'{source}', and the hub cannot be reached"):
+            load(llama(), source)
+        # One question that does not wait long, and then what is there already: nothing is asked twice.
+        assert asked == [hub.TIMEOUT, True]
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"pip install 'mmrnn\[hub\]'"):
         load(llama(), "some/body")
+
+
+def listing(names):
+    return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
 
 
 def test_from_the_hub(tmp_path, monkeypatch, llama, same, shard):
@@ -43,7 +54,7 @@ def test_from_the_hub(tmp_path, monkeypatch, llama, same, shard):
     source, target = llama(), llama()
     shard(tmp_path, export(source, "llama"))
     names = [path.name for path in tmp_path.iterdir()]
-    monkeypatch.setattr(package.HfApi, "list_repo_files", lambda *_, **__: names)
+    monkeypatch.setattr(package.HfApi, "repo_info", lambda *_, **__: listing(names))
     monkeypatch.setattr(package, "snapshot_download", lambda *_, **__: str(tmp_path))
     assert load(target, "some/body").format == "llama"
     assert same(source, target)
@@ -52,4 +63,4 @@ def test_from_the_hub(tmp_path, monkeypatch, llama, same, shard):
     fetched = []
     monkeypatch.setattr(package, "hf_hub_download", lambda *a, **k: fetched.append((a, k)) or str(tmp_path / "one.pth"))
     load(target, "hf://some/body@v1/one.pth")
-    assert fetched == [(("some/body", "one.pth"), {"revision": "v1"})]
+    assert fetched == [(("some/body", "one.pth"), {"revision": "v1", "etag_timeout": hub.TIMEOUT})]

@@ -1,13 +1,16 @@
 """LLaVA as a whole: the project's own layout, those of Hugging Face, with and without its tower."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmrnn.connectors import MLP, Linear
+from mmrnn.connectors import MLP, Chain, Linear, Merge
 from mmrnn.encoders import TimmTower
 from mmrnn.vlm import VLM, Sense
 from mmrnn.weights import WeightsError, load
+from mmrnn.weights.files import facts
 from mmrnn.weights.names import export
 
 
@@ -113,3 +116,27 @@ def test_a_lora_run_of_llava(tmp_path, same, lora, llama):
     expected = base.backbone.blocks[0].attention.query.weight + added[name]
     assert torch.allclose(target.backbone.blocks[0].attention.query.weight, expected, atol=1e-6)
     assert torch.equal(target.backbone.output.weight, base.backbone.output.weight)
+
+
+def test_vila15_in_its_three_folders(tmp_path, same, llama):
+    def model():
+        encoder = tower()
+        connector = Chain(24, 32, parts=[partial(Merge, order="col"), partial(MLP, norm=True)])
+        return VLM(llama(), {"image": Sense(encoder, connector)})
+
+    source, target = model(), model()
+    sense = source.senses["image"]
+    folders = {
+        "llm": export(source.backbone, "llama"),
+        "mm_projector": export(sense.connector.parts[1], "vila_downsample"),
+        "vision_tower": prefixed("vision_model.", hf_tower(sense.encoder)),
+    }
+    for name, tensors in folders.items():
+        (tmp_path / name).mkdir()
+        contiguous = {key: value.contiguous() for key, value in tensors.items()}
+        save_file(contiguous, str(tmp_path / name / "model.safetensors"))
+    (tmp_path / "llm" / "config.json").write_text('{"num_attention_heads": 4}')
+    assert facts(tmp_path) == {"num_attention_heads": 4}
+    report = load(target, tmp_path)
+    assert report.format == "vila15"
+    assert same(source, target)

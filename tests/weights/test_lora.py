@@ -1,9 +1,14 @@
 """LoRA folders, added to their base."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from mmrnn.connectors import Chain, Linear, Merge
+from mmrnn.encoders import TimmTower
+from mmrnn.vlm import VLM, Sense
 from mmrnn.weights import load
 from mmrnn.weights.names import export
 
@@ -65,3 +70,28 @@ def test_broken_adapters(what, tmp_path, llama, lora):
     with pytest.raises(ValueError, match=said):
         load(target, tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_the_trained_tensors_of_minigpt_v2(same, llama):
+    """A projection, and a LoRA whose lora_alpha (16) stands in the project's code; the tower is somebody else's."""
+
+    def model():
+        arch = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
+        tower = TimmTower(name="eva_giant_patch14_clip_224", size=16, depth=1, layer=-1, arch=arch)
+        return VLM(llama(), {"image": Sense(tower, Chain(24, 32, parts=[partial(Merge, rows=1, cols=2), Linear]))})
+
+    base, target = model(), model()
+    target.load_state_dict(base.state_dict())
+    projection = Linear(48, 32)
+    trained = {f"llama_proj.{name}": value for name, value in projection.proj.state_dict().items()}
+    down, up = torch.randn(4, 32), torch.randn(32, 4)
+    stem = "llama_model.base_model.model.model.layers.1.self_attn.q_proj"
+    trained |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+    report = load(target, trained)
+    assert report.format == "minigpt"
+    assert report.loaded == 3
+    assert same(target.senses["image"].connector.parts[1], projection)
+    assert same(target.senses["image"].encoder, base.senses["image"].encoder)
+    expected = base.backbone.blocks[1].attention.query.weight + 16 / 4 * up @ down
+    assert torch.allclose(target.backbone.blocks[1].attention.query.weight, expected, atol=1e-5)
+    assert torch.equal(target.backbone.output.weight, base.backbone.output.weight)

@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from mmrnn import weights
+from mmrnn.checkpoint import load_model
 from mmrnn.config import build, compose
+from mmrnn.convert import recognise, to_file, to_folder
+from mmrnn.weights.files import read
+from mmrnn.weights.names import export
 from mmrnn.weights.rwkv7 import NAMES
 
 CONNECTOR = {"gate.weight": "gate.weight", "output.weight": "o_proj.weight", "norm.weight": "ln_v.weight"}
@@ -78,3 +82,34 @@ def test_the_language_model_alone(model, published):
     assert all(torch.equal(a, b) for a, b in zip(model.backbone.parameters(), target.parameters(), strict=True))
     with pytest.raises(weights.WeightsError, match=r"missing: blocks\.1\.time_mix\.residual"):
         weights.load(target, {name: value for name, value in alone.items() if not name.endswith("att.v0")})
+
+
+THREE = ("dino_featurizer", "siglip_featurizer", "sam_featurizer")
+GATED = {"visualrwkv7_tiny": ("rwkv7", "visualrwkv_v7"), "visualrwkv_hd_tiny": ("rwkv6", "visualrwkv_hd")}
+
+
+@pytest.mark.parametrize("preset", GATED)
+def test_a_released_file_with_three_towers_becomes_a_model(preset, tmp_path):
+    """VisualRWKV-7 and -HD in miniature: the connector is chosen by the file, the sizes are in its tensors."""
+    language, projection = GATED[preset]
+    source = build(compose(f"model={preset}", "encoder=tri_tiny"))
+    sense = source.senses["image"]
+    named = {f"rwkv.{name}": value for name, value in export(source.backbone, language).items()}
+    named |= {f"proj.{name}": value for name, value in export(sense.connector, projection).items()}
+    for name, tower in zip(THREE, sense.encoder.towers, strict=True):
+        for key, value in tower.trunk.state_dict().items():
+            original = key.replace("mlp.fc", "mlp.lin") if name == "sam_featurizer" else key
+            named[f"vit.{name}.{original}"] = value
+    torch.save({name: value.clone() for name, value in named.items()}, tmp_path / "a.pth")
+    assert recognise(named).name == "visualrwkv_mlp"
+    to_folder(tmp_path / "a.pth", tmp_path / "out", ("encoder=tri_tiny", "~tokenizer"))
+    found, _ = load_model(tmp_path / "out")
+    assert type(found.backbone) is type(source.backbone)
+    assert type(found.senses["image"].connector) is type(sense.connector)
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), found.parameters(), strict=True))
+    for part, format in (("backbone", language), ("connector", projection)):
+        to_file(tmp_path / "out", tmp_path / "b.pth", format, part)
+        prefix = {"backbone": "rwkv.", "connector": "proj."}[part]
+        back = read(tmp_path / "b.pth")
+        assert set(back) == {name.removeprefix(prefix) for name in named if name.startswith(prefix)}
+        assert all(torch.equal(value, named[prefix + name]) for name, value in back.items())

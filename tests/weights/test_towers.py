@@ -1,5 +1,6 @@
 """The name maps of towers: complete for the real sizes, unambiguous, linear, and clear about what is wrong."""
 
+from copy import deepcopy
 from functools import cache
 
 import pytest
@@ -7,7 +8,7 @@ import timm
 import torch
 
 from mmrnn.config import compose, make, plain
-from mmrnn.encoders import ClipViT, TimmTower
+from mmrnn.encoders import ClipViT, Fused, TimmTower
 from mmrnn.weights import Report, WeightsError, convert, load
 from mmrnn.weights.towers import FORMATS
 
@@ -196,3 +197,32 @@ def test_a_tower_file_has_no_extra_norm():
     norm = {"ln_vision.weight": torch.full((24,), 2.0), "ln_vision.bias": torch.zeros(24)}
     load(encoder, tensors | norm)
     assert (encoder.extra_norm.weight == 2.0).all()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names", "format"),
+    [
+        ("", ("dino", "siglip", "sam"), "visualrwkv"),
+        ("vision_backbone.", ("dino", "siglip"), "prismatic"),
+    ],
+)
+def test_towers_side_by_side(prefix, names, format):
+    """VisualRWKV-HD and -7, and Prismatic, whose files hold a projector and a language model, too."""
+    towers = make(card("tri_tiny")).towers
+    one, two = (Fused(towers=[make_like(tower) for tower in towers[: len(names)]]) for _ in range(2))
+    tensors = {}
+    for name, tower in zip(names, one.towers, strict=True):
+        tensors |= {f"{prefix}{name}_featurizer.{key}": value for key, value in tower.trunk.state_dict().items()}
+    beside = {"projector.projector.0.weight": torch.zeros(1)} if format == "prismatic" else {}
+    report = load(two, tensors | beside)
+    assert report.format == format
+    assert set(report.ignored) == set(beside)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def make_like(tower):
+    """Another one of these sizes, with other values."""
+    twin = deepcopy(tower)
+    for value in twin.parameters():
+        torch.nn.init.normal_(value)
+    return twin

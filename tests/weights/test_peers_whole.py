@@ -1,0 +1,230 @@
+"""Whole small models of transformers, picture and all: the same logits, and the same words."""
+
+import importlib.util
+from functools import partial
+
+import pytest
+import torch
+
+from mmrnn.backbones import RWKV7, Transformer
+from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
+from mmrnn.connectors import MLP, Linear, QFormer, RowEnds, TextQFormer
+from mmrnn.encoders import Patches, TimmTower
+from mmrnn.generate import generate
+from mmrnn.types import SLOT, Batch, Block, Sequence
+from mmrnn.vlm import VLM, Sense
+from mmrnn.weights import load
+from mmrnn.weights.names import export
+
+transformers = pytest.importorskip("transformers")
+close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
+
+VISION = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
+ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
+OPT = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48}
+OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64, "dropout": 0.0}
+QUERIES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
+QUERIES |= {"encoder_hidden_size": 24, "vocab_size": 30, "cross_attention_frequency": 2, "max_position_embeddings": 20}
+OURS = {"queries": 4, "width": 16, "depth": 4, "heads": 4, "ffn": 24}
+SLOTS = 59
+"""The word that transformers has where a picture stands."""
+
+
+def randomised(model):
+    """Every parameter counts: none is left at zero or one."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    return model.eval()
+
+
+def decoder(sizes):
+    knobs = {name: value for name, value in sizes.items() if name not in ("vocab_size", "hidden_size")}
+    return HFDecoder(name="opt", vocab=sizes["vocab_size"], width=sizes["hidden_size"], arch=knobs)
+
+
+def asked(model, before, after, images):
+    """Our batch of one picture a row between two texts, and the ids that transformers wants."""
+    layout = model.senses["image"].layout(*images.shape[-2:])
+    rows, at = len(images), len(before)
+    middle = torch.full((rows, layout.tokens), SLOT)
+    ids = torch.cat([torch.tensor([before] * rows).long(), middle, torch.tensor([after] * rows)], dim=1)
+    blocks = tuple(Block(row, at, layout) for row in range(rows))
+    return Batch(Sequence(ids, blocks), {"image": images}), ids.masked_fill(ids == SLOT, SLOTS)
+
+
+@torch.no_grad()
+def test_opt(tmp_path):
+    peer = randomised(transformers.OPTForCausalLM(transformers.OPTConfig(**OPT)))
+    peer.save_pretrained(tmp_path)
+    ours = decoder(OPT).eval()
+    assert load(ours, tmp_path).format == "hf"
+    ids = torch.randint(4, 59, (2, 9))
+    close(ours.head(ours(Sequence(ids))[0]), peer(ids).logits)
+    written = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)[:, 9:]
+    assert generate(VLM(ours, {}), Batch(Sequence(ids)), limit=6) == written.tolist()
+
+
+@torch.no_grad()
+def test_llava(tmp_path):
+    text = transformers.LlamaConfig(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**VISION, image_size=32, patch_size=8),
+        text_config=text,
+        image_token_index=SLOTS,
+        image_seq_length=16,
+    )
+    peer = randomised(transformers.LlavaForConditionalGeneration(config))
+    peer.save_pretrained(tmp_path)
+    tower = TimmTower(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH)
+    backbone = Transformer(vocab=60, width=32, depth=2, heads=4, kv_heads=2, ffn=48, eps=text.rms_norm_eps)
+    ours = VLM(backbone, {"image": Sense(tower, MLP(24, 32))}).eval()
+    for source in (tmp_path, peer.state_dict()):
+        assert load(ours, source).format.startswith("llava_hf")
+    images = torch.randn(2, 3, 32, 32)
+    batch, ids = asked(ours, [1, 5], [7, 9, 11], images)
+    close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=images).logits)
+    written = peer.generate(input_ids=ids, pixel_values=images, max_new_tokens=6, do_sample=False)
+    assert generate(ours, batch, limit=6) == written[:, ids.shape[1] :].tolist()
+
+
+def blip2(text):
+    config = transformers.Blip2Config(
+        vision_config=transformers.Blip2VisionConfig(**{**VISION, "num_hidden_layers": 2}, image_size=32, patch_size=8),
+        qformer_config=transformers.Blip2QFormerConfig(**QUERIES),
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=SLOTS,
+    )
+    return randomised(transformers.Blip2ForConditionalGeneration(config))
+
+
+def eva(name="eva_giant_patch14_clip_224"):
+    return TimmTower(name=name, size=32, depth=2, layer=-1, cls="first", extra_norm=1e-6, arch=ARCH)
+
+
+@torch.no_grad()
+def test_blip2(tmp_path):
+    peer = blip2(transformers.OPTConfig(**OPT))
+    peer.save_pretrained(tmp_path)
+    ours = VLM(decoder(OPT), {"image": Sense(eva(), QFormer(24, 32, **OURS))}).eval()
+    report = load(ours, tmp_path)
+    assert report.format == "hf_vlm, blip2_hf"
+    assert report.ignored == {}
+    images = torch.randn(2, 3, 32, 32)
+    batch, ids = asked(ours, [], [2, 9, 11], images)
+    close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=images).logits)
+    written = peer.generate(input_ids=ids, pixel_values=images, max_new_tokens=6, do_sample=False)
+    assert generate(ours, batch, limit=6) == written[:, -6:].tolist()
+
+
+@torch.no_grad()
+def test_flan_t5_has_a_head_of_its_own():
+    """transformers 5 ties every T5 that it builds; the released FlanT5 has two tables, and so have we."""
+    sizes = {"num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "feed_forward_proj": "gated-gelu"}
+    arch = {**sizes, "dropout_rate": 0.0, "tie_word_embeddings": False}
+    peer = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=60, d_model=32, **arch))
+    peer.lm_head.weight = torch.nn.Parameter(torch.randn(60, 32))
+    peer.eval()
+    ours = HFEncoderDecoder(vocab=60, width=32, arch=arch).eval()
+    tensors = {name: value.clone() for name, value in peer.state_dict().items()}
+    load(ours, tensors)
+    assert torch.equal(ours.model.lm_head.weight, peer.lm_head.weight)
+    assert torch.equal(ours.model.shared.weight, peer.shared.weight)
+    ids = torch.randint(1, 60, (1, 7))
+    hidden, _ = ours(Sequence(ids))
+    expected = peer(input_ids=ids, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits
+    close(ours.head(hidden[:, -1]), expected[:, 0])
+
+
+@torch.no_grad()
+def test_the_qformer_of_instructblip():
+    """With the instruction beside the queries, and without it."""
+    config = transformers.InstructBlipQFormerConfig(**QUERIES)
+    peer = randomised_part(transformers.InstructBlipQFormerModel(config))
+    queries, tokens = torch.randn(1, 4, 16), torch.randn(2, 9, 24)
+    source = {f"qformer.{name}": value for name, value in peer.state_dict().items()} | {"query_tokens": queries}
+    alone = QFormer(24, **OURS).eval()
+    assert load(alone, source).format == "instructblip_hf"
+    asked = {"query_embeds": queries.expand(2, -1, -1), "encoder_hidden_states": tokens}
+    close(alone(tokens), peer(None, **asked).last_hidden_state)
+
+    told = TextQFormer(24, **OURS, vocab=30, positions=20).eval()
+    load(told, source, strict=False)  # InstructBLIP predicts no words
+    ids, known = torch.randint(0, 30, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
+    known[1, 3:] = False
+    mask = torch.cat([torch.ones(2, 4), known], dim=1).long()
+    expected = peer(ids, attention_mask=mask, **asked).last_hidden_state
+    close(told.joint(tokens, ids, known)[0], expected[:, :4])
+
+
+def randomised_part(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_fuyu(tmp_path):
+    """Rows of patches, each closed by a word."""
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64}
+    sizes |= {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+    text = transformers.PersimmonConfig(vocab_size=60, hidden_size=32, **sizes)
+    config = transformers.FuyuConfig(text_config=text, image_token_id=SLOTS, patch_size=30)
+    peer = randomised(transformers.FuyuForCausalLM(config))
+    peer.save_pretrained(tmp_path)
+    newline = 40
+    backbone = HFDecoder(name="persimmon", vocab=60, width=32, arch=sizes)
+    connector = RowEnds(2700, 32, part=Linear)
+    ours = VLM(backbone, {"image": Sense(Patches(size=(60, 90)), connector)}).eval()
+    for source in (tmp_path, peer.state_dict()):
+        load(backbone, source)
+        load(connector, source, strict=False)  # the released vocabulary alone has the word at its place
+    connector.newline.copy_(backbone.embed(torch.tensor([[newline]]))[0, 0])
+    images = torch.randn(1, 3, 60, 90)
+    batch, ids = asked(ours, [], [1, 9, 11], images)
+    ids[:, [3, 7]] = newline
+    patches = ours.senses["image"].encode(images)
+    close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=patches).logits)
+    written = peer.generate(input_ids=ids, pixel_values=patches, max_new_tokens=6, do_sample=False)
+    assert generate(ours, batch, limit=6) == written[:, ids.shape[1] :].tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_rwkv7_in_its_package(tmp_path, monkeypatch):
+    """The package has RWKV-7 in it where the environment says so before it is imported."""
+    found = importlib.util.find_spec("rwkv.model")
+    if found is None:
+        pytest.skip("rwkv is not installed")
+    for name, value in {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "0", "RWKV_CUDA_ON": "0"}.items():
+        monkeypatch.setenv(name, value)
+    spec = importlib.util.spec_from_file_location("rwkv_model_of_version_7", found.origin)
+    package = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    ours = RWKV7(vocab=50, width=64, depth=2, head_size=16, heads=4, ffn=96)
+    for value in ours.parameters():
+        torch.nn.init.normal_(value, std=0.3)
+    torch.save({name: value.clone() for name, value in export(ours, "rwkv7").items()}, tmp_path / "a.pth")
+    peer = package.RWKV(model=str(tmp_path / "a"), strategy="cpu fp32")
+    twin = RWKV7(vocab=50, width=64, depth=2, head_size=16, heads=4, ffn=96).eval()
+    load(twin, tmp_path / "a.pth")
+    ids = torch.randint(1, 50, (11,)).tolist()
+    expected, state = peer.forward(ids, None, full_output=True)
+    hidden, _ = twin(Sequence(torch.tensor([ids])))
+    torch.testing.assert_close(twin.head(hidden)[0], expected.float(), atol=1e-4, rtol=0)
+    written, logits = [], expected[-1]
+    for _ in range(6):
+        written.append(int(logits.argmax()))
+        logits, state = peer.forward([written[-1]], state)
+    assert generate(VLM(twin, {}), Batch(Sequence(torch.tensor([ids]))), limit=6)[0] == written
