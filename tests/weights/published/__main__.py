@@ -63,7 +63,9 @@ def models() -> Iterator[tuple[str, Made]]:
         about = f"what MiniGPT-4 with Vicuna {size} has trained"
         yield f"minigpt4_{size}", (about, "F32", lambda w=width: d.affine("llama_proj", w, 768))
     for size, card in {"3b": "llama_2b7", "8b": "llama3_8b", "13b": "llama2_13b"}.items():
-        yield f"vila15_{size}", (f"VILA1.5-{size}, its three folders", "BF16", lambda c=card: d.vila15(c))
+        about = f"VILA1.5-{size}, its three folders"
+        yield f"vila15_{size}", (about, "BF16", lambda c=card: d.vila15(c, t.siglip(), 1152))
+    yield "vila15_40b", ("VILA1.5-40b, its three folders", "BF16", lambda: d.vila15("yi_34b", t.intern(), 3200))
     yield "blip2_stage1", ("blip2_pretrained.pth of LAVIS", "F32", d.stage1)
     for name, width in {**{n: s[0] for n, s in l.OPT.items()}, **{n: s[0] for n, s in l.T5.items()}}.items():
         head = "opt_proj" if name in l.OPT else "t5_proj"

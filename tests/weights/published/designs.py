@@ -58,11 +58,11 @@ def llava_hf(language: str) -> Shapes:
     return shapes
 
 
-def vila15(language: str) -> Shapes:
+def vila15(language: str, tower: Shapes, entry: int) -> Shapes:
     """The folders llm, vision_tower and mm_projector."""
-    width = LLAMA[language][2]
-    between = norm("layers.1", 4608) | affine("layers.2", width, 4608) | affine("layers.4", width, width)
-    return {**under("llm.", llama(language)), **under("mm_projector.", between), **under("vision_tower.", siglip())}
+    width, four = LLAMA[language][2], 4 * entry
+    between = norm("layers.1", four) | affine("layers.2", width, four) | affine("layers.4", width, width)
+    return {**under("llm.", llama(language)), **under("mm_projector.", between), **under("vision_tower.", tower)}
 
 
 def qformer(entry: int = 1408, *, text: bool = False) -> Shapes:

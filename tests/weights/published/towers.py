@@ -41,6 +41,24 @@ def siglip() -> Shapes:
     return with_level(of_transformers("SiglipVisionModel", config))
 
 
+def intern() -> Shapes:
+    """InternViT-6B at 448 pixels, under the names of its own code, with the 45 blocks that are published."""
+    d, ffn = 3200, 12800
+    shapes: Shapes = {
+        "embeddings.class_embedding": (1, 1, d),
+        "embeddings.position_embedding": (1, 1025, d),
+        "embeddings.patch_embedding.weight": (d, 3, 14, 14),
+        "embeddings.patch_embedding.bias": (d,),
+    }
+    vectors = ("ls1", "ls2", "norm1.weight", "norm2.weight", "attn.q_norm.weight", "attn.k_norm.weight")
+    block: Shapes = {**dict.fromkeys(vectors, (d,)), "attn.qkv.weight": (3 * d, d)}
+    for name, rows, cols in (("attn.proj", d, d), ("mlp.fc1", ffn, d), ("mlp.fc2", d, ffn)):
+        block |= {f"{name}.weight": (rows, cols), f"{name}.bias": (rows,)}
+    for layer in range(45):
+        shapes |= under(f"encoder.layers.{layer}.", block)
+    return shapes
+
+
 def of_timm(name: str, **knobs: object) -> Shapes:
     import timm
 
