@@ -20,7 +20,7 @@ class Stage:
         train: parts (`connector`, `backbone`, `encoder`) or globs of parameter names.
         freeze: globs that stay frozen all the same (VisualRWKV v6 keeps `backbone.embedding.*`).
         rates: parts or globs -> by what their learning rate is multiplied; the first that fits counts.
-        layer_decay: parts or globs -> by what the rate falls from each of their layers to the one below (Qwen-VL: 0.95).
+        layer_decay: parts or globs -> by what the rate falls from each of their layers to the one below (Qwen-VL 0.95).
             What lies before the first layer counts as one more, what lies behind the last learns at the full rate.
         steps: optimiser steps.
         batch: samples an optimiser step.

