@@ -84,7 +84,7 @@ class Assistant:
         batch = self.collate(samples)
         if self.collate.dropped:
             raise PictureError(self.collate.dropped[0][1])
-        return batch.to(next(self.model.backbone.parameters()).device)
+        return batch.to(next(self.model.parameters()).device)
 
 
 def _sample(picture: str | Path | Image | None, question: str) -> Sample:
