@@ -72,7 +72,9 @@ def aligned(made):
     """Two objectives, of which one takes its mean over targets and the other over pictures."""
     torch.manual_seed(1)
     teacher = PatchEmbed(patch=8, size=16, width=8, positions="none")
-    return Sum(made, parts=[LanguageModel(reduction="token"), Alignment(made, teacher=teacher, every=1)], weights=(1.0, 0.5))
+    return Sum(
+        made, parts=[LanguageModel(reduction="token"), Alignment(made, teacher=teacher, every=1)], weights=(1.0, 0.5)
+    )
 
 
 OBJECTIVES = {
