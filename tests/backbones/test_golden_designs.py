@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmrnn.backbones.cross_attention import GatedBlock, GatedCrossAttention, visible
+from mmrnn.backbones.cross_attention import GatedBlock, GatedCrossAttention
 from mmrnn.backbones.expert import VisualExpert, expert_mask
 from mmrnn.backbones.glm import GLM
 from mmrnn.backbones.masks import prefix
@@ -143,37 +143,6 @@ def test_gated_block(golden, params):
     close(out, tensors["out/alone_block_out"])
     everywhere = torch.ones_like(number[..., None] == which)
     close(block(tensors["in/alone_text"], bank.flatten(1, 2), everywhere), tensors["out/alone_block_no_locations"])
-    # All pictures before the text; what stands before the first one looks at none here, and there at all alike.
-    places = [(row, at) for row, found in enumerate(case["config"]["media_at"]) for at in found]
-    blocks = tuple(Block(row, at, Layout(beside=bank.shape[2])) for row, at in places)
-    earlier = visible(Sequence(number, blocks), bank.shape[1], None, every=True)
-    out = block(tensors["in/alone_text"], bank.flatten(1, 2), earlier.repeat_interleave(bank.shape[2], 2))
-    begun = number >= 0
-    close(out[begun], tensors["out/alone_block_all_previous"][begun])
-    assert begun.any(1).all()
-
-
-def test_all_pictures_before_the_text(golden, params):
-    """Row by row, in pieces and all at once: the text looks at every picture before it, in its own segment."""
-    _, _, model, sequence = flamingo(golden, params)
-    latest = model.read(sequence)[0]
-    model.hook.pictures = "all"
-    hidden, state = model.read(sequence)
-    first, second = (block.start for block in sequence.blocks[:2])
-    close(hidden[0, :second], latest[0, :second])
-    assert (hidden[0, second:] - latest[0, second:]).abs().amax(1).min() > 1e-3
-    assert state.shared["media"].shape[1] == 2
-    for cut in (first + 1, second, second + 1, sequence.ids.shape[1] - 1):
-        before, state = model.read(sequence.slice(0, cut))
-        behind, _ = model.read(sequence.slice(cut, sequence.ids.shape[1]), state)
-        close(torch.cat([before, behind], 1), hidden)
-    packed = Sequence(
-        sequence.ids.reshape(1, -1),
-        (*sequence.blocks[:2], replace(sequence.blocks[2], sample=0, start=sequence.ids.shape[1])),
-        media=sequence.media,
-        segments=torch.arange(2).repeat_interleave(sequence.ids.shape[1])[None],
-    )
-    close(model.read(packed)[0].view_as(hidden), hidden)
 
 
 @pytest.fixture
