@@ -25,9 +25,8 @@ def table() -> str:
         trains += "".join(f", not `{pattern}`" for pattern in stage["freeze"])
         rate = f"{stage['lr']:g}" + (f" to {stage['lr_final']:g}" if stage["lr_final"] != stage["lr"] else "")
         about = text.splitlines()[1].removeprefix("# ")
-        rows.append(
-            f"| `{path.stem}` | {about} | `{chosen['data']}` | {trains} | {rate} | {stage['batch']} | {stage['steps']} |"
-        )
+        cells = (f"`{path.stem}`", about, f"`{chosen['data']}`", trains, rate, stage["batch"], stage["steps"])
+        rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows)
 
 
