@@ -123,8 +123,8 @@ class Transformer(nn.Module):
         kv_heads: heads of keys and values (grouped-query attention); None takes as many as `heads`.
         head_size: None takes width / heads.
         theta: base of the rotary frequencies.
-        length: tokens that the weights were trained on. Out of training, longer texts get a larger `theta` (dynamic NTK)
-            and sharper attention (log-n), as Qwen-7B has it. None: neither.
+        length: tokens that the weights were trained on. Out of training, longer texts get a larger `theta` (NTK) and
+            sharper attention (log-n), as Qwen-7B has it. None: neither.
         eps: of the RMS norms.
         bias: biases on query, key and value (Qwen2).
         qk_norm: RMS norm on every head's queries and keys (Qwen3).

@@ -42,7 +42,9 @@ def test_nothing_changes_within_the_length_and_in_training():
 
 def test_the_base_is_that_of_ntk(monkeypatch):
     """Without log-n a text of three times the length is read with the base theta * 7 ** (k / (k - 2))."""
-    monkeypatch.setattr("mmrnn.backbones.longer.sharpened", lambda positions, length: torch.ones(positions.shape))
+    monkeypatch.setattr(
+        "mmrnn.backbones.longer.sharpened", lambda places, length: torch.ones(places.shape) * bool(length)
+    )
     text = Sequence(ids(3 * LENGTH))
     torch.testing.assert_close(model()(text)[0], model(None, theta=100.0 * 7 ** (8 / 6))(text)[0])
 
