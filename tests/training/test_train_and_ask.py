@@ -24,7 +24,7 @@ def records(tmp_path):
 
 
 def train(folder, *words):
-    short = ("log=40", "evaluate.samples=0", "data=llava", f"data.file={folder}/data.json", f"out={folder}/run")
+    short = ("log=60", "evaluate.samples=0", "data=llava", f"data.file={folder}/data.json", f"out={folder}/run")
     assert main(["train", *words, *short]) == 0
 
 
@@ -36,7 +36,7 @@ def ask(folder, capsys):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in TINY])
 def test_a_tiny_model_learns_and_answers(name, records, capsys):
-    rates = ("lr=0.01", "lr_final=0.01", "warmup=0", "steps=40", "batch=1")
+    rates = ("lr=0.01", "lr_final=0.001", "warmup=0", "steps=60", "batch=1")
     train(records, f"model={name}", *(f"stage.instruct.{rate}" for rate in rates))
     assert ask(records, capsys) == (0, f"{ANSWER}\n", "")
 
