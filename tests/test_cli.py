@@ -27,10 +27,6 @@ def runs(monkeypatch, tmp_path):
             raise noted.fault
 
     noted.train = train
-    memory = ModuleType("mmrnn.training.memory")
-    memory.keep_freed = lambda: None
-    monkeypatch.setitem(sys.modules, "mmrnn.training.memory", memory)
-    monkeypatch.setitem(sys.modules, "mmrnn.training", ModuleType("mmrnn.training"))
     monkeypatch.setitem(sys.modules, "mmrnn.training.run", noted)
     monkeypatch.chdir(tmp_path)
     return noted
