@@ -11,6 +11,7 @@ from PIL.Image import Image
 from mmrnn.data.collate import Collator
 from mmrnn.data.image import File, PictureError
 from mmrnn.data.sample import TAG, Sample, Turn
+from mmrnn.data.video import VIDEO, frames, shown
 from mmrnn.generate import generate, stream
 from mmrnn.prompts import Prompt, Stop
 from mmrnn.types import Batch, Tokenizer
@@ -48,7 +49,8 @@ class Assistant:
         self.collate = Collator(tokenizer, prompt, dict(model.senses), features, left=True)
 
     def ask(self, picture: str | Path | Image | None, question: str, *, limit: int = 64) -> str:
-        """The reply to a question about a picture (a file or an image; None asks without one).
+        """The reply to a question about a picture (a file or an image; None asks without one), or about a video, where
+        the question holds the tag `<video>`.
 
         Raises:
             PictureError: the picture cannot be opened.
@@ -82,15 +84,17 @@ class Assistant:
         batch = self.collate(samples)
         if self.collate.dropped:
             raise PictureError(self.collate.dropped[0][1])
-        return batch.to(next(self.model.backbone.parameters()).device)
+        return batch.to(next(self.model.parameters()).device)
 
 
 def _sample(picture: str | Path | Image | None, question: str) -> Sample:
     if picture is None:
         return Sample((Turn("user", question), Turn("assistant", "")))
-    shown = Given(picture) if isinstance(picture, Image) else File(picture)
+    if VIDEO in question and not isinstance(picture, Image):
+        return Sample(*shown((Turn("user", question), Turn("assistant", "")), (), [frames(picture)]))
+    seen = Given(picture) if isinstance(picture, Image) else File(picture)
     text = question if TAG in question else f"{TAG}\n{question}"
-    return Sample((Turn("user", text), Turn("assistant", "")), (shown,))
+    return Sample((Turn("user", text), Turn("assistant", "")), (seen,))
 
 
 def _without_reply(sample: Sample) -> Sample:

@@ -228,6 +228,7 @@ def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
     if torch.get_default_device().type == "meta":
         return
     named = {path: source for path, source in sources(weights) if source is not None}
+    added = len((model.config.get("tokenizer") or {}).get("added") or ())
     for name, sense in model.senses.items() if weights else ():
         path = "encoder" if name == "image" else f"senses.{name}.encoder"
         if not {path, "model"} & set(named):
@@ -238,7 +239,7 @@ def _load(model: "VLM", weights: Mapping[str, Any]) -> None:
     for path, source in sorted(named.items(), key=lambda one: one[0] == "hook"):
         place = path if path.startswith(("backbone", "senses.", "hook")) else f"senses.image.{path}"
         try:
-            load(model if path == "model" else model.get_submodule(place), source)
+            load(model if path == "model" else model.get_submodule(place), source, new_words=added)
         except ValueError as error:
             raise ConfigError(f"weights.{path}: {error}") from error
     if model.hook is not None and not {"hook", "model"} & set(named):

@@ -27,7 +27,6 @@ def runs(monkeypatch, tmp_path):
             raise noted.fault
 
     noted.train = train
-    monkeypatch.setitem(sys.modules, "mmrnn.training", ModuleType("mmrnn.training"))
     monkeypatch.setitem(sys.modules, "mmrnn.training.run", noted)
     monkeypatch.chdir(tmp_path)
     return noted

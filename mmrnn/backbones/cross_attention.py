@@ -1,7 +1,9 @@
 """Gated cross-attention to pictures that stand beside the text (Flamingo, arXiv 2204.14198)."""
 
+from typing import Literal
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,32 +49,34 @@ class GatedBlock(nn.Module):
 
 
 class Looking(Pass):
-    """The pictures of one sequence, and which of them each position may look at: the latest before it."""
+    """The pictures of one sequence, and which of them each position may look at."""
 
-    def __init__(self, blocks: nn.ModuleDict, sequence: Sequence, state: State | None):
-        self.blocks = blocks
+    def __init__(self, blocks: nn.ModuleDict, sequence: Sequence, state: State | None, every: bool = False):
+        self.blocks, self.every = blocks, every
         shared = {} if state is None else state.shared
-        self.bank, self.latest = _bank(sequence, shared.get("media"), shared.get("media_seen"))
-        self.mask = None
+        self.bank = gather_pictures(sequence, shared.get("media"))
         if self.bank is not None:
-            pictures, size = self.bank.shape[1:3]
-            which = torch.arange(pictures, device=self.latest.device).repeat_interleave(size)
-            self.mask = self.latest[..., None] == which
-            self.flat = self.bank.flatten(1, 2)
+            self.visible = visible(sequence, self.bank.shape[1], shared.get("media_seen"), every)
+            self.flat, self.mask = self.bank.flatten(1, 2), self.visible.repeat_interleave(self.bank.shape[2], dim=2)
 
     def before(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         name = str(layer)
         if name not in self.blocks:
             return x
-        return self.blocks[name](x, None if self.bank is None else self.flat.to(x.dtype), self.mask)
+        if self.bank is None:
+            return self.blocks[name](x, None, None)
+        return self.blocks[name](x, self.flat.to(x.dtype), self.mask)
 
     @property
     def memory(self) -> dict[str, Tensor]:
+        """The pictures that what comes next may look at, `b k v e`, and whether each row has them, `b k`."""
         if self.bank is None:
             return {}
-        last = self.latest[:, -1]
-        rows = torch.arange(len(last), device=last.device)
-        return {"media": self.bank[rows, last.clamp(min=0)], "media_seen": last >= 0}
+        seen = self.visible[:, -1]
+        if self.every:
+            return {"media": self.bank, "media_seen": seen}
+        rows = torch.arange(len(seen), device=seen.device)
+        return {"media": self.bank[rows, seen.int().argmax(1)][:, None], "media_seen": seen.any(1, keepdim=True)}
 
 
 class GatedCrossAttention(Hook):
@@ -82,12 +86,24 @@ class GatedCrossAttention(Hook):
 
     Args:
         every: 1 before each block; n before the blocks n, 2n, ... counted from one.
+        pictures: `latest` looks at the last picture before the text, `all` at every one before it (OpenFlamingo has
+            both); the state grows with them.
     """
 
     reads_beside = True
 
-    def __init__(self, backbone: Backbone, media: int, *, every: int = 4, heads: int = 8, head_size: int = 64):
+    def __init__(
+        self,
+        backbone: Backbone,
+        media: int,
+        *,
+        every: int = 4,
+        heads: int = 8,
+        head_size: int = 64,
+        pictures: Literal["latest", "all"] = "latest",
+    ):
         super().__init__(backbone)
+        self.pictures = pictures
         depth = len(backbone.blocks)
         if not 1 <= every <= depth:
             raise ValueError(f"every ({every}) must lie between 1 and the depth of the backbone ({depth})")
@@ -100,46 +116,44 @@ class GatedCrossAttention(Hook):
         )
 
     def begin(self, sequence: Sequence, state: State | None) -> Pass:
-        return Looking(self.blocks, sequence, state)
+        return Looking(self.blocks, sequence, state, self.pictures == "all")
 
 
-def latest_picture(sequence: Sequence, carried: int = 0) -> Int[Tensor, "b t"]:
-    """For every position the number, within its row, of the latest picture beside the text; -1 before the first one.
+def visible(
+    sequence: Sequence, pictures: int, carried: Bool[Tensor, "b k"] | None, every: bool
+) -> Bool[Tensor, "b t p"]:
+    """Which pictures beside the text each position may look at: those of its row and segment that stand before it.
 
     Args:
-        carried: so many pictures of the row (0 or 1) were read before this sequence. A picture does not reach into
-            another segment.
+        pictures: the most that a row has, those of the state included.
+        carried: which of the state's pictures each row has seen; they come first.
+        every: all of them; else the latest alone.
     """
     b, t = sequence.ids.shape
-    latest = torch.full((b, t), carried - 1, device=sequence.ids.device)
-    count = [carried] * b
+    seen = torch.zeros(b, t, pictures, dtype=torch.bool, device=sequence.ids.device)
+    known = 0 if carried is None else carried.shape[1]
+    if known:
+        seen[..., :known] = carried[:, None]
+    count = [known] * b
     for block in sorted((one for one in sequence.blocks if one.layout.beside), key=lambda one: one.start):
-        reach = slice(block.start, t)
-        here = torch.ones(t - block.start, dtype=torch.bool, device=latest.device)
-        if sequence.segments is not None:
-            row = sequence.segments[block.sample]
-            here = row[reach] == row[block.start]
-        latest[block.sample, reach] = torch.where(here, count[block.sample], -1)
+        row, number = seen[block.sample, block.start :], count[block.sample]
+        if not every:
+            row[:, :number] = False
+        segments = None if sequence.segments is None else sequence.segments[block.sample, block.start :]
+        # A picture does not reach into another segment.
+        row[:, number] = True if segments is None else segments == segments[0]
         count[block.sample] += 1
-    return latest
+    return seen
 
 
-def _bank(
-    sequence: Sequence, before: Tensor | None, seen: Tensor | None
-) -> tuple[Float[Tensor, "b k v e"] | None, Int[Tensor, "b t"]]:
-    """The pictures of each row, that of the state first, and for every position the one it looks at."""
-    carried = int(before is not None)
-    latest = latest_picture(sequence, carried)
-    rows: list[list[Tensor]] = [[] if before is None else [before[row]] for row in range(len(latest))]
-    order = [(block.start, index) for index, block in enumerate(sequence.blocks) if block.layout.beside]
+def gather_pictures(sequence: Sequence, before: Float[Tensor, "b k v e"] | None) -> Float[Tensor, "b p v e"] | None:
+    """The pictures beside each row, those of the state first; rows with fewer of them are filled up."""
+    rows: list[list[Tensor]] = [[] if before is None else [*before[row]] for row in range(len(sequence.ids))]
     beside = [block for block in sequence.blocks if block.layout.beside]
-    for index in sorted(range(len(order)), key=lambda i: order[i]):
+    for index in sorted(range(len(beside)), key=lambda index: (beside[index].start, index)):
         rows[beside[index].sample].append(sequence.media[index])
     most = max(map(len, rows))
     if not most:
-        return None, latest
-    if seen is not None:
-        latest = torch.where((latest == 0) & ~seen[:, None], -1, latest)
+        return None
     some = next(picture for row in rows for picture in row)
-    bank = torch.stack([torch.stack([*row, *[torch.zeros_like(some)] * (most - len(row))]) for row in rows])
-    return bank, latest
+    return torch.stack([torch.stack([*row, *[torch.zeros_like(some)] * (most - len(row))]) for row in rows])

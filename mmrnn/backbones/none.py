@@ -2,11 +2,12 @@
 
 from typing import NoReturn
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmrnn.types import State
+
+NOTHING = "there is no language model here to read or say anything; choose one with backbone=NAME"
 
 
 class NoBackbone(nn.Module):
@@ -21,19 +22,20 @@ class NoBackbone(nn.Module):
     recurrent = False
     hooks = ()
     width = None
+    silent = True
 
     def __init__(self, *, vocab: int = 30523):
         super().__init__()
         self.vocab = vocab
 
-    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        return ids.new_zeros(*ids.shape, 0, dtype=torch.get_default_dtype())
+    def embed(self, ids: Int[Tensor, "b t"]) -> NoReturn:  # noqa: ARG002
+        raise ValueError(NOTHING)
 
     def state(self, batch: int) -> State:  # noqa: ARG002
         return State(())
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> NoReturn:  # noqa: ARG002
-        raise ValueError("there is no language model here to say anything; choose one with backbone=NAME")
+        raise ValueError(NOTHING)
 
     def forward(self, *sequence: object, **more: object) -> NoReturn:  # noqa: ARG002
-        raise ValueError("there is no language model here to read anything; choose one with backbone=NAME")
+        raise ValueError(NOTHING)

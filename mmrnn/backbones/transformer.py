@@ -6,13 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmrnn.backbones.longer import Longer, longer
 from mmrnn.backbones.route import route
 from mmrnn.types import Expert, Pass, Scan, Sequence, State
 
 
-def rotate(x: Float[Tensor, "b h t k"], positions: Int[Tensor, "b t"], theta: float) -> Float[Tensor, "b h t k"]:
+def rotate(
+    x: Float[Tensor, "b h t k"], positions: Int[Tensor, "b t"], theta: float | Float[Tensor, " b"]
+) -> Float[Tensor, "b h t k"]:
     """Rotary positions (RoFormer, arXiv 2104.09864) in Llama's layout: channel i is paired with channel i + k/2."""
     half = x.shape[-1] // 2
+    theta = theta[:, None, None, None] if isinstance(theta, Tensor) else theta
     frequency = theta ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = positions[:, None, :, None].float() * frequency  # b 1 t k/2
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
@@ -42,8 +46,10 @@ class Attention(nn.Module):
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
         expert: Expert | None = None,
+        longer: Longer | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
         b, t, _ = x.shape
+        theta = self.theta if longer is None else longer.theta
         second = None if expert is None else expert.attention
 
         def project(name: str, y: Tensor) -> Tensor:
@@ -53,8 +59,10 @@ class Attention(nn.Module):
         query = self.query_norm(project("query", x).view(b, t, self.heads, -1)).transpose(1, 2)
         key = self.key_norm(project("key", x).view(b, t, self.kv_heads, -1)).transpose(1, 2)
         value = project("value", x).view(b, t, self.kv_heads, -1).transpose(1, 2)
-        query = rotate(query, positions, self.theta)
-        key = torch.cat([cache["key"].to(key.dtype), rotate(key, positions, self.theta)], dim=2)
+        query = rotate(query, positions, theta)
+        if longer is not None:
+            query = query * longer.scale[:, None, :, None].to(query.dtype)
+        key = torch.cat([cache["key"].to(key.dtype), rotate(key, positions, theta)], dim=2)
         value = torch.cat([cache["value"].to(value.dtype), value], dim=2)
         out = F.scaled_dot_product_attention(
             query,
@@ -98,8 +106,9 @@ class TransformerBlock(nn.Module):
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
         expert: Expert | None = None,
+        longer: Longer | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
-        mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask, expert)
+        mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask, expert, longer)
         x = x + self.dropout(mixed)
         y = self.norm_mlp(x)
         second = None if expert is None else expert.mlp
@@ -114,6 +123,8 @@ class Transformer(nn.Module):
         kv_heads: heads of keys and values (grouped-query attention); None takes as many as `heads`.
         head_size: None takes width / heads.
         theta: base of the rotary frequencies.
+        length: tokens that the weights were trained on. Out of training, longer texts get a larger `theta` (NTK) and
+            sharper attention (log-n), as Qwen-7B has it. None: neither.
         eps: of the RMS norms.
         bias: biases on query, key and value (Qwen2).
         qk_norm: RMS norm on every head's queries and keys (Qwen3).
@@ -137,6 +148,7 @@ class Transformer(nn.Module):
         head_size: int | None = None,
         ffn: int = 11008,
         theta: float = 10000.0,
+        length: int | None = None,
         eps: float = 1e-5,
         bias: bool = False,
         qk_norm: bool = False,
@@ -153,7 +165,7 @@ class Transformer(nn.Module):
             raise ValueError(f"width ({width}) must be a multiple of heads ({heads}), or say head_size")
         head_size = head_size or width // heads
         self.vocab, self.width, self.depth, self.checkpoint = vocab, width, depth, checkpoint
-        self.pretrained = pretrained
+        self.pretrained, self.length = pretrained, length
         self.embedding = nn.Embedding(vocab, width)
         self.blocks = nn.ModuleList(
             TransformerBlock(
@@ -208,13 +220,18 @@ class Transformer(nn.Module):
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
         positions, mask, shared = context(sequence, state)
+        beyond = None
+        if self.length is not None and not self.training:
+            first = self.blocks[0].attention
+            facts = {"length": self.length, "theta": first.theta, "head_size": first.head_size}
+            beyond, shared["stretch"] = longer(positions, state.shared.get("stretch"), **facts)
         layers = []
         for layer, (block, old) in enumerate(zip(self.blocks, state.layers, strict=True)):
             x = hook.before(layer, x)
             if self.checkpoint and torch.is_grad_enabled():
-                x, new = checkpoint(block, x, old, positions, mask, hook.expert(layer), use_reentrant=False)
+                x, new = checkpoint(block, x, old, positions, mask, hook.expert(layer), beyond, use_reentrant=False)
             else:
-                x, new = block(x, old, positions, mask, hook.expert(layer))
+                x, new = block(x, old, positions, mask, hook.expert(layer), beyond)
             x = hook.after(layer, x)
             layers.append(new)
         return self.norm(x), State(tuple(layers), shared)

@@ -1,9 +1,11 @@
 """mmrnn ask PICTURE QUESTION [--run DIR] [--limit N]
 
-Put a question about a picture to a trained model: that of the newest finished run in runs/, or that of --run.
+Put a question about a picture to a trained model: that of the newest finished run in runs/, or that of --run. With
+the tag <video> in the question PICTURE is a video: a moving picture, a folder of frames, or a film (mmrnn[video]).
 
   mmrnn ask photo.jpg "what is this?"
   mmrnn ask photo.jpg "how many things are there?" --run runs/2026-01-31_12-00-00
+  mmrnn ask clip.gif "<video> what happens?"
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: A
     """Answer, a token at a time on a terminal.
 
     Raises:
-        ConfigError: wrong usage, no finished run, or a picture that cannot be opened.
+        ConfigError: wrong usage, no finished run, a picture that cannot be opened, or a model that says nothing.
     """
     words, options = _parse(arguments)
     if len(words) != 2:
@@ -29,13 +31,15 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: A
     folder = Path(options["--run"]) if "--run" in options else newest(RUNS)
 
     from mmrnn.checkpoint import load
-    from mmrnn.data.image import PictureError, open_picture
+    from mmrnn.data.image import open_picture
+    from mmrnn.data.video import VIDEO
 
     try:
-        picture = open_picture(words[0])
-    except PictureError as fault:
+        picture = words[0] if VIDEO in words[1] else open_picture(words[0])
+        reply = load(folder).ask(picture, words[1], limit=int(limit))
+    except ValueError as fault:
         raise ConfigError(str(fault)) from fault
-    print(load(folder).ask(picture, words[1], limit=int(limit)))
+    print(reply)
 
 
 def newest(runs: Path) -> Path:

@@ -7,23 +7,29 @@ if TYPE_CHECKING:
     from mmrnn.data.collate import Collator
     from mmrnn.data.image import File, PictureError, open_picture, to_tensor
     from mmrnn.data.llava import Llava
+    from mmrnn.data.mix import Mix
     from mmrnn.data.order import Batches, CubeOrder, Shuffle
     from mmrnn.data.pictures import Pictures
     from mmrnn.data.sample import TAG, Picture, Sample, Turn
+    from mmrnn.data.video import VIDEO, Frame, frames
 
 __all__ = [
     "TAG",
+    "VIDEO",
     "Batches",
     "Collator",
     "CubeOrder",
     "File",
+    "Frame",
     "Llava",
+    "Mix",
     "Picture",
     "PictureError",
     "Pictures",
     "Sample",
     "Shuffle",
     "Turn",
+    "frames",
     "open_picture",
     "to_tensor",
 ]
@@ -32,9 +38,11 @@ _HOMES = {
     "collate": ("Collator",),
     "image": ("File", "PictureError", "open_picture", "to_tensor"),
     "llava": ("Llava",),
+    "mix": ("Mix",),
     "order": ("Batches", "CubeOrder", "Shuffle"),
     "pictures": ("Pictures",),
     "sample": ("TAG", "Picture", "Sample", "Turn"),
+    "video": ("VIDEO", "Frame", "frames"),
 }
 
 

@@ -1,6 +1,7 @@
 """Pictures: opened safely, and made what an encoder reads."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,12 @@ from mmrnn.types import ImageSpec
 
 PIXELS = 64_000_000
 """The largest picture that is opened: a small file can unpack to far more than the memory holds."""
+
+VOLUME = 2**30
+"""The most pixels of all frames of a moving picture: to show one, Pillow has to make those before it."""
+
+BYTES = 2**28
+"""The largest file of a moving picture: how many frames it has is only known when all of it was read."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "TGA", "ICO", "AVIF")
 """Pillow knows more, some of them programs to be run (EPS)."""
@@ -48,12 +55,15 @@ class File:
         return open_picture(self.path, pixels=self.pixels)
 
 
-def open_picture(source: str | Path | bytes, *, pixels: int = PIXELS) -> Image.Image:
+def open_picture(
+    source: str | Path | bytes, *, pixels: int = PIXELS, frame: Callable[[int], int] | None = None
+) -> Image.Image:
     """The picture as RGB: the first frame, upright as EXIF says, on white where it is transparent, 16 bits to 8.
 
     Args:
         source: a path, or the bytes of a file.
         pixels: more are refused before they are unpacked.
+        frame: answers which frame is wanted when it is told how many there are.
 
     Raises:
         PictureError: not there, not a picture, broken, or too large.
@@ -68,6 +78,8 @@ def open_picture(source: str | Path | bytes, *, pixels: int = PIXELS) -> Image.I
                 width, height = image.size
                 if width * height > pixels:
                     raise PictureError(f"{name} has {width} x {height} pixels, {pixels} are allowed; scale it down")
+                if frame is not None:
+                    _turn_to(image, frame, name)
                 image.load()
                 return _rgb(_upright(image))
     except PictureError:
@@ -80,6 +92,21 @@ def open_picture(source: str | Path | bytes, *, pixels: int = PIXELS) -> Image.I
         raise PictureError(f"{name} is too large to be opened: {error}") from None
     except Exception as error:  # a broken file makes Pillow raise almost anything
         raise PictureError(f"{name} is broken: {error or type(error).__name__}") from error
+
+
+def _turn_to(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
+    """Show another frame of a moving picture."""
+    stream = getattr(image, "fp", None)
+    size = stream.seek(0, 2) if stream is not None else 0
+    if size > BYTES:
+        raise PictureError(f"{name} has {size} bytes, {BYTES} are allowed; put its frames into a folder and name that")
+    total, (width, height) = getattr(image, "n_frames", 1), image.size
+    if total * width * height > VOLUME:
+        raise PictureError(
+            f"{name} has {total} frames of {width} x {height} pixels, {VOLUME} pixels are allowed in all; "
+            "put its frames into a folder and name that"
+        )
+    image.seek(frame(total))
 
 
 def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:

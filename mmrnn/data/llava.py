@@ -9,7 +9,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from mmrnn.data.image import PIXELS, File
-from mmrnn.data.sample import TAG, Sample, Turn
+from mmrnn.data.sample import TAG, Picture, Sample, Turn
+from mmrnn.data.video import FRAMES, frames, shown
 
 ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -21,7 +22,9 @@ class Llava:
          "conversations": [{"from": "human", "value": "<image>\\n…?"}, {"from": "gpt", "value": "…"}, …]}
 
     `image` may be missing (text only: a tag is then plain text) or a list (one tag for each). One picture without any
-    tag is not shown. Records that are not like this are left out; `skipped` names them with the reason.
+    tag is not shown. `"video": "folder/clip.gif"` (or a list) stands where the text has `<video>`, as so many frames: a
+    moving picture, a folder of pictures, or a film where PyAV is installed. Records that are not like this are left
+    out; `skipped` names them with the reason.
 
     The file is read at first use, pictures are opened when they are needed.
 
@@ -30,6 +33,7 @@ class Llava:
         images: the folder that the pictures' names start from; null: the folder of `file`.
         verify: look at first use whether every picture's file is there, and skip the record if not.
         pixels: the largest picture that is opened.
+        frames: pictures that a video becomes.
         held: the share of records that is not trained on, chosen by their ids; the replies to their last questions
             are compared with theirs, which tells something where these are short.
         split: `train`, or `held` for that share.
@@ -42,13 +46,16 @@ class Llava:
         images: str | None = None,
         verify: bool = False,
         pixels: int = PIXELS,
+        frames: int = FRAMES,
         held: float = 0.0,
         split: Literal["train", "held"] = "train",
     ) -> None:
         if not 0 <= held < 1:
             raise ValueError(f"held ({held}) must lie between 0 and 1")
+        if frames < 1:
+            raise ValueError(f"frames ({frames}) must be at least 1")
         self.file, self.images, self.verify, self.pixels, self.held = file, images, verify, pixels, held
-        self.split = split
+        self.frames, self.split = frames, split
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -56,7 +63,7 @@ class Llava:
     def __getitem__(self, index: int) -> Sample:
         return self._samples[index]
 
-    def pictures(self) -> Iterator[File]:
+    def pictures(self) -> Iterator[Picture]:
         """Every picture, each once."""
         return iter({picture.key: picture for sample in self._samples for picture in sample.pictures}.values())
 
@@ -65,7 +72,13 @@ class Llava:
         if not self.held:
             return {}
         rest = Llava(
-            file=self.file, images=self.images, verify=self.verify, pixels=self.pixels, held=self.held, split="held"
+            file=self.file,
+            images=self.images,
+            verify=self.verify,
+            pixels=self.pixels,
+            frames=self.frames,
+            held=self.held,
+            split="held",
         )
         del rest._samples[samples:]
         return {"records": rest} if len(rest) else {}
@@ -116,9 +129,15 @@ class Llava:
         if not isinstance(record, dict):
             raise ValueError(f"a record must be an object, not {_kind(record)}")
         turns = _turns(record.get("conversations"))
-        names = record.get("image")
-        names = [] if names is None else names if isinstance(names, list) else [names]
-        pictures = tuple(self._picture(name, folder) for name in names)
+        names = _several(record.get("image"))
+        pictures = tuple(File(self._path(name, folder), name, self.pixels) for name in names)
+        if clips := _several(record.get("video")):
+            paths = [self._path(name, folder, "video") for name in clips]
+            videos = [
+                frames(path, self.frames, name=name, pixels=self.pixels)
+                for path, name in zip(paths, clips, strict=True)
+            ]
+            return Sample(*shown(turns, pictures, videos), kind="reply", id=_id(record, number))
         tagged = [turn.text.count(TAG) for turn in turns if turn.role == "user" and TAG in turn.text]
         if len(pictures) == 1 and len(tagged) > 1:
             raise ValueError(f"one picture is tagged in {len(tagged)} turns")
@@ -126,16 +145,16 @@ class Llava:
             raise ValueError(f"{sum(tagged)} tags {TAG} for {len(pictures)} pictures")
         return Sample(turns, pictures, kind="reply", id=_id(record, number))
 
-    def _picture(self, name: Any, folder: Path) -> File:
+    def _path(self, name: Any, folder: Path, what: str = "image") -> str:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"image must be the name of a file, not {_kind(name)}")
+            raise ValueError(f"{what} must be the name of a file, not {_kind(name)}")
         # Read as on Windows, where either slash divides and `C:` is a place of its own.
         path = PureWindowsPath(name)
         if path.anchor or ".." in path.parts:
-            raise ValueError(f"image {name!r} lies outside the folder of the pictures")
-        if self.verify and not (folder / name).is_file():
-            raise ValueError(f"image {name!r} is not in {folder}")
-        return File(join(folder, name), name, self.pixels)
+            raise ValueError(f"{what} {name!r} lies outside the folder of the pictures")
+        if self.verify and not ((folder / name).is_file() or (what == "video" and (folder / name).is_dir())):
+            raise ValueError(f"{what} {name!r} is not in {folder}")
+        return join(folder, name)
 
 
 class Fault(ValueError):
@@ -172,6 +191,10 @@ def _records(file: Path) -> Iterator[Any]:
 def _id(record: Any, number: int) -> str:
     id = record.get("id") if isinstance(record, dict) else None
     return f"#{number}" if id is None else str(id)
+
+
+def _several(names: Any) -> list[Any]:
+    return [] if names is None else names if isinstance(names, list) else [names]
 
 
 def _turns(conversations: Any) -> tuple[Turn, ...]:

@@ -1,6 +1,8 @@
 """Words for the model: how a dialogue is written, where its pictures stand, how text becomes ids and when it ends."""
 
 from mmrnn.prompts.dialogue import Dialogue
+from mmrnn.prompts.halves import Halves
+from mmrnn.prompts.pages import Pages
 from mmrnn.prompts.piece import Piece, Prompt, Row, cut, observe, tokenize
 from mmrnn.prompts.place import place
 from mmrnn.prompts.stop import Stop
@@ -11,7 +13,9 @@ from mmrnn.prompts.tokenizer_world import World
 
 __all__ = [
     "Dialogue",
+    "Halves",
     "HubTokenizer",
+    "Pages",
     "Piece",
     "Prompt",
     "Row",

@@ -13,6 +13,10 @@ class HubTokenizer:
     use by the package `tokenizers`.
 
     Special tokens are recognised where they stand in a text (`</s>`, `<|im_end|>`) and left out when ids are decoded.
+
+    Args:
+        added: words that get ids of their own behind those of the file (LLaVA's `<im_start>`). `vocab` counts them, and
+            the language model has to have as many; what it loads is extended by the mean of its rows.
     """
 
     def __init__(
@@ -24,8 +28,10 @@ class HubTokenizer:
         eos: tuple[str, ...] = ("</s>",),
         pad: str | None = "<unk>",
         lead: bool = True,
+        added: tuple[str, ...] = (),
     ) -> None:
         self.path, self.vocab, self.bos, self.eos, self._pad, self.lead = path, vocab, bos, tuple(eos), pad, lead
+        self.added = tuple(added)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of text, without BOS.
@@ -77,6 +83,8 @@ class HubTokenizer:
         # Files are often saved with the padding and truncation of their last use.
         file.no_padding()
         file.no_truncation()
+        if self.added:
+            file.add_special_tokens([package.AddedToken(word, normalized=False) for word in self.added])
         if (largest := max(file.get_vocab().values())) >= self.vocab:
             raise ValueError(f"{self.path} has ids up to {largest}, more than tokenizer.vocab ({self.vocab}) allows")
         return file

@@ -49,6 +49,10 @@ class Alignment(nn.Module):
         ]
         return torch.stack(losses).mean()
 
+    def units(self, batch: Batch) -> int:
+        """How many pictures the mean over a batch is taken of."""
+        return sum(block.sense == "image" for block in batch.sequence.blocks)
+
     def student(
         self, levels: tuple[Float[Tensor, "b t d"], ...], block: Block, rows: int, cols: int
     ) -> Float[Tensor, "rows cols e"]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from mmrnn.training.objectives import look
+from mmrnn.training.objectives import look, portion
 from mmrnn.training.optimizer import Optimizer
 from mmrnn.training.stage import Stage
 from mmrnn.types import Batch
@@ -50,7 +50,7 @@ def run_stage(
     """Run the steps `start` to `stage.steps`.
 
     Args:
-        batches: for every step its micro-batches.
+        batches: for every step its micro-batches, which together have the loss of one batch (see `portion`).
         after_step: told the number of steps done, their last loss and learning rate.
 
     Raises:
@@ -60,11 +60,10 @@ def run_stage(
     for step in range(start, stage.steps):
         rate = stage.set_rates(optimizer, step)
         micro = next(batches)
-        rows = sum(len(batch.sequence.ids) for batch in micro)
         total = 0.0
         for batch in micro:
             with autocast(precision, device):
-                loss = objective(model, look(model, objective, batch.to(device))) * (len(batch.sequence.ids) / rows)
+                loss = portion(objective, model, look(model, objective, batch.to(device)), micro)
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):

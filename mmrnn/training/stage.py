@@ -1,6 +1,7 @@
 """A stage of training: which parameters learn, for how long, and how fast."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -19,6 +20,8 @@ class Stage:
         train: parts (`connector`, `backbone`, `encoder`) or globs of parameter names.
         freeze: globs that stay frozen all the same (VisualRWKV v6 keeps `backbone.embedding.*`).
         rates: parts or globs -> by what their learning rate is multiplied; the first that fits counts.
+        layer_decay: parts or globs -> by what the rate falls from each of their layers to the one below (Qwen-VL 0.95).
+            What lies before the first layer counts as one more, what lies behind the last learns at the full rate.
         steps: optimiser steps.
         batch: samples an optimiser step.
         accumulate: micro-batches that one step is split into, to save memory.
@@ -32,6 +35,7 @@ class Stage:
     train: tuple[str, ...] = ("connector", "backbone")
     freeze: tuple[str, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
+    layer_decay: Mapping[str, float] = field(default_factory=dict)
     steps: int = 1000
     batch: int = 32
     accumulate: int = 1
@@ -73,7 +77,7 @@ class Stage:
             ValueError: a pattern fits no parameter, or nothing would learn.
         """
         names = [name for name, _ in model.named_parameters()]
-        for pattern in (*self.train, *self.freeze, *self.rates):
+        for pattern in (*self.train, *self.freeze, *self.rates, *self.layer_decay):
             if not any(_fits(name, pattern) for name in names):
                 parts = ", ".join(sorted({_part(name) for name in names}))
                 raise ValueError(
@@ -94,16 +98,29 @@ class Stage:
     def optimizer(self, model: VLM) -> Optimizer:
         """Of what learns: matrices decay, vectors do not, and every group follows the schedule."""
         hidden = between(model) if self.muon else set()
+        scales = self.scales([name for name, _ in model.named_parameters()])
         groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                scale = next((by for pattern, by in self.rates.items() if _fits(name, pattern)), 1.0)
-                groups.setdefault((parameter in hidden, scale, parameter.squeeze().dim() >= 2), []).append(parameter)
+                key = parameter in hidden, scales[name], parameter.squeeze().dim() >= 2
+                groups.setdefault(key, []).append(parameter)
         adamw, muon = [], []
         for (inner, scale, decays), found in sorted(groups.items(), key=lambda one: (-one[0][1], not one[0][2])):
             group = {"params": found, "scale": scale, "decays": decays, "weight_decay": self.decay if decays else 0.0}
             (muon if inner else adamw).append(group)
         return optimizer(adamw, muon, lr=self.lr, betas=self.betas, eps=self.eps)
+
+    def scales(self, names: Sequence[str]) -> dict[str, float]:
+        """By what the rate of every parameter is multiplied.
+
+        Raises:
+            ValueError: a part of `layer_decay` has no numbered layers.
+        """
+        found = {name: next((by for known, by in self.rates.items() if _fits(name, known)), 1.0) for name in names}
+        for pattern, decay in self.layer_decay.items():
+            for name, above in layers_above([name for name in names if _fits(name, pattern)], pattern).items():
+                found[name] *= decay**above
+        return found
 
     def set_rates(self, optimizer: Optimizer, step: int) -> float:
         """Give every group the rate and the decay of this step; answers with the rate."""
@@ -113,6 +130,22 @@ class Stage:
             if group["decays"]:
                 group["weight_decay"] = decay
         return rate
+
+
+LAYER = re.compile(r"\.(?:blocks|layers|resblocks)\.(\d+)\.")
+"""Where the name of a parameter says which layer it belongs to."""
+
+
+def layers_above(names: Sequence[str], part: str) -> dict[str, int]:
+    """How many layers lie above the parameters of a part, which come in the order in which it makes them."""
+    numbers = {name: int(layer[1]) for name in names if (layer := LAYER.search(name))}
+    if not numbers:
+        raise ValueError(f"layer_decay: {part!r} has no numbered layers; name a part that has, like a tower")
+    depth, found, begun = max(numbers.values()) + 1, {}, False
+    for name in names:
+        begun = begun or name in numbers
+        found[name] = depth - numbers[name] if name in numbers else 0 if begun else depth + 1
+    return found
 
 
 def _part(name: str) -> str:

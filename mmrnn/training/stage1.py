@@ -13,7 +13,7 @@ class ContrastMatchGenerate(nn.Module):
     """Image-text contrast, image-text matching and image-grounded generation over a `TextQFormer`, equally weighted.
 
     The text of a row is all of its ids but the slots; its first stands for the whole text. Negatives come from all
-    processes of a distributed run.
+    processes of a distributed run, and get gradients there.
 
     Args:
         width: of the features that are contrasted.
@@ -44,22 +44,27 @@ class ContrastMatchGenerate(nn.Module):
         """The sum of the three losses of a batch with one picture a row."""
         batch, connector = output.batch, model.senses["image"].connector
         rows, tokens = pictures(model, batch)
-        ids, known = texts(batch, rows)
+        (every_text, first), (every_known, _) = map(gather, texts(batch, rows))
+        own = slice(first, first + len(rows))
+        ids, known = every_text[own], every_known[own]
         queries, words = connector.seen(tokens), connector.text(ids, known)
         contrast, (to_text, to_image) = self.contrast(queries, words)
         with torch.no_grad():
-            first = rank() * len(ids)
             images, sentences = (negatives(similar, first) for similar in (to_image, to_text))
         matching = self.matching(
             connector,
             tokens,
             ids,
             known,
-            gather(tokens, grad=True)[images],
-            gather(ids)[sentences],
-            gather(known)[sentences],
+            gather(tokens)[0][images],
+            every_text[sentences],
+            every_known[sentences],
         )
         return contrast + matching + self.generation(connector, tokens, ids, known)
+
+    def units(self, batch: Batch) -> int:
+        """How many rows with a picture the means over a batch are taken of."""
+        return len({block.sample for block in batch.sequence.blocks if block.sense == "image"})
 
     def contrast(
         self, queries: Float[Tensor, "m q w"], words: Float[Tensor, "m t w"], same: Bool[Tensor, "m all"] | None = None
@@ -72,10 +77,11 @@ class ContrastMatchGenerate(nn.Module):
         image = F.normalize(self.image_proj(queries), dim=-1)
         text = F.normalize(self.text_proj(words[:, 0]), dim=-1)
         # The query that fits best speaks for the picture.
-        to_text = (image @ gather(text).T).amax(1) / self.temperature
-        to_image = torch.einsum("tw,mqw->tmq", text, gather(image)).amax(2) / self.temperature
+        (every, first), (images, _) = gather(text), gather(image)
+        to_text = (image @ every.T).amax(1) / self.temperature
+        to_image = torch.einsum("tw,mqw->tmq", text, images).amax(2) / self.temperature
         if same is None:
-            goal = torch.arange(len(text), device=text.device) + rank() * len(text)
+            goal = torch.arange(len(text), device=text.device) + first
             losses = [F.cross_entropy(x, goal, label_smoothing=self.smoothing) for x in (to_text, to_image)]
         else:
             share = same / same.sum(1, keepdim=True)
@@ -170,23 +176,25 @@ def negatives(similar: Float[Tensor, "m all"], first: int) -> Int[Tensor, " m"]:
     return torch.multinomial(chance, 1).squeeze(1)
 
 
-def rank() -> int:
-    return torch.distributed.get_rank() if _distributed() else 0
+def gather(x: Tensor) -> tuple[Tensor, int]:
+    """The rows of all processes in their order, and the number of the first one of ours.
 
+    Gradients go back to the process that a row came from, so that the mean over the processes is the gradient of one
+    process with all rows. Rows of fewer columns (texts) are filled up with zeros.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return x, 0
+    from torch.distributed.nn.functional import all_gather
 
-def gather(x: Tensor, *, grad: bool = False) -> Tensor:
-    """The rows of all processes, in their order; with `grad` gradients go back to where they came from."""
-    if not _distributed():
-        return x
-    if grad:
-        from torch.distributed.nn.functional import all_gather
-
-        return torch.cat(all_gather(x.contiguous()))
-    parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, x.detach().contiguous())
-    parts[rank()] = x
-    return torch.cat(parts)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    processes, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    sizes = [x.new_empty(2, dtype=torch.long) for _ in range(processes)]
+    torch.distributed.all_gather(sizes, torch.tensor(x.shape[:2], device=x.device))
+    rows, columns = torch.stack(sizes).T.tolist()
+    more = (0, 0) * (x.dim() - 2) + (0, max(columns) - x.shape[1], 0, max(rows) - len(x))
+    filled = F.pad(x, more).contiguous()
+    if filled.requires_grad:
+        parts = all_gather(filled)
+    else:
+        parts = [torch.empty_like(filled) for _ in range(processes)]
+        torch.distributed.all_gather(parts, filled)
+    return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)]), sum(rows[:rank])

@@ -16,6 +16,7 @@ def load(
     *,
     format: str | None = None,
     strict: bool = True,
+    new_words: int = 0,
 ) -> Report:
     """Fill `module` from a file, a folder, the hub or a dictionary of tensors.
 
@@ -28,6 +29,8 @@ def load(
     Args:
         source: see `mmrnn.weights.files.read`, or name -> tensor.
         format: name of the format; None recognises it by the names of the tensors.
+        new_words: the most words that the module may know beside those of the source; their rows become the mean of
+            the others.
 
     Raises:
         WeightsError: unknown or ambiguous format, missing, unexpected or mis-shaped tensors.
@@ -47,6 +50,10 @@ def load(
         return _add(module, tensors, added, format, report)
     ready = convert(module, tensors, format=format, report=report)
     del tensors
+    if new_words:
+        from mmrnn.weights.rows import with_added_words
+
+        ready = with_added_words(module, ready, new_words, report.notes)
     _check(module, ready, report.format, complete=strict)
     report.loaded = len(ready)
     _put(module, ready)

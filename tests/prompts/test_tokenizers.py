@@ -108,6 +108,14 @@ def test_special_tokens_of_a_file(file):
     assert tokenizer.decode([1, *tokenizer.encode("a"), 2, -100, 40000]) == "a"
 
 
+def test_words_that_are_added(file):
+    tokenizer = HubTokenizer(path=file, vocab=14, added=("<im_start>", "<im_end>"))
+    assert tokenizer.encode("<im_start>a<im_end>") == [12, *HubTokenizer(path=file).encode("a"), 13]
+    assert tokenizer.decode([12, *tokenizer.encode("a"), 13]) == "a"
+    with pytest.raises(ValueError, match=r"ids up to 13, more than tokenizer.vocab \(12\)"):
+        HubTokenizer(path=file, vocab=12, added=("<im_start>", "<im_end>")).encode("a")
+
+
 def test_nothing_is_read_before_it_is_needed_and_then_the_fault_is_said(file, tmp_path):
     HubTokenizer(path="/nowhere.json")
     (tmp_path / "no.json").write_text("[")

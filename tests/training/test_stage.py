@@ -54,6 +54,28 @@ def test_every_group_follows_the_schedule_and_only_matrices_decay():
     assert all(p.squeeze().dim() >= 2 for p in optimizer.param_groups[0]["params"])
 
 
+def test_lower_layers_of_a_part_learn_more_slowly():
+    """Qwen-VL: 0.95 from each layer of the tower to the one below it; what lies before the first is one more."""
+    names = ["cls", "patch.weight", "blocks.0.norm.bias", "blocks.1.norm.bias", "blocks.1.mlp.weight", "norm.weight"]
+    names = [f"senses.image.encoder.tower.{name}" for name in names]
+    stage = Stage(train=("encoder", "connector"), layer_decay={"encoder": 0.5}, rates={"connector": 0.1})
+    scales = stage.scales([*names, "senses.image.connector.blocks.0.weight", "backbone.blocks.0.weight"])
+    assert list(scales.values()) == [0.125, 0.125, 0.25, 0.5, 0.5, 1.0, 0.1, 1.0]
+    made = model()
+    stage = Stage(train=("backbone",), layer_decay={"backbone": 0.5}, lr=1.0, lr_final=1.0, steps=2)
+    stage.freeze_rest(made)
+    optimizer = stage.optimizer(made)
+    stage.set_rates(optimizer, 0)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert {rates[id(parameter)] for parameter in made.backbone.blocks[1].parameters()} == {0.5}
+    assert {rates[id(parameter)] for parameter in made.backbone.blocks[0].parameters()} == {0.25}
+    assert rates[id(made.backbone.embedding.weight)] == 0.125
+    with pytest.raises(ValueError, match="layer_decay: 'connector' has no numbered layers"):
+        Stage(layer_decay={"connector": 0.9}).scales([name for name, _ in made.named_parameters()])
+    with pytest.raises(ValueError, match="'towr' fits no parameter"):
+        Stage(layer_decay={"towr": 0.9}).freeze_rest(made)
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"'conector' fits no parameter; parts are backbone, connector, encoder"):
         Stage(train=("conector",)).freeze_rest(model())

@@ -1,0 +1,38 @@
+"""Captions of which the first words are given: prefix language modelling."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from mmrnn.data.sample import TAG, Turn
+from mmrnn.prompts.dialogue import split
+from mmrnn.prompts.piece import Piece
+from mmrnn.prompts.place import place
+
+
+class Halves:
+    """The pictures and the first words of a caption are read, its other words learnt (BLIP-2 with FlanT5, arXiv
+    2301.12597, where the encoder reads and the decoder learns).
+
+    At which word a caption is cut is drawn from the caption itself, so that runs can be repeated; at least one word is
+    learnt. What the user says beside the pictures is left out, except where a caption is to be generated: then it
+    is the beginning of it.
+
+    Args:
+        end: what closes a caption.
+    """
+
+    def __init__(self, *, end: str = "</s>") -> None:
+        self.end, self.stops = end, (end,)
+
+    def pieces(self, turns: Sequence[Turn], pictures: int) -> list[Piece]:
+        """See `Prompt`. One turn of the user, and one reply."""
+        if [turn.role for turn in turns] not in (["user"], ["user", "assistant"]):
+            raise ValueError(f"{len(turns)} turns are no caption; take a prompt for dialogues")
+        [asked] = place([turns[0].text], pictures, "first", "")
+        words = turns[-1].text.split() if len(turns) == 2 else []
+        shown = TAG * asked.count(TAG) if pictures else ""
+        if not words:
+            return split(shown + (asked.replace(TAG, "").strip() if pictures else asked.strip()), pictures)
+        cut = int.from_bytes(sha256(" ".join(words).encode()).digest()[:4], "big") % len(words)
+        rest = " ".join(words[cut:]) + self.end
+        return [*split(shown + " ".join(words[:cut]), pictures), Piece(f" {rest}" if cut else rest, target=True)]

@@ -1,0 +1,192 @@
+"""Videos become pictures."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from mmrnn.config import build, compose, make
+from mmrnn.data import VIDEO, Collator, File, Frame, Llava, PictureError, Turn, frames, image, video
+from mmrnn.data.video import listed, shown, spread
+
+
+def grey(level, size=(6, 4)):
+    return Image.new("RGB", size, (level, level, level))
+
+
+def level(picture):
+    """How light a picture is, in tens."""
+    return round(sum(picture.getpixel((2, 2))) / 30)
+
+
+@pytest.fixture(params=["GIF", "WEBP", "PNG", "folder"])
+def clip(request, tmp_path):
+    """Twelve frames, each lighter than the one before."""
+    pictures = [grey(10 * number) for number in range(12)]
+    if request.param == "folder":
+        (tmp_path / "clip").mkdir()
+        for number, picture in enumerate(pictures):
+            picture.save(tmp_path / "clip" / f"frame{number}.png")
+        (tmp_path / "clip" / "notes.txt").touch()
+        return tmp_path / "clip"
+    path = tmp_path / f"clip.{request.param.lower()}"
+    more = {"lossless": True} if request.param == "WEBP" else {}
+    pictures[0].save(path, request.param, save_all=True, append_images=pictures[1:], duration=40, **more)
+    return path
+
+
+def test_frames_are_spread_evenly(clip):
+    shown = [frame.open() for frame in frames(clip, 4)]
+    assert all(picture.mode == "RGB" and picture.size == (6, 4) for picture in shown)
+    assert [level(picture) for picture in shown] == [0, 4, 7, 11]
+    assert level(frames(clip, 1)[0].open()) == 5
+    assert [level(frame.open()) for frame in frames(clip, 12)] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("total", "of", "wanted"), [(10, 1, [4]), (1, 3, [0, 0, 0]), (2, 4, [0, 0, 1, 1]), (100, 3, [0, 50, 99])]
+)
+def test_which_frames(total, of, wanted):
+    assert [spread(total, number, of) for number in range(of)] == wanted
+
+
+def test_a_picture_is_a_video_of_one_frame(tmp_path):
+    grey(70).save(tmp_path / "still.png")
+    assert [level(frame.open()) for frame in frames(tmp_path / "still.png", 2)] == [7, 7]
+
+
+def test_numbers_in_names_are_numbers(tmp_path):
+    for name in ("f10.png", "f2.png", "f007.png", "g1.png"):
+        grey(0).save(tmp_path / name)
+    assert [path.name for path in listed(tmp_path)] == ["f2.png", "f007.png", "f10.png", "g1.png"]
+
+
+def test_hostile_files(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a no")
+    (tmp_path / "notes.txt").write_text("no video")
+    pictures = [grey(number, (100, 100)) for number in range(0, 200, 20)]
+    pictures[0].save(tmp_path / "long.gif", save_all=True, append_images=pictures[1:])
+
+    def said(name, **knobs):
+        with pytest.raises(PictureError) as raised:
+            frames(tmp_path / name, 2, **knobs)[1].open()
+        return str(raised.value)
+
+    assert said("empty").endswith("empty holds no pictures")
+    assert "broken.gif is not a picture" in said("broken.gif")
+    assert said("none.gif").endswith("none.gif is not there")
+    assert said("none.mp4").endswith("none.mp4 is not there")
+    assert said("notes.txt").endswith("is no video of a known kind; put its frames into a folder and name that")
+    assert "100 x 100 pixels, 50 are allowed" in said("long.gif", pixels=50)
+    monkeypatch.setattr(image, "VOLUME", 99_999)
+    assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; put its fr" in said("long.gif")
+    monkeypatch.setattr(image, "BYTES", 10)
+    assert "bytes, 10 are allowed" in said("long.gif")
+    monkeypatch.setattr(video, "MOST", 0)
+    (tmp_path / "empty" / "1.png").touch()
+    assert "holds more than 0 files" in said("empty")
+
+
+def stills(names):
+    return [File(name) for name in names]
+
+
+def test_tags_become_as_many_pictures_as_there_are_frames():
+    turns = (
+        Turn("user", f"<image> and {VIDEO}?"),
+        Turn("assistant", f"{VIDEO} is text"),
+        Turn("user", f"{VIDEO}<image>"),
+    )
+    spelled, pictures = shown(turns, stills("ab"), [stills("123"), stills("45")])
+    assert [turn.text for turn in spelled] == [
+        "<image> and <image><image><image>?",
+        f"{VIDEO} is text",
+        "<image><image><image>",
+    ]
+    assert [picture.path for picture in pictures] == [*"a12345b"]
+    with pytest.raises(ValueError, match="2 tags <video> for 1 videos"):
+        shown(turns, stills("ab"), [stills("1")])
+    with pytest.raises(ValueError, match="2 tags <image> for 1 pictures"):
+        shown(turns, stills("a"), [stills("1"), stills("2")])
+
+
+def records(folder, *listed):
+    said = [
+        {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "It grows."}], **more}
+        for text, more in listed
+    ]
+    (folder / "data.json").write_text(json.dumps(said))
+    return str(folder / "data.json")
+
+
+def test_a_record_with_a_video(clip):
+    folder, name = clip.parent, clip.name
+    data = Llava(
+        file=records(
+            folder,
+            (f"{VIDEO}\nWhat happens?", {"id": "a", "video": name}),
+            ("What happens?", {"id": "b", "video": name}),
+            (VIDEO, {"id": "c", "video": "../x.gif"}),
+            (VIDEO, {"id": "d", "video": "none.gif"}),
+        ),
+        frames=3,
+        verify=True,
+    )
+    assert len(data) == 1
+    assert data[0].turns[0].text == "<image><image><image>\nWhat happens?"
+    assert [picture.key for picture in data.pictures()] == [f"{name}#{number}/3" for number in (1, 2, 3)]
+    assert [level(picture.open()) for picture in data[0].pictures] == [0, 6, 11]
+    assert dict(data.skipped) == {
+        "b": "0 tags <video> for 1 videos",
+        "c": "video '../x.gif' lies outside the folder of the pictures",
+        "d": f"video 'none.gif' is not in {folder}",
+    }
+    with pytest.raises(ValueError, match=r"frames \(0\) must be at least 1"):
+        Llava(frames=0)
+
+
+@pytest.mark.parametrize("clip", ["GIF"], indirect=True)
+@pytest.mark.parametrize("name", ["vila_tiny", "visualrwkv6_tiny"])
+def test_a_model_sees_the_frames_of_a_video(name, clip):
+    cfg = compose(f"model={name}", "prompt=vila")
+    model = build(cfg)
+    data = Llava(file=records(clip.parent, (f"{VIDEO}\nWhat happens?", {"video": clip.name})), frames=3)
+    batch = Collator(make(cfg.tokenizer), make(cfg.prompt), dict(model.senses))([data[0]])
+    assert len(batch.sequence.blocks) == len(batch.images["image"]) == 3
+    assert model(batch).hidden.isfinite().all()
+
+
+@pytest.mark.parametrize("clip", ["folder"], indirect=True)
+def test_asking_about_a_video(clip):
+    from mmrnn.assistant import Assistant
+
+    cfg = compose("model=vila_tiny")
+    assistant = Assistant(build(cfg), make(cfg.tokenizer), make(cfg.prompt))
+    assert isinstance(assistant.ask(clip, f"{VIDEO}\nWhat happens?", limit=2), str)
+
+
+def test_film_without_pyav_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "film.mp4").write_bytes(b"no")
+    with pytest.raises(ImportError, match=r"film.mp4 needs PyAV .*mmrnn\[video\]'; or put its frames into a folder"):
+        Frame(tmp_path / "film.mp4", 0, 2).open()
+
+
+def test_film(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "film.mp4"), "w") as film:
+        stream = film.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for number in range(24):
+            for packet in stream.encode(av.VideoFrame.from_image(grey(10 * number, (32, 32)))):
+                film.mux(packet)
+        for packet in stream.encode():
+            film.mux(packet)
+    assert [level(frame.open()) for frame in frames(tmp_path / "film.mp4", 3)] == pytest.approx([0, 12, 23], abs=1)
+    with pytest.raises(PictureError, match="32 x 32 pixels, 100 are allowed"):
+        frames(tmp_path / "film.mp4", pixels=100)[0].open()
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfilm.mp4\n")
+    with pytest.raises(PictureError, match=r"list\.mp4 is broken"):
+        frames(tmp_path / "list.mp4")[0].open()

@@ -1,0 +1,86 @@
+"""Every prompt card writes what `written.json` says, and what is learnt decodes to the replies and their ends.
+
+There `@` is the picture, and what is learnt stands between ⟦ and ⟧. The strings of published designs were compared with
+those of the original code in test_template.py and test_designs.py.
+"""
+
+import json
+import re
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmrnn.config import conf_dir, make
+from mmrnn.data import Turn
+from mmrnn.prompts import Halves, Pages, Small, tokenize
+from mmrnn.types import IGNORE, Layout
+
+CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
+WRITTEN = json.loads((Path(__file__).parent / "written.json").read_text(encoding="utf-8"))
+SAID = ("<image>\nWhat is it?", "A red kite.", "Where?", "Above the sea.")
+LEARNT_WHOLE = {"<sop>", "\x02"}
+"""What a reply of GLM opens with is learnt, too."""
+
+
+def knobs(name):
+    """What a card says, with what it inherits."""
+    content = yaml.safe_load((conf_dir() / "prompt" / f"{name}.yaml").read_text(encoding="utf-8"))
+    parents = [parent for parent in content.pop("defaults", []) if parent != "_self_"]
+    return {key: value for parent in parents for key, value in knobs(parent).items()} | content
+
+
+def card(name):
+    return make(knobs(name))
+
+
+def dialogue(prompt):
+    texts = SAID[:2] if isinstance(prompt, Halves) else SAID
+    return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
+
+
+def test_all_cards_are_listed():
+    assert sorted(WRITTEN) == CARDS
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_writes_its_golden_string(name):
+    prompt = card(name)
+    pieces = prompt.pieces(dialogue(prompt), 1)
+    said = "".join("@" if piece.picture else f"⟦{piece.text}⟧" if piece.target else piece.text for piece in pieces)
+    assert said == WRITTEN[name]
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_what_is_learnt_decodes_to_the_replies(name):
+    prompt, tokenizer = card(name), Small()
+    turns = dialogue(prompt)
+    row = tokenize(prompt.pieces(turns, 1), tokenizer, [Layout(prefix=3)])
+    assert all(label in (IGNORE, id) for id, label in zip(row.ids, row.labels, strict=True))
+    runs = [list(run) for learnt, run in groupby(row.labels, lambda label: label != IGNORE) if learnt]
+    spans = [tokenizer.decode(run) for run in runs]
+    marked = "".join(re.findall("⟦(.*?)⟧", WRITTEN[name], re.DOTALL))
+    assert "".join(spans) == marked
+    replies = [turn.text for turn in turns if turn.role == "assistant"]
+    if isinstance(prompt, Pages):
+        replies = [" ".join(turn.text.replace("<image>\n", "") for turn in turns)]
+    if getattr(prompt, "past", None) is not None:
+        replies = replies[-1:]
+    ends = [stop for stop in prompt.stops if stop in marked]
+    assert len(ends) == 1
+    heard = [part.strip() for part in marked.split(ends[0])]
+    for opening in LEARNT_WHOLE:
+        heard = [part.removeprefix(opening) for part in heard]
+    assert heard == [*replies, ""], "nothing but the replies and what closes them"
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_prompt_to_be_answered_ends_where_the_reply_begins(name):
+    prompt = card(name)
+    if isinstance(prompt, Halves | Pages):
+        turns, begun = [Turn("user", "<image>\na photo"), Turn("assistant", "")], "@a photo"
+    else:
+        turns = [*dialogue(prompt)[:3], Turn("assistant", "")]
+        begun = re.sub("[⟦⟧]", "", WRITTEN[name].rpartition("⟦")[0]) + getattr(prompt, "opening", "")
+    assert "".join("@" if piece.picture else piece.text for piece in prompt.pieces(turns, 1)) == begun

@@ -1,0 +1,110 @@
+"""A step of several micro-batches has the loss and the gradients of one batch of all their samples."""
+
+import pytest
+import torch
+from PIL import Image
+
+from mmrnn.backbones import RWKV6
+from mmrnn.connectors import Linear
+from mmrnn.data import Collator, Sample, Turn
+from mmrnn.encoders import PatchEmbed
+from mmrnn.prompts import Dialogue, Small
+from mmrnn.training import Alignment, LanguageModel, Stage, Sum
+from mmrnn.training.loop import run_stage
+from mmrnn.vlm import VLM, Sense
+
+
+class Paint:
+    def __init__(self, key):
+        self.key = key
+
+    def open(self):
+        return Image.linear_gradient("L").resize((16, 16)).convert("RGB")
+
+
+def sample(question, answer, pictures=0):
+    turns = (Turn("user", "<image>" * pictures + question), Turn("assistant", answer))
+    return Sample(turns, tuple(Paint(str(number)) for number in range(pictures)))
+
+
+SAMPLES = [
+    sample("a?", "yes"),
+    sample("what is it?", "a long answer of many words, by far the longest", 1),
+    sample("b?", "no", 1),
+    sample("which one?", "this", 2),
+    sample("c?", "no"),
+    sample("d?", "I do not know it at all", 1),
+]
+"""Lengths, targets and pictures are spread unevenly over halves and thirds."""
+
+
+def model():
+    torch.manual_seed(0)
+    made = VLM(
+        RWKV6(vocab=1024, width=16, depth=2, head_size=8, mix_rank=4, decay_rank=4),
+        {"image": Sense(PatchEmbed(patch=8, size=16, width=8, positions="none"), Linear(8, 16))},
+    )
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def step(made, objective, parts, pack):
+    """Loss and gradients of one step, whose samples are split into so many micro-batches."""
+    collate = Collator(Small(), Dialogue(), dict(made.senses), length=160, pack=pack)
+    size = len(SAMPLES) // parts
+    micro = [collate(SAMPLES[start : start + size]) for start in range(0, len(SAMPLES), size)]
+    if pack:
+        assert len(micro[0].sequence.ids) < size
+    stage = Stage(train=("connector", "backbone"), steps=1, clip=0.0)
+    stage.freeze_rest(made)
+    optimizer, grads, losses = stage.optimizer(made), {}, []
+    optimizer.step = lambda: grads.update(
+        {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
+    )
+    note = lambda step, loss, rate: losses.append(loss)  # noqa: ARG005, E731
+    run_stage(made, stage, optimizer, objective, iter([micro]), precision="fp32", after_step=note)
+    return losses[0], grads
+
+
+def aligned(made):
+    """Two objectives, of which one takes its mean over targets and the other over pictures."""
+    torch.manual_seed(1)
+    teacher = PatchEmbed(patch=8, size=16, width=8, positions="none")
+    return Sum(
+        made, parts=[LanguageModel(reduction="token"), Alignment(made, teacher=teacher, every=1)], weights=(1.0, 0.5)
+    )
+
+
+OBJECTIVES = {
+    "sample": lambda made: LanguageModel(reduction="sample"),  # noqa: ARG005
+    "token": lambda made: LanguageModel(reduction="token"),  # noqa: ARG005
+    "sum": aligned,
+}
+
+
+@pytest.mark.parametrize("pack", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_micro_batches_weigh_what_the_objective_counts(kind, parts, pack):
+    made = model()
+    objective = OBJECTIVES[kind](made)
+    loss, grads = step(made, objective, 1, pack)
+    split_loss, split = step(made, objective, parts, pack)
+    assert split_loss == pytest.approx(loss, rel=1e-5)
+    assert split.keys() == grads.keys()
+    for name, value in grads.items():
+        torch.testing.assert_close(split[name], value, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_packed_and_padded_steps_are_one():
+    made = model()
+    results = [step(made, LanguageModel(), parts, pack) for parts, pack in ((1, False), (2, True))]
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+
+
+def test_an_objective_of_ones_own_counts_rows():
+    made = model()
+    plain = lambda model, output: model.head(output.hidden).square().mean((1, 2)).mean()  # noqa: E731
+    assert step(made, plain, 2, False)[0] > 0
