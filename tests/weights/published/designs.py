@@ -1,7 +1,7 @@
 """Names and shapes of what vision-language designs publish beside towers and language models, and of whole models."""
 
 from languages import LLAMA, OPT, RWKV, Shapes, llama, llama_config, of_transformers, opt_config, rwkv, t5_config, under
-from towers import clip, clip_config, cogvlm_tower, glm_tower, siglip, three
+from towers import clip, clip_config, cogvlm_tower, glm_tower, three
 
 QUERIES = {"queries": 32, "width": 768, "layers": 12, "ffn": 3072}
 
