@@ -1,0 +1,51 @@
+"""What the host chooses before a kernel runs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...wkv6.triton import plan
+
+CHUNK, SHORT = plan.CHUNK, plan.SHORT
+rows = plan.rows
+
+
+@dataclass(frozen=True)
+class Mode(plan.Mode):
+    """And what the factors are rounded to that have to be more exact: sums of logarithms, the inverse."""
+
+    full: str
+
+
+def mode(*inputs: Tensor) -> Mode:
+    dtypes = {x.dtype for x in inputs}
+    if inputs[0].device.type != "cuda":
+        return Mode("bf16 emulated" if dtypes == {torch.bfloat16} else "ieee", "interpreter", "ieee")
+    return compiled(dtypes, "hip" if torch.version.hip else "cuda")
+
+
+def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
+    """On a GPU. Beside inputs of 16 bits TF32 is exact enough: x 2^-11 off in the exponent, a decay exp(-x) is off by
+    less than 2^-12."""
+    known = plan.compiled(dtypes, target)
+    return Mode(known.precision, target, "ieee" if target == "hip" or known.precision == "ieee" else "tf32")
+
+
+def streams(size: int, mode: Mode) -> bool:
+    """Whether the recurrence is computed position by position."""
+    return size > 64 or plan.streams(size, mode)
+
+
+def warps(mode: Mode) -> int:
+    return 4 if mode.precision == "bf16" else 8
+
+
+def columns(size: int) -> int:
+    """Of the state for one program: they know nothing of each other, and half of them stay in registers."""
+    return max(16, size // 2)
+
+
+def keys(size: int) -> int:
+    """Rows of the state for one program of the backward pass by chunks."""
+    return max(16, size // 2)
