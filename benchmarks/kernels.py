@@ -100,7 +100,6 @@ def record(target: str) -> list[Launch]:
                 setattr(module, name, Recorder(value.kernel if isinstance(value, Recorder) else value, launches))
     for chosen in (plan, plan7):
         chosen.mode = lambda *inputs, chosen=chosen: chosen.compiled({x.dtype for x in inputs}, TARGETS[target].backend)
-    plan.lean = lambda device: target == "sm_80"  # noqa: ARG005
     plan.processors = lambda device: 1  # noqa: ARG005
     return launches
 

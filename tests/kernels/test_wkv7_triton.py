@@ -61,7 +61,7 @@ def test_half_types(draw, run, agree, interpreter, dtype):
     truth = run(wkv7, double(inputs), grads, backend="reference")
     found = interpreter("differentiated", "wkv7", inputs, grads)
     assert found["out"].dtype == found["dr"].dtype == dtype
-    agree(found, truth, 2e-2 if dtype == torch.bfloat16 else 2**-10)
+    agree(found, truth, 3e-2 if dtype == torch.bfloat16 else 2**-10)
 
 
 @pytest.mark.parametrize("form", FORMS)

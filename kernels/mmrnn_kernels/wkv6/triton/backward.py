@@ -60,7 +60,6 @@ def backward_kernel(
     LEVELS: tl.constexpr,
     PREC: tl.constexpr,
     TARGET: tl.constexpr,
-    LEAN: tl.constexpr,
     PACKED: tl.constexpr,
     CONSTANT: tl.constexpr,
     END: tl.constexpr,
@@ -70,7 +69,7 @@ def backward_kernel(
     """Programs: (sequence, head), then (piece, BK rows of the state): no key needs anything of another, but dv does.
 
     `states` has S before each chunk, `ends` G after each piece, both turned (values are rows). dv is a sum over keys,
-    computed with VALUES, where a program has all of them. `LEAN`: addresses are computed in the loop rather than kept.
+    computed with VALUES, where a program has all of them.
     """
     n = tl.program_id(0) // H
     h = tl.program_id(0) % H
@@ -101,7 +100,7 @@ def backward_kernel(
     size = (stop - begin).to(tl.int32)
     count = tl.cdiv(size, C)
     states += ((slot(first, C, n) + (begin - first) // C) * H + h) * K * V
-    for step in tl.range(0, count, disable_licm=LEAN):
+    for step in range(0, count):
         chunk = count - 1 - step
         c = chunk * C
         base = (begin + c) * H + h

@@ -54,8 +54,8 @@ def backward(sequences: Sequences, mode, r, k, v, w, u, start, dout, dend) -> tu
         *(r, k, v, w, u, dout, dend, before, ends, dr, dk, dv if tiles == 1 else None, dw, du, dstart),
         *(sequences.bounds, sequences.length, span),
         **sequences.shared | {"BK": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
-        **{"PREC": mode.precision, "TARGET": mode.target, "LEAN": plan.lean(r.device), "CONSTANT": constant},
+        **{"PREC": mode.precision, "TARGET": mode.target, "CONSTANT": constant},
         **{"END": dend is not None, "PIECES": pieces > 1, "VALUES": tiles == 1},
-        **{"num_warps": plan.warps(sequences.key, mode), "num_stages": 1},
+        **{"num_warps": plan.warps(sequences.key, mode, backward=True), "num_stages": 1},
     )
     return dr, dk, dv, dw, du, dstart

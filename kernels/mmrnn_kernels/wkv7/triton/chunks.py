@@ -9,10 +9,10 @@ from .backward import backward_kernel
 from .forward import forward_kernel
 
 
-def shared(sequences: Sequences, mode: plan.Mode) -> dict[str, object]:
+def shared(sequences: Sequences, mode: plan.Mode, backward: bool = False) -> dict[str, object]:
     """What all launches are compiled for."""
     known = {"C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1, "PREC": mode.precision, "FULL": mode.full}
-    return sequences.shared | known | {"TARGET": mode.target, "num_warps": plan.warps(mode), "num_stages": 1}
+    return sequences.shared | known | {"TARGET": mode.target, "num_warps": plan.warps(mode, backward), "num_stages": 1}
 
 
 def run(sequences: Sequences, mode: plan.Mode, inputs, start, out, met, end, states=None, reverse=False) -> None:
@@ -38,6 +38,6 @@ def backward(sequences: Sequences, mode: plan.Mode, inputs, start, dout, dend) -
     wide = plan.keys(sequences.key)
     backward_kernel[(sequences.programs, sequences.key // wide)](
         *(*inputs, met, dmet, dout, dend, states, dr, dw, dk, da, db, sequences.bounds, sequences.length),
-        **shared(sequences, mode) | {"BK": wide, "END": dend is not None},
+        **shared(sequences, mode, backward=True) | {"BK": wide, "END": dend is not None},
     )
     return grads, dstart

@@ -31,13 +31,14 @@ def gradient_kernel(
     V: tl.constexpr,
     BK: tl.constexpr,
     C: tl.constexpr,
+    EVERY: tl.constexpr,
     PACKED: tl.constexpr,
     END: tl.constexpr,
 ):
     """Programs: (sequence, head), then BK rows of the state: once it is known what a meets, no key needs another.
 
-    `states` has S before each C positions. From there it runs forwards again, and the C of it wait in registers for G,
-    which runs backwards.
+    `states` has S before each EVERY positions. From there it runs forwards again to C positions, where it waits in
+    registers for G, which runs backwards.
     """
     n = tl.program_id(0) // H
     h = tl.program_id(0) % H
@@ -51,10 +52,18 @@ def gradient_kernel(
         grad = tl.zeros([BK, V], dtype=tl.float32)
     size = (last - first).to(tl.int32)
     count = tl.cdiv(size, C)
-    states += (slot(first, C, n) * H + h) * K * V
+    states += (slot(first, EVERY, n) * H + h) * K * V
     for turn in range(0, count):
         c = (count - 1 - turn) * C
-        s = tl.load(states + (c // C).to(tl.int64) * (H * K * V) + state)
+        s = tl.load(states + (c // EVERY).to(tl.int64) * (H * K * V) + state)
+        for t in range(c // EVERY * EVERY, c):
+            row = (first + t) * H + h
+            bk = tl.load(k + row * K + key).to(tl.float32)
+            bb = tl.load(b + row * K + key).to(tl.float32)
+            bv = tl.load(v + row * V + value).to(tl.float32)
+            x = tl.load(met + row * V + value)
+            change = excess(logs(tl.load(w + row * K + key).to(tl.float32)))
+            s += s * change[:, None] + bb[:, None] * x[None, :] + bk[:, None] * bv[None, :]
         kept = ()
         for j in tl.static_range(C):
             kept += (s,)

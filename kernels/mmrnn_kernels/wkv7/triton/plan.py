@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...wkv6.triton import plan
 
-CHUNK, SHORT = plan.CHUNK, plan.SHORT
+CHUNK, KEPT, FEW, SHORT = plan.CHUNK, plan.KEPT, plan.FEW, plan.SHORT
 rows = plan.rows
 
 
@@ -26,26 +26,26 @@ def mode(*inputs: Tensor) -> Mode:
 
 
 def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
-    """On a GPU. Beside inputs of 16 bits TF32 is exact enough: x 2^-11 off in the exponent, a decay exp(-x) is off by
-    less than 2^-12."""
-    known = plan.compiled(dtypes, target)
-    return Mode(known.precision, target, "ieee" if target == "hip" or known.precision == "ieee" else "tf32")
+    """On a GPU. Beside inputs in bf16 TF32 is exact enough: x 2^-11 off in the exponent, a decay exp(-x) is off by less
+    than 2^-12."""
+    return Mode(plan.compiled(dtypes, target).precision, target, "ieee" if target == "hip" else "tf32")
 
 
 def streams(size: int, mode: Mode) -> bool:
-    """Whether the recurrence is computed position by position."""
-    return size > 64 or plan.streams(size, mode)
+    """Whether sequences are computed position by position: chunks fit the registers with factors in bf16 only."""
+    return size > 64 or "bf16" not in mode.precision
 
 
-def warps(mode: Mode) -> int:
-    return 4 if mode.precision == "bf16" else 8
+def warps(mode: Mode, backward: bool = False) -> int:
+    """Of a program. AMD has twice as many registers a thread."""
+    return 4 if backward or mode.target == "hip" else 8
 
 
 def columns(size: int) -> int:
     """Of the state for one program: they know nothing of each other, and half of them stay in registers."""
-    return max(16, size // 2)
+    return size // 2
 
 
 def keys(size: int) -> int:
     """Rows of the state for one program of the backward pass by chunks."""
-    return max(16, size // 2)
+    return size // 2

@@ -36,7 +36,7 @@ def backward(sequences: Sequences, inputs: list[Tensor], start, dout, dend) -> t
     wide = plan.rows(sequences.value)
     gradient_kernel[(sequences.programs, sequences.key // wide)](
         *(*inputs, met, dmet, dout, dend, states, dr, dw, dk, da, db, sequences.bounds, sequences.length),
-        **sequences.shared | {"BK": wide, "C": plan.CHUNK, "END": dend is not None},
+        **sequences.shared | {"BK": wide, "C": plan.KEPT, "EVERY": plan.CHUNK, "END": dend is not None},
         num_warps=plan.FEW,
     )
     return grads, dstart
