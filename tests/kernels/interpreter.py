@@ -21,7 +21,7 @@ from mmrnn_kernels.wkv7.triton import plan as plan7
 
 torch.set_num_threads(1)
 OPS = {"wkv5": wkv5, "wkv6": wkv6, "wkv7": wkv7}
-NAMES = {name: ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate") for name in ("wkv5", "wkv6")}
+NAMES = dict.fromkeys(("wkv5", "wkv6"), ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate"))
 NAMES["wkv7"] = ("out", "end", "dr", "dw", "dk", "dv", "da", "db", "dstate")
 assert triton.knobs.runtime.interpret
 

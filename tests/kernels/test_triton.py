@@ -1,6 +1,7 @@
 """The Triton kernels in the interpreter, beside the reference in fp64: values and all gradients."""
 
 import inspect
+from itertools import product
 
 import pytest
 import torch
@@ -32,8 +33,10 @@ def test_is_the_reference(draw, run, agree, interpreter, name, form, t, regime):
     agree(interpreter("differentiated", name, inputs, grads, form=form), truth, 1e-6)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", [64, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("size", "form"),
+    [(64, "chunks"), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((64, FORMS[1]), *product((128,), FORMS)))],
+)
 @pytest.mark.parametrize("name", OPS)
 def test_sizes_rows_and_heads(draw, run, agree, interpreter, name, size, form):
     inputs, grads = draw(OPS[name], 2, 18, 2, size, size, -8, 5)

@@ -1,4 +1,4 @@
-"""What every form of the Triton kernels compiles to for real GPUs: shared memory, spills and instructions, in bounds."""
+"""What every form of the Triton kernels compiles to for real GPUs: shared memory, spills and instructions."""
 
 import json
 import os
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SHARED = 48 * 1024
-FORWARD, BACKWARD = 190, 600
+FORWARD, BACKWARD = 190, 680
 """Instructions of a warp, times warps, per position and head, on sm_90."""
 
 

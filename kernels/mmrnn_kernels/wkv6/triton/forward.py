@@ -1,5 +1,5 @@
-"""The forward kernel: one pass over a sequence, or over a piece of one, with the state in registers. In reverse it gives
-the gradient of v."""
+"""The forward kernel: one pass over a sequence, or over a piece of one, with the state in registers; in reverse the
+gradient of v."""
 
 import triton
 import triton.language as tl
@@ -63,10 +63,7 @@ def forward_kernel(
     size = (stop - begin).to(tl.int32)
     count = tl.cdiv(size, C)
     for turn in range(0, count):
-        if REVERSE:
-            c = (count - 1 - turn) * C
-        else:
-            c = turn * C
+        c = (count - 1 - turn) * C if REVERSE else turn * C
         base = (begin + c) * H + h
         inside = (c + i < size)[:, None]
         keys = base * K + (i[:, None] * (H * K) + key[None, :])
@@ -99,6 +96,6 @@ def forward_kernel(
         known = i[:, None] <= i[None, :] if REVERSE else i[:, None] >= i[None, :]
         y += dot(tl.where(known, a, 0.0), bv, PREC)
         tl.store(out + values, y.to(out.dtype.element_ty), mask=inside)
-    if not REVERSE:
+    if not REVERSE:  # noqa: SIM102  # this one the compiler decides
         if stop == last:
             tl.store(end + mine + state, tl.trans(s))

@@ -51,11 +51,8 @@ def recurrent_kernel(
         states += (slot(first, EVERY, n) * H + h) * K * V
     size = (last - first).to(tl.int32)
     for step in range(0, size):
-        if REVERSE:
-            t = size - 1 - step
-        else:
-            t = step
-        if STATES:
+        t = size - 1 - step if REVERSE else step
+        if STATES:  # noqa: SIM102  # this one the compiler decides
             if t % EVERY == 0:
                 tl.store(states + state, s)
                 states += H * K * V

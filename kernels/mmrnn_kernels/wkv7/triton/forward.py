@@ -56,10 +56,7 @@ def forward_kernel(
     size = (last - first).to(tl.int32)
     count = tl.cdiv(size, C)
     for turn in range(0, count):
-        if REVERSE:
-            c = (count - 1 - turn) * C
-        else:
-            c = turn * C
+        c = (count - 1 - turn) * C if REVERSE else turn * C
         i = fresh(i, c, TARGET)
         below = i[:, None] > i[None, :]
         above = i[:, None] < i[None, :]

@@ -46,10 +46,8 @@ def gradient_kernel(
     value = tl.arange(0, V)
     first, last = place(bounds, length, n, PACKED)
     state = key[:, None] * V + value[None, :]
-    if END:
-        grad = tl.load(dend + (n * H + h).to(tl.int64) * K * V + state)
-    else:
-        grad = tl.zeros([BK, V], dtype=tl.float32)
+    mine = (n * H + h).to(tl.int64) * K * V + state
+    grad = tl.load(dend + mine) if END else tl.zeros([BK, V], dtype=tl.float32)
     size = (last - first).to(tl.int32)
     count = tl.cdiv(size, C)
     states += (slot(first, EVERY, n) * H + h) * K * V
