@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SHARED = 48 * 1024
 FORWARD, BACKWARD = 190, 680
-"""Instructions of a warp, times warps, per position and head, on sm_90."""
+"""Instructions of a warp, times warps, per position and head, on sm_90. With four warps a program the backward pass has
+540, but spills 28 bytes; with eight it does not."""
 
 
 def rows(*which):
@@ -34,9 +35,15 @@ def test_nothing_spills_and_shared_memory_is_enough(operator, target, type):
     assert {row["size"] for row in found} == {32, 64, 128}
     assert not [row["line"] for row in found if row["spilled"]]
     assert not [row["line"] for row in found if row["shared"] > SHARED]
+
+
+@pytest.mark.parametrize("operator", ["wkv5", "wkv6", "wkv7"])
+def test_the_page_has_the_table(operator):
     page = (ROOT / "docs" / "kernels.md").read_text()
-    if f"Triton {triton.__version__}." in page:
-        assert not [row["line"] for row in found if row["line"] not in page]
+    if f"Triton {triton.__version__}." not in page:
+        pytest.skip("the table was made with another version of Triton")
+    usual = rows("--operator", operator, "--type", "bf16", "--size", "64")
+    assert not [row["line"] for row in usual if row["line"] not in page]
 
 
 def test_instructions():
