@@ -60,7 +60,7 @@ def test_half_types(draw, run, agree, interpreter, dtype):
     inputs = [x.to(dtype) for x in inputs[:6]] + [inputs[6].float()]
     grads = (grads[0].to(dtype), grads[1].float())
     truth = run(wkv7, double(inputs), grads, backend="reference")
-    found = interpreter("differentiated", "wkv7", inputs, grads)
+    found = interpreter("differentiated", "wkv7", inputs, grads, form="chunks")
     assert found["out"].dtype == found["dr"].dtype == dtype
     agree(found, truth, 3e-2 if dtype == torch.bfloat16 else 2**-10)
 

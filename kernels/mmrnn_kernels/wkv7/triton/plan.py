@@ -32,8 +32,9 @@ def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
 
 
 def streams(size: int, mode: Mode) -> bool:
-    """Whether sequences are computed position by position: chunks fit the registers with factors in bf16 only."""
-    return size > 64 or "bf16" not in mode.precision
+    """Whether sequences are computed position by position: chunks fit the registers with factors in bf16 and heads of
+    64, and of smaller heads they take more instructions."""
+    return size != 64 or mode.precision != "bf16"
 
 
 def warps(mode: Mode, backward: bool = False) -> int:
