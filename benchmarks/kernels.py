@@ -1,10 +1,11 @@
-"""What the Triton kernels compile to, without a GPU: writes the tables of docs/kernels.md.
+"""What the Triton kernels compile to, without a GPU: writes the table of docs/kernels.md.
 
-    python benchmarks/kernels.py          the usual form: WKV-6, K = V = 64, bf16
-    python benchmarks/kernels.py --all    every size and type, and WKV-5: half an hour
+    python benchmarks/kernels.py          the usual form: K = V = 64, bf16
+    python benchmarks/kernels.py --all    every size and type
 
-Compiled for sm_80, sm_90 and gfx942 as the operators launch them, read from the binaries: registers, spills, shared
-memory, and the instructions of one warp in the loop over chunks, times warps, per position and head.
+The operators run on the CPU as they would on a GPU, but for their launches, which are written down and compiled for
+sm_80, sm_90 and gfx942. Read from the binaries: registers, spills, shared memory, and the instructions of one warp in
+the loop over chunks, times warps, per position and head.
 """
 
 import argparse
@@ -12,20 +13,24 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mmrnn_kernels.wkv6.triton import SIZES, plan
-from mmrnn_kernels.wkv6.triton.backward import backward_kernel
-from mmrnn_kernels.wkv6.triton.forward import forward_kernel
-from mmrnn_kernels.wkv6.triton.recurrent import recurrent_kernel
-from mmrnn_kernels.wkv6.triton.states import states_kernel
+from mmrnn_kernels.wkv6.triton import SIZES, chunks, ops, plan, stream
+from mmrnn_kernels.wkv7.triton import chunks as chunks7
+from mmrnn_kernels.wkv7.triton import ops as ops7
+from mmrnn_kernels.wkv7.triton import plan as plan7
+from mmrnn_kernels.wkv7.triton import stream as stream7
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "kernels.md"
@@ -36,26 +41,46 @@ TARGETS = {
     "sm_90": GPUTarget("cuda", 90, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-KERNELS = {
-    "forward": forward_kernel,
-    "states": states_kernel,
-    "backward": backward_kernel,
-    "recurrent": recurrent_kernel,
-}
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 HEADER = """\
 | operator | target | K = V | inputs | kernel | warps | registers | spilled | shared | instructions |
 |---|---|---|---|---|---|---|---|---|---|"""
+OPERATORS = ("wkv6", "wkv5", "wkv7")
 HEADS = 64
-INPUTS = ("r", "k", "v", "rows", "columns", "dout", "out", "dr", "dk", "dv")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Of a kernel: its grid, what it is given, and what it is compiled for."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        flags = [flag.lower() for flag in ("STATES", "REVERSE") if self.options.get(flag)]
+        return " ".join([self.kernel.__name__.removesuffix("_kernel"), *flags])
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """In place of a kernel."""
+
+    kernel: Any
+    launches: list[Launch]
+
+    def __getitem__(self, grid):
+        return lambda *given, **options: self.launches.append(Launch(self.kernel, grid, given, options))
 
 
 @dataclass(frozen=True)
 class Row:
     """One kernel in one of its forms, and what it compiled to."""
 
+    operator: str
     kernel: str
-    constant: bool
     type: str
     size: int
     target: str
@@ -66,52 +91,73 @@ class Row:
     instructions: float | None  # per position and head
 
 
-def measure(kernel: str, constant: bool, type: str, size: int, target: str) -> Row:
-    """Compile one form of a kernel."""
-    mode = plan.compiled({TYPES[type]}, TARGETS[target].backend)
-    warps = 4 if kernel == "recurrent" else plan.warps(size, mode)
-    wide = 32 if kernel == "recurrent" else plan.tile(size, mode, kernel == "backward")
-    known = {"H": HEADS, "K": size, "V": size, "BK": size, "BV": wide}
-    known |= {"C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1, "PREC": mode.precision, "TARGET": mode.target}
-    known |= {"PACKED": False, "CONSTANT": constant, "START": True, "END": True, "REVERSE": False, "PIECES": False}
-    known |= {"LEAN": target == "sm_80", "bounds": None, "ends": None}
-    function = KERNELS[kernel]
-    names = function.arg_names
-    known = {name: value for name, value in known.items() if name in names}
-    types = dict.fromkeys(("length", "span", "positions", "slots"), "i32") | dict.fromkeys(INPUTS, f"*{type}")
-    types["states"] = "*bf16" if mode.states == torch.bfloat16 else "*fp32"
-    signature = {name: "constexpr" if name in known else types.get(name, "*fp32") for name in names}
+def record(target: str) -> list[Launch]:
+    """From here on kernels are not run, and what the host asks about the device it is told about the target."""
+    launches: list[Launch] = []
+    for module in (chunks, stream, chunks7, stream7):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, triton.JITFunction | Recorder):
+                setattr(module, name, Recorder(value.kernel if isinstance(value, Recorder) else value, launches))
+    for chosen in (plan, plan7):
+        chosen.mode = lambda *inputs, chosen=chosen: chosen.compiled({x.dtype for x in inputs}, TARGETS[target].backend)
+    plan.processors = lambda device: 1  # noqa: ARG005
+    return launches
+
+
+def launches(operator: str, size: int, type: str, target: str) -> dict[str, Launch]:
+    """Every kernel that sequences of any length need, by name. Decays, the bonus and states are fp32."""
+    found = record(target)
+    for length in (8, 32):
+        row, state = (1, length, HEADS, size), torch.zeros(1, HEADS, size, size)
+        x, w = torch.zeros(row, dtype=TYPES[type]), torch.zeros(row[2:] if operator == "wkv5" else row)
+        if operator == "wkv7":
+            op, inputs = ops7, (x, w, x, x, x, x, state, None)
+        else:
+            op, inputs = ops, (x, x, x, w, torch.zeros(HEADS, size), state, None)
+        op.forward(*inputs)
+        op.backward(*inputs, x, state)
+    return {launch.name: launch for launch in found}
+
+
+def measure(launch: Launch, operator: str, size: int, type: str, target: str) -> Row:
+    """Compile one launch as the operator would."""
+    names = launch.kernel.arg_names
+    given = dict(zip(names, launch.arguments, strict=False))
+    known = {name: x for name, x in given.items() if x is None} | launch.options
+    options = {name: known.pop(name) for name in ("num_warps", "num_stages") if name in known}
+    signature = {name: "constexpr" if name in known else kind(given[name]) for name in names}
     aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in names if signature[name].startswith("*")}
-    source = ASTSource(function, signature, constexprs=known, attrs=aligned)
-    options = {"num_warps": warps} if kernel == "recurrent" else {"num_warps": warps, "num_stages": 1}
+    source = ASTSource(launch.kernel, signature, constexprs=known, attrs=aligned)
     built = triton.compile(source, target=TARGETS[target], options=options)
-    columns = size // known["BV"] if "BV" in known else 1
-    positions = 1 if kernel == "recurrent" else plan.CHUNK
-    return Row(kernel, constant, type, size, target, warps, *figures(built, warps * columns / positions))
+    programs, positions = launch.grid[1], known.get("C", 1)
+    measured = figures(built, options["num_warps"] * programs / positions)
+    return Row(operator, launch.name, type, size, target, options["num_warps"], *measured)
 
 
-def figures(built, share: float) -> tuple[int, int, int, float | None]:
+def kind(x: Tensor | int) -> str:
+    if isinstance(x, int):
+        return "i32"
+    return f"*{dict(zip(TYPES.values(), TYPES, strict=True)).get(x.dtype, 'i64')}"
+
+
+def figures(built: Any, share: float) -> tuple[int, int, int, float | None]:
     """Registers, bytes spilled, bytes shared and, on NVIDIA, instructions of a turn of the loop, times `share`."""
     shared = built.metadata.shared
     if "cubin" not in built.asm:
         text = built.asm["amdgcn"]
         registers, spilled = (int(re.search(rf"\.vgpr_{what}:?\s+(\d+)", text)[1]) for what in ("count", "spill_count"))
         return registers, 4 * spilled, shared, None
-    with tempfile.TemporaryDirectory() as folder:
-        binary, assembly = Path(folder, "binary"), Path(folder, "assembly")
-        binary.write_bytes(built.asm["cubin"])
-        assembly.write_text(built.asm["ptx"])
-        architecture = re.search(r"\.target (\w+)", built.asm["ptx"])[1]
-        notes = run("ptxas", "-v", f"-arch={architecture}", "-o", "/dev/null", assembly, stream="stderr")
-        listing = run("nvdisasm", "-c", binary)
-    registers = int(re.search(r"Used (\d+) registers", notes)[1])
-    spilled = sum(map(int, re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", notes).groups()))
-    return registers, spilled, shared, longest_loop(listing) * share
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as binary:
+        binary.write(built.asm["cubin"])
+        binary.flush()
+        registers = int(re.search(r"REG:(\d+)", run("cuobjdump", "--dump-resource-usage", binary.name))[1])
+        listing = run("nvdisasm", "-c", binary.name)
+    local = re.findall(r"\b(?:STL|LDL)(?:\.LU)?(?:\.(64|128))?\b", listing)
+    return registers, sum(int(bits or 32) // 8 for bits in local), shared, longest_loop(listing) * share
 
 
-def run(tool: str, *arguments: str | Path, stream: str = "stdout") -> str:
-    done = subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True)
-    return getattr(done, stream)
+def run(tool: str, *arguments: str) -> str:
+    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 def longest_loop(listing: str) -> int:
@@ -128,35 +174,34 @@ def longest_loop(listing: str) -> int:
     return longest
 
 
-def rows(targets: list[str], every: bool) -> list[Row]:
-    """The usual form of every kernel; or every type and size of WKV-6, and WKV-5 at the usual size."""
-    forms = [(constant, size) for constant, sizes in ((False, SIZES), (True, (64,))) for size in sizes]
-    return [
-        measure(kernel, constant, type, size, target)
-        for target in targets
-        for constant, size in (forms if every else [(False, 64)])
-        for type in (TYPES if every else ["bf16"])
-        for kernel in KERNELS
-    ]
+def rows(operators: Iterable[str], targets: Iterable[str], sizes: Iterable[int], types: Iterable[str]) -> Iterator[Row]:
+    for operator, target, size, type in product(operators, targets, sizes, types):
+        for launch in launches(operator, size, type, target).values():
+            yield measure(launch, operator, size, type, target)
 
 
 def line(row: Row) -> str:
-    operator = "wkv5" if row.constant else "wkv6"
     count = "" if row.instructions is None else f"{row.instructions:.0f}"
     measured = (row.warps, row.registers, row.spilled, row.shared, count)
-    return f"| {' | '.join(map(str, (operator, row.target, row.size, row.type, row.kernel, *measured)))} |"
+    return f"| {' | '.join(map(str, (row.operator, row.target, row.size, row.type, row.kernel, *measured)))} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="TARGET", choices=TARGETS, help="print the rows of one target instead")
-    parser.add_argument("--all", action="store_true", help="every size and type, and WKV-5")
-    options = parser.parse_args()
-    if options.json:
-        print(json.dumps([asdict(row) | {"line": line(row)} for row in rows([options.json], options.all)]))
+    parser.add_argument("--all", action="store_true", help="every size and type")
+    parser.add_argument("--json", action="store_true", help="print the rows instead")
+    parser.add_argument("--operator", nargs="+", choices=OPERATORS, default=OPERATORS)
+    parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--size", nargs="+", type=int, choices=SIZES)
+    parser.add_argument("--type", nargs="+", choices=TYPES)
+    given = parser.parse_args()
+    sizes, types = (SIZES, TYPES) if given.all else ((64,), ("bf16",))
+    found = rows(given.operator, given.target, given.size or sizes, given.type or types)
+    if given.json:
+        print(json.dumps([asdict(row) | {"line": line(row)} for row in found]))
         return
     before, rest = PAGE.read_text().split(BEGIN)
-    table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, rows(list(TARGETS), options.all))]
+    table = [f"Triton {triton.__version__}.\n", HEADER, *map(line, found)]
     PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END)[1])
 
 

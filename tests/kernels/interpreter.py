@@ -14,13 +14,15 @@ import triton
 from interpreted_mix import mix_checked, mixed, taken
 from triton.runtime.interpreter import InterpretedFunction
 
-from mmrnn_kernels import wkv5, wkv6
+from mmrnn_kernels import wkv5, wkv6, wkv7
 from mmrnn_kernels.wkv6.triton import ops, plan, step
+from mmrnn_kernels.wkv7.triton import ops as ops7
+from mmrnn_kernels.wkv7.triton import plan as plan7
 
 torch.set_num_threads(1)
-torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
-OPS = {"wkv5": wkv5, "wkv6": wkv6}
-NAMES = ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate")
+OPS = {"wkv5": wkv5, "wkv6": wkv6, "wkv7": wkv7}
+NAMES = dict.fromkeys(("wkv5", "wkv6"), ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate"))
+NAMES["wkv7"] = ("out", "end", "dr", "dw", "dk", "dv", "da", "db", "dstate")
 assert triton.knobs.runtime.interpret
 
 called = InterpretedFunction.__call__
@@ -36,6 +38,9 @@ def call(self, *given, **options):
 InterpretedFunction.__call__ = call
 
 
+USUAL = {plan: plan.streams, plan7: plan7.streams}
+
+
 def differentiated(name, inputs, grads, **options):
     """Outputs and all gradients by name; an input or a gradient may be None."""
     leaves = [None if x is None else x.detach().clone().requires_grad_() for x in inputs]
@@ -43,7 +48,7 @@ def differentiated(name, inputs, grads, **options):
     used = [(y, g.to(y.dtype)) for y, g in zip(outputs, grads, strict=True) if g is not None]
     wanted = [x for x in leaves if x is not None]
     found = torch.autograd.grad([y for y, _ in used], wanted, [g for _, g in used])
-    return dict(zip(NAMES, (*(y.detach() for y in outputs), *found), strict=False))
+    return dict(zip(NAMES[name], (*(y.detach() for y in outputs), *found), strict=False))
 
 
 def stepped(inputs):
@@ -57,11 +62,11 @@ def stepped(inputs):
 def checked(name, inputs, grads, bounds):
     """`opcheck` of the operators: schema, fake tensors, autograd."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    torch.use_deterministic_algorithms(False)
-    torch.library.opcheck(ops.forward, (*leaves, bounds))
-    torch.library.opcheck(ops.forward, (*inputs[:5], None, None))
-    torch.library.opcheck(ops.backward, (*inputs, bounds, *grads))
-    torch.library.opcheck(ops.backward, (*inputs[:5], None, None, None, grads[1]))
+    found = ops7 if name == "wkv7" else ops
+    torch.library.opcheck(found.forward, (*leaves, bounds))
+    torch.library.opcheck(found.forward, (*inputs[:-1], None, None))
+    torch.library.opcheck(found.backward, (*inputs, bounds, *grads))
+    torch.library.opcheck(found.backward, (*inputs[:-1], None, None, None, grads[1]))
     if name == "wkv6":
         torch.library.opcheck(ops.advance, (*(x[:, 0].contiguous() for x in inputs[:4]), *inputs[4:]))
     compiled = torch.compile(OPS[name], backend="aot_eager", fullgraph=True)
@@ -85,9 +90,13 @@ def backbone(version, knobs, params, ids, targets):
     return logits.detach(), [layer["wkv"].detach() for layer in state.layers], grads
 
 
-def answer(what, *arguments, processors=1, **options):
-    """`processors`: how many there seem to be, which decides into how many pieces sequences are cut."""
+def answer(what, *arguments, processors=1, form=None, **options):
+    """`processors`: how many there seem to be, which decides into how many pieces sequences are cut. `form`: by
+    positions or by chunks, as sequences of any type and length are then."""
     plan.processors = lambda _: processors
+    torch.use_deterministic_algorithms(what != "checked")  # which fills fresh memory with NaN
+    for chosen, usual in USUAL.items():
+        chosen.streams = (lambda *_: form == "positions") if form else usual
     if what == "checked":
         return [*checked(*arguments, **options)]
     choices = {"differentiated": differentiated, "stepped": stepped, "backbone": backbone}

@@ -1,6 +1,7 @@
 """The Triton kernels in the interpreter, beside the reference in fp64: values and all gradients."""
 
 import inspect
+from itertools import product
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmrnn_kernels import wkv5, wkv6
 
 OPS = {"wkv5": wkv5, "wkv6": wkv6}
 REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "weak": (-8, -6), "typical": (-7, -1)}
+FORMS = ("chunks", "positions")
 LENGTHS = (1, 15, 63, 100, pytest.param(257, marks=pytest.mark.slow))
 
 
@@ -22,21 +24,25 @@ def double(inputs):
 
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("t", LENGTHS, ids=lambda t: f"t{t}")
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OPS)
-def test_is_the_reference(draw, run, agree, interpreter, name, t, regime):
+def test_is_the_reference(draw, run, agree, interpreter, name, form, t, regime):
     inputs, grads = draw(OPS[name], 1, t, 1, 32, 32, *REGIMES[regime], seed=t)
     inputs = single(inputs)
     truth = run(OPS[name], double(inputs), grads, backend="reference")
-    agree(interpreter("differentiated", name, inputs, grads), truth, 1e-6)
+    agree(interpreter("differentiated", name, inputs, grads, form=form), truth, 1e-6)
 
 
-@pytest.mark.parametrize("size", [64, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("size", "form"),
+    [(64, "chunks"), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((64, FORMS[1]), *product((128,), FORMS)))],
+)
 @pytest.mark.parametrize("name", OPS)
-def test_sizes_rows_and_heads(draw, run, agree, interpreter, name, size):
+def test_sizes_rows_and_heads(draw, run, agree, interpreter, name, size, form):
     inputs, grads = draw(OPS[name], 2, 18, 2, size, size, -8, 5)
     inputs = single(inputs)
     truth = run(OPS[name], double(inputs), grads, backend="reference")
-    agree(interpreter("differentiated", name, inputs, grads), truth, 1e-6)
+    agree(interpreter("differentiated", name, inputs, grads, form=form), truth, 1e-6)
 
 
 @pytest.mark.parametrize("regime", REGIMES)
@@ -67,34 +73,37 @@ def test_fp16(draw, run, agree, interpreter, name):
 
 
 @pytest.mark.parametrize("t", [3, 40], ids=lambda t: f"t{t}")
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OPS)
-def test_any_decay_is_finite(draw, run, agree, interpreter, name, t):
+def test_any_decay_is_finite(draw, run, agree, interpreter, name, form, t):
     inputs, grads = draw(OPS[name], 1, t, 1, 32, 32)
     extremes = torch.tensor([500.0, 90.0, 10.0, 5.0, 4.0, 3.0, 0.0, -20.0, -200.0, -torch.inf], dtype=torch.float64)
     choice = torch.randint(len(extremes), inputs[3].shape, generator=torch.Generator().manual_seed(1))
     inputs = single([*inputs[:3], extremes[choice], *inputs[4:]])
     truth = run(OPS[name], double(inputs), grads, backend="reference")
-    agree(interpreter("differentiated", name, inputs, grads), truth, 1e-6)
+    agree(interpreter("differentiated", name, inputs, grads, form=form), truth, 1e-6)
 
 
-def test_not_a_number_is_not_hidden(draw, interpreter):
+@pytest.mark.parametrize("form", FORMS)
+def test_not_a_number_is_not_hidden(draw, interpreter, form):
     inputs, grads = draw(wkv6, 1, 40, 1, 32, 32)
     inputs = single(inputs)
     inputs[3][0, 3, 0, 2] = torch.nan
-    found = interpreter("differentiated", "wkv6", inputs, grads)
+    found = interpreter("differentiated", "wkv6", inputs, grads, form=form)
     assert found["out"][:, 4:].isnan().all()
     assert found["end"][0, 0, 2].isnan().all()
 
 
 @pytest.mark.parametrize("lengths", [(1, 37, 1, 1, 18, 0, 16), (1, 1, 0, 3)], ids=["chunks", "short"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OPS)
-def test_packed_is_one_by_one(draw, run, agree, interpreter, name, lengths):
+def test_packed_is_one_by_one(draw, run, agree, interpreter, name, form, lengths):
     op, bounds = OPS[name], torch.tensor([0, *lengths]).cumsum(0)
     (r, k, v, w, u, _), (dy, _) = draw(op, 1, sum(lengths), 1, 32, 32, -6, 3)
     (*_, state), (_, end) = draw(op, len(lengths), 1, 1, 32, 32, seed=1)
     inputs = single((r, k, v, w, u, state))
     truth = run(op, double(inputs), (dy, end), cu_seqlens=bounds, backend="reference")
-    agree(interpreter("differentiated", name, inputs, (dy, end), cu_seqlens=bounds), truth, 1e-6)
+    agree(interpreter("differentiated", name, inputs, (dy, end), cu_seqlens=bounds, form=form), truth, 1e-6)
 
 
 @pytest.mark.slow
@@ -110,16 +119,17 @@ def test_pieces_are_the_whole(draw, run, agree, interpreter, name, lengths):
     agree(interpreter("differentiated", name, inputs, (dy, end), **options, processors=64), truth, 2e-6)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("used", ["out", "end"])
 @pytest.mark.parametrize("name", OPS)
-def test_only_one_output_is_used_and_no_state_given(draw, agree, interpreter, name, used):
+def test_only_one_output_is_used_and_no_state_given(draw, agree, interpreter, name, used, form):
     inputs, grads = draw(OPS[name], 2, 20, 1, 32, 32)
     which = ("out", "end").index(used)
     inputs, grads = single(inputs[:5]), [g if i == which else None for i, g in enumerate(grads)]
     leaves = [x.double().requires_grad_() for x in inputs]
     outputs = OPS[name](*leaves, backend="reference")
     truth = torch.autograd.grad(outputs[which], leaves, grads[which], allow_unused=True)
-    found = interpreter("differentiated", name, [*inputs, None], grads)
+    found = interpreter("differentiated", name, [*inputs, None], grads, form=form)
     for label, x in zip(("dr", "dk", "dv", "dw", "du"), truth, strict=True):
         agree({label: found[label]}, {label: torch.zeros_like(found[label]) if x is None else x}, 1e-6)
 

@@ -1,10 +1,9 @@
-"""What the Triton kernels compile to in their usual form: shared memory, spills and instructions, held to bounds."""
+"""What every form of the Triton kernels compiles to for real GPUs: shared memory, spills and instructions."""
 
 import json
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,38 +14,40 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SHARED = 48 * 1024
-FORWARD, BACKWARD = 190, 600
-"""Instructions of a warp, times warps, per position and head, on sm_90."""
+FORWARD, BACKWARD = 190, 680
+"""Instructions of a warp, times warps, per position and head, on sm_90. With four warps a program the backward pass has
+540, but spills 28 bytes; with eight it does not."""
 
 
-@cache
-def rows(target):
+def rows(*which):
     """In a process of its own: what the tests check types with does not compile."""
-    command = [sys.executable, "benchmarks/kernels.py", "--json", target]
+    command = [sys.executable, "benchmarks/kernels.py", "--all", "--json", *which]
     env = os.environ | {"PYTHONPATH": str(ROOT / "kernels")}
     done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
+@pytest.mark.parametrize("type", ["bf16", "fp16", "fp32"])
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_shared_memory(target):
-    assert not {row["line"] for row in rows(target) if row["shared"] > SHARED}
+@pytest.mark.parametrize("operator", ["wkv5", "wkv6", "wkv7"])
+def test_nothing_spills_and_shared_memory_is_enough(operator, target, type):
+    found = rows("--operator", operator, "--target", target, "--type", type)
+    assert {row["size"] for row in found} == {32, 64, 128}
+    assert not [row["line"] for row in found if row["spilled"]]
+    assert not [row["line"] for row in found if row["shared"] > SHARED]
 
 
-def test_instructions():
-    count = {row["kernel"]: row["instructions"] for row in rows("sm_90")}
-    assert count["forward"] <= FORWARD
-    assert count["states"] + count["backward"] <= BACKWARD
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_the_forward_pass_spills_nothing(target):
-    assert not {row["line"] for row in rows(target) if row["spilled"] and row["kernel"] != "backward"}
-
-
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-def test_the_page_has_the_table(target):
+@pytest.mark.parametrize("operator", ["wkv5", "wkv6", "wkv7"])
+def test_the_page_has_the_table(operator):
     page = (ROOT / "docs" / "kernels.md").read_text()
     if f"Triton {triton.__version__}." not in page:
         pytest.skip("the table was made with another version of Triton")
-    assert all(row["line"] in page for row in rows(target))
+    usual = rows("--operator", operator, "--type", "bf16", "--size", "64")
+    assert not [row["line"] for row in usual if row["line"] not in page]
+
+
+def test_instructions():
+    found = rows("--operator", "wkv6", "--target", "sm_90", "--type", "bf16", "--size", "64")
+    count = {row["kernel"]: row["instructions"] for row in found}
+    assert count["forward"] <= FORWARD
+    assert sum(count[name] for name in count if name not in ("forward", "recurrent")) <= BACKWARD

@@ -29,9 +29,9 @@ def test_few_heads_get_enough_programs_where_the_sequence_is_long():
 @pytest.mark.parametrize(("types", "size"), [((torch.bfloat16,), 128), ((torch.float32,), 64), ((torch.float16,), 32)])
 def test_tiles_divide_the_state(target, types, size):
     mode = plan.compiled(set(types), target)
-    for backward in (False, True):
-        assert size % plan.tile(size, mode, backward) == 0
-        assert plan.tile(size, mode, backward) >= 16
+    for tile in (plan.tile(size, mode), plan.keys(size, mode)):
+        assert size % tile == 0
+        assert tile >= 16
 
 
 def test_factors_are_rounded_to_what_the_inputs_are():

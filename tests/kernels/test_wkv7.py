@@ -275,7 +275,7 @@ def test_what_it_cannot_take():
     with pytest.raises(ValueError, match=r"k is 4 in r .* but 3 in b \[1, 2, 1, 3\]"):
         plain(x, x, x, x, x, x[..., :3])
     with pytest.raises(
-        ValueError, match=r"^wkv7: backend must be one of \['auto', 'cpu', 'chunked', 'triton', 'reference'\]"
+        ValueError, match=r"^wkv7: backend must be one of \['auto', 'triton', 'cpu', 'chunked', 'reference'\]"
     ):
         wkv7(x, x, x, x, x, x, backend="cuda")
     with pytest.raises(RuntimeError, match=r"'cpu' cannot run here: it computes in fp32, got torch.float64$"):

@@ -18,10 +18,7 @@ FILL = (0.0, float("-inf"), 0.0, 0.0, 0.0, 0.0)
 
 IMPLS = {"cpu": cpu, "chunked": chunked, "reference": reference}
 PACKED = {name: packed("wkv7", run, FILL) for name, run in IMPLS.items()}
-# `triton` comes late: its backward pass spills a kilobyte a thread, and no GPU has timed it against `chunked`.
-ORDER = ("cpu", "chunked", "triton", "reference")
-KNOWN = {"triton": triton, **PACKED}
-OP = Op("wkv7", {name: KNOWN[name] for name in ORDER}, {"triton": no_triton, "cpu": no_cpu})
+OP = Op("wkv7", {"triton": triton, **PACKED}, {"triton": no_triton, "cpu": no_cpu})
 
 
 def wkv7(

@@ -52,47 +52,37 @@ def backward_kernel(
     bounds,
     length,
     span,
-    positions,
-    slots,
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
-    BV: tl.constexpr,
+    BK: tl.constexpr,
     C: tl.constexpr,
     LEVELS: tl.constexpr,
     PREC: tl.constexpr,
     TARGET: tl.constexpr,
-    LEAN: tl.constexpr,
     PACKED: tl.constexpr,
     CONSTANT: tl.constexpr,
     END: tl.constexpr,
     PIECES: tl.constexpr,
+    VALUES: tl.constexpr,
 ):
-    """Programs: (sequence, head), then (piece, BV columns of the state).
+    """Programs: (sequence, head), then (piece, BK rows of the state): no key needs anything of another, but dv does.
 
-    `states` has S before each chunk, `ends` G after each piece, both turned (values are rows). Everything but dv and
-    dstart is a sum over columns, of which each program writes its share. `LEAN`: addresses are computed in the loop
-    rather than kept.
+    `states` has S before each chunk, `ends` G after each piece, both turned (values are rows). dv is a sum over keys,
+    computed with VALUES, where a program has all of them.
     """
     n = tl.program_id(0) // H
     h = tl.program_id(0) % H
     i = tl.arange(0, C)
-    key = tl.arange(0, K)
-    piece = tl.program_id(1) // (V // BV)
-    tile = tl.program_id(1) % (V // BV)
-    value = tile * BV + tl.arange(0, BV)
+    piece = tl.program_id(1) // (K // BK)
+    key = (tl.program_id(1) % (K // BK)) * BK + tl.arange(0, BK)
+    value = tl.arange(0, V)
     first, last = place(bounds, length, n, PACKED)
     begin = first + piece * span
     stop = tl.minimum(begin + span, last)
     if (begin >= last) & (piece > 0):
         return  # this sequence has fewer pieces
     mine = (slot(first, span, n) + piece) * H + h
-    if BV < V:
-        share = tile.to(tl.int64) * K * H
-        dr += share * positions
-        dk += share * positions
-        du += share * slots
-        dw += share * (slots if CONSTANT else positions)
     turned = value[:, None] * K + key[None, :]
     if PIECES:
         grad = tl.load(ends + mine * K * V + turned)
@@ -100,33 +90,34 @@ def backward_kernel(
         state = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
         grad = tl.trans(tl.load(dend + state))
     else:
-        grad = tl.zeros([BV, K], dtype=tl.float32)
-    dbonus = tl.zeros([C, K], dtype=tl.float32)
+        grad = tl.zeros([V, BK], dtype=tl.float32)
+    dbonus = tl.zeros([C // 2, BK], dtype=tl.float32)
     if CONSTANT:
         rate = tl.load(w + h * K + key).to(tl.float32)
         g = logs(rate)[None, :]
-        drate = tl.zeros([K], dtype=tl.float32)
+        drate = tl.zeros([BK], dtype=tl.float32)
 
     size = (stop - begin).to(tl.int32)
     count = tl.cdiv(size, C)
     states += ((slot(first, C, n) + (begin - first) // C) * H + h) * K * V
-    for step in tl.range(0, count, disable_licm=LEAN):
+    for step in range(0, count):
         chunk = count - 1 - step
         c = chunk * C
         base = (begin + c) * H + h
-        inside = (c + i < size)[:, None]
-        keys = base * K + (i[:, None] * (H * K) + key[None, :])
-        values = base * V + (i[:, None] * (H * V) + value[None, :])
+        m = fresh(i, c, TARGET)
+        inside = (c + m < size)[:, None]
+        keys = base * K + (m[:, None] * (H * K) + key[None, :])
+        values = base * V + (m[:, None] * (H * V) + value[None, :])
         bonus = tl.load(u + h * K + key).to(tl.float32)[None, :]  # here: no registers to keep it in
         br = tl.load(r + keys, mask=inside, other=0.0).to(tl.float32)
         bk = tl.load(k + keys, mask=inside, other=0.0).to(tl.float32)
-        own = tl.sum(br * bonus * bk, 1)  # here, where the inputs still lie as they were loaded
+        if VALUES:
+            own = tl.sum(br * bonus * bk, 1)  # here, where the inputs still lie as they were loaded
         bv = tl.load(v + values, mask=inside, other=0.0)
         bd = tl.load(dout + values, mask=inside, other=0.0)
         if not CONSTANT:
             g = logs(tl.load(w + keys, mask=inside, other=float("-inf")).to(tl.float32))
         high, low = split(g, CONSTANT, PREC)
-        m = fresh(i, c, TARGET)
         left = tl.minimum(size - c, C)
 
         # With the rest of the sequence.
@@ -140,7 +131,8 @@ def backward_kernel(
         reach = after(high, low, m, left, CONSTANT, PREC)
         gk = reach * dot(bv, grad, PREC)
         around += pull(bk * gk, m[:, None] > m[None, :], behind(m, left), CONSTANT, PREC)
-        gv = dot(bk * reach, tl.trans(grad), PREC)
+        if VALUES:
+            gv = dot(bk * reach, tl.trans(grad), PREC)
         grad = grad * decay + dot(tl.trans(bd), rp, PREC)
 
         # Both ways at once: [t, s] and [s, t] have the gradient of A[t, s].
@@ -149,14 +141,15 @@ def backward_kernel(
         shared = tl.sum(tl.where(m[:, None] == m[None, :], da, 0.0), 1)[:, None]
         gr += shared * bonus * bk
         gk += shared * bonus * br
-        dbonus += shared * br * bk
-        a = tl.where(m[:, None] == m[None, :], own[:, None], 0.0)
+        dbonus += tl.sum(tl.reshape(shared * br * bk, [2, C // 2, BK]), 0)
         x = tl.where(right(m, 1), br, bk)
         part = dot(tl.where(pairs(m, 1), da, 0.0), x, PREC)
         side = right(m, 1).to(tl.float32)
         gr += part * side
         gk += part * (1.0 - side)
-        a = tl.where(pairs(m, 1), dot(x, tl.trans(x), PREC), a)
+        if VALUES:
+            a = tl.where(m[:, None] == m[None, :], own[:, None], 0.0)
+            a = tl.where(pairs(m, 1), dot(x, tl.trans(x), PREC), a)
         for level in tl.static_range(1, LEVELS):
             reach = decays(high, low, m, 1 << level, CONSTANT, PREC)
             x = tl.where(right(m, 1 << level), br, bk) * reach
@@ -166,12 +159,15 @@ def backward_kernel(
             side = right(m, 1 << level).to(tl.float32)
             gr += part * side
             gk += part * (1.0 - side)
-            a = tl.where(pairs(m, 1 << level), dot(x, tl.trans(x), PREC), a)
-        # A is lower triangular, this is its transpose.
-        gv += dot(tl.where(m[:, None] <= m[None, :], a, 0.0), bd, PREC)
+            if VALUES:
+                a = tl.where(pairs(m, 1 << level), dot(x, tl.trans(x), PREC), a)
         tl.store(dr + keys, gr.to(dr.dtype.element_ty), mask=inside)
         tl.store(dk + keys, gk.to(dk.dtype.element_ty), mask=inside)
-        tl.store(dv + values, gv.to(dv.dtype.element_ty), mask=inside)
+        if VALUES:
+            # A is lower triangular, this is its transpose. And the gradient of y had no register to wait in.
+            bd = tl.load(dout + values, mask=inside, other=0.0)
+            gv += dot(tl.where(m[:, None] <= m[None, :], a, 0.0), bd, PREC)
+            tl.store(dv + values, gv.to(dv.dtype.element_ty), mask=inside)
         if CONSTANT:
             drate += tl.sum(around, 0)
         else:

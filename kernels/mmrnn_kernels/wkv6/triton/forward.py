@@ -1,4 +1,5 @@
-"""The forward kernel: one pass over a sequence, or over a piece of one, with the state in registers."""
+"""The forward kernel: one pass over a sequence, or over a piece of one, with the state in registers; in reverse the
+gradient of v."""
 
 import triton
 import triton.language as tl
@@ -30,8 +31,12 @@ def forward_kernel(
     CONSTANT: tl.constexpr,
     START: tl.constexpr,
     PIECES: tl.constexpr,
+    REVERSE: tl.constexpr,
 ):
-    """Programs: (sequence, head), then (piece, BV columns of the state)."""
+    """Programs: (sequence, head), then (piece, BV columns of the state).
+
+    In reverse, with r and k exchanged and the gradient of y as v, the state is G, and `out` the gradient of v.
+    """
     n = tl.program_id(0) // H
     h = tl.program_id(0) % H
     piece = tl.program_id(1) // (V // BV)
@@ -56,7 +61,9 @@ def forward_kernel(
         g = logs(tl.load(w + h * K + key).to(tl.float32))[None, :]
 
     size = (stop - begin).to(tl.int32)
-    for c in range(0, size, C):
+    count = tl.cdiv(size, C)
+    for turn in range(0, count):
+        c = (count - 1 - turn) * C if REVERSE else turn * C
         base = (begin + c) * H + h
         inside = (c + i < size)[:, None]
         keys = base * K + (i[:, None] * (H * K) + key[None, :])
@@ -70,17 +77,25 @@ def forward_kernel(
         left = tl.minimum(size - c, C)
 
         # The state first: the compiler lays out all products as it does the first, and this shape is the good one.
-        y = dot(br * before(high, low, i, CONSTANT, PREC), tl.trans(s), PREC)
-        update = dot(tl.trans(bv), bk * after(high, low, i, left, CONSTANT, PREC), PREC)
+        if REVERSE:
+            y = dot(br * after(high, low, i, left, CONSTANT, PREC), tl.trans(s), PREC)
+            update = dot(tl.trans(bv), bk * before(high, low, i, CONSTANT, PREC), PREC)
+        else:
+            y = dot(br * before(high, low, i, CONSTANT, PREC), tl.trans(s), PREC)
+            update = dot(tl.trans(bv), bk * after(high, low, i, left, CONSTANT, PREC), PREC)
         s = s * whole(high, low, i, left, CONSTANT, PREC) + update
 
         a = tl.where(i[:, None] == i[None, :], tl.sum(br * bonus * bk, 1)[:, None], 0.0)
-        x = tl.where(right(i, 1), br, bk)
+        late, early = (bk, br) if REVERSE else (br, bk)
+        x = tl.where(right(i, 1), late, early)
         a = tl.where(pairs(i, 1), dot(x, tl.trans(x), PREC), a)
         for level in tl.static_range(1, LEVELS):
-            x = tl.where(right(i, 1 << level), br, bk) * decays(high, low, i, 1 << level, CONSTANT, PREC)
+            x = tl.where(right(i, 1 << level), late, early) * decays(high, low, i, 1 << level, CONSTANT, PREC)
             a = tl.where(pairs(i, 1 << level), dot(x, tl.trans(x), PREC), a)
-        y += dot(tl.where(i[:, None] >= i[None, :], a, 0.0), bv, PREC)
+        # A is lower triangular, in reverse it is its transpose; what was computed has both.
+        known = i[:, None] <= i[None, :] if REVERSE else i[:, None] >= i[None, :]
+        y += dot(tl.where(known, a, 0.0), bv, PREC)
         tl.store(out + values, y.to(out.dtype.element_ty), mask=inside)
-    if stop == last:
-        tl.store(end + mine + state, tl.trans(s))
+    if not REVERSE:  # noqa: SIM102  # this one the compiler decides
+        if stop == last:
+            tl.store(end + mine + state, tl.trans(s))

@@ -10,6 +10,12 @@ from torch import Tensor
 CHUNK = 16
 """Positions of a tile: each doubling is one more level for every position, and more registers than there are."""
 
+KEPT = 4
+"""Positions whose states wait in registers for their gradients, in the form by positions."""
+
+FEW = 2
+"""Warps in the form by positions, where every warp repeats what belongs to a position."""
+
 SHORT = 16
 """Up to this length the recurrence is the faster one."""
 
@@ -45,21 +51,31 @@ def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
     return Mode("ieee" if torch.float32 in dtypes or target == "hip" else "tf32", target)
 
 
-def warps(size: int, mode: Mode) -> int:
-    """Of a program, so that its tiles fit the registers. `size` is K = V."""
-    return 4 if size < 64 or (size == 64 and mode.precision == "bf16") else 8
+def streams(size: int, mode: Mode) -> bool:
+    """Whether sequences are computed position by position: NVIDIA's matrix units round fp32, and in chunks with TF32
+    factors only heads of 64 fit the registers."""
+    return mode.target == "cuda" and (mode.precision == "ieee" or (mode.precision == "tf32" and size != 64))
 
 
-def tile(size: int, mode: Mode, backward: bool = False) -> int:
+def warps(size: int, mode: Mode, backward: bool = False) -> int:
+    """Of a program, so that its tiles fit the registers, of which AMD has twice as many a thread. `size` is K = V."""
+    half = mode.precision == "bf16" and not backward
+    return 4 if mode.target == "hip" or size < 64 or (size == 64 and half) else 8
+
+
+def tile(size: int, mode: Mode) -> int:
     """Columns of the state for one program, so that tiles fit registers and 48 KB of shared memory."""
-    entries = 2**13 if mode.precision == "bf16" else 2**12
-    return min(size, entries // (2 if backward else 1) // size)
+    return min(size, (2**13 if mode.precision == "bf16" else 2**12) // size)
 
 
-@cache
-def lean(device: torch.device) -> bool:
-    """Whether the backward kernel computes addresses in its loop: without it, what is before Hopper has to spill."""
-    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) < (9, 0)
+def keys(size: int, mode: Mode) -> int:
+    """Rows of the state for one program of the backward pass by chunks, ..."""
+    return min(size, 2**12 // size) if mode.precision == "bf16" else min(size // 2, 2**11 // size)
+
+
+def rows(size: int) -> int:
+    """... and of that by positions, which keeps a chunk of states."""
+    return 2**10 // size
 
 
 @cache

@@ -61,6 +61,19 @@ def logs(w):
 
 
 @triton.jit
+def excess(g):
+    """The decay minus one, of which g is log2: exact where the decay is close to one.
+
+    So `s += s * excess` rounds the product, and not the decay, whose rounding would repeat at every position.
+    """
+    x = g * (1 / LOG2E)
+    series = 1 + x * (1 / 6) * (1 + x * (1 / 7))
+    series = 1 + x * (1 / 4) * (1 + x * (1 / 5) * series)
+    series = 1 + x * (1 / 2) * (1 + x * (1 / 3) * series)
+    return tl.where(x > -0.5, x * series, tl.exp2(g) - 1.0)
+
+
+@triton.jit
 def split(g, CONSTANT: tl.constexpr, PREC: tl.constexpr):
     """A matrix as the sum of two that `total` can multiply by zeros and ones without losing more than 2^-17 of it."""
     if CONSTANT or PREC == "ieee":

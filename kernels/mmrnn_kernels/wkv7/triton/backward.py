@@ -1,10 +1,10 @@
-"""The backward kernel: chunks from the last to the first, with the gradient of the state in registers."""
+"""The gradients of r, w, k, a and b: chunks from the last to the first, with the gradient of the state in registers."""
 
 import triton
 import triton.language as tl
 
-from ...wkv6.triton.tile import LOG2E, dot, fresh, logs, pairs, place, reached
-from .tile import insides, level, over
+from ...wkv6.triton.tile import LOG2E, dot, fresh, logs, pairs, place, reached, slot
+from .tile import level, over
 
 
 @triton.jit
@@ -15,21 +15,22 @@ def backward_kernel(
     v,
     a,
     b,
+    met,
+    dmet,
     dout,
     dend,
     states,
     dr,
     dw,
     dk,
-    dv,
     da,
     db,
-    dstart,
     bounds,
     length,
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
+    BK: tl.constexpr,
     C: tl.constexpr,
     LEVELS: tl.constexpr,
     PREC: tl.constexpr,
@@ -38,24 +39,30 @@ def backward_kernel(
     PACKED: tl.constexpr,
     END: tl.constexpr,
 ):
-    """Programs: (sequence, head)."""
+    """Programs: (sequence, head), then BK rows of the state: once it is known what a meets, no key needs another.
+
+    `states` has S before each chunk, turned (values are rows).
+    """
     n = tl.program_id(0) // H
     h = tl.program_id(0) % H
     i = tl.arange(0, C)
-    key = tl.arange(0, K)
+    key = tl.program_id(1) * BK + tl.arange(0, BK)
     value = tl.arange(0, V)
     first, last = place(bounds, length, n, PACKED)
-    mine = (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]
+    if END:
+        grad = tl.trans(tl.load(dend + (n * H + h).to(tl.int64) * K * V + key[:, None] * V + value[None, :]))
+    else:
+        grad = tl.zeros([V, BK], dtype=tl.float32)
+    states += (slot(first, C, n) * H + h) * K * V
     turned = value[:, None] * K + key[None, :]
-    grad = tl.trans(tl.load(dend + mine)) if END else tl.zeros([V, K], dtype=tl.float32)
     size = (last - first).to(tl.int32)
     count = tl.cdiv(size, C)
     for turn in range(0, count):
-        c = (count - 1 - turn) * C
+        chunk = count - 1 - turn
+        c = chunk * C
         i = fresh(i, turn, TARGET)
         below = i[:, None] > i[None, :]
         above = i[:, None] < i[None, :]
-        same = i[:, None] == i[None, :]
         base = (first + c) * H + h
         inside = (c + i < size)[:, None]
         keys = base * K + (i[:, None] * (H * K) + key[None, :])
@@ -66,64 +73,54 @@ def backward_kernel(
         bb = tl.load(b + keys, mask=inside, other=0.0).to(tl.float32)
         bv = tl.load(v + values, mask=inside, other=0.0).to(tl.float32)
         dy = tl.load(dout + values, mask=inside, other=0.0).to(tl.float32)
+        x = tl.load(met + values, mask=inside, other=0.0).to(tl.float32)
+        dx = tl.load(dmet + values, mask=inside, other=0.0).to(tl.float32)
         g = logs(tl.load(w + keys, mask=inside, other=float("-inf")).to(tl.float32))
-        s = tl.load(states + ((first // C + n + c // C) * H + h) * K * V + turned)
+        s = tl.load(states + chunk.to(tl.int64) * (H * K * V) + turned)
 
-        decay = tl.exp2(g)
-        late = br * decay
+        late = br * tl.exp2(g)
         before = over(below, g, FULL)
         after = over(above, g, FULL)
         whole = tl.exp2(tl.sum(g, 0))[None, :]
-        inverse, mixed, rk = insides(late, bk, ba, bb, g, i, LEVELS, PREC, FULL)
-        ak = tl.where(below, mixed, 0.0)
-        br_ = tl.where(above, mixed, tl.where(same, tl.sum(br * bb, 1)[:, None], 0.0))  # A_rb, turned
-        rk = tl.where(same, tl.sum(br * bk, 1)[:, None], rk)
-        met = dot(ba * before, tl.trans(s), PREC) + dot(ak, bv, PREC)
-        met = tl.dot(inverse, met, input_precision=FULL)
-        dmet = dot(bb * after, tl.trans(grad), PREC) + dot(br_, dy, PREC)
-        dmet = tl.dot(tl.trans(inverse), dmet, input_precision=FULL)
-        dvalue = dot(bk * after, tl.trans(grad), PREC) + dot(tl.trans(rk), dy, PREC) + dot(tl.trans(ak), dmet, PREC)
-        tl.store(dv + values, dvalue.to(dv.dtype.element_ty), mask=inside)
 
         # Of what goes beyond the chunk: gradients of the bare reads and writes, and what passes over each position.
-        ga = dot(dmet, s, PREC) * before
+        ga = dot(dx, s, PREC) * before
         gr = dot(dy, s, PREC) * before
-        gb = dot(met, grad, PREC) * after
+        gb = dot(x, grad, PREC) * after
         gk = dot(bv, grad, PREC) * after
         flow = tl.sum(s * grad, 0)[None, :] * whole
         flow += tl.dot(above.to(tl.float32), ga * ba + gr * late, input_precision=FULL)
         flow += tl.dot(below.to(tl.float32), gb * bb + gk * bk, input_precision=FULL)
-        grad = grad * whole + dot(tl.trans(dmet), ba * before, PREC) + dot(tl.trans(dy), late * before, PREC)
+        grad = grad * whole + dot(tl.trans(dx), ba * before, PREC) + dot(tl.trans(dy), late * before, PREC)
 
-        of_ab = dot(dmet, tl.trans(met), PREC)
+        of_ab = dot(dx, tl.trans(x), PREC)
         of_rk = dot(dy, tl.trans(bv), PREC)
         # A_ak below the diagonal, A_rb turned above it, as the inside has them.
-        of_mixed = tl.where(below, dot(dmet, tl.trans(bv), PREC), dot(met, tl.trans(dy), PREC))
+        of_mixed = tl.where(below, dot(dx, tl.trans(bv), PREC), dot(x, tl.trans(dy), PREC))
         of_ab = tl.where(below, of_ab, tl.trans(of_ab))
         of_rk = tl.where(below, of_rk, tl.trans(of_rk))
         for step in tl.static_range(LEVELS):
             near = pairs(i, 1 << step)
             right = ((i & (1 << step)) != 0)[:, None]
-            x, way = level(ba, bb, g, i, 1 << step, FULL)
-            z, _ = level(late, bk, g, i, 1 << step, FULL)
+            ab, way = level(ba, bb, g, i, 1 << step, FULL)
+            rk, _ = level(late, bk, g, i, 1 << step, FULL)
             between = tl.where(near, of_mixed, 0.0)
-            dx = dot(tl.where(near, of_ab, 0.0), x, PREC) + dot(between, z, PREC)
-            dz = dot(tl.where(near, of_rk, 0.0), z, PREC) + dot(tl.trans(between), x, PREC)
+            of_first = dot(tl.where(near, of_ab, 0.0), ab, PREC) + dot(between, rk, PREC)
+            of_late = dot(tl.where(near, of_rk, 0.0), rk, PREC) + dot(tl.trans(between), ab, PREC)
             turned_reach = tl.trans(reached(i, 1 << step).to(tl.float32))
-            flow += tl.dot(turned_reach, dx * x + dz * z, input_precision=FULL)
-            dx *= way
-            dz *= way
-            ga += tl.where(right, dx, 0.0)
-            gr += tl.where(right, dz, 0.0)
-            gb += tl.where(right, 0.0, dx)
-            gk += tl.where(right, 0.0, dz)
+            flow += tl.dot(turned_reach, of_first * ab + of_late * rk, input_precision=FULL)
+            of_first *= way
+            of_late *= way
+            ga += tl.where(right, of_first, 0.0)
+            gr += tl.where(right, of_late, 0.0)
+            gb += tl.where(right, 0.0, of_first)
+            gk += tl.where(right, 0.0, of_late)
 
-        of_b = tl.sum(dy * met, 1)[:, None]
+        of_b = tl.sum(dy * x, 1)[:, None]
         of_k = tl.sum(dy * bv, 1)[:, None]
         flow += gr * late
         tl.store(da + keys, ga.to(da.dtype.element_ty), mask=inside)
         tl.store(dw + keys, (flow * g * (1 / LOG2E)).to(dw.dtype.element_ty), mask=inside)
-        tl.store(dr + keys, (gr * decay + of_b * bb + of_k * bk).to(dr.dtype.element_ty), mask=inside)
+        tl.store(dr + keys, (gr * tl.exp2(g) + of_b * bb + of_k * bk).to(dr.dtype.element_ty), mask=inside)
         tl.store(db + keys, (gb + of_b * br).to(db.dtype.element_ty), mask=inside)
         tl.store(dk + keys, (gk + of_k * br).to(dk.dtype.element_ty), mask=inside)
-    tl.store(dstart + mine, tl.trans(grad))
