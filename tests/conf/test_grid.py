@@ -57,7 +57,9 @@ BACKBONES = (
 )
 RECURRENT = ("rwkv5_tiny", "rwkv6_tiny", "rwkv7_tiny")
 SCANS = ("forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag")
-HOOKS = (None, "gated_cross_attention_tiny", "mlp_expert", "tiny_attention_tiny", "visual_expert")
+BESIDE = ("gated_cross_attention_tiny", "gated_cross_attention_all_tiny")
+"""The hooks that read pictures beside the text."""
+HOOKS = (None, *BESIDE, "mlp_expert", "tiny_attention_tiny", "visual_expert")
 POSITIONS = ("sequential", "shared_image", "glm_2d_tiny")
 MASKS = ("causal", "prefix", "glm_tiny")
 BASE = plain(compose("model=llava15_tiny"))
@@ -173,7 +175,7 @@ def test_every_scan_around_other_tokens(connector, scan):
 def sensible(backbone, connector, hook, scan, position, mask) -> bool:
     """What has a meaning, in other words than those of `check`."""
     beside = connector == "flamingo_tiny"
-    if beside != (hook == "gated_cross_attention_tiny"):
+    if beside != (hook in BESIDE):
         return False  # tokens beside the text are read by cross-attention alone, and it reads nothing else
     if backbone in RECURRENT:
         return hook != "visual_expert" and (position, mask) == ("sequential", "causal")
