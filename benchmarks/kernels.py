@@ -98,9 +98,10 @@ def record(target: str) -> list[Launch]:
         for name, value in list(vars(module).items()):
             if isinstance(value, triton.JITFunction | Recorder):
                 setattr(module, name, Recorder(value.kernel if isinstance(value, Recorder) else value, launches))
-    for chosen in (plan, plan7):
-        chosen.mode = lambda *inputs, chosen=chosen: chosen.compiled({x.dtype for x in inputs}, TARGETS[target].backend)
-    plan.processors = lambda device: 1  # noqa: ARG005
+    backend = TARGETS[target].backend
+    plan.mode = lambda *inputs: plan.compiled({x.dtype for x in inputs}, backend, hopper=target == "sm_90")
+    plan7.mode = lambda *inputs: plan7.compiled({x.dtype for x in inputs}, backend)
+    plan.processors = lambda _: 1
     return launches
 
 
@@ -124,7 +125,7 @@ def measure(launch: Launch, operator: str, size: int, type: str, target: str) ->
     names = launch.kernel.arg_names
     given = dict(zip(names, launch.arguments, strict=False))
     known = {name: x for name, x in given.items() if x is None} | launch.options
-    options = {name: known.pop(name) for name in ("num_warps", "num_stages") if name in known}
+    options = {name: known.pop(name) for name in ("num_warps", "num_stages", "maxnreg") if name in known}
     signature = {name: "constexpr" if name in known else kind(given[name]) for name in names}
     aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in names if signature[name].startswith("*")}
     source = ASTSource(launch.kernel, signature, constexprs=known, attrs=aligned)

@@ -30,7 +30,7 @@ def agree(op: str, **tensors: tuple[str, Tensor | None]) -> None:
             raise ValueError(f"{op}: {name} {shape} is empty; every axis of [{letters}] needs at least one entry")
 
 
-def remember(ctx, inputs, output) -> None:  # noqa: ARG001  # torch passes all three by name
+def remember(ctx, inputs, **_) -> None:
     """What the gradient of an operator needs: its tensors. Gradients of outputs that nobody used stay None."""
     ctx.save_for_backward(*(x for x in inputs if x is None or isinstance(x, Tensor)))
     ctx.set_materialize_grads(False)

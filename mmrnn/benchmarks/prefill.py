@@ -19,7 +19,7 @@ def measure(effort: Effort) -> Iterator[Row]:
         sides[OURS] = lambda model=model: after(model, length)
         yield from compare("prefill", f"{shape} {dtype}, {length} tokens", sides, effort)
     shape = Shape.of(effort, vocab=32000)
-    for length in (32, 64) if effort.quick else (1024, 8192, 24576):
+    for length in (32, 64) if effort.quick else (2048, 8192, 24576):
         model, sides = rwkv6(shape), {}
         effort.offer(sides, LLAMA, lambda length=length: llama_prompt(llama(shape), length))
         sides[OURS] = lambda model=model, length=length: after(model, length)

@@ -49,17 +49,15 @@ def run(design, weights, backend, sequence, dtype=torch.float32):
 @pytest.mark.parametrize("design", OWN, ids=lambda design: design.__name__)
 def test_values_and_gradients_are_those_of_the_formulas(design, backend, rows):
     assert BATCH * LENGTH * WIDTH >= mix.FEW
+    torch.manual_seed(1)
     weights = design(vocab=50, width=WIDTH, depth=2, head_size=16).state_dict()
     weights = {name: x + 0.2 * torch.randn_like(x) for name, x in weights.items()}
     segments = (torch.arange(LENGTH) >= torch.tensor([[20], [0]])).long() + (torch.arange(LENGTH) >= 57)
     ids = torch.randint(0, 50, (BATCH, LENGTH))
     sequence = Sequence(ids, segments=segments if rows == "packed" else None)
     truth = run(design, weights, "reference", sequence, torch.float64)
-    plain = run(design, weights, "reference", sequence)
     with Listen() as listener:
         found = run(design, weights, backend, sequence)
     assert {f"{name}_cpu{which}" for name in OWN[design] for which in ("", "_backward")} <= listener.called
     for name, x in truth.items():
-        # What a norm divides by can be next to nothing at the start of a segment: the formulas are as far off there.
-        allowed = 1e-4 * x.abs().max() + 4 * (plain[name] - x).abs().max()
-        assert (found[name] - x).abs().max() <= allowed, name
+        assert (found[name] - x).abs().max() <= 1e-4 * x.abs().max(), name

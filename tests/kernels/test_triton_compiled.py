@@ -14,11 +14,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SHARED = 48 * 1024
-SPILLED = {"bf16": 0, "fp16": 64, "fp32": 64}
-"""Bytes a thread. By positions, heads of 32 and 128 still spill 12 to 56 in wkv5 and wkv7, and in wkv6 on sm_80."""
-FORWARD, BACKWARD = 190, 680
-"""Instructions of a warp, times warps, per position and head, on sm_90. With four warps a program the backward pass has
-540, but spills 28 bytes; with eight it does not."""
+FORWARD, BACKWARD = 190, 600
+"""Instructions of a warp, times warps, per position and head, on sm_90."""
 
 
 def rows(*which):
@@ -35,7 +32,7 @@ def rows(*which):
 def test_nothing_spills_and_shared_memory_is_enough(operator, target, type):
     found = rows("--operator", operator, "--target", target, "--type", type)
     assert {row["size"] for row in found} == {32, 64, 128}
-    assert not [row["line"] for row in found if row["spilled"] > SPILLED[type]]
+    assert not [row["line"] for row in found if row["spilled"]]
     assert not [row["line"] for row in found if row["shared"] > SHARED]
 
 

@@ -25,10 +25,10 @@ def test_few_heads_get_enough_programs_where_the_sequence_is_long():
     assert plan.columns(64, 132, 132) == 64
 
 
-@pytest.mark.parametrize("target", ["cuda", "hip"])
+@pytest.mark.parametrize(("target", "hopper"), [("cuda", False), ("cuda", True), ("hip", False)])
 @pytest.mark.parametrize(("types", "size"), [((torch.bfloat16,), 128), ((torch.float32,), 64), ((torch.float16,), 32)])
-def test_tiles_divide_the_state(target, types, size):
-    mode = plan.compiled(set(types), target)
+def test_tiles_divide_the_state(target, hopper, types, size):
+    mode = plan.compiled(set(types), target, hopper)
     for tile in (plan.tile(size, mode), plan.keys(size, mode)):
         assert size % tile == 0
         assert tile >= 16

@@ -24,13 +24,12 @@ def double(inputs):
 @pytest.mark.parametrize("regime", CHOICES)
 @pytest.mark.parametrize("t", LENGTHS, ids=lambda t: f"t{t}")
 def test_is_the_reference(draw, run, agree, interpreter, form, t, regime):
-    """By positions strong decays are within 3e-6 (the first state's gradient), in chunks within 2e-6."""
+    """In chunks, which fp32 inputs take nowhere but here, strong decays are within 2e-6."""
     inputs, grads = draw(wkv7, 1, t, 1, 32, 32, *REGIMES[regime], seed=t)
     inputs = single(inputs)
     truth = run(wkv7, double(inputs), grads, backend="reference")
     found = interpreter("differentiated", "wkv7", inputs, grads, form=form)
-    strong = {"chunks": 2e-6, "positions": 4e-6}[form]
-    agree(found, truth, strong if regime == "strong" else 1e-6)
+    agree(found, truth, 2e-6 if (form, regime) == ("chunks", "strong") else 1e-6)
 
 
 @pytest.mark.slow
@@ -63,7 +62,9 @@ def test_half_types(draw, run, agree, interpreter, dtype):
     truth = run(wkv7, double(inputs), grads, backend="reference")
     found = interpreter("differentiated", "wkv7", inputs, grads, form="chunks")
     assert found["out"].dtype == found["dr"].dtype == dtype
-    agree(found, truth, 3e-2 if dtype == torch.bfloat16 else 2**-10)
+    # Over five roundings to bf16 the gradient of b is 1.2e-2 to 2.2e-2 off, by the draw, the others less.
+    bf16 = dict.fromkeys(found, 2e-2) | {"db": 2.5e-2}
+    agree(found, truth, bf16 if dtype == torch.bfloat16 else 2**-10)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -15,11 +15,11 @@ def lerp(forward: CustomOpDef, backward: CustomOpDef) -> None:
     """`backward` answers with an empty tensor where there are no offsets."""
 
     @forward.register_fake
-    def _(x, previous, weights, offsets, starts):  # noqa: ARG001
-        return [x.new_empty(x.shape) for _ in range(len(weights))]
+    def _(x, *rest):
+        return [x.new_empty(x.shape) for _ in rest[1]]
 
     @backward.register_fake
-    def _(x, previous, weights, offsets, starts, grads):  # noqa: ARG001
+    def _(x, previous, weights, offsets, *_):
         return *like(x, previous, weights), x.new_empty(0) if offsets is None else offsets.new_empty(offsets.shape)
 
     def differentiate(ctx, grads):
@@ -32,23 +32,23 @@ def lerp(forward: CustomOpDef, backward: CustomOpDef) -> None:
 
 def relu_square(forward: CustomOpDef, backward: CustomOpDef) -> None:
     forward.register_fake(lambda x: x.new_empty(x.shape))
-    backward.register_fake(lambda x, grad: x.new_empty(x.shape))  # noqa: ARG005
+    backward.register_fake(lambda x, *_: x.new_empty(x.shape))
     forward.register_autograd(lambda ctx, grad: backward(*ctx.saved_tensors, grad), setup_context=remember)
 
 
 def sigmoid_gate(forward: CustomOpDef, backward: CustomOpDef) -> None:
-    forward.register_fake(lambda gate, x: x.new_empty(x.shape))  # noqa: ARG005
-    backward.register_fake(lambda gate, x, grad: like(gate, x))  # noqa: ARG005
+    forward.register_fake(lambda *inputs: inputs[1].new_empty(inputs[1].shape))
+    backward.register_fake(lambda *inputs: like(*inputs[:2]))
     forward.register_autograd(lambda ctx, grad: backward(*ctx.saved_tensors, grad), setup_context=remember)
 
 
 def norm_gate(forward: CustomOpDef, backward: CustomOpDef) -> None:
-    forward.register_fake(lambda x, gate, weight, bias, eps: gate.new_empty(gate.shape))  # noqa: ARG005
-    backward.register_fake(lambda x, gate, weight, bias, eps, grad: like(x, gate, weight, bias))  # noqa: ARG005
+    forward.register_fake(lambda *inputs: inputs[1].new_empty(inputs[1].shape))
+    backward.register_fake(lambda *inputs: like(*inputs[:4]))
 
-    def keep(ctx, inputs, output) -> None:
+    def keep(ctx, inputs, **_) -> None:
         ctx.eps = inputs[4]
-        remember(ctx, inputs, output)
+        remember(ctx, inputs)
 
     def differentiate(ctx, grad):
         return *backward(*ctx.saved_tensors, ctx.eps, grad), None

@@ -91,7 +91,7 @@ def backward_kernel(
         grad = tl.trans(tl.load(dend + state))
     else:
         grad = tl.zeros([V, BK], dtype=tl.float32)
-    dbonus = tl.zeros([C // 2, BK], dtype=tl.float32)
+    dbonus = tl.zeros([BK], dtype=tl.float32)
     if CONSTANT:
         rate = tl.load(w + h * K + key).to(tl.float32)
         g = logs(rate)[None, :]
@@ -120,28 +120,14 @@ def backward_kernel(
         high, low = split(g, CONSTANT, PREC)
         left = tl.minimum(size - c, C)
 
-        # With the rest of the sequence.
-        s = tl.load(states + chunk.to(tl.int64) * (H * K * V) + turned)
-        decay = whole(high, low, m, left, CONSTANT, PREC)
-        over = decay * tl.sum(s * grad, 0)[None, :] * (left.to(tl.float32) / C if CONSTANT else 1.0)
-        reach = before(high, low, m, CONSTANT, PREC)
-        rp = br * reach
-        gr = reach * dot(bd, s, PREC)
-        around = over + pull(br * gr, m[:, None] < m[None, :], m[:, None].to(tl.float32), CONSTANT, PREC)
-        reach = after(high, low, m, left, CONSTANT, PREC)
-        gk = reach * dot(bv, grad, PREC)
-        around += pull(bk * gk, m[:, None] > m[None, :], behind(m, left), CONSTANT, PREC)
-        if VALUES:
-            gv = dot(bk * reach, tl.trans(grad), PREC)
-        grad = grad * decay + dot(tl.trans(bd), rp, PREC)
-
         # Both ways at once: [t, s] and [s, t] have the gradient of A[t, s].
         lower = m[:, None] >= m[None, :]
         da = tl.where(lower, dot(bd, tl.trans(bv), PREC), dot(bv, tl.trans(bd), PREC))
         shared = tl.sum(tl.where(m[:, None] == m[None, :], da, 0.0), 1)[:, None]
-        gr += shared * bonus * bk
-        gk += shared * bonus * br
-        dbonus += tl.sum(tl.reshape(shared * br * bk, [2, C // 2, BK]), 0)
+        gr = shared * bonus * bk
+        gk = shared * bonus * br
+        around = tl.zeros_like(gr)
+        dbonus += tl.sum(shared * br * bk, 0)
         x = tl.where(right(m, 1), br, bk)
         part = dot(tl.where(pairs(m, 1), da, 0.0), x, PREC)
         side = right(m, 1).to(tl.float32)
@@ -153,19 +139,38 @@ def backward_kernel(
         for level in tl.static_range(1, LEVELS):
             reach = decays(high, low, m, 1 << level, CONSTANT, PREC)
             x = tl.where(right(m, 1 << level), br, bk) * reach
+            if VALUES:
+                a = tl.where(pairs(m, 1 << level), dot(x, tl.trans(x), PREC), a)
             part = dot(tl.where(pairs(m, 1 << level), da, 0.0), x, PREC)
             around += pull(x * part, tl.trans(reached(m, 1 << level)), steps(m, 1 << level), CONSTANT, PREC)
             part *= reach
             side = right(m, 1 << level).to(tl.float32)
             gr += part * side
             gk += part * (1.0 - side)
-            if VALUES:
-                a = tl.where(pairs(m, 1 << level), dot(x, tl.trans(x), PREC), a)
+
+        # With the rest of the sequence. Not before, and loaded again: there are no registers for both at once.
+        bv = tl.load(v + values, mask=inside, other=0.0)
+        bd = tl.load(dout + values, mask=inside, other=0.0)
+        s = tl.load(states + chunk.to(tl.int64) * (H * K * V) + turned)
+        decay = whole(high, low, m, left, CONSTANT, PREC)
+        over = decay * tl.sum(s * grad, 0)[None, :] * (left.to(tl.float32) / C if CONSTANT else 1.0)
+        reach = before(high, low, m, CONSTANT, PREC)
+        rp = br * reach
+        more = reach * dot(bd, s, PREC)
+        gr += more
+        around += over + pull(br * more, m[:, None] < m[None, :], m[:, None].to(tl.float32), CONSTANT, PREC)
+        reach = after(high, low, m, left, CONSTANT, PREC)
+        more = reach * dot(bv, grad, PREC)
+        gk += more
+        around += pull(bk * more, m[:, None] > m[None, :], behind(m, left), CONSTANT, PREC)
+        if VALUES:
+            gv = dot(bk * reach, tl.trans(grad), PREC)
+        grad = grad * decay + dot(tl.trans(bd), rp, PREC)
+
         tl.store(dr + keys, gr.to(dr.dtype.element_ty), mask=inside)
         tl.store(dk + keys, gk.to(dk.dtype.element_ty), mask=inside)
         if VALUES:
-            # A is lower triangular, this is its transpose. And the gradient of y had no register to wait in.
-            bd = tl.load(dout + values, mask=inside, other=0.0)
+            # A is lower triangular, this is its transpose.
             gv += dot(tl.where(m[:, None] <= m[None, :], a, 0.0), bd, PREC)
             tl.store(dv + values, gv.to(dv.dtype.element_ty), mask=inside)
         if CONSTANT:
@@ -174,7 +179,7 @@ def backward_kernel(
             # g is -log2(e) exp(w), computed again: it has no register to wait in.
             g = logs(tl.load(w + keys, mask=inside, other=float("-inf")).to(tl.float32))
             tl.store(dw + keys, (around * g * (1 / LOG2E)).to(dw.dtype.element_ty), mask=inside)
-    tl.store(du + mine * K + key, tl.sum(dbonus, 0))
+    tl.store(du + mine * K + key, dbonus)
     if CONSTANT:
         tl.store(dw + mine * K + key, drate * logs(rate) * (1 / LOG2E))
     if piece == 0:

@@ -56,6 +56,6 @@ def backward(sequences: Sequences, mode, r, k, v, w, u, start, dout, dend) -> tu
         **sequences.shared | {"BK": wide, "C": plan.CHUNK, "LEVELS": plan.CHUNK.bit_length() - 1},
         **{"PREC": mode.precision, "TARGET": mode.target, "CONSTANT": constant},
         **{"END": dend is not None, "PIECES": pieces > 1, "VALUES": tiles == 1},
-        **{"num_warps": plan.warps(sequences.key, mode, backward=True), "num_stages": 1},
+        **{"num_warps": plan.warps(sequences.key, mode, backward=True, constant=constant), "num_stages": 1},
     )
     return dr, dk, dv, dw, du, dstart

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, excess, logs, place, slot
+from .tile import decay, place, slot
 
 
 @triton.jit
@@ -48,8 +48,7 @@ def gradient_kernel(
     bonus = tl.load(u + h * K + key).to(tl.float32)
     dbonus = tl.zeros([BK], dtype=tl.float32)
     if CONSTANT:
-        g = logs(tl.load(w + h * K + key).to(tl.float32))
-        change = excess(g)
+        keep, change, _ = decay(tl.load(w + h * K + key).to(tl.float32))
         drate = tl.zeros([BK], dtype=tl.float32)
 
     size = (last - first).to(tl.int32)
@@ -63,8 +62,8 @@ def gradient_kernel(
             bk = tl.load(k + row * K + key).to(tl.float32)
             bv = tl.load(v + row * V + value).to(tl.float32)
             if not CONSTANT:
-                change = excess(logs(tl.load(w + row * K + key).to(tl.float32)))
-            s += s * change[:, None] + bk[:, None] * bv[None, :]
+                keep, change, _ = decay(tl.load(w + row * K + key).to(tl.float32))
+            s = s * keep[:, None] + (s * change[:, None] + bk[:, None] * bv[None, :])
         kept = ()
         for j in tl.static_range(C):
             kept += (s,)
@@ -74,10 +73,10 @@ def gradient_kernel(
             bv = tl.load(v + row * V + value, mask=inside, other=0.0).to(tl.float32)
             bd = tl.load(dout + row * V + value, mask=inside, other=0.0).to(tl.float32)
             if not CONSTANT:
-                change = excess(logs(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32)))
+                keep, change, _ = decay(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32))
             gr = tl.sum(s * bd[None, :], 1) + tl.sum(bv * bd, 0) * bonus * bk
             tl.store(dr + row * K + key, gr.to(dr.dtype.element_ty), mask=inside)
-            s += s * change[:, None] + bk[:, None] * bv[None, :]
+            s = s * keep[:, None] + (s * change[:, None] + bk[:, None] * bv[None, :])
         flow = tl.zeros([BK], dtype=tl.float32)
         for j in tl.static_range(C):
             t = c + C - 1 - j
@@ -88,7 +87,7 @@ def gradient_kernel(
             bv = tl.load(v + row * V + value, mask=inside, other=0.0).to(tl.float32)
             bd = tl.load(dout + row * V + value, mask=inside, other=0.0).to(tl.float32)
             if not CONSTANT:
-                g = logs(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32))
+                keep, change, rate = decay(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32))
             shared = tl.sum(bv * bd, 0)
             dbonus += shared * br * bk
             gk = tl.sum(grad * bv[None, :], 1) + shared * bonus * br
@@ -96,14 +95,15 @@ def gradient_kernel(
             passing = tl.sum(grad * kept[C - 1 - j], 1)
             if CONSTANT:
                 flow += tl.where(inside, passing, 0.0)
-                grad += grad * tl.where(inside, change, 0.0)[:, None]
+                going = tl.where(inside, keep, 1.0)[:, None]
+                grad = grad * going + (grad * tl.where(inside, change, 0.0)[:, None] + br[:, None] * bd[None, :])
             else:
-                gw = passing * tl.exp2(g) * g * (1 / LOG2E)
+                gw = -passing * (keep + change) * rate
                 tl.store(dw + row * K + key, gw.to(dw.dtype.element_ty), mask=inside)
-                grad += grad * excess(g)[:, None]
-            grad += br[:, None] * bd[None, :]
+                grad = grad * keep[:, None] + (grad * change[:, None] + br[:, None] * bd[None, :])
         if CONSTANT:
             drate += flow
     tl.store(du + mine + key, dbonus)
     if CONSTANT:
-        tl.store(dw + mine + key, drate * tl.exp2(g) * g * (1 / LOG2E))
+        keep, change, rate = decay(tl.load(w + h * K + key).to(tl.float32))  # again: no register to keep it in
+        tl.store(dw + mine + key, -drate * (keep + change) * rate)

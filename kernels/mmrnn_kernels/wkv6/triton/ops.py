@@ -19,7 +19,7 @@ def forward(
     out, end = torch.empty_like(inputs[2]), sequences.states(r)
     with torch.cuda.device_of(r):
         if sequences.longest <= plan.SHORT or plan.streams(sequences.key, mode):
-            stream.run(sequences, *inputs, single(state), out, end)
+            stream.run(sequences, mode, *inputs, single(state), out, end)
         else:
             chunks.forward(sequences, mode, *inputs, single(state), out, end)
     return out, end
@@ -44,7 +44,7 @@ def backward(
     rest = (single(state), dout.contiguous(), single(dend))
     with torch.cuda.device_of(r):
         if plan.streams(sequences.key, mode):
-            dr, dk, dv, dw, du, dstart = stream.backward(sequences, *inputs, *rest)
+            dr, dk, dv, dw, du, dstart = stream.backward(sequences, mode, *inputs, *rest)
         else:
             dr, dk, dv, dw, du, dstart = chunks.backward(sequences, mode, *inputs, *rest)
     # Where there are no positions every sequence, or piece of one, has its own.
@@ -84,10 +84,12 @@ def advance(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor
     w = (w if constant else w.unsqueeze(1)).contiguous()
     out = torch.empty_like(rows[2])
     with torch.cuda.device_of(r):
-        stream.run(Sequences("wkv", rows[0], rows[2], None), *rows, w, u.contiguous(), state, out, state)
+        stream.run(
+            Sequences("wkv", rows[0], rows[2], None), plan.mode(r, k, v), *rows, w, u.contiguous(), state, out, state
+        )
     return out.squeeze(1)
 
 
 @advance.register_fake
-def _(r, k, v, w, u, state):  # noqa: ARG001
-    return v.new_empty(v.shape)
+def _(*inputs):
+    return inputs[2].new_empty(inputs[2].shape)

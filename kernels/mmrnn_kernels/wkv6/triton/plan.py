@@ -1,7 +1,7 @@
 """What the host chooses before a kernel runs: precision, warps, and how sequences are cut where heads are few."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
@@ -13,9 +13,6 @@ CHUNK = 16
 KEPT = 4
 """Positions whose states wait in registers for their gradients, in the form by positions."""
 
-FEW = 2
-"""Warps in the form by positions, where every warp repeats what belongs to a position."""
-
 SHORT = 16
 """Up to this length the recurrence is the faster one."""
 
@@ -25,15 +22,22 @@ LONG = 32 * CHUNK
 
 @dataclass(frozen=True)
 class Mode:
-    """What the factors of products are rounded to, and whose instructions are used."""
+    """What the factors of products are rounded to, and for what it is compiled (`hopper`: sm_90)."""
 
     precision: str
     target: str
+    hopper: bool = field(default=False, kw_only=True)
 
     @property
     def states(self) -> torch.dtype:
         """Of the states that the backward pass keeps for itself: they enter products as they are."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Of a launch by positions: few warps, as each repeats what belongs to a position, and all registers there are,
+        as NVIDIA's assembler would rather spill some bytes than use them."""
+        return {"num_warps": 2} | ({"maxnreg": 255} if self.target == "cuda" else {})
 
 
 def mode(*inputs: Tensor) -> Mode:
@@ -41,14 +45,15 @@ def mode(*inputs: Tensor) -> Mode:
     dtypes = {x.dtype for x in inputs}
     if inputs[0].device.type != "cuda":
         return Mode("bf16 emulated" if dtypes == {torch.bfloat16} else "ieee", "interpreter")
-    return compiled(dtypes, "hip" if torch.version.hip else "cuda")
+    if torch.version.hip:
+        return compiled(dtypes, "hip")
+    return compiled(dtypes, "cuda", hopper=torch.cuda.get_device_capability(inputs[0].device)[0] == 9)
 
 
-def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
+def compiled(dtypes: set[torch.dtype], target: str, hopper: bool = False) -> Mode:
     """The mode on a GPU."""
-    if dtypes == {torch.bfloat16}:
-        return Mode("bf16", target)
-    return Mode("ieee" if torch.float32 in dtypes or target == "hip" else "tf32", target)
+    exact = "ieee" if torch.float32 in dtypes or target == "hip" else "tf32"
+    return Mode("bf16" if dtypes == {torch.bfloat16} else exact, target, hopper=hopper)
 
 
 def streams(size: int, mode: Mode) -> bool:
@@ -57,10 +62,18 @@ def streams(size: int, mode: Mode) -> bool:
     return mode.target == "cuda" and (mode.precision == "ieee" or (mode.precision == "tf32" and size != 64))
 
 
-def warps(size: int, mode: Mode, backward: bool = False) -> int:
+def warps(size: int, mode: Mode, backward: bool = False, constant: bool = False) -> int:
     """Of a program, so that its tiles fit the registers, of which AMD has twice as many a thread. `size` is K = V."""
-    half = mode.precision == "bf16" and not backward
-    return 4 if mode.target == "hip" or size < 64 or (size == 64 and half) else 8
+    if mode.target == "hip" or size < 64:
+        return 4
+    bf16 = mode.precision == "bf16"
+    if not backward:
+        few = size == 64 and bf16
+    elif mode.hopper:
+        few = size == 64 and not (constant and bf16)
+    else:
+        few = keys(size, mode) < size
+    return 4 if few else 8
 
 
 def tile(size: int, mode: Mode) -> int:
@@ -70,7 +83,8 @@ def tile(size: int, mode: Mode) -> int:
 
 def keys(size: int, mode: Mode) -> int:
     """Rows of the state for one program of the backward pass by chunks, ..."""
-    return min(size, 2**12 // size) if mode.precision == "bf16" else min(size // 2, 2**11 // size)
+    wide = min(size, 2**12 // size) if mode.precision == "bf16" else min(size // 2, 2**11 // size)
+    return 16 if wide < size and mode.target == "cuda" and not mode.hopper else wide
 
 
 def rows(size: int) -> int:

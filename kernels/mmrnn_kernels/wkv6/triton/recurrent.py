@@ -4,7 +4,7 @@ fp32. The state may move on where it lies."""
 import triton
 import triton.language as tl
 
-from .tile import excess, logs, place, slot
+from .tile import decay, place, slot
 
 
 @triton.jit
@@ -46,7 +46,7 @@ def recurrent_kernel(
     s = tl.load(start + mine) if START else tl.zeros([K, BV], dtype=tl.float32)
     bonus = tl.load(u + h * K + key).to(tl.float32)
     if CONSTANT:
-        change = excess(logs(tl.load(w + h * K + key).to(tl.float32)))
+        keep, change, _ = decay(tl.load(w + h * K + key).to(tl.float32))
     if STATES:
         states += (slot(first, EVERY, n) * H + h) * K * V
     size = (last - first).to(tl.int32)
@@ -60,11 +60,11 @@ def recurrent_kernel(
         bk = tl.load(k + row * K + key).to(tl.float32)
         bv = tl.load(v + row * V + value).to(tl.float32)
         if not CONSTANT:
-            change = excess(logs(tl.load(w + row * K + key).to(tl.float32)))
+            keep, change, _ = decay(tl.load(w + row * K + key).to(tl.float32))
         if not STATES:
             br = tl.load(r + row * K + key).to(tl.float32)
             y = tl.sum(br[:, None] * s, 0) + tl.sum(br * bonus * bk, 0) * bv
             tl.store(out + row * V + value, y.to(out.dtype.element_ty))
-        s += s * change[:, None] + bk[:, None] * bv[None, :]
+        s = s * keep[:, None] + (s * change[:, None] + bk[:, None] * bv[None, :])
     if not STATES:
         tl.store(end + mine, s)

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+LN2_HIGH = tl.constexpr(0.693145751953125)  # of 15 bits, so that small integers times it are exact
+LN2_LOW = tl.constexpr(1.4286068203094172e-06)
 
 
 @triton.jit
@@ -61,16 +63,28 @@ def logs(w):
 
 
 @triton.jit
-def excess(g):
-    """The decay minus one, of which g is log2: exact where the decay is close to one.
+def exp(x):
+    """e^x as exact as fp32 is. `exp2(x log2(e))` rounds the exponent, and is off by as much more as x is large."""
+    n = tl.floor(x * LOG2E + 0.5)
+    rest = (x - n * LN2_HIGH) - n * LN2_LOW
+    return tl.exp2(n) * tl.exp2(rest * LOG2E)
 
-    So `s += s * excess` rounds the product, and not the decay, whose rounding would repeat at every position.
+
+@triton.jit
+def decay(w):
+    """`keep` and `change`, together exp(-exp(w)), and exp(w).
+
+    Near one, `s * keep + s * change` is s and what it loses: so products are rounded and not the decay, whose rounding
+    would repeat at every position. A small decay is all in `change`: as a difference from one it would be inexact.
     """
-    x = g * (1 / LOG2E)
-    series = 1 + x * (1 / 6) * (1 + x * (1 / 7))
-    series = 1 + x * (1 / 4) * (1 + x * (1 / 5) * series)
-    series = 1 + x * (1 / 2) * (1 + x * (1 / 3) * series)
-    return tl.where(x > -0.5, x * series, tl.exp2(g) - 1.0)
+    w = tl.where(w > 10.0, 10.0, w)  # above 104 or below -100 nothing is left or lost, and NaN stays
+    x = exp(tl.where(w < -100.0, -100.0, w))
+    x = tl.where(x > 104.0, 104.0, x)
+    near = x < 0.5
+    series = 1 - x * (1 / 6) * (1 - x * (1 / 7))
+    series = 1 - x * (1 / 4) * (1 - x * (1 / 5) * series)
+    series = 1 - x * (1 / 2) * (1 - x * (1 / 3) * series)
+    return tl.where(near, 1.0, 0.0), tl.where(near, -x * series, exp(-x)), x
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ...wkv6.triton.tile import LOG2E, excess, logs, place, slot
+from ...wkv6.triton.tile import decay, place, slot
 
 
 @triton.jit
@@ -60,8 +60,8 @@ def gradient_kernel(
             bb = tl.load(b + row * K + key).to(tl.float32)
             bv = tl.load(v + row * V + value).to(tl.float32)
             x = tl.load(met + row * V + value)
-            change = excess(logs(tl.load(w + row * K + key).to(tl.float32)))
-            s += s * change[:, None] + bb[:, None] * x[None, :] + bk[:, None] * bv[None, :]
+            keep, change, _ = decay(tl.load(w + row * K + key).to(tl.float32))
+            s = s * keep[:, None] + (s * change[:, None] + bb[:, None] * x[None, :] + bk[:, None] * bv[None, :])
         kept = ()
         for j in tl.static_range(C):
             kept += (s,)
@@ -73,10 +73,10 @@ def gradient_kernel(
             bd = tl.load(dout + row * V + value, mask=inside, other=0.0).to(tl.float32)
             x = tl.load(met + row * V + value, mask=inside, other=0.0)
             dx = tl.load(dmet + row * V + value, mask=inside, other=0.0)
-            change = excess(logs(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32)))
+            keep, change, _ = decay(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32))
             ga = tl.sum(s * dx[None, :], 1)
             tl.store(da + row * K + key, ga.to(da.dtype.element_ty), mask=inside)
-            s += s * change[:, None] + bb[:, None] * x[None, :] + bk[:, None] * bv[None, :]
+            s = s * keep[:, None] + (s * change[:, None] + bb[:, None] * x[None, :] + bk[:, None] * bv[None, :])
             gr = tl.sum(s * bd[None, :], 1)
             tl.store(dr + row * K + key, gr.to(dr.dtype.element_ty), mask=inside)
         for j in tl.static_range(C):
@@ -89,12 +89,12 @@ def gradient_kernel(
             bd = tl.load(dout + row * V + value, mask=inside, other=0.0).to(tl.float32)
             x = tl.load(met + row * V + value, mask=inside, other=0.0)
             dx = tl.load(dmet + row * V + value, mask=inside, other=0.0)
-            g = logs(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32))
+            keep, change, rate = decay(tl.load(w + row * K + key, mask=inside, other=float("-inf")).to(tl.float32))
             grad += br[:, None] * bd[None, :]
             gk = tl.sum(grad * bv[None, :], 1)
             tl.store(dk + row * K + key, gk.to(dk.dtype.element_ty), mask=inside)
             gb = tl.sum(grad * x[None, :], 1)
             tl.store(db + row * K + key, gb.to(db.dtype.element_ty), mask=inside)
-            gw = tl.sum(grad * kept[C - 1 - j], 1) * tl.exp2(g) * g * (1 / LOG2E)
+            gw = -tl.sum(grad * kept[C - 1 - j], 1) * (keep + change) * rate
             tl.store(dw + row * K + key, gw.to(dw.dtype.element_ty), mask=inside)
-            grad += grad * excess(g)[:, None] + ba[:, None] * dx[None, :]
+            grad = grad * keep[:, None] + (grad * change[:, None] + ba[:, None] * dx[None, :])

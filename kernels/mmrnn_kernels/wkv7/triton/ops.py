@@ -26,7 +26,7 @@ def forward(
     out, end = torch.empty_like(inputs[3]), sequences.states(r)
     with torch.cuda.device_of(r):
         if sequences.longest <= plan.SHORT or plan.streams(sequences.key, mode):
-            stream.run(sequences, inputs, single(state), out, None, end, None)
+            stream.run(sequences, mode, inputs, single(state), out, None, end, None)
         else:
             chunks.run(sequences, mode, inputs, single(state), out, None, end)
     return out, end
@@ -52,7 +52,7 @@ def backward(
     rest = (single(state), dout.contiguous(), single(dend))
     with torch.cuda.device_of(r):
         if plan.streams(sequences.key, mode):
-            grads, dstart = stream.backward(sequences, inputs, *rest)
+            grads, dstart = stream.backward(sequences, mode, inputs, *rest)
         else:
             grads, dstart = chunks.backward(sequences, mode, inputs, *rest)
     return *grads, r.new_empty(0) if state is None else dstart.to(state.dtype)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...wkv6.triton import plan
 
-CHUNK, KEPT, FEW, SHORT = plan.CHUNK, plan.KEPT, plan.FEW, plan.SHORT
+CHUNK, KEPT, SHORT = plan.CHUNK, plan.KEPT, plan.SHORT
 rows = plan.rows
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ...wkv6.triton.tile import excess, logs, place, slot
+from ...wkv6.triton.tile import decay, place, slot
 
 
 @triton.jit
@@ -54,9 +54,9 @@ def recurrent_kernel(
         ba = tl.load(a + row * K + key).to(tl.float32)
         bb = tl.load(b + row * K + key).to(tl.float32)
         bv = tl.load(v + row * V + value).to(tl.float32)
-        change = excess(logs(tl.load(w + row * K + key).to(tl.float32)))
+        keep, change, _ = decay(tl.load(w + row * K + key).to(tl.float32))
         x = tl.sum(ba[:, None] * s, 0)
-        s += s * change[:, None] + bb[:, None] * x[None, :] + bk[:, None] * bv[None, :]
+        s = s * keep[:, None] + (s * change[:, None] + bb[:, None] * x[None, :] + bk[:, None] * bv[None, :])
         if STATES:
             tl.store(met + row * V + value, x)
         else:
@@ -103,10 +103,10 @@ def reverse_kernel(
         ba = tl.load(a + row * K + key).to(tl.float32)
         bb = tl.load(b + row * K + key).to(tl.float32)
         bd = tl.load(dout + row * V + value).to(tl.float32)
-        change = excess(logs(tl.load(w + row * K + key).to(tl.float32)))
+        keep, change, _ = decay(tl.load(w + row * K + key).to(tl.float32))
         grad += br[:, None] * bd[None, :]
         x = tl.sum(bb[:, None] * grad, 0)
         tl.store(dmet + row * V + value, x)
         tl.store(dv + row * V + value, tl.sum(bk[:, None] * grad, 0).to(dv.dtype.element_ty))
-        grad += grad * change[:, None] + ba[:, None] * x[None, :]
+        grad = grad * keep[:, None] + (grad * change[:, None] + ba[:, None] * x[None, :])
     tl.store(dstart + mine, grad)
