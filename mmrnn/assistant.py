@@ -48,18 +48,36 @@ class Assistant:
         self.stop = Stop(tokenizer, prompt.stops)
         self.collate = Collator(tokenizer, prompt, dict(model.senses), features, left=True)
 
-    def ask(self, picture: str | Path | Image | None, question: str, *, limit: int = 64) -> str:
+    def ask(
+        self,
+        picture: str | Path | Image | None,
+        question: str,
+        *,
+        observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
+        limit: int = 64,
+    ) -> str:
         """The reply to a question about a picture (a file or an image; None asks without one), or about a video, where
         the question holds the tag `<video>`.
 
+        Args:
+            observations: what other senses read (`objects features` each): for every tag `<state>` one of `state`.
+
         Raises:
             PictureError: the picture cannot be opened.
+            ValueError: other tags than observations, or a sense that the model does not have.
         """
-        return list(self.stream(picture, question, limit=limit))[-1]
+        return list(self.stream(picture, question, observations=observations, limit=limit))[-1]
 
-    def stream(self, picture: str | Path | Image | None, question: str, *, limit: int = 64) -> Iterator[str]:
+    def stream(
+        self,
+        picture: str | Path | Image | None,
+        question: str,
+        *,
+        observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
+        limit: int = 64,
+    ) -> Iterator[str]:
         """The reply to a question, grown by a token at a time; each answer is the whole reply so far."""
-        batch = self._batch([_sample(picture, question)])
+        batch = self._batch([replace(_sample(picture, question), observations=observations or {})])
         ids: list[int] = []
         with _resting(self.model):
             for tokens in stream(self.model, batch, limit=limit, finished=self.stop.finished):

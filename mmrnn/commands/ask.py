@@ -1,19 +1,27 @@
-"""mmrnn ask PICTURE QUESTION [--run DIR] [--limit N]
+"""mmrnn ask [PICTURE] QUESTION [--run DIR] [--limit N] [--observations FILE]
 
 Put a question about a picture to a trained model: that of the newest finished run in runs/, or that of --run. With
 the tag <video> in the question PICTURE is a video: a moving picture, a folder of frames, or a film (mmrnn[video]).
+What other senses read stands in a JSON file: {"state": [[0.1, 0.2], [0.3, 0.4]]}, a matrix for each <state>.
 
   mmrnn ask photo.jpg "what is this?"
   mmrnn ask photo.jpg "how many things are there?" --run runs/2026-01-31_12-00-00
   mmrnn ask clip.gif "<video> what happens?"
+  mmrnn ask table.jpg "<image> <state> what is left of the cup?" --observations table.json
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmrnn.cards import ConfigError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 RUNS = Path("runs")
+OPTIONS = ("--run", "--limit", "--observations")
 
 
 def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: ARG001
@@ -23,7 +31,7 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: A
         ConfigError: wrong usage, no finished run, a picture that cannot be opened, or a model that says nothing.
     """
     words, options = _parse(arguments)
-    if len(words) != 2:
+    if len(words) != 2 and not (len(words) == 1 and "--observations" in options):
         raise ConfigError('ask: name a picture and a question: mmrnn ask photo.jpg "what is this?"')
     limit = options.get("--limit", "64")
     if not limit.isdigit() or not int(limit):
@@ -35,11 +43,29 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: A
     from mmrnn.data.video import VIDEO
 
     try:
-        picture = words[0] if VIDEO in words[1] else open_picture(words[0])
-        reply = load(folder).ask(picture, words[1], limit=int(limit))
+        *picture, question = words
+        seen = _read(options["--observations"], question) if "--observations" in options else None
+        shown = [one if VIDEO in question else open_picture(one) for one in picture]
+        reply = load(folder).ask(shown[0] if shown else None, question, observations=seen, limit=int(limit))
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
     print(reply)
+
+
+def _read(file: str, question: str) -> dict[str, tuple["Tensor", ...]]:
+    """
+    Raises:
+        ConfigError: the file cannot be read, or its observations are not those of the question.
+    """
+    from mmrnn.data.observations import observations
+    from mmrnn.data.sample import Turn
+
+    try:
+        return observations(json.loads(Path(file).read_text(encoding="utf-8")), [Turn("user", question)])
+    except OSError as fault:
+        raise ConfigError(f"--observations: {file} cannot be read: {fault.strerror}") from fault
+    except (ValueError, RecursionError) as fault:
+        raise ConfigError(f"--observations: {file}: {fault}") from fault
 
 
 def newest(runs: Path) -> Path:
@@ -61,10 +87,10 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     rest = iter(arguments)
     for word in rest:
         name, equals, value = word.partition("=")
-        if name in ("--run", "--limit"):
+        if name in OPTIONS:
             options[name] = value if equals else next(rest, "")
         elif word.startswith("--"):
-            raise ConfigError(f"{word}: ask has no such option; it has --run and --limit")
+            raise ConfigError(f"{word}: ask has no such option; it has {', '.join(OPTIONS)}")
         else:
             words.append(word)
     return words, options

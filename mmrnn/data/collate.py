@@ -95,13 +95,17 @@ class Collator:
     def _item(self, sample: Sample) -> Item:
         shown = observe(self.prompt.pieces(sample.turns, len(sample.pictures)), tuple(sample.observations))
         places = [piece.sense or SENSE for piece in shown if piece.picture]
+        for sense, given in sample.observations.items():
+            if (tags := places.count(sense)) != len(given):
+                told = "more" if tags > len(given) else "fewer"
+                which = f" of sample {sample.id}" if sample.id else ""
+                raise ValueError(f"the text{which} has {told} tags <{sense}> than observations")
         others = {sense: iter(given) for sense, given in sample.observations.items()}
         pictures: dict[int, Tensor] = {}
         layouts, read = [], []
         for sense in places:
             if sense != SENSE:
-                if (tensor := next(others[sense], None)) is None:
-                    raise ValueError(f"the text of sample {sample.id} has more tags <{sense}> than observations")
+                tensor = next(others[sense])
                 layouts.append(self._sense(sense).layout(*tensor.shape[-2:]))
                 read.append(tensor)
                 continue

@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from mmrnn.data.image import PIXELS, File
+from mmrnn.data.observations import observations
 from mmrnn.data.sample import TAG, Picture, Sample, Turn
 from mmrnn.data.video import FRAMES, frames, shown
 
@@ -23,8 +24,9 @@ class Llava:
 
     `image` may be missing (text only: a tag is then plain text) or a list (one tag for each). One picture without any
     tag is not shown. `"video": "folder/clip.gif"` (or a list) stands where the text has `<video>`, as so many frames: a
-    moving picture, a folder of pictures, or a film where PyAV is installed. Records that are not like this are left
-    out; `skipped` names them with the reason.
+    moving picture, a folder of pictures, or a film where PyAV is installed. What other senses read stands in
+    `"observations": {"state": [[0.1, 0.2], [0.3, 0.4]]}`, a matrix (objects x features) or a list of them, one for each
+    `<state>`. Records that are not like this are left out; `skipped` names them with the reason.
 
     The file is read at first use, pictures are opened when they are needed.
 
@@ -129,6 +131,7 @@ class Llava:
         if not isinstance(record, dict):
             raise ValueError(f"a record must be an object, not {_kind(record)}")
         turns = _turns(record.get("conversations"))
+        seen = observations(record.get("observations"), turns)
         names = _several(record.get("image"))
         pictures = tuple(File(self._path(name, folder), name, self.pixels) for name in names)
         if clips := _several(record.get("video")):
@@ -137,13 +140,13 @@ class Llava:
                 frames(path, self.frames, name=name, pixels=self.pixels)
                 for path, name in zip(paths, clips, strict=True)
             ]
-            return Sample(*shown(turns, pictures, videos), kind="reply", id=_id(record, number))
+            return Sample(*shown(turns, pictures, videos), "reply", _id(record, number), seen)
         tagged = [turn.text.count(TAG) for turn in turns if turn.role == "user" and TAG in turn.text]
         if len(pictures) == 1 and len(tagged) > 1:
             raise ValueError(f"one picture is tagged in {len(tagged)} turns")
         if len(pictures) > 1 and sum(tagged) != len(pictures):
             raise ValueError(f"{sum(tagged)} tags {TAG} for {len(pictures)} pictures")
-        return Sample(turns, pictures, kind="reply", id=_id(record, number))
+        return Sample(turns, pictures, "reply", _id(record, number), seen)
 
     def _path(self, name: Any, folder: Path, what: str = "image") -> str:
         if not isinstance(name, str) or not name:

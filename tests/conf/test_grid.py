@@ -257,8 +257,10 @@ def test_several_kinds_of_observations():
     loss = LanguageModel()(model, model(batch))
     loss.backward()
     assert loss.isfinite()
-    with pytest.raises(ValueError, match="more tags <state> than observations"):
-        collate([Sample(told.turns, told.pictures, observations={"state": (torch.randn(2, 4),)})])
+    for number, which in ((1, "more"), (3, "fewer")):
+        given = {"state": (torch.randn(2, 4),) * number}
+        with pytest.raises(ValueError, match=f"{which} tags <state> than observations"):
+            collate([Sample(told.turns, told.pictures, observations=given)])
 
 
 def test_text_alone_leaves_no_trace_of_a_picture():

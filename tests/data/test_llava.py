@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from mmrnn.data import File, Llava, PictureError, Sample, Turn
@@ -73,6 +74,37 @@ def test_records_become_samples(write, tmp_path):
         ({"conversations": talk("a", "\ud800")}, "turn 2 holds half a character (a lone surrogate)"),
         ({"image": "1.png", "conversations": talk("<image>", "a", "<image>", "b")}, "one picture is tagged in 2 turns"),
         ({"image": ["1.png", "2.png"], "conversations": talk("<image>", "a")}, "1 tags <image> for 2 pictures"),
+        *(
+            (
+                {"observations": {"state": numbers}, "conversations": talk("<state>", "a")},
+                "observations: state must have a list of as many finite numbers for every object",
+            )
+            for numbers in (
+                [],
+                [[]],
+                [1, 2],
+                [[1], [1, 2]],
+                [[[1]], [1]],
+                [["a"]],
+                [[True]],
+                [[10**400]],
+                [[1e39]],
+                "x",
+                None,
+            )
+        ),
+        (
+            {"observations": {"state": [[[1]], [[2]]]}, "conversations": talk("<state>", "a")},
+            "1 tags <state> for 2 observations",
+        ),
+        (
+            {"observations": {"image": [[1]]}, "conversations": talk("<image>", "a")},
+            "observations: 'image' is no name of a sense like 'state'",
+        ),
+        (
+            {"observations": [[1]], "conversations": talk("<state>", "a")},
+            'observations must be an object: {"state": [[0.1, 0.2], [0.3, 0.4]]}',
+        ),
         ({"image": 3, "conversations": talk("<image>", "a")}, "image must be the name of a file, not a number"),
         ({"image": "", "conversations": talk("<image>", "a")}, "image must be the name of a file, not empty text"),
         ({"image": {}, "conversations": talk("<image>", "a")}, "image must be the name of a file, not an object"),
@@ -90,6 +122,18 @@ def test_bad_records_are_skipped_and_named(write, record, reason):
     assert len(data) == 2
     name = record["id"] if isinstance(record, dict) and "id" in record else "#1"
     assert data.skipped == [(name, reason)]
+
+
+def test_other_senses_read_numbers(write):
+    """A matrix stands for itself, a list of them for as many tags."""
+    one, two = [[0.5, 1], [2, 3]], [[4.0, 5.0]]
+    talks = [talk("<state>?", "a"), talk("<state> or <state> and <slots>?", "a", "<state>?", "b")]
+    seen = [{"state": one}, {"state": [one, two, one], "slots": two}]
+    both = zip(talks, seen, strict=True)
+    data = Llava(file=write([{"conversations": said, "observations": given} for said, given in both]))
+    found = [{name: [x.tolist() for x in given] for name, given in sample.observations.items()} for sample in data]
+    assert found == [{"state": [one]}, {"state": [one, two, one], "slots": [two]}]
+    assert data[0].observations["state"][0].dtype == torch.float32
 
 
 def test_missing_pictures_can_be_looked_for(write, tmp_path):

@@ -41,6 +41,36 @@ def test_a_tiny_model_learns_and_answers(name, records, capsys):
     assert ask(records, capsys) == (0, f"{ANSWER}\n", "")
 
 
+def test_states_are_told_apart(tmp_path, capsys):
+    """PaLM-E without a picture: two states, two answers, from records to the reply."""
+    states = {
+        "open": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]],
+        "shut": [[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
+    }
+    records = []
+    for answer, state in states.items():
+        said = [{"from": "human", "value": "<state> well?"}, {"from": "gpt", "value": answer}]
+        records.append({"id": answer, "observations": {"state": state}, "conversations": said})
+        (tmp_path / f"{answer}.json").write_text(json.dumps({"state": state}))
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    rates = ("lr=0.01", "lr_final=0.001", "warmup=0", "steps=60", "batch=2")
+    train(tmp_path, "model=palm_e_tiny", *(f"stage.instruct.{rate}" for rate in rates))
+    run = ("--run", str(tmp_path / "run"))
+    for answer in states:
+        capsys.readouterr()
+        assert main(["ask", "<state> well?", "--observations", str(tmp_path / f"{answer}.json"), *run]) == 0
+        assert capsys.readouterr().out == f"{answer}\n"
+    (tmp_path / "bad.json").write_text('{"state": [[1, 2]]}')
+    for file, words, message in (
+        ("open.json", "well?", "0 tags <state> for 1 observations"),
+        ("none.json", "<state>", "cannot be read: No such file or directory"),
+        ("data.json", "<state>", "observations must be an object"),
+        ("bad.json", "<state>", "an object has 2 features, but features=4"),
+    ):
+        assert main(["ask", words, "--observations", str(tmp_path / file), *run]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_what_has_no_language_model_says_so(records, capsys):
     tiny = ("encoder=eva_tiny", "connector=qformer_text_tiny", "objective=blip2_tiny", "tokenizer=small")
     more = json.loads((records / "data.json").read_text()) * 2
