@@ -1,6 +1,7 @@
 """Features of a frozen encoder, computed once and kept in memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from jaxtyping import Float
@@ -58,8 +59,15 @@ def cache_features(
     layout = sense.encoder.layout(*sense.image.size)
     features = torch.empty(len(pictures), layout.tokens, sense.encoder.width, dtype=torch.float16)
     sense.encoder.eval()
-    for start in track(range(0, len(pictures), batch)):
-        images = [to_tensor(picture.open(), sense.image) for picture in pictures[start : start + batch]]
-        with autocast(precision, device):
-            features[start : start + len(images)] = sense.encode(torch.stack(images).to(device)).cpu()
+
+    def opened(start: int) -> list[Tensor]:
+        return [to_tensor(picture.open(), sense.image) for picture in pictures[start : start + batch]]
+
+    with ThreadPoolExecutor(1) as beside:
+        # While some are encoded, the next ones are opened.
+        following = beside.submit(opened, 0)
+        for start in track(range(0, len(pictures), batch)):
+            images, following = following.result(), beside.submit(opened, start + batch)
+            with autocast(precision, device):
+                features[start : start + len(images)] = sense.encode(torch.stack(images).to(device)).cpu()
     return FeatureCache([picture.key for picture in pictures], features)
