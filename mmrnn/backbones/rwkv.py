@@ -170,6 +170,8 @@ class RWKV(nn.Module):
 
     recurrent = True
     hooks = ("layer", "mlp")
+    native: tuple[type[nn.Module], ...] = ()
+    """Block, time mix and channel mix, where native code knows them (step.py); parts derived from them it does not."""
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mmrnn.backbones.rwkv import (
     RWKV,
+    Block,
     Bounds,
     ChannelMix,
     default_ffn,
@@ -100,6 +101,8 @@ class RWKV5(RWKV):
         learned_state: start from a learned state instead of zero (state tuning).
         backend: implementation of the WKV operator and of its elementwise neighbours.
     """
+
+    native = Block, TimeMix5, ChannelMix5
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mmrnn.backbones.rwkv import (
     RWKV,
+    Block,
     Bounds,
     ChannelMix,
     default_ffn,
@@ -102,6 +103,8 @@ class RWKV6(RWKV):
         learned_state: start from a learned state instead of zero (state tuning).
         backend: implementation of the WKV operator and of its elementwise neighbours.
     """
+
+    native = Block, TimeMix6, ChannelMix
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ stays between two tokens is a list of addresses, which is compared with the mode
 moving or replacing weights in between needs no word.
 """
 
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,9 +15,6 @@ from mmrnn.types import State
 from mmrnn_kernels.linear import plain_mode
 from mmrnn_kernels.step import COMMON, DTYPES, FIRST, LOW_RANK, MULTIPLE, STATE, Step, blocked
 
-if TYPE_CHECKING:
-    from mmrnn.backbones.rwkv import RWKV
-
 MOST = 16
 """Rows that are read at once; for more of them the matrix products of the layers pay."""
 
@@ -26,7 +22,7 @@ MOST = 16
 class Plan:
     """What the step was prepared for: the modules of a model, its parameters and where these lie."""
 
-    def __init__(self, model: "RWKV"):
+    def __init__(self, model: nn.Module):
         modules = [*model.modules()]
         self.children = [
             (module._modules, name, child) for module in modules for name, child in module._modules.items()
@@ -54,8 +50,9 @@ class Plan:
 PLANS: "WeakKeyDictionary[nn.Module, Plan]" = WeakKeyDictionary()
 
 
-def native_step(model: "RWKV", x: Float[Tensor, "b t d"], state: State) -> tuple[Tensor, State] | None:
-    """The hidden state of the one position of `x` and the state behind it; None where the layers have to do it."""
+def native_step(model: nn.Module, x: Float[Tensor, "b t d"], state: State) -> tuple[Tensor, State] | None:
+    """The hidden state of the one position of `x` of an RWKV model and the state behind it; None where the layers have
+    to do it."""
     weight = model.norm.weight
     if (
         x.shape[1] != 1
@@ -75,19 +72,14 @@ def native_step(model: "RWKV", x: Float[Tensor, "b t d"], state: State) -> tuple
     return hidden[:, None], State(layers, state.shared)
 
 
-def prepare(model: "RWKV") -> Step | None:
+def prepare(model: nn.Module) -> Step | None:
     """The addresses of a model whose parts are those that the native code knows; None for any other."""
-    from mmrnn.backbones.rwkv import Block, ChannelMix
-    from mmrnn.backbones.rwkv5 import ChannelMix5, TimeMix5
-    from mmrnn.backbones.rwkv6 import TimeMix6
-
-    kinds = {(Block, TimeMix5, ChannelMix5): True, (Block, TimeMix6, ChannelMix): False}
     found = {(type(block), type(block.time_mix), type(block.channel_mix)) for block in model.blocks}
-    kind = found.pop()
-    if found or kind not in kinds or any(block.time_mix.backend not in ("auto", "cpu") for block in model.blocks):
+    if found != {model.native} or any(block.time_mix.backend not in ("auto", "cpu") for block in model.blocks):
         return None
-    current, mix = kinds[kind], model.blocks[0].time_mix
+    mix = model.blocks[0].time_mix
     layers = [dict(block.named_parameters()) for block in model.blocks]
+    current = not set(LOW_RANK) & set(layers[0])
     names = {*COMMON, *(() if current else LOW_RANK)}
     if any(set(layer) - set(FIRST) != names for layer in layers) or not set(FIRST) <= set(layers[0]):
         return None

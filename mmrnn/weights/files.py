@@ -11,7 +11,8 @@ from zipfile import is_zipfile
 
 from torch import Tensor
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".gguf")
+from mmrnn.weights.hub import SUFFIXES
+
 INDEX = ".index.json"
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 BESIDE_ADAPTER = "non_lora_trainables.bin"

@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".gguf")
+"""What files of weights end with, and no repository."""
+
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TIMEOUT = 5.0
 """Seconds to wait for an answer, once: a hub that is not there is said to be not there soon."""
@@ -13,8 +16,6 @@ URI = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<
 
 def is_id(source: str | Path) -> bool:
     """`owner/name`, or `hf://owner/name@revision/file` for one file of a repository that holds several."""
-    from mmrnn.weights.files import SUFFIXES
-
     if not isinstance(source, str):
         return False
     plain = NAME.fullmatch(source) is not None and not source.endswith(SUFFIXES) and ".." not in source
