@@ -1,4 +1,4 @@
-"""How long it takes to begin: importing, asking for help, showing a model of 7 billion parameters.
+"""How long it takes to begin: importing, asking for help, showing a model of 7 billion parameters, and all presets.
 
     python benchmarks/startup.py
 
@@ -11,13 +11,15 @@ import subprocess
 import sys
 import time
 
+from mmrnn import conf_dir
+
 ROUNDS = 5
 
 
-def wall(*command: str) -> float:
+def wall(*command: str, rounds: int = ROUNDS) -> float:
     """Median seconds of a command."""
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         times.append(time.perf_counter() - start)
@@ -36,13 +38,18 @@ def added(first: str, second: str) -> float:
 
 def main() -> None:
     borrow = "from mmrnn.connectors import QFormer"
-    show = (sys.executable, "-m", "mmrnn", "show", "model=visualrwkv6_7b")
+    show = (sys.executable, "-m", "mmrnn", "show")
     print(f"import mmrnn, after import torch: {added('import torch', 'import mmrnn'):.1f} ms")
     print(f"{borrow}, after import torch: {added('import torch', borrow):.0f} ms")
     print(f"mmrnn --help: {wall(sys.executable, '-m', 'mmrnn', '--help'):.2f} s")
-    seconds = wall(*show)
+    seconds = wall(*show, "model=visualrwkv6_7b")
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"mmrnn show model=visualrwkv6_7b: {seconds:.1f} s, {memory:.2f} GiB")
+    presets = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml") if "tiny" not in path.stem)
+    times = {name: wall(*show, f"model={name}", rounds=1) for name in presets}
+    slowest = max(times, key=times.get)
+    median = statistics.median(times.values())
+    print(f"mmrnn show of {len(times)} presets: median {median:.1f} s, slowest {times[slowest]:.1f} s ({slowest})")
 
 
 if __name__ == "__main__":
