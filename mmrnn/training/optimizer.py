@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmrnn.training.muon import Muon
+
 
 class Together:
     """Optimisers of different parameters that step as one."""
@@ -48,11 +50,11 @@ def optimizer(
     """AdamW for some groups of parameters, Muon for others.
 
     Muon makes all directions of a step equally long (Jordan 2024, kellerjordan.github.io/posts/muon); its steps are
-    made as long as those of AdamW, so that one learning rate serves both (Liu et al. 2025, arXiv:2502.16982, 2.2).
+    made as long as those of AdamW, so that one learning rate serves both.
     """
     parts: list[torch.optim.Optimizer] = []
     if adamw:
         parts.append(torch.optim.AdamW(adamw, lr=lr, betas=betas, eps=eps, fused=True))
     if muon:
-        parts.append(torch.optim.Muon(muon, lr=lr, adjust_lr_fn="match_rms_adamw"))
+        parts.append(Muon(muon, lr=lr, adjust_lr_fn="match_rms_adamw"))
     return parts[0] if len(parts) == 1 else Together(*parts)
