@@ -1,7 +1,8 @@
 """Muon for many small matrices."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,9 +15,15 @@ AT_ONCE = 2**24
 class Muon(torch.optim.Muon):
     """The steps of `torch.optim.Muon`, those of matrices of one shape at once.
 
-    One by one small matrices cost launches more than products: 19 of 192 x 192 take four times as long on two cores.
-    Steps are as long as those of AdamW (`match_rms_adamw`: Liu et al. 2025, arXiv:2502.16982, 2.2).
+    One by one small matrices cost launches more than products (`benchmarks/muon.py`). Steps are as long as those of
+    AdamW (Liu et al. 2025, arXiv:2502.16982, 2.2), so that one learning rate serves both.
+
+    Args:
+        knobs: the other ones of `torch.optim.Muon`.
     """
+
+    def __init__(self, params: Iterable[Any], **knobs: Any):
+        super().__init__(params, adjust_lr_fn="match_rms_adamw", **knobs)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -32,14 +39,14 @@ class Muon(torch.optim.Muon):
                     self._move(weights[first : first + some], group)
         return loss
 
-    def _move(self, weights: Sequence[Tensor], group: dict) -> None:
+    def _move(self, weights: Sequence[Tensor], group: dict[str, Any]) -> None:
         updates = torch.stack([self._update(weight, group) for weight in weights])
         directions = orthogonal(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = group["lr"] * 0.2 * math.sqrt(max(weights[0].shape))
         for weight, direction in zip(weights, directions, strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
 
-    def _update(self, weight: Tensor, group: dict) -> Tensor:
+    def _update(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)

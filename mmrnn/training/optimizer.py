@@ -49,12 +49,11 @@ def optimizer(
 ) -> Optimizer:
     """AdamW for some groups of parameters, Muon for others.
 
-    Muon makes all directions of a step equally long (Jordan 2024, kellerjordan.github.io/posts/muon); its steps are
-    made as long as those of AdamW, so that one learning rate serves both.
+    Muon makes all directions of a step equally long (Jordan 2024, kellerjordan.github.io/posts/muon).
     """
     parts: list[torch.optim.Optimizer] = []
     if adamw:
         parts.append(torch.optim.AdamW(adamw, lr=lr, betas=betas, eps=eps, fused=True))
     if muon:
-        parts.append(Muon(muon, lr=lr, adjust_lr_fn="match_rms_adamw"))
+        parts.append(Muon(muon, lr=lr))
     return parts[0] if len(parts) == 1 else Together(*parts)

@@ -138,8 +138,8 @@ def test_matrices_of_one_shape_at_once_move_as_one_by_one():
     torch.manual_seed(0)
     shapes = [(16, 16), (48, 16), (16, 16), (16, 48), (16, 16)]
     ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
-    knobs = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
-    optimizers = Muon(ours, **knobs), torch.optim.Muon(theirs, **knobs)
+    knobs = {"lr": 0.02, "weight_decay": 0.1}
+    optimizers = Muon(ours, **knobs), torch.optim.Muon(theirs, **knobs, adjust_lr_fn="match_rms_adamw")
     for _ in range(5):
         for one, other in zip(ours, theirs, strict=True):
             one.grad = torch.randn_like(one)
