@@ -43,10 +43,11 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: A
     from mmrnn.data.video import VIDEO
 
     try:
-        *picture, question = words
+        question, picture = words[-1], words[0] if len(words) == 2 else None
+        if picture is not None and VIDEO not in question:
+            picture = open_picture(picture)
         seen = _read(options["--observations"], question) if "--observations" in options else None
-        shown = [one if VIDEO in question else open_picture(one) for one in picture]
-        reply = load(folder).ask(shown[0] if shown else None, question, observations=seen, limit=int(limit))
+        reply = load(folder).ask(picture, question, observations=seen, limit=int(limit))
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
     print(reply)
