@@ -61,11 +61,17 @@ def _read(file: str, question: str) -> dict[str, tuple["Tensor", ...]]:
     from mmrnn.data.observations import observations
     from mmrnn.data.sample import Turn
 
+    if not file:
+        raise ConfigError('--observations: name a JSON file behind it, {"state": [[0.1, 0.2], [0.3, 0.4]]}')
     try:
-        return observations(json.loads(Path(file).read_text(encoding="utf-8")), [Turn("user", question)])
+        given = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as fault:
         raise ConfigError(f"--observations: {file} cannot be read: {fault.strerror}") from fault
     except (ValueError, RecursionError) as fault:
+        raise ConfigError(f"--observations: {file} is not JSON ({fault})") from fault
+    try:
+        return observations(given, [Turn("user", question)])
+    except ValueError as fault:
         raise ConfigError(f"--observations: {file}: {fault}") from fault
 
 

@@ -61,7 +61,11 @@ def test_states_are_told_apart(tmp_path, capsys):
         assert main(["ask", "<state> well?", "--observations", str(tmp_path / f"{answer}.json"), *run]) == 0
         assert capsys.readouterr().out == f"{answer}\n"
     (tmp_path / "bad.json").write_text('{"state": [[1, 2]]}')
+    (tmp_path / "picture.json").write_bytes(b"\x89PNG")
+    assert main(["ask", "<state>", *run, "--observations"]) == 2
+    assert "--observations: name a JSON file behind it" in capsys.readouterr().err
     for file, words, message in (
+        ("picture.json", "<state>", "picture.json is not JSON"),
         ("open.json", "well?", "0 tags <state> for 1 observations"),
         ("none.json", "<state>", "cannot be read: No such file or directory"),
         ("data.json", "<state>", "observations must be an object"),
