@@ -67,13 +67,14 @@ def linear(
     - many rows in fp32 by oneDNN from a packed copy that lives for this call only, on processors where torch's own
       library is slower by more than packing costs (AMD with AVX-512, where MKL takes an older path). Packing is a
       thirtieth of the work at 2048 rows, so nothing is kept, doubles the memory or grows stale;
-    - with `kept`, from the packed copy that is kept there: always in bf16, in fp32 on those processors.
+    - with `kept`, from the packed copy that is kept there: in bf16 where oneDNN has it on this processor (not with
+      AVX2 alone), in fp32 on the processors named above.
     """
     if not plain_mode(x, weight) or x.dtype != weight.dtype or weight.dtype not in step.DTYPES or not x.numel():
         return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
     exact = weight.dtype == torch.float32
-    if kept is not None and rows > 1 and (pays() if exact else packs()):
+    if kept is not None and rows > 1 and (pays() if exact else packs(weight.dtype)):
         return multiply(x, kept.of(weight, rows), bias)
     if rows <= FEW and x.shape[-1] % step.MULTIPLE == 0 and weight.is_contiguous() and step.blocked() is None:
         y = step.linear(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
@@ -93,9 +94,14 @@ def multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def packs() -> bool:
-    """Whether torch has oneDNN, and its private operators are what they were when this was written."""
-    x, weight, bias = torch.arange(32.0).view(2, 16), torch.arange(48.0).view(3, 16), torch.ones(3)
+def packs(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether oneDNN multiplies packed weights of this type on this processor.
+
+    Its private operators are tried, as a torch may have none, or others than when this was written; bf16 needs more
+    than AVX2.
+    """
+    x, weight, bias = torch.eye(2, 16), torch.arange(48.0).view(3, 16), torch.ones(3)
+    x, weight, bias = (tensor.to(dtype) for tensor in (x, weight, bias))
     try:
         return torch.equal(multiply(x, pack(weight, 2), bias), F.linear(x, weight, bias))
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):

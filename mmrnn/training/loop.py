@@ -12,6 +12,7 @@ from mmrnn.training.optimizer import Optimizer
 from mmrnn.training.stage import Stage
 from mmrnn.types import Batch
 from mmrnn.vlm import VLM, Output
+from mmrnn_kernels.processor import multiplies_bf16
 
 Precision = Literal["auto", "fp32", "bf16"]
 Objective = Callable[[VLM, Output], torch.Tensor]
@@ -27,12 +28,6 @@ def autocast(precision: Precision, device: torch.device | str):
     if precision == "bf16" or (precision == "auto" and (kind != "cpu" or multiplies_bf16())):
         return torch.autocast(kind, dtype=torch.bfloat16)
     return nullcontext()
-
-
-def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products of bf16; without them it is slower than fp32."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def run_stage(

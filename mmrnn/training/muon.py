@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmrnn_kernels.processor import multiplies_bf16
+
 AT_ONCE = 2**24
 """Entries that are made orthogonal at once, which bounds the memory that this takes."""
 
@@ -57,13 +59,13 @@ class Muon(torch.optim.Muon):
 def orthogonal(
     matrices: Float[Tensor, "m rows cols"], coefficients: Sequence[float], steps: int, eps: float
 ) -> Float[Tensor, "m rows cols"]:
-    """About the nearest matrices all of whose singular values are one, in bf16.
+    """About the nearest matrices all of whose singular values are one, in bf16; in fp32 on a CPU that emulates bf16.
 
     A Newton-Schulz iteration of fifth order, whose coefficients raise small singular values quickly and leave all of
     them between 0.7 and 1.2 or so (Jordan 2024, kellerjordan.github.io/posts/muon).
     """
     linear, cubic, quintic = coefficients
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if matrices.device.type != "cpu" or multiplies_bf16() else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)  # singular values of at most one

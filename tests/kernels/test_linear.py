@@ -1,7 +1,10 @@
 """A fast product is the product, and a packed copy is never an old one."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -123,6 +126,27 @@ def test_private_operators_that_are_gone_or_wrong_are_not_used(monkeypatch, faul
     finally:
         for check in (fast.packs, fast.pays):
             check.cache_clear()
+
+
+AVX2 = """
+import torch
+from mmrnn_kernels import linear as fast
+assert torch.backends.cpu.get_cpu_capability() == "AVX2"
+with torch.no_grad():
+    for dtype in (torch.float32, torch.bfloat16):
+        x, weight = torch.randn(40, 64).to(dtype), torch.randn(32, 64).to(dtype)
+        kept = fast.Pack()
+        torch.testing.assert_close(fast.linear(x, weight, None, kept), torch.nn.functional.linear(x, weight))
+        assert kept.weight is None or fast.packs(dtype)
+"""
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no AVX2")
+def test_a_processor_with_avx2_alone():
+    """torch and oneDNN held to AVX2: what they do not have there is not chosen."""
+    limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    told = os.environ | limits | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", AVX2], env=told, check=True, timeout=100)
 
 
 def test_without_a_compiler(monkeypatch):

@@ -7,7 +7,7 @@ from mmrnn.backbones import RWKV6
 from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
 from mmrnn.training import Stage
-from mmrnn.training.muon import Muon
+from mmrnn.training.muon import Muon, orthogonal
 from mmrnn.vlm import VLM, Sense
 
 
@@ -133,8 +133,12 @@ def test_muon_moves_the_matrices_between_layers_and_adamw_the_rest():
     assert moves.max() < 2 * moves.min(), "all directions of a step are about equally long"
 
 
-def test_matrices_of_one_shape_at_once_move_as_one_by_one():
-    """As torch's own, but for the roundings of bf16."""
+@pytest.mark.parametrize("bf16", [False, True], ids=["processor without bf16", "with bf16"])
+def test_matrices_of_one_shape_at_once_move_as_one_by_one(monkeypatch, bf16):
+    """As torch's own, but for the roundings of bf16, which is not chosen where the processor would emulate it."""
+    monkeypatch.setattr("mmrnn.training.muon.multiplies_bf16", lambda: bf16)
+    one = orthogonal(torch.eye(4)[None] * 0.1, (3.4445, -4.775, 2.0315), 5, 1e-7)
+    assert one.dtype == (torch.bfloat16 if bf16 else torch.float32)
     torch.manual_seed(0)
     shapes = [(16, 16), (48, 16), (16, 16), (16, 48), (16, 16)]
     ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
