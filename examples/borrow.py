@@ -1,7 +1,7 @@
 """Parts of mmrnn in a program of one's own: no configuration, nothing but torch behind them.
 
-The queries of a Q-Former read features of pictures; what they answer is the prefix from which a small RWKV-6
-learns to write captions. Then it writes them: a picture is read once, and every word after it costs the same.
+The queries of a Q-Former read features of images; what they answer is the prefix from which a small RWKV-6
+learns to write captions. Then it writes them: an image is read once, and every word after it costs the same.
 """
 
 import torch
@@ -12,7 +12,7 @@ from mmrnn.connectors import QFormer
 from mmrnn.types import SLOT, Sequence
 
 torch.manual_seed(0)
-features = torch.randn(4, 49, 512)  # of any encoder: four pictures, 7 x 7 tokens of width 512
+features = torch.randn(4, 49, 512)  # of any encoder: four images, 7 x 7 tokens of width 512
 captions = torch.randint(256, (4, 12))  # of any tokenizer
 
 qformer = QFormer(512, 64, queries=8, width=64, depth=2, heads=4, ffn=128, dropout=0.0)

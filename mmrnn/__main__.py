@@ -2,6 +2,6 @@
 
 import sys
 
-from mmrnn.cli import main
+from mmrnn.cli.main import main
 
 sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrnn.weights.packages import CURES
+from mmrnn.io.packages import INSTALL_HINTS
 
 ROOT = Path(__file__).parents[1]
 SLOW = ("pretrained.py",)
@@ -22,7 +22,7 @@ EXAMPLES = [
 def test_example(path, tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    cures = tuple(cure for package, cure in CURES.items() if find_spec(package) is None)
+    cures = tuple(cure for package, cure in INSTALL_HINTS.items() if find_spec(package) is None)
     if path.name in SLOW and cures:
         # No extra brings weights that ask for a library to be compiled (`.ci/run` does): the cure is told.
         assert done.returncode == 1

@@ -13,7 +13,7 @@ sys.modules.update(dict.fromkeys({BLOCKED!r}))  # as if not installed
 
 EVERY_PART = """
 import importlib, pkgutil
-import mmrnn, mmrnn.vlm, mmrnn.generate, mmrnn.splice, mmrnn.types
+import mmrnn, mmrnn.model.vlm, mmrnn.inference.generate, mmrnn.model.splice, mmrnn.types
 import mmrnn.encoders, mmrnn.connectors, mmrnn.backbones, mmrnn_kernels
 for room in (mmrnn.encoders, mmrnn.connectors, mmrnn.backbones):
     assert room.__all__, room.__name__
@@ -31,8 +31,8 @@ assert "compose" in dir(mmrnn)
 """
 
 HELP = """
-from mmrnn import cli
-assert cli.main(["--help"]) == 0 and cli.main(["list"]) == 0
+from mmrnn.cli.main import main
+assert main(["--help"]) == 0 and main(["list"]) == 0
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "numpy"})
 assert not heavy, heavy
 """

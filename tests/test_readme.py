@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mmrnn.cli import main
-from mmrnn.commands.list import options
-from mmrnn.config import check, compose, jobs
+from mmrnn.cli.main import main
+from mmrnn.config.compose import compose, jobs
+from mmrnn.config.validate import check
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-PARTS = (README.parent / "docs" / "parts.md").read_text(encoding="utf-8")
 GROUPS = (
-    *("encoder", "connector", "backbone", "senses", "scan", "position", "mask", "hook", "adapter"),
+    *("encoder", "connector", "backbone", "modalities", "scan", "position", "mask", "hook", "adapter"),
     *("prompt", "tokenizer", "data", "objective", "stage", "recipe", "model"),
 )
 
@@ -27,13 +26,6 @@ def commands():
     lines = [line.partition("  #")[0] for block in blocks("bash") for line in block.splitlines()]
     words = [shlex.split(part) for line in lines for part in line.split("&&")]
     return [command[1:] for command in words if command[:1] == ["mmrnn"]]
-
-
-def parts() -> str:
-    """The table of what can be chosen, from the cards."""
-    rows = ["| group | options |", "|---|---|"]
-    rows += [f"| `{group}` | {', '.join(f'`{name}`' for name in options()[group])} |" for group in GROUPS]
-    return "\n".join(rows)
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c[0] in ("list", "show")], ids=" ".join)
@@ -63,10 +55,6 @@ def test_the_mistake_is_told_as_shown(capsys):
     command, _, expected = shown.partition("\n")
     assert main(shlex.split(command)[2:]) == 2
     assert capsys.readouterr().err.strip() == expected.strip()
-
-
-def test_the_table_of_parts_is_that_of_the_cards():
-    assert f"<!-- parts -->\n{parts()}\n<!-- /parts -->" in PARTS, f"the table should read\n{parts()}"
 
 
 def test_links_lead_somewhere():

@@ -1,17 +1,20 @@
-"""Any number of pictures of any shape in any place, and text alone among them: nobody notices the neighbours."""
+"""Any number of images of any shape in any place, and text alone among them: nobody notices the neighbours."""
 
 import pytest
 import torch
 from PIL import Image
 
 from mmrnn.backbones import RWKV6, RWKV7, Transformer
-from mmrnn.config import compose, make, plain
+from mmrnn.config.compose import compose
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
 from mmrnn.connectors import MLP
-from mmrnn.data import Collator, Sample, Turn
-from mmrnn.prompts import Small, Template
+from mmrnn.data import Collator
+from mmrnn.model.vlm import VLM, Modality
+from mmrnn.prompts import Template
+from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import LanguageModel
-from mmrnn.types import IGNORE, Sequence
-from mmrnn.vlm import VLM, Sense
+from mmrnn.types import IGNORE, Sample, Sequence, Turn
 
 BACKBONES = {
     "rwkv6": lambda: RWKV6(vocab=1024, width=16, depth=2, head_size=8),
@@ -19,7 +22,7 @@ BACKBONES = {
     "transformer": lambda: Transformer(vocab=1024, width=16, depth=2, heads=2, ffn=24),
 }
 ENCODERS = ("patch_tiny", "fuyu_tiny", "eve_tiny")
-"""One size for all, and two that keep the shape of every picture."""
+"""One size for all, and two that keep the shape of every image."""
 
 PROMPT = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
 
@@ -38,17 +41,17 @@ def sample(text, *sizes):
 
 SAMPLES = [
     sample("<image>what?", (30, 20)),
-    sample("no picture here"),
+    sample("no image here"),
     sample("first <image>then <image>", (20, 31), (40, 9)),
     sample("<image><image> and <image>", (8, 8), (30, 20), (9, 40)),
-    sample("a long text without any picture at all, longer than the others may be"),
+    sample("a long text without any image at all, longer than the others may be"),
 ]
 
 
 def model(encoder, backbone):
     torch.manual_seed(0)
     eye = make(plain(compose(config=f"encoder/{encoder}"))["encoder"])
-    made = VLM(BACKBONES[backbone](), {"image": Sense(eye, MLP(eye.width, 16))})
+    made = VLM(BACKBONES[backbone](), {"image": Modality(eye, MLP(eye.width, 16))})
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -56,7 +59,7 @@ def model(encoder, backbone):
 
 
 def collator(made, **knobs):
-    return Collator(Small(), PROMPT, dict(made.senses), **knobs)
+    return Collator(DemoTokenizer(), PROMPT, dict(made.modalities), **knobs)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -64,9 +67,9 @@ def collator(made, **knobs):
 def test_every_row_is_what_it_is_alone(encoder, backbone):
     made = model(encoder, backbone).eval()
     batch = collator(made)(SAMPLES)
-    shapes = {picture.shape for picture in batch.images["image"]}
+    shapes = {image.shape for image in batch.images["image"]}
     assert len(shapes) == (1 if encoder == "patch_tiny" else 5)
-    assert [block.sample for block in batch.sequence.blocks] == [0, 2, 2, 3, 3, 3]
+    assert [block.sample for block in batch.sequence.image_spans] == [0, 2, 2, 3, 3, 3]
     hidden = made(batch).hidden
     packed = collator(made, pack=True, length=1000)(SAMPLES)
     assert len(packed.sequence.ids) == 1
@@ -80,8 +83,8 @@ def test_every_row_is_what_it_is_alone(encoder, backbone):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_text_among_pictures_is_read_as_by_the_bare_language_model(encoder, backbone):
-    """No dummy picture and no padding enters the state of an RNN, or the cache of a transformer."""
+def test_text_among_images_is_read_as_by_the_bare_language_model(encoder, backbone):
+    """No dummy image and no padding enters the state of an RNN, or the cache of a transformer."""
     made = model(encoder, backbone).eval()
     batch = collator(made, left=True)(SAMPLES)
     state = made(batch).state
@@ -105,8 +108,8 @@ def test_text_alone_gives_the_connector_no_gradient(backbone):
     loss = LanguageModel()(made, made(batch))
     loss.backward()
     assert loss.isfinite()
-    assert all(parameter.grad is None for parameter in made.senses.parameters())
+    assert all(parameter.grad is None for parameter in made.modalities.parameters())
     mixed = collator(made)(SAMPLES)
     assert ((mixed.sequence.labels != IGNORE).sum(1) > 0).all()
     LanguageModel()(made, made(mixed)).backward()
-    assert all(p.grad.isfinite().all() and p.grad.any() for p in made.senses["image"].connector.parameters())
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in made.modalities["image"].connector.parameters())

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 import mmrnn
-from mmrnn.assistant import Assistant
-from mmrnn.config import build, compose, make, plain
+from mmrnn.config.compose import compose
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
+from mmrnn.inference.assistant import Assistant
+from mmrnn.io.tensor_files import read
+from mmrnn.model.build import build
 from mmrnn.types import Sequence
-from mmrnn.weights.files import read
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +41,7 @@ def test_a_sensible_sentence(parts):
 
 def test_the_same_as_transformers_reads_from_the_file(parts):
     transformers = pytest.importorskip("transformers")
-    from mmrnn.weights.packages import locate
+    from mmrnn.io.packages import locate
 
     model, tokenizer, _ = parts
     file = locate(model.backbone.pretrained)

@@ -2,7 +2,7 @@
 
 import torch
 
-from mmrnn.types import SLOT, Batch, Block, Layout, Sequence, State
+from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence, State
 
 
 def test_a_layout_counts_and_finds_its_patches():
@@ -14,14 +14,14 @@ def test_a_layout_counts_and_finds_its_patches():
 
 def test_a_slice_takes_everything_along():
     ids = torch.tensor([[1, 2, SLOT, SLOT, 3, 4]])
-    sequence = Sequence(ids, (Block(0, 2, Layout(1, 2)),), torch.randn(1, 6, 4), ids, torch.zeros_like(ids), ids)
+    sequence = Sequence(ids, (ImageSpan(0, 2, Layout(1, 2)),), torch.randn(1, 6, 4), ids, torch.zeros_like(ids), ids)
     part = sequence.slice(1, 5)
     assert part.ids.tolist() == [[2, SLOT, SLOT, 3]]
-    assert part.blocks == (Block(0, 1, Layout(1, 2)),)
+    assert part.image_spans == (ImageSpan(0, 1, Layout(1, 2)),)
     assert part.embeds.shape == (1, 4, 4)
     assert part.labels.shape == part.segments.shape == part.positions.shape == (1, 4)
     assert part.visual.tolist() == [[False, True, True, False]]
-    assert sequence.slice(0, 2).blocks == sequence.slice(4, 6).blocks == ()
+    assert sequence.slice(0, 2).image_spans == sequence.slice(4, 6).image_spans == ()
 
 
 def test_a_state_is_a_value():

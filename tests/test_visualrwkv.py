@@ -5,12 +5,12 @@ import torch
 
 from mmrnn import weights
 from mmrnn.backbones import RWKV5, RWKV6, scan
-from mmrnn.connectors import Chain, Linear, MeanPool, Pool
+from mmrnn.connectors import Linear, MeanPool, Pool, Sequential
 from mmrnn.encoders import TimmTower
-from mmrnn.generate import stream
-from mmrnn.training.objectives import LanguageModel
-from mmrnn.types import IGNORE, SLOT, Batch, Block, Layout, Sequence
-from mmrnn.vlm import VLM, Output, Sense
+from mmrnn.inference.generate import stream
+from mmrnn.model.vlm import VLM, Modality, Output
+from mmrnn.training.objectives.language_model import LanguageModel
+from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Layout, Sequence
 
 pytestmark = pytest.mark.golden
 
@@ -48,7 +48,7 @@ def build(case: dict, params: dict, cls: str, order=None, pool=None) -> VLM:
         backbone = RWKV5(**sizes)
     grid = config["grid_size"]
     parts = [pool or (lambda width, out: Pool(width, out, grid=grid)), lambda i, o: Linear(i, o, bias=False)]
-    model = VLM(backbone, {"image": Sense(encoder, Chain(encoder.width, backbone.width, parts=parts))}, order)
+    model = VLM(backbone, {"image": Modality(encoder, Sequential(encoder.width, backbone.width, parts=parts))}, order)
     weights.load(model, params)
     for parameter in encoder.parameters():
         parameter.requires_grad_(False)
@@ -61,11 +61,11 @@ def spliced(case: dict, tensors: dict, model: VLM, version: str) -> tuple[Batch,
     Upstream (v5.1, v6.0) pads rows on the left up to the largest image position and gives text-only samples zero
     vectors; ours has neither, so only the positions that both have can be compared.
     """
-    sense = model.senses["image"]
-    layout = sense.layout(*sense.image.size)
+    modality = model.modalities["image"]
+    layout = modality.layout(*modality.image.size)
     ids, labels = tensors["in/input_ids"], tensors["in/labels"]
     first = max((row == SLOT).nonzero()[0].item() if (row == SLOT).any() else 0 for row in ids)
-    rows, row_labels, blocks, places, pictures = [], [], [], [], []
+    rows, row_labels, blocks, places, images = [], [], [], [], []
     for index, sample in enumerate(case["config"]["samples"]):
         length = sample["real_length"]
         row, label = ids[index, :length].tolist(), labels[index, :length].tolist()
@@ -77,8 +77,8 @@ def spliced(case: dict, tensors: dict, model: VLM, version: str) -> tuple[Batch,
         else:
             row[at : at + 1] = [SLOT] * layout.tokens
             label[at : at + 1] = [IGNORE] * layout.tokens
-            blocks.append(Block(index, at, layout))
-            pictures.append(tensors["in/images"][index, 0])
+            blocks.append(ImageSpan(index, at, layout))
+            images.append(tensors["in/images"][index, 0])
             place = [offset + i for i in range(len(row))]
         rows.append(torch.tensor(row))
         row_labels.append(torch.tensor(label))
@@ -87,7 +87,7 @@ def spliced(case: dict, tensors: dict, model: VLM, version: str) -> tuple[Batch,
     sequence = Sequence(
         pad(rows, batch_first=True), tuple(blocks), labels=pad(row_labels, batch_first=True, padding_value=IGNORE)
     )
-    return Batch(sequence, {"image": torch.stack(pictures)}), places
+    return Batch(sequence, {"image": torch.stack(images)}), places
 
 
 def upstream(tensors: dict, prefix: str, rows: int, cols: int, cls: int) -> Sequence:
@@ -95,7 +95,7 @@ def upstream(tensors: dict, prefix: str, rows: int, cols: int, cls: int) -> Sequ
     embeds, labels = tensors[f"{prefix}embeds"], tensors[f"{prefix}labels"]
     start, stop = tensors[f"{prefix}img_span"].tolist()
     assert stop - start == rows * cols
-    blocks = tuple(Block(row, start, Layout(rows=rows, cols=cols, suffix=cls)) for row in range(len(embeds)))
+    blocks = tuple(ImageSpan(row, start, Layout(rows=rows, cols=cols, suffix=cls)) for row in range(len(embeds)))
     return Sequence(labels.clamp(min=0), blocks, embeds=embeds, labels=labels)
 
 
@@ -111,17 +111,17 @@ def test_v6_tower_pooling_and_projection(golden, params):
     case, tensors = golden("visualrwkv6_bi")
     images = tensors["in/images"][:, 0]
     model = build(case, params(tensors), "last")
-    features = model.senses["image"].encode(images)
+    features = model.modalities["image"].encode(images)
     close(features, torch.cat([tensors["out/vit_features"][:, 1:], tensors["out/vit_features"][:, :1]], 1), 2e-5)
     for grid in (int(name.split("/")[1][4:]) for name in tensors if name.endswith("/projected")):
         pooled = build(case, params(tensors), "last", pool=lambda i, o, g=grid: Pool(i, o, grid=g))
-        sense = pooled.senses["image"]
+        modality = pooled.modalities["image"]
         close(
-            sense.connector.parts[0](features, sense.encoder.layout(*sense.image.size)),
+            modality.connector.parts[0](features, modality.encoder.layout(*modality.image.size)),
             tensors[f"out/grid{grid}/features"],
             2e-5,
         )
-        close(sense.connect(features), tensors[f"out/grid{grid}/projected"], 2e-5)
+        close(modality.connect(features), tensors[f"out/grid{grid}/projected"], 2e-5)
 
 
 def test_v6_logits_loss_and_gradients(golden, params):
@@ -138,19 +138,22 @@ def test_v6_gradients_through_the_whole_path(golden, params):
     case, tensors = golden("visualrwkv6_bi")
     model = build(case, params(tensors), "last", scan.bidirectional)
     sequence = upstream(tensors, "out/", side(case), side(case), 1)
-    # The projected pictures enter where upstream put them, so that the projection gets its gradient.
+    # The projected images enter where upstream put them, so that the projection gets its gradient.
     shown = [i for i, sample in enumerate(case["config"]["samples"]) if sample["image_index"] is not None]
-    visual = model.senses["image"].connect(model.senses["image"].encode(tensors["in/images"][shown, 0]))
+    visual = model.modalities["image"].connect(model.modalities["image"].encode(tensors["in/images"][shown, 0]))
     embeds = sequence.embeds.clone()
-    for row, picture in zip(shown, visual, strict=True):
-        close(picture, tensors["out/image_features"][row], 2e-5)
-        block = sequence.blocks[row]
-        embeds[row, block.start : block.stop] = picture
-    sequence = Sequence(sequence.ids, sequence.blocks, embeds, sequence.labels)
+    for row, image in zip(shown, visual, strict=True):
+        close(image, tensors["out/image_features"][row], 2e-5)
+        block = sequence.image_spans[row]
+        embeds[row, block.start : block.stop] = image
+    sequence = Sequence(sequence.ids, sequence.image_spans, embeds, sequence.labels)
     hidden, state = model.backbone(sequence, scan=model.scan)
     LanguageModel(reduction="sample", l2wrap=1e-4)(model, Output(hidden, state, sequence)).backward()
     expected = params(tensors, "grad/")
-    for prefix, part, format in (("rwkv.", model.backbone, "rwkv6"), ("proj.", model.senses["image"].connector, None)):
+    for prefix, part, format in (
+        ("rwkv.", model.backbone, "rwkv6"),
+        ("proj.", model.modalities["image"].connector, None),
+    ):
         group = {name.removeprefix(prefix): value for name, value in expected.items() if name.startswith(prefix)}
         assert group
         grads = {name: value.grad for name, value in part.named_parameters()}
@@ -192,12 +195,12 @@ def test_v6_splice_puts_everything_where_upstream_does(golden, params):
 
 
 def prompt(tensors: dict, model: VLM) -> Batch:
-    sense = model.senses["image"]
-    layout = sense.layout(*sense.image.size)
+    modality = model.modalities["image"]
+    layout = modality.layout(*modality.image.size)
     ids = tensors["in/gen_input_ids"][0].tolist()
     at = ids.index(SLOT)
     ids[at : at + 1] = [SLOT] * layout.tokens
-    return Batch(Sequence(torch.tensor([ids]), (Block(0, at, layout),)), {"image": tensors["in/gen_images"][:, 0]})
+    return Batch(Sequence(torch.tensor([ids]), (ImageSpan(0, at, layout),)), {"image": tensors["in/gen_images"][:, 0]})
 
 
 def replies(model: VLM, batch: Batch, limit: int) -> tuple[list[int], torch.Tensor]:
@@ -259,7 +262,7 @@ def test_v5_0_gradients(golden, params):
     grads = {name: value.grad for name, value in model.backbone.named_parameters()}
     for name, value in weights.convert(model.backbone, group, format="rwkv5").items():
         assert (grads[name] - value).abs().max() <= 2e-4 * value.abs().max(), name
-    (projection,) = (p.grad for p in model.senses["image"].connector.parameters())
+    (projection,) = (p.grad for p in model.modalities["image"].connector.parameters())
     value = expected["proj.weight"]
     assert (projection - value).abs().max() <= 2e-4 * value.abs().max()
 
@@ -270,9 +273,9 @@ def test_v5_0_pooling(golden, params):
         grid = int(name.split("/")[2][4:])
         pool = MeanPool if grid == 1 else (lambda i, o, g=grid: Pool(i, o, grid=g))
         model = build(case, params(tensors), "first", pool=pool)
-        sense = model.senses["image"]
-        features = sense.encode(tensors["in/images"][:, 0])
-        close(sense.connector.parts[0](features, sense.encoder.layout(*sense.image.size)), tensors[name], 2e-5)
+        modality = model.modalities["image"]
+        features = modality.encode(tensors["in/images"][:, 0])
+        close(modality.connector.parts[0](features, modality.encoder.layout(*modality.image.size)), tensors[name], 2e-5)
 
 
 @pytest.mark.parametrize("mode", ["uni", "bi", "multi", "spiral", "snake", "zigzag"])
@@ -314,5 +317,5 @@ def test_v5_pair_of_files(whole, tmp_path, golden, params):
         assert weights.load(model, files).format == "visualrwkv5"
     else:
         weights.load(model.backbone, files[0])
-        assert weights.load(model.senses["image"], files[1]).format == "visualrwkv5"
+        assert weights.load(model.modalities["image"], files[1]).format == "visualrwkv5"
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))

@@ -74,12 +74,12 @@ def linear(
         return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
     exact = weight.dtype == torch.float32
-    if kept is not None and rows > 1 and (pays() if exact else packs(weight.dtype)):
+    if kept is not None and rows > 1 and (is_faster() if exact else can_pack(weight.dtype)):
         return multiply(x, kept.of(weight, rows), bias)
     if rows <= FEW and x.shape[-1] % step.MULTIPLE == 0 and weight.is_contiguous() and step.blocked() is None:
         y = step.linear(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
-    if rows >= MANY and exact and pays():
+    if rows >= MANY and exact and is_faster():
         return multiply(x, pack(weight, rows), bias)
     return F.linear(x, weight, bias)
 
@@ -94,7 +94,7 @@ def multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def packs(dtype: torch.dtype = torch.float32) -> bool:
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
     """Whether oneDNN multiplies packed weights of this type on this processor.
 
     Its private operators are tried, as a torch may have none, or others than when this was written; bf16 needs more
@@ -109,9 +109,9 @@ def packs(dtype: torch.dtype = torch.float32) -> bool:
 
 
 @cache
-def pays() -> bool:
+def is_faster() -> bool:
     """Whether packing for one call is clearly faster in fp32 on this processor: measured once, in 20 ms."""
-    if not packs():
+    if not can_pack():
         return False
     x, weight = torch.ones(256, 512), torch.ones(512, 512)
     return 1.25 * seconds(lambda: multiply(x, pack(weight, 256), None)) < seconds(lambda: F.linear(x, weight))

@@ -4,8 +4,8 @@ from mmrnn.backbones.cross_attention import GatedCrossAttention
 from mmrnn.backbones.expert import MLPExpert, VisualExpert
 from mmrnn.backbones.glm import GLM
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
-from mmrnn.backbones.hook import Hook
-from mmrnn.backbones.none import NoBackbone
+from mmrnn.backbones.hook import HookModule
+from mmrnn.backbones.no_backbone import NoBackbone
 from mmrnn.backbones.rwkv5 import RWKV5
 from mmrnn.backbones.rwkv6 import RWKV6
 from mmrnn.backbones.rwkv7 import RWKV7
@@ -20,7 +20,7 @@ __all__ = [
     "GatedCrossAttention",
     "HFDecoder",
     "HFEncoderDecoder",
-    "Hook",
+    "HookModule",
     "MLPExpert",
     "NoBackbone",
     "TinyAttention",

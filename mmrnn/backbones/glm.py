@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.transformer import refuse_scan, rotate, sight
-from mmrnn.types import Pass, Scan, Sequence, State
+from mmrnn.backbones.transformer import attention_mask, refuse_scan, rotate
+from mmrnn.types import Backbone, BlockHooks, Scan, Sequence, State
 
 
 class GLMAttention(nn.Module):
@@ -64,7 +64,7 @@ class GLMBlock(nn.Module):
         return y * self.scale + self.mlp["down"](F.gelu(self.mlp["up"](y), approximate="tanh")), cache
 
 
-class GLM(nn.Module):
+class GLM(nn.Module, Backbone):
     """ChatGLM. Its two positions a token and what its context sees come from outside: `position=glm_2d mask=glm`.
 
     Args:
@@ -119,7 +119,7 @@ class GLM(nn.Module):
         return State(layers, {"next": torch.zeros(batch, 2, dtype=torch.long, device=empty.device)})
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on; without positions it is read as context.
 
@@ -127,10 +127,10 @@ class GLM(nn.Module):
             ValueError: positions of one axis, or a scan that moves patches.
         """
         refuse_scan(sequence, scan, self.depth)
-        hook = hook or Pass()
+        hook = hook or BlockHooks()
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
-        mask, shared, _ = sight(sequence, state)
+        mask, shared, _ = attention_mask(sequence, state)
         positions = sequence.positions
         if positions is None:
             steps = torch.arange(x.shape[1], device=x.device)

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmrnn.backbones.transformer import context, refuse_scan
-from mmrnn.types import IGNORE, Pass, Scan, Sequence, State
+from mmrnn.backbones.transformer import positions_and_mask, refuse_scan
+from mmrnn.types import IGNORE, Backbone, BlockHooks, Scan, Sequence, State
 
 
-class HFDecoder(nn.Module):
+class HFDecoder(nn.Module, Backbone):
     """A causal language model of `transformers` by the name of its architecture, without weights.
 
     Args:
@@ -62,7 +62,7 @@ class HFDecoder(nn.Module):
         sequence: Sequence,
         state: State | None = None,
         scan: Scan | None = None,
-        hook: Pass | None = None,  # noqa: ARG002
+        hook: BlockHooks | None = None,  # noqa: ARG002
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -72,7 +72,7 @@ class HFDecoder(nn.Module):
         refuse_scan(sequence, scan, self.depth)
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
-        positions, mask, shared = context(sequence, state)
+        positions, mask, shared = positions_and_mask(sequence, state)
         answer = self.model.base_model(
             inputs_embeds=x,
             position_ids=positions,
@@ -83,7 +83,7 @@ class HFDecoder(nn.Module):
         return answer.last_hidden_state, State(read_cache(answer.past_key_values), shared)
 
 
-class HFEncoderDecoder(nn.Module):
+class HFEncoderDecoder(nn.Module, Backbone):
     """A T5 of `transformers` as a language model that goes on: what comes before the first target is the encoder's.
 
     The hidden state of a position predicts the token after it, as everywhere; the decoder gives those from the last
@@ -140,7 +140,7 @@ class HFEncoderDecoder(nn.Module):
         sequence: Sequence,
         state: State | None = None,
         scan: Scan | None = None,
-        hook: Pass | None = None,  # noqa: ARG002
+        hook: BlockHooks | None = None,  # noqa: ARG002
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence: the context, and the reply where there is one; or, from a state, more of the reply.
 

@@ -4,14 +4,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mmrnn.types import IGNORE, Sequence
+from mmrnn.types import IGNORE, Mask, Sequence, implements
 
 
+@implements(Mask, causal=True)
 def causal(sequence: Sequence) -> None:  # noqa: ARG001
     """Each token sees those before it: what a backbone does by itself."""
     return None
 
 
+@implements(Mask)
 def prefix(sequence: Sequence, *, start: int | None = None) -> Bool[Tensor, "b t t"]:
     """The context sees all of itself, the reply what is before it (GLM, arXiv 2103.10360; prefix language model).
 

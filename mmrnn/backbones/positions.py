@@ -4,18 +4,20 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmrnn.types import Sequence
+from mmrnn.types import Position, Sequence, implements
 
 
+@implements(Position, sequential=True)
 def sequential(sequence: Sequence, start: Tensor | None = None) -> None:  # noqa: ARG001
     """Every token counts one: what a backbone does by itself."""
     return None
 
 
+@implements(Position)
 def shared_image(sequence: Sequence, start: Int[Tensor, " b"] | None = None) -> Int[Tensor, "b t"]:
-    """All patches of a picture have one position, whatever its size; what stands around them counts (CogVLM)."""
+    """All patches of an image have one position, whatever its size; what stands around them counts (CogVLM)."""
     steps = torch.ones_like(sequence.ids)
-    for block in sequence.blocks:
+    for block in sequence.image_spans:
         first, last = block.start + block.layout.prefix, block.stop - block.layout.suffix
         steps[block.sample, first + 1 : last] = 0
     total = steps.cumsum(1)
@@ -24,6 +26,7 @@ def shared_image(sequence: Sequence, start: Int[Tensor, " b"] | None = None) -> 
     return places if start is None else places + torch.where(begin == 0, start[:, None], 0)
 
 
+@implements(Position, axes=2)
 def glm_2d(
     sequence: Sequence, start: Int[Tensor, "b two"] | None = None, *, sop: int = 130004
 ) -> Int[Tensor, "b t two"]:
@@ -44,9 +47,6 @@ def glm_2d(
     if start is None:
         return places
     return torch.where((begin == 0)[..., None], total - first + start[:, None], places)
-
-
-glm_2d.axes = 2
 
 
 def _begin(sequence: Sequence) -> Int[Tensor, "b t"]:

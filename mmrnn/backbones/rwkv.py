@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmrnn.backbones.native_decode import native_step
 from mmrnn.backbones.route import route
-from mmrnn.backbones.scan import orders
-from mmrnn.backbones.step import native_step
-from mmrnn.linear import Linear
-from mmrnn.types import Expert, Pass, Scan, Sequence, State
+from mmrnn.backbones.scan import scan_permutations
+from mmrnn.layers.linear import Linear
+from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State
 from mmrnn_kernels import lerp, relu_square, sigmoid_gate, token_shift
 
 
 @dataclass(frozen=True)
-class Bounds:
+class SegmentBounds:
     """Where packed rows start anew.
 
     Attributes:
@@ -33,7 +33,7 @@ class Bounds:
     last: Int[Tensor, " b"]
 
     @classmethod
-    def of(cls, segments: Int[Tensor, "b t"] | None, before: Int[Tensor, " b"] | None) -> "Bounds | None":
+    def of(cls, segments: Int[Tensor, "b t"] | None, before: Int[Tensor, " b"] | None) -> "SegmentBounds | None":
         """None where every row goes on with one segment; `before` is the segment that each state comes from."""
         if segments is None:
             return None
@@ -50,7 +50,7 @@ class Bounds:
         return cls(starts, cu_seqlens, first, last)
 
 
-def lower(x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+def cast_for_autocast(x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
     """The type that autocast computes in: norms answer in fp32, and all that follows would be twice as large."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
@@ -61,7 +61,7 @@ def run_lerp(
     previous: Float[Tensor, "b *t d"],
     weights: Float[Tensor, "n d"],
     offsets: Float[Tensor, "n b t d"] | None,
-    bounds: Bounds | None,
+    bounds: SegmentBounds | None,
     backend: str,
 ) -> list[Float[Tensor, "b t d"]]:
     """Token shift into n mixtures, of rows that may be packed; `previous` is before the first or before each token."""
@@ -74,7 +74,7 @@ def run_wkv(
     tensors: tuple[Float[Tensor, "b t h k"], ...],
     constants: tuple[Tensor, ...],
     state: Float[Tensor, "b h k v"],
-    bounds: Bounds | None,
+    bounds: SegmentBounds | None,
     backend: str,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
     """Call a WKV operator on rows that may be packed: every row continues from its state, later segments from zero."""
@@ -108,7 +108,7 @@ class ChannelMix(nn.Module):
         return torch.stack([self.lerp_k, self.lerp_r])
 
     def forward(
-        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b *t d"], bounds: Bounds | None = None
+        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b *t d"], bounds: SegmentBounds | None = None
     ) -> Float[Tensor, "b t d"]:
         k, r = run_lerp(x, previous, self.weights(), None, bounds, self.backend)
         value = self.value(relu_square(self.key(k), backend=self.backend))
@@ -144,28 +144,28 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b t d"],
         state: dict[str, Tensor],
-        bounds: Bounds | None,
+        bounds: SegmentBounds | None,
         shared: tuple[Float[Tensor, "b t c"], ...] = (),
         expert: Expert | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor], tuple[Float[Tensor, "b t c"], ...]]:
         x = self.norm_in(x)
-        y = lower(self.norm_time(x))
+        y = cast_for_autocast(self.norm_time(x))
         mixed, wkv, *shared = self.time_mix(y, state["time_shift"], state["wkv"], bounds, *shared)
         x = x + self.dropout(mixed)
-        z = lower(self.norm_channel(x))
+        z = cast_for_autocast(self.norm_channel(x))
         if expert is None:
-            thought = self.channel_mix(z, state["channel_shift"], bounds)
+            ffn_out = self.channel_mix(z, state["channel_shift"], bounds)
         else:
             previous = token_shift(z, state["channel_shift"], None if bounds is None else bounds.starts)
-            thought = route(expert.where, self.channel_mix, expert.mlp, z, previous)
-        x = x + self.dropout(thought)
+            ffn_out = route(expert.where, self.channel_mix, expert.mlp, z, previous)
+        x = x + self.dropout(ffn_out)
         return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}, tuple(shared)
 
 
-class RWKV(nn.Module):
+class RWKV(nn.Module, Backbone):
     """Embedding, blocks, head and state of an RWKV language model; a version names the two mixes of each layer.
 
-    Embeddings (of text and of pictures alike) pass through the first block's input norm.
+    Embeddings (of text and of images alike) pass through the first block's input norm.
     """
 
     recurrent = True
@@ -207,6 +207,16 @@ class RWKV(nn.Module):
             block.time_mix.reset(layer, self.depth)
             block.channel_mix.reset(layer, self.depth)
 
+    def hook_target(self, layer: int, name: str) -> nn.Module:
+        """The channel mix, which is called `mlp` in `hooks`.
+
+        Raises:
+            ValueError: another name.
+        """
+        if name != "mlp":
+            return super().hook_target(layer, name)
+        return self.blocks[layer].channel_mix
+
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         return self.embedding(ids)
 
@@ -225,7 +235,7 @@ class RWKV(nn.Module):
         return State(tuple(layers))
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -236,10 +246,10 @@ class RWKV(nn.Module):
         state = self.state(len(x)) if state is None else state
         if hook is None and sequence.segments is None and (found := native_step(self, x, state)) is not None:
             return found
-        bounds = Bounds.of(sequence.segments, state.shared.get("segment"))
-        hook = hook or Pass()
+        bounds = SegmentBounds.of(sequence.segments, state.shared.get("segment"))
+        hook = hook or BlockHooks()
         layers, shared = [], ()
-        moves = orders(scan, self.depth, sequence)
+        moves = scan_permutations(scan, self.depth, sequence)
         for layer, (block, old, order) in enumerate(zip(self.blocks, state.layers, moves, strict=True)):
             x, expert = hook.before(layer, x), hook.expert(layer)
             if order is not None:

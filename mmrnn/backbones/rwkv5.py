@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from mmrnn.backbones.rwkv import (
     RWKV,
     Block,
-    Bounds,
     ChannelMix,
+    SegmentBounds,
     default_ffn,
     default_heads,
     ramp,
@@ -16,7 +16,7 @@ from mmrnn.backbones.rwkv import (
     run_lerp,
     run_wkv,
 )
-from mmrnn.linear import Linear
+from mmrnn.layers.linear import Linear
 from mmrnn_kernels import norm_gate, wkv5
 
 
@@ -48,7 +48,7 @@ class TimeMix5(nn.Module):
         x: Float[Tensor, "b t d"],
         last: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
-        bounds: Bounds | None,
+        bounds: SegmentBounds | None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
         b, t, _ = x.shape
         split = (b, t, self.heads, self.head_size)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from mmrnn.backbones.rwkv import (
     RWKV,
     Block,
-    Bounds,
     ChannelMix,
+    SegmentBounds,
     default_ffn,
     default_heads,
     ramp,
@@ -16,7 +16,7 @@ from mmrnn.backbones.rwkv import (
     run_lerp,
     run_wkv,
 )
-from mmrnn.linear import Linear
+from mmrnn.layers.linear import Linear
 from mmrnn_kernels import norm_gate, wkv6
 
 
@@ -51,7 +51,7 @@ class TimeMix6(nn.Module):
         x: Float[Tensor, "b t d"],
         last: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
-        bounds: Bounds | None,
+        bounds: SegmentBounds | None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
         b, t, _ = x.shape
         w, k, v, r, g = self.ddlerp(x, last, bounds)
@@ -64,7 +64,7 @@ class TimeMix6(nn.Module):
         return self.output(out), state
 
     def ddlerp(
-        self, x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: Bounds | None
+        self, x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: SegmentBounds | None
     ) -> list[Float[Tensor, "b t d"]]:
         """The five mixtures of this token and the one before, for decay, key, value, receptance and gate."""
         b, t, d = x.shape

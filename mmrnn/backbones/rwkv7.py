@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.rwkv import RWKV, Bounds, default_heads, ramp, run_lerp, run_wkv
-from mmrnn.linear import Linear
+from mmrnn.backbones.rwkv import RWKV, SegmentBounds, default_heads, ramp, run_lerp, run_wkv
+from mmrnn.layers.linear import Linear
 from mmrnn_kernels import relu_square, wkv7
 
 MIXTURES = ("r", "w", "k", "v", "a", "g")
@@ -61,7 +61,7 @@ class TimeMix7(nn.Module):
         x: Float[Tensor, "b t d"],
         last: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
-        bounds: Bounds | None,
+        bounds: SegmentBounds | None,
         first: Float[Tensor, "b t c"] | None = None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"], Float[Tensor, "b t c"]]:
         b, t, _ = x.shape
@@ -128,7 +128,7 @@ class ChannelMix7(nn.Module):
         self.value = Linear(ffn, width, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b *t d"], bounds: Bounds | None = None
+        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b *t d"], bounds: SegmentBounds | None = None
     ) -> Float[Tensor, "b t d"]:
         (mixed,) = run_lerp(x, previous, self.lerp_k[None], None, bounds, self.backend)
         return self.value(relu_square(self.key(mixed), backend=self.backend))

@@ -1,4 +1,4 @@
-"""Scans: in which order each layer of a recurrent backbone reads the patches of a picture.
+"""Scans: in which order each layer of a recurrent backbone reads the patches of an image.
 
 A scan is a pure function `scan(layer, layout)` that answers with a permutation of the row-major patch numbers, or
 None for the order they are in. A backbone applies it before a block and undoes it after, so only patches move; CLS,
@@ -12,50 +12,56 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmrnn.types import Layout, Scan, Sequence
+from mmrnn.types import Layout, Scan, Sequence, implements
 
 Order = Int[Tensor, " patches"]
 
 
+@implements(Scan, reorders=False)
 def forward(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
     """Every layer reads row by row."""
     return None
 
 
+@implements(Scan)
 def bidirectional(layer: int, layout: Layout) -> Order | None:
     """Even layers read forward, odd layers backward."""
     return None if layer % 2 == 0 else _turned(layout.rows, layout.cols, 1)
 
 
+@implements(Scan)
 def multidirectional(layer: int, layout: Layout) -> Order | None:
     """Four layers in turn: rows forward, rows backward, columns downward, columns upward."""
     return None if layer % 4 == 0 else _turned(layout.rows, layout.cols, layer % 4)
 
 
+@implements(Scan)
 def spiral(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
     """Every layer reads from the top left corner inwards, clockwise."""
     return _spiral(layout.rows, layout.cols)
 
 
+@implements(Scan)
 def snake(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
     """Every layer reads the rows in turn from left to right and from right to left."""
     return _snake(layout.rows, layout.cols)
 
 
+@implements(Scan)
 def zigzag(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
     """Every layer reads the anti-diagonals, up and down in turn (as JPEG does)."""
     return _zigzag(layout.rows, layout.cols)
 
 
-def orders(scan: Scan | None, depth: int, sequence: Sequence) -> list[Int[Tensor, "b t"] | None]:
+def scan_permutations(scan: Scan | None, depth: int, sequence: Sequence) -> list[Int[Tensor, "b t"] | None]:
     """For each layer the position that is read at each place, or None where nothing moves.
 
     Layers that read alike share one tensor.
     """
-    if scan is None or not sequence.blocks:
+    if scan is None or not sequence.image_spans:
         return [None] * depth
-    layouts = {block.layout: [] for block in sequence.blocks}
-    for block in sequence.blocks:
+    layouts = {block.layout: [] for block in sequence.image_spans}
+    for block in sequence.image_spans:
         layouts[block.layout].append((block.sample, block.start))
     known: dict[tuple[int | None, ...], Tensor | None] = {}
     answer = []

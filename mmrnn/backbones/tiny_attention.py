@@ -5,11 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.hook import Hook
-from mmrnn.types import Backbone, Pass, Sequence, State
+from mmrnn.backbones.hook import HookModule
+from mmrnn.types import Backbone, BlockHooks, Sequence, State
 
 
-class Recalling(Pass):
+class TinyAttentionHooks(BlockHooks):
     """Attention over one sequence and over all that was read before it."""
 
     def __init__(self, hook: "TinyAttention", sequence: Sequence, state: State | None):
@@ -25,11 +25,11 @@ class Recalling(Pass):
         return x + mixed
 
     @property
-    def memory(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         return {f"tiny_{name}": value for name, value in self.kept.items()}
 
 
-class TinyAttention(Hook):
+class TinyAttention(HookModule):
     """After block `layer`: x + attention(norm(x)), causal, without positions.
 
     Args:
@@ -47,7 +47,7 @@ class TinyAttention(Hook):
         heads: int = 8,
     ):
         super().__init__(backbone)
-        depth = len(backbone.blocks)
+        depth = backbone.depth
         if not -depth <= layer < depth:
             raise ValueError(f"layer ({layer}) must lie between {-depth} and {depth - 1}")
         inner = width or backbone.width
@@ -60,8 +60,8 @@ class TinyAttention(Hook):
         self.value = nn.Linear(backbone.width, inner, bias=False)
         self.output = nn.Linear(inner, backbone.width, bias=False)
 
-    def begin(self, sequence: Sequence, state: State | None) -> Pass:
-        return Recalling(self, sequence, state)
+    def start(self, sequence: Sequence, state: State | None) -> BlockHooks:
+        return TinyAttentionHooks(self, sequence, state)
 
     def attend(
         self, x: Float[Tensor, "b t d"], past: dict[str, Tensor], segments: Tensor | None

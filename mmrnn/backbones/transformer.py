@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmrnn.backbones.longer import Longer, longer
+from mmrnn.backbones.rope_scaling import LongContextScaling, longer
 from mmrnn.backbones.route import route
-from mmrnn.types import Expert, Pass, Scan, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State
 
 
 def rotate(
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
         expert: Expert | None = None,
-        longer: Longer | None = None,
+        longer: LongContextScaling | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
         b, t, _ = x.shape
         theta = self.theta if longer is None else longer.theta
@@ -106,7 +106,7 @@ class TransformerBlock(nn.Module):
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
         expert: Expert | None = None,
-        longer: Longer | None = None,
+        longer: LongContextScaling | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
         mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask, expert, longer)
         x = x + self.dropout(mixed)
@@ -116,7 +116,7 @@ class TransformerBlock(nn.Module):
         return x + self.dropout(y), cache
 
 
-class Transformer(nn.Module):
+class Transformer(nn.Module, Backbone):
     """Decoder-only transformer of the Llama architecture (arXiv 2302.13971).
 
     Args:
@@ -191,6 +191,16 @@ class Transformer(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
+    def hook_target(self, layer: int, name: str) -> nn.Module:
+        """Attention or MLP of a block.
+
+        Raises:
+            ValueError: another name.
+        """
+        if name not in ("attention", "mlp"):
+            return super().hook_target(layer, name)
+        return self.blocks[layer].get_submodule(name)
+
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         return self.embedding(ids)
 
@@ -205,7 +215,7 @@ class Transformer(nn.Module):
         return State(layers, {"next": torch.zeros(batch, dtype=torch.long, device=weight.device)})
 
     def forward(
-        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: Pass | None = None
+        self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -216,10 +226,10 @@ class Transformer(nn.Module):
             ValueError: `scan` moves patches, which means nothing to attention.
         """
         refuse_scan(sequence, scan, self.depth)
-        hook = hook or Pass()
+        hook = hook or BlockHooks()
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
-        positions, mask, shared = context(sequence, state)
+        positions, mask, shared = positions_and_mask(sequence, state)
         beyond = None
         if self.length is not None and not self.training:
             first = self.blocks[0].attention
@@ -239,14 +249,14 @@ class Transformer(nn.Module):
 
 def refuse_scan(sequence: Sequence, scan: Scan | None, depth: int) -> None:
     """Raises ValueError where a scan would move patches."""
-    layouts = {block.layout for block in sequence.blocks}
+    layouts = {block.layout for block in sequence.image_spans}
     if scan is not None and any(scan(layer, layout) is not None for layer in range(depth) for layout in layouts):
         raise ValueError("a transformer attends to all patches at once and takes no scan; use scan=forward")
 
 
-def context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+def positions_and_mask(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """Position ids (`b t`), the mask where causal alone does not do, and what the next call has to know."""
-    mask, shared, begin = sight(sequence, state)
+    mask, shared, begin = attention_mask(sequence, state)
     positions = sequence.positions
     if positions is None:
         steps = torch.arange(sequence.ids.shape[1], device=sequence.ids.device)
@@ -254,7 +264,7 @@ def context(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, di
     return positions, mask, {**shared, "next": positions[:, -1] + 1}
 
 
-def sight(sequence: Sequence, state: State) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
+def attention_mask(sequence: Sequence, state: State) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
     """What each position may see (`b 1 t s`; None: all before it), the segments that the next call has to know, and
     for every position where in this sequence its segment began (-1: before it)."""
     b, t = sequence.ids.shape

@@ -1,7 +1,5 @@
 """What stands between an encoder and a language model: encoder tokens in, visual tokens out."""
 
-from mmrnn.connectors.around import Beside, Enclosed, RowEnds
-from mmrnn.connectors.chain import Chain
 from mmrnn.connectors.gated import GatedLinear, GatedMLP
 from mmrnn.connectors.glu import GLU
 from mmrnn.connectors.linear import Identity, Linear
@@ -9,18 +7,19 @@ from mmrnn.connectors.merge import Merge
 from mmrnn.connectors.mlp import MLP
 from mmrnn.connectors.perceiver import Perceiver
 from mmrnn.connectors.pool import MeanPool, Pool
-from mmrnn.connectors.positions import Positions
 from mmrnn.connectors.qformer import QFormer
 from mmrnn.connectors.qformer_text import TextQFormer
 from mmrnn.connectors.resampler import Resampler
+from mmrnn.connectors.sequential import Sequential
+from mmrnn.connectors.sincos_positions import SinCosPositions
+from mmrnn.connectors.special_tokens import BeginEndTokens, CrossAttentionTokens, RowSeparators
 from mmrnn.connectors.standardize import Standardize
 
 __all__ = [
     "GLU",
     "MLP",
-    "Beside",
-    "Chain",
-    "Enclosed",
+    "BeginEndTokens",
+    "CrossAttentionTokens",
     "GatedLinear",
     "GatedMLP",
     "Identity",
@@ -29,10 +28,11 @@ __all__ = [
     "Merge",
     "Perceiver",
     "Pool",
-    "Positions",
     "QFormer",
     "Resampler",
-    "RowEnds",
+    "RowSeparators",
+    "Sequential",
+    "SinCosPositions",
     "Standardize",
     "TextQFormer",
 ]

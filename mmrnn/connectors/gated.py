@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.types import Layout
+from mmrnn.types import Connector, Layout
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(nn.Module, Connector):
     """`o(sigmoid(g(p(x))) * p(x))`: project, gate the projection, mix (VisualRWKV-HD)."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None):
@@ -24,7 +24,7 @@ class GatedMLP(nn.Module):
         return self.output(self.gate(tokens).sigmoid() * tokens)
 
 
-class GatedLinear(nn.Module):
+class GatedLinear(nn.Module, Connector):
     """`norm(o(sigmoid(g(x)) * x))`: gate the encoder's own channels, project, normalise (VisualRWKV-7)."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None):

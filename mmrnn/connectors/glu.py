@@ -4,10 +4,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.types import Layout
+from mmrnn.types import Connector, Layout
 
 
-class GLU(nn.Module):
+class GLU(nn.Module, Connector):
     """Project, normalise, GELU, then `down(silu(gate(x)) * up(x))`; without biases.
 
     Args:

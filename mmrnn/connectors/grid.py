@@ -1,4 +1,4 @@
-"""The picture in the tokens: taken apart into prefix, grid and suffix by those parts that need the grid."""
+"""The image in the tokens: taken apart into prefix, grid and suffix by those parts that need the grid."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from mmrnn.types import Layout
 
 
-def take_apart(
+def split_prefix_grid_suffix(
     tokens: Float[Tensor, "m n e"], layout: Layout | None, part: str
 ) -> tuple[Float[Tensor, "m p e"], Float[Tensor, "m rows cols e"], Float[Tensor, "m s e"]]:
     """The tokens before the grid, the grid, and the tokens after it.
@@ -34,7 +34,7 @@ def check_rows(layout: Layout, part: str) -> None:
         raise ValueError(f"{part} needs patches, but the layout has none ({layout.rows} x {layout.cols})")
 
 
-def kept_width(part: str, width: int, out_dim: int | None) -> int:
+def require_same_width(part: str, width: int, out_dim: int | None) -> int:
     """`width`, for a part that has no say in it.
 
     Raises:

@@ -3,11 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.connectors.grid import kept_width
-from mmrnn.types import Layout
+from mmrnn.connectors.grid import require_same_width
+from mmrnn.types import Connector, Layout
 
 
-class Linear(nn.Module):
+class Linear(nn.Module, Connector):
     """One affine map of every token (LLaVA arXiv 2304.08485; without bias: VisualRWKV arXiv 2406.13362)."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None, *, bias: bool = True):
@@ -22,12 +22,12 @@ class Linear(nn.Module):
         return self.proj(tokens)
 
 
-class Identity(nn.Module):
+class Identity(nn.Module, Connector):
     """For encoders that already emit the backbone's width."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None):
         super().__init__()
-        self.width = kept_width("Identity", in_dim, out_dim)
+        self.width = require_same_width("Identity", in_dim, out_dim)
 
     def layout(self, layout: Layout) -> Layout:
         return layout

@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.connectors.grid import check_rows, kept_width, take_apart
-from mmrnn.types import Layout
+from mmrnn.connectors.grid import check_rows, require_same_width, split_prefix_grid_suffix
+from mmrnn.types import Connector, Layout
 
 
-class Merge(nn.Module):
+class Merge(nn.Module, Connector):
     """Every block of `rows` x `cols` patches becomes one token of rows * cols times the width.
 
     Within a block the patches follow each other row by row. Blocks of 1 x 4 are MiniGPT-v2's strips (arXiv
@@ -18,7 +18,7 @@ class Merge(nn.Module):
 
     Args:
         order: how the blocks follow each other. With "col" those of the first column come first, and the
-            layout that is answered is that of the transposed picture.
+            layout that is answered is that of the transposed image.
         pad: fill the last rows and columns up with zeros; otherwise the grid has to be divisible.
     """
 
@@ -37,7 +37,7 @@ class Merge(nn.Module):
             raise ValueError(f"a block of {rows} x {cols} patches must have at least one")
         if order not in ("row", "col"):
             raise ValueError(f"order ({order!r}) must be 'row' or 'col'")
-        self.width = kept_width("Merge", in_dim * rows * cols, out_dim)
+        self.width = require_same_width("Merge", in_dim * rows * cols, out_dim)
         self.rows, self.cols, self.order, self.pad = rows, cols, order, pad
 
     def layout(self, layout: Layout) -> Layout:
@@ -62,7 +62,7 @@ class Merge(nn.Module):
         return missing
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
-        _, patches, _ = take_apart(tokens, layout, "Merge")
+        _, patches, _ = split_prefix_grid_suffix(tokens, layout, "Merge")
         down, right = self.missing(layout)
         patches = F.pad(patches, (0, 0, 0, right, 0, down))
         blocks = patches.unflatten(2, (-1, self.cols)).unflatten(1, (-1, self.rows))  # m R rows C cols e

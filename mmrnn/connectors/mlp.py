@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.types import Layout
+from mmrnn.types import Connector, Layout
 
 ACTIVATIONS = {
     "gelu": nn.GELU,
@@ -17,7 +17,7 @@ ACTIVATIONS = {
 }
 
 
-class MLP(nn.Module):
+class MLP(nn.Module, Connector):
     """`depth` projections, the first into `hidden`, with an activation between them.
 
     Two of them are LLaVA-1.5 (`mlp2x_gelu`, arXiv 2310.03744); with the norm, VILA-1.5 (arXiv 2312.07533);

@@ -5,11 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.types import Layout
+from mmrnn.types import Connector, Layout
 
 
-class Look(nn.Module):
-    """Latents attend to the picture and to themselves."""
+class PerceiverAttention(nn.Module):
+    """Latents attend to the image and to themselves."""
 
     def __init__(self, width: int, heads: int, head_size: int):
         super().__init__()
@@ -39,8 +39,8 @@ class FeedForward(nn.Sequential):
         )
 
 
-class Perceiver(nn.Module):
-    """`latents` learned vectors that read the picture in `depth` layers.
+class Perceiver(nn.Module, Connector):
+    """`latents` learned vectors that read the image in `depth` layers.
 
     Emits one token a latent: of the width that came in where no out_dim is asked for, else projected to it.
     """
@@ -58,7 +58,7 @@ class Perceiver(nn.Module):
         super().__init__()
         self.width = out_dim or in_dim
         self.latents = nn.Parameter(torch.randn(latents, in_dim))
-        self.looks = nn.ModuleList(Look(in_dim, heads, head_size) for _ in range(depth))
+        self.looks = nn.ModuleList(PerceiverAttention(in_dim, heads, head_size) for _ in range(depth))
         self.ffns = nn.ModuleList(FeedForward(in_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(in_dim)
         self.head = nn.Identity() if out_dim is None else nn.Linear(in_dim, out_dim)

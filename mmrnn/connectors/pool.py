@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.connectors.grid import check_rows, kept_width, take_apart
-from mmrnn.types import Layout
+from mmrnn.connectors.grid import check_rows, require_same_width, split_prefix_grid_suffix
+from mmrnn.types import Connector, Layout
 
 
-class Pool(nn.Module):
+class Pool(nn.Module, Connector):
     """VisualRWKV's `grid_size` (arXiv 2406.13362): the patches averaged to about `grid` x `grid`.
 
     Tokens outside the grid (CLS) are kept where they are. The window is floor(side / grid), and patches that
@@ -25,7 +25,7 @@ class Pool(nn.Module):
         super().__init__()
         if grid < -1:
             raise ValueError(f"grid ({grid}) must be -1 (all patches), 0 (none of them) or a number of cells a side")
-        self.width = kept_width("Pool", in_dim, out_dim)
+        self.width = require_same_width("Pool", in_dim, out_dim)
         self.grid = grid
 
     def window(self, layout: Layout) -> tuple[int, int] | None:
@@ -48,7 +48,7 @@ class Pool(nn.Module):
     def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
         if self.grid == -1:
             return tokens
-        prefix, patches, suffix = take_apart(tokens, layout, "Pool")
+        prefix, patches, suffix = split_prefix_grid_suffix(tokens, layout, "Pool")
         window = self.window(layout)
         if window is None:
             return torch.cat([prefix, suffix], dim=1)
@@ -56,12 +56,12 @@ class Pool(nn.Module):
         return torch.cat([prefix, cells.flatten(2).mT, suffix], dim=1)
 
 
-class MeanPool(nn.Module):
+class MeanPool(nn.Module, Connector):
     """One token, the mean of all of them, CLS included (`grid_size` 1 of VisualRWKV-5.0)."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None):
         super().__init__()
-        self.width = kept_width("MeanPool", in_dim, out_dim)
+        self.width = require_same_width("MeanPool", in_dim, out_dim)
 
     def layout(self, layout: Layout) -> Layout:  # noqa: ARG002
         return Layout(prefix=1)

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.types import Layout
+from mmrnn.types import Connector, Layout
 
 EPS = 1e-12
 """Of every LayerNorm, as in BERT."""
@@ -69,7 +69,7 @@ class Layer(nn.Module):
         return self.ffn(queries)
 
 
-class QFormer(nn.Module):
+class QFormer(nn.Module, Connector):
     """A BERT whose input is `queries` learned vectors and which reads the image by cross-attention.
 
     Emits one token a query: of its own `width` where no out_dim is asked for, else projected to it. The

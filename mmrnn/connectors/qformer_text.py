@@ -59,7 +59,7 @@ class TextQFormer(QFormer):
                     nn.init.normal_(module.weight, std=0.02)
 
     def seen(self, tokens: Float[Tensor, "m n e"]) -> Float[Tensor, "m q w"]:
-        """The queries after they looked at the pictures, before any projection."""
+        """The queries after they looked at the images, before any projection."""
         queries = self.dropout(self.norm(self.queries).expand(len(tokens), -1, -1))
         for layer in self.layers:
             queries = layer(queries, tokens)

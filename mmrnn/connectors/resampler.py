@@ -7,18 +7,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.connectors.grid import check_rows, take_apart
-from mmrnn.types import Layout
+from mmrnn.connectors.grid import check_rows, split_prefix_grid_suffix
+from mmrnn.types import Connector, Layout
 
 EPS = 1e-6
 """Of every LayerNorm."""
 
 
-class Resampler(nn.Module):
+class Resampler(nn.Module, Connector):
     """Learned queries look at the patches once; a norm and a square matrix follow. No residual, no feed-forward.
 
     The queries are cells of a square grid. Its 2-D sine and cosine table is added to them and, resampled to the grid
-    of the picture, to the keys, not to the values.
+    of the image, to the keys, not to the values.
 
     Args:
         queries: visual tokens that come out, a square number.
@@ -63,7 +63,7 @@ class Resampler(nn.Module):
 
     def look(self, tokens: Float[Tensor, "m n e"], layout: Layout | None) -> Float[Tensor, "m q d"]:
         """What the queries see, before the norm."""
-        _, patches, _ = take_apart(tokens, layout, "Resampler")
+        _, patches, _ = split_prefix_grid_suffix(tokens, layout, "Resampler")
         side = isqrt(len(self.queries))
         table = sincos(side, self.width).to(tokens)
         places = resample(table, layout.rows, layout.cols)

@@ -3,19 +3,19 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.connectors.grid import kept_width
-from mmrnn.types import Layout
+from mmrnn.connectors.grid import require_same_width
+from mmrnn.types import Connector, Layout
 
 
-class Standardize(nn.Module):
-    """Every channel with mean 0 and deviation 1 over tokens and pictures, as measured while training (batch norm).
+class Standardize(nn.Module, Connector):
+    """Every channel with mean 0 and deviation 1 over tokens and images, as measured while training (batch norm).
 
     The channels of a convolutional map differ by orders of magnitude, which a norm over the channels of a token keeps.
     """
 
     def __init__(self, in_dim: int, out_dim: int | None = None):
         super().__init__()
-        self.width = kept_width("Standardize", in_dim, out_dim)
+        self.width = require_same_width("Standardize", in_dim, out_dim)
         self.norm = nn.BatchNorm1d(in_dim)
 
     def layout(self, layout: Layout) -> Layout:

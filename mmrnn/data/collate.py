@@ -1,4 +1,4 @@
-"""Samples to batches: written, tokenised, cut, padded or packed, with their pictures as pixels or as features."""
+"""Samples to batches: written, tokenised, cut, padded or packed, with their images as pixels or as features."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,21 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mmrnn.data.image import PictureError, to_tensor
-from mmrnn.data.sample import Picture, Sample
-from mmrnn.prompts.piece import Prompt, Row, cut, observe, tokenize
-from mmrnn.types import IGNORE, Batch, Block, ImageSpec, Layout, Tokenizer
+from mmrnn.data.image import ImageError, to_tensor
+from mmrnn.prompts.spans import Prompt, TokenizedSample, insert_modality_slots, tokenize, truncate
+from mmrnn.types import IGNORE, Batch, ImageSpan, ImageSpec, Layout, Tokenizer
 from mmrnn.types import Sequence as Tokens
+from mmrnn.types.sample import ImageSource, Sample
 
 log = logging.getLogger(__name__)
 
-SENSE = "image"
-"""The sense that reads the pictures of a sample."""
+IMAGE = "image"
+"""The modality that reads the images of a sample."""
 
 
 @runtime_checkable
-class Sense(Protocol):
-    """What has to be known of a sense: what its pictures look like and how their visual tokens lie."""
+class Modality(Protocol):
+    """What has to be known of a modality: what its images look like and how their visual tokens lie."""
 
     image: ImageSpec
 
@@ -37,15 +37,15 @@ class Dropped(Exception):
 class Item:
     """A sample ready to be laid into a row."""
 
-    row: Row
-    visual: list[tuple[str, Tensor]]  # the sense and what it reads
+    row: TokenizedSample
+    visual: list[tuple[str, Tensor]]  # the modality and what it reads
 
 
 class Collator:
     """Makes a batch of samples; None if not one of them could be used.
 
-    A sample is dropped when a picture cannot be opened, when nothing to learn is left in its first `length` positions,
-    or when that length would cut a picture in two. `dropped` holds id and reason of each (of this process: a worker of
+    A sample is dropped when an image cannot be opened, when nothing to learn is left in its first `length` positions,
+    or when that length would cut an image in two. `dropped` holds id and reason of each (of this process: a worker of
     a DataLoader has its own list, therefore they are logged, too).
 
     For training rows are padded on the right. With `pack` several samples share a row, told apart by `segments`, the
@@ -53,7 +53,7 @@ class Collator:
     and 1 in it, nothing is cut, and a sample needs no target.
 
     Args:
-        features: cached encoder tokens (`n e`) by `picture.key`; with them no picture is opened.
+        features: cached encoder tokens (`n e`) by `image.key`; with them no image is opened.
         length: positions of a row, those of the visual tokens included.
     """
 
@@ -61,7 +61,7 @@ class Collator:
         self,
         tokenizer: Tokenizer,
         prompt: Prompt,
-        senses: Mapping[str, Sense],
+        modalities: Mapping[str, Modality],
         features: Mapping[str, Tensor] | None = None,
         *,
         length: int = 2048,
@@ -70,7 +70,7 @@ class Collator:
     ) -> None:
         if left and pack:
             raise ValueError("left and pack exclude each other: a packed row has no one end to go on from")
-        self.tokenizer, self.prompt, self.senses, self.features = tokenizer, prompt, senses, features
+        self.tokenizer, self.prompt, self.modalities, self.features = tokenizer, prompt, modalities, features
         self.length, self.left, self.pack = length, left, pack
         self.dropped: list[tuple[str, str]] = []
 
@@ -86,39 +86,39 @@ class Collator:
             return None
         rows = _first_fit(items, self.length) if self.pack else [[item] for item in items]
         visual: dict[str, list[Tensor]] = {}
-        for sense, tensor in (one for row in rows for item in row for one in item.visual):
-            visual.setdefault(sense, []).append(tensor)
-        stacked = {sense: _stack(tensors) for sense, tensors in visual.items()}
-        features = {SENSE: stacked.pop(SENSE)} if self.features is not None and SENSE in stacked else {}
+        for modality, tensor in (one for row in rows for item in row for one in item.visual):
+            visual.setdefault(modality, []).append(tensor)
+        stacked = {modality: _stack(tensors) for modality, tensors in visual.items()}
+        features = {IMAGE: stacked.pop(IMAGE)} if self.features is not None and IMAGE in stacked else {}
         return Batch(self._sequence(rows), stacked, features)
 
     def _item(self, sample: Sample) -> Item:
-        shown = observe(self.prompt.pieces(sample.turns, len(sample.pictures)), tuple(sample.observations))
-        places = [piece.sense or SENSE for piece in shown if piece.picture]
-        for sense, given in sample.observations.items():
-            if (tags := places.count(sense)) != len(given):
+        shown = insert_modality_slots(self.prompt.spans(sample.turns, len(sample.images)), tuple(sample.observations))
+        places = [span.modality or IMAGE for span in shown if span.image]
+        for modality, given in sample.observations.items():
+            if (tags := places.count(modality)) != len(given):
                 told = "more" if tags > len(given) else "fewer"
                 which = f" of sample {sample.id}" if sample.id else ""
-                raise ValueError(f"the text{which} has {told} tags <{sense}> than observations")
-        others = {sense: iter(given) for sense, given in sample.observations.items()}
-        pictures: dict[int, Tensor] = {}
+                raise ValueError(f"the text{which} has {told} tags <{modality}> than observations")
+        others = {modality: iter(given) for modality, given in sample.observations.items()}
+        images: dict[int, Tensor] = {}
         layouts, read = [], []
-        for sense in places:
-            if sense != SENSE:
-                tensor = next(others[sense])
-                layouts.append(self._sense(sense).layout(*tensor.shape[-2:]))
+        for modality in places:
+            if modality != IMAGE:
+                tensor = next(others[modality])
+                layouts.append(self._modality(modality).layout(*tensor.shape[-2:]))
                 read.append(tensor)
                 continue
-            number = len(pictures)
-            # A picture that keeps its shape has to be seen to know its tokens; the others are opened last.
-            pictures[number] = self._look(sample.pictures[number]) if self._sense(SENSE).image.ragged else None
-            size = self._sense(SENSE).image.size if pictures[number] is None else pictures[number].shape[-2:]
-            layouts.append(self._sense(SENSE).layout(*size))
+            number = len(images)
+            # An image that keeps its shape has to be seen to know its tokens; the others are opened last.
+            images[number] = self._look(sample.images[number]) if self._modality(IMAGE).image.ragged else None
+            size = self._modality(IMAGE).image.size if images[number] is None else images[number].shape[-2:]
+            layouts.append(self._modality(IMAGE).layout(*size))
             read.append(number)
-        row = tokenize(shown, self.tokenizer, layouts, sense=SENSE)
+        row = tokenize(shown, self.tokenizer, layouts, modality=IMAGE)
         if not self.left:
             try:
-                row = cut(row, self.length)
+                row = truncate(row, self.length)
             except ValueError as error:
                 raise Dropped(str(error)) from None
             row.labels[:1] = [IGNORE]  # nothing stands before the first token to predict it from
@@ -126,27 +126,27 @@ class Collator:
                 raise Dropped(f"there is nothing to learn in its first {self.length} positions")
         # Only now, for what is left: opening is the costly part.
         visual = []
-        for block, one in zip(row.blocks, read, strict=False):
+        for block, one in zip(row.image_spans, read, strict=False):
             if isinstance(one, int):
-                seen = pictures[one]
-                one = self._look(sample.pictures[one]) if seen is None else seen
-            visual.append((block.sense, one))
+                seen = images[one]
+                one = self._look(sample.images[one]) if seen is None else seen
+            visual.append((block.modality, one))
         return Item(row, visual)
 
-    def _sense(self, name: str) -> Sense:
-        if name not in self.senses:
-            what = "look at pictures with" if name == SENSE else f"read <{name}> with"
-            raise ValueError(f"the model has no sense {name!r} to {what}; it has {list(self.senses)}")
-        return self.senses[name]
+    def _modality(self, name: str) -> Modality:
+        if name not in self.modalities:
+            what = "look at images with" if name == IMAGE else f"read <{name}> with"
+            raise ValueError(f"the model has no modality {name!r} to {what}; it has {list(self.modalities)}")
+        return self.modalities[name]
 
-    def _look(self, picture: Picture) -> Tensor:
+    def _look(self, image: ImageSource) -> Tensor:
         if self.features is not None:
-            if picture.key not in self.features:
-                raise ValueError(f"there are no cached features of {picture.key}; compute them again")
-            return self.features[picture.key]
+            if image.key not in self.features:
+                raise ValueError(f"there are no cached features of {image.key}; compute them again")
+            return self.features[image.key]
         try:
-            return to_tensor(picture.open(), self.senses[SENSE].image)
-        except PictureError as error:
+            return to_tensor(image.open(), self.modalities[IMAGE].image)
+        except ImageError as error:
             raise Dropped(str(error)) from error
 
     def _sequence(self, rows: list[list[Item]]) -> Tokens:
@@ -154,7 +154,7 @@ class Collator:
         shape = len(rows), max(sizes)
         ids, labels = torch.full(shape, self.tokenizer.pad), torch.full(shape, IGNORE)
         segments = torch.zeros(shape, dtype=torch.long)
-        blocks: list[Block] = []
+        blocks: list[ImageSpan] = []
         for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
             start = shape[1] - size if self.left else 0
             for segment, item in enumerate(row):
@@ -163,7 +163,7 @@ class Collator:
                 labels[index, start:stop] = torch.tensor(item.row.labels)
                 # Padding behind the last sample of a row counts to its segment.
                 segments[index, start:] = 1 if self.left else segment
-                blocks += [replace(block, sample=index, start=start + block.start) for block in item.row.blocks]
+                blocks += [replace(block, sample=index, start=start + block.start) for block in item.row.image_spans]
                 start = stop
         told = self.pack or (self.left and min(sizes) < shape[1])
         return Tokens(ids, tuple(blocks), labels=labels, segments=segments if told else None)

@@ -1,4 +1,4 @@
-"""Pictures: opened safely, and made what an encoder reads."""
+"""Images: opened safely, and made what an encoder reads."""
 
 import warnings
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from torch import Tensor
 from mmrnn.types import ImageSpec
 
 PIXELS = 64_000_000
-"""The largest picture that is opened: a small file can unpack to far more than the memory holds."""
+"""The largest image that is opened: a small file can unpack to far more than the memory holds."""
 
 VOLUME = 2**30
-"""The most pixels of all frames of a moving picture: to show one, Pillow has to make those before it."""
+"""The most pixels of all frames of a moving image: to show one, Pillow has to make those before it."""
 
 BYTES = 2**28
-"""The largest file of a moving picture: how many frames it has is only known when all of it was read."""
+"""The largest file of a moving image: how many frames it has is only known when all of it was read."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "TGA", "ICO", "AVIF")
 """Pillow knows more, some of them programs to be run (EPS)."""
@@ -29,19 +29,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000"
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 SLIM = 16
-"""No crop keeps more of a picture's middle than so many times its short side."""
+"""No crop keeps more of an image's middle than so many times its short side."""
 
 SQUARE = 8192
-"""Pixels on a side of the largest square that a picture is padded to."""
+"""Pixels on a side of the largest square that an image is padded to."""
 
 
-class PictureError(ValueError):
-    """A picture that cannot be had; the sentence names the file and the fault."""
+class ImageError(ValueError):
+    """An image that cannot be had; the sentence names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A picture in a file. `name` becomes its key (a path relative to the data survives a move); else the path does."""
+class ImageFile:
+    """An image in a file. `name` becomes its key (a path relative to the data survives a move); else the path does."""
 
     path: str | Path
     name: str = ""
@@ -52,13 +52,13 @@ class File:
         return self.name or str(self.path)
 
     def open(self) -> Image.Image:
-        return open_picture(self.path, pixels=self.pixels)
+        return open_image(self.path, pixels=self.pixels)
 
 
-def open_picture(
+def open_image(
     source: str | Path | bytes, *, pixels: int = PIXELS, frame: Callable[[int], int] | None = None
 ) -> Image.Image:
-    """The picture as RGB: the first frame, upright as EXIF says, on white where it is transparent, 16 bits to 8.
+    """The image as RGB: the first frame, upright as EXIF says, on white where it is transparent, 16 bits to 8.
 
     Args:
         source: a path, or the bytes of a file.
@@ -66,9 +66,9 @@ def open_picture(
         frame: answers which frame is wanted when it is told how many there are.
 
     Raises:
-        PictureError: not there, not a picture, broken, or too large.
+        ImageError: not there, not an image, broken, or too large.
     """
-    name = f"a picture of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+    name = f"an image of {len(source)} bytes" if isinstance(source, bytes) else str(source)
     Image.init()
     formats = [known for known in FORMATS if known in Image.OPEN]
     try:
@@ -77,32 +77,32 @@ def open_picture(
             with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
                 width, height = image.size
                 if width * height > pixels:
-                    raise PictureError(f"{name} has {width} x {height} pixels, {pixels} are allowed; scale it down")
+                    raise ImageError(f"{name} has {width} x {height} pixels, {pixels} are allowed; scale it down")
                 if frame is not None:
                     _turn_to(image, frame, name)
                 image.load()
                 return _rgb(_upright(image))
-    except PictureError:
+    except ImageError:
         raise
     except FileNotFoundError:
-        raise PictureError(f"{name} is not there") from None
+        raise ImageError(f"{name} is not there") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{name} is not a picture of a known format") from None
+        raise ImageError(f"{name} is not an image of a known format") from None
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{name} is too large to be opened: {error}") from None
+        raise ImageError(f"{name} is too large to be opened: {error}") from None
     except Exception as error:  # a broken file makes Pillow raise almost anything
-        raise PictureError(f"{name} is broken: {error or type(error).__name__}") from error
+        raise ImageError(f"{name} is broken: {error or type(error).__name__}") from error
 
 
 def _turn_to(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
-    """Show another frame of a moving picture."""
+    """Show another frame of a moving image."""
     stream = getattr(image, "fp", None)
     size = stream.seek(0, 2) if stream is not None else 0
     if size > BYTES:
-        raise PictureError(f"{name} has {size} bytes, {BYTES} are allowed; put its frames into a folder and name that")
+        raise ImageError(f"{name} has {size} bytes, {BYTES} are allowed; put its frames into a folder and name that")
     total, (width, height) = getattr(image, "n_frames", 1), image.size
     if total * width * height > VOLUME:
-        raise PictureError(
+        raise ImageError(
             f"{name} has {total} frames of {width} x {height} pixels, {VOLUME} pixels are allowed in all; "
             "put its frames into a folder and name that"
         )
@@ -110,7 +110,7 @@ def _turn_to(image: Image.Image, frame: Callable[[int], int], name: str) -> None
 
 
 def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:
-    """The picture at the size and in the range that an encoder wants, scaled as CLIP's own processor does it."""
+    """The image at the size and in the range that an encoder wants, scaled as CLIP's own processor does it."""
     # In numpy: threads for so few numbers cost torch more than they bring.
     pixels = np.asarray(_fit(image.convert("RGB"), spec), dtype=np.float32) / np.float32(255)
     pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
@@ -128,7 +128,7 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
         image = _pad(image, spec)
     if spec.resize != "crop":
         return image.resize((width, height), resampling)
-    # Cut first: the ends of a very long picture are not worth scaling, and could not be held in memory.
+    # Cut first: the ends of a very long image are not worth scaling, and could not be held in memory.
     most = SLIM * min(image.size)
     image = _middle(image, min(image.width, most), min(image.height, most))
     # The short side becomes what is wanted, the long side is rounded down.
@@ -147,7 +147,7 @@ def _fitting(image: Image.Image, spec: ImageSpec) -> tuple[int, int]:
 
 
 def _within(image: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
-    """The picture at its own size or, where it is larger than `size`, as large as fits; black up to multiples (Fuyu).
+    """The image at its own size or, where it is larger than `size`, as large as fits; black up to multiples (Fuyu).
 
     The value that fills up is 1 of 255, as the released processor has it.
     """
@@ -167,7 +167,7 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """A square as large as the long side, the picture in its middle (LLaVA-1.5)."""
+    """A square as large as the long side, the image in its middle (LLaVA-1.5)."""
     if max(image.size) > SQUARE:
         image = image.copy()
         image.thumbnail((SQUARE, SQUARE))

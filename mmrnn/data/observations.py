@@ -1,4 +1,4 @@
-"""What other senses than the image read, as numbers: `{"state": [[0.1, 0.2], [0.3, 0.4]]}` is one of two objects."""
+"""What other modalities than the image read, as numbers: `{"state": [[0.1, 0.2], [0.3, 0.4]]}` is one of two objects."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrnn.data.sample import Turn
+from mmrnn.types.sample import Turn
 
 OTHERS = ("image", "video")
 """Tags that are no observations."""
@@ -16,7 +16,7 @@ LARGEST = torch.finfo(torch.float32).max
 
 
 def observations(given: Any, turns: Iterable[Turn]) -> dict[str, tuple[Tensor, ...]]:
-    """By the name of the sense: a matrix (objects x features), or a list of them, one for each `<name>` of the user's.
+    """By the name of the modality: a matrix (objects x features), or a list of them, one for each `<name>` of the user's.
 
     Raises:
         ValueError: what is wrong with them.
@@ -29,7 +29,7 @@ def observations(given: Any, turns: Iterable[Turn]) -> dict[str, tuple[Tensor, .
     found = {}
     for name, numbers in given.items():
         if not re.fullmatch(r"\w+", name) or name in OTHERS:
-            raise ValueError(f"observations: {name!r} is no name of a sense like 'state'")
+            raise ValueError(f"observations: {name!r} is no name of a modality like 'state'")
         found[name] = _matrices(name, numbers)
         if (tags := text.count(f"<{name}>")) != len(found[name]):
             raise ValueError(f"{tags} tags <{name}> for {len(found[name])} observations")

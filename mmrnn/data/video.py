@@ -1,4 +1,4 @@
-"""Videos as pictures: evenly spread frames of a file or of a folder."""
+"""Videos as images: evenly spread frames of a file or of a folder."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmrnn.data.extras import require
-from mmrnn.data.image import PIXELS, PictureError, open_picture
-from mmrnn.data.sample import TAG, Picture, Turn
+from mmrnn.data.image import PIXELS, ImageError, open_image
+from mmrnn.io.optional import require
+from mmrnn.types.sample import TAG, ImageSource, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +21,8 @@ VIDEO = "<video>"
 FRAMES = 8
 """Frames that a video is shown by, where nothing else is said (VILA)."""
 
-MOST = 100_000
-"""Pictures of a folder that are looked at, and frames of a file that are decoded on the way to one of them."""
+MAX_FRAMES = 100_000
+"""Images of a folder that are looked at, and frames of a file that are decoded on the way to one of them."""
 
 MOVING = (".gif", ".webp", ".png", ".apng", ".avif")
 """What Pillow reads; other files are for PyAV."""
@@ -54,43 +54,43 @@ class Frame:
         """The frame as RGB.
 
         Raises:
-            PictureError: not there, not a video, broken, or too large.
+            ImageError: not there, not a video, broken, or too large.
             ImportError: only PyAV could read it, and it is not installed.
         """
-        path, choose = Path(self.path), partial(spread, number=self.number, of=self.of)
+        path, choose = Path(self.path), partial(frame_indices, number=self.number, of=self.of)
         if path.is_dir():
             files = listed(path)
-            return open_picture(files[choose(len(files))], pixels=self.pixels)
+            return open_image(files[choose(len(files))], pixels=self.pixels)
         if path.suffix.lower() in MOVING:
-            return open_picture(path, pixels=self.pixels, frame=choose)
+            return open_image(path, pixels=self.pixels, frame=choose)
         return _decoded(path, self.number, self.of, self.pixels)
 
 
 def frames(path: str | Path, count: int = FRAMES, *, name: str = "", pixels: int = PIXELS) -> tuple[Frame, ...]:
-    """So many frames of a video, from its first to its last: an animated picture, a folder of pictures (in the order
+    """So many frames of a video, from its first to its last: an animated image, a folder of images (in the order
     of their names, numbers as numbers), or, with PyAV, a file of film."""
     return tuple(Frame(path, number, count, name, pixels) for number in range(count))
 
 
-def spread(total: int, number: int, of: int) -> int:
+def frame_indices(total: int, number: int, of: int) -> int:
     """Which of `total` frames is the `number`-th of `of` evenly spread ones; fewer frames come several times."""
     return (total - 1) // 2 if of == 1 else round(number * (total - 1) / (of - 1))
 
 
-def shown(
-    turns: Sequence[Turn], pictures: Sequence[Picture], videos: Sequence[Sequence[Picture]]
-) -> tuple[tuple[Turn, ...], tuple[Picture, ...]]:
-    """The turns with an `<image>` for every frame in the place of each `<video>`, and all pictures in their order.
+def expand_videos(
+    turns: Sequence[Turn], images: Sequence[ImageSource], videos: Sequence[Sequence[ImageSource]]
+) -> tuple[tuple[Turn, ...], tuple[ImageSource, ...]]:
+    """The turns with an `<image>` for every frame in the place of each `<video>`, and all images in their order.
 
     Raises:
-        ValueError: the tags do not agree with the number of pictures or videos.
+        ValueError: the tags do not agree with the number of images or videos.
     """
     tags = [tag for turn in turns if turn.role == "user" for tag in re.findall(f"{TAG}|{VIDEO}", turn.text)]
-    for tag, given, what in ((TAG, pictures, "pictures"), (VIDEO, videos, "videos")):
+    for tag, given, what in ((TAG, images, "images"), (VIDEO, videos, "videos")):
         if tags.count(tag) != len(given):
             raise ValueError(f"{tags.count(tag)} tags {tag} for {len(given)} {what}")
-    alone, moving = iter(pictures), iter(videos)
-    found = [picture for tag in tags for picture in ([next(alone)] if tag == TAG else next(moving))]
+    alone, moving = iter(images), iter(videos)
+    found = [image for tag in tags for image in ([next(alone)] if tag == TAG else next(moving))]
     counts = iter([len(video) for video in videos])
     spelled = [
         replace(turn, text=re.sub(VIDEO, lambda _: TAG * next(counts), turn.text)) if turn.role == "user" else turn
@@ -100,18 +100,18 @@ def shown(
 
 
 def listed(folder: Path) -> list[Path]:
-    """The pictures in a folder, `2.png` before `10.png`.
+    """The images in a folder, `2.png` before `10.png`.
 
     Raises:
-        PictureError: there is none, or too many to be looked at.
+        ImageError: there is none, or too many to be looked at.
     """
-    every = list(islice(folder.iterdir(), MOST + 1))
-    if len(every) > MOST:
-        raise PictureError(f"{folder} holds more than {MOST} files; take fewer frames")
+    every = list(islice(folder.iterdir(), MAX_FRAMES + 1))
+    if len(every) > MAX_FRAMES:
+        raise ImageError(f"{folder} holds more than {MAX_FRAMES} files; take fewer frames")
     kinds = {*MOVING, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"}
     found = [path for path in every if path.suffix.lower() in kinds]
     if not found:
-        raise PictureError(f"{folder} holds no pictures")
+        raise ImageError(f"{folder} holds no images")
     return sorted(found, key=_in_order)
 
 
@@ -123,9 +123,9 @@ def _in_order(path: Path) -> list[tuple[int, str]]:
 def _decoded(path: Path, number: int, of: int, pixels: int) -> "Image":
     """A frame of a film, read from the nearest key frame before it."""
     if not path.is_file():
-        raise PictureError(f"{path} is not there")
+        raise ImageError(f"{path} is not there")
     if path.suffix.lower() not in CONTAINERS:
-        raise PictureError(f"{path} is no video of a known kind; put its frames into a folder and name that")
+        raise ImageError(f"{path} is no video of a known kind; put its frames into a folder and name that")
     try:
         av = require("av", "PyAV", wanted_by=path.name, extra="video")
     except ImportError as error:
@@ -134,23 +134,23 @@ def _decoded(path: Path, number: int, of: int, pixels: int) -> "Image":
         with path.open("rb") as file, av.open(file, format=CONTAINERS[path.suffix.lower()]) as film:
             [stream, *_] = film.streams.video or [None]
             if stream is None:
-                raise PictureError(f"{path} has no pictures")
+                raise ImageError(f"{path} has no images")
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > pixels:
-                raise PictureError(f"{path} has {width} x {height} pixels, {pixels} are allowed; scale it down")
+                raise ImageError(f"{path} has {width} x {height} pixels, {pixels} are allowed; scale it down")
             rate = float(stream.average_rate or 0)
             total = stream.frames or int((film.duration or 0) / 1e6 * rate) or 1
-            seconds = spread(total, number, of) / rate if rate else 0.0
+            seconds = frame_indices(total, number, of) / rate if rate else 0.0
             wanted = (stream.start_time or 0) + int(seconds / stream.time_base)
             film.seek(wanted, stream=stream)
             last = None
-            for last in islice(film.decode(stream), MOST):
+            for last in islice(film.decode(stream), MAX_FRAMES):
                 if last.pts is None or last.pts >= wanted:
                     break
             if last is None:
-                raise PictureError(f"{path} has no pictures")
+                raise ImageError(f"{path} has no images")
             return last.to_image().convert("RGB")
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:  # a broken file makes FFmpeg raise almost anything
-        raise PictureError(f"{path} is broken: {error or type(error).__name__}") from error
+        raise ImageError(f"{path} is broken: {error or type(error).__name__}") from error

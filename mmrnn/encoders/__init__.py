@@ -1,4 +1,4 @@
-"""What turns pictures into tokens: towers of timm and open_clip under one policy, encoder-free patches, and states.
+"""What turns images into tokens: towers of timm and open_clip under one policy, encoder-free patches, and states.
 
 timm and open_clip are imported when a tower is built, not before.
 """
@@ -7,11 +7,10 @@ from mmrnn.encoders.clip import ClipViT
 from mmrnn.encoders.eve import EvePatch
 from mmrnn.encoders.fused import Fused
 from mmrnn.encoders.intern import InternViT
-from mmrnn.encoders.maps import TimmMaps
 from mmrnn.encoders.patch import PatchEmbed, Patches
-from mmrnn.encoders.pretrained import fetch
 from mmrnn.encoders.state import StateEncoder
-from mmrnn.encoders.timm import TimmTower
+from mmrnn.encoders.timm_features import TimmFeatures
+from mmrnn.encoders.timm_vit import TimmTower
 from mmrnn.encoders.tower import Tower
 
 __all__ = [
@@ -22,8 +21,7 @@ __all__ = [
     "PatchEmbed",
     "Patches",
     "StateEncoder",
-    "TimmMaps",
+    "TimmFeatures",
     "TimmTower",
     "Tower",
-    "fetch",
 ]

@@ -19,7 +19,7 @@ class ClipViT(Tower):
 
     Args:
         name: of open_clip's list; the weights of OpenAI need one that ends in `-quickgelu`.
-        size: height and width of the pictures; None: that of the name.
+        size: height and width of the images; None: that of the name.
         layer: whose output is taken: -1 the last block, -2 the one before.
         norm: the final norm follows.
         act: another activation than that of the name.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.encoders.patch import grid
-from mmrnn.types import ImageSpec, Layout
+from mmrnn.types import Encoder, ImageSpec, Layout
 
 
 class Gather(nn.Module):
@@ -31,10 +31,10 @@ class Gather(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-class EvePatch(nn.Module):
+class EvePatch(nn.Module, Encoder):
     """A convolution, windows gathered into their mean, one class token, a vector that ends each row.
 
-    Pictures keep their shape: the long side becomes `size`, the short side is rounded up to whole windows. Emitted
+    Images keep their shape: the long side becomes `size`, the short side is rounded up to whole windows. Emitted
     are the class token and, row by row, the windows with the row end behind them.
 
     Args:
@@ -65,7 +65,7 @@ class EvePatch(nn.Module):
         self.layout(size, size)
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of a picture of so many pixels lie.
+        """How the tokens of an image of so many pixels lie.
 
         Raises:
             ValueError: the size is no multiple of a window.

@@ -1,4 +1,4 @@
-"""Several towers that look at the same picture, their tokens joined on the channels (VisualRWKV-HD, Prismatic)."""
+"""Several towers that look at the same image, their tokens joined on the channels (VisualRWKV-HD, Prismatic)."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.encoders.tower import Resize
-from mmrnn.types import ImageSpec, Layout
+from mmrnn.types import Encoder, ImageSpec, Layout
 
 
-class Fused(nn.Module):
+class Fused(nn.Module, Encoder):
     """Towers side by side. A finer grid comes down to the coarsest by moving neighbours into the channels.
 
-    The picture is brought to the largest of their sizes once, with values 0 to 1; each tower gets it at its own size,
+    The image is brought to the largest of their sizes once, with values 0 to 1; each tower gets it at its own size,
     scaled with antialias, and with its own mean and deviation. Only patches are joined: towers must emit no others.
 
     Args:
@@ -46,15 +46,19 @@ class Fused(nn.Module):
         size = max(tower.image.size for tower in towers)
         self.image = ImageSpec(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize)
 
+    def inner_encoders(self) -> Sequence[Encoder]:
+        """The towers."""
+        return tuple(self.towers)
+
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of a picture of that one size lie.
+        """How the tokens of an image of that one size lie.
 
         Raises:
             ValueError: another size.
         """
         if (height, width) != self.image.size:
             built = " x ".join(map(str, self.image.size))
-            raise ValueError(f"picture size ({height} x {width}) must be {built}, for which these towers were built")
+            raise ValueError(f"image size ({height} x {width}) must be {built}, for which these towers were built")
         return self.grid
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
@@ -62,16 +66,16 @@ class Fused(nn.Module):
         return self.join([self.prepare(tower.image, images) for tower in self.towers])
 
     def prepare(self, spec: ImageSpec, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m c h w"]:
-        """The picture as one of the towers wants it."""
+        """The image as one of the towers wants it."""
         if spec.size != self.image.size:
             images = F.interpolate(images.float(), spec.size, mode="bicubic", antialias=True).to(images)
         mean, std = (images.new_tensor(values)[:, None, None] for values in (spec.mean, spec.std))
         return (images - mean) / std
 
-    def join(self, pictures: Sequence[Float[Tensor, "m c _ _"]]) -> Float[Tensor, "m n e"]:
-        """The tokens of pictures that were prepared for each tower apart, as the original projects do it."""
+    def join(self, inputs: Sequence[Float[Tensor, "m c _ _"]]) -> Float[Tensor, "m n e"]:
+        """The tokens of images that were prepared for each tower apart, as the original projects do it."""
         found = []
-        for tower, images in zip(self.towers, pictures, strict=True):
+        for tower, images in zip(self.towers, inputs, strict=True):
             layout = tower.layout(*images.shape[-2:])
             maps = rearrange(tower(images), "m (rows cols) e -> m e rows cols", rows=layout.rows)
             maps = F.pixel_unshuffle(maps, layout.rows // self.grid.rows)

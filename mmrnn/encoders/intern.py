@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.encoders.timm import TimmTower
+from mmrnn.encoders.timm_vit import TimmTower
 from mmrnn.encoders.tower import PosInterp, Resize
 
 EPS = 1e-6
@@ -29,7 +29,7 @@ class InternViT(TimmTower):
     The defaults are InternViT-6B-448px-V1-2, the tower of VILA-1.5-40B: 45 of the 48 blocks it was trained with.
 
     Args:
-        size: height and width of the pictures.
+        size: height and width of the images.
         layer: whose output is taken: -1 the last block, -2 the one before.
         ffn: width inside the MLPs.
     """

@@ -1,4 +1,4 @@
-"""Encoder-free: a picture is cut into patches, and the language model has to make sense of them."""
+"""Encoder-free: an image is cut into patches, and the language model has to make modality of them."""
 
 from typing import Literal
 
@@ -8,15 +8,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.encoders.tower import Resize
-from mmrnn.types import ImageSpec, Layout
+from mmrnn.types import Encoder, ImageSpec, Layout
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(nn.Module, Encoder):
     """Every patch projected on its own, with a position and perhaps a norm (the stem of a ViT, arXiv 2010.11929).
 
     Args:
-        size: height and width of the pictures, a multiple of `patch`.
-        positions: `learned` for pictures of this size; `sincos` (2-D, arXiv 2104.02057) and `none` for any size.
+        size: height and width of the images, a multiple of `patch`.
+        positions: `learned` for images of this size; `sincos` (2-D, arXiv 2104.02057) and `none` for any size.
 
     Raises:
         ValueError: the sizes do not divide.
@@ -51,7 +51,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of a picture of so many pixels lie.
+        """How the tokens of an image of so many pixels lie.
 
         Raises:
             ValueError: the size is no multiple of the patch, or not that of the learned positions.
@@ -59,7 +59,7 @@ class PatchEmbed(nn.Module):
         if self.positions is not None and (height, width) != self.image.size:
             built = " x ".join(map(str, self.image.size))
             raise ValueError(
-                f"picture size ({height} x {width}) must be {built}, for which positions are learned; "
+                f"image size ({height} x {width}) must be {built}, for which positions are learned; "
                 "for other sizes take positions=sincos"
             )
         return grid(height, width, self.patch)
@@ -74,12 +74,12 @@ class PatchEmbed(nn.Module):
         return self.norm(tokens)
 
 
-class Patches(nn.Module):
+class Patches(nn.Module, Encoder):
     """The pixels of every patch in the order row, column, channel; a linear connector reads them (Fuyu).
 
     Args:
-        size: height and width of the pictures. Other multiples of `patch` can be read too.
-        resize: `within` keeps pictures as they are, shrinks those that are larger than `size`, and fills them up with
+        size: height and width of the images. Other multiples of `patch` can be read too.
+        resize: `within` keeps images as they are, shrinks those that are larger than `size`, and fills them up with
             black to whole patches (Fuyu).
 
     Raises:
@@ -104,7 +104,7 @@ class Patches(nn.Module):
         self.layout(height, width)
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of a picture of so many pixels lie.
+        """How the tokens of an image of so many pixels lie.
 
         Raises:
             ValueError: the size is no multiple of the patch.
@@ -122,7 +122,7 @@ def grid(height: int, width: int, patch: int) -> Layout:
         ValueError: the size is no multiple of the patch.
     """
     if height % patch or width % patch:
-        raise ValueError(f"picture size ({height} x {width}) must be a multiple of patch ({patch})")
+        raise ValueError(f"image size ({height} x {width}) must be a multiple of patch ({patch})")
     return Layout(rows=height // patch, cols=width // patch)
 
 

@@ -1,14 +1,14 @@
-"""Observations that are no pictures: the state of objects as vectors (PaLM-E, arXiv 2303.03378)."""
+"""Observations that are no images: the state of objects as vectors (PaLM-E, arXiv 2303.03378)."""
 
 from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.types import ImageSpec, Layout
+from mmrnn.types import Encoder, ImageSpec, Layout
 
 
-class StateEncoder(nn.Module):
+class StateEncoder(nn.Module, Encoder):
     """An MLP over the vector of every object (pose, size, colour), or over every slot of a scene representation.
 
     What is read is `m objects features`, where an image encoder reads `m c H W`.

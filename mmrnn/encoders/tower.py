@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.linear import pack
-from mmrnn.types import ImageSpec, Layout
+from mmrnn.layers.linear import pack
+from mmrnn.types import Encoder, ImageSpec, Layout
 
 Cls = Literal["drop", "first", "last"]
 """Where the class token goes. Register tokens are always dropped."""
@@ -16,20 +16,20 @@ Resize = Literal["squash", "crop", "pad"]
 PosInterp = Literal["antialias", "plain"]
 
 
-class Tower(nn.Module):
-    """A network (`trunk`) that makes a grid of tokens of a picture, perhaps with a class token beside it.
+class Tower(nn.Module, Encoder):
+    """A network (`trunk`) that makes a grid of tokens of an image, perhaps with a class token beside it.
 
     Subclasses build the trunk and say how it is read.
 
     Args:
         width: of the tokens.
         stride: pixels from one token of the grid to the next.
-        image: the picture the trunk was built for.
+        image: the image the trunk was built for.
         has_cls: the trunk makes a class token.
         extra_norm: a LayerNorm behind the trunk that is none of its own: `ln_vision` of BLIP-2 (arXiv 2301.12597).
             True: eps 1e-5; a number: that eps.
         dtype: of the trunk's parameters; a frozen trunk can run in bfloat16. The tokens come in the dtype of the
-            pictures all the same.
+            images all the same.
         packed: keep a second copy of the weights in the order in which the matrix library of the CPU multiplies them,
             and use it where no gradients are wanted. Same numbers; what it gains depends on the processor.
         dynamic: other sizes than that of `image` can be read too.
@@ -66,16 +66,16 @@ class Tower(nn.Module):
         self.dynamic = dynamic
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of a picture of so many pixels lie.
+        """How the tokens of an image of so many pixels lie.
 
         Raises:
-            ValueError: the tower cannot read a picture of that size.
+            ValueError: the tower cannot read an image of that size.
         """
         if self.dynamic and (height % self.stride or width % self.stride):
-            raise ValueError(f"picture size ({height} x {width}) must be a multiple of patch ({self.stride})")
+            raise ValueError(f"image size ({height} x {width}) must be a multiple of patch ({self.stride})")
         if not self.dynamic and (height, width) != self.image.size:
             built = " x ".join(map(str, self.image.size))
-            raise ValueError(f"picture size ({height} x {width}) must be {built}, for which this tower was built")
+            raise ValueError(f"image size ({height} x {width}) must be {built}, for which this tower was built")
         return Layout(
             rows=height // self.stride,
             cols=width // self.stride,
@@ -86,7 +86,7 @@ class Tower(nn.Module):
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
         """
         Raises:
-            ValueError: the pictures have a size that the tower cannot read.
+            ValueError: the images have a size that the tower cannot read.
         """
         self.layout(*images.shape[-2:])
         cls, patches = self.read(images.to(next(self.trunk.parameters()).dtype))

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from mmrnn.assistant import Assistant
-from mmrnn.data.sample import TAG, Sample
+from mmrnn.inference.assistant import Assistant
+from mmrnn.types.sample import TAG, Sample
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def normal(text: str) -> str:
 
 
 def question_of(sample: Sample) -> str:
-    """The last question of a sample, without the place of its picture."""
+    """The last question of a sample, without the place of its image."""
     asked = [turn.text for turn in sample.turns if turn.role == "user"]
     return asked[-1].replace(TAG, "").strip()
 

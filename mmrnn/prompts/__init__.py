@@ -1,30 +1,24 @@
-"""Words for the model: how a dialogue is written, where its pictures stand, how text becomes ids and when it ends."""
+"""Words for the model: how a dialogue is written, where its images stand, how text becomes ids and when it ends."""
 
-from mmrnn.prompts.dialogue import Dialogue
-from mmrnn.prompts.halves import Halves
-from mmrnn.prompts.pages import Pages
-from mmrnn.prompts.piece import Piece, Prompt, Row, cut, observe, tokenize
-from mmrnn.prompts.place import place
-from mmrnn.prompts.stop import Stop
+from mmrnn.prompts.image_position import place_images
+from mmrnn.prompts.interleaved import Interleaved
+from mmrnn.prompts.prefix_lm import PrefixLM
+from mmrnn.prompts.rwkv_chat import RWKVChat
+from mmrnn.prompts.spans import Prompt, Span, TokenizedSample, insert_modality_slots, tokenize, truncate
+from mmrnn.prompts.stop_criteria import Stop
 from mmrnn.prompts.template import Template
-from mmrnn.prompts.tokenizer_hub import HubTokenizer
-from mmrnn.prompts.tokenizer_small import Small
-from mmrnn.prompts.tokenizer_world import World
 
 __all__ = [
-    "Dialogue",
-    "Halves",
-    "HubTokenizer",
-    "Pages",
-    "Piece",
+    "Interleaved",
+    "PrefixLM",
     "Prompt",
-    "Row",
-    "Small",
+    "RWKVChat",
+    "Span",
     "Stop",
     "Template",
-    "World",
-    "cut",
-    "observe",
-    "place",
+    "TokenizedSample",
+    "insert_modality_slots",
+    "place_images",
     "tokenize",
+    "truncate",
 ]

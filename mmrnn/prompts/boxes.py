@@ -1,6 +1,6 @@
-"""Boxes as words: how each design writes places in a picture, and reads them again.
+"""Boxes as words: how each design writes places in an image, and reads them again.
 
-A box is `(left, top, right, bottom)` in pixels of a picture of `width x height`.
+A box is `(left, top, right, bottom)` in pixels of an image of `width x height`.
 """
 
 import re
@@ -77,7 +77,7 @@ def read_qwen(text: str, width: int, height: int, *, divisor: int = 1000) -> lis
 
 
 def fuyu(box: Box, scale: float = 1.0) -> list[int]:
-    """The four numbers of `<box>` in the order top, left, bottom, right: half the pixels of the scaled picture, rounded
+    """The four numbers of `<box>` in the order top, left, bottom, right: half the pixels of the scaled image, rounded
     to the even neighbour (Fuyu)."""
     left, top, right, bottom = box
     return [round(value / 2 * scale) for value in (top, left, bottom, right)]
@@ -87,7 +87,7 @@ def read_fuyu(numbers: list[int], width: int, height: int, *, most: tuple[int, i
     """A box from its numbers.
 
     Args:
-        width, height: of the picture before it was shrunk to `most` (height, width).
+        width, height: of the image before it was shrunk to `most` (height, width).
     """
     scale = min(1.0, most[0] / height, most[1] / width)
     top, left, bottom, right = (2 * int(number / scale) for number in numbers)
@@ -95,7 +95,7 @@ def read_fuyu(numbers: list[int], width: int, height: int, *, most: tuple[int, i
 
 
 def llava(box: Box, width: int, height: int) -> str:
-    """`[x1, y1, x2, y2]` in hundredths of the square that the picture is padded to (LLaVA-1.5)."""
+    """`[x1, y1, x2, y2]` in hundredths of the square that the image is padded to (LLaVA-1.5)."""
     side = max(width, height)
     right, down = (side - width) / 2, (side - height) / 2
     moved = (box[0] + right, box[1] + down, box[2] + right, box[3] + down)
@@ -103,7 +103,7 @@ def llava(box: Box, width: int, height: int) -> str:
 
 
 def read_llava(text: str, width: int, height: int) -> list[Box]:
-    """The boxes of a text, in pixels of the picture before it was padded."""
+    """The boxes of a text, in pixels of the image before it was padded."""
     side = max(width, height)
     right, down = (side - width) / 2, (side - height) / 2
     number = r"\s*([01](?:\.\d+)?)\s*"

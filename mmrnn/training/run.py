@@ -16,29 +16,33 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmrnn import checkpoint
-from mmrnn.assistant import Assistant
-from mmrnn.cards import find, positional
-from mmrnn.config import ConfigError, build, make, plain
-from mmrnn.data.baselines import baselines
+from mmrnn.checkpoints import config_file
+from mmrnn.checkpoints.save import save
+from mmrnn.config.error import ConfigError
+from mmrnn.config.instantiate import find, make, positional
+from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
-from mmrnn.data.order import Batches, Shuffle
-from mmrnn.data.sample import Dataset, Sample
+from mmrnn.data.sampler import Batches, Shuffle
 from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
-from mmrnn.evaluation.report import write_report
-from mmrnn.training import snapshot
-from mmrnn.training.features import bytes_needed, cache_features
-from mmrnn.training.loop import Objective, run_stage
-from mmrnn.training.snapshot import Position
+from mmrnn.evaluation.blind_baselines import baselines
+from mmrnn.evaluation.reports.run_report import write_report
+from mmrnn.inference.assistant import Assistant
+from mmrnn.io.atomic import replace_file
+from mmrnn.model.build import build
+from mmrnn.model.vlm import VLM
+from mmrnn.training import resume
+from mmrnn.training.feature_cache import bytes_needed, cache_features
+from mmrnn.training.resume import Progress
 from mmrnn.training.stage import Stage
-from mmrnn.training.watch import Watch
-from mmrnn.types import Batch
-from mmrnn.vlm import VLM
-from mmrnn.weights.files import replace_file
+from mmrnn.training.trackers import jsonl
+from mmrnn.training.trackers.console import Console
+from mmrnn.training.trainer import run_stage
+from mmrnn.types import Batch, MapDataset, Objective
+from mmrnn.types.sample import Sample
 
 LOG, RESULT, ANSWERS = "log.jsonl", "result.json", "answers.jsonl"
 
-TOLD = 30_000
+MAX_BLIND_SAMPLES = 30_000
 """Training samples that the blind baseline learns from; more make no difference to it."""
 
 
@@ -56,13 +60,13 @@ def train(cfg: Mapping[str, Any], out: Path, choices: Mapping[str, str] | None =
     """
     settled = json.loads(json.dumps({**plain(cfg), "out": None, "choices": dict(choices or {})}))
     settled.pop("hydra", None)
-    before = checkpoint.read_config(out)
+    before = config_file.read_config(out)
     if before is not None and before != settled:
         names = sorted(name for name in {*before, *settled} if before.get(name) != settled.get(name))
         raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
     if not (out / RESULT).is_file():
         run = Run(settled, out)
-        checkpoint.save_config(out, settled)
+        config_file.save_config(out, settled)
         run.train()
         run.finish()
     return json.loads((out / RESULT).read_text())["objective"]
@@ -88,7 +92,7 @@ class Run:
     """The parts of one run, built from its configuration."""
 
     def __init__(self, cfg: Mapping[str, Any], out: Path) -> None:
-        self.cfg, self.out, self.watch, self.began = cfg, out, Watch(), time.monotonic()
+        self.cfg, self.out, self.watch, self.began = cfg, out, Console(), time.monotonic()
         torch.manual_seed(cfg["seed"])
         self.device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(cfg, trusted=cfg["trusted"]).to(self.device)
@@ -97,8 +101,8 @@ class Run:
         )
         self.objective = make_objective(cfg["objective"], self.model, cfg["trusted"])
         self.stages: dict[str, Stage] = stages
-        asked = 0 if getattr(self.model.backbone, "silent", False) else cfg["evaluate"]["samples"]
-        self.tests: dict[str, Dataset] = self.data.held_out(asked) if asked else {}
+        asked = cfg["evaluate"]["samples"] if self.model.backbone.generates else 0
+        self.tests: dict[str, MapDataset] = self.data.held_out(asked) if asked else {}
         self.features: dict[str, Mapping[str, Tensor] | None] = {}
         self.learnt = {
             name for name, _ in self.model.named_parameters() if any(s.trains(name) for s in stages.values())
@@ -106,7 +110,7 @@ class Run:
         self.kept: list[str] | None = None
         if not self.cfg["save_frozen"]:
             self.kept = sorted({*self.learnt, *(name for name, _ in self.model.named_buffers())})
-            checkpoint.check_base(cfg, [name for name in self.model.state_dict() if name not in self.kept])
+            config_file.check_base(cfg, [name for name in self.model.state_dict() if name not in self.kept])
 
     def train(self) -> None:
         """Run every stage, from where the folder stands."""
@@ -115,8 +119,8 @@ class Run:
         self.watch.say(f"{self.out}: {total:,} parameters, {learning:,} of them learn, on {self.device}")
         for name, dataset in {"train": self.data, **self.tests}.items():
             self.features[name] = self._cache(name, dataset)
-        saved = snapshot.load(self.out, self.device)
-        position: Position = saved["position"] if saved else Position()
+        saved = resume.load(self.out, self.device)
+        position: Progress = saved["position"] if saved else Progress()
         samples = steps = 0
         for number, (name, stage) in enumerate(self.stages.items()):
             if number >= position.stage:
@@ -126,13 +130,13 @@ class Run:
 
     def finish(self) -> None:
         """Keep the model, ask it all that is held out, and write the report."""
-        checkpoint.save(self.out, self.model, self.cfg, only=self.kept)
+        save(self.model, self.out, config=self.cfg, only=self.kept)
         answers = {name: self._ask(name, len(dataset)) for name, dataset in self.tests.items()}
-        shown = [self.data[index] for index in range(min(len(self.data), TOLD))] if answers else []
+        shown = [self.data[index] for index in range(min(len(self.data), MAX_BLIND_SAMPLES))] if answers else []
         lines = [json.dumps({"split": name, **asdict(answer)}) for name, group in answers.items() for answer in group]
         replace_file(self.out / ANSWERS, lambda path: path.write_text("".join(f"{line}\n" for line in lines)))
         accuracy = {name: self._accuracy(name, group, shown) for name, group in answers.items()}
-        loss = snapshot.records(self.out / LOG)[-1]["loss"]
+        loss = jsonl.records(self.out / LOG)[-1]["loss"]
         overall = [mean(scores(group)) for group in answers.values()]
         seconds = time.monotonic() - self.began
         result = {
@@ -145,39 +149,39 @@ class Run:
             "accuracy": accuracy,
             "objective": 1 - sum(overall) / len(overall) if overall else loss,
         }
-        write_report(self.out, result, snapshot.records(self.out / LOG), self.tests, answers, self.cfg)
+        write_report(self.out, result, jsonl.records(self.out / LOG), self.tests, answers, self.cfg)
         text = json.dumps(result, indent=1)
         replace_file(self.out / RESULT, lambda path: path.write_text(text))
-        (self.out / snapshot.FILE).unlink(missing_ok=True)
+        (self.out / resume.FILE).unlink(missing_ok=True)
         self.watch.table(accuracy)
         self.watch.say(f"{seconds:.0f} s; report: {self.out / 'report.html'}")
 
-    def _cache(self, name: str, dataset: Dataset) -> Mapping[str, Tensor] | None:
-        """The features of all pictures, where no stage trains the encoder and they fit into memory."""
-        sense = self.model.senses["image"]
-        if sense.image.ragged or getattr(self.objective, "levels", False):
+    def _cache(self, name: str, dataset: MapDataset) -> Mapping[str, Tensor] | None:
+        """The features of all images, where no stage trains the encoder and they fit into memory."""
+        modality = self.model.modalities["image"]
+        if modality.image.ragged or self.objective.needs_hidden_states:
             return None
-        encoder = {n for n, _ in self.model.named_parameters() if n.startswith("senses.image.encoder.")}
+        encoder = {n for n, _ in self.model.named_parameters() if n.startswith("modalities.image.encoder.")}
         if not encoder or encoder & self.learnt or not self.cfg["cache"]:
             return None
-        pictures = list(dataset.pictures())
-        size = bytes_needed(sense, len(pictures)) / 2**30
+        images = list(dataset.images())
+        size = bytes_needed(modality, len(images)) / 2**30
         if size > self.cfg["cache"]:
-            many = f"the features of {len(pictures)} pictures take {size:.1f} GiB"
+            many = f"the features of {len(images)} images take {size:.1f} GiB"
             self.watch.say(f"{many}, more than cache={self.cfg['cache']}: they are computed at every step")
             return None
         track = self.watch.tracker(f"features: {name}")
         how = {"batch": self.cfg["evaluate"]["batch"], "device": self.device, "precision": self.cfg["precision"]}
-        return cache_features(sense, pictures, **how, track=track)
+        return cache_features(modality, images, **how, track=track)
 
     def _stage(self, number: int, name: str, stage: Stage, samples: int, steps: int, saved: dict | None) -> None:
-        stage.freeze_rest(self.model)
+        stage.apply_freezing(self.model)
         optimizer = stage.optimizer(self.model)
         start = 0
         if saved is not None:
-            snapshot.restore(saved, self.model, optimizer)
+            resume.restore(saved, self.model, optimizer)
             start = saved["position"].step
-        snapshot.keep(self.out / LOG, steps + start)
+        jsonl.truncate_log(self.out / LOG, steps + start)
         recent: list[float] = []
         saved_at = time.monotonic()
 
@@ -195,9 +199,9 @@ class Run:
                     every = self.cfg["evaluate"]["every"]
                     if every and done % every == 0 and not last:
                         record["accuracy"] = {test: mean(scores(self._ask(test, 120))) for test in self.tests}
-                    snapshot.append(self.out / LOG, record)
+                    jsonl.append(self.out / LOG, record)
                     if last or time.monotonic() - saved_at > self.cfg["snapshot"]:
-                        snapshot.save(self.out, Position(number, done), self.model, optimizer, self.learnt)
+                        resume.save(self.out, Progress(number, done), self.model, optimizer, self.learnt)
                         saved_at = time.monotonic()
 
             run_stage(
@@ -218,7 +222,7 @@ class Run:
         collate = Collator(
             self.tokenizer,
             self.prompt,
-            dict(self.model.senses),
+            dict(self.model.modalities),
             self.features["train"],
             length=self.cfg["length"],
             pack=self.cfg["pack"],
@@ -249,7 +253,7 @@ class Run:
         return evaluate(assistant, samples, batch=how["batch"], limit=how["limit"])
 
     def _accuracy(self, test: str, answers: list[Answer], shown: list[Sample]) -> dict[str, dict[str, float]]:
-        """For every kind of question the accuracy, beside what can be had without the picture."""
+        """For every kind of question the accuracy, beside what can be had without the image."""
         dataset = self.tests[test]
         blind = baselines(shown, (dataset[index] for index in range(len(dataset))))
         return {

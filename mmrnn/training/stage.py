@@ -1,15 +1,14 @@
 """A stage of training: which parameters learn, for how long, and how fast."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from torch import nn
 
-from mmrnn.training.optimizer import Optimizer, between, optimizer
-from mmrnn.training.schedule import cosine, geometric
-from mmrnn.vlm import VLM
+from mmrnn.model.parameter_names import fits, layer_distance, matches, part_of
+from mmrnn.model.vlm import VLM
+from mmrnn.training.optim.build import Optimizer, hidden_matrices, optimizer
+from mmrnn.training.optim.schedule import cosine, geometric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +64,9 @@ class Stage:
 
     def trains(self, name: str) -> bool:
         """Whether the parameter of that name learns in this stage."""
-        return named(name, self.train) and not named(name, self.freeze)
+        return matches(name, self.train) and not matches(name, self.freeze)
 
-    def freeze_rest(self, model: nn.Module) -> list[str]:
+    def apply_freezing(self, model: nn.Module) -> list[str]:
         """Let what the stage trains learn, freeze the rest.
 
         Returns:
@@ -78,8 +77,8 @@ class Stage:
         """
         names = [name for name, _ in model.named_parameters()]
         for pattern in (*self.train, *self.freeze, *self.rates, *self.layer_decay):
-            if not any(_fits(name, pattern) for name in names):
-                parts = ", ".join(sorted({_part(name) for name in names}))
+            if not any(fits(name, pattern) for name in names):
+                parts = ", ".join(sorted({part_of(name) for name in names}))
                 raise ValueError(
                     f"stage: {pattern!r} fits no parameter; parts are {parts}, and globs of names work too"
                 )
@@ -97,7 +96,7 @@ class Stage:
 
     def optimizer(self, model: VLM) -> Optimizer:
         """Of what learns: matrices decay, vectors do not, and every group follows the schedule."""
-        hidden = between(model) if self.muon else set()
+        hidden = hidden_matrices(model) if self.muon else set()
         scales = self.scales([name for name, _ in model.named_parameters()])
         groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
@@ -116,9 +115,9 @@ class Stage:
         Raises:
             ValueError: a part of `layer_decay` has no numbered layers.
         """
-        found = {name: next((by for known, by in self.rates.items() if _fits(name, known)), 1.0) for name in names}
+        found = {name: next((by for known, by in self.rates.items() if fits(name, known)), 1.0) for name in names}
         for pattern, decay in self.layer_decay.items():
-            for name, above in layers_above([name for name in names if _fits(name, pattern)], pattern).items():
+            for name, above in layer_distance([name for name in names if fits(name, pattern)], pattern).items():
                 found[name] *= decay**above
         return found
 
@@ -130,35 +129,3 @@ class Stage:
             if group["decays"]:
                 group["weight_decay"] = decay
         return rate
-
-
-LAYER = re.compile(r"\.(?:blocks|layers|resblocks)\.(\d+)\.")
-"""Where the name of a parameter says which layer it belongs to."""
-
-
-def layers_above(names: Sequence[str], part: str) -> dict[str, int]:
-    """How many layers lie above the parameters of a part, which come in the order in which it makes them."""
-    numbers = {name: int(layer[1]) for name in names if (layer := LAYER.search(name))}
-    if not numbers:
-        raise ValueError(f"layer_decay: {part!r} has no numbered layers; name a part that has, like a tower")
-    depth, found, begun = max(numbers.values()) + 1, {}, False
-    for name in names:
-        begun = begun or name in numbers
-        found[name] = depth - numbers[name] if name in numbers else 0 if begun else depth + 1
-    return found
-
-
-def _part(name: str) -> str:
-    """The part that a parameter belongs to: `backbone`, or for the senses `encoder` and `connector`."""
-    path = name.split(".")
-    return path[2] if path[0] == "senses" else path[0]
-
-
-def _fits(name: str, pattern: str) -> bool:
-    short = name.split(".", 2)[2] if name.startswith("senses.") else name
-    return pattern == _part(name) or fnmatchcase(name, pattern) or fnmatchcase(short, pattern)
-
-
-def named(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether parts or globs of names speak of the parameter of that name."""
-    return any(_fits(name, pattern) for pattern in patterns)

@@ -48,18 +48,17 @@ class Format:
 
     name: str
     part: str
-    marks: tuple[str, ...]
+    signature: tuple[str, ...]
     names: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     adapt: Adapt | None = None
-    back: Back | None = None
+    inverse: Back | None = None
     infer: Infer | None = None
     preset: tuple[str, ...] = ()
 
     def fits(self, module: nn.Module, keys: Iterable[str]) -> bool:
-        classes = {kind.__name__ for kind in type(module).__mro__}
-        return self.part in classes and set(self.marks) <= set(keys)
+        return self.part in classes(module) and set(self.signature) <= set(keys)
 
     def rename(self, key: str) -> str | None:
         """Our name for `key`, or None where the map does not know it."""
@@ -78,10 +77,10 @@ class Format:
         return None
 
     @property
-    def both(self) -> bool:
+    def writable(self) -> bool:
         """Whether it can be written as well as read."""
-        dropped = self.adapt is not None and self.back is None
-        known_by_what_is_left_out = any(self.reason(mark) is not None for mark in self.marks)
+        dropped = self.adapt is not None and self.inverse is None
+        known_by_what_is_left_out = any(self.reason(mark) is not None for mark in self.signature)
         return bool(self.names) and not (self.routes or dropped or known_by_what_is_left_out)
 
     def their_names(self, name: str) -> list[str]:
@@ -90,9 +89,14 @@ class Format:
         return list(dict.fromkeys(found))
 
 
-def closest(fitting: Sequence[Format]) -> list[Format]:
+def classes(module: nn.Module) -> list[str]:
+    """Names of the class of a module and of those that it extends, the nearest first."""
+    return [kind.__name__ for kind in type(module).__mro__]
+
+
+def most_specific(fitting: Sequence[Format]) -> list[Format]:
     """Without those that are known by a part of what another one is known by."""
-    return [one for one in fitting if not any(set(one.marks) < set(other.marks) for other in fitting)]
+    return [one for one in fitting if not any(set(one.signature) < set(other.signature) for other in fitting)]
 
 
 def unchanged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mmrnn.io.tensor_files import Source, facts, read
 from mmrnn.weights import lora
-from mmrnn.weights.files import Source, facts, read
-from mmrnn.weights.match import Report, WeightsError, complaint, convert, unwrap
+from mmrnn.weights.convert import Report, WeightsError, convert, mismatch_message, strip_wrapper_prefixes
 
 
 def load(
@@ -27,7 +27,7 @@ def load(
     A LoRA without its base is added to the weights that the module has: load the base first, and the LoRA once.
 
     Args:
-        source: see `mmrnn.weights.files.read`, or name -> tensor.
+        source: see `mmrnn.io.tensor_files.read`, or name -> tensor.
         format: name of the format; None recognises it by the names of the tensors.
         new_words: the most words that the module may know beside those of the source; their rows become the mean of
             the others.
@@ -38,9 +38,9 @@ def load(
     """
     report = Report(format="")
     if isinstance(source, Mapping):
-        tensors, beside = unwrap(source), {}
+        tensors, beside = strip_wrapper_prefixes(source), {}
     else:
-        tensors = unwrap(read(source))
+        tensors = strip_wrapper_prefixes(read(source))
         beside = facts(source) if lora.is_lora(tensors) else {}
     added: dict[str, Tensor] = {}
     # A module that has these very matrices takes them as they are.
@@ -51,7 +51,7 @@ def load(
     ready = convert(module, tensors, format=format, report=report)
     del tensors
     if new_words:
-        from mmrnn.weights.rows import with_added_words
+        from mmrnn.weights.resize_embeddings import with_added_words
 
         ready = with_added_words(module, ready, new_words, report.notes)
     _check(module, ready, report.format, complete=strict)
@@ -88,7 +88,7 @@ def _check(module: nn.Module, ready: Mapping[str, Tensor], format: str, complete
     ]
     faults = {"missing": sorted(set(target) - set(ready)) if complete else [], "of another shape": shapes}
     if any(faults.values()):
-        raise WeightsError(complaint(module, format, faults))
+        raise WeightsError(mismatch_message(module, format, faults))
 
 
 @torch.no_grad()

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from mmrnn.config import compose, conf_dir, make, plain
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
 
 CARDS = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 

@@ -13,9 +13,9 @@ from mmrnn.backbones.glm import GLM
 from mmrnn.backbones.masks import prefix
 from mmrnn.backbones.positions import glm_2d, shared_image
 from mmrnn.backbones.transformer import Transformer
-from mmrnn.generate import generate
-from mmrnn.types import SLOT, Batch, Block, Layout, Sequence
-from mmrnn.vlm import VLM
+from mmrnn.inference.generate import generate
+from mmrnn.model.vlm import VLM
+from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence
 from mmrnn.weights import load
 
 pytestmark = pytest.mark.golden
@@ -47,7 +47,7 @@ def test_cogvlm(golden, params, names):
     ids = torch.where(types, SLOT, tensors["in/input_ids"])
     side = config["img"] // config["patch"]
     layout = Layout(side, side, prefix=1, suffix=1)
-    blocks = tuple(Block(row, 1, layout) for row in range(len(ids)))
+    blocks = tuple(ImageSpan(row, 1, layout) for row in range(len(ids)))
     sequence = Sequence(ids, blocks, embeds=tensors["out/embeds"])
     assert torch.equal(expert_mask(sequence.visual), tensors["in/expert_mask"].bool())
     real = torch.arange(ids.shape[1]) <= (tensors["in/labels"] != -100).int().cumsum(1).argmax(1)[:, None]
@@ -59,11 +59,11 @@ def test_cogvlm(golden, params, names):
     hidden, _ = model.read(Sequence(text, embeds=backbone.embed(text)))
     close(model.head(hidden), tensors["out/text_only_logits"])
 
-    # Greedy replies from the state: positions go on behind the one that the whole picture took.
+    # Greedy replies from the state: positions go on behind the one that the whole image took.
     prompt = torch.where(tensors["in/greedy_token_type_ids"].bool(), SLOT, tensors["in/greedy_input_ids"])
     embeds = backbone.embed(prompt.clamp(min=0))
     embeds[:, 1 : 1 + layout.tokens] = tensors["out/embeds"][:1, 1 : 1 + layout.tokens]
-    asked = Sequence(prompt, (Block(0, 1, layout),), embeds=embeds)
+    asked = Sequence(prompt, (ImageSpan(0, 1, layout),), embeds=embeds)
     assert torch.equal(shared_image(asked), tensors["in/greedy_position_ids"])
     model.embed = lambda batch: batch.sequence
     [reply] = generate(model, Batch(asked), limit=config["new"])
@@ -75,7 +75,7 @@ def test_a_copied_expert_changes_nothing():
     backbone = Transformer(vocab=50, width=32, depth=2, heads=2, ffn=48).eval()
     ids = torch.cat([torch.randint(1, 50, (2, 3)), torch.full((2, 4), SLOT), torch.randint(1, 50, (2, 3))], 1)
     embeds = torch.randn(2, 10, 32)
-    sequence = Sequence(ids, (Block(0, 3, Layout(2, 2)), Block(1, 3, Layout(2, 2))), embeds=embeds)
+    sequence = Sequence(ids, (ImageSpan(0, 3, Layout(2, 2)), ImageSpan(1, 3, Layout(2, 2))), embeds=embeds)
     hook = VisualExpert(backbone)
     model = VLM(backbone, {}, hook=hook)
     bare, _ = backbone(sequence)
@@ -83,7 +83,7 @@ def test_a_copied_expert_changes_nothing():
     with torch.no_grad():
         hook.layers[0]["mlp"].up.weight.mul_(1.5)
     assert (model.read(sequence)[0] - bare).abs().max() > 1e-4
-    hook.adopt(backbone)
+    hook.init_from(backbone)
     torch.testing.assert_close(model.read(sequence)[0], bare)
 
 
@@ -98,7 +98,7 @@ def flamingo(golden, params):
     assert load(hook, weights).format == "openflamingo"
     ids = tensors["in/ids"]
     places = [(row, at) for row, places in enumerate(config["img_at"]) for at in places]
-    blocks = tuple(Block(row, at, Layout(beside=config["latents"])) for row, at in places)
+    blocks = tuple(ImageSpan(row, at, Layout(cross_attention=config["latents"])) for row, at in places)
     media = torch.cat([tensors["out/media"][row, : len(places)] for row, places in enumerate(config["img_at"])])
     return case, tensors, VLM(backbone, {}, hook=hook).eval(), Sequence(ids, blocks, media=media)
 
@@ -111,7 +111,7 @@ def test_flamingo(golden, params):
     close(model.head(hidden)[real], tensors["out/logits"][real])
     close(loss(model, hidden, tensors["in/labels"]), tensors["out/loss"])
 
-    row = Sequence(sequence.ids[:1], sequence.blocks[:count], media=sequence.media[:count])
+    row = Sequence(sequence.ids[:1], sequence.image_spans[:count], media=sequence.media[:count])
     model.embed = lambda batch: replace(batch.sequence, embeds=model.backbone.embed(batch.sequence.ids))
     [reply] = generate(model, Batch(row), limit=limit)
     assert reply == tensors["out/greedy_ids"][0].tolist()
@@ -164,7 +164,7 @@ def glm_sequence(model, ids, visual, pre_image):
         count = visual.shape[1]
         ids[:, pre_image : pre_image + count] = SLOT
         embeds[:, pre_image : pre_image + count] = visual
-        blocks = tuple(Block(row, pre_image, Layout(prefix=count)) for row in range(len(ids)))
+        blocks = tuple(ImageSpan(row, pre_image, Layout(prefix=count)) for row in range(len(ids)))
     return Sequence(ids, blocks, embeds=embeds)
 
 

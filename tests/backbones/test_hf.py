@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
-from mmrnn.generate import generate
+from mmrnn.inference.generate import generate
+from mmrnn.model.vlm import VLM
 from mmrnn.types import IGNORE, Batch, Sequence
-from mmrnn.vlm import VLM
 from mmrnn.weights import load
 
 pytest.importorskip("transformers")

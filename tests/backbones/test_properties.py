@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmrnn.backbones import RWKV5, RWKV6, RWKV7, Transformer, scan
-from mmrnn.types import SLOT, Block, Layout, Sequence, State
+from mmrnn.types import SLOT, ImageSpan, Layout, Sequence, State
 
 SCANS = ["forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag"]
 LAYOUT = Layout(rows=3, cols=4, prefix=1, suffix=1, separators=1)
@@ -48,10 +48,10 @@ def close_states(a: State, b: State):
             close(x[name], y[name], 5e-5)
 
 
-def picture(length=30, start=7, rows=2):
+def make_image(length=30, start=7, rows=2):
     ids = torch.randint(0, 50, (rows, length))
     ids[:, start : start + LAYOUT.tokens] = SLOT
-    blocks = tuple(Block(row, start, LAYOUT) for row in range(rows))
+    blocks = tuple(ImageSpan(row, start, LAYOUT) for row in range(rows))
     return Sequence(ids, blocks, embeds=torch.randn(rows, length, 32))
 
 
@@ -73,9 +73,9 @@ def test_reading_in_two_parts(make, cut):
 @pytest.mark.parametrize("name", SCANS)
 def test_prefill_and_decoding_equal_the_full_forward(make, name):
     model, order = make(), getattr(scan, name)
-    sequence = picture()
+    sequence = make_image()
     whole, end = model(sequence, scan=order)
-    stop = sequence.blocks[0].stop
+    stop = sequence.image_spans[0].stop
     hidden, state = model(sequence.slice(0, stop), scan=order)
     parts = [hidden]
     for step in range(stop, sequence.ids.shape[1]):
@@ -85,11 +85,11 @@ def test_prefill_and_decoding_equal_the_full_forward(make, name):
     close_states(state, end)
 
 
-def test_a_scan_matters_and_leaves_the_text_before_the_picture_alone():
-    model, sequence = rwkv6(), picture()
+def test_a_scan_matters_and_leaves_the_text_before_the_image_alone():
+    model, sequence = rwkv6(), make_image()
     plain, _ = model(sequence)
     turned, _ = model(sequence, scan=scan.bidirectional)
-    start = sequence.blocks[0].start
+    start = sequence.image_spans[0].start
     close(plain[:, :start], turned[:, :start])
     # The class token at `start` stands before every patch, so it cannot know of the order either.
     assert (plain[:, start + 1 :] - turned[:, start + 1 :]).abs().amax(-1).min() > 1e-4
@@ -97,8 +97,8 @@ def test_a_scan_matters_and_leaves_the_text_before_the_picture_alone():
 
 def test_first_values_belong_to_their_positions():
     """Layers that read in other orders than the first take the value of the patch they are at."""
-    model, sequence = rwkv7(), picture(rows=1)
-    order = scan.orders(scan.bidirectional, 2, sequence)[1][0]
+    model, sequence = rwkv7(), make_image(rows=1)
+    order = scan.scan_permutations(scan.bidirectional, 2, sequence)[1][0]
     x, first = sequence.embeds, ()
     for layer, (block, state) in enumerate(zip(model.blocks, model.state(1).layers, strict=True)):
         place = order if layer % 2 else torch.arange(len(order))
@@ -223,8 +223,8 @@ def test_bf16_autocast_is_near_fp32(make):
 
 def test_a_transformer_refuses_a_scan():
     with pytest.raises(ValueError, match="scan=forward"):
-        transformer()(picture(), scan=scan.bidirectional)
-    transformer()(picture(), scan=scan.forward)
+        transformer()(make_image(), scan=scan.bidirectional)
+    transformer()(make_image(), scan=scan.forward)
 
 
 def test_sizes_that_do_not_fit_are_named():
@@ -232,5 +232,5 @@ def test_sizes_that_do_not_fit_are_named():
         RWKV6(width=100)
     with pytest.raises(ValueError, match=r"heads \(6\) must be a multiple of kv_heads \(4\)"):
         Transformer(width=48, heads=6, kv_heads=4)
-    with pytest.raises(ValueError, match="splits the picture at 7:"):
-        picture().slice(0, 10)
+    with pytest.raises(ValueError, match="splits the image at 7:"):
+        make_image().slice(0, 10)

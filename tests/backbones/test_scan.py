@@ -5,7 +5,7 @@ import torch
 
 from mmrnn.backbones import scan
 from mmrnn.backbones.rwkv import reorder
-from mmrnn.types import Block, Layout, Sequence
+from mmrnn.types import ImageSpan, Layout, Sequence
 
 NAMES = ["forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag"]
 SIZES = [(1, 1), (1, 5), (4, 1), (3, 3), (2, 5), (6, 4)]
@@ -34,13 +34,13 @@ def test_the_published_orders():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_inverse_after_the_order_is_the_identity_and_only_patches_move(name):
     layouts = (Layout(rows=3, cols=2, prefix=2, suffix=1, separators=1), Layout(rows=2, cols=2))
-    blocks = (Block(0, 1, layouts[0]), Block(1, 3, layouts[1]), Block(1, 9, layouts[1]))
+    blocks = (ImageSpan(0, 1, layouts[0]), ImageSpan(1, 3, layouts[1]), ImageSpan(1, 9, layouts[1]))
     sequence = Sequence(torch.zeros(2, 16, dtype=torch.long), blocks)
     patches = torch.zeros(2, 16, dtype=torch.bool)
     for block in blocks:
         patches[block.sample, block.start + block.layout.patches()] = True
     x = torch.randn(2, 16, 3)
-    for order in scan.orders(getattr(scan, name), 4, sequence):
+    for order in scan.scan_permutations(getattr(scan, name), 4, sequence):
         if order is None:
             continue
         assert torch.equal(reorder(reorder(x, order), order.argsort(dim=1)), x)

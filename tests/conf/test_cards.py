@@ -11,13 +11,15 @@ import yaml
 from rich.console import Console
 from torch.nn.functional import cross_entropy
 
-from mmrnn.cards import faults, find, is_card, parameters
-from mmrnn.commands.show import count, describe, on_meta
-from mmrnn.config import build, check, compose, conf_dir, plain
-from mmrnn.faults import WIRED
-from mmrnn.fit import fit
-from mmrnn.generate import generate
-from mmrnn.types import SLOT, Batch, Block, Sequence
+from mmrnn.cli.show import count, describe, on_meta
+from mmrnn.config.coerce import fit
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.instantiate import find, parameters
+from mmrnn.config.tree import is_card, plain
+from mmrnn.config.validate import WIRED, card_faults, check
+from mmrnn.inference.generate import generate
+from mmrnn.model.build import build
+from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
 
 PATHS = [path for path in sorted(conf_dir().glob("*/*.yaml")) if path.parent.name not in ("hydra", "model", "recipe")]
 CONTENT = {f"{path.parent.name}/{path.stem}": yaml.safe_load(path.read_text()) for path in PATHS}
@@ -36,7 +38,7 @@ def card(name: str):
 
 
 def described(name: str) -> list[dict]:
-    """The classes that a card describes: one, or several under names of their own (of stages, of senses)."""
+    """The classes that a card describes: one, or several under names of their own (of stages, of modalities)."""
     return [*_cards(card(name))]
 
 
@@ -58,7 +60,7 @@ def test_a_card_says_what_it_is(name):
 def test_a_card_fits_its_class(name):
     assert described(name), f"{name} names no class"
     for content in described(name):
-        assert [*faults(content, name, WIRED.get(name.partition("/")[0]))] == []
+        assert [*card_faults(content, name, WIRED.get(name.partition("/")[0]))] == []
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -95,7 +97,7 @@ def test_a_preset_fits(name):
     check(compose(f"model={name}"))
 
 
-# Parameters of connector and of hook (or of what is trained beside), slots of a picture: as published.
+# Parameters of connector and of hook (or of what is trained beside), slots of an image: as published.
 PUBLISHED = {
     "blip2_flant5_xl": (105_162_240 + 1_574_912, 0, 32),
     "blip2_flant5_xxl": (105_162_240 + 3_149_824, 0, 32),
@@ -164,13 +166,13 @@ def test_a_full_size_preset_builds_without_memory(name):
     cfg = compose(f"model={name}")
     model = on_meta(plain(cfg))
     assert all(parameter.is_meta for parameter in model.parameters())
-    sense = model.senses["image"]
-    layout = sense.layout(*sense.image.size)
-    assert layout.tokens + layout.beside > 0
+    modality = model.modalities["image"]
+    layout = modality.layout(*modality.image.size)
+    assert layout.tokens + layout.cross_attention > 0
     if name in PUBLISHED:
         connector, hook, slots = PUBLISHED[name]
         assert layout.tokens == slots
-        parts = [(sense.connector, connector), *([(model.hook, hook)] if hook else [])]
+        parts = [(modality.connector, connector), *([(model.hook, hook)] if hook else [])]
         assert [count(part.parameters()).partition(" ")[2] for part, _ in parts] == [f"({n:,})" for _, n in parts]
     if name in TOTAL:
         total = sum(parameter.numel() for parameter in model.parameters()) / 1e9
@@ -190,13 +192,13 @@ def test_a_tiny_preset_is_shown(name):
 def test_a_tiny_preset_learns_and_replies(name):
     torch.manual_seed(0)
     model = build(compose(f"model={name}"))
-    batch = two_rows_with_pictures(model)
+    batch = two_rows_with_images(model)
     output = model(batch)
     logits = model.head(output.hidden)
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), batch.sequence.labels[:, 1:].flatten())
     loss.backward()
     assert loss.isfinite()
-    for part, module in {"connector": model.senses["image"].connector, "backbone": model.backbone}.items():
+    for part, module in {"connector": model.modalities["image"].connector, "backbone": model.backbone}.items():
         gradients = [value.grad for value in module.parameters() if value.grad is not None]
         assert gradients, f"no gradient reaches the {part}"
         assert all(gradient.isfinite().all() for gradient in gradients), part
@@ -204,14 +206,14 @@ def test_a_tiny_preset_learns_and_replies(name):
     assert [len(reply) for reply in replies] == [2, 2]
 
 
-def two_rows_with_pictures(model) -> Batch:
-    """Two samples, each a few tokens, a picture and a few more tokens."""
-    sense = model.senses["image"]
-    height, width = sense.image.size
-    layout = sense.layout(height, width)
+def two_rows_with_images(model) -> Batch:
+    """Two samples, each a few tokens, an image and a few more tokens."""
+    modality = model.modalities["image"]
+    height, width = modality.image.size
+    layout = modality.layout(height, width)
     text = torch.randint(1, min(model.backbone.vocab, 200), (2, 7))
     slots = torch.full((2, layout.tokens), SLOT)
     ids = torch.cat([text[:, :3], slots, text[:, 3:]], dim=1)
     labels = torch.where(ids == SLOT, -100, ids)
-    blocks = tuple(Block(row, 3, layout) for row in range(2))
+    blocks = tuple(ImageSpan(row, 3, layout) for row in range(2))
     return Batch(Sequence(ids, blocks, labels=labels), {"image": torch.randn(2, 3, height, width)})

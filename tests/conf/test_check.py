@@ -6,9 +6,13 @@ from typing import Any, Literal
 import pytest
 
 import mmrnn
-from mmrnn.cards import faults, find
-from mmrnn.config import ConfigError, build, check, compose, jobs, make
-from mmrnn.fit import fit
+from mmrnn.config.coerce import fit
+from mmrnn.config.compose import compose, jobs
+from mmrnn.config.error import ConfigError
+from mmrnn.config.instantiate import find, make
+from mmrnn.config.tree import plain
+from mmrnn.config.validate import card_faults, check
+from mmrnn.model.build import build
 
 
 def said(*overrides: str, trusted=(), **options) -> tuple[str, ...]:
@@ -63,9 +67,9 @@ def test_values_that_belong_to_no_part():
 
 
 def test_a_missing_knob_is_named():
-    cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny"))
-    cfg["connector"] = {"_target_": "mmrnn.connectors.Chain"}
-    with pytest.raises(ConfigError, match=r"connector.parts: Chain needs it; add it to the card"):
+    cfg = plain(compose("model=visualrwkv6_tiny"))
+    cfg["connector"] = {"_target_": "mmrnn.connectors.Sequential"}
+    with pytest.raises(ConfigError, match=r"connector.parts: Sequential needs it; add it to the card"):
         check(cfg)
 
 
@@ -89,7 +93,7 @@ def test_a_class_that_is_not_there():
     ],
 )
 def test_targets_that_lead_nowhere(target, fault):
-    assert [*faults({"_target_": target}, "connector")] == [f"connector._target_: {fault}"]
+    assert [*card_faults({"_target_": target}, "connector")] == [f"connector._target_: {fault}"]
 
 
 def test_a_scan_needs_a_recurrent_backbone():
@@ -119,7 +123,7 @@ def test_a_scan_needs_a_recurrent_backbone():
         (("model=blip2_t5_tiny", "mask=prefix"), "mask", "sees all of itself already; say mask=causal"),
     ],
 )
-def test_what_makes_no_sense_together(overrides, path, reason):
+def test_what_makes_no_modality_together(overrides, path, reason):
     [fault] = said(*overrides)
     assert fault.startswith(f"{path}: ")
     assert reason in fault
@@ -140,8 +144,8 @@ def test_what_goes_together(overrides):
 
 
 def test_a_tokenizer_larger_than_the_backbone():
-    cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny", "backbone.vocab=10"))
-    cfg["tokenizer"] = {"_target_": "mmrnn.backbones.RWKV6", "vocab": 11}  # stands for any part with a vocab
+    cfg = plain(compose("model=visualrwkv6_tiny", "backbone.vocab=10"))
+    cfg["tokenizer"] = {"_target_": "mmrnn.tokenizers.HFTokenizer", "vocab": 11}
     with pytest.raises(ConfigError, match=r"11 different ids, but backbone.vocab=10; .* say backbone.vocab=11"):
         check(cfg)
 
@@ -166,13 +170,13 @@ def test_code_outside_mmrnn_is_refused(target):
 def test_nothing_is_imported_before_it_is_trusted(tmp_path, monkeypatch):
     (tmp_path / "intruder.py").write_text("raise SystemExit('this ran')")
     monkeypatch.syspath_prepend(tmp_path)
-    [fault] = faults({"_target_": "intruder.Part"}, "encoder")
+    [fault] = card_faults({"_target_": "intruder.Part"}, "encoder")
     assert fault.startswith("encoder._target_: 'intruder.Part' would run code of 'intruder'")
     assert "intruder" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    "target", ["mmrnn.weights.files.pickle.loads", "mmrnn.cli.import_module", "mmrnn.config.Path.home"]
+    "target", ["mmrnn.io.tensor_files.pickle.loads", "mmrnn.cli.main.import_module", "mmrnn.config.compose.Path.home"]
 )
 def test_what_our_modules_import_cannot_be_reached_through_them(target):
     with pytest.raises(ValueError, match="outside mmrnn"):
@@ -180,7 +184,7 @@ def test_what_our_modules_import_cannot_be_reached_through_them(target):
 
 
 def test_a_function_of_ours_is_not_called_by_a_card(tmp_path):
-    card = {"_target_": "mmrnn.checkpoint.save_config", "folder": str(tmp_path), "cfg": {"written": True}}
+    card = {"_target_": "mmrnn.checkpoints.config_file.save_config", "folder": str(tmp_path), "cfg": {"written": True}}
     with pytest.raises(ValueError, match="is a function; name a class"):
         make(card)
     assert [*tmp_path.iterdir()] == []
@@ -200,7 +204,7 @@ def test_a_card_of_somebody_elses(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"trusted=\[elsewhere\]"):
         build(cfg)
     model = build(cfg, trusted=["elsewhere"])
-    assert type(model.senses["image"].connector).__name__ == "Mine"
+    assert type(model.modalities["image"].connector).__name__ == "Mine"
 
 
 def test_a_folder_of_cards_that_is_not_there(tmp_path):
@@ -218,12 +222,12 @@ def test_the_jobs_of_a_sweep():
     assert told[0] == ["connector=linear", "seed=1", "scan=snake", "backbone=rwkv6_tiny"]
 
 
-def test_a_second_sense():
-    cfg = mmrnn.config.plain(compose("model=visualrwkv6_tiny"))
-    cfg["senses"] = {"state": {"encoder": cfg["encoder"], "connector": cfg["connector"]}}
-    assert set(build(cfg).senses) == {"image", "state"}
-    cfg["senses"]["state"]["connector"] = {"_target_": "mmrnn.connectors.Linear", "dept": 1}
-    with pytest.raises(ConfigError, match=r"senses.state.connector.dept: Linear has no such knob"):
+def test_a_second_modality():
+    cfg = plain(compose("model=visualrwkv6_tiny"))
+    cfg["modalities"] = {"state": {"encoder": cfg["encoder"], "connector": cfg["connector"]}}
+    assert set(build(cfg).modalities) == {"image", "state"}
+    cfg["modalities"]["state"]["connector"] = {"_target_": "mmrnn.connectors.Linear", "dept": 1}
+    with pytest.raises(ConfigError, match=r"modalities.state.connector.dept: Linear has no such knob"):
         check(cfg)
 
 

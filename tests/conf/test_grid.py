@@ -1,4 +1,4 @@
-"""Parts of every kind together, at tiny size: what makes sense trains a step and replies, the rest is refused."""
+"""Parts of every kind together, at tiny size: what makes modality trains a step and replies, the rest is refused."""
 
 from copy import deepcopy
 from functools import cache
@@ -7,14 +7,18 @@ from itertools import cycle, product
 import pytest
 import torch
 
-from mmrnn.config import ConfigError, build, check, compose, conf_dir, plain
-from mmrnn.data import Collator, Sample, Turn
-from mmrnn.faults import faults
-from mmrnn.generate import generate
-from mmrnn.prompts import Small, Template
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.error import ConfigError
+from mmrnn.config.tree import plain
+from mmrnn.config.validate import check, faults
+from mmrnn.data import Collator
+from mmrnn.inference.generate import generate
+from mmrnn.model.build import build
+from mmrnn.model.vlm import VLM
+from mmrnn.prompts import Template
+from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import LanguageModel
-from mmrnn.types import Batch, Sequence
-from mmrnn.vlm import VLM
+from mmrnn.types import Batch, Sample, Sequence, Turn
 
 # One for each way in which tokens lie: a grid, with a class token before and behind it, with row ends, raw patches.
 LAYOUTS = ("clip_tiny", "eva_tiny", "clip_tiny_v6", "eve_tiny", "fuyu_tiny")
@@ -58,7 +62,7 @@ BACKBONES = (
 RECURRENT = ("rwkv5_tiny", "rwkv6_tiny", "rwkv7_tiny")
 SCANS = ("forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag")
 BESIDE = ("gated_cross_attention_tiny", "gated_cross_attention_all_tiny")
-"""The hooks that read pictures beside the text."""
+"""The hooks that read images beside the text."""
 HOOKS = (None, *BESIDE, "mlp_expert", "tiny_attention_tiny", "visual_expert")
 POSITIONS = ("sequential", "shared_image", "glm_2d_tiny")
 MASKS = ("causal", "prefix", "glm_tiny")
@@ -89,7 +93,7 @@ def made(**chosen) -> VLM:
 
 
 class Slope:
-    """A picture that is wider than high."""
+    """An image that is wider than high."""
 
     key = "slope"
 
@@ -100,13 +104,13 @@ class Slope:
 
 
 PROMPT = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
-ROWS = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no picture", "text", 0)]
+ROWS = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no image", "text", 0)]
 SAMPLES = [Sample((Turn("user", asked), Turn("assistant", said)), (Slope(),) * count) for asked, said, count in ROWS]
 
 
 def trains(model: VLM) -> None:
-    """Rows with one picture, with two and with none."""
-    loss = LanguageModel()(model, model(Collator(Small(), PROMPT, dict(model.senses))(SAMPLES)))
+    """Rows with one image, with two and with none."""
+    loss = LanguageModel()(model, model(Collator(DemoTokenizer(), PROMPT, dict(model.modalities))(SAMPLES)))
     loss.backward()
     assert loss.isfinite()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -117,8 +121,8 @@ def trains(model: VLM) -> None:
 def replies(model: VLM) -> None:
     """Each row says what it says alone: nothing of its neighbours, or of the padding, enters it."""
     model.eval()
-    asked = [Sample((*sample.turns[:1], Turn("assistant", "")), sample.pictures) for sample in SAMPLES]
-    collate = Collator(Small(), PROMPT, dict(model.senses), left=True)
+    asked = [Sample((*sample.turns[:1], Turn("assistant", "")), sample.images) for sample in SAMPLES]
+    collate = Collator(DemoTokenizer(), PROMPT, dict(model.modalities), left=True)
     together = generate(model, collate(asked), limit=3)
     for one, reply in zip(asked, together, strict=True):
         assert generate(model, collate([one]), limit=3) == [reply]
@@ -130,7 +134,7 @@ REFUSED = {
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
     ("eve_tiny", "resampler_tiny"): "Resampler cannot join patches across 1 row separators",
-    ("eve_tiny", "fuyu"): "RowEnds cannot join patches across 1 row separators",
+    ("eve_tiny", "fuyu"): "RowSeparators cannot join patches across 1 row separators",
     ("eve_tiny", "mlp_maps"): "Positions cannot join patches across 1 row separators",
     ("fuyu_tiny", "merge_strip4"): "4 x 6 patches do not divide into blocks of 1 x 4",
 }
@@ -165,7 +169,7 @@ def test_every_encoder(encoder, connector, backbone):
 
 @pytest.mark.parametrize(("connector", "scan"), list(product(("fuyu", "cogvlm_tiny"), SCANS[1:])))
 def test_every_scan_around_other_tokens(connector, scan):
-    """With row ends and with tokens around the picture, which stay where they are; beside a hook."""
+    """With row ends and with tokens around the image, which stay where they are; beside a hook."""
     backbone = RECURRENT[SCANS.index(scan) % len(RECURRENT)]
     model = made(encoder="patch_tiny", connector=connector, backbone=backbone, scan=scan, hook="mlp_expert")
     trains(model)
@@ -212,7 +216,7 @@ def named(one: tuple) -> dict:
 SENSIBLE = [one for one in KINDS if sensible(*one)]
 
 
-def test_what_makes_no_sense_is_refused_with_a_reason():
+def test_what_makes_no_modality_is_refused_with_a_reason():
     """`check` lets pass what has a meaning, and says of everything else which group is at fault."""
     for one in KINDS:
         refused = faults(tree(encoder="patch_tiny", **named(one)))
@@ -226,7 +230,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason():
 
 
 @pytest.mark.parametrize("one", SENSIBLE, ids=lambda one: "-".join(map(str, one)))
-def test_what_makes_sense_trains_and_replies(one):
+def test_what_makes_modality_trains_and_replies(one):
     """Hooks with every backbone, positions and masks; scans are tried by themselves."""
     chosen = named(one)
     if chosen["scan"] != "forward":
@@ -238,17 +242,17 @@ def test_what_makes_sense_trains_and_replies(one):
 
 
 def test_several_kinds_of_observations():
-    """Pictures and states in one text, in any order and number (PaLM-E)."""
-    model = made(encoder="patch_tiny", connector="linear", backbone="rwkv6_tiny", senses="state_tiny")
+    """Images and states in one text, in any order and number (PaLM-E)."""
+    model = made(encoder="patch_tiny", connector="linear", backbone="rwkv6_tiny", modalities="state_tiny")
     told = Sample(
         (Turn("user", "<state> <image> <state>?"), Turn("assistant", "done")),
         (Slope(),),
         observations={"state": (torch.randn(2, 4), torch.randn(2, 4))},
     )
     plain_text = Sample((Turn("user", "well?"), Turn("assistant", "yes")))
-    collate = Collator(Small(), PROMPT, dict(model.senses))
+    collate = Collator(DemoTokenizer(), PROMPT, dict(model.modalities))
     batch = collate([plain_text, told])
-    assert [(block.sense, block.layout.tokens) for block in batch.sequence.blocks] == [
+    assert [(block.modality, block.layout.tokens) for block in batch.sequence.image_spans] == [
         ("state", 2),
         ("image", 16),
         ("state", 2),
@@ -260,11 +264,11 @@ def test_several_kinds_of_observations():
     for number, which in ((1, "more"), (3, "fewer")):
         given = {"state": (torch.randn(2, 4),) * number}
         with pytest.raises(ValueError, match=f"{which} tags <state> than observations"):
-            collate([Sample(told.turns, told.pictures, observations=given)])
+            collate([Sample(told.turns, told.images, observations=given)])
 
 
-def test_text_alone_leaves_no_trace_of_a_picture():
-    """No dummy picture enters an RNN: the state after a text is that of the bare backbone."""
+def test_text_alone_leaves_no_trace_of_a_image():
+    """No dummy image enters an RNN: the state after a text is that of the bare backbone."""
     model = made(encoder="patch_tiny", connector="linear", backbone="rwkv6_tiny").eval()
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():

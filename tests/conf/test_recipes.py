@@ -7,11 +7,13 @@ import torch
 import yaml
 from PIL import Image
 
-from mmrnn.config import check, compose, conf_dir, plain
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.tree import plain
+from mmrnn.config.validate import check
 from mmrnn.data import Collator
-from mmrnn.training.objectives import look
+from mmrnn.model.parameter_names import matches
 from mmrnn.training.run import Run
-from mmrnn.training.stage import named
+from mmrnn.training.step import forward_for
 
 RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
 
@@ -41,15 +43,15 @@ TINY = {
 }
 
 
-TOLD = {"red": "a red wall", "blue": "a blue sky", "green": "green grass", "white": "white snow"}
+MAX_BLIND_SAMPLES = {"red": "a red wall", "blue": "a blue sky", "green": "green grass", "white": "white snow"}
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """Four pictures, twice as wide as high, with what is on them, and text alone; a file in LLaVA's form."""
+    """Four images, twice as wide as high, with what is on them, and text alone; a file in LLaVA's form."""
     folder = tmp_path_factory.mktemp("records")
     listed = [{"id": "text", "conversations": talk("which colour is snow?", "white")}]
-    for colour, text in TOLD.items():
+    for colour, text in MAX_BLIND_SAMPLES.items():
         Image.new("RGB", (24, 12), colour).save(folder / f"{colour}.png")
         listed.append({"id": colour, "image": f"{colour}.png", "conversations": talk("<image>\nwhat is it?", text)})
     (folder / "data.json").write_text(json.dumps(listed))
@@ -110,7 +112,7 @@ def test_a_recipe_trains(name, records, tmp_path):
         if value.dim() == 2 and not value.any():
             torch.nn.init.normal_(value, std=0.1)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    collate = Collator(run.tokenizer, run.prompt, dict(run.model.senses), length=cfg["length"])
+    collate = Collator(run.tokenizer, run.prompt, dict(run.model.modalities), length=cfg["length"])
     batch = collate([run.data[index] for index in range(5)])
     loss = loss_of(run, batch)
     run.train()
@@ -120,7 +122,7 @@ def test_a_recipe_trains(name, records, tmp_path):
     moved = {name for name in before if not torch.equal(after[name], before[name])}
     assert all(stage.trains(name) for name in moved), sorted(moved)
     for pattern in stage.train:
-        assert any(named(name, (pattern,)) for name in moved), pattern
+        assert any(matches(name, (pattern,)) for name in moved), pattern
     assert (tmp_path / "model.safetensors").is_file()
 
 
@@ -128,4 +130,4 @@ def test_a_recipe_trains(name, records, tmp_path):
 def loss_of(run, batch):
     torch.manual_seed(0)  # negatives are drawn
     run.model.eval()
-    return run.objective(run.model, look(run.model, run.objective, batch)).item()
+    return run.objective(run.model, forward_for(run.model, run.objective, batch)).item()

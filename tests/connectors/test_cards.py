@@ -6,11 +6,13 @@ from functools import cache
 import pytest
 import torch
 
-from mmrnn.config import compose, conf_dir, make, plain
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
 from mmrnn.types import Connector, Layout
 
 CARDS = sorted(path.stem for path in (conf_dir() / "connector").glob("*.yaml"))
-PICTURE = Layout(rows=8, cols=8)
+IMAGE = Layout(rows=8, cols=8)
 SMALL = {
     "QFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24},
     "TextQFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24, "vocab": 50},
@@ -44,29 +46,29 @@ def connector(request):
 
 def test_contract(connector):
     assert isinstance(connector, Connector)
-    layout = connector.layout(PICTURE)
+    layout = connector.layout(IMAGE)
     # What stands beside the text has a width of its own.
-    assert connector.width == 24 or layout.beside
-    tokens = torch.randn(3, PICTURE.tokens, connector.in_dim)
-    visual = connector(tokens, PICTURE)
-    assert visual.shape == (3, layout.tokens + layout.beside, connector.width)
+    assert connector.width == 24 or layout.cross_attention
+    tokens = torch.randn(3, IMAGE.tokens, connector.in_dim)
+    visual = connector(tokens, IMAGE)
+    assert visual.shape == (3, layout.tokens + layout.cross_attention, connector.width)
     assert visual.isfinite().all()
 
 
-def test_pictures_do_not_mix(connector):
+def test_images_do_not_mix(connector):
     connector.eval()
-    tokens = torch.randn(3, PICTURE.tokens, connector.in_dim)
-    torch.testing.assert_close(connector(tokens, PICTURE)[1:2], connector(tokens[1:2], PICTURE))
+    tokens = torch.randn(3, IMAGE.tokens, connector.in_dim)
+    torch.testing.assert_close(connector(tokens, IMAGE)[1:2], connector(tokens[1:2], IMAGE))
 
 
 def test_gradients_reach_everything(connector):
-    tokens = torch.randn(3, PICTURE.tokens, connector.in_dim, requires_grad=True)
-    visual = connector(tokens, PICTURE)
+    tokens = torch.randn(3, IMAGE.tokens, connector.in_dim, requires_grad=True)
+    visual = connector(tokens, IMAGE)
     (visual * torch.randn_like(visual)).sum().backward()
     assert tokens.grad.abs().sum() > 0
     for name, parameter in connector.named_parameters():
         if name.startswith(("words", "places", "text_ffns", "predict")):
-            continue  # of the text branch, which no picture reaches
+            continue  # of the text branch, which no image reaches
         assert parameter.grad is not None, name
         # What is added to every key of a softmax changes nothing.
         assert name.endswith("key.bias") or parameter.grad.abs().sum() > 0, name
@@ -74,20 +76,20 @@ def test_gradients_reach_everything(connector):
 
 def test_copies_and_state_dict(connector):
     connector.eval()
-    tokens = torch.randn(2, PICTURE.tokens, connector.in_dim)
-    expected = connector(tokens, PICTURE)
+    tokens = torch.randn(2, IMAGE.tokens, connector.in_dim)
+    expected = connector(tokens, IMAGE)
     twin = copy.deepcopy(connector)
-    torch.testing.assert_close(twin(tokens, PICTURE), expected)
+    torch.testing.assert_close(twin(tokens, IMAGE), expected)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.normal_()
     twin.load_state_dict(connector.state_dict())
-    torch.testing.assert_close(twin(tokens, PICTURE), expected)
+    torch.testing.assert_close(twin(tokens, IMAGE), expected)
 
 
 def test_half_precision(connector):
     connector.to(torch.bfloat16)
-    visual = connector(torch.randn(2, PICTURE.tokens, connector.in_dim, dtype=torch.bfloat16), PICTURE)
+    visual = connector(torch.randn(2, IMAGE.tokens, connector.in_dim, dtype=torch.bfloat16), IMAGE)
     assert visual.dtype == torch.bfloat16
 
 
@@ -96,7 +98,7 @@ def test_published_size(name):
     in_dim, out_dim = (4096, 4096) if name == "identity" else (1408, 4096)
     with torch.device("meta"):
         connector = make(card(name), in_dim, out_dim)
-    assert connector.width == out_dim or connector.layout(PICTURE).beside
+    assert connector.width == out_dim or connector.layout(IMAGE).cross_attention
 
 
 def test_knob_inside_a_chain():

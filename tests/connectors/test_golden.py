@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmrnn.connectors import MLP, Chain, Linear, MeanPool, Merge, Pool, QFormer
+from mmrnn.connectors import MLP, Linear, MeanPool, Merge, Pool, QFormer, Sequential
 from mmrnn.types import Layout
 from mmrnn.weights import load
 
@@ -87,7 +87,9 @@ def test_blip2_hf(golden, params):
     qformer = QFormer(config["v_width"], config["width"], **qformer_knobs(config)).eval()
     assert load(qformer, params(tensors)).format == "blip2_hf"
     close(qformer(tensors["out/vision_last_hidden"]), tensors["out/language_inputs"])
-    chain = Chain(config["v_width"], config["width"], parts=[partial(QFormer, **qformer_knobs(config)), Linear]).eval()
+    chain = Sequential(
+        config["v_width"], config["width"], parts=[partial(QFormer, **qformer_knobs(config)), Linear]
+    ).eval()
     load(chain, params(tensors))
     close(chain.parts[0](tensors["out/vision_last_hidden"]), tensors["out/query_output"])
     close(chain(tensors["out/vision_last_hidden"]), tensors["out/language_inputs"])
@@ -96,7 +98,9 @@ def test_blip2_hf(golden, params):
 def test_blip2_lavis(golden, params):
     case, tensors = golden("blip2_opt_lavis")
     config, checkpoint = case["config"], params(tensors)
-    chain = Chain(config["v_width"], config["width"], parts=[partial(QFormer, **qformer_knobs(config)), Linear]).eval()
+    chain = Sequential(
+        config["v_width"], config["width"], parts=[partial(QFormer, **qformer_knobs(config)), Linear]
+    ).eval()
     load(chain, checkpoint)
     visual = chain(ln_vision(checkpoint, tensors["in/image_feats_raw"]))
     close(visual, tensors["out/no_prompt_embeds"][:, : config["queries"]])
@@ -105,24 +109,24 @@ def test_blip2_lavis(golden, params):
 def test_minigpt_v2(golden, params):
     case, tensors = golden("minigptv2")
     config, checkpoint = case["config"], params(tensors)
-    chain = Chain(config["v_width"], config["width"], parts=[partial(Merge, rows=1, cols=4), Linear])
+    chain = Sequential(config["v_width"], config["width"], parts=[partial(Merge, rows=1, cols=4), Linear])
     load(chain, {name: value for name, value in checkpoint.items() if name.startswith("llama_proj.")})
     patches = ln_vision(checkpoint, tensors["in/image_feats_raw"])[:, 1:]
-    # Strips of four patches follow each other: how many of them a row of the picture has changes nothing.
+    # Strips of four patches follow each other: how many of them a row of the image has changes nothing.
     close(chain(patches, Layout(config["n_tok"] // 4, 4)), tensors["out/visual_tokens"])
 
 
 @pytest.mark.parametrize("parity", ["even", "odd"])
 def test_vila_downsample(golden, params, parity):
     case, tensors = golden("vila_downsample")
-    config, picture = case["config"], tensors[f"in/{parity}"]
+    config, image = case["config"], tensors[f"in/{parity}"]
     side = config[parity]
     merge = partial(Merge, order="col")
-    chain = Chain(config["v_width"], config["width"], parts=[merge, partial(MLP, norm=True)])
+    chain = Sequential(config["v_width"], config["width"], parts=[merge, partial(MLP, norm=True)])
     assert load(chain, params(tensors, "param/mm_projector/")).format == "vila_downsample"
-    close(chain.parts[0](picture, Layout(side, side)), tensors[f"out/{parity}_merged"])
-    close(Merge(config["v_width"])(picture, Layout(side, side)), tensors[f"out/{parity}_merged_main"])
-    close(chain(picture, Layout(side, side)), tensors[f"out/{parity}_projected"])
+    close(chain.parts[0](image, Layout(side, side)), tensors[f"out/{parity}_merged"])
+    close(Merge(config["v_width"])(image, Layout(side, side)), tensors[f"out/{parity}_merged_main"])
+    close(chain(image, Layout(side, side)), tensors[f"out/{parity}_projected"])
 
 
 def test_llava_hf(golden, params):

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmrnn.connectors import GLU, Beside, Enclosed, Linear, Perceiver, QFormer, Resampler, RowEnds, TextQFormer
+from mmrnn.connectors import (
+    GLU,
+    BeginEndTokens,
+    CrossAttentionTokens,
+    Linear,
+    Perceiver,
+    QFormer,
+    Resampler,
+    RowSeparators,
+    TextQFormer,
+)
 from mmrnn.connectors.resampler import resample, sincos
 from mmrnn.types import Layout
 from mmrnn.weights import load
@@ -40,12 +50,12 @@ def perceiver(config):
 def test_perceiver(golden, params):
     case, tensors = golden("perceiver")
     config = case["config"]
-    made = Beside(config["v_width"], config["width"], part=lambda width, out: perceiver(config))  # noqa: ARG005
+    made = CrossAttentionTokens(config["v_width"], config["width"], part=lambda width, out: perceiver(config))  # noqa: ARG005
     weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
     assert load(made.part, weights).format == "openflamingo"
     tokens = tensors["out/vision_tokens"]
     close(made(tokens.flatten(0, 2)), tensors["out/media"].flatten(0, 1))
-    assert made.layout(Layout(4, 4)) == Layout(beside=config["latents"])
+    assert made.layout(Layout(4, 4)) == Layout(cross_attention=config["latents"])
     assert made.layout(Layout(4, 4)).tokens == 0
 
 
@@ -67,7 +77,7 @@ def test_cogvlm_adapter(golden, params, names):
     config, weights = case["config"], params(tensors)
     if names == "hf":
         weights = {case["hf_names"][name]: value for name, value in weights.items()}
-    made = Enclosed(config["v_width"], config["width"], part=partial(GLU, hidden=config["ffn"]))
+    made = BeginEndTokens(config["v_width"], config["width"], part=partial(GLU, hidden=config["ffn"]))
     assert load(made, weights).format == f"cogvlm_{names}"
     visual = made(tensors["out/vit_features"])
     close(visual[:, 1:-1], tensors["out/glu_features"])
@@ -78,7 +88,7 @@ def test_cogvlm_adapter(golden, params, names):
 def test_fuyu_rows(golden, params):
     case, tensors = golden("fuyu_hf")
     config, weights = case["config"], params(tensors)
-    made = RowEnds(3 * config["patch"] ** 2, config["width"], part=Linear)
+    made = RowSeparators(3 * config["patch"] ** 2, config["width"], part=Linear)
     newline = weights["language_model.model.embed_tokens.weight"][config["newline_id"]]
     assert load(made, {**weights, "newline": newline}).format == "fuyu_hf"
     rows, cols = case["images"]["image_0"]["rows_cols"]
@@ -90,7 +100,7 @@ def test_fuyu_rows(golden, params):
 
 
 def test_fuyu_takes_the_end_of_a_row_from_the_released_vocabulary():
-    made, table = RowEnds(12, 4, part=Linear), torch.randn(71100, 4)
+    made, table = RowSeparators(12, 4, part=Linear), torch.randn(71100, 4)
     weights = {f"vision_embed_tokens.{name}": value for name, value in Linear(12, 4).proj.state_dict().items()}
     load(made, {**weights, "language_model.model.embed_tokens.weight": table})
     assert made.newline.equal(table[71019])

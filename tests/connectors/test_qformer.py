@@ -20,7 +20,7 @@ def test_emits_its_own_width_or_another(qformer):
     assert other(torch.randn(2, 9, 12)).shape == (2, 5, 20)
 
 
-def test_queries_have_no_place_in_the_picture(qformer):
+def test_queries_have_no_place_in_the_image(qformer):
     assert qformer.layout(Layout(3, 3, prefix=1)) == Layout(prefix=5)
 
 
@@ -45,7 +45,7 @@ def test_initialisation():
     assert qformer.head.weight.abs().max().item() == pytest.approx(64**-0.5, rel=0.01)
 
 
-def test_dropout_differs_between_pictures():
+def test_dropout_differs_between_images():
     qformer = QFormer(12, **KNOBS, dropout=0.5)
     tokens = torch.randn(1, 9, 12).expand(2, -1, -1)
     one, other = qformer(tokens)

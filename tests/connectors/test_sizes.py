@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from mmrnn.connectors import MLP, Chain, GatedLinear, GatedMLP, Linear, Merge, QFormer
+from mmrnn.connectors import MLP, GatedLinear, GatedMLP, Linear, Merge, QFormer, Sequential
 from mmrnn.types import Layout
 
 STRIP = partial(Merge, rows=1, cols=4)
@@ -23,11 +23,11 @@ DOWNSAMPLE = (Merge, partial(MLP, norm=True))
         pytest.param(QFormer, 1408, None, 105_162_240, id="qformer-eva-g"),
         pytest.param(QFormer, 1024, None, 101_623_296, id="qformer-clip-l"),
         pytest.param(QFormer, 1408, 2560, 105_162_240 + 1_968_640, id="blip2-opt-2b7"),
-        pytest.param(partial(Chain, parts=[QFormer, Linear]), 1408, 4096, 105_162_240 + 3_149_824, id="minigpt4"),
-        pytest.param(partial(Chain, parts=[STRIP, Linear]), 1408, 4096, 23_072_768, id="minigpt-v2"),
-        pytest.param(partial(Chain, parts=DOWNSAMPLE), 1152, 2560, 18_364_416, id="vila15-3b"),
-        pytest.param(partial(Chain, parts=DOWNSAMPLE), 1152, 4096, 35_668_992, id="vila15-8b"),
-        pytest.param(partial(Chain, parts=DOWNSAMPLE), 3200, 7168, 143_170_560, id="vila15-40b"),
+        pytest.param(partial(Sequential, parts=[QFormer, Linear]), 1408, 4096, 105_162_240 + 3_149_824, id="minigpt4"),
+        pytest.param(partial(Sequential, parts=[STRIP, Linear]), 1408, 4096, 23_072_768, id="minigpt-v2"),
+        pytest.param(partial(Sequential, parts=DOWNSAMPLE), 1152, 2560, 18_364_416, id="vila15-3b"),
+        pytest.param(partial(Sequential, parts=DOWNSAMPLE), 1152, 4096, 35_668_992, id="vila15-8b"),
+        pytest.param(partial(Sequential, parts=DOWNSAMPLE), 3200, 7168, 143_170_560, id="vila15-40b"),
         pytest.param(GatedMLP, 3200, 2048, 3200 * 2048 + 2 * 2048**2, id="visualrwkv-hd"),
         pytest.param(GatedLinear, 3200, 2048, 3200**2 + 3200 * 2048 + 2 * 2048, id="visualrwkv-7"),
     ],

@@ -12,7 +12,7 @@ def test_channels_get_one_scale():
     torch.testing.assert_close(out.std(0, correction=0), torch.ones(3), atol=0.06, rtol=0)
 
 
-def test_what_was_measured_holds_for_a_single_picture():
+def test_what_was_measured_holds_for_a_single_image():
     part = Standardize(3)
     for _ in range(200):
         part(3 * torch.randn(16, 4, 3) + 2)

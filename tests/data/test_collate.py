@@ -6,16 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrnn.data import Collator, File, Sample, Turn, to_tensor
-from mmrnn.prompts import Dialogue, Small, Template
-from mmrnn.types import IGNORE, SLOT, ImageSpec, Layout
+from mmrnn.data import Collator, ImageFile, to_tensor
+from mmrnn.prompts import RWKVChat, Template
+from mmrnn.tokenizers import DemoTokenizer
+from mmrnn.types import IGNORE, SLOT, ImageSpec, Layout, Sample, Turn
 
 SPEC = ImageSpec((4, 4))
 
 
 @dataclass
 class Eye:
-    """A sense as the collator sees it."""
+    """A modality as the collator sees it."""
 
     image: ImageSpec = SPEC
     tokens: int = 3
@@ -27,7 +28,7 @@ class Eye:
 
 @dataclass
 class Paint:
-    """A picture of one colour."""
+    """An image of one colour."""
 
     key: str
 
@@ -40,7 +41,7 @@ def sample(question, answer, *colours, id=""):
 
 
 def collator(*wired, prompt=None, **knobs):
-    return Collator(Small(), prompt or Dialogue(), {"image": Eye()}, *wired, **knobs)
+    return Collator(DemoTokenizer(), prompt or RWKVChat(), {"image": Eye()}, *wired, **knobs)
 
 
 SAMPLES = [
@@ -51,7 +52,7 @@ SAMPLES = [
 
 
 def said(ids, mask):
-    return Small().decode([id for id, wanted in zip(ids.tolist(), mask.tolist(), strict=True) if wanted])
+    return DemoTokenizer().decode([id for id, wanted in zip(ids.tolist(), mask.tolist(), strict=True) if wanted])
 
 
 def test_rows_are_padded_on_the_right():
@@ -67,10 +68,10 @@ def test_rows_are_padded_on_the_right():
     assert torch.equal(sequence.labels[supervised], sequence.ids[supervised])
 
 
-def test_pictures_stand_in_the_order_of_their_blocks():
+def test_images_stand_in_the_order_of_their_blocks():
     batch = collator()(SAMPLES)
-    assert [block.sample for block in batch.sequence.blocks] == [0, 2, 2]
-    for block in batch.sequence.blocks:
+    assert [block.sample for block in batch.sequence.image_spans] == [0, 2, 2]
+    for block in batch.sequence.image_spans:
         assert (batch.sequence.ids[block.sample, block.start : block.stop] == SLOT).all()
     assert int(batch.sequence.visual.sum()) == 3 * Eye.tokens
     expected = [to_tensor(Paint(colour).open(), Eye.image) for colour in ("red", "green", "blue")]
@@ -78,13 +79,13 @@ def test_pictures_stand_in_the_order_of_their_blocks():
     assert batch.features == {}
 
 
-def test_features_spare_opening_the_pictures():
+def test_features_spare_opening_the_images():
     class Closed(Paint):
         def open(self):
             raise AssertionError("opened")
 
     features = {name: torch.full((5, 2), float(index)) for index, name in enumerate(("red", "green", "blue"))}
-    closed = [replace(one, pictures=tuple(Closed(picture.key) for picture in one.pictures)) for one in SAMPLES]
+    closed = [replace(one, images=tuple(Closed(image.key) for image in one.images)) for one in SAMPLES]
     batch = collator(features)(closed)
     assert batch.images == {}
     assert torch.equal(batch.features["image"], torch.stack([features[name] for name in ("red", "green", "blue")]))
@@ -92,9 +93,9 @@ def test_features_spare_opening_the_pictures():
         collator(features)([sample("<image>", "a", "pink")])
 
 
-def test_text_alone_has_no_pictures():
+def test_text_alone_has_no_images():
     batch = collator()([SAMPLES[1], sample("nothing to see", "no", "red")])
-    assert (batch.images, batch.sequence.blocks) == ({}, ())
+    assert (batch.images, batch.sequence.image_spans) == ({}, ())
 
 
 def test_generation_pads_on_the_left_and_marks_it():
@@ -105,7 +106,7 @@ def test_generation_pads_on_the_left_and_marks_it():
     assert (sequence.ids[sequence.segments == 0] == 0).all()
     assert (sequence.segments[:, -1] == 1).all()
     assert (sequence.segments.diff(dim=1) >= 0).all()
-    for block in sequence.blocks:
+    for block in sequence.image_spans:
         assert (sequence.ids[block.sample, block.start : block.stop] == SLOT).all()
     assert collator(left=True)(asked[:1]).sequence.segments is None
     assert len(collator(left=True, length=2)(asked).sequence.ids) == 3, "a prompt to be answered is never cut"
@@ -120,38 +121,38 @@ def test_the_head_is_kept():
     assert 0 < (batch.labels != IGNORE).sum() < (whole.labels != IGNORE).sum()
 
 
-def test_pictures_beyond_the_cut_are_not_opened():
+def test_images_beyond_the_cut_are_not_opened():
     first, second = SAMPLES[0], sample("<image> and now?", "gone", "none")
-    both = Sample(first.turns + second.turns, (*first.pictures, File("/nowhere.png")), id="d")
+    both = Sample(first.turns + second.turns, (*first.images, ImageFile("/nowhere.png")), id="d")
     length = len(collator()([first]).sequence.ids[0])
     batch = collator(length=length)([both])
     assert torch.equal(batch.sequence.ids, collator()([first]).sequence.ids)
-    assert len(batch.images["image"]) == len(batch.sequence.blocks) == 1
+    assert len(batch.images["image"]) == len(batch.sequence.image_spans) == 1
 
 
 def test_what_cannot_be_used_is_dropped_and_named(tmp_path, caplog):
     (tmp_path / "broken.png").write_bytes(b"no")
-    broken = replace(SAMPLES[0], pictures=(File(tmp_path / "broken.png"),), id="broken")
+    broken = replace(SAMPLES[0], images=(ImageFile(tmp_path / "broken.png"),), id="broken")
     long = sample("why? " * 30, "so", id="long")
     halved = sample("why? " * 8 + "<image>", "so", "red", id="halved")
-    collate = collator(prompt=Dialogue(image="last"), length=20)
+    collate = collator(prompt=RWKVChat(image="last"), length=20)
     batch = collate([broken, SAMPLES[1], long, halved])
     assert len(batch.sequence.ids) == 1
     names, reasons = zip(*collate.dropped, strict=True)
     assert names == ("broken", "long", "halved")
-    assert "broken.png is not a picture" in reasons[0]
+    assert "broken.png is not an image" in reasons[0]
     assert reasons[1] == "there is nothing to learn in its first 20 positions"
-    assert reasons[2] == "the length (20) cuts the picture at 18:21 in two"
+    assert reasons[2] == "the length (20) cuts the image at 18:21 in two"
     assert "sample long is dropped" in caplog.text
     assert collate([broken]) is None
     assert len(collate.dropped) == 4
 
 
 def test_tags_that_do_not_fit_are_a_mistake_and_not_dropped():
-    with pytest.raises(ValueError, match="1 tags <image> for 2 pictures"):
+    with pytest.raises(ValueError, match="1 tags <image> for 2 images"):
         collator()([sample("<image>", "a", "red", "green")])
-    with pytest.raises(ValueError, match="no sense 'image'"):
-        Collator(Small(), Dialogue(), {"video": Eye()})([SAMPLES[0]])
+    with pytest.raises(ValueError, match="no modality 'image'"):
+        Collator(DemoTokenizer(), RWKVChat(), {"video": Eye()})([SAMPLES[0]])
 
 
 def test_packed_rows_hold_the_same_samples():
@@ -167,14 +168,14 @@ def test_packed_rows_hold_the_same_samples():
         for segment in range(int(segments.max()) + 1):
             found.add(tuple(id for id in ids[segments == segment].tolist() if id))
     assert found == alone
-    for block in sequence.blocks:
+    for block in sequence.image_spans:
         inside = slice(block.start, block.stop)
         assert (sequence.ids[block.sample, inside] == SLOT).all()
         assert len(set(sequence.segments[block.sample, inside].tolist())) == 1
-    colours = [colour for one in many for colour in (picture.key for picture in one.pictures)]
+    colours = [colour for one in many for colour in (image.key for image in one.images)]
     shown = {tuple(pixels[:, 0, 0].tolist()) for pixels in batch.images["image"]}
     assert shown == {tuple(to_tensor(Paint(colour).open(), Eye.image)[:, 0, 0].tolist()) for colour in colours}
-    assert [block.sample for block in sequence.blocks] == sorted(block.sample for block in sequence.blocks)
+    assert [block.sample for block in sequence.image_spans] == sorted(block.sample for block in sequence.image_spans)
 
 
 def sums(sequence, table):
@@ -191,7 +192,7 @@ def sums(sequence, table):
 
 
 @pytest.mark.parametrize(
-    "prompt", [Dialogue(), Template(first="{pictures}", reply="{text}\n")], ids=["dialogue", "plain"]
+    "prompt", [RWKVChat(), Template(first="{images}", reply="{text}\n")], ids=["dialogue", "plain"]
 )
 def test_packing_does_not_change_the_loss(prompt):
     many = [*SAMPLES, sample("<image>\nshort?", "yes", "pink"), sample("more?", "no")]
@@ -204,7 +205,7 @@ def test_packing_does_not_change_the_loss(prompt):
 
 
 def test_the_first_token_of_a_sample_is_never_a_target():
-    prompt = Template(first="{pictures}", reply="{text}\n")
+    prompt = Template(first="{images}", reply="{text}\n")
     packed = collator(prompt=prompt, pack=True, length=40)(SAMPLES[1:2] * 4).sequence
     starts = torch.cat([torch.ones(len(packed.ids), 1, dtype=torch.long), packed.segments.diff(dim=1)], 1) != 0
     assert int(starts.sum()) > len(packed.ids)

@@ -1,4 +1,4 @@
-"""Pictures from files of every kind and fault, and as tensors."""
+"""Images from files of every kind and fault, and as tensors."""
 
 import struct
 import zlib
@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrnn.data import File, Picture, PictureError, open_picture, to_tensor
-from mmrnn.types import ImageSpec
+from mmrnn.data import ImageError, ImageFile, open_image, to_tensor
+from mmrnn.types import ImageSource, ImageSpec
 
 
 def saved(image, format="PNG", **options):
@@ -42,7 +42,7 @@ def two(mode):
 
 @pytest.mark.parametrize("source", [saved(two("RGBA")), saved(two("RGBA"), "WEBP", lossless=True)], ids=["png", "webp"])
 def test_what_is_transparent_becomes_white(source):
-    image = open_picture(source)
+    image = open_image(source)
     assert image.mode == "RGB"
     assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
 
@@ -51,21 +51,21 @@ def test_a_palette_with_a_transparent_entry():
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
-    opened = open_picture(saved(image, transparency=1))
+    opened = open_image(saved(image, transparency=1))
     assert [opened.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped():
     values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
     for source in (saved(Image.fromarray(values)), saved(Image.fromarray(values), "TIFF")):
-        image = open_picture(source)
+        image = open_image(source)
         assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 100, 255]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr", "I", "F"])
 def test_every_mode_becomes_rgb(mode):
     image = Image.new("L", (3, 2), 255).convert(mode)
-    opened = open_picture(saved(image, "JPEG" if mode in ("CMYK", "YCbCr") else "TIFF"))
+    opened = open_image(saved(image, "JPEG" if mode in ("CMYK", "YCbCr") else "TIFF"))
     assert opened.mode == "RGB"
     assert opened.getpixel((0, 0)) == (255, 255, 255)
 
@@ -74,26 +74,26 @@ def test_the_first_frame_of_what_moves():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
     for format in ("GIF", "WEBP", "PNG"):
         source = saved(frames[0], format, save_all=True, append_images=frames[1:])
-        assert open_picture(source).getpixel((2, 2))[0] > 200
+        assert open_image(source).getpixel((2, 2))[0] > 200
 
 
-def test_exif_turns_a_picture_upright_and_broken_exif_spoils_nothing():
+def test_exif_turns_a_image_upright_and_broken_exif_spoils_nothing():
     image = Image.new("RGB", (8, 4), "white")
     image.paste("black", (0, 0, 4, 4))
     exif = Image.Exif()
     exif[0x0112] = 6
-    opened = open_picture(saved(image, "JPEG", exif=exif))
+    opened = open_image(saved(image, "JPEG", exif=exif))
     assert opened.size == (4, 8)
     assert opened.getpixel((1, 1))[0] < 50 < 200 < opened.getpixel((1, 6))[0]
-    assert open_picture(saved(image, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).size == (8, 4)
+    assert open_image(saved(image, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).size == (8, 4)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a picture of a known format"),
-        (b"<html>404</html>", "is not a picture of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not a picture of a known format"),
+        (b"", "is not an image of a known format"),
+        (b"<html>404</html>", "is not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not an image of a known format"),
         (saved(noise(64, 64), "JPEG")[:1000], "is broken"),
         (saved(noise(64, 64))[:1000], "is broken"),
         (png_of(9000, 9000), "has 9000 x 9000 pixels, 64000000 are allowed"),
@@ -105,32 +105,32 @@ def test_exif_turns_a_picture_upright_and_broken_exif_spoils_nothing():
 def test_one_sentence_names_file_and_fault(tmp_path, content, message):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(PictureError, match=f"a.png {message}"):
-        open_picture(path)
+    with pytest.raises(ImageError, match=f"a.png {message}"):
+        open_image(path)
 
 
-def test_no_file_no_picture(tmp_path):
+def test_no_file_no_image(tmp_path):
     for path in (tmp_path / "none.png", tmp_path, f"{tmp_path}/a\0.png"):
-        with pytest.raises(PictureError, match=str(tmp_path)):
-            open_picture(path)
+        with pytest.raises(ImageError, match=str(tmp_path)):
+            open_image(path)
 
 
 def test_the_limit_is_a_choice():
     source = saved(noise(10, 10))
-    assert open_picture(source, pixels=100).size == (10, 10)
-    with pytest.raises(PictureError, match="10 x 10 pixels, 99 are allowed"):
-        open_picture(source, pixels=99)
+    assert open_image(source, pixels=100).size == (10, 10)
+    with pytest.raises(ImageError, match="10 x 10 pixels, 99 are allowed"):
+        open_image(source, pixels=99)
 
 
-def test_a_file_is_a_picture(tmp_path):
+def test_a_file_is_a_image(tmp_path):
     noise(5, 4).save(tmp_path / "a.png")
-    picture = File(tmp_path / "a.png", "folder/a.png")
-    assert isinstance(picture, Picture)
-    assert picture.key == "folder/a.png"
-    assert File(tmp_path / "a.png").key == str(tmp_path / "a.png")
-    assert picture.open().size == (5, 4)
-    with pytest.raises(PictureError, match="3 are allowed"):
-        File(tmp_path / "a.png", pixels=3).open()
+    image = ImageFile(tmp_path / "a.png", "folder/a.png")
+    assert isinstance(image, ImageSource)
+    assert image.key == "folder/a.png"
+    assert ImageFile(tmp_path / "a.png").key == str(tmp_path / "a.png")
+    assert image.open().size == (5, 4)
+    with pytest.raises(ImageError, match="3 are allowed"):
+        ImageFile(tmp_path / "a.png", pixels=3).open()
 
 
 MEAN, STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)

@@ -1,4 +1,4 @@
-"""Videos become pictures."""
+"""Videos become images."""
 
 import json
 import sys
@@ -6,40 +6,43 @@ import sys
 import pytest
 from PIL import Image
 
-from mmrnn.config import build, compose, make
-from mmrnn.data import VIDEO, Collator, File, Frame, Llava, PictureError, Turn, frames, image, video
-from mmrnn.data.video import listed, shown, spread
+from mmrnn.config.compose import compose
+from mmrnn.config.instantiate import make
+from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, Llava, frames, image, video
+from mmrnn.data.video import expand_videos, frame_indices, listed
+from mmrnn.model.build import build
+from mmrnn.types import Turn
 
 
 def grey(level, size=(6, 4)):
     return Image.new("RGB", size, (level, level, level))
 
 
-def level(picture):
-    """How light a picture is, in tens."""
-    return round(sum(picture.getpixel((2, 2))) / 30)
+def level(image):
+    """How light an image is, in tens."""
+    return round(sum(image.getpixel((2, 2))) / 30)
 
 
 @pytest.fixture(params=["GIF", "WEBP", "PNG", "folder"])
 def clip(request, tmp_path):
     """Twelve frames, each lighter than the one before."""
-    pictures = [grey(10 * number) for number in range(12)]
+    images = [grey(10 * number) for number in range(12)]
     if request.param == "folder":
         (tmp_path / "clip").mkdir()
-        for number, picture in enumerate(pictures):
-            picture.save(tmp_path / "clip" / f"frame{number}.png")
+        for number, image in enumerate(images):
+            image.save(tmp_path / "clip" / f"frame{number}.png")
         (tmp_path / "clip" / "notes.txt").touch()
         return tmp_path / "clip"
     path = tmp_path / f"clip.{request.param.lower()}"
     more = {"lossless": True} if request.param == "WEBP" else {}
-    pictures[0].save(path, request.param, save_all=True, append_images=pictures[1:], duration=40, **more)
+    images[0].save(path, request.param, save_all=True, append_images=images[1:], duration=40, **more)
     return path
 
 
 def test_frames_are_spread_evenly(clip):
-    shown = [frame.open() for frame in frames(clip, 4)]
-    assert all(picture.mode == "RGB" and picture.size == (6, 4) for picture in shown)
-    assert [level(picture) for picture in shown] == [0, 4, 7, 11]
+    expand_videos = [frame.open() for frame in frames(clip, 4)]
+    assert all(image.mode == "RGB" and image.size == (6, 4) for image in expand_videos)
+    assert [level(image) for image in expand_videos] == [0, 4, 7, 11]
     assert level(frames(clip, 1)[0].open()) == 5
     assert [level(frame.open()) for frame in frames(clip, 12)] == list(range(12))
 
@@ -48,10 +51,10 @@ def test_frames_are_spread_evenly(clip):
     ("total", "of", "wanted"), [(10, 1, [4]), (1, 3, [0, 0, 0]), (2, 4, [0, 0, 1, 1]), (100, 3, [0, 50, 99])]
 )
 def test_which_frames(total, of, wanted):
-    assert [spread(total, number, of) for number in range(of)] == wanted
+    assert [frame_indices(total, number, of) for number in range(of)] == wanted
 
 
-def test_a_picture_is_a_video_of_one_frame(tmp_path):
+def test_a_image_is_a_video_of_one_frame(tmp_path):
     grey(70).save(tmp_path / "still.png")
     assert [level(frame.open()) for frame in frames(tmp_path / "still.png", 2)] == [7, 7]
 
@@ -66,16 +69,16 @@ def test_hostile_files(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.gif").write_bytes(b"GIF89a no")
     (tmp_path / "notes.txt").write_text("no video")
-    pictures = [grey(number, (100, 100)) for number in range(0, 200, 20)]
-    pictures[0].save(tmp_path / "long.gif", save_all=True, append_images=pictures[1:])
+    images = [grey(number, (100, 100)) for number in range(0, 200, 20)]
+    images[0].save(tmp_path / "long.gif", save_all=True, append_images=images[1:])
 
     def said(name, **knobs):
-        with pytest.raises(PictureError) as raised:
+        with pytest.raises(ImageError) as raised:
             frames(tmp_path / name, 2, **knobs)[1].open()
         return str(raised.value)
 
-    assert said("empty").endswith("empty holds no pictures")
-    assert "broken.gif is not a picture" in said("broken.gif")
+    assert said("empty").endswith("empty holds no images")
+    assert "broken.gif is not an image" in said("broken.gif")
     assert said("none.gif").endswith("none.gif is not there")
     assert said("none.mp4").endswith("none.mp4 is not there")
     assert said("notes.txt").endswith("is no video of a known kind; put its frames into a folder and name that")
@@ -84,32 +87,32 @@ def test_hostile_files(tmp_path, monkeypatch):
     assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; put its fr" in said("long.gif")
     monkeypatch.setattr(image, "BYTES", 10)
     assert "bytes, 10 are allowed" in said("long.gif")
-    monkeypatch.setattr(video, "MOST", 0)
+    monkeypatch.setattr(video, "MAX_FRAMES", 0)
     (tmp_path / "empty" / "1.png").touch()
     assert "holds more than 0 files" in said("empty")
 
 
 def stills(names):
-    return [File(name) for name in names]
+    return [ImageFile(name) for name in names]
 
 
-def test_tags_become_as_many_pictures_as_there_are_frames():
+def test_tags_become_as_many_images_as_there_are_frames():
     turns = (
         Turn("user", f"<image> and {VIDEO}?"),
         Turn("assistant", f"{VIDEO} is text"),
         Turn("user", f"{VIDEO}<image>"),
     )
-    spelled, pictures = shown(turns, stills("ab"), [stills("123"), stills("45")])
+    spelled, images = expand_videos(turns, stills("ab"), [stills("123"), stills("45")])
     assert [turn.text for turn in spelled] == [
         "<image> and <image><image><image>?",
         f"{VIDEO} is text",
         "<image><image><image>",
     ]
-    assert [picture.path for picture in pictures] == [*"a12345b"]
+    assert [image.path for image in images] == [*"a12345b"]
     with pytest.raises(ValueError, match="2 tags <video> for 1 videos"):
-        shown(turns, stills("ab"), [stills("1")])
-    with pytest.raises(ValueError, match="2 tags <image> for 1 pictures"):
-        shown(turns, stills("a"), [stills("1"), stills("2")])
+        expand_videos(turns, stills("ab"), [stills("1")])
+    with pytest.raises(ValueError, match="2 tags <image> for 1 images"):
+        expand_videos(turns, stills("a"), [stills("1"), stills("2")])
 
 
 def records(folder, *listed):
@@ -136,11 +139,11 @@ def test_a_record_with_a_video(clip):
     )
     assert len(data) == 1
     assert data[0].turns[0].text == "<image><image><image>\nWhat happens?"
-    assert [picture.key for picture in data.pictures()] == [f"{name}#{number}/3" for number in (1, 2, 3)]
-    assert [level(picture.open()) for picture in data[0].pictures] == [0, 6, 11]
+    assert [image.key for image in data.images()] == [f"{name}#{number}/3" for number in (1, 2, 3)]
+    assert [level(image.open()) for image in data[0].images] == [0, 6, 11]
     assert dict(data.skipped) == {
         "b": "0 tags <video> for 1 videos",
-        "c": "video '../x.gif' lies outside the folder of the pictures",
+        "c": "video '../x.gif' lies outside the folder of the images",
         "d": f"video 'none.gif' is not in {folder}",
     }
     with pytest.raises(ValueError, match=r"frames \(0\) must be at least 1"):
@@ -153,14 +156,14 @@ def test_a_model_sees_the_frames_of_a_video(name, clip):
     cfg = compose(f"model={name}", "prompt=vila")
     model = build(cfg)
     data = Llava(file=records(clip.parent, (f"{VIDEO}\nWhat happens?", {"video": clip.name})), frames=3)
-    batch = Collator(make(cfg.tokenizer), make(cfg.prompt), dict(model.senses))([data[0]])
-    assert len(batch.sequence.blocks) == len(batch.images["image"]) == 3
+    batch = Collator(make(cfg.tokenizer), make(cfg.prompt), dict(model.modalities))([data[0]])
+    assert len(batch.sequence.image_spans) == len(batch.images["image"]) == 3
     assert model(batch).hidden.isfinite().all()
 
 
 @pytest.mark.parametrize("clip", ["folder"], indirect=True)
 def test_asking_about_a_video(clip):
-    from mmrnn.assistant import Assistant
+    from mmrnn.inference.assistant import Assistant
 
     cfg = compose("model=vila_tiny")
     assistant = Assistant(build(cfg), make(cfg.tokenizer), make(cfg.prompt))
@@ -185,8 +188,8 @@ def test_film(tmp_path):
         for packet in stream.encode():
             film.mux(packet)
     assert [level(frame.open()) for frame in frames(tmp_path / "film.mp4", 3)] == pytest.approx([0, 12, 23], abs=1)
-    with pytest.raises(PictureError, match="32 x 32 pixels, 100 are allowed"):
+    with pytest.raises(ImageError, match="32 x 32 pixels, 100 are allowed"):
         frames(tmp_path / "film.mp4", pixels=100)[0].open()
     (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfilm.mp4\n")
-    with pytest.raises(PictureError, match=r"list\.mp4 is broken"):
+    with pytest.raises(ImageError, match=r"list\.mp4 is broken"):
         frames(tmp_path / "list.mp4")[0].open()

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmrnn.backbones import Transformer
 from mmrnn.encoders import TimmTower
-from mmrnn.types import IGNORE, SLOT, Block, Layout, Sequence
+from mmrnn.types import IGNORE, SLOT, ImageSpan, Layout, Sequence
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +39,11 @@ def vit():
 
 @pytest.fixture(scope="session")
 def filled():
-    """`filled(ids, mark, layout)`: ids in which every slot of a picture has a mark, as a sequence."""
+    """`filled(ids, mark, layout)`: ids in which every slot of an image has a mark, as a sequence."""
 
     def make(ids: torch.Tensor, mark: int, layout: Layout, **more) -> Sequence:
         places = (ids == mark).nonzero().tolist()[:: layout.tokens]
-        blocks = tuple(Block(row, at, layout) for row, at in places)
+        blocks = tuple(ImageSpan(row, at, layout) for row, at in places)
         return Sequence(ids.masked_fill(ids == mark, SLOT), blocks, **more)
 
     return make
@@ -51,7 +51,7 @@ def filled():
 
 @pytest.fixture(scope="session")
 def spread():
-    """`spread(ids, real, labels, layouts)`: ids in which every picture is one -200, as a sequence padded with 0."""
+    """`spread(ids, real, labels, layouts)`: ids in which every image is one -200, as a sequence padded with 0."""
 
     def make(ids: torch.Tensor, real: torch.Tensor, labels: torch.Tensor, layouts: Iterable[Layout]) -> Sequence:
         layouts, rows, targets, blocks = iter(layouts), [], [], []
@@ -59,7 +59,7 @@ def spread():
             said, learnt = [], []
             for token, label in zip(ids[row, known].tolist(), labels[row, known].tolist(), strict=True):
                 if token == SLOT:
-                    blocks.append(Block(row, len(said), next(layouts)))
+                    blocks.append(ImageSpan(row, len(said), next(layouts)))
                 count = blocks[-1].layout.tokens if token == SLOT else 1
                 said += [token] * count
                 learnt += [IGNORE if token == SLOT else label] * count

@@ -10,13 +10,14 @@ from mmrnn.backbones import GatedCrossAttention, Transformer, VisualExpert
 from mmrnn.backbones.cross_attention import GatedBlock
 from mmrnn.backbones.expert import expert_mask
 from mmrnn.backbones.positions import shared_image
-from mmrnn.connectors import GLU, MLP, Beside, Enclosed, Linear, Perceiver, Resampler, RowEnds
-from mmrnn.data import Collator, Sample, Turn
+from mmrnn.connectors import GLU, MLP, BeginEndTokens, CrossAttentionTokens, Linear, Perceiver, Resampler, RowSeparators
+from mmrnn.data import Collator
 from mmrnn.encoders import EvePatch, PatchEmbed, Patches
-from mmrnn.prompts import Small, Template
-from mmrnn.training import Alignment, LanguageModel
-from mmrnn.types import IGNORE, SLOT, Block, ImageSpec, Layout, Sequence
-from mmrnn.vlm import VLM, Sense
+from mmrnn.model.vlm import VLM, Modality
+from mmrnn.prompts import Template
+from mmrnn.tokenizers import DemoTokenizer
+from mmrnn.training import LanguageModel, PatchAlignment
+from mmrnn.types import IGNORE, SLOT, Encoder, ImageSpan, ImageSpec, Layout, Sample, Sequence, Turn
 from mmrnn.weights import convert
 
 
@@ -24,7 +25,7 @@ def parameters(*parts: nn.Module) -> int:
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module, Encoder):
     """As wide as CLIP-L, and nothing else."""
 
     width, image = 1024, ImageSpec((336, 336))
@@ -34,7 +35,7 @@ class Teacher(nn.Module):
 
 
 def pal() -> nn.Module:
-    return Alignment(VLM(Transformer(), {}), teacher=Teacher())
+    return PatchAlignment(VLM(Transformer(), {}), teacher=Teacher())
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def pal() -> nn.Module:
         pytest.param(partial(Linear, 768, 4096), 3_149_824, id="q-former to 4096"),
         pytest.param(partial(Linear, 768, 5120), 3_937_280, id="q-former to 5120"),
         pytest.param(partial(GLU, 1792, 4096), 142_614_528, id="cogvlm adapter"),
-        pytest.param(partial(Enclosed, 1792, 4096, part=GLU), 142_614_528 + 8_192, id="cogvlm begin and end"),
+        pytest.param(partial(BeginEndTokens, 1792, 4096, part=GLU), 142_614_528 + 8_192, id="cogvlm begin and end"),
         pytest.param(partial(Resampler, 1664, 4096), 75_005_952 + 16_785_408, id="qwen-vl"),
         pytest.param(EvePatch, 9_003_008, id="eve patches"),
         pytest.param(lambda: nn.ModuleList([EvePatch(), MLP(1024, 4096)]), 29_982_720, id="eve to 4096"),
@@ -71,20 +72,20 @@ def test_the_head_of_the_resampler_is_counted_apart():
 
 @pytest.mark.parametrize(("size", "slots"), [((1080, 1920), 2340), ((300, 300), 110), ((30, 30), 2)])
 def test_slots_of_fuyu(size, slots):
-    sense = Sense(Patches(size=(1080, 1920), resize="within"), RowEnds(2700, 8, part=Linear))
-    assert sense.layout(*size).tokens == slots
+    modality = Modality(Patches(size=(1080, 1920), resize="within"), RowSeparators(2700, 8, part=Linear))
+    assert modality.layout(*size).tokens == slots
 
 
 def test_slots_of_flamingo():
-    made = Beside(16, part=partial(Perceiver, latents=64, depth=1, heads=1, head_size=4))
+    made = CrossAttentionTokens(16, part=partial(Perceiver, latents=64, depth=1, heads=1, head_size=4))
     layout = made.layout(Layout(16, 16))
-    assert (layout.tokens, layout.beside) == (0, 64)
+    assert (layout.tokens, layout.cross_attention) == (0, 64)
 
 
 def test_vectors_of_cogvlm():
     """BOS, begin, three patches, end, two words."""
     layout = Layout(1, 3, prefix=1, suffix=1)
-    sequence = Sequence(torch.tensor([[1, SLOT, SLOT, SLOT, SLOT, SLOT, 7, 8]]), (Block(0, 1, layout),))
+    sequence = Sequence(torch.tensor([[1, SLOT, SLOT, SLOT, SLOT, SLOT, 7, 8]]), (ImageSpan(0, 1, layout),))
     assert shared_image(sequence).tolist() == [[0, 1, 2, 2, 2, 3, 4, 5]]
     assert sequence.visual.int().tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
     assert expert_mask(sequence.visual).int().tolist() == [[0, 1, 1, 1, 1, 0, 0, 0]]
@@ -111,7 +112,7 @@ def test_gates_of_zero_change_nothing():
     backbone = Transformer(vocab=50, width=32, depth=2, heads=2, ffn=48).eval()
     hook = GatedCrossAttention(backbone, 12, every=1, heads=2, head_size=4)
     ids = torch.randint(1, 50, (1, 7))
-    sequence = Sequence(ids, (Block(0, 2, Layout(beside=3)),), media=torch.randn(1, 3, 12))
+    sequence = Sequence(ids, (ImageSpan(0, 2, Layout(cross_attention=3)),), media=torch.randn(1, 3, 12))
     bare, _ = backbone(Sequence(ids))
     hidden, _ = VLM(backbone, {}, hook=hook).read(sequence)
     torch.testing.assert_close(hidden, bare)
@@ -120,14 +121,14 @@ def test_gates_of_zero_change_nothing():
 
 
 def test_a_batch_of_text_leaves_the_connector_alone():
-    """As in VILA: no dummy picture, a finite loss, no gradient (LLaVA has one of zeros)."""
-    sense = Sense(PatchEmbed(patch=4, size=8, width=12), MLP(12, 32))
-    model = VLM(Transformer(vocab=1024, width=32, depth=1, heads=2, ffn=48), {"image": sense})
+    """As in VILA: no dummy image, a finite loss, no gradient (LLaVA has one of zeros)."""
+    modality = Modality(PatchEmbed(patch=4, size=8, width=12), MLP(12, 32))
+    model = VLM(Transformer(vocab=1024, width=32, depth=1, heads=2, ffn=48), {"image": modality})
     samples = [Sample((Turn("user", "well?"), Turn("assistant", "yes")))]
-    batch = Collator(Small(), Template(), dict(model.senses))(samples)
+    batch = Collator(DemoTokenizer(), Template(), dict(model.modalities))(samples)
     assert (batch.sequence.labels != IGNORE).any()
     loss = LanguageModel()(model, model(batch))
     loss.backward()
     assert loss.isfinite()
-    assert all(parameter.grad is None for parameter in sense.parameters())
+    assert all(parameter.grad is None for parameter in modality.parameters())
     assert model.backbone.embedding.weight.grad.abs().sum() > 0

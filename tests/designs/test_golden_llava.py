@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from mmrnn.connectors import MLP, Chain, Linear, Merge
+from mmrnn.connectors import MLP, Linear, Merge, Sequential
 from mmrnn.encoders import Fused, Patches
-from mmrnn.generate import generate
+from mmrnn.inference.generate import generate
+from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import SLOT, Batch, Sequence
-from mmrnn.vlm import VLM, Sense
 from mmrnn.weights import load
 
 pytestmark = pytest.mark.golden
@@ -31,16 +31,16 @@ def test_llava_of_hugging_face(golden, params, llama, vit, filled, loss):
     case, tensors = golden("llava_hf")
     config, close = case["config"], compare(case)
     encoder = vit(CLIP, config, layer=-2)
-    sense = Sense(encoder, MLP(encoder.width, config["width"]))
-    model = VLM(llama(config), {"image": sense}).eval()
+    modality = Modality(encoder, MLP(encoder.width, config["width"]))
+    model = VLM(llama(config), {"image": modality}).eval()
     assert load(model, params(tensors)).format == "llava_hf"
-    ids = partial(filled, mark=config["image_id"], layout=sense.layout(*encoder.image.size))
+    ids = partial(filled, mark=config["image_id"], layout=modality.layout(*encoder.image.size))
 
     def logits(name, pixels):
         output = model(Batch(ids(tensors[f"in/ids_{name}"]), {"image": tensors[f"in/pixel_{pixels}"]}))
         return model.head(output.hidden)
 
-    close(sense.connect(sense.encode(tensors["in/pixel_two"])), tensors["out/image_features"])
+    close(modality.connect(modality.encode(tensors["in/pixel_two"])), tensors["out/image_features"])
     close(logits("one", "one"), tensors["out/logits_one"])
     close(logits("multi", "two"), tensors["out/logits_multi"])
     two, real = logits("two", "two"), tensors["in/mask_two"].bool()
@@ -56,17 +56,17 @@ def test_llava_of_hugging_face(golden, params, llama, vit, filled, loss):
 
 @torch.no_grad()
 def test_llava(golden, params, llama, vit, spread, loss):
-    """Rows with a picture, and one of text alone, which upstream gives a dummy picture of no length."""
+    """Rows with an image, and one of text alone, which upstream gives a dummy image of no length."""
     case, tensors = golden("llava_orig")
     config, close, weights = case["config"], compare(case), params(tensors)
     weights.pop("model.image_newline")  # LLaVA-1.6 alone has one
     encoder = vit(CLIP, config, layer=-2)
-    sense = Sense(encoder, MLP(encoder.width, config["width"]))
-    model = VLM(llama(config), {"image": sense}).eval()
+    modality = Modality(encoder, MLP(encoder.width, config["width"]))
+    model = VLM(llama(config), {"image": modality}).eval()
     assert load(model, weights).format == "llava"
-    close(sense.connect(sense.encode(tensors["in/images"])), tensors["out/image_features"])
+    close(modality.connect(modality.encode(tensors["in/images"])), tensors["out/image_features"])
     ids = tensors["in/input_ids"]
-    layout = sense.layout(*encoder.image.size)
+    layout = modality.layout(*encoder.image.size)
     sequence = spread(ids, tensors["in/attention_mask"], tensors["in/labels"], repeat(layout))
     output = model(Batch(sequence, {"image": tensors["in/images"][(ids == SLOT).any(1)]}))
     same_rows(model, output, tensors, "out/attention_mask", "out/labels", close, loss)
@@ -84,20 +84,20 @@ def same_rows(model, output, tensors, mask, labels, close, loss):
 
 @torch.no_grad()
 def test_vila(golden, params, llama, vit, spread, loss):
-    """Several pictures in a row, one, and none; the three folders of a released model."""
+    """Several images in a row, one, and none; the three folders of a released model."""
     case, tensors = golden("vila_downsample")
     config, close = case["config"], compare(case)
     encoder = vit(SIGLIP, config, layer=-2, act="gelu_tanh")
     parts = [partial(Merge, order="col"), partial(MLP, norm=True)]
-    sense = Sense(encoder, Chain(encoder.width, config["width"], parts=parts))
-    model = VLM(llama(config), {"image": sense}).eval()
+    modality = Modality(encoder, Sequential(encoder.width, config["width"], parts=parts))
+    model = VLM(llama(config), {"image": modality}).eval()
     load(model.backbone, params(tensors, "param/llm/"))
     load(encoder, params(tensors, "param/vision_tower/"))
-    load(sense.connector, params(tensors, "param/mm_projector/"))
-    features = sense.encode(tensors["in/images"])
+    load(modality.connector, params(tensors, "param/mm_projector/"))
+    features = modality.encode(tensors["in/images"])
     close(features, tensors["out/vision_tokens"])
-    close(sense.connect(features), tensors["out/image_features"])
-    layout = sense.layout(*encoder.image.size)
+    close(modality.connect(features), tensors["out/image_features"])
+    layout = modality.layout(*encoder.image.size)
     sequence = spread(tensors["in/input_ids"], tensors["in/attention_mask"], tensors["in/labels"], repeat(layout))
     output = model(Batch(sequence, {"image": tensors["in/images"]}))
     same_rows(model, output, tensors, "out/expanded_mask", "out/expanded_labels", close, loss)
@@ -105,7 +105,7 @@ def test_vila(golden, params, llama, vit, spread, loss):
 
 @torch.no_grad()
 def test_prismatic(golden, params, llama, vit, spread, loss):
-    """Two towers, each with a picture prepared for it alone; upstream puts the rows with pictures first."""
+    """Two towers, each with an image prepared for it alone; upstream puts the rows with images first."""
     case, tensors = golden("prismatic")
     config, close = case["config"], compare(case)
     towers = []
@@ -115,7 +115,7 @@ def test_prismatic(golden, params, llama, vit, spread, loss):
         towers.append(vit(name, {**config, **sizes}, layer=-2))
     encoder = Fused(towers=towers)
     connector = MLP(encoder.width, config["width"], depth=3, hidden=(4 * encoder.width, None))
-    model = VLM(llama(config), {"image": Sense(encoder, connector)}).eval()
+    model = VLM(llama(config), {"image": Modality(encoder, connector)}).eval()
     weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
     assert load(model, weights).format == "prismatic"
 
@@ -126,10 +126,10 @@ def test_prismatic(golden, params, llama, vit, spread, loss):
     rows = [*shown, *(row for row in range(len(features)) if row not in shown)]
     ids, mask, labels = (tensors[f"in/{name}"][rows] for name in ("ids", "mask", "labels"))
     # The patches stand right behind the token that begins the row.
-    marks = ids.new_tensor([[SLOT if row in shown else 0] for row in rows])
+    signature = ids.new_tensor([[SLOT if row in shown else 0] for row in rows])
     ids, mask, labels = (
         torch.cat([whole[:, :1], new, whole[:, 1:]], dim=1)
-        for whole, new in ((ids, marks), (mask, (marks == SLOT).to(mask)), (labels, marks))
+        for whole, new in ((ids, signature), (mask, (signature == SLOT).to(mask)), (labels, signature))
     )
     sequence = spread(ids, mask, labels, repeat(encoder.layout(*encoder.image.size)))
     output = model(Batch(sequence, features={"image": features[shown]}))
@@ -138,13 +138,13 @@ def test_prismatic(golden, params, llama, vit, spread, loss):
 
 @pytest.fixture
 def minigpt(golden, params, llama, tmp_path):
-    """The model of MiniGPT-v2 with its LoRA, and the features of its pictures behind `ln_vision`."""
+    """The model of MiniGPT-v2 with its LoRA, and the features of its images behind `ln_vision`."""
     case, tensors = golden("minigptv2")
     config, weights = case["config"], params(tensors)
-    # Strips of four patches follow each other: how many of them a row of the picture has changes nothing.
+    # Strips of four patches follow each other: how many of them a row of the image has changes nothing.
     stand_in = Patches(patch=1, size=(config["n_tok"] // 4, 4))
-    connector = Chain(config["v_width"], config["width"], parts=[partial(Merge, rows=1, cols=4), Linear])
-    model = VLM(llama(config), {"image": Sense(stand_in, connector)}).eval()
+    connector = Sequential(config["v_width"], config["width"], parts=[partial(Merge, rows=1, cols=4), Linear])
+    model = VLM(llama(config), {"image": Modality(stand_in, connector)}).eval()
     load(connector, {name: value for name, value in weights.items() if name.startswith("llama_proj.")})
     language = {name: value.contiguous() for name, value in params(tensors, "param/llama_model.").items()}
     save_file(language, str(tmp_path / "adapter_model.safetensors"))
@@ -160,7 +160,7 @@ def test_minigpt_v2(minigpt, spread, loss):
     """The pieces of a prompt are those of the case; visual tokens stand between them, the answer is learnt."""
     case, tensors, model, features = minigpt
     close = compare(case)
-    layout = model.senses["image"].layout(*model.senses["image"].image.size)
+    layout = model.modalities["image"].layout(*model.modalities["image"].image.size)
     rows = []
     for sample in case["samples"].values():
         context = [1, *sample["piece_1_ids"], SLOT, *sample["piece_2_ids"]]

@@ -11,10 +11,10 @@ from mmrnn.backbones import GLM, VisualExpert
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
 from mmrnn.backbones.masks import prefix
 from mmrnn.backbones.positions import glm_2d, shared_image
-from mmrnn.connectors import GLU, Chain, Enclosed, Linear, QFormer, Resampler
-from mmrnn.generate import generate
+from mmrnn.connectors import GLU, BeginEndTokens, Linear, QFormer, Resampler, Sequential
+from mmrnn.inference.generate import generate
+from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import IGNORE, SLOT, Batch, Layout, Sequence
-from mmrnn.vlm import VLM, Sense
 from mmrnn.weights import load
 
 pytestmark = pytest.mark.golden
@@ -36,10 +36,10 @@ def blip2(config, vit, backbone, weights):
     """The model of a case of Hugging Face, each part filled from the file of the whole model."""
     encoder = vit(EVA_G, config, cls="first", extra_norm=1e-6)
     parts = [qformer(config, queries=config["queries"]), Linear]
-    sense = Sense(encoder, Chain(encoder.width, config["width"], parts=parts))
-    for part in (encoder, sense.connector, backbone):
+    modality = Modality(encoder, Sequential(encoder.width, config["width"], parts=parts))
+    for part in (encoder, modality.connector, backbone):
         load(part, weights)
-    return VLM(backbone, {"image": sense}).eval()
+    return VLM(backbone, {"image": modality}).eval()
 
 
 @torch.no_grad()
@@ -77,18 +77,18 @@ def test_blip2_with_t5(golden, params, vit, filled):
     }
     arch |= {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     model = blip2(config, vit, HFEncoderDecoder(vocab=config["vocab"], width=config["width"], arch=arch), weights)
-    sense, pixels = model.senses["image"], tensors["in/pixel_values"]
-    close(sense.connector.parts[0](sense.encode(pixels)), tensors["out/query_output"])
+    modality, pixels = model.modalities["image"], tensors["in/pixel_values"]
+    close(modality.connector.parts[0](modality.encode(pixels)), tensors["out/query_output"])
     layout = Layout(prefix=config["queries"])
     for row, length in enumerate(tensors["in/mask"].sum(1).tolist()):
         context = tensors["in/ids"][row : row + 1, :length]
         said = tensors["in/labels"][row][tensors["in/labels"][row] != IGNORE]
         whole = torch.cat([context, said[None]], dim=1)
         labels = torch.cat([torch.full_like(context, IGNORE), said[None]], dim=1)
-        picture = {"image": pixels[row : row + 1]}
-        output = model(Batch(filled(whole, config["image_id"], layout, labels=labels), picture))
+        image = {"image": pixels[row : row + 1]}
+        output = model(Batch(filled(whole, config["image_id"], layout, labels=labels), image))
         close(model.head(output.hidden)[0, length - 1 : -1], tensors["out/logits"][row, : len(said)])
-        asked = Batch(filled(context, config["image_id"], layout), picture)
+        asked = Batch(filled(context, config["image_id"], layout), image)
         assert generate(model, asked, limit=config["new"]) == [tensors["out/greedy_ids"][row].tolist()]
 
 
@@ -104,7 +104,7 @@ def visualglm(golden, params, vit):
     for part in (connector, backbone):
         assert load(part, weights).format == "visualglm"
     more = {"position": partial(glm_2d, sop=sop), "mask": partial(prefix, start=sop)}
-    return case, tensors, VLM(backbone, {"image": Sense(encoder, connector)}, **more).eval()
+    return case, tensors, VLM(backbone, {"image": Modality(encoder, connector)}, **more).eval()
 
 
 def shown(ids, case, filled):
@@ -138,7 +138,7 @@ def test_visualglm_replies(visualglm, filled):
 
 @torch.no_grad()
 def test_qwen_vl_sees(golden, params, vit):
-    """Pictures of several sizes to the same number of visual tokens."""
+    """Images of several sizes to the same number of visual tokens."""
     case, tensors = golden("qwen_visual")
     config, weights = case["config"], params(tensors)
     sizes = {f"v_{name}": config[name] for name in ("width", "layers", "heads")}
@@ -149,8 +149,8 @@ def test_qwen_vl_sees(golden, params, vit):
         arch = {"class_token": False, "norm_layer": "layernorm"}
         encoder = vit("vit_gigantic_patch14_clip_224", {**sizes, "img": size}, pos_interp="plain", arch=arch)
         load(encoder, weights)
-        sense = Sense(encoder, connector)
-        compare(case)(sense.connect(sense.encode(tensors[f"in/image_{index}"])), tensors[f"out/visual_{index}"])
+        modality = Modality(encoder, connector)
+        compare(case)(modality.connect(modality.encode(tensors[f"in/image_{index}"])), tensors[f"out/visual_{index}"])
 
 
 @pytest.mark.parametrize("names", ["sat", "hf"])
@@ -161,7 +161,7 @@ def test_cogvlm(golden, params, llama, vit, filled, loss, names):
     if names == "hf":
         weights = {case["hf_names"][name]: value for name, value in weights.items()}
     encoder = vit(EVA_E, config)
-    connector = Enclosed(encoder.width, config["width"], part=partial(GLU, hidden=config["ffn"]))
+    connector = BeginEndTokens(encoder.width, config["width"], part=partial(GLU, hidden=config["ffn"]))
     backbone = llama(config)
     hook = VisualExpert(backbone)
     tower = [name for name in weights if "vit_model." in name or ".patch_embedding." in name]
@@ -169,11 +169,11 @@ def test_cogvlm(golden, params, llama, vit, filled, loss, names):
     load(encoder, {name: weights[name] for name in tower})
     for part in (connector, backbone, hook):
         assert load(part, weights).format == f"cogvlm_{names}"
-    model = VLM(backbone, {"image": Sense(encoder, connector)}, hook=hook, position=shared_image).eval()
+    model = VLM(backbone, {"image": Modality(encoder, connector)}, hook=hook, position=shared_image).eval()
 
     def ids(name):
         types = tensors[f"in/{name}token_type_ids"].bool()
-        layout = model.senses["image"].layout(*encoder.image.size)
+        layout = model.modalities["image"].layout(*encoder.image.size)
         return filled(tensors[f"in/{name}input_ids"].masked_fill(types, SLOT), SLOT, layout)
 
     pixels = tensors["in/pixel_values"]

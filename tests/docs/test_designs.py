@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmrnn.config import check, compose, conf_dir
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.validate import check
 
 PAGE = (Path(__file__).parents[2] / "docs" / "designs.md").read_text(encoding="utf-8")
 SHOWN = ("encoder", "connector", "backbone", "prompt")

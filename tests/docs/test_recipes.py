@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmrnn.config import check, compose, conf_dir
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.validate import check
 
 FILE = Path(__file__).parents[2] / "docs" / "recipes.md"
 PAGE = FILE.read_text(encoding="utf-8") if FILE.is_file() else ""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrnn.weights.formats import FORMATS
+from mmrnn.weights.registry import FORMATS
 
 PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def table() -> str:
     for part in dict.fromkeys(form.part for form in FORMATS):
         forms = [form for form in FORMATS if form.part == part]
         names = dict.fromkeys(form.name for form in forms)
-        written = dict.fromkeys(form.name for form in forms if form.both)
+        written = dict.fromkeys(form.name for form in forms if form.writable)
         rows.append(
             f"| `{part}` | {', '.join(f'`{n}`' for n in names)} | {', '.join(f'`{n}`' for n in written) or '-'} |"
         )
@@ -34,7 +34,7 @@ def test_python_runs(code, tmp_path, monkeypatch):
 
 
 def test_commands_are_those_of_the_command_line():
-    from mmrnn.cli import VERBS
+    from mmrnn.cli.main import VERBS
 
     words = re.findall(r"^mmrnn (\w+)", TEXT, re.M)
     assert set(words) == {"convert", "train", "ask"}

@@ -6,7 +6,9 @@ from functools import cache
 import pytest
 import torch
 
-from mmrnn.config import compose, conf_dir, make, plain
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
 from mmrnn.types import Encoder
 
 CARDS = sorted(path.stem for path in (conf_dir() / "encoder").glob("*.yaml"))
@@ -97,7 +99,7 @@ def encoder(request):
     return make(card(request.param))
 
 
-def picture(encoder, count=2):
+def make_image(encoder, count=2):
     channels = () if encoder.image.resize == "none" else (3,)
     return torch.randn(count, *channels, *encoder.image.size)
 
@@ -121,7 +123,7 @@ def test_without_memory(name):
     """What is said of the tokens is true of what comes out, at full width and size."""
     with torch.device("meta"):
         encoder = make(shortened(name))
-        tokens = encoder(picture(encoder, 1))
+        tokens = encoder(make_image(encoder, 1))
     assert isinstance(encoder, Encoder)
     layout = encoder.layout(*encoder.image.size)
     assert tokens.shape == (1, layout.tokens, encoder.width)
@@ -153,33 +155,33 @@ def test_where_the_class_token_stands():
 def test_at_full_size(name):
     encoder = make(card(name)).eval()
     with torch.no_grad():
-        assert encoder(picture(encoder, 1)).isfinite().all()
+        assert encoder(make_image(encoder, 1)).isfinite().all()
 
 
-def test_pictures_do_not_mix(encoder):
+def test_images_do_not_mix(encoder):
     encoder.eval()
-    pictures = picture(encoder, 3)
-    torch.testing.assert_close(encoder(pictures)[1:2], encoder(pictures[1:2]), rtol=1e-4, atol=1e-5)
+    images = make_image(encoder, 3)
+    torch.testing.assert_close(encoder(images)[1:2], encoder(images[1:2]), rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_is_deterministic(encoder):
     """In training too, when nothing of it is trained: batch norms keep their statistics."""
     encoder.requires_grad_(False)
     before = copy.deepcopy(encoder.state_dict())
-    pictures = picture(encoder)
-    expected = encoder.eval()(pictures)
+    images = make_image(encoder)
+    expected = encoder.eval()(images)
     encoder.train()
-    found = encoder(pictures)
-    assert torch.equal(encoder(pictures), found)
+    found = encoder(images)
+    assert torch.equal(encoder(images), found)
     torch.testing.assert_close(found, expected)  # in eval mode PyTorch takes a faster attention
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
 def test_gradients_reach_everything(encoder):
-    pictures = picture(encoder).requires_grad_()
-    tokens = encoder(pictures)
+    images = make_image(encoder).requires_grad_()
+    tokens = encoder(images)
     (tokens * torch.randn_like(tokens)).sum().backward()
-    assert pictures.grad.abs().sum() > 0
+    assert images.grad.abs().sum() > 0
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -187,16 +189,16 @@ def test_gradients_reach_everything(encoder):
 
 def test_half_precision(encoder):
     encoder.to(torch.bfloat16)
-    assert encoder(picture(encoder).bfloat16()).dtype == torch.bfloat16
+    assert encoder(make_image(encoder).bfloat16()).dtype == torch.bfloat16
 
 
 def test_copies_and_state_dict(encoder):
     encoder.eval()
-    pictures = picture(encoder)
-    expected = encoder(pictures)
+    images = make_image(encoder)
+    expected = encoder(images)
     twin = copy.deepcopy(encoder)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.normal_()
     twin.load_state_dict(encoder.state_dict())
-    torch.testing.assert_close(twin(pictures), expected)
+    torch.testing.assert_close(twin(images), expected)

@@ -1,4 +1,4 @@
-"""EVE's patch embedding layer and its pictures, against the original; states as tokens."""
+"""EVE's patch embedding layer and its images, against the original; states as tokens."""
 
 from functools import partial
 
@@ -10,14 +10,14 @@ from PIL import Image
 from mmrnn.connectors import MLP
 from mmrnn.data.image import to_tensor
 from mmrnn.encoders import EvePatch, Patches, StateEncoder
+from mmrnn.model.vlm import Modality
 from mmrnn.types import ImageSpec, Layout
-from mmrnn.vlm import Sense
 from mmrnn.weights import load
 
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-5)
 
 
-def picture(raw):
+def make_image(raw):
     return Image.fromarray(raw.permute(1, 2, 0).to(torch.uint8).numpy())
 
 
@@ -30,7 +30,7 @@ def test_eve(golden, params):
     connector = MLP(config["pel"], config["width"])
     load(connector, weights)
     for number in range(len(config["pics"])):
-        shown = to_tensor(picture(tensors[f"in/raw_{number}"]), encoder.image)
+        shown = to_tensor(make_image(tensors[f"in/raw_{number}"]), encoder.image)
         valid = tensors["in/images"][number, 3].bool()
         inside = tensors["in/images"][number, :3, valid.any(1)][:, :, valid.any(0)]
         close(shown, inside)
@@ -50,12 +50,12 @@ def test_tokens_of_a_square(size, tokens):
 
 
 @pytest.mark.golden
-def test_fuyu_pictures(golden):
+def test_fuyu_images(golden):
     case, tensors = golden("fuyu_hf")
     for number, image in enumerate(case["images"].values()):
         most = image["max_size"]
         encoder = Patches(patch=case["config"]["patch"], size=(most["height"], most["width"]), resize="within")
-        shown = to_tensor(picture(tensors[f"in/image_{number}"]), encoder.image)
+        shown = to_tensor(make_image(tensors[f"in/image_{number}"]), encoder.image)
         close(encoder(shown[None])[0], tensors[f"out/patches_{number}"], atol=1e-5)
         assert encoder.layout(*shown.shape[-2:]) == Layout(*image["rows_cols"])
 
@@ -70,12 +70,12 @@ def test_the_short_side_is_whole_windows(size, wanted):
 
 
 def test_states_become_tokens():
-    sense = Sense(StateEncoder(objects=3, features=5, width=8, tokens=2), MLP(8, 12))
-    assert sense.layout(*sense.image.size).tokens == 6
+    modality = Modality(StateEncoder(objects=3, features=5, width=8, tokens=2), MLP(8, 12))
+    assert modality.layout(*modality.image.size).tokens == 6
     states = torch.randn(2, 3, 5)
-    tokens = sense.connect(sense.encode(states), sense.encoder.layout(3, 5))
+    tokens = modality.connect(modality.encode(states), modality.encoder.layout(3, 5))
     assert tokens.shape == (2, 6, 12)
-    one = sense.connect(sense.encode(states[:1, 1:2]), sense.encoder.layout(1, 5))
+    one = modality.connect(modality.encode(states[:1, 1:2]), modality.encoder.layout(1, 5))
     torch.testing.assert_close(one[0], tokens[0, 2:4])
     with pytest.raises(ValueError, match="an object has 4 features, but features=5"):
-        sense.encoder(torch.randn(2, 3, 4))
+        modality.encoder(torch.randn(2, 3, 4))

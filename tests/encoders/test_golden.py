@@ -247,24 +247,24 @@ def test_qwen_vl(golden, params):
 def test_prismatic(golden, params):
     """Two towers alone, and joined on the channels."""
     meta, tensors = golden("prismatic")
-    towers, pictures = [], []
-    for name, short, picture in (("vit_large_patch14_reg4_dinov2", "d", "dino"), (SIGLIP, "s", "siglip")):
+    towers, images = [], []
+    for name, short, image in (("vit_large_patch14_reg4_dinov2", "d", "dino"), (SIGLIP, "s", "siglip")):
         config = {size: meta["config"][f"{short}_{size}"] for size in ("width", "layers", "heads")}
         config |= {size: meta["config"][size] for size in ("img", "patch")}
         config["ffn"] = config["width"] * meta["config"][f"{short}_mlp"]
         tower = timm_tower(name, config, layer=-2)
-        load(tower, params(tensors, f"param/vision_backbone.{picture}_featurizer."))
-        close(tower, tensors[f"in/pixel_{picture}"], tensors[f"out/{picture}_patches"])
+        load(tower, params(tensors, f"param/vision_backbone.{image}_featurizer."))
+        close(tower, tensors[f"in/pixel_{image}"], tensors[f"out/{image}_patches"])
         towers.append(timm_tower(name, config, layer=-2))
-        pictures.append(tensors[f"in/pixel_{picture}"])
+        images.append(tensors[f"in/pixel_{image}"])
     fused = Fused(towers=towers).eval()
     whole = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
     assert load(fused, whole).format == "prismatic"
-    close(fused.join, pictures, tensors["out/fused_patches"])
+    close(fused.join, images, tensors["out/fused_patches"])
 
 
 def test_fuyu_patches(golden):
-    """Pictures that are not scaled: filled up with 1 (of 255) at the right and below."""
+    """Images that are not scaled: filled up with 1 (of 255) at the right and below."""
     meta, tensors = golden("fuyu_hf")
     patch = meta["config"]["patch"]
     whole = [name for name, image in meta["images"].items() if image["scale_factor"] == 1]

@@ -36,9 +36,9 @@ def test_as_transformers_runs_it(theirs, layer, prefix):
     tensors = {prefix + name: value for name, value in tensors.items() if not name.startswith("layernorm.")}
     tower = InternViT(**SIZES, layer=layer).eval()
     assert load(tower, tensors).format == "hf_internvl"
-    pictures = torch.randn(2, 3, 32, 32)
-    hidden = theirs(pictures, output_hidden_states=True).hidden_states
-    torch.testing.assert_close(tower(pictures), hidden[layer][:, 1:], atol=2e-5, rtol=1e-4)
+    images = torch.randn(2, 3, 32, 32)
+    hidden = theirs(images, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(tower(images), hidden[layer][:, 1:], atol=2e-5, rtol=1e-4)
 
 
 def test_every_head_is_normed_with_the_others():

@@ -8,17 +8,17 @@ from mmrnn.encoders.patch import sincos
 
 def test_a_patch_sees_only_itself():
     encoder = PatchEmbed(patch=4, width=16, size=12)
-    pictures = torch.zeros(1, 3, 12, 12)
-    changed = pictures.clone()
+    images = torch.zeros(1, 3, 12, 12)
+    changed = images.clone()
     changed[:, :, 4:8, 8:12] = 1.0
-    different = (encoder(pictures) != encoder(changed)).any(dim=-1)[0]
+    different = (encoder(images) != encoder(changed)).any(dim=-1)[0]
     assert different.nonzero().tolist() == [[1 * 3 + 2]]
 
 
 def test_positions_tell_patches_apart():
-    pictures = torch.ones(1, 3, 12, 12)
+    images = torch.ones(1, 3, 12, 12)
     for positions, kinds in (("learned", 9), ("sincos", 9), ("none", 1)):
-        tokens = PatchEmbed(patch=4, width=16, size=12, positions=positions)(pictures)[0]
+        tokens = PatchEmbed(patch=4, width=16, size=12, positions=positions)(images)[0]
         assert len(tokens.round(decimals=4).unique(dim=0)) == kinds
 
 
@@ -35,8 +35,8 @@ def test_fixed_positions_serve_any_size():
 
 
 def test_pixels_in_the_order_row_column_channel():
-    pictures = torch.arange(2 * 3 * 4 * 6).float().reshape(2, 3, 4, 6)
-    tokens = Patches(patch=2, size=(4, 6))(pictures)
+    images = torch.arange(2 * 3 * 4 * 6).float().reshape(2, 3, 4, 6)
+    tokens = Patches(patch=2, size=(4, 6))(images)
     assert tokens.shape == (2, 6, 12)
-    expected = [pictures[1, c, 2 + row, 4 + col].item() for row in range(2) for col in range(2) for c in range(3)]
+    expected = [images[1, c, 2 + row, 4 + col].item() for row in range(2) for col in range(2) for c in range(3)]
     assert tokens[1, 5].tolist() == expected

@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import nn
 
-from mmrnn.encoders import ClipViT, PatchEmbed, TimmMaps, TimmTower, Tower
-from mmrnn.linear import PackedAttention, PackedLinear, pack
+from mmrnn.encoders import ClipViT, PatchEmbed, TimmFeatures, TimmTower, Tower
+from mmrnn.layers.linear import PackedAttention, PackedLinear, pack
 from mmrnn.types import ImageSpec
 from mmrnn_kernels import linear as fast
 
@@ -39,53 +39,53 @@ def twins(make, one, other):
 
 
 def test_a_layer_is_what_a_tower_cut_there_gives(make):
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     for layer in (-3, -2, 0, 1):
         whole, cut = twins(make, {"layer": -1}, {"layer": layer})
         count = layer % 3 + 1
         blocks = whole.trunk.blocks if hasattr(whole.trunk, "blocks") else whole.trunk.transformer.resblocks
         del blocks[count:]
-        torch.testing.assert_close(cut(pictures), whole(pictures))
+        torch.testing.assert_close(cut(images), whole(images))
         assert sum(p.numel() for p in cut.parameters()) == sum(p.numel() for p in whole.parameters())
 
 
 def test_class_token_first_last_or_dropped(make):
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     first, last = twins(make, {"cls": "first"}, {"cls": "last"})
     _, dropped = twins(make, {"cls": "first"}, {"cls": "drop"})
     dropped.load_state_dict(first.state_dict())
-    tokens = first(pictures)
-    torch.testing.assert_close(last(pictures), tokens.roll(-1, dims=1))
-    torch.testing.assert_close(dropped(pictures), tokens[:, 1:])
+    tokens = first(images)
+    torch.testing.assert_close(last(images), tokens.roll(-1, dims=1))
+    torch.testing.assert_close(dropped(images), tokens[:, 1:])
 
 
 def test_extra_norm_is_of_its_own(make):
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     bare, normed = twins(make, {}, {"extra_norm": 1e-6})
     assert set(normed.state_dict()) - set(bare.state_dict()) == {"extra_norm.weight", "extra_norm.bias"}
     assert normed.extra_norm.eps == 1e-6
     assert make(extra_norm=True).extra_norm.eps == 1e-5
-    expected = torch.nn.functional.layer_norm(bare(pictures), (24,), eps=1e-6)
-    torch.testing.assert_close(normed(pictures), expected)
+    expected = torch.nn.functional.layer_norm(bare(images), (24,), eps=1e-6)
+    torch.testing.assert_close(normed(images), expected)
 
 
 def test_a_trunk_in_bfloat16_answers_in_float32(make):
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     full, half = twins(make, {"extra_norm": True}, {"extra_norm": True, "dtype": "bfloat16"})
     assert half.extra_norm.weight.dtype == torch.float32
     assert {parameter.dtype for parameter in half.trunk.parameters()} == {torch.bfloat16}
-    tokens = half(pictures)
+    tokens = half(images)
     assert tokens.dtype == torch.float32
-    torch.testing.assert_close(tokens, full(pictures), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(tokens, full(images), rtol=0.1, atol=0.1)
 
 
 def test_registers_are_dropped():
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     tower = timm_tower("vit_large_patch14_reg4_dinov2", cls="first")
     assert tower.layout(32, 32).tokens == 17
-    inner = tower.trunk.forward_features(pictures)
+    inner = tower.trunk.forward_features(images)
     assert inner.shape[1] == 21
-    torch.testing.assert_close(tower(pictures), torch.cat((inner[:, :1], inner[:, 5:]), dim=1))
+    torch.testing.assert_close(tower(images), torch.cat((inner[:, :1], inner[:, 5:]), dim=1))
 
 
 def test_sam_ends_at_its_neck_or_before():
@@ -121,30 +121,30 @@ def test_nothing_but_the_part_that_is_read_is_built(make):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-5), ("bfloat16", 2e-2)])
 def test_a_packed_tower_has_the_numbers_of_a_plain_one(make, monkeypatch, dtype, tolerance):
-    monkeypatch.setattr(fast, "pays", fast.packs)
+    monkeypatch.setattr(fast, "is_faster", fast.can_pack)
     plain, packed = twins(make, {"dtype": dtype}, {"dtype": dtype, "packed": True})
     layers = [part for part in packed.modules() if isinstance(part, (PackedLinear, PackedAttention))]
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
 
-    def packs():
+    def can_pack():
         kept = [pack for part in layers for pack in (part.kept if isinstance(part.kept, tuple) else [part.kept])]
         return [pack.weight is not None for pack in kept]
 
     def same():
-        torch.testing.assert_close(packed(pictures), plain(pictures), atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(packed(images), plain(images), atol=tolerance, rtol=tolerance)
 
     same()
-    assert not any(packs()), "nothing is packed where gradients are wanted"
-    packed(pictures).sum().backward()
+    assert not any(can_pack()), "nothing is packed where gradients are wanted"
+    packed(images).sum().backward()
     with torch.no_grad():
         same()
-        assert len(packs()) == 3 * 4
-        assert all(packs()) == fast.packs(getattr(torch, dtype or "float32"))
+        assert len(can_pack()) == 3 * 4
+        assert all(can_pack()) == fast.can_pack(getattr(torch, dtype or "float32"))
         weights = {name: 1.1 * value for name, value in plain.state_dict().items()}
         plain.load_state_dict(weights)
         packed.load_state_dict(weights)
         same()
-        assert torch.equal(copy.deepcopy(packed)(pictures), packed(pictures))
+        assert torch.equal(copy.deepcopy(packed)(images), packed(images))
 
 
 def test_a_packed_attention_that_is_asked_for_more_is_an_ordinary_one():
@@ -180,12 +180,12 @@ FAULTS = [
     (lambda: clip_vit(name="RN50"), "the image tower of RN50 is a ResNet"),
     (lambda: clip_vit(arch={"heads": 3}), "open_clip cannot build a tower with"),
     (lambda: clip_vit(name="ViT-L-14-336", pretrained="openai"), "need QuickGELU: take ViT-L-14-336-quickgelu"),
-    (lambda: timm_tower()(torch.zeros(1, 3, 40, 32)), "picture size (40 x 32) must be 32 x 32"),
+    (lambda: timm_tower()(torch.zeros(1, 3, 40, 32)), "image size (40 x 32) must be 32 x 32"),
     (lambda: timm_tower(dynamic=True)(torch.zeros(1, 3, 40, 33)), "(40 x 33) must be a multiple of patch (8)"),
-    (lambda: TimmMaps(layer=6), "layer (6) must lie between -6 and 5: there are 6 maps"),
-    (lambda: TimmMaps(layer=[]), "layer must name a map"),
-    (lambda: TimmMaps(size=100), "picture size (100 x 100) must be a multiple of patch (32)"),
-    (lambda: TimmMaps(name="vit_tiny_patch16_224"), "for a transformer use TimmTower"),
+    (lambda: TimmFeatures(layer=6), "layer (6) must lie between -6 and 5: there are 6 maps"),
+    (lambda: TimmFeatures(layer=[]), "layer must name a map"),
+    (lambda: TimmFeatures(size=100), "image size (100 x 100) must be a multiple of patch (32)"),
+    (lambda: TimmFeatures(name="vit_tiny_patch16_224"), "for a transformer use TimmTower"),
     (lambda: PatchEmbed(size=33, patch=8), "image size (33) must be a multiple of patch (8)"),
     (lambda: PatchEmbed(width=30, positions="sincos"), "width (30) must be a multiple of 4"),
     (lambda: PatchEmbed()(torch.zeros(1, 3, 64, 64)), "(64 x 64) must be 128 x 128, for which positions are learned"),
@@ -210,7 +210,7 @@ def test_errors_name_the_fault_and_the_way_out(do, message):
         ),
         (TimmTower, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
         (ClipViT, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
-        (TimmMaps, {"join": "add"}, "join ('add') must be unshuffle or pool"),
+        (TimmFeatures, {"join": "add"}, "join ('add') must be unshuffle or pool"),
         (PatchEmbed, {"positions": "rope"}, "positions ('rope') must be learned, sincos or none"),
     ],
 )
@@ -221,7 +221,7 @@ def test_choices_are_checked_where_no_type_checker_runs(part, knobs, message):
 
 
 def test_constructing_downloads_nothing(monkeypatch):
-    """A tag only chooses how the pictures must look."""
+    """A tag only chooses how the images must look."""
     monkeypatch.setattr(timm.models, "load_state_dict_from_hf", None)
     tower = timm_tower("vit_so400m_patch14_siglip_378", pretrained="webli")
     assert tower.trunk.pretrained_cfg["tag"] == "webli"

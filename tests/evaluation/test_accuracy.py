@@ -2,9 +2,9 @@
 
 import pytest
 
-from mmrnn.data.sample import Sample, Turn
 from mmrnn.evaluation.accuracy import Answer, Score, mean, normal, question_of, scores, truth_of
-from mmrnn.evaluation.curves import bars, chart
+from mmrnn.evaluation.reports.svg import bars, chart
+from mmrnn.types.sample import Sample, Turn
 
 
 @pytest.mark.parametrize(

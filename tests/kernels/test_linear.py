@@ -23,9 +23,9 @@ def no_grad():
 
 @pytest.fixture(params=[True, False], ids=["packing pays", "packing does not pay"])
 def paying(request, monkeypatch):
-    if request.param and not fast.packs():
+    if request.param and not fast.can_pack():
         pytest.skip("torch has no oneDNN here")
-    monkeypatch.setattr(fast, "pays", lambda: request.param)
+    monkeypatch.setattr(fast, "is_faster", lambda: request.param)
     return request.param
 
 
@@ -69,8 +69,8 @@ def test_many_rows_are_packed_for_one_call_and_few_read_the_weight_in_place(monk
 
 
 def test_a_kept_copy_is_made_once_and_anew_after_every_change(monkeypatch):
-    monkeypatch.setattr(fast, "pays", fast.packs)
-    if not fast.packs():
+    monkeypatch.setattr(fast, "is_faster", fast.can_pack)
+    if not fast.can_pack():
         pytest.skip("torch has no oneDNN here")
     counts, pack, x = spy(monkeypatch, "pack"), Pack(), torch.randn(5, 64)
     weight = torch.nn.Parameter(torch.randn(32, 64))
@@ -95,7 +95,7 @@ def test_a_kept_copy_is_made_once_and_anew_after_every_change(monkeypatch):
 
 
 def test_gradients_and_autocast_go_the_ordinary_way(monkeypatch):
-    monkeypatch.setattr(fast, "pays", fast.packs)
+    monkeypatch.setattr(fast, "is_faster", fast.can_pack)
     counts = spy(monkeypatch, "multiply")
     x, weight = torch.randn(200, 64), torch.nn.Parameter(torch.randn(32, 64))
     with torch.enable_grad():
@@ -115,16 +115,16 @@ def test_private_operators_that_are_gone_or_wrong_are_not_used(monkeypatch, faul
         return torch.zeros(len(x), 3)
 
     monkeypatch.setattr(fast, "multiply", broken)
-    for check in (fast.packs, fast.pays):
+    for check in (fast.can_pack, fast.is_faster):
         check.cache_clear()
     try:
-        assert not fast.packs()
-        assert not fast.pays()
+        assert not fast.can_pack()
+        assert not fast.is_faster()
         x, weight = torch.randn(300, 64), torch.randn(32, 64)
         for kept in (None, Pack()):
             assert torch.equal(linear(x, weight, None, kept), F.linear(x, weight))
     finally:
-        for check in (fast.packs, fast.pays):
+        for check in (fast.can_pack, fast.is_faster):
             check.cache_clear()
 
 
@@ -137,7 +137,7 @@ with torch.no_grad():
         x, weight = torch.randn(40, 64).to(dtype), torch.randn(32, 64).to(dtype)
         kept = fast.Pack()
         torch.testing.assert_close(fast.linear(x, weight, None, kept), torch.nn.functional.linear(x, weight))
-        assert kept.weight is None or fast.packs(dtype)
+        assert kept.weight is None or fast.can_pack(dtype)
 """
 
 

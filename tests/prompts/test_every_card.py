@@ -1,6 +1,6 @@
 """Every prompt card writes what `written.json` says, and what is learnt decodes to the replies and their ends.
 
-There `@` is the picture, and what is learnt stands between ⟦ and ⟧. The strings of published designs were compared with
+There `@` is the image, and what is learnt stands between ⟦ and ⟧. The strings of published designs were compared with
 those of the original code in test_template.py and test_designs.py.
 """
 
@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmrnn.config import conf_dir, make
-from mmrnn.data import Turn
-from mmrnn.prompts import Halves, Pages, Small, tokenize
-from mmrnn.types import IGNORE, Layout
+from mmrnn.config.compose import conf_dir
+from mmrnn.config.instantiate import make
+from mmrnn.prompts import Interleaved, PrefixLM, tokenize
+from mmrnn.tokenizers import DemoTokenizer
+from mmrnn.types import IGNORE, Layout, Turn
 
 CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
 WRITTEN = json.loads((Path(__file__).parent / "written.json").read_text(encoding="utf-8"))
@@ -36,7 +37,7 @@ def card(name):
 
 
 def dialogue(prompt):
-    texts = SAID[:2] if isinstance(prompt, Halves) else SAID
+    texts = SAID[:2] if isinstance(prompt, PrefixLM) else SAID
     return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
 
 
@@ -47,23 +48,23 @@ def test_all_cards_are_listed():
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_writes_its_golden_string(name):
     prompt = card(name)
-    pieces = prompt.pieces(dialogue(prompt), 1)
-    said = "".join("@" if piece.picture else f"⟦{piece.text}⟧" if piece.target else piece.text for piece in pieces)
+    spans = prompt.spans(dialogue(prompt), 1)
+    said = "".join("@" if span.image else f"⟦{span.text}⟧" if span.target else span.text for span in spans)
     assert said == WRITTEN[name]
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_what_is_learnt_decodes_to_the_replies(name):
-    prompt, tokenizer = card(name), Small()
+    prompt, tokenizer = card(name), DemoTokenizer()
     turns = dialogue(prompt)
-    row = tokenize(prompt.pieces(turns, 1), tokenizer, [Layout(prefix=3)])
+    row = tokenize(prompt.spans(turns, 1), tokenizer, [Layout(prefix=3)])
     assert all(label in (IGNORE, id) for id, label in zip(row.ids, row.labels, strict=True))
     runs = [list(run) for learnt, run in groupby(row.labels, lambda label: label != IGNORE) if learnt]
     spans = [tokenizer.decode(run) for run in runs]
     marked = "".join(re.findall("⟦(.*?)⟧", WRITTEN[name], re.DOTALL))
     assert "".join(spans) == marked
     replies = [turn.text for turn in turns if turn.role == "assistant"]
-    if isinstance(prompt, Pages):
+    if isinstance(prompt, Interleaved):
         replies = [" ".join(turn.text.replace("<image>\n", "") for turn in turns)]
     if getattr(prompt, "past", None) is not None:
         replies = replies[-1:]
@@ -78,9 +79,9 @@ def test_what_is_learnt_decodes_to_the_replies(name):
 @pytest.mark.parametrize("name", CARDS)
 def test_a_prompt_to_be_answered_ends_where_the_reply_begins(name):
     prompt = card(name)
-    if isinstance(prompt, Halves | Pages):
+    if isinstance(prompt, PrefixLM | Interleaved):
         turns, begun = [Turn("user", "<image>\na photo"), Turn("assistant", "")], "@a photo"
     else:
         turns = [*dialogue(prompt)[:3], Turn("assistant", "")]
         begun = re.sub("[⟦⟧]", "", WRITTEN[name].rpartition("⟦")[0]) + getattr(prompt, "opening", "")
-    assert "".join("@" if piece.picture else piece.text for piece in prompt.pieces(turns, 1)) == begun
+    assert "".join("@" if span.image else span.text for span in prompt.spans(turns, 1)) == begun

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mmrnn.cards import make
-from mmrnn.config import conf_dir
-from mmrnn.data import Turn
-from mmrnn.prompts import Piece, Template, tokenize
-from mmrnn.types import IGNORE, SLOT, Layout
+from mmrnn.config.compose import conf_dir
+from mmrnn.config.instantiate import make
+from mmrnn.prompts import Span, Template, tokenize
+from mmrnn.types import IGNORE, SLOT, Layout, Turn
 
 
 def card(name):
@@ -20,8 +19,8 @@ def card(name):
     return make(OmegaConf.to_container(OmegaConf.merge(knobs, file)))
 
 
-def written(pieces, tag="<image>"):
-    return "".join(tag if piece.picture else piece.text for piece in pieces)
+def written(spans, tag="<image>"):
+    return "".join(tag if span.image else span.text for span in spans)
 
 
 def dialogue(*texts):
@@ -52,8 +51,8 @@ def test_prompts_equal_llava(golden, theirs):
     case = golden("llava_orig")[0]["prompts"][theirs]
     prompt = card(LLAVA[theirs])
     question, answer, again = f"<image>\n{case['question']}", case["answer"], case["question2"]
-    assert written(prompt.pieces(dialogue(question, ""), 1)) == case["generation_prompt"]
-    assert written(prompt.pieces(dialogue(question, answer, again, ""), 1)) == case["two_turn_prompt"]
+    assert written(prompt.spans(dialogue(question, ""), 1)) == case["generation_prompt"]
+    assert written(prompt.spans(dialogue(question, answer, again, ""), 1)) == case["two_turn_prompt"]
 
 
 @pytest.mark.golden
@@ -70,7 +69,7 @@ def test_a_form_of_ones_own_is_a_matter_of_data(golden, theirs):
         stops=("<|im_end|>",),
     )
     turns = dialogue(f"{case['question']}\n<image>", case["answer"], case["question2"], "")
-    assert written(prompt.pieces(turns, 1)) == case["two_turn_prompt"]
+    assert written(prompt.spans(turns, 1)) == case["two_turn_prompt"]
 
 
 @pytest.mark.golden
@@ -79,7 +78,7 @@ def test_ids_and_labels_equal_llava(golden):
     for index, sample in enumerate(meta["samples"].values()):
         turns = dialogue(*(turn["value"] for turn in sample["turns"]))
         shown = int("<image>" in turns[0].text)
-        row = tokenize(card("vicuna").pieces(turns, shown), Bytes(), [Layout(prefix=1)])
+        row = tokenize(card("vicuna").spans(turns, shown), Bytes(), [Layout(prefix=1)])
         padding = tensors["in/input_ids"].shape[1] - len(row.ids)
         assert row.ids + [0] * padding == tensors["in/input_ids"][index].tolist()
         assert row.labels + [IGNORE] * padding == tensors["in/labels"][index].tolist()
@@ -89,7 +88,7 @@ def test_ids_and_labels_equal_llava(golden):
 def test_plain_captions_equal_llava(golden):
     meta, tensors = golden("llava_orig")
     turns = dialogue(*(turn["value"] for turn in meta["plain_sample"]))
-    row = tokenize(card("plain").pieces(turns, 1), Bytes(), [Layout(prefix=1)])
+    row = tokenize(card("plain").spans(turns, 1), Bytes(), [Layout(prefix=1)])
     assert row.ids == tensors["in/plain_ids"].tolist()
     assert row.labels == tensors["in/plain_labels"].tolist()
     assert SLOT in row.ids
@@ -101,32 +100,32 @@ def test_minigpt_prompts_equal_the_original(golden):
     case = meta["chat_prompts"]["minigpt4_vicuna0"]
     turns = dialogue(f"<image>{case['question']}", case["answer"], case["question2"], "")
     tag = "<ImageHere>"
-    assert written(card("minigpt4").pieces(turns[:2], 1), tag).startswith(case["first_turn_prompt"])
-    assert written(card("minigpt4").pieces(turns, 1), tag) == case["second_turn_prompt"]
+    assert written(card("minigpt4").spans(turns[:2], 1), tag).startswith(case["first_turn_prompt"])
+    assert written(card("minigpt4").spans(turns, 1), tag) == case["second_turn_prompt"]
 
     first, second = meta["dialog"]["turns"]
     wrapped = meta["dialog"]["wrapped_questions"]
     turns = dialogue(f"{first[0]}<image>", first[1], second[0], second[1])
-    text = written(card("minigptv2").pieces(turns, 1), tag)
+    text = written(card("minigptv2").spans(turns, 1), tag)
     assert text == f"{wrapped[0]}{first[1]}</s><s>{wrapped[1]}{second[1]}</s>"
 
 
 def test_chatml_as_qwen_writes_it():
-    pieces = card("chatml").pieces(dialogue("Hello <image>", "Hi.", "Bye", ""), 1)
-    assert written(pieces) == (
+    spans = card("chatml").spans(dialogue("Hello <image>", "Hi.", "Bye", ""), 1)
+    assert written(spans) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>\nHello<|im_end|>\n"
         "<|im_start|>assistant\nHi.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert [piece.text for piece in pieces if piece.target] == ["Hi.<|im_end|>"]
+    assert [span.text for span in spans if span.target] == ["Hi.<|im_end|>"]
 
 
 def test_braces_in_what_is_said_are_text():
     prompt = Template(system="{}", first="{system} {text}>", user="{text}>", reply="{text}.")
-    assert written(prompt.pieces(dialogue("{text} {0}", "{x}"), 0)) == "{} {text} {0}>{x}."
+    assert written(prompt.spans(dialogue("{text} {0}", "{x}"), 0)) == "{} {text} {0}>{x}."
 
 
-def test_a_tag_without_picture_is_text():
-    assert Piece(picture=True) not in Template().pieces(dialogue("<image> what?", "a"), 0)
+def test_a_tag_without_image_is_text():
+    assert Span(image=True) not in Template().spans(dialogue("<image> what?", "a"), 0)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_a_tag_without_picture_is_text():
 )
 def test_turns_must_alternate(turns, message):
     with pytest.raises(ValueError, match=message):
-        Template().pieces(turns, 0)
+        Template().spans(turns, 0)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_turns_must_alternate(turns, message):
     [
         ({"first": "{sytem} {text}"}, r"holds \{sytem\}"),
         ({"reply": "{answer}"}, r"holds \{answer\}"),
-        ({"picture": "<Img></Img>"}, "must hold <image> once"),
+        ({"image_form": "<Img></Img>"}, "must hold <image> once"),
     ],
 )
 def test_a_form_that_cannot_be_filled_is_refused_at_once(knobs, message):

@@ -6,12 +6,14 @@ from PIL import Image
 
 from mmrnn.backbones import RWKV6
 from mmrnn.connectors import Linear
-from mmrnn.data import Collator, Sample, Turn
+from mmrnn.data import Collator
 from mmrnn.encoders import PatchEmbed
-from mmrnn.prompts import Dialogue, Small
-from mmrnn.training import Alignment, LanguageModel, Stage, Sum
-from mmrnn.training.loop import run_stage
-from mmrnn.vlm import VLM, Sense
+from mmrnn.model.vlm import VLM, Modality
+from mmrnn.prompts import RWKVChat
+from mmrnn.tokenizers import DemoTokenizer
+from mmrnn.training import LanguageModel, PatchAlignment, Stage, WeightedSum
+from mmrnn.training.trainer import run_stage
+from mmrnn.types import Objective, Sample, Turn
 
 
 class Paint:
@@ -22,9 +24,9 @@ class Paint:
         return Image.linear_gradient("L").resize((16, 16)).convert("RGB")
 
 
-def sample(question, answer, pictures=0):
-    turns = (Turn("user", "<image>" * pictures + question), Turn("assistant", answer))
-    return Sample(turns, tuple(Paint(str(number)) for number in range(pictures)))
+def sample(question, answer, images=0):
+    turns = (Turn("user", "<image>" * images + question), Turn("assistant", answer))
+    return Sample(turns, tuple(Paint(str(number)) for number in range(images)))
 
 
 SAMPLES = [
@@ -35,14 +37,14 @@ SAMPLES = [
     sample("c?", "no"),
     sample("d?", "I do not know it at all", 1),
 ]
-"""Lengths, targets and pictures are spread unevenly over halves and thirds."""
+"""Lengths, targets and images are spread unevenly over halves and thirds."""
 
 
 def model():
     torch.manual_seed(0)
     made = VLM(
         RWKV6(vocab=1024, width=16, depth=2, head_size=8, mix_rank=4, decay_rank=4),
-        {"image": Sense(PatchEmbed(patch=8, size=16, width=8, positions="none"), Linear(8, 16))},
+        {"image": Modality(PatchEmbed(patch=8, size=16, width=8, positions="none"), Linear(8, 16))},
     )
     with torch.no_grad():
         for parameter in made.parameters():
@@ -52,13 +54,13 @@ def model():
 
 def step(made, objective, parts, pack):
     """Loss and gradients of one step, whose samples are split into so many micro-batches."""
-    collate = Collator(Small(), Dialogue(), dict(made.senses), length=160, pack=pack)
+    collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), length=160, pack=pack)
     size = len(SAMPLES) // parts
     micro = [collate(SAMPLES[start : start + size]) for start in range(0, len(SAMPLES), size)]
     if pack:
         assert len(micro[0].sequence.ids) < size
     stage = Stage(train=("connector", "backbone"), steps=1, clip=0.0)
-    stage.freeze_rest(made)
+    stage.apply_freezing(made)
     optimizer, grads, losses = stage.optimizer(made), {}, []
     optimizer.step = lambda: grads.update(
         {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
@@ -69,11 +71,13 @@ def step(made, objective, parts, pack):
 
 
 def aligned(made):
-    """Two objectives, of which one takes its mean over targets and the other over pictures."""
+    """Two objectives, of which one takes its mean over targets and the other over images."""
     torch.manual_seed(1)
     teacher = PatchEmbed(patch=8, size=16, width=8, positions="none")
-    return Sum(
-        made, parts=[LanguageModel(reduction="token"), Alignment(made, teacher=teacher, every=1)], weights=(1.0, 0.5)
+    return WeightedSum(
+        made,
+        parts=[LanguageModel(reduction="token"), PatchAlignment(made, teacher=teacher, every=1)],
+        weights=(1.0, 0.5),
     )
 
 
@@ -105,6 +109,9 @@ def test_packed_and_padded_steps_are_one():
 
 
 def test_an_objective_of_ones_own_counts_rows():
+    class Plain(Objective):
+        def __call__(self, model, output):
+            return model.head(output.hidden).square().mean((1, 2)).mean()
+
     made = model()
-    plain = lambda model, output: model.head(output.hidden).square().mean((1, 2)).mean()  # noqa: E731
-    assert step(made, plain, 2, False)[0] > 0
+    assert step(made, Plain(), 2, False)[0] > 0

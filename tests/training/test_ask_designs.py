@@ -4,9 +4,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrnn import checkpoint
-from mmrnn.assistant import Assistant
-from mmrnn.config import build, compose, conf_dir, make, plain
+from mmrnn.checkpoints.save import save
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
+from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.load import load
+from mmrnn.model.build import build
 
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 
@@ -19,7 +23,7 @@ def test_a_model_from_disk_replies_alike(name, tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    picture = Image.linear_gradient("L").resize((30, 20))
-    said = Assistant(model, make(cfg["tokenizer"]), make(cfg["prompt"])).ask(picture, "what is it?", limit=4)
-    checkpoint.save(tmp_path, model, cfg)
-    assert checkpoint.load(tmp_path).ask(picture, "what is it?", limit=4) == said
+    image = Image.linear_gradient("L").resize((30, 20))
+    said = Assistant(model, make(cfg["tokenizer"]), make(cfg["prompt"])).ask(image, "what is it?", limit=4)
+    save(model, tmp_path, config=cfg)
+    assert load(tmp_path).ask(image, "what is it?", limit=4) == said

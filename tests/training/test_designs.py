@@ -8,18 +8,19 @@ from torch.nn import functional as F
 from mmrnn.backbones import RWKV6, NoBackbone, Transformer
 from mmrnn.connectors import MLP, QFormer, TextQFormer
 from mmrnn.encoders import PatchEmbed, TimmTower
-from mmrnn.training import Alignment, ContrastMatchGenerate, LanguageModel, LoRA, Sum
-from mmrnn.training.objectives import look
-from mmrnn.training.stage1 import negatives, texts
-from mmrnn.types import IGNORE, SLOT, Batch, Block, ImageSpec, Layout, Sequence
-from mmrnn.vlm import VLM, Sense
+from mmrnn.model.lora import LoRA
+from mmrnn.model.vlm import VLM, Modality
+from mmrnn.training import BLIP2Pretraining, LanguageModel, PatchAlignment, WeightedSum
+from mmrnn.training.objectives.blip2 import negatives, texts
+from mmrnn.training.step import forward_for
+from mmrnn.types import IGNORE, SLOT, Batch, Encoder, ImageSpan, ImageSpec, Layout, Objective, Sequence
 from mmrnn.weights import load
 
 
 def stage1_model(config, **knobs):
     made = TextQFormer(config["enc_width"], **knobs)
     encoder = PatchEmbed(patch=4, width=config["enc_width"], size=8)
-    return VLM(NoBackbone(vocab=config["vocab"]), {"image": Sense(encoder, made)})
+    return VLM(NoBackbone(vocab=config["vocab"]), {"image": Modality(encoder, made)})
 
 
 @pytest.mark.golden
@@ -29,9 +30,9 @@ def test_blip2_stage1(golden, params):
     knobs = {"depth": config["layers"], "positions": config["max_pos"]}
     knobs |= {name: config[name] for name in ("queries", "width", "heads", "ffn", "cross_every", "vocab")}
     model = stage1_model(config, **knobs).eval()
-    connector = model.senses["image"].connector
+    connector = model.modalities["image"].connector
     load(connector, weights)
-    objective = ContrastMatchGenerate(model, width=config["embed"], begin=config["bos_id"])
+    objective = BLIP2Pretraining(model, width=config["embed"], begin=config["bos_id"])
     assert load(objective, weights).format == "lavis"
     norm = weights["ln_vision.weight"], weights["ln_vision.bias"]
     image = F.layer_norm(tensors["in/image_feats_raw"], norm[0].shape, *norm)
@@ -55,35 +56,35 @@ def test_blip2_stage1(golden, params):
 def test_parameters_of_the_first_stage():
     with torch.device("meta"):
         connector = TextQFormer(1408)
-        model = VLM(NoBackbone(), {"image": Sense(PatchEmbed(), connector)})
-        objective = ContrastMatchGenerate(model)
+        model = VLM(NoBackbone(), {"image": Modality(PatchEmbed(), connector)})
+        objective = BLIP2Pretraining(model)
     count = sum(parameter.numel() for part in (connector, objective) for parameter in part.parameters())
     assert count == 186_702_654
 
 
 def stage1_batch(model):
-    layout = model.senses["image"].layout(8, 8)
+    layout = model.modalities["image"].layout(8, 8)
     ids = torch.tensor([[5, *[SLOT] * layout.tokens, 7, 8, 9], [5, *[SLOT] * layout.tokens, 6, 0, 0]])
     labels = ids.clone()
     labels[ids < 1] = IGNORE
     labels[:, 0] = IGNORE
-    blocks = tuple(Block(row, 1, layout) for row in range(2))
+    blocks = tuple(ImageSpan(row, 1, layout) for row in range(2))
     return Batch(Sequence(ids, blocks, labels=labels), {"image": torch.randn(2, 3, 8, 8)})
 
 
 def test_the_first_stage_needs_no_language_model():
     knobs = {"queries": 3, "width": 16, "depth": 2, "heads": 2, "ffn": 16, "vocab": 20, "dropout": 0.0}
     model = stage1_model({"enc_width": 12, "vocab": 20}, **knobs)
-    objective = ContrastMatchGenerate(model, width=8, begin=1)
+    objective = BLIP2Pretraining(model, width=8, begin=1)
     batch = stage1_batch(model)
     ids, known = texts(batch, [0, 1])
     assert ids.tolist() == [[5, 7, 8, 9], [5, 6, 0, 0]]
     assert known.sum(1).tolist() == [4, 2]
-    parameters = [*objective.parameters(), *model.senses["image"].connector.parameters()]
+    parameters = [*objective.parameters(), *model.modalities["image"].connector.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     losses = []
     for _ in range(40):
-        loss = objective(model, look(model, objective, batch))
+        loss = objective(model, forward_for(model, objective, batch))
         loss.backward()
         optimizer.step(), optimizer.zero_grad()
         losses.append(loss.item())
@@ -93,7 +94,7 @@ def test_the_first_stage_needs_no_language_model():
         negatives(torch.zeros(1, 1), 0)
 
 
-class Pixels(nn.Module):
+class Pixels(nn.Module, Encoder):
     """A teacher that says what it sees: the pixels of its patches."""
 
     width = 16 * 3
@@ -108,6 +109,11 @@ class Pixels(nn.Module):
 
     def forward(self, images):
         return F.unfold(images, self.patch, stride=self.patch).mT * self.scale
+
+
+class Nothing(Objective):
+    def __call__(self, model, output):
+        return torch.zeros(())
 
 
 @pytest.mark.golden
@@ -127,7 +133,7 @@ def test_eve(golden, params):
     )
     knobs = {name: config[name] for name in ("vocab", "width", "heads", "ffn")}
     backbone = Transformer(depth=config["layers"], **knobs)
-    objective = Alignment(VLM(backbone, {}), teacher=teacher)
+    objective = PatchAlignment(VLM(backbone, {}), teacher=teacher)
     assert load(objective, params(tensors)).format == "eve"
     features = teacher(tensors["in/teacher_images"][:, :3])
     torch.testing.assert_close(features, tensors["in/teacher_features"], atol=1e-4, rtol=1e-4)
@@ -140,7 +146,7 @@ def test_eve(golden, params):
         start = (ids == -200).int().argmax().item()
         valid = tensors["in/teacher_mask"][number].bool()
         goal = tensors["in/teacher_features"][number].view(side, side, -1)[valid.any(1)][:, valid.any(0)]
-        said = objective.student(levels, Block(number, start, layout), *goal.shape[:2])
+        said = objective.student(levels, ImageSpan(number, start, layout), *goal.shape[:2])
         torch.testing.assert_close(
             objective.loss(said, goal), tensors["out/pal_per_image"][number], atol=1e-5, rtol=1e-4
         )
@@ -150,44 +156,44 @@ def test_eve(golden, params):
 def test_the_teachers_grid(rows, cols, window):
     backbone = Transformer(depth=2, vocab=9, width=8, heads=2, ffn=8)
     teacher = Pixels()
-    objective = Alignment(VLM(backbone, {}), teacher=teacher, every=1)
+    objective = PatchAlignment(VLM(backbone, {}), teacher=teacher, every=1)
     levels = tuple(torch.randn(1, rows * cols, 8) for _ in range(3))
-    said = objective.student(levels, Block(0, 0, Layout(rows, cols)), rows // window, cols // window)
+    said = objective.student(levels, ImageSpan(0, 0, Layout(rows, cols)), rows // window, cols // window)
     assert said.shape == (rows // window, cols // window, teacher.width)
     assert abs(objective.loss(said, said).item()) < 1e-6
 
 
 def test_eve_with_language():
-    """Levels come from the model, teacher's patches from the same pictures, text alone costs nothing."""
+    """Levels come from the model, teacher's patches from the same images, text alone costs nothing."""
     torch.manual_seed(0)
-    sense = Sense(PatchEmbed(patch=4, width=8, size=16, positions="none"), MLP(8, 12))
-    model = VLM(RWKV6(vocab=20, width=12, depth=2, head_size=4), {"image": sense})
-    objective = Sum(model, parts=[LanguageModel(), lambda *_: torch.zeros(())], weights=(1.0, 0.5))
-    assert not objective.levels
-    aligned = Alignment(model, teacher=Pixels(), every=2)
+    modality = Modality(PatchEmbed(patch=4, width=8, size=16, positions="none"), MLP(8, 12))
+    model = VLM(RWKV6(vocab=20, width=12, depth=2, head_size=4), {"image": modality})
+    objective = WeightedSum(model, parts=[LanguageModel(), Nothing()], weights=(1.0, 0.5))
+    assert not objective.needs_hidden_states
+    aligned = PatchAlignment(model, teacher=Pixels(), every=2)
     layout = Layout(4, 4)
     ids = torch.tensor([[1, *[SLOT] * 16, 2, 3]])
     batch = Batch(
-        Sequence(ids, (Block(0, 1, layout),), labels=ids.clamp(min=IGNORE)), {"image": torch.randn(1, 3, 16, 16)}
+        Sequence(ids, (ImageSpan(0, 1, layout),), labels=ids.clamp(min=IGNORE)), {"image": torch.randn(1, 3, 16, 16)}
     )
-    output = look(model, aligned, batch)
-    assert len(output.levels) == 3
-    torch.testing.assert_close(output.levels[-1], model(batch).hidden)
+    output = forward_for(model, aligned, batch)
+    assert len(output.hidden_states) == 3
+    torch.testing.assert_close(output.hidden_states[-1], model(batch).hidden)
     loss = aligned(model, output)
     loss.backward()
     assert 0 < loss < 2
-    assert sense.encoder.proj.weight.grad.abs().sum() > 0
+    assert modality.encoder.proj.weight.grad.abs().sum() > 0
     assert aligned.teacher.scale.grad is None
     wide = Batch(batch.sequence, {"image": (torch.randn(3, 16, 8),)})
     assert [goal.shape[:2] for goal in aligned.goals(wide)] == [(4, 2)]
     text = Batch(Sequence(torch.tensor([[1, 2]])))
-    assert aligned(model, look(model, aligned, text)) == 0
+    assert aligned(model, forward_for(model, aligned, text)) == 0
 
 
 def test_an_objective_that_reads_text_wants_a_connector_that_does():
-    model = VLM(NoBackbone(), {"image": Sense(PatchEmbed(), QFormer(256, width=12, depth=1, heads=1, ffn=4))})
+    model = VLM(NoBackbone(), {"image": Modality(PatchEmbed(), QFormer(256, width=12, depth=1, heads=1, ffn=4))})
     with pytest.raises(ValueError, match="QFormer reads no text; say connector=qformer_text"):
-        ContrastMatchGenerate(model)
+        BLIP2Pretraining(model)
 
 
 @pytest.mark.parametrize("kind", ["transformer", "rwkv"])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mmrnn.config import compose, plain
+from mmrnn.config.compose import compose
+from mmrnn.config.tree import plain
 from mmrnn.training.run import train
 
 

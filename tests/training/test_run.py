@@ -7,12 +7,15 @@ import torch
 from safetensors.torch import load_file
 
 import mmrnn
-from mmrnn.commands import ask, report
-from mmrnn.config import ConfigError, compose, plain
-from mmrnn.data.image import PictureError
-from mmrnn.training import snapshot
-from mmrnn.training.loop import TrainingError
+from mmrnn.cli import ask, report
+from mmrnn.config.compose import compose
+from mmrnn.config.error import ConfigError
+from mmrnn.config.tree import plain
+from mmrnn.data.image import ImageError
+from mmrnn.training import resume
 from mmrnn.training.run import train
+from mmrnn.training.trackers import jsonl
+from mmrnn.training.trainer import TrainingError
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -49,7 +52,7 @@ def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
     assert page.count("data:image/png;base64") >= 9
     assert "<polyline" in page
     assert not (tmp_path / "run" / "snapshot.pt").exists()
-    records = snapshot.records(tmp_path / "run" / "log.jsonl")
+    records = jsonl.records(tmp_path / "run" / "log.jsonl")
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert "accuracy" in records[2]
     lines = (tmp_path / "run" / "answers.jsonl").read_text().splitlines()
@@ -74,7 +77,7 @@ class Stopped(Exception):
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, where):
     cfg = config("evaluate.samples=0", "stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch=4")
     train(cfg, tmp_path / "whole")
-    save, calls = snapshot.save, []
+    save, calls = resume.save, []
 
     def stop(folder, position, *rest):
         calls.append(position)
@@ -87,7 +90,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, wher
             raise Stopped
         save(folder, position, *rest)
 
-    monkeypatch.setattr(snapshot, "save", stop)
+    monkeypatch.setattr(resume, "save", stop)
     with pytest.raises(Stopped):
         train(cfg, tmp_path / "parts")
     monkeypatch.undo()
@@ -96,7 +99,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, wher
     train(cfg, tmp_path / "parts")
     whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    logs = [snapshot.records(tmp_path / name / "log.jsonl") for name in ("whole", "parts")]
+    logs = [jsonl.records(tmp_path / name / "log.jsonl") for name in ("whole", "parts")]
     assert logs[0] == logs[1]
 
 
@@ -148,23 +151,23 @@ def trained(tmp_path_factory):
 def test_asking_a_trained_model(trained, tmp_path, capsys, monkeypatch):
     from PIL import Image
 
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (200, 100), "red").save(picture)
+    image = tmp_path / "image.png"
+    Image.new("RGB", (200, 100), "red").save(image)
     assistant = mmrnn.load(trained)
-    reply = assistant.ask(picture, "what is this?", limit=5)
-    assert reply == assistant.ask(Image.open(picture), "what is this?", limit=5)
+    reply = assistant.ask(image, "what is this?", limit=5)
+    assert reply == assistant.ask(Image.open(image), "what is this?", limit=5)
     assert isinstance(assistant.ask(None, "what is this?", limit=5), str)
     monkeypatch.chdir(tmp_path)
-    ask.main([str(picture), "what is this?", "--limit", "5", "--run", str(trained)])
+    ask.main([str(image), "what is this?", "--limit", "5", "--run", str(trained)])
     assert capsys.readouterr().out.strip() == reply
     with pytest.raises(ConfigError, match="no finished run in runs"):
-        ask.main([str(picture), "what is this?"])
+        ask.main([str(image), "what is this?"])
     with pytest.raises(ConfigError, match=r"missing\.png is not there"):
         ask.main(["missing.png", "what is this?", "--run", str(trained)])
-    with pytest.raises(PictureError, match="not there"):
+    with pytest.raises(ImageError, match="not there"):
         assistant.ask("missing.png", "what?")
-    with pytest.raises(ConfigError, match="name a picture and a question"):
-        ask.main([str(picture)])
+    with pytest.raises(ConfigError, match="name an image and a question"):
+        ask.main([str(image)])
 
 
 def test_a_model_on_disk_is_not_trusted(trained, tmp_path):
@@ -202,7 +205,7 @@ def test_comparing_runs(tmp_path, capsys):
 def test_a_run_can_keep_what_it_trained_alone(tmp_path):
     """The rest is in the base that it started from; without one it does not even begin."""
     base = mmrnn.build(config())
-    base.save(tmp_path / "base")
+    mmrnn.save(base, tmp_path / "base")
     short = ("save_frozen=false", "evaluate.samples=0", "stage.instruct.train=[connector]", "stage.instruct.steps=2")
     with pytest.raises(ValueError, match="names no base for it"):
         train(config(*short), tmp_path / "run")

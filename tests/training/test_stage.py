@@ -6,15 +6,15 @@ import torch
 from mmrnn.backbones import RWKV6
 from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
+from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import Stage
-from mmrnn.training.muon import Muon, orthogonal
-from mmrnn.vlm import VLM, Sense
+from mmrnn.training.optim.muon import Muon, orthogonal
 
 
 def model(dropout=0.1):
     encoder = PatchEmbed(patch=4, size=8, width=12)
     backbone = RWKV6(vocab=40, width=32, depth=2, head_size=16, mix_rank=4, decay_rank=4, dropout=dropout)
-    return VLM(backbone, {"image": Sense(encoder, Linear(12, 32))})
+    return VLM(backbone, {"image": Modality(encoder, Linear(12, 32))})
 
 
 def learning(made):
@@ -23,27 +23,27 @@ def learning(made):
 
 def test_parts_and_globs():
     made = model()
-    names = Stage(train=("connector",)).freeze_rest(made)
+    names = Stage(train=("connector",)).apply_freezing(made)
     assert learning(made) == set(names)
-    assert all(name.startswith("senses.image.connector.") for name in names)
-    Stage(train=("connector", "backbone"), freeze=("backbone.embedding.*",)).freeze_rest(made)
-    assert not any(name.startswith(("backbone.embedding", "senses.image.encoder")) for name in learning(made))
-    Stage(train=("backbone.blocks.1.*",)).freeze_rest(made)
+    assert all(name.startswith("modalities.image.connector.") for name in names)
+    Stage(train=("connector", "backbone"), freeze=("backbone.embedding.*",)).apply_freezing(made)
+    assert not any(name.startswith(("backbone.embedding", "modalities.image.encoder")) for name in learning(made))
+    Stage(train=("backbone.blocks.1.*",)).apply_freezing(made)
     assert {name.split(".")[2] for name in learning(made)} == {"1"}
 
 
 def test_frozen_parts_rest_and_the_others_train():
     made = model()
-    Stage(train=("backbone",)).freeze_rest(made)
-    assert not made.senses["image"].encoder.training
+    Stage(train=("backbone",)).apply_freezing(made)
+    assert not made.modalities["image"].encoder.training
     assert made.backbone.blocks[0].dropout.training
-    Stage(train=("connector",)).freeze_rest(made)
+    Stage(train=("connector",)).apply_freezing(made)
     assert not made.backbone.blocks[0].dropout.training
 
 
 def test_every_group_follows_the_schedule_and_only_matrices_decay():
     made, stage = model(), Stage(train=("backbone",), decay=0.1, decay_final=0.01, lr=1e-3, lr_final=1e-5, steps=10)
-    stage.freeze_rest(made)
+    stage.apply_freezing(made)
     optimizer = stage.optimizer(made)
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
         id(p) for p in made.backbone.parameters()
@@ -58,13 +58,13 @@ def test_every_group_follows_the_schedule_and_only_matrices_decay():
 def test_lower_layers_of_a_part_learn_more_slowly():
     """Qwen-VL: 0.95 from each layer of the tower to the one below it; what lies before the first is one more."""
     names = ["cls", "patch.weight", "blocks.0.norm.bias", "blocks.1.norm.bias", "blocks.1.mlp.weight", "norm.weight"]
-    names = [f"senses.image.encoder.tower.{name}" for name in names]
+    names = [f"modalities.image.encoder.tower.{name}" for name in names]
     stage = Stage(train=("encoder", "connector"), layer_decay={"encoder": 0.5}, rates={"connector": 0.1})
-    scales = stage.scales([*names, "senses.image.connector.blocks.0.weight", "backbone.blocks.0.weight"])
+    scales = stage.scales([*names, "modalities.image.connector.blocks.0.weight", "backbone.blocks.0.weight"])
     assert list(scales.values()) == [0.125, 0.125, 0.25, 0.5, 0.5, 1.0, 0.1, 1.0]
     made = model()
     stage = Stage(train=("backbone",), layer_decay={"backbone": 0.5}, lr=1.0, lr_final=1.0, steps=2)
-    stage.freeze_rest(made)
+    stage.apply_freezing(made)
     optimizer = stage.optimizer(made)
     stage.set_rates(optimizer, 0)
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
@@ -74,14 +74,14 @@ def test_lower_layers_of_a_part_learn_more_slowly():
     with pytest.raises(ValueError, match="layer_decay: 'connector' has no numbered layers"):
         Stage(layer_decay={"connector": 0.9}).scales([name for name, _ in made.named_parameters()])
     with pytest.raises(ValueError, match="'towr' fits no parameter"):
-        Stage(layer_decay={"towr": 0.9}).freeze_rest(made)
+        Stage(layer_decay={"towr": 0.9}).apply_freezing(made)
 
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"'conector' fits no parameter; parts are backbone, connector, encoder"):
-        Stage(train=("conector",)).freeze_rest(model())
+        Stage(train=("conector",)).apply_freezing(model())
     with pytest.raises(ValueError, match="leave nothing to learn"):
-        Stage(train=("connector",), freeze=("connector",)).freeze_rest(model())
+        Stage(train=("connector",), freeze=("connector",)).apply_freezing(model())
     with pytest.raises(ValueError, match=r"batch \(5\) must be a multiple of accumulate \(2\)"):
         Stage(batch=5, accumulate=2)
     with pytest.raises(ValueError, match="steps"):
@@ -90,10 +90,10 @@ def test_mistakes_are_named():
 
 def test_frozen_tensors_are_equal_to_the_bit_after_steps():
     made, stage = model(), Stage(train=("connector",), lr=0.1)
-    stage.freeze_rest(made)
+    stage.apply_freezing(made)
     before = {name: value.clone() for name, value in made.state_dict().items()}
     optimizer = stage.optimizer(made)
-    made.senses["image"].connect(torch.randn(2, 4, 12)).square().sum().backward()
+    made.modalities["image"].connect(torch.randn(2, 4, 12)).square().sum().backward()
     stage.set_rates(optimizer, 0)
     optimizer.step()
     changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
@@ -111,12 +111,12 @@ def step(made, optimizer, seed):
 
 def test_muon_moves_the_matrices_between_layers_and_adamw_the_rest():
     made, stage = model(), Stage(muon=True, lr=0.01, decay=0.1, rates={"connector": 0.5})
-    stage.freeze_rest(made)
+    stage.apply_freezing(made)
     optimizer = stage.optimizer(made)
     adamw, muon = optimizer.parts
     names = {id(parameter): name for name, parameter in made.named_parameters()}
     moved = {names[id(p)] for group in muon.param_groups for p in group["params"]}
-    assert any(name.startswith("senses.image.connector.") for name in moved)
+    assert any(name.startswith("modalities.image.connector.") for name in moved)
     assert {name.split(".")[-2] for name in moved if name.startswith("backbone.blocks.0.")} == {
         *("receptance", "key", "value", "gate", "output")
     }
@@ -136,7 +136,7 @@ def test_muon_moves_the_matrices_between_layers_and_adamw_the_rest():
 @pytest.mark.parametrize("bf16", [False, True], ids=["processor without bf16", "with bf16"])
 def test_matrices_of_one_shape_at_once_move_as_one_by_one(monkeypatch, bf16):
     """As torch's own, but for the roundings of bf16, which is not chosen where the processor would emulate it."""
-    monkeypatch.setattr("mmrnn.training.muon.multiplies_bf16", lambda: bf16)
+    monkeypatch.setattr("mmrnn.training.optim.muon.multiplies_bf16", lambda: bf16)
     one = orthogonal(torch.eye(4)[None] * 0.1, (3.4445, -4.775, 2.0315), 5, 1e-7)
     assert one.dtype == (torch.bfloat16 if bf16 else torch.float32)
     torch.manual_seed(0)
@@ -162,7 +162,7 @@ def test_an_optimizer_goes_on_from_its_state(muon):
     for stopped in (False, True):
         torch.manual_seed(0)
         made, stage = model(), Stage(muon=muon, lr=0.01, steps=4)
-        stage.freeze_rest(made)
+        stage.apply_freezing(made)
         optimizer = stage.optimizer(made)
         for number in range(4):
             if stopped and number == 2:

@@ -1,12 +1,12 @@
-"""On the command line a tiny model of each design learns what is on a picture, and then says it."""
+"""On the command line a tiny model of each design learns what is on an image, and then says it."""
 
 import json
 
 import pytest
 from PIL import Image
 
-from mmrnn.cli import main
-from mmrnn.config import conf_dir
+from mmrnn.cli.main import main
+from mmrnn.config.compose import conf_dir
 
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 QUICK = ("blip2_t5_tiny", "flamingo_tiny", "visualrwkv6_tiny")
@@ -16,7 +16,7 @@ QUESTION, ANSWER = "what is this?", "a red wall"
 
 @pytest.fixture
 def records(tmp_path):
-    """One picture, one question and its answer, in LLaVA's form."""
+    """One image, one question and its answer, in LLaVA's form."""
     Image.new("RGB", (40, 24), "red").save(tmp_path / "wall.png")
     said = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
     (tmp_path / "data.json").write_text(json.dumps([{"id": "1", "image": "wall.png", "conversations": said}]))
@@ -42,7 +42,7 @@ def test_a_tiny_model_learns_and_answers(name, records, capsys):
 
 
 def test_states_are_told_apart(tmp_path, capsys):
-    """PaLM-E without a picture: two states, two answers, from records to the reply."""
+    """PaLM-E without an image: two states, two answers, from records to the reply."""
     states = {
         "open": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]],
         "shut": [[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
@@ -61,11 +61,11 @@ def test_states_are_told_apart(tmp_path, capsys):
         assert main(["ask", "<state> well?", "--observations", str(tmp_path / f"{answer}.json"), *run]) == 0
         assert capsys.readouterr().out == f"{answer}\n"
     (tmp_path / "bad.json").write_text('{"state": [[1, 2]]}')
-    (tmp_path / "picture.json").write_bytes(b"\x89PNG")
+    (tmp_path / "image.json").write_bytes(b"\x89PNG")
     assert main(["ask", "<state>", *run, "--observations"]) == 2
     assert "--observations: name a JSON file behind it" in capsys.readouterr().err
     for file, words, message in (
-        ("picture.json", "<state>", "picture.json is not JSON"),
+        ("image.json", "<state>", "image.json is not JSON"),
         ("open.json", "well?", "0 tags <state> for 1 observations"),
         ("none.json", "<state>", "cannot be read: No such file or directory"),
         ("data.json", "<state>", "observations must be an object"),
@@ -76,7 +76,7 @@ def test_states_are_told_apart(tmp_path, capsys):
 
 
 def test_what_has_no_language_model_says_so(records, capsys):
-    tiny = ("encoder=eva_tiny", "connector=qformer_text_tiny", "objective=blip2_tiny", "tokenizer=small")
+    tiny = ("encoder=eva_tiny", "connector=qformer_text_tiny", "objective=blip2_tiny", "tokenizer=demo")
     more = json.loads((records / "data.json").read_text()) * 2
     (records / "data.json").write_text(json.dumps([one | {"id": str(number)} for number, one in enumerate(more)]))
     train(records, "model=blip2_stage1", *tiny, "evaluate.samples=9", "stage.bridge.steps=2", "stage.bridge.batch=2")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmrnn.backbones import Transformer
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 SIZES = {"vocab": 40, "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "ffn": 48}
 

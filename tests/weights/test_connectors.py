@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmrnn.connectors import MLP, Chain, GatedLinear, GatedMLP, Linear, Pool, QFormer
+from mmrnn.connectors import MLP, GatedLinear, GatedMLP, Linear, Pool, QFormer, Sequential
 from mmrnn.weights import load
-from mmrnn.weights.connectors import BLIP2_HEADS, FORMATS
-from mmrnn.weights.match import WeightsError
+from mmrnn.weights.convert import WeightsError
+from mmrnn.weights.formats.connectors import BLIP2_HEADS, FORMATS
 
 KNOBS = {"queries": 5, "width": 16, "depth": 4, "heads": 4, "ffn": 24}
 
@@ -66,7 +66,7 @@ LINEARS = {
 def test_linear(name):
     source = affine("x", 12, 20)
     named = {LINEARS[name] + key.removeprefix("x."): value for key, value in source.items()}
-    for connector in (Linear(12, 20), Chain(12, 20, parts=[partial(Pool, grid=-1), Linear])):
+    for connector in (Linear(12, 20), Sequential(12, 20, parts=[partial(Pool, grid=-1), Linear])):
         assert load(connector, named).format == name
         part = connector if isinstance(connector, Linear) else connector.parts[1]
         assert torch.equal(part.proj.weight, source["x.weight"])
@@ -218,7 +218,7 @@ def test_second_stage_of_blip2(head):
     report = load(alone, source)
     assert "projection behind the Q-Former was left out" in report.notes[0]
 
-    chain = Chain(12, 20, parts=[partial(QFormer, **KNOBS), Linear]).eval()
+    chain = Sequential(12, 20, parts=[partial(QFormer, **KNOBS), Linear]).eval()
     assert load(chain, source).loaded == len(chain.state_dict())
     tokens = torch.randn(2, 9, 12)
     torch.testing.assert_close(chain(tokens), projected(tokens))
@@ -231,7 +231,7 @@ def test_missing_layer():
 
 
 def test_round_trip_of_our_own():
-    connector = Chain(12, 20, parts=[partial(QFormer, **KNOBS), Linear])
-    twin = Chain(12, 20, parts=[partial(QFormer, **KNOBS), Linear])
+    connector = Sequential(12, 20, parts=[partial(QFormer, **KNOBS), Linear])
+    twin = Sequential(12, 20, parts=[partial(QFormer, **KNOBS), Linear])
     assert load(twin, connector.state_dict()).format == "mmrnn"
     assert all(torch.equal(a, b) for a, b in zip(connector.parameters(), twin.parameters(), strict=True))

@@ -8,28 +8,31 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from mmrnn import cli
 from mmrnn.backbones import GLM, RWKV5, RWKV6, RWKV7, Transformer
-from mmrnn.cards import ConfigError
-from mmrnn.checkpoint import load_model
-from mmrnn.config import build, compose, plain
+from mmrnn.checkpoints.convert import describe, recognise, to_file, to_folder
+from mmrnn.checkpoints.save import save
+from mmrnn.cli.main import main
+from mmrnn.config.compose import compose
+from mmrnn.config.error import ConfigError
+from mmrnn.config.tree import plain
 from mmrnn.connectors import (
     MLP,
-    Chain,
     GatedLinear,
     GatedMLP,
     Linear,
     Pool,
     QFormer,
     Resampler,
+    Sequential,
     TextQFormer,
 )
-from mmrnn.convert import describe, recognise, to_file, to_folder
+from mmrnn.inference.load import load_model
+from mmrnn.io.tensor_files import read
+from mmrnn.model.build import build
 from mmrnn.training.run import make_objective
 from mmrnn.weights import WeightsError, load
-from mmrnn.weights.files import read
-from mmrnn.weights.formats import FORMATS
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
+from mmrnn.weights.registry import FORMATS
 
 RWKV = {"vocab": 40, "width": 32, "depth": 2, "head_size": 8, "heads": 4, "ffn": 96}
 LLAMA = {"vocab": 40, "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "head_size": 8, "ffn": 48, "theta": 5e5}
@@ -85,9 +88,9 @@ def test_there_and_back(name, suffix, tmp_path):
     knobs = yaml.safe_load(card.read_text())
     expected = PARTS[name].keywords
     assert {knob: knobs[knob] for knob in expected} == expected
-    back = tmp_path / f"back{suffix}"
-    assert to_file(tmp_path / "ours", back, format) == len(theirs)
-    again = read(back)
+    inverse = tmp_path / f"back{suffix}"
+    assert to_file(tmp_path / "ours", inverse, format) == len(theirs)
+    again = read(inverse)
     assert set(again) == set(theirs)
     assert all(torch.equal(again[key], theirs[key]) and again[key].dtype == theirs[key].dtype for key in theirs)
 
@@ -126,17 +129,17 @@ EXAMPLES = {
     "TextQFormer": partial(TextQFormer, 12, **QUERIES, vocab=9, positions=7),
     "Resampler": partial(Resampler, 12, 32, queries=4, heads=2),
     "GLM": partial(GLM, vocab=40, width=32, depth=2, heads=4, ffn=48),
-    "Enclosed": inside("cogvlm_tiny", "senses.image.connector"),
+    "BeginEndTokens": inside("cogvlm_tiny", "modalities.image.connector"),
     "VisualExpert": inside("cogvlm_tiny", "hook"),
-    "Perceiver": inside("flamingo_tiny", "senses.image.connector.part"),
+    "Perceiver": inside("flamingo_tiny", "modalities.image.connector.part"),
     "GatedCrossAttention": inside("flamingo_rwkv_tiny", "hook"),
-    "EvePatch": inside("eve_tiny", "senses.image.encoder"),
+    "EvePatch": inside("eve_tiny", "modalities.image.encoder"),
     "TinyAttention": inside("visualrwkv5_hybrid_tiny", "hook"),
-    "ContrastMatchGenerate": inside("blip2_tiny", "objective", "objective=blip2_tiny"),
+    "BLIP2Pretraining": inside("blip2_tiny", "objective", "objective=blip2_tiny"),
 }
 """By the class that a format is for, and by its name where that asks for something else."""
 
-BOTH = sorted({(form.part, form.name) for form in FORMATS if form.both})
+BOTH = sorted({(form.part, form.name) for form in FORMATS if form.writable})
 
 
 @pytest.mark.parametrize(("kind", "name"), BOTH, ids=str)
@@ -152,7 +155,7 @@ def test_every_format_with_both_directions_goes_there_and_back(kind, name):
     assert all(torch.equal(a, b) for a, b in zip(part.parameters(), twin.parameters(), strict=True))
 
 
-CONVERTED = {(form.part, form.name) for form in FORMATS if form.both and form.infer is not None}
+CONVERTED = {(form.part, form.name) for form in FORMATS if form.writable and form.infer is not None}
 
 
 def test_every_format_that_tells_sizes_goes_through_files():
@@ -179,7 +182,7 @@ def whole(name="visualrwkv6_tiny", *overrides):
 
 def test_a_run_writes_its_backbone_and_its_connector(tmp_path):
     model = whole("visualrwkv6_tiny", "connector=visualrwkv")
-    model.save(tmp_path / "run")
+    save(model, tmp_path / "run")
     to_file(tmp_path / "run", tmp_path / "b.pth", "rwkv6", "backbone")
     twin = whole("visualrwkv6_tiny", "connector=visualrwkv")
     load(twin.backbone, tmp_path / "b.pth")
@@ -248,16 +251,16 @@ def test_a_card_names_every_knob():
 
 def test_the_command(tmp_path, capsys):
     torch.save(export(RWKV5(**RWKV), "rwkv5"), tmp_path / "eagle.pth")
-    assert cli.main(["convert", str(tmp_path / "eagle.pth"), str(tmp_path / "eagle")]) == 0
+    assert main(["convert", str(tmp_path / "eagle.pth"), str(tmp_path / "eagle")]) == 0
     assert "format rwkv5" in capsys.readouterr().out
-    assert cli.main(["convert", str(tmp_path / "eagle"), str(tmp_path / "b.pth"), "--format", "rwkv5"]) == 0
-    assert cli.main(["convert", str(tmp_path / "eagle"), str(tmp_path / "b.pth")]) == 2
-    assert cli.main(["convert", str(tmp_path / "eagle")]) == 2
-    assert cli.main(["convert", "--fromat", "x"]) == 2
+    assert main(["convert", str(tmp_path / "eagle"), str(tmp_path / "b.pth"), "--format", "rwkv5"]) == 0
+    assert main(["convert", str(tmp_path / "eagle"), str(tmp_path / "b.pth")]) == 2
+    assert main(["convert", str(tmp_path / "eagle")]) == 2
+    assert main(["convert", "--fromat", "x"]) == 2
 
 
 def test_a_chain_of_one_part_is_that_part():
-    chain = filled(Chain(12, 20, parts=[partial(Pool, grid=-1), Linear]))
+    chain = filled(Sequential(12, 20, parts=[partial(Pool, grid=-1), Linear]))
     twin = Linear(12, 20)
     load(twin, {name.removeprefix("parts.1."): value for name, value in chain.state_dict().items()})
     assert torch.equal(twin.proj.weight, chain.parts[1].proj.weight)

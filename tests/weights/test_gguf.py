@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
+from mmrnn.io.gguf import header
+from mmrnn.io.tensor_files import read
 from mmrnn.weights import load
-from mmrnn.weights.files import read
-from mmrnn.weights.gguf import header
-from mmrnn.weights.llama import GGUF_NAMES
+from mmrnn.weights.formats.llama import GGUF_NAMES
 
 
 def gguf(path, source, kind="llama"):
@@ -21,12 +21,12 @@ def gguf(path, source, kind="llama"):
         facts[f"{kind}.{name}"] = (4, struct.pack("<I", value))
     facts[f"{kind}.rope.freq_base"] = (6, struct.pack("<f", 5000.0))
     facts[f"{kind}.attention.layer_norm_rms_epsilon"] = (6, struct.pack("<f", 1e-5))
-    back = {theirs: name for name, theirs in GGUF_NAMES.items()}
+    inverse = {theirs: name for name, theirs in GGUF_NAMES.items()}
     tensors = {}
     for ours, value in source.state_dict().items():
         pattern = ours.replace("blocks.0.", "blocks.{}.").replace("blocks.1.", "blocks.{}.")
         leaf = pattern.rpartition(".")[2]
-        name = back[pattern] if pattern in back else back[pattern.replace(leaf, "*")].replace("*", leaf)
+        name = inverse[pattern] if pattern in inverse else inverse[pattern.replace(leaf, "*")].replace("*", leaf)
         name = name.replace("{}", ours.split(".")[1])
         if kind == "llama" and (".attn_q." in name or ".attn_k." in name):
             heads = 4 if ".attn_q." in name else 2

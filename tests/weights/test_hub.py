@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmrnn.weights import hub, load
-from mmrnn.weights.names import export
+from mmrnn.io import hub
+from mmrnn.weights import load
+from mmrnn.weights.export import export
 
 
 def test_what_is_a_hub_id():
@@ -16,8 +17,8 @@ def test_what_is_a_hub_id():
 
 
 def test_which_files_of_a_repository_are_fetched():
-    both = ["model.safetensors", "pytorch_model.bin", "config.json", "a.py", "onnx/model.safetensors", "README.md"]
-    assert hub.choose(both) == ["config.json", "model.safetensors"]
+    writable = ["model.safetensors", "pytorch_model.bin", "config.json", "a.py", "onnx/model.safetensors", "README.md"]
+    assert hub.choose(writable) == ["config.json", "model.safetensors"]
     assert hub.choose(["a.pth", "b.pth"]) == ["a.pth", "b.pth"]
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmrnn.connectors import MLP, Chain, Linear, Merge
+from mmrnn.connectors import MLP, Linear, Merge, Sequential
 from mmrnn.encoders import TimmTower
-from mmrnn.vlm import VLM, Sense
+from mmrnn.io.tensor_files import facts
+from mmrnn.model.vlm import VLM, Modality
 from mmrnn.weights import WeightsError, load
-from mmrnn.weights.files import facts
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 
 def tower():
@@ -21,7 +21,7 @@ def tower():
 
 def llava(backbone, connector=MLP):
     encoder = tower()
-    return VLM(backbone, {"image": Sense(encoder, connector(24, 32))})
+    return VLM(backbone, {"image": Modality(encoder, connector(24, 32))})
 
 
 HF_TOWER = {
@@ -61,20 +61,20 @@ def prefixed(prefix, tensors):
 
 def whole(name, model):
     """The tensors of a LLaVA in the layout of a project."""
-    sense = model.senses["image"]
-    language, vision = export(model.backbone, "llama"), hf_tower(sense.encoder)
+    modality = model.modalities["image"]
+    language, vision = export(model.backbone, "llama"), hf_tower(modality.encoder)
     if name.startswith("llava_hf5"):
         inner = {
             f"model.language_model.{n.removeprefix('model.')}" if "lm_head" not in n else n: v
             for n, v in language.items()
         }
-        return {**inner, **export(sense.connector, "llava_hf5"), **prefixed("model.vision_tower.", vision)}
+        return {**inner, **export(modality.connector, "llava_hf5"), **prefixed("model.vision_tower.", vision)}
     if name == "llava_hf":
-        tensors = prefixed("language_model.", language) | export(sense.connector, "llava_hf")
+        tensors = prefixed("language_model.", language) | export(modality.connector, "llava_hf")
         return tensors | prefixed("vision_tower.vision_model.", vision)
     return {
         **language,
-        **export(sense.connector, "llava"),
+        **export(modality.connector, "llava"),
         **prefixed("model.vision_tower.vision_tower.vision_model.", vision),
     }
 
@@ -94,8 +94,8 @@ def test_a_llava_without_its_tower_and_the_tower_beside_it(tmp_path, same, llama
     source, target = llava(llama()), llava(llama())
     tensors = whole("llava", source)
     torch.save({name: value for name, value in tensors.items() if "vision_tower" not in name}, tmp_path / "llava.bin")
-    torch.save(prefixed("vision_model.", hf_tower(source.senses["image"].encoder)), tmp_path / "clip.bin")
-    with pytest.raises(WeightsError, match=r"missing: senses\.image\.encoder"):
+    torch.save(prefixed("vision_model.", hf_tower(source.modalities["image"].encoder)), tmp_path / "clip.bin")
+    with pytest.raises(WeightsError, match=r"missing: modalities\.image\.encoder"):
         load(target, tmp_path / "llava.bin")
     load(target, [tmp_path / "llava.bin", tmp_path / "clip.bin"])
     assert same(source, target)
@@ -106,12 +106,12 @@ def test_a_lora_run_of_llava(tmp_path, same, lora, llama):
     base, target, tuned = llava(llama()), llava(llama()), llava(llama())
     load(target, whole("llava", base))
     _, added = lora(tmp_path, base.backbone)
-    projector = export(tuned.senses["image"].connector, "llava")
+    projector = export(tuned.modalities["image"].connector, "llava")
     torch.save(prefixed("base_model.model.", projector), tmp_path / "non_lora_trainables.bin")
     report = load(target, tmp_path)
     assert report.format == "llava"
-    assert same(target.senses["image"].connector, tuned.senses["image"].connector)
-    assert same(target.senses["image"].encoder, base.senses["image"].encoder)
+    assert same(target.modalities["image"].connector, tuned.modalities["image"].connector)
+    assert same(target.modalities["image"].encoder, base.modalities["image"].encoder)
     name = "model.layers.0.self_attn.q_proj.weight"
     expected = base.backbone.blocks[0].attention.query.weight + added[name]
     assert torch.allclose(target.backbone.blocks[0].attention.query.weight, expected, atol=1e-6)
@@ -121,15 +121,15 @@ def test_a_lora_run_of_llava(tmp_path, same, lora, llama):
 def test_vila15_in_its_three_folders(tmp_path, same, llama):
     def model():
         encoder = tower()
-        connector = Chain(24, 32, parts=[partial(Merge, order="col"), partial(MLP, norm=True)])
-        return VLM(llama(), {"image": Sense(encoder, connector)})
+        connector = Sequential(24, 32, parts=[partial(Merge, order="col"), partial(MLP, norm=True)])
+        return VLM(llama(), {"image": Modality(encoder, connector)})
 
     source, target = model(), model()
-    sense = source.senses["image"]
+    modality = source.modalities["image"]
     folders = {
         "llm": export(source.backbone, "llama"),
-        "mm_projector": export(sense.connector.parts[1], "vila_downsample"),
-        "vision_tower": prefixed("vision_model.", hf_tower(sense.encoder)),
+        "mm_projector": export(modality.connector.parts[1], "vila_downsample"),
+        "vision_tower": prefixed("vision_model.", hf_tower(modality.encoder)),
     }
     for name, tensors in folders.items():
         (tmp_path / name).mkdir()

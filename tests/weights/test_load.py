@@ -15,15 +15,15 @@ def rwkv():
 
 def published(model):
     """The tensors of a model in the layout of a published RWKV-6 file."""
-    from mmrnn.weights.rwkv import RWKV6_NAMES
+    from mmrnn.weights.formats.rwkv import RWKV6_NAMES
 
-    back = {ours: theirs for theirs, ours in RWKV6_NAMES.items()}
+    inverse = {ours: theirs for theirs, ours in RWKV6_NAMES.items()}
     named = {}
     for name, value in model.state_dict().items():
         parts = name.split(".")
         layer = parts[1] if parts[0] == "blocks" else None
         pattern = name if layer is None else ".".join(["blocks", "{}", *parts[2:]])
-        theirs = back.get(pattern) or back[pattern.rsplit(".", 1)[0] + ".*"].replace("*", parts[-1])
+        theirs = inverse.get(pattern) or inverse[pattern.rsplit(".", 1)[0] + ".*"].replace("*", parts[-1])
         vector = value.dim() == 1 and ("time_" in theirs)
         named[theirs.replace("{}", layer or "")] = value.view(1, 1, -1) if vector else value
     return named
@@ -87,7 +87,7 @@ def test_formats_are_known_by_their_names():
 def test_a_tied_head_in_a_file_is_left_out():
     sizes = {"vocab": 20, "width": 32, "depth": 1, "heads": 2, "ffn": 48}
     open_, tied = Transformer(**sizes), Transformer(**sizes, tied=True)
-    from mmrnn.weights.llama import NAMES
+    from mmrnn.weights.formats.llama import NAMES
 
     names = {ours: theirs for theirs, ours in NAMES.items()}
     named = {}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmrnn.connectors import Chain, Linear, Merge
+from mmrnn.connectors import Linear, Merge, Sequential
 from mmrnn.encoders import TimmTower
-from mmrnn.vlm import VLM, Sense
+from mmrnn.model.vlm import VLM, Modality
 from mmrnn.weights import load
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 
 def test_a_lora_is_added_to_its_base(tmp_path, llama, lora):
@@ -78,7 +78,9 @@ def test_the_trained_tensors_of_minigpt_v2(same, llama):
     def model():
         arch = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
         tower = TimmTower(name="eva_giant_patch14_clip_224", size=16, depth=1, layer=-1, arch=arch)
-        return VLM(llama(), {"image": Sense(tower, Chain(24, 32, parts=[partial(Merge, rows=1, cols=2), Linear]))})
+        return VLM(
+            llama(), {"image": Modality(tower, Sequential(24, 32, parts=[partial(Merge, rows=1, cols=2), Linear]))}
+        )
 
     base, target = model(), model()
     target.load_state_dict(base.state_dict())
@@ -90,8 +92,8 @@ def test_the_trained_tensors_of_minigpt_v2(same, llama):
     report = load(target, trained)
     assert report.format == "minigpt"
     assert report.loaded == 3
-    assert same(target.senses["image"].connector.parts[1], projection)
-    assert same(target.senses["image"].encoder, base.senses["image"].encoder)
+    assert same(target.modalities["image"].connector.parts[1], projection)
+    assert same(target.modalities["image"].encoder, base.modalities["image"].encoder)
     expected = base.backbone.blocks[1].attention.query.weight + 16 / 4 * up @ down
     assert torch.allclose(target.backbone.blocks[1].attention.query.weight, expected, atol=1e-5)
     assert torch.equal(target.backbone.output.weight, base.backbone.output.weight)

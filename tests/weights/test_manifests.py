@@ -15,11 +15,14 @@ import pytest
 import torch
 import yaml
 
-from mmrnn.config import build, compose, conf_dir, make, plain
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
+from mmrnn.model.build import build
 from mmrnn.weights import Report, convert
-from mmrnn.weights.formats import FORMATS
-from mmrnn.weights.match import parts, sole_part, unwrap
-from mmrnn.weights.names import both, export
+from mmrnn.weights.convert import parts, strip_wrapper_prefixes, unwrap_single
+from mmrnn.weights.export import export, writable
+from mmrnn.weights.registry import FORMATS
 
 HERE = Path(__file__).parent
 MANIFESTS = sorted(path.stem for path in (HERE / "manifests").glob("*.json"))
@@ -33,8 +36,8 @@ READ_ONLY = ("visualglm_6b-0", "fuyu_8b-0", "fuyu_8b-1", "smol-0")
 
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PLACES = {
-    "encoder": "senses.image.encoder",
-    "connector": "senses.image.connector",
+    "encoder": "modalities.image.encoder",
+    "connector": "modalities.image.connector",
     "backbone": "backbone",
     "hook": "hook",
 }
@@ -69,7 +72,9 @@ def part(card, *wired):
 def built(preset, *overrides):
     """The model on the meta device. Presets share many of their parts, and each is made once."""
     with pytest.MonkeyPatch.context() as patched, torch.device("meta"):
-        patched.setattr("mmrnn.config.make", lambda card, *wired, trusted=(): part(json.dumps(card), *wired))  # noqa: ARG005
+        patched.setattr(
+            "mmrnn.config.instantiate.make", lambda card, *wired, trusted=(): part(json.dumps(card), *wired)
+        )  # noqa: ARG005
         return build(compose(f"model={preset}", *overrides))
 
 
@@ -85,7 +90,7 @@ def opened(part, tensors):
     """What a part takes of a file; every name is used, or left out for a reason (else `convert` fails)."""
     report = Report("")
     ready = convert(part, tensors, report=report)
-    assert set(report.ignored) <= set(unwrap(tensors))
+    assert set(report.ignored) <= set(strip_wrapper_prefixes(tensors))
     assert all(report.ignored.values())
     return ready, report
 
@@ -154,10 +159,10 @@ def parts_of(model, tensors):
 def written(part, tensors):
     """The names that a part is read from, and those it is written under; None where its format is only read."""
     _, report = opened(part, tensors)
-    part = sole_part(part)[0]
-    if report.format not in {form.name for form in both([kind.__name__ for kind in type(part).__mro__])}:
+    part = unwrap_single(part)[0]
+    if report.format not in {form.name for form in writable([kind.__name__ for kind in type(part).__mro__])}:
         return None
-    used = {name: value for name, value in unwrap(tensors).items() if name not in report.ignored}
+    used = {name: value for name, value in strip_wrapper_prefixes(tensors).items() if name not in report.ignored}
     return shapes(used), shapes(export(part, report.format))
 
 

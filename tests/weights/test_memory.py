@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmrnn.backbones import Transformer
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 pytestmark = pytest.mark.slow
 

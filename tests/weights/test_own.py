@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from mmrnn.weights import own
-from mmrnn.weights.files import read
+from mmrnn.io import shards
+from mmrnn.io.tensor_files import read
 
 
 class Killed(BaseException):
@@ -37,12 +37,12 @@ def write_until(at, folder, seed):
     with pytest.MonkeyPatch.context() as patched:
         for name in ("rename", "replace", "unlink", "fsync", "rmdir", "mkdir"):
             patched.setattr(os, name, counted(getattr(os, name)))
-        own.write(folder, *state(seed, files=seed % 2))
+        shards.write(folder, *state(seed, files=seed % 2))
 
 
 def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
     """Killed at every such call in turn: what is found has one seed, in its tensors and in its text."""
-    own.write(tmp_path, *state(0, files=False))
+    shards.write(tmp_path, *state(0, files=False))
     seen, at = [], 0
     while "finished" not in seen:
         seed, at = int((tmp_path / "config.yaml").read_text()) + 1, at + 1
@@ -51,9 +51,9 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
             seen.append("finished")
         except Killed:
             pass
-        own.settle(tmp_path)
+        shards.finish_pending_save(tmp_path)
         found = int((tmp_path / "config.yaml").read_text())
-        tensors = read(own.weight_file(tmp_path))
+        tensors = read(shards.weight_file(tmp_path))
         assert {value.item() for tensor in tensors.values() for value in tensor} == {float(found)}
         assert set(tensors) == set("abc")
         assert found in (seed, seed - 1)
@@ -64,19 +64,19 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
 
 
 def test_shards(tmp_path):
-    own.write(tmp_path, *state(1, files=True))
+    shards.write(tmp_path, *state(1, files=True))
     names = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert names == [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 12_000
     assert index["weight_map"] == dict(zip("abc", names, strict=True))
-    own.write(tmp_path, *state(2, files=False))
+    shards.write(tmp_path, *state(2, files=False))
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
 
 
 def test_views_and_shared_tensors(tmp_path):
     base = torch.arange(12.0).view(3, 4)
-    own.write(tmp_path, {"row": base[1], "turned": base.T, "all": base, "again": base}, {})
+    shards.write(tmp_path, {"row": base[1], "turned": base.T, "all": base, "again": base}, {})
     found = read(tmp_path)
     assert torch.equal(found["row"], base[1])
     assert torch.equal(found["turned"], base.T)

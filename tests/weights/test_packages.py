@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmrnn.weights.files import read
-from mmrnn.weights.packages import is_packaged, locate
+from mmrnn.io.packages import is_packaged, locate
+from mmrnn.io.tensor_files import read
 
 
 def test_a_file_of_a_package(tmp_path, monkeypatch):

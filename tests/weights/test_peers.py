@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from mmrnn.backbones import RWKV5, RWKV6
-from mmrnn.cards import make
-from mmrnn.convert import to_folder
+from mmrnn.checkpoints.convert import to_folder
+from mmrnn.config.instantiate import make
 from mmrnn.encoders import ClipViT, TimmTower
 from mmrnn.types import Sequence
 from mmrnn.weights import load
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 

@@ -1,4 +1,4 @@
-"""Whole small models of transformers, picture and all: the same logits, and the same words."""
+"""Whole small models of transformers, image and all: the same logits, and the same words."""
 
 import importlib.util
 from functools import partial
@@ -8,13 +8,13 @@ import torch
 
 from mmrnn.backbones import RWKV7, Transformer
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
-from mmrnn.connectors import MLP, Linear, QFormer, RowEnds, TextQFormer
+from mmrnn.connectors import MLP, Linear, QFormer, RowSeparators, TextQFormer
 from mmrnn.encoders import Patches, TimmTower
-from mmrnn.generate import generate
-from mmrnn.types import SLOT, Batch, Block, Sequence
-from mmrnn.vlm import VLM, Sense
+from mmrnn.inference.generate import generate
+from mmrnn.model.vlm import VLM, Modality
+from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
 from mmrnn.weights import load
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 transformers = pytest.importorskip("transformers")
 close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
@@ -27,7 +27,7 @@ QUERIES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "
 QUERIES |= {"encoder_hidden_size": 24, "vocab_size": 30, "cross_attention_frequency": 2, "max_position_embeddings": 20}
 OURS = {"queries": 4, "width": 16, "depth": 4, "heads": 4, "ffn": 24}
 SLOTS = 59
-"""The word that transformers has where a picture stands."""
+"""The word that transformers has where an image stands."""
 
 
 def randomised(model):
@@ -45,12 +45,12 @@ def decoder(sizes):
 
 
 def asked(model, before, after, images):
-    """Our batch of one picture a row between two texts, and the ids that transformers wants."""
-    layout = model.senses["image"].layout(*images.shape[-2:])
+    """Our batch of one image a row between two texts, and the ids that transformers wants."""
+    layout = model.modalities["image"].layout(*images.shape[-2:])
     rows, at = len(images), len(before)
     middle = torch.full((rows, layout.tokens), SLOT)
     ids = torch.cat([torch.tensor([before] * rows).long(), middle, torch.tensor([after] * rows)], dim=1)
-    blocks = tuple(Block(row, at, layout) for row in range(rows))
+    blocks = tuple(ImageSpan(row, at, layout) for row in range(rows))
     return Batch(Sequence(ids, blocks), {"image": images}), ids.masked_fill(ids == SLOT, SLOTS)
 
 
@@ -87,7 +87,7 @@ def test_llava(tmp_path):
     peer.save_pretrained(tmp_path)
     tower = TimmTower(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH)
     backbone = Transformer(vocab=60, width=32, depth=2, heads=4, kv_heads=2, ffn=48, eps=text.rms_norm_eps)
-    ours = VLM(backbone, {"image": Sense(tower, MLP(24, 32))}).eval()
+    ours = VLM(backbone, {"image": Modality(tower, MLP(24, 32))}).eval()
     for source in (tmp_path, peer.state_dict()):
         assert load(ours, source).format.startswith("llava_hf")
     images = torch.randn(2, 3, 32, 32)
@@ -116,7 +116,7 @@ def eva(name="eva_giant_patch14_clip_224"):
 def test_blip2(tmp_path):
     peer = blip2(transformers.OPTConfig(**OPT))
     peer.save_pretrained(tmp_path)
-    ours = VLM(decoder(OPT), {"image": Sense(eva(), QFormer(24, 32, **OURS))}).eval()
+    ours = VLM(decoder(OPT), {"image": Modality(eva(), QFormer(24, 32, **OURS))}).eval()
     report = load(ours, tmp_path)
     assert report.format == "hf_vlm, blip2_hf"
     assert report.ignored == {}
@@ -185,8 +185,8 @@ def test_fuyu(tmp_path):
     peer.save_pretrained(tmp_path)
     newline = 40
     backbone = HFDecoder(name="persimmon", vocab=60, width=32, arch=sizes)
-    connector = RowEnds(2700, 32, part=Linear)
-    ours = VLM(backbone, {"image": Sense(Patches(size=(60, 90)), connector)}).eval()
+    connector = RowSeparators(2700, 32, part=Linear)
+    ours = VLM(backbone, {"image": Modality(Patches(size=(60, 90)), connector)}).eval()
     for source in (tmp_path, peer.state_dict()):
         load(backbone, source)
         load(connector, source, strict=False)  # the released vocabulary alone has the word at its place
@@ -194,7 +194,7 @@ def test_fuyu(tmp_path):
     images = torch.randn(1, 3, 60, 90)
     batch, ids = asked(ours, [], [1, 9, 11], images)
     ids[:, [3, 7]] = newline
-    patches = ours.senses["image"].encode(images)
+    patches = ours.modalities["image"].encode(images)
     close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=patches).logits)
     written = peer.generate(input_ids=ids, pixel_values=patches, max_new_tokens=6, do_sample=False)
     assert generate(ours, batch, limit=6) == written[:, ids.shape[1] :].tolist()

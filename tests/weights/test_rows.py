@@ -5,9 +5,11 @@ import torch
 from safetensors.torch import save_file
 
 from mmrnn.backbones import RWKV6, Transformer
-from mmrnn.config import ConfigError, build, compose
+from mmrnn.config.compose import compose
+from mmrnn.config.error import ConfigError
+from mmrnn.model.build import build
 from mmrnn.weights import WeightsError, load
-from mmrnn.weights.rows import extended
+from mmrnn.weights.resize_embeddings import extended
 
 SMALL = {"width": 16, "depth": 2}
 

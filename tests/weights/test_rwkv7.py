@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from mmrnn import weights
-from mmrnn.checkpoint import load_model
-from mmrnn.config import build, compose
-from mmrnn.convert import recognise, to_file, to_folder
-from mmrnn.weights.files import read
-from mmrnn.weights.names import export
-from mmrnn.weights.rwkv7 import NAMES
+from mmrnn.checkpoints.convert import recognise, to_file, to_folder
+from mmrnn.config.compose import compose
+from mmrnn.inference.load import load_model
+from mmrnn.io.tensor_files import read
+from mmrnn.model.build import build
+from mmrnn.weights.export import export
+from mmrnn.weights.formats.rwkv7 import NAMES
 
 CONNECTOR = {"gate.weight": "gate.weight", "output.weight": "o_proj.weight", "norm.weight": "ln_v.weight"}
 CONNECTOR |= {"norm.bias": "ln_v.bias"}
@@ -39,9 +40,9 @@ def published(model):
     for name, value in model.backbone.state_dict().items():
         vector = value.dim() == 1 and ".time_mix." in name and ".norm." not in name
         named[f"rwkv.{theirs(name)}"] = value.view(1, 1, -1) if vector else value
-    for name, value in model.senses["image"].connector.state_dict().items():
+    for name, value in model.modalities["image"].connector.state_dict().items():
         named[f"proj.{CONNECTOR[name]}"] = value
-    for tower, kept in zip(TOWERS, model.senses["image"].encoder.towers, strict=True):
+    for tower, kept in zip(TOWERS, model.modalities["image"].encoder.towers, strict=True):
         named |= {f"vit.{tower}.{name}": value for name, value in whole(kept).items()}
     return named
 
@@ -93,10 +94,10 @@ def test_a_released_file_with_three_towers_becomes_a_model(preset, tmp_path):
     """VisualRWKV-7 and -HD in miniature: the connector is chosen by the file, the sizes are in its tensors."""
     language, projection = GATED[preset]
     source = build(compose(f"model={preset}", "encoder=tri_tiny"))
-    sense = source.senses["image"]
+    modality = source.modalities["image"]
     named = {f"rwkv.{name}": value for name, value in export(source.backbone, language).items()}
-    named |= {f"proj.{name}": value for name, value in export(sense.connector, projection).items()}
-    for name, tower in zip(THREE, sense.encoder.towers, strict=True):
+    named |= {f"proj.{name}": value for name, value in export(modality.connector, projection).items()}
+    for name, tower in zip(THREE, modality.encoder.towers, strict=True):
         for key, value in tower.trunk.state_dict().items():
             original = key.replace("mlp.fc", "mlp.lin") if name == "sam_featurizer" else key
             named[f"vit.{name}.{original}"] = value
@@ -105,11 +106,11 @@ def test_a_released_file_with_three_towers_becomes_a_model(preset, tmp_path):
     to_folder(tmp_path / "a.pth", tmp_path / "out", ("encoder=tri_tiny", "~tokenizer"))
     found, _ = load_model(tmp_path / "out")
     assert type(found.backbone) is type(source.backbone)
-    assert type(found.senses["image"].connector) is type(sense.connector)
+    assert type(found.modalities["image"].connector) is type(modality.connector)
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), found.parameters(), strict=True))
     for part, format in (("backbone", language), ("connector", projection)):
         to_file(tmp_path / "out", tmp_path / "b.pth", format, part)
         prefix = {"backbone": "rwkv.", "connector": "proj."}[part]
-        back = read(tmp_path / "b.pth")
-        assert set(back) == {name.removeprefix(prefix) for name in named if name.startswith(prefix)}
-        assert all(torch.equal(value, named[prefix + name]) for name, value in back.items())
+        inverse = read(tmp_path / "b.pth")
+        assert set(inverse) == {name.removeprefix(prefix) for name in named if name.startswith(prefix)}
+        assert all(torch.equal(value, named[prefix + name]) for name, value in inverse.items())

@@ -5,7 +5,7 @@ import torch
 
 from mmrnn.backbones import RWKV5, RWKV6
 from mmrnn.weights import WeightsError, load
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 
 def test_older_rwkv_files_spread_what_a_head_has(tmp_path):

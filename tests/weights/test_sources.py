@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from mmrnn.connectors import MLP
 from mmrnn.weights import load
-from mmrnn.weights.names import export
+from mmrnn.weights.export import export
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])

@@ -7,10 +7,12 @@ import pytest
 import timm
 import torch
 
-from mmrnn.config import compose, make, plain
+from mmrnn.config.compose import compose
+from mmrnn.config.instantiate import make
+from mmrnn.config.tree import plain
 from mmrnn.encoders import ClipViT, Fused, TimmTower
 from mmrnn.weights import Report, WeightsError, convert, load
-from mmrnn.weights.towers import FORMATS
+from mmrnn.weights.formats.towers import FORMATS
 
 ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
 TINY = {"size": 32, "depth": 2, "arch": ARCH}
@@ -161,10 +163,10 @@ def test_formats_of_a_part_have_marks_of_their_own():
     for one in FORMATS:
         for other in FORMATS:
             if one is not other and one.part == other.part:
-                assert not set(one.marks) >= set(other.marks), f"{one.marks} would be {other.name} too"
+                assert not set(one.signature) >= set(other.signature), f"{one.marks} would be {other.name} too"
 
 
-def complaint(encoder, tensors):
+def mismatch_message(encoder, tensors):
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     with pytest.raises(WeightsError) as fault:
         load(encoder, tensors)
@@ -176,21 +178,21 @@ def test_what_is_missing_unexpected_or_misshaped_is_listed():
     encoder = TimmTower(**TINY, layer=-1)
     whole = encoder.trunk.state_dict()
     less = {name: value for name, value in whole.items() if name != "blocks.1.mlp.fc1.bias"}
-    assert "missing: trunk.blocks.1.mlp.fc1.bias" in complaint(encoder, less)
-    assert "unexpected: trunk.blocks.0.gate" in complaint(encoder, whole | {"blocks.0.gate": torch.zeros(1)})
+    assert "missing: trunk.blocks.1.mlp.fc1.bias" in mismatch_message(encoder, less)
+    assert "unexpected: trunk.blocks.0.gate" in mismatch_message(encoder, whole | {"blocks.0.gate": torch.zeros(1)})
     wrong = whole | {"pos_embed": torch.zeros(1, 8, 24)}
-    assert "trunk.pos_embed: (1, 8, 24), the module has (1, 17, 24)" in complaint(encoder, wrong)
+    assert "trunk.pos_embed: (1, 8, 24), the module has (1, 17, 24)" in mismatch_message(encoder, wrong)
     shallow = TimmTower(**{**TINY, "depth": 1}, layer=-1).trunk.state_dict()
-    assert "missing: trunk.blocks.1.attn.proj.bias" in complaint(encoder, shallow)
-    assert "no format of TimmTower" in complaint(encoder, {"somebody.elses": torch.zeros(1)})
+    assert "missing: trunk.blocks.1.attn.proj.bias" in mismatch_message(encoder, shallow)
+    assert "no format of TimmTower" in mismatch_message(encoder, {"somebody.elses": torch.zeros(1)})
     open_clip = {name: value for name, value in open_clip_visual(encoder).items() if "conv1" not in name}
-    assert "no format of TimmTower" in complaint(encoder, open_clip)
+    assert "no format of TimmTower" in mismatch_message(encoder, open_clip)
 
 
 def test_a_tower_file_has_no_extra_norm():
     encoder = TimmTower(name="eva_giant_patch14_clip_224", **TINY, layer=-1, extra_norm=True)
     tensors = encoder.trunk.state_dict()
-    message = complaint(encoder, tensors)
+    message = mismatch_message(encoder, tensors)
     assert "missing: extra_norm.bias" in message
     assert "missing: trunk" not in message
     assert load(encoder, tensors, strict=False).loaded == len(tensors)

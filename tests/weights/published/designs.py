@@ -61,8 +61,12 @@ def llava_hf(language: str) -> Shapes:
 def vila15(language: str, tower: Shapes, entry: int) -> Shapes:
     """The folders llm, vision_tower and mm_projector."""
     width, four = LLAMA[language][2], 4 * entry
-    between = norm("layers.1", four) | affine("layers.2", width, four) | affine("layers.4", width, width)
-    return {**under("llm.", llama(language)), **under("mm_projector.", between), **under("vision_tower.", tower)}
+    hidden_matrices = norm("layers.1", four) | affine("layers.2", width, four) | affine("layers.4", width, width)
+    return {
+        **under("llm.", llama(language)),
+        **under("mm_projector.", hidden_matrices),
+        **under("vision_tower.", tower),
+    }
 
 
 def qformer(entry: int = 1408, *, text: bool = False) -> Shapes:

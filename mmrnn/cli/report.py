@@ -1,0 +1,54 @@
+"""mmrnn report [DIR ...]
+
+Compare the finished runs in some folders (the newest sweep in multirun/ when none is named): a table here, and a page
+with table and image in the first folder.
+
+  mmrnn report multirun/2026-01-31_12-00-00
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmrnn.config.error import ConfigError
+
+
+def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: ARG001
+    """Print the table, write the page.
+
+    Raises:
+        ConfigError: wrong usage, or nothing to compare.
+    """
+    from mmrnn.evaluation.reports.comparison import find_runs, table, write_comparison
+
+    folders = [Path(word) for word in arguments] or [_newest()]
+    finished, unfinished = [], []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: there is no such folder; name one that `mmrnn train` has written")
+        try:
+            done, others = find_runs(folder)
+        except ValueError as fault:
+            raise ConfigError(str(fault)) from fault
+        finished += done
+        unfinished += others
+    for folder in unfinished:
+        print(f"not finished: {folder}")
+    if not finished:
+        raise ConfigError("none of these runs is finished")
+
+    from rich.console import Console
+    from rich.table import Table
+
+    columns, rows = table(finished)
+    shown = Table(*columns)
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
+    print(write_comparison(folders[0], finished))
+
+
+def _newest() -> Path:
+    sweeps = sorted(Path("multirun").glob("*/"), key=lambda path: path.stat().st_mtime)
+    if not sweeps:
+        raise ConfigError("there is no sweep in multirun/; run one (`mmrnn train -m ...`) or name folders")
+    return sweeps[-1]

@@ -1,0 +1,1 @@
+"""Configurations: composing, comparing with signatures, making parts of cards. Knows no model."""

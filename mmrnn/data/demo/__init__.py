@@ -1,0 +1,1 @@
+"""The default data set: scenes of drawings and handwriting, made on the spot."""

@@ -1,0 +1,50 @@
+"""A model of timm by its name, and the images it was published for."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from mmrnn.encoders.tower import Resize
+from mmrnn.types import ImageSpec
+
+
+def build(name: str, pretrained: bool | str | None, knobs: Mapping[str, Any]) -> nn.Module:
+    """The model without a head and with random weights.
+
+    Raises:
+        ValueError: timm has no such model, tag or knob.
+    """
+    import timm
+
+    if ":" in name:
+        raise ValueError(f"name ({name!r}) must stand in timm's own list: no model is downloaded to build another")
+    full = f"{name}.{pretrained}" if isinstance(pretrained, str) and pretrained != "package" else name
+    try:
+        return timm.create_model(full, pretrained=False, num_classes=0, **knobs)
+    except RuntimeError as fault:
+        known = timm.list_models() if full == name else timm.list_pretrained(f"{name}.*")
+        near = ", ".join(get_close_matches(full, known)) or "see timm.list_models()"
+        raise ValueError(f"timm has no model {full!r}; near to it: {near}") from fault
+    except TypeError as fault:
+        raise ValueError(f"timm cannot build {name} with {', '.join(knobs)}: {fault}") from fault
+
+
+def image_spec(
+    trunk: nn.Module,
+    size: tuple[int, int],
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+    resize: Resize,
+) -> ImageSpec:
+    """What an image for `trunk` must look like; None: as the model was published."""
+    published = trunk.pretrained_cfg
+    interpolation = published["interpolation"]
+    return ImageSpec(
+        size=(size[0], size[1]),
+        mean=tuple(mean or published["mean"]),
+        std=tuple(std or published["std"]),
+        resize=resize,
+        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
+    )

@@ -1,0 +1,103 @@
+"""The report of a run: one HTML file with curves, tables and images, which needs no network and no server."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mmrnn.evaluation.accuracy import Answer
+from mmrnn.evaluation.reports.svg import chart
+from mmrnn.io.atomic import replace_file
+from mmrnn.types import MapDataset
+from mmrnn.types.sample import Sample
+
+SHOWN = 16
+"""Images of each test in a report."""
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2937 }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem; border-bottom: 1px solid #e5e7eb }
+td.n { text-align: right; font-variant-numeric: tabular-nums } th { text-align: left }
+svg { width: 29rem; max-width: 100%; font: 11px system-ui, sans-serif } svg.wide { width: 100% }
+.title { font-weight: 600; font-size: 13px } .grid { stroke: #e5e7eb } svg text { fill: #374151 }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem }
+figure { margin: 0 } figure img { width: 100%; border-radius: 6px } figcaption { font-size: 13px }
+.right { color: #166534 } .wrong { color: #b91c1c } pre { background: #f3f4f6; padding: 1rem; overflow: auto }
+"""
+
+
+def write_report(
+    out: Path,
+    result: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
+    tests: Mapping[str, MapDataset],
+    answers: Mapping[str, Sequence[Answer]],
+    cfg: Mapping[str, Any],
+) -> None:
+    """Write `report.html` into the folder of a run.
+
+    Args:
+        result: what the run came to (`result.json`).
+        log: records of training (`log.jsonl`).
+        tests: the samples that are held out, by the name of their split, and in `answers` the replies to them.
+    """
+    accuracy = {
+        name: [(record["step"], record["accuracy"][name]) for record in log if "accuracy" in record] for name in tests
+    }
+    parts = [
+        f"<h1>{escape(out.name)}</h1>",
+        f"<p>{result['parameters']:,} parameters, {result['seconds']:.0f} s, seed {result['seed']}, last loss "
+        f"{result['loss']:.3f}.</p>",
+        chart("loss", {"loss": [(record["step"], record["loss"]) for record in log]}),
+        chart("held-out accuracy while training (first questions of each split)", accuracy, percent=True),
+        *(_table(name, kinds) for name, kinds in result["accuracy"].items()),
+        *(_cards(name, tests[name], answers[name]) for name in tests),
+        f"<h2>Configuration</h2><pre>{escape(_outline(cfg))}</pre>",
+    ]
+    page = (
+        f'<!doctype html><meta charset="utf-8"><title>{escape(out.name)}</title><style>{STYLE}</style>{"".join(parts)}'
+    )
+    replace_file(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def _table(name: str, kinds: Mapping[str, Mapping[str, float]]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(kind)}</td><td class=n>{row['accuracy']:.1%}</td><td class=n>{row['majority']:.1%}</td>"
+        f"<td class=n>{row['blind']:.1%}</td><td class=n>{row['total']}</td></tr>"
+        for kind, row in kinds.items()
+    )
+    return (
+        f"<h2>Held out: {escape(name)}</h2><table><tr><th>question<th>accuracy<th>majority answer<th>blind<th>questions"
+        f"</tr>{rows}</table><p>Blind: the most frequent answer that training gave to the very same question.</p>"
+    )
+
+
+def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
+    figures = []
+    for index in range(min(SHOWN, len(answers))):
+        answer, sample = answers[index], samples[index]
+        image = f'<img alt="" src="{_data_url(sample)}">' if sample.images else ""
+        truth = "" if answer.right else f" (truth: {escape(answer.truth)})"
+        mark = "right" if answer.right else "wrong"
+        figures.append(
+            f"<figure>{image}<figcaption>{escape(answer.question)}<br>"
+            f"<b class={mark}>{escape(answer.reply) or '(nothing)'}</b>{truth}</figcaption></figure>"
+        )
+    return f"<h2>Examples: {escape(name)}</h2><div class=cards>{''.join(figures)}</div>"
+
+
+def _data_url(sample: Sample) -> str:
+    image = sample.images[0].open()
+    image.thumbnail((256, 256))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _outline(value: Any, depth: int = 0) -> str:
+    if not isinstance(value, Mapping):
+        return f" {value}\n"
+    lines = "".join(f"{'  ' * depth}{key}:{_outline(item, depth + 1)}" for key, item in value.items())
+    return f"\n{lines}" if depth else lines

@@ -1,0 +1,132 @@
+"""A model that can be talked to: it knows its tokenizer and how its dialogues are written."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+
+from mmrnn.data.collate import Collator
+from mmrnn.data.image import ImageError, ImageFile
+from mmrnn.data.video import VIDEO, expand_videos, frames
+from mmrnn.inference.generate import generate, stream
+from mmrnn.model.vlm import VLM
+from mmrnn.prompts import Prompt, Stop
+from mmrnn.types import Batch, Tokenizer
+from mmrnn.types.sample import TAG, Sample, Turn
+
+
+@dataclass(frozen=True)
+class InMemoryImage:
+    """An image that is at hand already."""
+
+    image: Image
+    key: str = ""
+
+    def open(self) -> Image:
+        return self.image.convert("RGB")
+
+
+class Assistant:
+    """A model with its tokenizer and prompt.
+
+    Args:
+        features: cached features by the key of an image; with them no image is opened.
+    """
+
+    def __init__(
+        self,
+        model: VLM,
+        tokenizer: Tokenizer,
+        prompt: Prompt,
+        *,
+        features: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
+        self.stop = Stop(tokenizer, prompt.stops)
+        self.collate = Collator(tokenizer, prompt, dict(model.modalities), features, left=True)
+
+    def ask(
+        self,
+        image: str | Path | Image | None,
+        question: str,
+        *,
+        observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
+        limit: int = 64,
+    ) -> str:
+        """The reply to a question about an image (a file or an image; None asks without one), or about a video, where
+        the question holds the tag `<video>`.
+
+        Args:
+            observations: what other modalities read (`objects features` each): for every tag `<state>` one of `state`.
+
+        Raises:
+            ImageError: the image cannot be opened.
+            ValueError: other tags than observations, or a modality that the model does not have.
+        """
+        return list(self.stream(image, question, observations=observations, limit=limit))[-1]
+
+    def stream(
+        self,
+        image: str | Path | Image | None,
+        question: str,
+        *,
+        observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
+        limit: int = 64,
+    ) -> Iterator[str]:
+        """The reply to a question, grown by a token at a time; each answer is the whole reply so far."""
+        batch = self._batch([replace(_sample(image, question), observations=observations or {})])
+        ids: list[int] = []
+        with eval_mode(self.model):
+            for tokens in stream(self.model, batch, limit=limit, finished=self.stop.finished):
+                ids.append(tokens[0])
+                yield self.stop.clean(self.tokenizer.decode(ids))
+
+    def answer(
+        self,
+        samples: Sequence[Sample],
+        *,
+        limit: int = 64,
+        sampler: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> list[str]:
+        """The reply to the last question of every sample, whose own reply (if there is one) is not shown."""
+        batch = self._batch([_without_reply(sample) for sample in samples])
+        with eval_mode(self.model):
+            replies = generate(self.model, batch, limit=limit, finished=self.stop.finished, sampler=sampler)
+        return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        self.collate.dropped.clear()
+        batch = self.collate(samples)
+        if self.collate.dropped:
+            raise ImageError(self.collate.dropped[0][1])
+        return batch.to(next(self.model.parameters()).device)
+
+
+def _sample(image: str | Path | Image | None, question: str) -> Sample:
+    if image is None:
+        return Sample((Turn("user", question), Turn("assistant", "")))
+    if VIDEO in question and not isinstance(image, Image):
+        return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
+    seen = InMemoryImage(image) if isinstance(image, Image) else ImageFile(image)
+    text = question if TAG in question else f"{TAG}\n{question}"
+    return Sample((Turn("user", text), Turn("assistant", "")), (seen,))
+
+
+def _without_reply(sample: Sample) -> Sample:
+    turns = sample.turns[:-1] if sample.turns[-1].role == "assistant" else sample.turns
+    return replace(sample, turns=(*turns, Turn("assistant", "")))
+
+
+@contextmanager
+def eval_mode(model: VLM) -> Iterator[None]:
+    """The model without dropout, and afterwards as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,1 @@
+"""Files: atomic writes, tensor files, shards, GGUF, the hub, optional packages."""

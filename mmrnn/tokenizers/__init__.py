@@ -1,0 +1,11 @@
+"""Tokenizers: files of `tokenizers`, RWKV's World vocabulary, and the small one of the default model."""
+
+from mmrnn.tokenizers.demo import DemoTokenizer
+from mmrnn.tokenizers.hf import HFTokenizer
+from mmrnn.tokenizers.rwkv_world import RWKVWorldTokenizer
+
+__all__ = [
+    "DemoTokenizer",
+    "HFTokenizer",
+    "RWKVWorldTokenizer",
+]

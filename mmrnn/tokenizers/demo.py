@@ -1,0 +1,55 @@
+"""A small tokenizer for small models: a thousand ids, no package."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+from mmrnn.types import Tokenizer
+
+
+class DemoTokenizer(Tokenizer):
+    """RWKV's World algorithm, the longest match over byte strings, with 1024 ids: 0 ends a text and pads it, 1 to 256
+    are the bytes, so that any text can be written, and then come the pieces of `demo.json` that the default images
+    are talked about with. `demo_vocab.py` tells where they come from.
+    """
+
+    vocab = 1024
+    pad = 0
+    ends = (0, 257)
+
+    def encode(self, text: str) -> list[int]:
+        return list(_encode(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids; 0 and ids beyond the vocabulary say nothing, a broken character shows as `\\ufffd`."""
+        pieces, _, _ = _tables()
+        said = "".join(pieces[id] for id in ids if 0 <= id < len(pieces))
+        return said.encode("latin-1").decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=8192)  # training asks the same few questions again and again
+def _encode(text: str) -> tuple[int, ...]:
+    _, ids, sizes = _tables()
+    text = text.encode().decode("latin-1")
+    found, start = [], 0
+    while start < len(text):
+        size = next(size for size in sizes[text[start]] if text[start : start + size] in ids)
+        found.append(ids[text[start : start + size]])
+        start += size
+    return tuple(found)
+
+
+@cache
+def _tables() -> tuple[list[str], dict[str, int], dict[str, list[int]]]:
+    """Pieces by id, ids by piece, and by first character how long pieces are, the longest first; a byte is a Latin-1
+    character."""
+    listed = json.loads((Path(__file__).parent / "demo.json").read_text(encoding="utf-8"))
+    listed = [piece.encode().decode("latin-1") for piece in listed]
+    pieces = ["", *(chr(byte) for byte in range(256)), *listed]
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for piece in pieces[1:]:
+        sizes[piece[0]].add(len(piece))
+    ids = {piece: id for id, piece in enumerate(pieces) if piece}
+    return pieces, ids, {first: sorted(long, reverse=True) for first, long in sizes.items()}

@@ -1,0 +1,22 @@
+"""Memory that a step frees is kept for the next one."""
+
+import ctypes
+
+TRIM, MMAP = -1, -3
+"""`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's mallopt."""
+
+
+def tune_malloc() -> bool:
+    """Tell this process's allocator not to give freed memory back to the system.
+
+    Every step of training on a CPU takes and frees the same few hundred megabytes. glibc returns large pieces at once,
+    and the kernel hands them out again page by page, each one zeroed: a third of the time of a small model's step.
+
+    Returns:
+        Whether there is such an allocator; other C libraries keep what they have.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(MMAP, 1 << 30) and mallopt(TRIM, 2**31 - 1))

@@ -1,0 +1,200 @@
+"""The losses of BLIP-2's first stage (arXiv 2301.12597): contrast, match and generate, without a language model."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrnn.model.vlm import VLM
+from mmrnn.types import IGNORE, Batch, Objective, Output
+
+
+class BLIP2Pretraining(nn.Module, Objective):
+    """Image-text contrast, image-text matching and image-grounded generation over a `TextQFormer`, equally weighted.
+
+    The text of a row is all of its ids but the slots; its first stands for the whole text. Negatives come from all
+    processes of a distributed run, and get gradients there.
+
+    Args:
+        width: of the features that are contrasted.
+        smoothing: of the labels of contrast and generation.
+        begin: the id that takes the place of a text's first one where the text is generated.
+        temperature: that the contrast begins with.
+    """
+
+    needs_backbone = False
+
+    def __init__(
+        self, model: VLM, *, width: int = 256, smoothing: float = 0.1, begin: int = 30522, temperature: float = 0.07
+    ):
+        super().__init__()
+        connector = model.modalities["image"].connector
+        if not hasattr(connector, "joint"):
+            raise ValueError(f"{type(connector).__name__} reads no text; say connector=qformer_text")
+        if begin >= connector.words.num_embeddings:
+            raise ValueError(f"begin ({begin}) must be below the connector's vocab ({connector.words.num_embeddings})")
+        inner = connector.queries.shape[1]
+        self.smoothing, self.begin = smoothing, begin
+        self.image_proj = nn.Linear(inner, width)
+        self.text_proj = nn.Linear(inner, width)
+        self.match = nn.Linear(inner, 2)
+        self.temperature = nn.Parameter(torch.tensor(temperature))
+
+    def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
+        """The sum of the three losses of a batch with one image a row."""
+        batch, connector = output.batch, model.modalities["image"].connector
+        rows, tokens = image_tokens(model, batch)
+        (every_text, first), (every_known, _) = map(gather, texts(batch, rows))
+        own = slice(first, first + len(rows))
+        ids, known = every_text[own], every_known[own]
+        queries, words = connector.seen(tokens), connector.text(ids, known)
+        contrast, (to_text, to_image) = self.contrast(queries, words)
+        with torch.no_grad():
+            images, sentences = (negatives(similar, first) for similar in (to_image, to_text))
+        matching = self.matching(
+            connector,
+            tokens,
+            ids,
+            known,
+            gather(tokens)[0][images],
+            every_text[sentences],
+            every_known[sentences],
+        )
+        return contrast + matching + self.generation(connector, tokens, ids, known)
+
+    def num_units(self, batch: Batch) -> int:
+        """How many rows with an image the means over a batch are taken of."""
+        return len({block.sample for block in batch.sequence.image_spans if block.modality == "image"})
+
+    def contrast(
+        self, queries: Float[Tensor, "m q w"], words: Float[Tensor, "m t w"], same: Bool[Tensor, "m all"] | None = None
+    ) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, "m all"], Float[Tensor, "m all"]]]:
+        """The loss, and how similar each image is to all texts and each text to all images.
+
+        Args:
+            same: which texts belong to an image, where it is more than its own one (retrieval).
+        """
+        image = F.normalize(self.image_proj(queries), dim=-1)
+        text = F.normalize(self.text_proj(words[:, 0]), dim=-1)
+        # The query that fits best speaks for the image.
+        (every, first), (images, _) = gather(text), gather(image)
+        to_text = (image @ every.T).amax(1) / self.temperature
+        to_image = torch.einsum("tw,mqw->tmq", text, images).amax(2) / self.temperature
+        if same is None:
+            goal = torch.arange(len(text), device=text.device) + first
+            losses = [F.cross_entropy(x, goal, label_smoothing=self.smoothing) for x in (to_text, to_image)]
+        else:
+            share = same / same.sum(1, keepdim=True)
+            share = (1 - self.smoothing) * share + self.smoothing / same.shape[1]
+            losses = [F.cross_entropy(x, share) for x in (to_text, to_image)]
+        return sum(losses) / 2, (to_text, to_image)
+
+    def matching(
+        self,
+        connector: nn.Module,
+        tokens: Float[Tensor, "m n e"],
+        ids: Int[Tensor, "m t"],
+        known: Bool[Tensor, "m t"],
+        other_tokens: Float[Tensor, "m n e"],
+        other_ids: Int[Tensor, "m t"],
+        other_known: Bool[Tensor, "m t"],
+    ) -> Float[Tensor, ""]:
+        """Which of pairs, of texts with a wrong image, and of images with a wrong text belong together."""
+        logits = self.belongs(
+            connector,
+            torch.cat([tokens, other_tokens, tokens]),
+            torch.cat([ids, ids, other_ids]),
+            torch.cat([known, known, other_known]),
+        )
+        goal = torch.cat([ids.new_ones(len(ids)), ids.new_zeros(2 * len(ids))])
+        return F.cross_entropy(logits, goal)
+
+    def belongs(
+        self,
+        connector: nn.Module,
+        tokens: Float[Tensor, "m n e"],
+        ids: Int[Tensor, "m t"],
+        known: Bool[Tensor, "m t"],
+    ) -> Float[Tensor, "m 2"]:
+        """Logits of no and yes, the mean over the queries."""
+        queries, _ = connector.joint(tokens, ids, known)
+        return self.match(queries).mean(1)
+
+    def generation(
+        self,
+        connector: nn.Module,
+        tokens: Float[Tensor, "m n e"],
+        ids: Int[Tensor, "m t"],
+        known: Bool[Tensor, "m t"],
+    ) -> Float[Tensor, ""]:
+        """The text word by word, each seeing the queries and the words before it."""
+        opened = torch.cat([torch.full_like(ids[:, :1], self.begin), ids[:, 1:]], dim=1)
+        _, words = connector.joint(tokens, opened, known, "causal")
+        logits = connector.words_after(words)[:, :-1]
+        goal = opened.masked_fill(~known, IGNORE)[:, 1:]
+        return F.cross_entropy(logits.flatten(0, 1), goal.flatten(), label_smoothing=self.smoothing)
+
+
+def image_tokens(model: VLM, batch: Batch) -> tuple[list[int], Float[Tensor, "m n e"]]:
+    """The rows that show an image, and the encoder's tokens of the first one of each."""
+    if "image" in batch.features:
+        tokens = batch.features["image"]
+    elif "image" in batch.images:
+        tokens = model.modalities["image"].encode(batch.images["image"])
+    else:
+        raise ValueError("these losses compare texts with images, and the batch has no image")
+    blocks = [block for block in batch.sequence.image_spans if block.modality == "image"]
+    first: dict[int, int] = {}
+    for index, block in enumerate(blocks):
+        first.setdefault(block.sample, index)
+    return list(first), tokens[list(first.values())]
+
+
+def texts(batch: Batch, rows: list[int]) -> tuple[Int[Tensor, "m t"], Bool[Tensor, "m t"]]:
+    """The ids of some rows without slots and padding, and where they are."""
+    sequence = batch.sequence
+    found = []
+    for row in rows:
+        ids, labels = sequence.ids[row], sequence.labels[row]
+        end = int((labels != IGNORE).nonzero().max()) + 1
+        found.append(ids[:end][ids[:end] >= 0])
+    known = [torch.ones_like(ids, dtype=torch.bool) for ids in found]
+    return tuple(nn.utils.rnn.pad_sequence(group, batch_first=True) for group in (found, known))
+
+
+def negatives(similar: Float[Tensor, "m all"], first: int) -> Int[Tensor, " m"]:
+    """For every row a column that is not its own (row + first), drawn by how similar it is.
+
+    Raises:
+        ValueError: there is no other column.
+    """
+    if similar.shape[1] < 2:
+        raise ValueError("one image has no negative; take batches of several")
+    chance = similar.float().softmax(1) + 1e-4
+    rows = torch.arange(len(chance), device=chance.device)
+    chance[rows, rows + first] = 0
+    return torch.multinomial(chance, 1).squeeze(1)
+
+
+def gather(x: Tensor) -> tuple[Tensor, int]:
+    """The rows of all processes in their order, and the number of the first one of ours.
+
+    Gradients go back to the process that a row came from, so that the mean over the processes is the gradient of one
+    process with all rows. Rows of fewer columns (texts) are filled up with zeros.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return x, 0
+    from torch.distributed.nn.functional import all_gather
+
+    processes, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    sizes = [x.new_empty(2, dtype=torch.long) for _ in range(processes)]
+    torch.distributed.all_gather(sizes, torch.tensor(x.shape[:2], device=x.device))
+    rows, columns = torch.stack(sizes).T.tolist()
+    more = (0, 0) * (x.dim() - 2) + (0, max(columns) - x.shape[1], 0, max(rows) - len(x))
+    filled = F.pad(x, more).contiguous()
+    if filled.requires_grad:
+        parts = all_gather(filled)
+    else:
+        parts = [torch.empty_like(filled) for _ in range(processes)]
+        torch.distributed.all_gather(parts, filled)
+    return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)]), sum(rows[:rank])

@@ -1,0 +1,47 @@
+"""Sum of objectives."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.model.vlm import VLM
+from mmrnn.types import Objective, Output
+
+
+class WeightedSum(nn.Module, Objective):
+    """Several objectives at once, each with its weight.
+
+    Args:
+        parts: objectives, or functions that make one for the model.
+        weights: one for each part; None: 1 each.
+
+    Raises:
+        ValueError: not as many weights as parts.
+    """
+
+    def __init__(self, model: VLM, *, parts: Sequence[Any], weights: tuple[float, ...] | None = None):
+        super().__init__()
+        weights = weights or (1.0,) * len(parts)
+        if len(weights) != len(parts):
+            raise ValueError(f"there are {len(weights)} weights for {len(parts)} parts")
+        made = [part(model) if isinstance(part, partial) else part for part in parts]
+        self.parts, self.weights = made, tuple(weights)
+        # Those that learn are modules of this one.
+        self.learnt = nn.ModuleList(part for part in made if isinstance(part, nn.Module))
+        self.needs_hidden_states = any(part.needs_hidden_states for part in made)
+        self.needs_backbone = any(part.needs_backbone for part in made)
+
+    def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
+        """Sum of the weighted losses."""
+        return sum(weight * part(model, output) for weight, part in zip(self.weights, self.parts, strict=True))
+
+    def terms(self) -> list[tuple[float, Objective]]:
+        """The weighted losses of all parts."""
+        return [
+            (weight * inner, term)
+            for weight, part in zip(self.weights, self.parts, strict=True)
+            for inner, term in part.terms()
+        ]

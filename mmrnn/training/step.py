@@ -1,0 +1,48 @@
+"""One micro-batch of a training step as one module: what data-parallel wrappers see."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrnn.model.vlm import VLM
+from mmrnn.types import Batch, Objective, Output
+
+Share = tuple[float, ...]
+"""For every term of the objective the part of its step's units that lie in a micro-batch."""
+
+
+class TrainStep(nn.Module):
+    """Forward pass and loss of one micro-batch; model, head, objective and its parameters are inside.
+
+    An objective that is a module belongs to the model as `model.objective`, so that stages can train it.
+    """
+
+    def __init__(self, model: VLM, objective: Objective):
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch, share: Share) -> Float[Tensor, ""]:
+        """Loss of one micro-batch, scaled so that the sum over a step equals the loss of one batch.
+
+        L2Wrap looks at padding as well, and losses that compare the samples of a batch see those of a micro-batch
+        alone: these do change with the number of micro-batches.
+        """
+        output = forward_for(self.model, self.objective, batch)
+        terms = zip(self.objective.terms(), share, strict=True)
+        return sum(weight * part * term(self.model, output) for (weight, term), part in terms)
+
+
+def forward_for(model: VLM, objective: Objective, batch: Batch) -> Output:
+    """The output that an objective needs: without the backbone, or with the inputs of all blocks."""
+    if not objective.needs_backbone:
+        return Output(None, None, batch.sequence, batch)
+    return model(batch, output_hidden_states=objective.needs_hidden_states)
+
+
+def shares(objective: Objective, step: Sequence[Batch]) -> list[Share]:
+    """For every micro-batch of a step its part of the units of each term; a term without units has no part."""
+    counts = [[term.num_units(batch) for _, term in objective.terms()] for batch in step]
+    totals = [max(sum(column), 1) for column in zip(*counts, strict=True)]
+    return [tuple(count / total for count, total in zip(row, totals, strict=True)) for row in counts]

@@ -1,0 +1,121 @@
+"""Connectors as LLaVA, VILA, MiniGPT, BLIP-2, VisualRWKV and others publish them."""
+
+from mmrnn.weights.format import Format
+from mmrnn.weights.formats import connector_sizes as sizes
+from mmrnn.weights.formats.connector_sizes import by_our_names
+
+ENCODERS = (
+    "model.vision_clip.*",
+    "model.vision_tower_compressor.*",
+    "vision_tower.*",
+    "vision_model.*",
+    "visual_encoder.*",
+    "model.vision_tower.*",
+    "vision_backbone.*",
+)
+MODELS = (
+    "language_model.*",
+    "model.language_model.*",
+    "llama_model.*",
+    "llm_model.*",
+    "opt_model.*",
+    "t5_model.*",
+    "llm_backbone.*",
+)
+LLAMA = ("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*")
+OTHER_PARTS = dict.fromkeys(ENCODERS, "of the encoder") | dict.fromkeys(MODELS + LLAMA, "of the language model")
+"""What files of whole models hold beside the connector."""
+
+BLIP2_HEADS = ("opt_proj", "t5_proj", "llm_proj", "language_projection")
+"""Names of the projection behind the Q-Former, one for each family of language models."""
+
+
+def linear(name: str, prefix: str) -> Format:
+    return Format(
+        name,
+        "Linear",
+        signature=(f"{prefix}weight",),
+        names={f"{prefix}weight": "proj.weight", f"{prefix}bias": "proj.bias"},
+        ignored=OTHER_PARTS,
+    )
+
+
+def sequential(name: str, prefix: str) -> Format:
+    """An `nn.Sequential` of projections and activations."""
+    return Format(
+        name,
+        "MLP",
+        signature=(f"{prefix}0.weight", f"{prefix}2.weight"),
+        names={f"{prefix}{{}}.*": "layers.{}.*"},
+        ignored=OTHER_PARTS,
+    )
+
+
+def hf_llava(name: str, prefix: str) -> Format:
+    return Format(
+        name,
+        "MLP",
+        signature=(f"{prefix}linear_1.weight", f"{prefix}linear_2.weight"),
+        names={f"{prefix}linear_1.*": "layers.0.*", f"{prefix}linear_2.*": "layers.2.*"},
+        ignored=OTHER_PARTS,
+    )
+
+
+PROJECTIONS = (
+    linear("plain", ""),
+    linear("llava", "model.mm_projector."),
+    linear("prismatic", "projector."),
+    linear("prismatic_file", "projector.projector."),
+    linear("minigpt", "llama_proj."),
+    linear("visualglm", "mixins.eva.model.glm_proj."),
+    linear("visualglm_hf", "image_encoder.glm_proj."),
+    linear("fuyu_hf", "vision_embed_tokens."),
+    *(linear(f"blip2_{head}", f"{head}.") for head in BLIP2_HEADS),
+    sequential("plain", ""),
+    sequential("llava", "model.mm_projector."),
+    sequential("prismatic", "projector."),
+    sequential("prismatic_file", "projector.projector."),
+    hf_llava("llava_hf", "multi_modal_projector."),
+    hf_llava("llava_hf5", "model.multi_modal_projector."),
+    Format(
+        "vila_downsample",
+        "MLP",
+        signature=("layers.1.weight", "layers.2.weight", "layers.4.weight"),
+        names={"layers.1.*": "norm.*", "layers.2.*": "layers.0.*", "layers.4.*": "layers.2.*"},
+    ),
+)
+
+GATED = (
+    Format(
+        "visualrwkv_hd",
+        "GatedMLP",
+        signature=("proj.weight", "gate.weight", "o_proj.weight"),
+        names={"proj.*": "proj.*", "gate.*": "gate.*", "o_proj.*": "output.*"},
+    ),
+    Format(
+        "visualrwkv_uhd",
+        "MLP",
+        signature=("proj.weight", "gate.weight", "o_proj.weight"),
+        names={"proj.*": "layers.0.*", "o_proj.*": "layers.2.*"},
+        ignored={"gate.weight": "stored, but not used: ReLU took its place"},
+    ),
+    Format(
+        "visualrwkv_v7",
+        "GatedLinear",
+        signature=("gate.weight", "o_proj.weight", "ln_v.weight"),
+        names={"gate.*": "gate.*", "o_proj.*": "output.*", "ln_v.*": "norm.*"},
+    ),
+)
+
+INFER = {
+    "visualrwkv_hd": sizes.gated_mlp,
+    "visualrwkv_uhd": sizes.relu_mlp,
+    "visualrwkv_v7": sizes.gated_linear,
+    "Linear": sizes.linear,
+    "MLP": sizes.mlp,
+}
+"""By format, else by class."""
+
+FORMATS: tuple[Format, ...] = tuple(
+    by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED)
+)

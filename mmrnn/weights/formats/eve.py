@@ -1,0 +1,53 @@
+"""EVE: the patch embedding layer and what aligns it with a teacher. Projector and language model are LLaVA's."""
+
+from mmrnn.weights.format import Format
+
+OTHER = {
+    **dict.fromkeys(("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*"), "of the language model"),
+    "model.mm_projector.*": "of the connector",
+    "model.vision_clip.*": "of the teacher",
+}
+TOWER, ALIGN = "model.vision_tower.", "model.vision_tower_compressor."
+
+
+def gather(theirs: str, ours: str) -> dict[str, str]:
+    return {
+        f"{TOWER}{theirs}.q.0.*": f"{ours}.norm_query.*",
+        f"{TOWER}{theirs}.q.1.*": f"{ours}.query.*",
+        f"{TOWER}{theirs}.kv.0.*": f"{ours}.norm_source.*",
+        f"{TOWER}{theirs}.kv.1.*": f"{ours}.pair.*",
+        f"{TOWER}{theirs}.proj.*": f"{ours}.output.*",
+    }
+
+
+FORMATS = (
+    Format(
+        "eve",
+        "EvePatch",
+        signature=(f"{TOWER}patch_embedding.weight", f"{TOWER}split_embedding"),
+        names={
+            f"{TOWER}patch_embedding.*": "proj.*",
+            f"{TOWER}class_embedding": "cls",
+            f"{TOWER}split_embedding": "row_end",
+            **gather("local_attention", "local"),
+            **gather("global_attention", "whole"),
+        },
+        ignored={**OTHER, f"{ALIGN}*": "of a training loss"},
+    ),
+    Format(
+        "eve",
+        "PatchAlignment",
+        signature=(f"{ALIGN}input_layer.weight",),
+        names={
+            f"{ALIGN}norm_layer.{{}}.0.*": "norms.{}.*",
+            f"{ALIGN}norm_layer.{{}}.1.*": "levels_in.{}.*",
+            f"{ALIGN}input_layer.*": "enter.*",
+            f"{ALIGN}output_layer.*": "output.*",
+        },
+        ignored={
+            **{name: why for name, why in OTHER.items() if why != "of the teacher"},
+            f"{TOWER}*": "of the encoder",
+        },
+        routes={"model.vision_clip.backbone.": "teacher"},
+    ),
+)

@@ -1,0 +1,155 @@
+"""Llama, Qwen2 and Qwen3 in the layout of the Hugging Face hub, and in GGUF files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Size, Tensor, nn
+
+from mmrnn.weights.format import Format, Sizes, unchanged
+
+Shapes = Mapping[str, Size]
+
+NAMES = {
+    "model.embed_tokens.weight": "embedding.weight",
+    "model.layers.{}.input_layernorm.weight": "blocks.{}.norm_attention.weight",
+    "model.layers.{}.self_attn.q_proj.*": "blocks.{}.attention.query.*",
+    "model.layers.{}.self_attn.k_proj.*": "blocks.{}.attention.key.*",
+    "model.layers.{}.self_attn.v_proj.*": "blocks.{}.attention.value.*",
+    "model.layers.{}.self_attn.o_proj.weight": "blocks.{}.attention.output.weight",
+    "model.layers.{}.self_attn.q_norm.weight": "blocks.{}.attention.query_norm.weight",
+    "model.layers.{}.self_attn.k_norm.weight": "blocks.{}.attention.key_norm.weight",
+    "model.layers.{}.post_attention_layernorm.weight": "blocks.{}.norm_mlp.weight",
+    "model.layers.{}.mlp.gate_proj.weight": "blocks.{}.mlp.gate.weight",
+    "model.layers.{}.mlp.up_proj.weight": "blocks.{}.mlp.up.weight",
+    "model.layers.{}.mlp.down_proj.weight": "blocks.{}.mlp.down.weight",
+    "model.norm.weight": "norm.weight",
+    "lm_head.weight": "output.weight",
+}
+
+GGUF_NAMES = {
+    "token_embd.weight": "embedding.weight",
+    "blk.{}.attn_norm.weight": "blocks.{}.norm_attention.weight",
+    "blk.{}.attn_q.*": "blocks.{}.attention.query.*",
+    "blk.{}.attn_k.*": "blocks.{}.attention.key.*",
+    "blk.{}.attn_v.*": "blocks.{}.attention.value.*",
+    "blk.{}.attn_output.weight": "blocks.{}.attention.output.weight",
+    "blk.{}.attn_q_norm.weight": "blocks.{}.attention.query_norm.weight",
+    "blk.{}.attn_k_norm.weight": "blocks.{}.attention.key_norm.weight",
+    "blk.{}.ffn_norm.weight": "blocks.{}.norm_mlp.weight",
+    "blk.{}.ffn_gate.weight": "blocks.{}.mlp.gate.weight",
+    "blk.{}.ffn_up.weight": "blocks.{}.mlp.up.weight",
+    "blk.{}.ffn_down.weight": "blocks.{}.mlp.down.weight",
+    "output_norm.weight": "norm.weight",
+    "output.weight": "output.weight",
+}
+
+EMBEDDING, LAYER = "model.embed_tokens.weight", "model.layers.0."
+
+
+def drop_tied_head(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
+    """Files of models whose head is the embedding may hold it twice."""
+    if module.output is None and tensors.pop("output.weight", None) is not None:
+        notes.append("the head of the file was left out, because the head is the embedding")
+    return tensors
+
+
+def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
+    """Sizes from the shapes; heads and the base of the rotation from the `config.json` beside them.
+
+    Raises:
+        ValueError: nothing beside the tensors says how many heads there are.
+    """
+    facts = facts.get("text_config") or facts
+    if "num_attention_heads" not in facts:
+        raise ValueError(
+            "the tensors do not say how many heads there are: name the folder that holds config.json as well"
+        )
+    rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
+    scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
+    if scaled or (facts.get("sliding_window") and facts.get("use_sliding_window")):
+        raise ValueError("this model scales its rotation or looks back through a window, which Transformer cannot")
+    heads = facts["num_attention_heads"]
+    knobs = {
+        "heads": heads,
+        "head_size": shapes[f"{LAYER}self_attn.q_proj.weight"][0] // heads,
+        "theta": float(facts.get("rope_theta", rope.get("rope_theta", 10000.0))),
+        "eps": float(facts.get("rms_norm_eps", 1e-6)),
+    }
+    return _rest(shapes, NAMES, knobs, tied=facts.get("tie_word_embeddings"))
+
+
+def infer_gguf(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
+    """Sizes from the shapes, the others from the header."""
+    kind = facts["general.architecture"]
+    if any(name.startswith(f"{kind}.rope.scaling.") for name in facts):
+        raise ValueError("this model scales its rotation, which Transformer cannot")
+    heads = facts[f"{kind}.attention.head_count"]
+    knobs = {
+        "heads": heads,
+        "head_size": shapes["blk.0.attn_q.weight"][0] // heads,
+        "theta": float(facts.get(f"{kind}.rope.freq_base", 10000.0)),
+        "eps": round(float(facts[f"{kind}.attention.layer_norm_rms_epsilon"]), 12),
+    }
+    return _rest(shapes, GGUF_NAMES, knobs)
+
+
+def _rest(shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tied: bool | None = None) -> Sizes:
+    theirs = {ours.replace("{}", "0"): name.replace("{}", "0") for name, ours in names.items()}
+
+    def shape(ours: str) -> Size | None:
+        return shapes.get(theirs[ours])
+
+    attention = "blocks.0.attention"
+    depth_of = {int(part) for name in shapes for part in name.split(".")[1:3] if part.isdigit()}
+    knobs["vocab"], knobs["width"] = shapes[theirs["embedding.weight"]]
+    knobs["depth"] = 1 + max(depth_of)
+    key = theirs[f"{attention}.key.*"].replace("*", "weight")
+    knobs["kv_heads"] = shapes[key][0] // knobs["head_size"]
+    knobs["ffn"] = shape("blocks.0.mlp.up.weight")[0]
+    knobs["bias"] = key.replace("weight", "bias") in shapes
+    knobs["qk_norm"] = shape(f"{attention}.query_norm.weight") is not None
+    knobs["tied"] = shape("output.weight") is None if tied is None else bool(tied)
+    return Sizes(knobs)
+
+
+BESIDE = {
+    **dict.fromkeys(("model.vision_tower.*", "vision_tower.*", "vision_model.*"), "of the encoder"),
+    **dict.fromkeys(("model.mm_projector.*", "model.image_newline", "llama_proj.*"), "of the connector"),
+    **dict.fromkeys(("model.vision_tower_compressor.*", "model.vision_clip.*"), "of a training loss"),
+    "model.layers.{}.self_attn.rotary_emb.inv_freq": "rotary frequencies are computed",
+}
+
+FORMATS = (
+    Format(
+        "llama",
+        "Transformer",
+        signature=(EMBEDDING, f"{LAYER}self_attn.q_proj.weight"),
+        names=NAMES,
+        ignored=BESIDE,
+        adapt=drop_tied_head,
+        inverse=unchanged,
+        infer=infer,
+    ),
+    Format(
+        "minigpt",
+        "Transformer",
+        signature=(f"llama_model.{EMBEDDING}",),
+        names={f"llama_model.{theirs}": ours for theirs, ours in NAMES.items()},
+        ignored={
+            **BESIDE,
+            "llama_model.model.layers.{}.self_attn.rotary_emb.inv_freq": "rotary frequencies are computed",
+            **dict.fromkeys(("visual_encoder.*", "ln_vision.*"), "of the encoder"),
+            **dict.fromkeys(("query_tokens", "Qformer.*"), "of the connector"),
+        },
+        adapt=drop_tied_head,
+        inverse=unchanged,
+    ),
+    Format(
+        "gguf",
+        "Transformer",
+        signature=("token_embd.weight", "blk.0.attn_q.weight"),
+        names=GGUF_NAMES,
+        adapt=drop_tied_head,
+        infer=infer_gguf,
+    ),
+)

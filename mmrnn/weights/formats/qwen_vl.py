@@ -1,0 +1,81 @@
+"""Qwen-VL: the resampler. Its tower is in `towers`."""
+
+from torch import Tensor, nn
+
+from mmrnn.weights.format import Format
+from mmrnn.weights.formats.fused_qkv import join, split
+
+
+def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:  # noqa: ARG001
+    """The matrix behind the norm is applied on the right."""
+    tensors = split(tensors)
+    if "output.weight" in tensors:
+        tensors["output.weight"] = tensors["output.weight"].T
+    return tensors
+
+
+def inverse(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.T if name == "output.weight" else value for name, value in join(tensors).items()}
+
+
+def resampler(prefix: str) -> Format:
+    pool = f"{prefix}attn_pool."
+    return Format(
+        "qwen_vl",
+        "Resampler",
+        signature=(f"{pool}query", f"{pool}kv_proj.weight"),
+        names={
+            f"{pool}query": "queries",
+            f"{pool}kv_proj.*": "enter.*",
+            f"{pool}ln_q.*": "norm_query.*",
+            f"{pool}ln_kv.*": "norm_key.*",
+            f"{pool}attn.in_proj_weight": "qkv>weight",
+            f"{pool}attn.in_proj_bias": "qkv>bias",
+            f"{pool}attn.out_proj.*": "mix.*",
+            f"{prefix}ln_post.*": "norm.*",
+            f"{prefix}proj": "output.weight",
+        },
+        ignored={
+            f"{pool}pos_embed": "computed",
+            **dict.fromkeys(
+                (f"{prefix}conv1.*", f"{prefix}positional_embedding", f"{prefix}ln_pre.*"), "of the encoder"
+            ),
+            f"{prefix}transformer.*": "of the encoder",
+            **dict.fromkeys(
+                ("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), "of the language model"
+            ),
+        },
+        adapt=adapt,
+        inverse=inverse,
+    )
+
+
+LANGUAGE = Format(
+    "qwen_vl",
+    "Transformer",
+    signature=("transformer.wte.weight", "transformer.h.0.attn.c_attn.weight"),
+    names={
+        "transformer.wte.weight": "embedding.weight",
+        "transformer.h.{}.ln_1.weight": "blocks.{}.norm_attention.weight",
+        "transformer.h.{}.attn.c_attn.weight": "blocks.{}.attention.qkv>weight",
+        "transformer.h.{}.attn.c_attn.bias": "blocks.{}.attention.qkv>bias",
+        "transformer.h.{}.attn.c_proj.weight": "blocks.{}.attention.output.weight",
+        "transformer.h.{}.ln_2.weight": "blocks.{}.norm_mlp.weight",
+        # The second of its matrices is the gate.
+        "transformer.h.{}.mlp.w1.weight": "blocks.{}.mlp.up.weight",
+        "transformer.h.{}.mlp.w2.weight": "blocks.{}.mlp.gate.weight",
+        "transformer.h.{}.mlp.c_proj.weight": "blocks.{}.mlp.down.weight",
+        "transformer.ln_f.weight": "norm.weight",
+        "lm_head.weight": "output.weight",
+    },
+    ignored={
+        "transformer.visual.*": "of the encoder and the connector",
+        "transformer.h.{}.attn.rotary_emb.inv_freq": "rotary frequencies are computed",
+        "transformer.rotary_emb.inv_freq": "rotary frequencies are computed",
+        "transformer.h.{}.attn.masked_bias": "a constant",
+    },
+    adapt=lambda tensors, module, notes: split(tensors),  # noqa: ARG005
+    inverse=join,
+)
+
+FORMATS = (resampler("transformer.visual."), resampler(""), LANGUAGE)

@@ -1,0 +1,42 @@
+"""Every format that `load` knows."""
+
+from mmrnn.weights.format import Format
+from mmrnn.weights.formats import (
+    cogvlm,
+    connectors,
+    eve,
+    flamingo,
+    fuyu,
+    glm,
+    hf,
+    intern,
+    llama,
+    llava,
+    prismatic,
+    qformer,
+    qwen_vl,
+    rwkv,
+    rwkv7,
+    towers,
+    visualrwkv,
+)
+
+FORMATS: tuple[Format, ...] = (
+    *rwkv.FORMATS,
+    *rwkv7.FORMATS,
+    *visualrwkv.FORMATS,
+    *llama.FORMATS,
+    *llava.FORMATS,
+    *prismatic.FORMATS,
+    *towers.FORMATS,
+    *intern.FORMATS,
+    *connectors.FORMATS,
+    *qformer.FORMATS,
+    *cogvlm.FORMATS,
+    *eve.FORMATS,
+    *flamingo.FORMATS,
+    *fuyu.FORMATS,
+    *glm.FORMATS,
+    *hf.FORMATS,
+    *qwen_vl.FORMATS,
+)

@@ -1,0 +1,77 @@
+"""Texts longer than those trained on, as Qwen-7B reads them."""
+
+import math
+
+import pytest
+import torch
+
+from mmrnn.backbones import Transformer
+from mmrnn.backbones.rope_scaling import log_n_scale, ntk_alpha
+from mmrnn.types import Sequence
+
+LENGTH = 8
+
+
+def model(length=LENGTH, theta=100.0):
+    torch.manual_seed(0)
+    made = Transformer(vocab=40, width=16, depth=2, heads=2, ffn=24, theta=theta, length=length)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return made.eval()
+
+
+def ids(tokens, rows=1):
+    return torch.randint(1, 40, (rows, tokens), generator=torch.Generator().manual_seed(2))
+
+
+def test_the_stretch_and_the_scale():
+    tokens = torch.tensor([1, 2047, 2048, 2049, 4096, 4097, 8192, 8193])
+    assert ntk_alpha(tokens, 2048).tolist() == [1, 1, 1, 3, 3, 7, 7, 15]
+    scale = log_n_scale(torch.tensor([[0, 2046, 2047, 2048, 8191]]), 2048)[0]
+    wanted = [1, 1, 1, math.log(2049, 2048), math.log(8192, 2048)]
+    torch.testing.assert_close(scale, torch.tensor(wanted))
+
+
+def test_nothing_changes_within_the_length_and_in_training():
+    short, long = Sequence(ids(LENGTH)), Sequence(ids(30))
+    torch.testing.assert_close(model()(short)[0], model(None)(short)[0])
+    assert (model()(long)[0] - model(None)(long)[0])[:, LENGTH:].abs().max() > 1e-3
+    torch.testing.assert_close(model().train()(long)[0], model(None).train()(long)[0])
+
+
+def test_the_base_is_that_of_ntk(monkeypatch):
+    """Without log-n a text of three times the length is read with the base theta * 7 ** (k / (k - 2))."""
+    monkeypatch.setattr(
+        "mmrnn.backbones.rope_scaling.log_n_scale", lambda places, length: torch.ones(places.shape) * bool(length)
+    )
+    text = Sequence(ids(3 * LENGTH))
+    torch.testing.assert_close(model()(text)[0], model(None, theta=100.0 * 7 ** (8 / 6))(text)[0])
+
+
+@pytest.mark.parametrize("cut", [10, 23])
+def test_what_is_read_first_decides(cut):
+    """From twice to four times the length the stretch is the same, so pieces equal the whole."""
+    made, text = model(), ids(3 * LENGTH)
+    whole, _ = made(Sequence(text))
+    first = 2 * LENGTH + 1
+    before, state = made(Sequence(text[:, :first]))
+    assert state.shared["stretch"].tolist() == [7.0]
+    behind, after = made(Sequence(text[:, first:cut] if cut > first else text[:, first:]), state)
+    torch.testing.assert_close(torch.cat([before, behind], 1), whole[:, : first + behind.shape[1]])
+    assert after.shared["stretch"].tolist() == [7.0]
+    _, grown = made(Sequence(ids(40)), state)
+    assert grown.shared["stretch"].tolist() == [7.0]
+
+
+def test_rows_have_a_stretch_each():
+    """A short row beside a long one is read as it is alone."""
+    made, long = model(), ids(2 * LENGTH)
+    short = long[0, :5]
+    batch = torch.cat([long, torch.cat([torch.zeros(2 * LENGTH - 5, dtype=torch.long), short])[None]])
+    segments = torch.ones_like(batch)
+    segments[1, : 2 * LENGTH - 5] = 0
+    hidden, state = made(Sequence(batch, segments=segments))
+    assert state.shared["stretch"].tolist() == [3.0, 1.0]
+    torch.testing.assert_close(hidden[1, -5:], made(Sequence(short[None]))[0][0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(hidden[0], made(Sequence(long))[0][0], atol=1e-5, rtol=1e-4)

@@ -1,0 +1,179 @@
+"""The command line: what it prints, what it returns, and how it tells of faults."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import mmrnn
+from mmrnn.cli.main import VERBS, main
+
+TINY = "model=visualrwkv6_tiny"
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """A training that only notes what it is called with; `runs.fault` is raised in the run of seed 13."""
+    noted = ModuleType("mmrnn.training.run")
+    noted.calls, noted.fault = [], None
+
+    def train(cfg, out: Path, choices):
+        assert out.is_dir()
+        assert choices["model"] in TINY or choices["model"] == "llava15_tiny"
+        noted.calls.append((cfg, out))
+        if noted.fault is not None and cfg.seed == 13:
+            raise noted.fault
+
+    noted.train = train
+    monkeypatch.setitem(sys.modules, "mmrnn.training.run", noted)
+    monkeypatch.chdir(tmp_path)
+    return noted
+
+
+def told(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_verb(capsys, arguments):
+    code, out, _ = told(capsys, *arguments)
+    assert code == 0
+    assert all(f"\n  {verb} " in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(capsys, verb):
+    code, out, _ = told(capsys, verb, "--help")
+    assert code == 0
+    assert out.startswith(f"mmrnn {verb}")
+
+
+def test_version(capsys):
+    assert told(capsys, "--version") == (0, mmrnn.__version__ + "\n", "")
+
+
+def test_list(capsys):
+    code, out, _ = told(capsys, "list")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} >= {
+        "encoder",
+        "connector",
+        "backbone",
+        "scan",
+        "model",
+    }
+    code, out, _ = told(capsys, "list", "scan")
+    assert [line.split()[0] for line in out.splitlines()][:2] == ["bidirectional", "forward"]
+
+
+def test_list_of_further_cards(capsys, tmp_path):
+    (tmp_path / "connector").mkdir()
+    (tmp_path / "connector" / "mine.yaml").write_text("# a connector of mine\n_target_: mine.Mine\n")
+    _, out, _ = told(capsys, "list", "connector", "--config-dir", str(tmp_path))
+    assert "a connector of mine" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trian"], "trian: no such verb; did you mean 'train'?"),
+        (["list", "conector"], "conector: no such group; did you mean 'connector'?"),
+        (["show", TINY, "connector=qformr"], "there is no card connector/qformr; did you mean 'qformer'?"),
+        (["show", TINY, "conector=mlp"], "conector: no such group or key; did you mean 'connector'?"),
+        (["show", TINY, "connector.bais=true"], "connector.bais: no such knob; did you mean 'bias'?"),
+        (["train", TINY, "backbone.depth=deep"], "backbone.depth: expected int, got 'deep'"),
+        (["train", TINY, "connector"], "connector: an override reads key=value"),
+        (
+            ["train", TINY, "connector=linear,mlp"],
+            "connector=linear,mlp: several values at once; sweep over them with -m",
+        ),
+        (["train", TINY, "--config-dir"], "--config-dir: name the folder of cards behind it"),
+        (["train", TINY, "--config-dir", "/none"], "/none: there is no such folder of cards"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(capsys, arguments, sentence):
+    code, out, err = told(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"mmrnn: {sentence}") or sentence in err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(capsys):
+    code, _, err = told(capsys, "--debug", "trian")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_show(capsys):
+    code, out, _ = told(capsys, "show", TINY)
+    assert code == 0
+    for word in ("encoder", "connector", "backbone", "RWKV6", "tokens", "state", "parameters"):
+        assert word in out
+
+
+def test_show_of_a_transformer_counts_the_cache_by_the_token(capsys):
+    _, out, _ = told(capsys, "show", "model=llava15_tiny")
+    assert "a token and sample" in out
+
+
+def test_a_run(capsys, runs, tmp_path):
+    code, _, _ = told(capsys, "train", TINY, "seed=3")
+    [(cfg, out)] = runs.calls
+    assert code == 0
+    assert cfg.seed == 3
+    assert out.parent == tmp_path / "runs"
+    assert cfg.out == str(out)
+
+
+def test_a_run_goes_on_in_its_folder(capsys, runs, tmp_path):
+    told(capsys, "train", TINY, "out=here")
+    assert runs.calls[0][1] == tmp_path / "here"
+
+
+def test_a_sweep(capsys, runs):
+    code, _, _ = told(capsys, "train", "-m", TINY, "connector=linear,mlp", "seed=1,2")
+    assert code == 0
+    assert [cfg.seed for cfg, _ in runs.calls] == [1, 2, 1, 2]
+    assert [out.name for _, out in runs.calls] == ["0", "1", "2", "3"]
+    assert all(cfg.out == str(out) for cfg, out in runs.calls)
+
+
+def test_a_sweep_with_a_job_that_does_not_fit_does_not_start(capsys, runs):
+    code, _, err = told(capsys, "train", "-m", "model=llava15_tiny", "scan=forward,snake", "seed=1,2")
+    assert code == 2
+    assert "scan: snake is an order for recurrent backbones" in err
+    assert "(in the job model=llava15_tiny scan=snake seed=1)" in err
+    assert runs.calls == []
+
+
+def test_a_run_that_fails(capsys, runs):
+    runs.fault = RuntimeError("the disk is full")
+    code, _, err = told(capsys, "train", TINY, "seed=13")
+    assert code == 1
+    assert err == "mmrnn: RuntimeError: the disk is full (--debug shows where)\n"
+
+
+def test_a_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, runs):
+    runs.fault = RuntimeError("the disk is full")
+    code, out, _ = told(capsys, "train", "-m", TINY, "seed=1,13,2")
+    assert code == 1
+    assert [cfg.seed for cfg, _ in runs.calls] == [1, 13, 2]
+    assert "RuntimeError: the disk is full" in out
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys, runs, tmp_path):
+    runs.fault = KeyboardInterrupt()
+    code, _, err = told(capsys, "train", TINY, "seed=13", "out=here")
+    assert code == 130
+    assert err == f"mmrnn: stopped; this goes on with the run: mmrnn train out={tmp_path}/here {TINY} seed=13\n"
+
+
+def test_hydra_shows_the_configuration(capsys, runs):
+    code, out, _ = told(capsys, "train", "--cfg", "job", TINY, "seed=3")
+    assert code == 0
+    assert "seed: 3" in out
+    assert runs.calls == []

@@ -1,0 +1,85 @@
+"""BLIP-2's first stage in two processes: losses and gradients are those of one process with all rows.
+
+The file runs itself, once a process: `python test_gather.py RANK FOLDER`.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmrnn.backbones import NoBackbone
+from mmrnn.connectors import TextQFormer
+from mmrnn.encoders import PatchEmbed
+from mmrnn.model.vlm import VLM, Modality
+from mmrnn.training import BLIP2Pretraining
+from mmrnn.training.objectives import blip2
+from mmrnn.training.step import forward_for
+from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Sequence
+
+TEXTS = [[5, 7, 8], [4, 7, 9, 3, 2, 6], [3, 2, 6, 5], [8, 8, 2, 9, 4]]
+"""As many targets in the first two as in the last two, for the means over them to be one; lengths differ."""
+
+
+def model_and_objective():
+    torch.manual_seed(0)
+    knobs = {"queries": 3, "width": 16, "depth": 2, "heads": 2, "ffn": 16, "vocab": 20, "dropout": 0.0}
+    modality = Modality(PatchEmbed(patch=4, width=12, size=8), TextQFormer(12, **knobs))
+    model = VLM(NoBackbone(vocab=20), {"image": modality})
+    model.objective = BLIP2Pretraining(model, width=8, begin=1)
+    return model, model.objective
+
+
+def batch_of(model, rows):
+    layout = model.modalities["image"].layout(8, 8)
+    ids = torch.zeros(len(rows), 1 + layout.tokens + 5, dtype=torch.long)
+    for place, row in enumerate(rows):
+        first, *rest = TEXTS[row]
+        line = [first, *[SLOT] * layout.tokens, *rest]
+        ids[place, : len(line)] = torch.tensor(line)
+    labels = ids.where(ids > 0, IGNORE)
+    labels[:, 0] = IGNORE
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    blocks = tuple(ImageSpan(place, 1, layout) for place in range(len(rows)))
+    return Batch(Sequence(ids, blocks, labels=labels), {"image": images[rows]})
+
+
+def next_one(similar, first):
+    """Negatives without chance: the next row of all."""
+    return (torch.arange(len(similar)) + first + 1) % similar.shape[1]
+
+
+def losses_and_gradients(rows):
+    blip2.negatives = next_one
+    model, objective = model_and_objective()
+    loss = objective(model, forward_for(model, objective, batch_of(model, rows)))
+    loss.backward()
+    return {"loss": loss.detach()} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
+    monkeypatch.setattr(blip2, "negatives", blip2.negatives)  # put back what the other function replaces
+    whole = losses_and_gradients([0, 1, 2, 3])
+    told = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__]
+    running = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=told) for rank in range(2)]
+    assert [process.wait(timeout=100) for process in running] == [0, 0]
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert parts[0].keys() == parts[1].keys() == whole.keys()
+    assert not torch.equal(parts[0]["loss"], parts[1]["loss"])
+    for name, value in whole.items():
+        torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, value, atol=1e-6, rtol=1e-4, msg=name)
+    alone = losses_and_gradients([0, 1])
+    assert (alone["loss"] - parts[0]["loss"]).abs() > 1e-2, "the other process's rows are negatives, too"
+
+
+if __name__ == "__main__":
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+    torch.save(losses_and_gradients([[0, 1], [2, 3]][rank]), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()

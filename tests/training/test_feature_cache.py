@@ -1,0 +1,49 @@
+"""Features computed ahead are what the encoder makes of each image."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from PIL import Image
+
+from mmrnn.config.compose import compose
+from mmrnn.data import ImageError, to_tensor
+from mmrnn.model.build import build
+from mmrnn.training.feature_cache import cache_features
+
+BATCH = 3
+
+
+@dataclass(frozen=True)
+class Grey:
+    level: int
+
+    @property
+    def key(self) -> str:
+        return f"grey {self.level}"
+
+    def open(self) -> Image.Image:
+        if self.level < 0:
+            raise ImageError("there is no such grey")
+        return Image.new("RGB", (20, 20), (self.level,) * 3)
+
+
+@pytest.fixture
+def modality():
+    return build(compose("model=visualrwkv6_tiny")).modalities["image"].eval()
+
+
+@pytest.mark.parametrize("count", [1, BATCH, 2 * BATCH + 1])
+def test_each_image_has_its_own(modality, count):
+    images = [Grey(30 * number) for number in range(count)]
+    cache = cache_features(modality, images, batch=BATCH, precision="fp32")
+    assert list(cache) == [image.key for image in images]
+    for image in images:
+        with torch.no_grad():
+            alone = modality.encode(to_tensor(image.open(), modality.image)[None])[0]
+        torch.testing.assert_close(cache[image.key], alone, atol=2e-3, rtol=2e-3)
+
+
+def test_a_image_that_cannot_be_opened_is_told(modality):
+    with pytest.raises(ImageError, match="no such grey"):
+        cache_features(modality, [Grey(1), Grey(2), Grey(3), Grey(-1), Grey(5)], batch=BATCH, precision="fp32")
