@@ -76,7 +76,8 @@ def cache_folder() -> Path:
 
 def fingerprint(source: Path, command: list[str]) -> str:
     """Of the source with all that it includes and all that the compiler defines (its version, what this processor can
-    do), and of the flags."""
+    do), and of the flags.
+    """
     whole = run([*command, "-E", "-dD", "-P", "-x", "c++", str(source)])
     parts = ("\0".join(command).encode(), whole)
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:24]

@@ -35,7 +35,7 @@ class MLPExpert(HookModule):
 
     needs = ("mlp",)
 
-    def __init__(self, backbone: Backbone, media: int | None = None):  # noqa: ARG002
+    def __init__(self, backbone: Backbone, media: int | None = None):
         super().__init__(backbone)
         self.layers = nn.ModuleList(
             nn.ModuleDict({name: deepcopy(backbone.hook_target(layer, name)) for name in self.needs})
@@ -47,7 +47,7 @@ class MLPExpert(HookModule):
             for name, part in parts.items():
                 part.load_state_dict(backbone.hook_target(layer, name).state_dict())
 
-    def start(self, sequence: Sequence, state: State | None) -> BlockHooks:  # noqa: ARG002
+    def start(self, sequence: Sequence, state: State | None) -> BlockHooks:
         # After the images there is only text, which takes the weights of the backbone.
         return ExpertHooks(self.layers, expert_mask(sequence.visual)) if sequence.image_spans else BlockHooks()
 

@@ -62,7 +62,7 @@ class HFDecoder(nn.Module, Backbone):
         sequence: Sequence,
         state: State | None = None,
         scan: Scan | None = None,
-        hook: BlockHooks | None = None,  # noqa: ARG002
+        hook: BlockHooks | None = None,
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence from `state` on.
 
@@ -140,7 +140,7 @@ class HFEncoderDecoder(nn.Module, Backbone):
         sequence: Sequence,
         state: State | None = None,
         scan: Scan | None = None,
-        hook: BlockHooks | None = None,  # noqa: ARG002
+        hook: BlockHooks | None = None,
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """Read a sequence: the context, and the reply where there is one; or, from a state, more of the reply.
 

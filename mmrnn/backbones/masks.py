@@ -8,7 +8,7 @@ from mmrnn.types import IGNORE, Mask, Sequence, implements
 
 
 @implements(Mask, causal=True)
-def causal(sequence: Sequence) -> None:  # noqa: ARG001
+def causal(sequence: Sequence) -> None:
     """Each token sees those before it: what a backbone does by itself."""
     return None
 

@@ -52,7 +52,8 @@ PLANS: "WeakKeyDictionary[nn.Module, Plan]" = WeakKeyDictionary()
 
 def native_step(model: nn.Module, x: Float[Tensor, "b t d"], state: State) -> tuple[Tensor, State] | None:
     """The hidden state of the one position of `x` of an RWKV model and the state behind it; None where the layers have
-    to do it."""
+    to do it.
+    """
     weight = model.norm.weight
     if (
         x.shape[1] != 1

@@ -28,14 +28,14 @@ class NoBackbone(nn.Module, Backbone):
         super().__init__()
         self.vocab = vocab
 
-    def embed(self, ids: Int[Tensor, "b t"]) -> NoReturn:  # noqa: ARG002
+    def embed(self, ids: Int[Tensor, "b t"]) -> NoReturn:
         raise ValueError(NOTHING)
 
-    def state(self, batch: int) -> State:  # noqa: ARG002
+    def state(self, batch: int) -> State:
         return State(())
 
-    def head(self, hidden: Float[Tensor, "*b d"]) -> NoReturn:  # noqa: ARG002
+    def head(self, hidden: Float[Tensor, "*b d"]) -> NoReturn:
         raise ValueError(NOTHING)
 
-    def forward(self, *sequence: object, **more: object) -> NoReturn:  # noqa: ARG002
+    def forward(self, *sequence: object, **more: object) -> NoReturn:
         raise ValueError(NOTHING)

@@ -8,7 +8,7 @@ from mmrnn.types import Position, Sequence, implements
 
 
 @implements(Position, sequential=True)
-def sequential(sequence: Sequence, start: Tensor | None = None) -> None:  # noqa: ARG001
+def sequential(sequence: Sequence, start: Tensor | None = None) -> None:
     """Every token counts one: what a backbone does by itself."""
     return None
 

@@ -22,8 +22,9 @@ def ntk_alpha(tokens: Int[Tensor, " b"], length: int) -> Float[Tensor, " b"]:
 
 
 def log_n_scale(positions: Int[Tensor, "b t"], length: int) -> Float[Tensor, "b t"]:
-    """log n / log `length` for the n-th token where n is larger than `length`, else 1: attention over more tokens would
-    be flatter (log-n scaling)."""
+    """Log n / log `length` for the n-th token where n is larger than `length`, else 1: attention over more tokens would
+    be flatter (log-n scaling).
+    """
     number = (positions + 1).float().clamp(min=length)
     return number.log() / torch.tensor(float(length)).log()
 

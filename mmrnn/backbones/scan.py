@@ -18,7 +18,7 @@ Order = Int[Tensor, " patches"]
 
 
 @implements(Scan, reorders=False)
-def forward(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
+def forward(layer: int, layout: Layout) -> Order | None:
     """Every layer reads row by row."""
     return None
 
@@ -36,19 +36,19 @@ def multidirectional(layer: int, layout: Layout) -> Order | None:
 
 
 @implements(Scan)
-def spiral(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
+def spiral(layer: int, layout: Layout) -> Order | None:
     """Every layer reads from the top left corner inwards, clockwise."""
     return _spiral(layout.rows, layout.cols)
 
 
 @implements(Scan)
-def snake(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
+def snake(layer: int, layout: Layout) -> Order | None:
     """Every layer reads the rows in turn from left to right and from right to left."""
     return _snake(layout.rows, layout.cols)
 
 
 @implements(Scan)
-def zigzag(layer: int, layout: Layout) -> Order | None:  # noqa: ARG001
+def zigzag(layer: int, layout: Layout) -> Order | None:
     """Every layer reads the anti-diagonals, up and down in turn (as JPEG does)."""
     return _zigzag(layout.rows, layout.cols)
 

@@ -40,7 +40,7 @@ class TinyAttention(HookModule):
     def __init__(
         self,
         backbone: Backbone,
-        media: int | None = None,  # noqa: ARG002
+        media: int | None = None,
         *,
         layer: int = -1,
         width: int | None = None,

@@ -266,7 +266,8 @@ def positions_and_mask(sequence: Sequence, state: State) -> tuple[Tensor, Tensor
 
 def attention_mask(sequence: Sequence, state: State) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
     """What each position may see (`b 1 t s`; None: all before it), the segments that the next call has to know, and
-    for every position where in this sequence its segment began (-1: before it)."""
+    for every position where in this sequence its segment began (-1: before it).
+    """
     b, t = sequence.ids.shape
     past = state.layers[0]["key"].shape[2]
     steps = torch.arange(t, device=sequence.ids.device)

@@ -51,7 +51,7 @@ class NoAliasLoader(yaml.SafeLoader):
 class NoAliasDumper(yaml.SafeDumper):
     """YAML without references."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 

@@ -24,7 +24,7 @@ RUNS = Path("runs")
 OPTIONS = ("--run", "--limit", "--observations")
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: ARG001
+def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
     """Answer, a token at a time on a terminal.
 
     Raises:

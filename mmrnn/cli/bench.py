@@ -29,7 +29,7 @@ PARTS = ("operator", "prefill", "decode", "training", "tower")
 OPTIONS = ("--quick", "--threads", "--out")
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: ARG001
+def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
     """Measure, print, write.
 
     Raises:

@@ -21,7 +21,7 @@ OPTIONS = ("--format", "--part")
 ENDS = (".safetensors", ".pth", ".pt", ".bin")
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: ARG001
+def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
     """Write, and say what was found.
 
     Raises:

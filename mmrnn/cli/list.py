@@ -26,7 +26,7 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
 
 
 def options(dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str]]:
-    """group -> option -> what its card says in its first line of comment."""
+    """Group -> option -> what its card says in its first line of comment."""
     groups: dict[str, dict[str, str]] = {}
     for root in (conf_dir(), *map(Path, dirs)):
         for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name != "hydra"):

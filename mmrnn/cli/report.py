@@ -12,7 +12,7 @@ from pathlib import Path
 from mmrnn.config.error import ConfigError
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:  # noqa: ARG001
+def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
     """Print the table, write the page.
 
     Raises:

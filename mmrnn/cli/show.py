@@ -40,7 +40,8 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
 @contextmanager
 def gc_paused() -> Iterator[None]:
     """No search for garbage, here and when the process ends: all that is imported and built stays, and looking through
-    it costs a fourth of the time."""
+    it costs a fourth of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -19,7 +19,7 @@ class GatedMLP(nn.Module, Connector):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
         tokens = self.proj(tokens)
         return self.output(self.gate(tokens).sigmoid() * tokens)
 
@@ -37,5 +37,5 @@ class GatedLinear(nn.Module, Connector):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
         return self.norm(self.output(self.gate(tokens).sigmoid() * tokens))

@@ -26,6 +26,6 @@ class GLU(nn.Module, Connector):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
         x = F.gelu(self.norm(self.proj(tokens)))
         return self.down(F.silu(self.gate(x)) * self.up(x))

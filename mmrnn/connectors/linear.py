@@ -18,7 +18,7 @@ class Linear(nn.Module, Connector):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
         return self.proj(tokens)
 
 
@@ -32,5 +32,5 @@ class Identity(nn.Module, Connector):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
         return tokens

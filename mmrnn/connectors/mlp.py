@@ -61,5 +61,5 @@ class MLP(nn.Module, Connector):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
         return self.layers(self.norm(tokens))

@@ -63,10 +63,10 @@ class Perceiver(nn.Module, Connector):
         self.norm = nn.LayerNorm(in_dim)
         self.head = nn.Identity() if out_dim is None else nn.Linear(in_dim, out_dim)
 
-    def layout(self, layout: Layout) -> Layout:  # noqa: ARG002
+    def layout(self, layout: Layout) -> Layout:
         return Layout(prefix=len(self.latents))
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:
         latents = self.latents.expand(len(tokens), -1, -1)
         for look, ffn in zip(self.looks, self.ffns, strict=True):
             latents = latents + look(tokens, latents)

@@ -63,8 +63,8 @@ class MeanPool(nn.Module, Connector):
         super().__init__()
         self.width = require_same_width("MeanPool", in_dim, out_dim)
 
-    def layout(self, layout: Layout) -> Layout:  # noqa: ARG002
+    def layout(self, layout: Layout) -> Layout:
         return Layout(prefix=1)
 
-    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m 1 d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m 1 d"]:
         return tokens.mean(dim=1, keepdim=True)

@@ -117,10 +117,10 @@ class QFormer(nn.Module, Connector):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def layout(self, layout: Layout) -> Layout:  # noqa: ARG002
+    def layout(self, layout: Layout) -> Layout:
         return Layout(prefix=len(self.queries))
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:
         queries = self.dropout(self.norm(self.queries).expand(len(tokens), -1, -1))
         for layer in self.layers:
             queries = layer(queries, tokens)

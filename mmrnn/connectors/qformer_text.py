@@ -65,7 +65,7 @@ class TextQFormer(QFormer):
             queries = layer(queries, tokens)
         return queries
 
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:
         return self.head(self.seen(tokens))
 
     def text(self, ids: Int[Tensor, "m t"], known: Bool[Tensor, "m t"]) -> Float[Tensor, "m t w"]:

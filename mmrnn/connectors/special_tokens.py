@@ -66,7 +66,7 @@ class CrossAttentionTokens(nn.Module, Connector):
 
     for_cross_attention = True
 
-    def __init__(self, in_dim: int, out_dim: int | None = None, *, part: Part):  # noqa: ARG002
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, part: Part):
         super().__init__()
         self.part = part(in_dim, None)
         self.width = self.part.width

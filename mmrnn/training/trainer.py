@@ -39,7 +39,7 @@ def run_stage(
     start: int = 0,
     device: torch.device | str = "cpu",
     precision: Precision = "auto",
-    after_step: Callable[[int, float, float], None] = lambda step, loss, rate: None,  # noqa: ARG005
+    after_step: Callable[[int, float, float], None] = lambda step, loss, rate: None,
 ) -> None:
     """Run the steps `start` to `stage.steps`.
 

@@ -35,7 +35,8 @@ class ImageSpec:
 class Layout:
     """How the tokens of one image lie: prefix, a grid of patches row by row (each row may be closed by
     separators), suffix. Learned queries have no place in the image: they are prefix, the grid is empty. Tokens
-    `beside` the text fill none of its slots: cross-attention reads them."""
+    `beside` the text fill none of its slots: cross-attention reads them.
+    """
 
     rows: int = 0
     cols: int = 0

@@ -50,7 +50,7 @@ def perceiver(config):
 def test_perceiver(golden, params):
     case, tensors = golden("perceiver")
     config = case["config"]
-    made = CrossAttentionTokens(config["v_width"], config["width"], part=lambda width, out: perceiver(config))  # noqa: ARG005
+    made = CrossAttentionTokens(config["v_width"], config["width"], part=lambda width, out: perceiver(config))
     weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
     assert load(made.part, weights).format == "openflamingo"
     tokens = tensors["out/vision_tokens"]

@@ -195,7 +195,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("do", "message"), FAULTS, ids=[message for _, message in FAULTS])
 def test_errors_name_the_fault_and_the_way_out(do, message):
-    with pytest.raises(ValueError) as fault:  # noqa: PT011
+    with pytest.raises(ValueError) as fault:
         do()
     assert message in str(fault.value)
 
@@ -215,7 +215,7 @@ def test_errors_name_the_fault_and_the_way_out(do, message):
     ],
 )
 def test_choices_are_checked_where_no_type_checker_runs(part, knobs, message):
-    with pytest.raises(ValueError) as fault:  # noqa: PT011
+    with pytest.raises(ValueError) as fault:
         unwrap(part.__init__)(part.__new__(part), **knobs)
     assert message in str(fault.value)
 

@@ -31,7 +31,7 @@ def unbuilt():
 
 
 @pytest.fixture
-def folder(unbuilt, monkeypatch, tmp_path):  # noqa: ARG001
+def folder(unbuilt, monkeypatch, tmp_path):
     """The cache folder, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "mmrnn"
@@ -89,7 +89,7 @@ def test_a_file_that_does_not_load_is_built_again(folder, monkeypatch):
     assert len([*folder.iterdir()]) == 2
 
 
-def test_no_folder_to_keep_it_in(unbuilt, monkeypatch, tmp_path):  # noqa: ARG001
+def test_no_folder_to_keep_it_in(unbuilt, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert native.obstacle(cpu.SOURCE) is None
@@ -114,7 +114,7 @@ def test_without_openmp_in_one_thread(folder, draw, run, monkeypatch):
     assert all(torch.equal(threaded[name], alone[name]) for name in alone)
 
 
-def test_no_compiler(unbuilt, draw, monkeypatch):  # noqa: ARG001
+def test_no_compiler(unbuilt, draw, monkeypatch):
     inputs = single(draw(wkv6, 1, 20, 1, 8, 8)[0])
     truth = wkv6(*inputs, backend="chunked")
     asked = []

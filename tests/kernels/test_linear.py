@@ -49,7 +49,7 @@ def spy(monkeypatch, *names):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [(1,), (3,), (8,), (2, 9), (2, 100)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_the_same_numbers(paying, rows, bias, kept, dtype, tolerance):  # noqa: ARG001
+def test_the_same_numbers(paying, rows, bias, kept, dtype, tolerance):
     x, weight = torch.randn(*rows, 64).to(dtype), torch.randn(37, 64).to(dtype)
     shift = torch.randn(37).to(dtype) if bias else None
     found = linear(x, weight, shift, Pack() if kept else None)

@@ -185,7 +185,7 @@ def test_auto_takes_native_code_where_it_pays(monkeypatch):
 def test_without_a_compiler_the_formula(monkeypatch):
     mix = importlib.import_module("mmrnn_kernels.mix.cpu")
     native.built.cache_clear()
-    monkeypatch.setattr(native.shutil, "which", lambda name: None)  # noqa: ARG005
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
     try:
         x = normal(1, 200, 64)
         assert torch.equal(relu_square(x), reference.relu_square(x))

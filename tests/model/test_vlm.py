@@ -136,7 +136,7 @@ def test_wrong_counts_are_named():
 def test_sampling():
     logits = torch.tensor([[0.0, 3.0, 2.0, -1.0]])
     assert Sampler()(logits).tolist() == [1]
-    draw = lambda **knobs: {  # noqa: E731
+    draw = lambda **knobs: {
         Sampler(generator=torch.Generator().manual_seed(seed), **knobs)(logits).item() for seed in range(200)
     }
     assert draw(temperature=1.0, top_k=1) == {1}

@@ -65,7 +65,7 @@ def step(made, objective, parts, pack):
     optimizer.step = lambda: grads.update(
         {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
     )
-    note = lambda step, loss, rate: losses.append(loss)  # noqa: ARG005, E731
+    note = lambda step, loss, rate: losses.append(loss)
     run_stage(made, stage, optimizer, objective, iter([micro]), precision="fp32", after_step=note)
     return losses[0], grads
 
@@ -82,8 +82,8 @@ def aligned(made):
 
 
 OBJECTIVES = {
-    "sample": lambda made: LanguageModel(reduction="sample"),  # noqa: ARG005
-    "token": lambda made: LanguageModel(reduction="token"),  # noqa: ARG005
+    "sample": lambda made: LanguageModel(reduction="sample"),
+    "token": lambda made: LanguageModel(reduction="token"),
     "sum": aligned,
 }
 

@@ -74,7 +74,7 @@ def built(preset, *overrides):
     with pytest.MonkeyPatch.context() as patched, torch.device("meta"):
         patched.setattr(
             "mmrnn.config.instantiate.make", lambda card, *wired, trusted=(): part(json.dumps(card), *wired)
-        )  # noqa: ARG005
+        )
         return build(compose(f"model={preset}", *overrides))
 
 

@@ -20,7 +20,7 @@ CLIP_ARCH = {"patch_size": 8, "width": 24, "head_width": 12}
 
 @pytest.fixture(autouse=True)
 def within_reach(monkeypatch):
-    monkeypatch.setattr("mmrnn.io.hub.check_reachable", lambda repo: None)  # noqa: ARG005
+    monkeypatch.setattr("mmrnn.io.hub.check_reachable", lambda repo: None)
 
 
 @pytest.fixture(scope="module")

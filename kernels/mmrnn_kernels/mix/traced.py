@@ -1,5 +1,6 @@
 """What torch has to know of an implementation, the native one and Triton's alike: the shapes of its answers, and that
-its second operator is the gradient of the first."""
+its second operator is the gradient of the first.
+"""
 
 from torch import Tensor
 from torch.library import CustomOpDef

@@ -137,7 +137,7 @@ class Step:
 
 
 def linear(x: Float[Tensor, "b in"], weight: Float[Tensor, "out in"]) -> Float[Tensor, "b out"]:
-    """x W^T for a few rows; `in` is a multiple of MULTIPLE and the weight contiguous, of one type of DTYPES."""
+    """X W^T for a few rows; `in` is a multiple of MULTIPLE and the weight contiguous, of one type of DTYPES."""
     rows = x.to(torch.float32).contiguous()
     y = rows.new_empty(len(x), len(weight))
     call("mmrnn_linear", Linear(weight.data_ptr(), rows.data_ptr(), y.data_ptr(), *weight.shape, len(x)), weight.dtype)

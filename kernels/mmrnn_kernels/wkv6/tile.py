@@ -162,7 +162,7 @@ def halves(x: Tensor, size: int) -> Tensor:
 
 
 def carry(state: Tensor, decays: Sequence[Tensor], updates: Sequence[Tensor], entries: Sequence[Tensor]) -> None:
-    """state <- decay state + update, chunk by chunk; `entries` gets the state before each."""
+    """State <- decay state + update, chunk by chunk; `entries` gets the state before each."""
     entries[0].copy_(state)
     for decay, update, before, after in zip(decays, updates, entries, (*entries[1:], state), strict=True):
         torch.addcmul(update, before, decay, out=after)

@@ -51,7 +51,8 @@ LINE_ART = 0.42
 @dataclass(frozen=True)
 class Drawing:
     """One drawing: `char` is the character that the font draws, `colour` its colour where it has a clear one, `asked`
-    tells whether questions may use its name."""
+    tells whether questions may use its name.
+    """
 
     name: str
     char: str

@@ -99,7 +99,8 @@ def side(one: Placed, other: Placed) -> str | None:
 
 def places(scene: Scene) -> Iterator[tuple[str, Placed]]:
     """The drawings that can be pointed out by where they are, in words that fit no other: the only one, the one in a
-    corner, of two or three the furthest to a side."""
+    corner, of two or three the furthest to a side.
+    """
     drawings, size = scene.drawings, scene.size
     if len(drawings) == 1:
         yield "in the picture", drawings[0]
@@ -198,7 +199,8 @@ def position(scene: Scene, rng: Random) -> Asked:
 
 def describe(scene: Scene, _: Random) -> Asked:
     """Everything in reading order with its place, by name or, what is not to be named, by category; a single thing
-    without a place."""
+    without a place.
+    """
     corners = [*CORNERS.items()]
     told = []
     for place, towards in (*corners[:2], (MIDDLE, None), *corners[2:]):

@@ -38,7 +38,7 @@ class PatchAlignment(nn.Module, Objective):
         self.output = nn.Linear(teacher.width, teacher.width)
         self.teacher = teacher.requires_grad_(False)
 
-    def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:  # noqa: ARG002
+    def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """The mean over the images of a batch; 0 where there is none."""
         blocks = [block for block in output.sequence.image_spans if block.modality == "image"]
         if not blocks:

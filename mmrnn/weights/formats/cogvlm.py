@@ -10,7 +10,7 @@ SAT_LAYER = "transformer.layers.{}"
 EXPERT, LANGUAGE, ENCODER, CONNECTOR = "of the hook", "of the language model", "of the encoder", "of the connector"
 
 
-def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:  # noqa: ARG001
+def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     return split(tensors)
 
 

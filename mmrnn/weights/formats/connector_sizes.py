@@ -21,12 +21,12 @@ def by_our_names(form: Format, infer: Infer) -> Format:
     return replace(form, infer=renamed)
 
 
-def linear(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
+def linear(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     out_dim, in_dim = shapes["proj.weight"]
     return Sizes({"bias": "proj.bias" in shapes}, (in_dim, out_dim))
 
 
-def mlp(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
+def mlp(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     """The activation is not in the tensors: the card says GELU, as most of them have."""
     places = sorted(int(name.split(".")[1]) for name in shapes if name.startswith("layers.") and ".weight" in name)
     in_dim = shapes["layers.0.weight"][1]
@@ -41,11 +41,11 @@ def relu_mlp(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     return Sizes({**sizes.knobs, "act": "relu"}, sizes.wired)
 
 
-def gated_mlp(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
+def gated_mlp(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     return Sizes({}, (shapes["proj.weight"][1], shapes["output.weight"][0]))
 
 
-def gated_linear(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
+def gated_linear(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     return Sizes({}, (shapes["gate.weight"][1], shapes["output.weight"][0]))
 
 

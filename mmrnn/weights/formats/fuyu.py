@@ -10,7 +10,7 @@ NEWLINE = 71019
 TABLE = "table>"
 
 
-def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:  # noqa: ARG001
+def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     table = tensors.pop(TABLE, None)
     if table is not None and len(table) > NEWLINE:
         tensors["newline"] = table[NEWLINE]

@@ -82,7 +82,7 @@ FORMATS = (
         signature=("mixins.chatglm-final.lm_head.weight", "transformer.word_embeddings.weight"),
         names=LANGUAGE,
         ignored={f"{EVA}*": "of the encoder and the connector"},
-        adapt=lambda tensors, module, notes: split(tensors),  # noqa: ARG005
+        adapt=lambda tensors, module, notes: split(tensors),
         inverse=join,
     ),
     Format(
@@ -102,7 +102,7 @@ FORMATS = (
             f"{GLM_LAYER}.attention.rotary_emb.inv_freq": "rotary frequencies are computed",
         },
         # The hub lays query, key and value out head by head.
-        adapt=lambda tensors, module, notes: split(by_head(tensors, module)),  # noqa: ARG005
+        adapt=lambda tensors, module, notes: split(by_head(tensors, module)),
     ),
 )
 

@@ -22,7 +22,7 @@ BESIDE = {
 }
 
 
-def tie(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:  # noqa: ARG001
+def tie(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     """What is one tensor under several names is stored once or often; here it is needed under all of them."""
     groups: dict[int, list[str]] = {}
     for name, value in module.named_parameters(remove_duplicate=False):

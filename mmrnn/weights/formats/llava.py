@@ -1,5 +1,6 @@
 """LLaVA checkpoints: language model, projection and (in most of them) tower, in the layouts of the project and of
-Hugging Face."""
+Hugging Face.
+"""
 
 from mmrnn.weights.format import Format, Route
 

@@ -6,7 +6,7 @@ from mmrnn.weights.format import Format
 from mmrnn.weights.formats.fused_qkv import join, split
 
 
-def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:  # noqa: ARG001
+def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     """The matrix behind the norm is applied on the right."""
     tensors = split(tensors)
     if "output.weight" in tensors:
@@ -74,7 +74,7 @@ LANGUAGE = Format(
         "transformer.rotary_emb.inv_freq": "rotary frequencies are computed",
         "transformer.h.{}.attn.masked_bias": "a constant",
     },
-    adapt=lambda tensors, module, notes: split(tensors),  # noqa: ARG005
+    adapt=lambda tensors, module, notes: split(tensors),
     inverse=join,
 )
 

@@ -107,7 +107,7 @@ def inverse(tensors: Tensors) -> Tensors:
     return {name: value.view(1, 1, -1) if name in vectors else value for name, value in split_states(tensors).items()}
 
 
-def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
+def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     """Everything but the dropout is in the shapes."""
     vocab, width = shapes["emb.weight"]
     depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))

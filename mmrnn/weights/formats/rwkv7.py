@@ -48,7 +48,7 @@ def inverse(tensors: Tensors) -> Tensors:
     return {name: value.view(1, 1, -1) if VECTOR.search(name) else value for name, value in own.items()}
 
 
-def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:  # noqa: ARG001
+def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     """Everything but the dropout is in the shapes. One layer has no earlier values, and no rank to mix them."""
     vocab, width = shapes["emb.weight"]
     heads, head_size = shapes["blocks.0.att.r_k"]

@@ -1,5 +1,6 @@
 """What the host chooses before a kernel runs: how much a program reads. From sizes and types alone, so that sums over
-positions are the same on every GPU."""
+positions are the same on every GPU.
+"""
 
 import torch
 import triton

@@ -1,5 +1,6 @@
 """The forward kernel: one pass over a sequence, or over a piece of one, with the state in registers; in reverse the
-gradient of v."""
+gradient of v.
+"""
 
 import triton
 import triton.language as tl
@@ -96,6 +97,6 @@ def forward_kernel(
         known = i[:, None] <= i[None, :] if REVERSE else i[:, None] >= i[None, :]
         y += dot(tl.where(known, a, 0.0), bv, PREC)
         tl.store(out + values, y.to(out.dtype.element_ty), mask=inside)
-    if not REVERSE:  # noqa: SIM102  # this one the compiler decides
+    if not REVERSE:  # this one the compiler decides
         if stop == last:
             tl.store(end + mine + state, tl.trans(s))

@@ -36,7 +36,8 @@ class Mode:
     @property
     def options(self) -> dict[str, int]:
         """Of a launch by positions: few warps, as each repeats what belongs to a position, and all registers there are,
-        as NVIDIA's assembler would rather spill some bytes than use them."""
+        as NVIDIA's assembler would rather spill some bytes than use them.
+        """
         return {"num_warps": 2} | ({"maxnreg": 255} if self.target == "cuda" else {})
 
 
@@ -58,7 +59,8 @@ def compiled(dtypes: set[torch.dtype], target: str, hopper: bool = False) -> Mod
 
 def streams(size: int, mode: Mode) -> bool:
     """Whether sequences are computed position by position: NVIDIA's matrix units round fp32, and in chunks with TF32
-    factors only heads of 64 fit the registers."""
+    factors only heads of 64 fit the registers.
+    """
     return mode.target == "cuda" and (mode.precision == "ieee" or (mode.precision == "tf32" and size != 64))
 
 

@@ -1,5 +1,6 @@
 """The recurrence itself, position by position, with the state in registers: short sequences, down to one position, and
-fp32. The state may move on where it lies."""
+fp32. The state may move on where it lies.
+"""
 
 import triton
 import triton.language as tl
@@ -52,7 +53,7 @@ def recurrent_kernel(
     size = (last - first).to(tl.int32)
     for step in range(0, size):
         t = size - 1 - step if REVERSE else step
-        if STATES:  # noqa: SIM102  # this one the compiler decides
+        if STATES:  # this one the compiler decides
             if t % EVERY == 0:
                 tl.store(states + state, s)
                 states += H * K * V

@@ -17,7 +17,8 @@ def shared(sequences: Sequences, mode: plan.Mode, backward: bool = False) -> dic
 
 def run(sequences: Sequences, mode: plan.Mode, inputs, start, out, met, end, states=None, reverse=False) -> None:
     """The outputs and the final states; or the states in between and what each position meets; or, in reverse, the
-    gradients of v, of what each position meets and of the first states."""
+    gradients of v, of what each position meets and of the first states.
+    """
     wide = plan.columns(sequences.value)
     forward_kernel[(sequences.programs, sequences.value // wide)](
         *(*inputs, start, out, met, end, states, sequences.bounds, sequences.length),

@@ -27,13 +27,15 @@ def mode(*inputs: Tensor) -> Mode:
 
 def compiled(dtypes: set[torch.dtype], target: str) -> Mode:
     """On a GPU. Beside inputs in bf16 TF32 is exact enough: x 2^-11 off in the exponent, a decay exp(-x) is off by less
-    than 2^-12."""
+    than 2^-12.
+    """
     return Mode(plan.compiled(dtypes, target).precision, target, "ieee" if target == "hip" else "tf32")
 
 
 def streams(size: int, mode: Mode) -> bool:
     """Whether sequences are computed position by position: chunks fit the registers with factors in bf16 and heads of
-    64, and of smaller heads they take more instructions."""
+    64, and of smaller heads they take more instructions.
+    """
     return size != 64 or mode.precision != "bf16"
 
 

@@ -45,7 +45,7 @@ def recurrent_kernel(
     if STATES:
         states += (slot(first, EVERY, n) * H + h) * K * V
     for t in range(0, (last - first).to(tl.int32)):
-        if STATES:  # noqa: SIM102  # this one the compiler decides
+        if STATES:  # this one the compiler decides
             if t % EVERY == 0:
                 tl.store(states + state, s)
                 states += H * K * V
