@@ -112,7 +112,7 @@ def test_a_recipe_trains(name, records, tmp_path):
         if value.dim() == 2 and not value.any():
             torch.nn.init.normal_(value, std=0.1)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    collate = Collator(run.tokenizer, run.prompt, dict(run.model.modalities), length=cfg["length"])
+    collate = Collator(run.tokenizer, run.prompt, dict(run.model.modalities), max_length=cfg["length"])
     batch = collate([run.data[index] for index in range(5)])
     loss = loss_of(run, batch)
     run.train()

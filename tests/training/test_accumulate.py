@@ -54,7 +54,7 @@ def model():
 
 def step(made, objective, parts, pack):
     """Loss and gradients of one step, whose samples are split into so many micro-batches."""
-    collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), length=160, pack=pack)
+    collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), max_length=160, pack=pack)
     size = len(SAMPLES) // parts
     micro = [collate(SAMPLES[start : start + size]) for start in range(0, len(SAMPLES), size)]
     if pack:
