@@ -64,7 +64,7 @@ def package(model: RWKV6, dtype: str) -> Any:
     os.environ.setdefault("RWKV_CUDA_ON", "0")
     from rwkv.model import RWKV as Theirs
 
-    names = Format("published", "RWKV6", (), {ours: theirs for theirs, ours in RWKV6_NAMES.items()})
+    names = Format("published", RWKV6, (), {ours: theirs for theirs, ours in RWKV6_NAMES.items()})
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         tensors = model.state_dict().items()

@@ -150,5 +150,5 @@ def _weight_faults(tree: Tree) -> Iterator[str]:
         if path not in loadable:
             yield f"weights.{path}: there is no such part; there are: {', '.join(loadable)}"
         for one in source if isinstance(source, list | tuple) else [source]:
-            if one is not None and not (Path(one).exists() or hub.is_id(one) or packages.is_packaged(one)):
+            if one is not None and not (Path(one).exists() or hub.is_repo_id(one) or packages.is_packaged(one)):
                 yield f"weights.{path}: there is no file or folder {str(one)!r}"

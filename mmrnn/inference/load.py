@@ -22,6 +22,6 @@ def load(folder: str | Path, *, trusted: Collection[str] = ()) -> Assistant:
         WeightsError: the tensors do not fit the configuration.
         ConnectionError: the hub cannot be reached.
     """
-    model, cfg = load_model(folder, trusted=trusted)
-    tokenizer, prompt = make(cfg["tokenizer"], trusted=trusted), make(cfg["prompt"], trusted=trusted)
+    model = load_model(folder, trusted=trusted)
+    tokenizer, prompt = (make(model.config[group], trusted=trusted) for group in ("tokenizer", "prompt"))
     return Assistant(model.eval(), tokenizer, prompt)

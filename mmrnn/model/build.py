@@ -11,7 +11,7 @@ from mmrnn.config.tree import modalities, plain, sources
 from mmrnn.config.validate import check
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.weights import load
-from mmrnn.weights.pretrained import fetch
+from mmrnn.weights.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -90,14 +90,14 @@ def _load(model: VLM, weights: Mapping[str, Any]) -> None:
     for name, modality in model.modalities.items() if weights else ():
         path = "encoder" if name == "image" else f"modalities.{name}.encoder"
         if not {path, "model"} & set(named):
-            fetch(modality.encoder)
+            load_pretrained(modality.encoder)
     published = model.backbone.pretrained
     if weights and published and not {"backbone", "model"} & set(named):
         named["backbone"] = published
     for path, source in sorted(named.items(), key=lambda one: one[0] == "hook"):
         place = path if path.startswith(("backbone", "modalities.", "hook")) else f"modalities.image.{path}"
         try:
-            load(model if path == "model" else model.get_submodule(place), source, new_words=added)
+            load(model if path == "model" else model.get_submodule(place), source, max_new_rows=added)
         except ValueError as error:
             raise ConfigError(f"weights.{path}: {error}") from error
     if model.hook is not None and not {"hook", "model"} & set(named):

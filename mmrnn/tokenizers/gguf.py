@@ -17,9 +17,9 @@ def of_gguf(path: Path) -> Any:
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    from mmrnn.io.gguf import header
+    from mmrnn.io.gguf import read_header
 
-    facts = header(path).facts
+    facts = read_header(path).metadata
     kind, split = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre", "gpt-2")
     if kind != "gpt2" or split not in SPLITS:
         raise ValueError(f"its tokenizer is {kind}/{split}; known are gpt2 with {' or '.join(SPLITS)}")
