@@ -281,9 +281,9 @@ def attention_mask(sequence: Sequence, state: State) -> tuple[Tensor | None, dic
         before = every[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
         begin = torch.where(new != before, steps, -1).cummax(dim=1).values
         mask = every[:, past:, None] == every[:, None, :]
-    if (past and t > 1) or mask is not None or sequence.visible is not None:
+    if (past and t > 1) or mask is not None or sequence.attention_mask is not None:
         seen = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
-        if sequence.visible is not None:
-            seen = torch.cat([sequence.visible.new_ones(b, t, past), sequence.visible], dim=2)
+        if sequence.attention_mask is not None:
+            seen = torch.cat([sequence.attention_mask.new_ones(b, t, past), sequence.attention_mask], dim=2)
         mask = (seen.expand(b, t, -1) if mask is None else mask & seen)[:, None]
     return mask, shared, begin

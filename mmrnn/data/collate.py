@@ -111,7 +111,7 @@ class Collator:
                 continue
             number = len(images)
             # An image that keeps its shape has to be seen to know its tokens; the others are opened last.
-            images[number] = self._look(sample.images[number]) if self._modality(IMAGE).image.ragged else None
+            images[number] = self._look(sample.images[number]) if self._modality(IMAGE).image.variable_size else None
             size = self._modality(IMAGE).image.size if images[number] is None else images[number].shape[-2:]
             layouts.append(self._modality(IMAGE).layout(*size))
             read.append(number)

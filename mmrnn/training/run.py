@@ -159,7 +159,7 @@ class Run:
     def _cache(self, name: str, dataset: MapDataset) -> Mapping[str, Tensor] | None:
         """The features of all images, where no stage trains the encoder and they fit into memory."""
         modality = self.model.modalities["image"]
-        if modality.image.ragged or self.objective.needs_hidden_states:
+        if modality.image.variable_size or self.objective.needs_hidden_states:
             return None
         encoder = {n for n, _ in self.model.named_parameters() if n.startswith("modalities.image.encoder.")}
         if not encoder or encoder & self.learnt or not self.cfg["cache"]:

@@ -127,7 +127,7 @@ def test_without_memory(name):
     assert isinstance(encoder, Encoder)
     layout = encoder.layout(*encoder.image.size)
     assert tokens.shape == (1, layout.tokens, encoder.width)
-    assert (layout.patches() < layout.tokens).all()
+    assert (layout.patch_indices() < layout.tokens).all()
     if name in PUBLISHED:
         assert (layout.tokens, encoder.width) == PUBLISHED[name][:2]
         image = encoder.image
