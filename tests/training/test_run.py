@@ -158,7 +158,7 @@ def test_asking_a_trained_model(trained, tmp_path, capsys, monkeypatch):
     assert reply == assistant.ask(Image.open(image), "what is this?", limit=5)
     assert isinstance(assistant.ask(None, "what is this?", limit=5), str)
     monkeypatch.chdir(tmp_path)
-    ask.main([str(image), "what is this?", "--limit", "5", "--run", str(trained)])
+    ask.main([str(image), "what is this?", "--max-new-tokens", "5", "--run", str(trained)])
     assert capsys.readouterr().out.strip() == reply
     with pytest.raises(ConfigError, match="no finished run in runs"):
         ask.main([str(image), "what is this?"])
