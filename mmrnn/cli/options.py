@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmrnn.config.coerce import near
+from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
 
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
                 raise ConfigError(f"{word}: one word too many; the usage is `{self.usage}`")
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
             raise ConfigError(
-                f"{option}: {self.verb} has no such option{near(option, known) or '; it has ' + ', '.join(known)}"
+                f"{option}: {self.verb} has no such option{did_you_mean(option, known) or '; it has ' + ', '.join(known)}"
             )
         return options
 
@@ -126,7 +126,7 @@ def one_of(choices: Collection[str]) -> Callable[[str], str]:
     def check(word: str) -> str:
         if word not in choices:
             known = ", ".join(choices)
-            raise argparse.ArgumentTypeError(f"expected one of {known}; got {word!r}{near(word, choices)}")
+            raise argparse.ArgumentTypeError(f"expected one of {known}; got {word!r}{did_you_mean(word, choices)}")
         return word
 
     return check

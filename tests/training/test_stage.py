@@ -71,7 +71,7 @@ def test_lower_layers_of_a_part_learn_more_slowly():
     assert {rates[id(parameter)] for parameter in made.backbone.blocks[1].parameters()} == {0.5}
     assert {rates[id(parameter)] for parameter in made.backbone.blocks[0].parameters()} == {0.25}
     assert rates[id(made.backbone.embedding.weight)] == 0.125
-    with pytest.raises(ValueError, match="layer_decay: 'connector' has no numbered layers"):
+    with pytest.raises(ValueError, match="layer_lr_decay: 'connector' has no numbered layers"):
         Stage(layer_decay={"connector": 0.9}).scales([name for name, _ in made.named_parameters()])
     with pytest.raises(ValueError, match="'towr' fits no parameter"):
         Stage(layer_decay={"towr": 0.9}).apply_freezing(made)
