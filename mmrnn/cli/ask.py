@@ -1,4 +1,4 @@
-"""mmrnn ask [IMAGE] QUESTION [--run DIR] [--limit N] [--observations FILE]
+"""mmrnn ask [IMAGE] QUESTION [--run DIR] [--max-new-tokens N] [--observations FILE]
 
 Put a question about an image to a trained model: that of the newest finished run in runs/, or that of --run. With
 the tag <video> in the question IMAGE is a video: a moving image, a folder of frames, or a film (mmrnn[video]).
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RUNS = Path("runs")
-OPTIONS = ("--run", "--limit", "--observations")
+OPTIONS = ("--run", "--max-new-tokens", "--observations")
 
 
 def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
@@ -33,9 +33,9 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
     words, options = _parse(arguments)
     if len(words) != 2 and not (len(words) == 1 and "--observations" in options):
         raise ConfigError('ask: name an image and a question: mmrnn ask photo.jpg "what is this?"')
-    limit = options.get("--limit", "64")
-    if not limit.isdigit() or not int(limit):
-        raise ConfigError(f"--limit: expected a number of tokens, got {limit!r}")
+    max_new_tokens = options.get("--max-new-tokens", "64")
+    if not max_new_tokens.isdigit() or not int(max_new_tokens):
+        raise ConfigError(f"--max-new-tokens: expected a number of tokens, got {max_new_tokens!r}")
     folder = Path(options["--run"]) if "--run" in options else newest(RUNS)
 
     from mmrnn.data.image import open_image
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
         if image is not None and VIDEO not in question:
             image = open_image(image)
         seen = _read(options["--observations"], question) if "--observations" in options else None
-        reply = load(folder).ask(image, question, observations=seen, limit=int(limit))
+        reply = load(folder).ask(image, question, observations=seen, max_new_tokens=int(max_new_tokens))
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
     print(reply)

@@ -44,7 +44,7 @@ class Item:
 class Collator:
     """Makes a batch of samples; None if not one of them could be used.
 
-    A sample is dropped when an image cannot be opened, when nothing to learn is left in its first `length` positions,
+    A sample is dropped when an image cannot be opened, when no target is left in its first `max_length` positions,
     or when that length would cut an image in two. `dropped` holds id and reason of each (of this process: a worker of
     a DataLoader has its own list, therefore they are logged, too).
 
@@ -54,7 +54,7 @@ class Collator:
 
     Args:
         features: cached encoder tokens (`n e`) by `image.key`; with them no image is opened.
-        length: positions of a row, those of the visual tokens included.
+        max_length: positions of a row, those of the visual tokens included.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Collator:
         modalities: Mapping[str, Modality],
         features: Mapping[str, Tensor] | None = None,
         *,
-        length: int = 2048,
+        max_length: int = 2048,
         left: bool = False,
         pack: bool = False,
     ) -> None:
         if left and pack:
             raise ValueError("left and pack exclude each other: a packed row has no one end to go on from")
         self.tokenizer, self.prompt, self.modalities, self.features = tokenizer, prompt, modalities, features
-        self.length, self.left, self.pack = length, left, pack
+        self.max_length, self.left, self.pack = max_length, left, pack
         self.dropped: list[tuple[str, str]] = []
 
     def __call__(self, samples: Sequence[Sample]) -> Batch | None:
@@ -84,7 +84,7 @@ class Collator:
                 log.warning("sample %s is dropped: %s", sample.id, reason)
         if not items:
             return None
-        rows = _first_fit(items, self.length) if self.pack else [[item] for item in items]
+        rows = _first_fit(items, self.max_length) if self.pack else [[item] for item in items]
         visual: dict[str, list[Tensor]] = {}
         for modality, tensor in (one for row in rows for item in row for one in item.visual):
             visual.setdefault(modality, []).append(tensor)
@@ -118,12 +118,12 @@ class Collator:
         row = tokenize(shown, self.tokenizer, layouts, modality=IMAGE)
         if not self.left:
             try:
-                row = truncate(row, self.length)
+                row = truncate(row, self.max_length)
             except ValueError as error:
                 raise Dropped(str(error)) from None
             row.labels[:1] = [IGNORE]  # nothing stands before the first token to predict it from
             if all(label == IGNORE for label in row.labels):
-                raise Dropped(f"there is nothing to learn in its first {self.length} positions")
+                raise Dropped(f"there is nothing to learn in its first {self.max_length} positions")
         # Only now, for what is left: opening is the costly part.
         visual = []
         for block, one in zip(row.image_spans, read, strict=False):
