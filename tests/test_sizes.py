@@ -86,7 +86,7 @@ def test_every_row_is_what_it_is_alone(encoder, backbone):
 def test_text_among_images_is_read_as_by_the_bare_language_model(encoder, backbone):
     """No dummy image and no padding enters the state of an RNN, or the cache of a transformer."""
     made = model(encoder, backbone).eval()
-    batch = collator(made, left=True)(SAMPLES)
+    batch = collator(made, for_generation=True)(SAMPLES)
     state = made(batch).state
     for index in (1, 4):
         ids = batch.sequence.ids[index][batch.sequence.segments[index] == 1][None]

@@ -49,7 +49,7 @@ class Collator:
     a DataLoader has its own list, therefore they are logged, too).
 
     For training rows are padded on the right. With `pack` several samples share a row, told apart by `segments`, the
-    first fitting row takes each. For generation (`left`) rows are padded on the left, with segment 0 before the text
+    first fitting row takes each. For generation (`for_generation`) rows are padded on the left, with segment 0 before the text
     and 1 in it, nothing is cut, and a sample needs no target.
 
     Args:
@@ -65,13 +65,13 @@ class Collator:
         features: Mapping[str, Tensor] | None = None,
         *,
         max_length: int = 2048,
-        left: bool = False,
+        for_generation: bool = False,
         pack: bool = False,
     ) -> None:
-        if left and pack:
-            raise ValueError("left and pack exclude each other: a packed row has no one end to go on from")
+        if for_generation and pack:
+            raise ValueError("for_generation and pack exclude each other: a packed row has no one end to go on from")
         self.tokenizer, self.prompt, self.modalities, self.features = tokenizer, prompt, modalities, features
-        self.max_length, self.left, self.pack = max_length, left, pack
+        self.max_length, self.for_generation, self.pack = max_length, for_generation, pack
         self.dropped: list[tuple[str, str]] = []
 
     def __call__(self, samples: Sequence[Sample]) -> Batch | None:
@@ -116,7 +116,7 @@ class Collator:
             layouts.append(self._modality(IMAGE).layout(*size))
             read.append(number)
         row = tokenize(shown, self.tokenizer, layouts, modality=IMAGE)
-        if not self.left:
+        if not self.for_generation:
             try:
                 row = truncate(row, self.max_length)
             except ValueError as error:
@@ -156,16 +156,16 @@ class Collator:
         segments = torch.zeros(shape, dtype=torch.long)
         blocks: list[ImageSpan] = []
         for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
-            start = shape[1] - size if self.left else 0
+            start = shape[1] - size if self.for_generation else 0
             for segment, item in enumerate(row):
                 stop = start + len(item.row.ids)
                 ids[index, start:stop] = torch.tensor(item.row.ids)
                 labels[index, start:stop] = torch.tensor(item.row.labels)
                 # Padding behind the last sample of a row counts to its segment.
-                segments[index, start:] = 1 if self.left else segment
+                segments[index, start:] = 1 if self.for_generation else segment
                 blocks += [replace(block, sample=index, start=start + block.start) for block in item.row.image_spans]
                 start = stop
-        told = self.pack or (self.left and min(sizes) < shape[1])
+        told = self.pack or (self.for_generation and min(sizes) < shape[1])
         return Tokens(ids, tuple(blocks), labels=labels, segments=segments if told else None)
 
 

@@ -46,7 +46,7 @@ class Assistant:
     ) -> None:
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.stop = Stop(tokenizer, prompt.stops)
-        self.collate = Collator(tokenizer, prompt, dict(model.modalities), features, left=True)
+        self.collate = Collator(tokenizer, prompt, dict(model.modalities), features, for_generation=True)
 
     def ask(
         self,

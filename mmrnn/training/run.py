@@ -22,7 +22,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find, make, positional
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
-from mmrnn.data.sampler import Batches, Shuffle
+from mmrnn.data.sampler import ResumableBatchSampler, ShuffledOrder
 from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
 from mmrnn.evaluation.blind_baselines import baselines
 from mmrnn.evaluation.reports.run_report import write_report
@@ -233,14 +233,14 @@ class Run:
             max_length=self.cfg["max_length"],
             pack=self.cfg["pack"],
         )
-        order = Shuffle(len(self.data), seed=self.cfg["seed"])
+        order = ShuffledOrder(len(self.data), seed=self.cfg["seed"])
         loader = DataLoader(
             self.data,
-            batch_sampler=Batches(
+            batch_sampler=ResumableBatchSampler(
                 lambda n: order(samples + n),
-                size=micro,
+                batch_size=micro,
                 steps=stage.steps * stage.grad_accum_steps,
-                start=start * stage.grad_accum_steps,
+                start_step=start * stage.grad_accum_steps,
             ),
             collate_fn=collate,
             num_workers=self.cfg["workers"],

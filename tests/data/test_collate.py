@@ -100,7 +100,7 @@ def test_text_alone_has_no_images():
 
 def test_generation_pads_on_the_left_and_marks_it():
     asked = [replace(one, turns=(one.turns[0], Turn("assistant", ""))) for one in SAMPLES]
-    batch = collator(left=True)(asked)
+    batch = collator(for_generation=True)(asked)
     sequence = batch.sequence
     assert said(sequence.ids[1], sequence.segments[1] == 1) == "User: is this text?\n\nAssistant:"
     assert (sequence.ids[sequence.segments == 0] == 0).all()
@@ -108,8 +108,10 @@ def test_generation_pads_on_the_left_and_marks_it():
     assert (sequence.segments.diff(dim=1) >= 0).all()
     for block in sequence.image_spans:
         assert (sequence.ids[block.sample, block.start : block.stop] == SLOT).all()
-    assert collator(left=True)(asked[:1]).sequence.segments is None
-    assert len(collator(left=True, max_length=2)(asked).sequence.ids) == 3, "a prompt to be answered is never cut"
+    assert collator(for_generation=True)(asked[:1]).sequence.segments is None
+    assert len(collator(for_generation=True, max_length=2)(asked).sequence.ids) == 3, (
+        "a prompt to be answered is never cut"
+    )
 
 
 def test_the_head_is_kept():
@@ -212,6 +214,6 @@ def test_the_first_token_of_a_sample_is_never_a_target():
     assert (packed.labels[starts] == IGNORE).all()
 
 
-def test_left_and_pack_exclude_each_other():
-    with pytest.raises(ValueError, match="left and pack exclude each other"):
-        collator(left=True, pack=True)
+def test_generation_and_pack_exclude_each_other():
+    with pytest.raises(ValueError, match="for_generation and pack exclude each other"):
+        collator(for_generation=True, pack=True)

@@ -185,7 +185,7 @@ def test_minigpt_v2(minigpt, spread, loss):
 def test_minigpt_v2_in_several_turns_and_asked(minigpt, loss):
     case, tensors, model, _ = minigpt
     embeds, labels = tensors["out/dialog_inputs_embeds"], tensors["out/dialog_targets"]
-    hidden, _ = model.read(Sequence(labels.clamp(min=0), embeds=embeds))
+    hidden, _ = model.run_backbone(Sequence(labels.clamp(min=0), embeds=embeds))
     compare(case)(loss(model.head(hidden), labels), tensors["out/dialog_loss"])
     model.embed = lambda batch: batch.sequence
     embeds = tensors["out/chat_context_embeds"]

@@ -91,7 +91,7 @@ def test_prefill_in_pieces_cuts_no_image():
     made, prompts = model(order=scan.bidirectional), batch(ROWS)
     whole, state = prefill(made, prompts)
     for chunk in (1, 3, 5):
-        parts, other = prefill(made, prompts, chunk=chunk)
+        parts, other = prefill(made, prompts, prefill_chunk=chunk)
         torch.testing.assert_close(parts, whole, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(other.layers[1]["wkv"], state.layers[1]["wkv"], atol=5e-5, rtol=1e-4)
 

@@ -63,7 +63,7 @@ def test_states_are_told_apart(tmp_path, capsys):
     (tmp_path / "bad.json").write_text('{"state": [[1, 2]]}')
     (tmp_path / "image.json").write_bytes(b"\x89PNG")
     assert main(["ask", "<state>", *run, "--observations"]) == 2
-    assert "--observations: name a JSON file behind it" in capsys.readouterr().err
+    assert "--observations: expected a value behind it" in capsys.readouterr().err
     for file, words, message in (
         ("image.json", "<state>", "image.json is not JSON"),
         ("open.json", "well?", "0 tags <state> for 1 observations"),
