@@ -71,7 +71,7 @@ def test_every_row_is_what_it_is_alone(encoder, backbone):
     assert len(shapes) == (1 if encoder == "patch_tiny" else 5)
     assert [block.sample for block in batch.sequence.image_spans] == [0, 2, 2, 3, 3, 3]
     hidden = made(batch).hidden
-    packed = collator(made, pack=True, length=1000)(SAMPLES)
+    packed = collator(made, pack=True, max_length=1000)(SAMPLES)
     assert len(packed.sequence.ids) == 1
     row, start = made(packed).hidden[0], 0
     for index, one in enumerate(SAMPLES):
@@ -86,7 +86,7 @@ def test_every_row_is_what_it_is_alone(encoder, backbone):
 def test_text_among_images_is_read_as_by_the_bare_language_model(encoder, backbone):
     """No dummy image and no padding enters the state of an RNN, or the cache of a transformer."""
     made = model(encoder, backbone).eval()
-    batch = collator(made, left=True)(SAMPLES)
+    batch = collator(made, for_generation=True)(SAMPLES)
     state = made(batch).state
     for index in (1, 4):
         ids = batch.sequence.ids[index][batch.sequence.segments[index] == 1][None]

@@ -44,17 +44,17 @@ class Item:
 class Collator:
     """Makes a batch of samples; None if not one of them could be used.
 
-    A sample is dropped when an image cannot be opened, when nothing to learn is left in its first `length` positions,
+    A sample is dropped when an image cannot be opened, when no target is left in its first `max_length` positions,
     or when that length would cut an image in two. `dropped` holds id and reason of each (of this process: a worker of
     a DataLoader has its own list, therefore they are logged, too).
 
     For training rows are padded on the right. With `pack` several samples share a row, told apart by `segments`, the
-    first fitting row takes each. For generation (`left`) rows are padded on the left, with segment 0 before the text
+    first fitting row takes each. For generation (`for_generation`) rows are padded on the left, with segment 0 before the text
     and 1 in it, nothing is cut, and a sample needs no target.
 
     Args:
         features: cached encoder tokens (`n e`) by `image.key`; with them no image is opened.
-        length: positions of a row, those of the visual tokens included.
+        max_length: positions of a row, those of the visual tokens included.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Collator:
         modalities: Mapping[str, Modality],
         features: Mapping[str, Tensor] | None = None,
         *,
-        length: int = 2048,
-        left: bool = False,
+        max_length: int = 2048,
+        for_generation: bool = False,
         pack: bool = False,
     ) -> None:
-        if left and pack:
-            raise ValueError("left and pack exclude each other: a packed row has no one end to go on from")
+        if for_generation and pack:
+            raise ValueError("for_generation and pack exclude each other: a packed row has no one end to go on from")
         self.tokenizer, self.prompt, self.modalities, self.features = tokenizer, prompt, modalities, features
-        self.length, self.left, self.pack = length, left, pack
+        self.max_length, self.for_generation, self.pack = max_length, for_generation, pack
         self.dropped: list[tuple[str, str]] = []
 
     def __call__(self, samples: Sequence[Sample]) -> Batch | None:
@@ -84,7 +84,7 @@ class Collator:
                 log.warning("sample %s is dropped: %s", sample.id, reason)
         if not items:
             return None
-        rows = _first_fit(items, self.length) if self.pack else [[item] for item in items]
+        rows = _first_fit(items, self.max_length) if self.pack else [[item] for item in items]
         visual: dict[str, list[Tensor]] = {}
         for modality, tensor in (one for row in rows for item in row for one in item.visual):
             visual.setdefault(modality, []).append(tensor)
@@ -116,14 +116,14 @@ class Collator:
             layouts.append(self._modality(IMAGE).layout(*size))
             read.append(number)
         row = tokenize(shown, self.tokenizer, layouts, modality=IMAGE)
-        if not self.left:
+        if not self.for_generation:
             try:
-                row = truncate(row, self.length)
+                row = truncate(row, self.max_length)
             except ValueError as error:
                 raise Dropped(str(error)) from None
             row.labels[:1] = [IGNORE]  # nothing stands before the first token to predict it from
             if all(label == IGNORE for label in row.labels):
-                raise Dropped(f"there is nothing to learn in its first {self.length} positions")
+                raise Dropped(f"there is nothing to learn in its first {self.max_length} positions")
         # Only now, for what is left: opening is the costly part.
         visual = []
         for block, one in zip(row.image_spans, read, strict=False):
@@ -156,16 +156,16 @@ class Collator:
         segments = torch.zeros(shape, dtype=torch.long)
         blocks: list[ImageSpan] = []
         for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
-            start = shape[1] - size if self.left else 0
+            start = shape[1] - size if self.for_generation else 0
             for segment, item in enumerate(row):
                 stop = start + len(item.row.ids)
                 ids[index, start:stop] = torch.tensor(item.row.ids)
                 labels[index, start:stop] = torch.tensor(item.row.labels)
                 # Padding behind the last sample of a row counts to its segment.
-                segments[index, start:] = 1 if self.left else segment
+                segments[index, start:] = 1 if self.for_generation else segment
                 blocks += [replace(block, sample=index, start=start + block.start) for block in item.row.image_spans]
                 start = stop
-        told = self.pack or (self.left and min(sizes) < shape[1])
+        told = self.pack or (self.for_generation and min(sizes) < shape[1])
         return Tokens(ids, tuple(blocks), labels=labels, segments=segments if told else None)
 
 

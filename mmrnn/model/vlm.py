@@ -130,14 +130,14 @@ class VLM(nn.Module, Composite):
         """
         sequence = self.embed(batch)
         if not output_hidden_states:
-            return Output(*self.read(sequence, state), sequence, batch)
+            return Output(*self.run_backbone(sequence, state), sequence, batch)
         watch = HiddenStateRecorder(BlockHooks() if self.hook is None else self.hook.start(sequence, state))
-        hidden, state = self.read(sequence, state, watch)
+        hidden, state = self.run_backbone(sequence, state, watch)
         if not watch.seen:
             raise ValueError(f"{type(self.backbone).__name__} does not show what its blocks are given")
         return Output(hidden, state, sequence, batch, (*watch.seen, hidden))
 
-    def read(
+    def run_backbone(
         self, sequence: Sequence, state: State | None = None, hook: BlockHooks | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
         """What the backbone makes of a sequence whose images are embedded, from `state` on.

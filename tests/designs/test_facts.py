@@ -114,10 +114,10 @@ def test_gates_of_zero_change_nothing():
     ids = torch.randint(1, 50, (1, 7))
     sequence = Sequence(ids, (ImageSpan(0, 2, Layout(cross_attention=3)),), media=torch.randn(1, 3, 12))
     bare, _ = backbone(Sequence(ids))
-    hidden, _ = VLM(backbone, {}, hook=hook).read(sequence)
+    hidden, _ = VLM(backbone, {}, hook=hook).run_backbone(sequence)
     torch.testing.assert_close(hidden, bare)
     nn.init.ones_(hook.blocks["0"].gate)
-    assert (VLM(backbone, {}, hook=hook).read(sequence)[0] - bare).abs().max() > 1e-4
+    assert (VLM(backbone, {}, hook=hook).run_backbone(sequence)[0] - bare).abs().max() > 1e-4
 
 
 def test_a_batch_of_text_leaves_the_connector_alone():
