@@ -145,7 +145,7 @@ class VLM(nn.Module, Composite):
         Args:
             hook: a pass to take instead of that of the model's hook.
         """
-        start = None if state is None else state.shared.get("next")
+        start = None if state is None else state.shared.get("next_position")
         if self.position is not None and (places := self.position(sequence, start)) is not None:
             sequence = replace(sequence, positions=places)
         if self.mask is not None and sequence.ids.shape[1] > 1 and (seen := self.mask(sequence)) is not None:

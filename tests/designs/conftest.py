@@ -18,7 +18,8 @@ def llama():
 
     def make(config: dict) -> Transformer:
         knobs = {name: config[name] for name in ("vocab", "width", "heads", "ffn", "eps")}
-        more = {name: config[name] for name in ("kv_heads", "theta") if name in config}
+        names = {"kv_heads": "kv_heads", "theta": "rope_theta"}
+        more = {names[name]: config[name] for name in names if name in config}
         return Transformer(depth=config["layers"], **knobs, **more)
 
     return make
