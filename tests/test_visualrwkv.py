@@ -211,7 +211,7 @@ def replies(model: VLM, batch: Batch, limit: int) -> tuple[list[int], torch.Tens
         logits.append(row)
         return row.argmax(-1)
 
-    tokens = [step[0] for step in stream(model, batch, limit=limit, sampler=sampler)]
+    tokens = [step[0] for step in stream(model, batch, max_new_tokens=limit, sampler=sampler)]
     return tokens, torch.cat(logits)
 
 

@@ -44,7 +44,7 @@ class Item:
 class Collator:
     """Makes a batch of samples; None if not one of them could be used.
 
-    A sample is dropped when an image cannot be opened, when nothing to learn is left in its first `max_length` positions,
+    A sample is dropped when an image cannot be opened, when no target is left in its first `max_length` positions,
     or when that length would cut an image in two. `dropped` holds id and reason of each (of this process: a worker of
     a DataLoader has its own list, therefore they are logged, too).
 

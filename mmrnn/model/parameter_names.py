@@ -12,7 +12,7 @@ def layer_distance(names: Sequence[str], part: str) -> dict[str, int]:
     """How many layers lie above the parameters of a part, which come in the order in which it makes them."""
     numbers = {name: int(layer[1]) for name in names if (layer := LAYER.search(name))}
     if not numbers:
-        raise ValueError(f"layer_decay: {part!r} has no numbered layers; name a part that has, like a tower")
+        raise ValueError(f"layer_lr_decay: {part!r} has no numbered layers; name a part that has, like a tower")
     depth, found, begun = max(numbers.values()) + 1, {}, False
     for name in names:
         begun = begun or name in numbers

@@ -58,7 +58,7 @@ def test_every_fault_of_the_cards_is_said_at_once():
 
 
 def test_values_that_belong_to_no_part():
-    told = said("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "cache=0.5", "pack=yes")
+    told = said("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "feature_cache_gib=0.5", "pack=yes")
     assert told == (
         "seed: expected int, got 'one'",
         "pack: expected bool, got 'yes'",

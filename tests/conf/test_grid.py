@@ -125,9 +125,9 @@ def replies(model: VLM) -> None:
     model.eval()
     asked = [Sample((*sample.turns[:1], Turn("assistant", "")), sample.images) for sample in SAMPLES]
     collate = Collator(DemoTokenizer(), PROMPT, dict(model.modalities), for_generation=True)
-    together = generate(model, collate(asked), limit=3)
+    together = generate(model, collate(asked), max_new_tokens=3)
     for one, reply in zip(asked, together, strict=True):
-        assert generate(model, collate([one]), limit=3) == [reply]
+        assert generate(model, collate([one]), max_new_tokens=3) == [reply]
 
 
 REFUSED = {

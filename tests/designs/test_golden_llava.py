@@ -48,9 +48,9 @@ def test_llava_of_hugging_face(golden, params, llama, vit, filled, loss):
     close(loss(two, tensors["in/labels_two"]), tensors["out/loss_two"])
 
     asked = Batch(ids(tensors["in/ids_one"]), {"image": tensors["in/pixel_one"]})
-    assert generate(model, asked, limit=config["new"]) == tensors["out/greedy_one"].tolist()
+    assert generate(model, asked, max_new_tokens=config["new"]) == tensors["out/greedy_one"].tolist()
     padded = ids(tensors["in/ids_two_left"], segments=tensors["in/mask_two_left"])
-    replies = generate(model, Batch(padded, {"image": tensors["in/pixel_two"]}), limit=config["new"])
+    replies = generate(model, Batch(padded, {"image": tensors["in/pixel_two"]}), max_new_tokens=config["new"])
     assert replies == tensors["out/greedy_left_padded"].tolist()
 
 
@@ -190,4 +190,6 @@ def test_minigpt_v2_in_several_turns_and_asked(minigpt, loss):
     model.embed = lambda batch: batch.sequence
     embeds = tensors["out/chat_context_embeds"]
     asked = Sequence(torch.zeros(embeds.shape[:2], dtype=torch.long), embeds=embeds)
-    assert generate(model, Batch(asked), limit=case["config"]["new"]) == tensors["out/chat_greedy_ids"].tolist()
+    assert (
+        generate(model, Batch(asked), max_new_tokens=case["config"]["new"]) == tensors["out/chat_greedy_ids"].tolist()
+    )

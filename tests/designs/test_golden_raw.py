@@ -105,7 +105,7 @@ def test_fuyu(golden, params):
     ids[:, : layout.tokens] = SLOT
     batch = Batch(Sequence(ids, (ImageSpan(0, 0, layout),)), {"image": pixels})
     close(model.head(model(batch).hidden), tensors["out/logits"])
-    assert generate(model, batch, limit=config["new"]) == tensors["out/greedy_ids"].tolist()
+    assert generate(model, batch, max_new_tokens=config["new"]) == tensors["out/greedy_ids"].tolist()
     text = Batch(Sequence(ids[:, layout.tokens :]))
     close(model.head(model(text).hidden), tensors["out/text_only_logits"])
 
@@ -140,4 +140,4 @@ def test_flamingo(golden, params, llama, vit, loss):
     close(loss(logits, tensors["in/labels"]), tensors["out/loss"])
     count = len(config["img_at"][0])
     asked = Batch(Sequence(tensors["in/ids"][:1], blocks[:count]), {"image": images[:count]})
-    assert generate(model, asked, limit=config["new"]) == tensors["out/greedy_ids"].tolist()
+    assert generate(model, asked, max_new_tokens=config["new"]) == tensors["out/greedy_ids"].tolist()

@@ -63,7 +63,7 @@ def test_opt(tmp_path):
     ids = torch.randint(4, 59, (2, 9))
     close(ours.head(ours(Sequence(ids))[0]), peer(ids).logits)
     written = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)[:, 9:]
-    assert generate(VLM(ours, {}), Batch(Sequence(ids)), limit=6) == written.tolist()
+    assert generate(VLM(ours, {}), Batch(Sequence(ids)), max_new_tokens=6) == written.tolist()
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def test_llava(tmp_path):
     batch, ids = asked(ours, [1, 5], [7, 9, 11], images)
     close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=images).logits)
     written = peer.generate(input_ids=ids, pixel_values=images, max_new_tokens=6, do_sample=False)
-    assert generate(ours, batch, limit=6) == written[:, ids.shape[1] :].tolist()
+    assert generate(ours, batch, max_new_tokens=6) == written[:, ids.shape[1] :].tolist()
 
 
 def blip2(text):
@@ -124,7 +124,7 @@ def test_blip2(tmp_path):
     batch, ids = asked(ours, [], [2, 9, 11], images)
     close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=images).logits)
     written = peer.generate(input_ids=ids, pixel_values=images, max_new_tokens=6, do_sample=False)
-    assert generate(ours, batch, limit=6) == written[:, -6:].tolist()
+    assert generate(ours, batch, max_new_tokens=6) == written[:, -6:].tolist()
 
 
 @torch.no_grad()
@@ -197,7 +197,7 @@ def test_fuyu(tmp_path):
     patches = ours.modalities["image"].encode(images)
     close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=patches).logits)
     written = peer.generate(input_ids=ids, pixel_values=patches, max_new_tokens=6, do_sample=False)
-    assert generate(ours, batch, limit=6) == written[:, ids.shape[1] :].tolist()
+    assert generate(ours, batch, max_new_tokens=6) == written[:, ids.shape[1] :].tolist()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -227,4 +227,4 @@ def test_rwkv7_in_its_package(tmp_path, monkeypatch):
     for _ in range(6):
         written.append(int(logits.argmax()))
         logits, state = peer.forward([written[-1]], state)
-    assert generate(VLM(twin, {}), Batch(Sequence(torch.tensor([ids]))), limit=6)[0] == written
+    assert generate(VLM(twin, {}), Batch(Sequence(torch.tensor([ids]))), max_new_tokens=6)[0] == written
