@@ -36,4 +36,4 @@ for photograph, name in names(model.modalities["image"].encoder.eval()).items():
     print(f"{photograph}: {name}")
 
 assistant = Assistant(model, instantiate(cfg.tokenizer), instantiate(cfg.prompt))
-print(assistant.ask(None, "What is the capital of France?", limit=12))
+print(assistant.ask(None, "What is the capital of France?", max_new_tokens=12))

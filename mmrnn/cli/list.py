@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     for group in chosen.groups:
         if group not in cards:
-            raise ConfigError(f"{group}: no such group{did_you_mean(group, cards) or '; there are: ' + ', '.join(cards)}")
+            near = did_you_mean(group, cards) or f"; there are: {', '.join(cards)}"
+            raise ConfigError(f"{group}: no such group{near}")
         width = max(map(len, cards[group]))
         for name, about in cards[group].items():
             print(f"{name:<{width}}  {about}".rstrip())

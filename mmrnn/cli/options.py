@@ -67,9 +67,8 @@ class Parser(argparse.ArgumentParser):
             if not option.startswith("-"):
                 raise ConfigError(f"{word}: one word too many; the usage is `{self.usage}`")
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            raise ConfigError(
-                f"{option}: {self.verb} has no such option{did_you_mean(option, known) or '; it has ' + ', '.join(known)}"
-            )
+            near = did_you_mean(option, known) or f"; it has {', '.join(known)}"
+            raise ConfigError(f"{option}: {self.verb} has no such option{near}")
         return options
 
     def error(self, message: str) -> NoReturn:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
-from mmrnn.config.compose import compose, conf_dir, sweep_jobs, search_path
+from mmrnn.config.compose import compose, conf_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 
 if TYPE_CHECKING:

@@ -171,7 +171,7 @@ class VLM(nn.Module, Composite):
         Returns:
             Hidden states after the last norm, and the state after the last position.
         """
-        start = None if state is None else state.shared.get("next")
+        start = None if state is None else state.shared.get("next_position")
         if self.position is not None and (positions := self.position(sequence, start)) is not None:
             sequence = replace(sequence, positions=positions)
         if self.mask is not None and sequence.ids.shape[1] > 1 and (mask := self.mask(sequence)) is not None:

@@ -202,7 +202,7 @@ def test_a_tiny_preset_learns_and_replies(name):
         gradients = [value.grad for value in module.parameters() if value.grad is not None]
         assert gradients, f"no gradient reaches the {part}"
         assert all(gradient.isfinite().all() for gradient in gradients), part
-    replies = generate(model, batch, limit=2)
+    replies = generate(model, batch, max_new_tokens=2)
     assert [len(reply) for reply in replies] == [2, 2]
 
 

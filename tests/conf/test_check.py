@@ -58,7 +58,7 @@ def test_every_fault_of_the_cards_is_said_at_once():
 
 
 def test_values_that_belong_to_no_part():
-    told = said("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "cache=0.5", "pack=yes")
+    told = said("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "feature_cache_gib=0.5", "pack=yes")
     assert told == (
         "seed: expected int, got 'one'",
         "pack: expected bool, got 'yes'",
@@ -107,7 +107,7 @@ def test_a_scan_needs_a_recurrent_backbone():
     [
         (("model=visualrwkv6_tiny", "mask=prefix"), "mask", "RWKV6 is recurrent and cannot use prefix"),
         (("model=visualrwkv6_tiny", "position=shared_image"), "position", "use position=sequential"),
-        (("model=llava15_tiny", "position=glm_2d"), "position", "gives 2 position ids a token, but Transformer takes 1"),
+        (("model=llava15_tiny", "position=glm_2d"), "position", "2 position ids a token, but Transformer takes 1"),
         (("model=visualglm_tiny", "position=sequential"), "position", "GLM takes 2; use position=glm_2d"),
         (
             ("model=visualglm_tiny", "hook=visual_expert"),
@@ -116,10 +116,10 @@ def test_a_scan_needs_a_recurrent_backbone():
         ),
         (("model=visualrwkv6_tiny", "hook=visual_expert"), "hook", "does not support; use hook=mlp_expert"),
         (("model=blip2_tiny", "hook=tiny_attention"), "hook", "the input and output of a block, which HFDecoder does"),
-        (("model=flamingo_tiny", "hook=visual_expert"), "hook", "fill no slots of the text, and VisualExpert does not attend"),
+        (("model=flamingo_tiny", "hook=visual_expert"), "hook", "the text, and VisualExpert does not attend to them"),
         (("model=llava15_tiny", "connector=flamingo_tiny"), "hook", "no hook attends to them; use hook=gated_cross_"),
         (("model=llava15_tiny", "hook=gated_cross_attention_tiny"), "connector", "use connector=flamingo"),
-        (("model=blip2_t5_tiny", "pack=true"), "pack", "HFEncoderDecoder supports one sample a row only; use pack=false"),
+        (("model=blip2_t5_tiny", "pack=true"), "pack", "supports one sample a row only; use pack=false"),
         (("model=blip2_t5_tiny", "mask=prefix"), "mask", "is bidirectional already; use mask=causal"),
     ],
 )

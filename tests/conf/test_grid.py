@@ -103,7 +103,9 @@ class Slope:
         return Image.linear_gradient("L").resize((30, 20)).convert("RGB")
 
 
-PROMPT = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
+PROMPT = Template(
+    system="", first="{text}:", image_position="inline", image_separator="", reply="{text}\n\n", stops=("\n\n",)
+)
 ROWS = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no image", "text", 0)]
 SAMPLES = [Sample((Turn("user", asked), Turn("assistant", said)), (Slope(),) * count) for asked, said, count in ROWS]
 
@@ -123,9 +125,9 @@ def replies(model: VLM) -> None:
     model.eval()
     asked = [Sample((*sample.turns[:1], Turn("assistant", "")), sample.images) for sample in SAMPLES]
     collate = Collator(DemoTokenizer(), PROMPT, dict(model.modalities), for_generation=True)
-    together = generate(model, collate(asked), limit=3)
+    together = generate(model, collate(asked), max_new_tokens=3)
     for one, reply in zip(asked, together, strict=True):
-        assert generate(model, collate([one]), limit=3) == [reply]
+        assert generate(model, collate([one]), max_new_tokens=3) == [reply]
 
 
 REFUSED = {

@@ -167,7 +167,7 @@ def test_asking_about_a_video(clip):
 
     cfg = compose("model=vila_tiny")
     assistant = Assistant(build(cfg), instantiate(cfg.tokenizer), instantiate(cfg.prompt))
-    assert isinstance(assistant.ask(clip, f"{VIDEO}\nWhat happens?", limit=2), str)
+    assert isinstance(assistant.ask(clip, f"{VIDEO}\nWhat happens?", max_new_tokens=2), str)
 
 
 def test_film_without_pyav_is_one_sentence(tmp_path, monkeypatch):

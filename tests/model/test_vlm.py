@@ -66,7 +66,7 @@ def test_any_number_of_images_and_text_alone_in_one_batch(backbone):
 )
 def test_replies_equal_those_of_reading_everything_anew(backbone, name):
     made, prompts = model(backbone, getattr(scan, name)), batch(ROWS)
-    replies = generate(made, prompts, limit=6)
+    replies = generate(made, prompts, max_new_tokens=6)
     seen = 0
     for row, reply in zip(ROWS, replies, strict=True):
         count = row.count(None)
@@ -79,11 +79,11 @@ def test_replies_equal_those_of_reading_everything_anew(backbone, name):
 
 def test_rows_stop_by_themselves():
     made, prompts = model(), batch(ROWS)
-    free = generate(made, prompts, limit=6)
+    free = generate(made, prompts, max_new_tokens=6)
     ends = {row[3] for row in free}
     expected = [row[: next(i for i, token in enumerate(row) if token in ends) + 1] for row in free]
-    assert generate(made, prompts, limit=6, finished=lambda ids: ids[-1] in ends) == expected
-    steps = list(stream(made, prompts, limit=6, finished=lambda ids: ids[-1] in ends))
+    assert generate(made, prompts, max_new_tokens=6, finished=lambda ids: ids[-1] in ends) == expected
+    steps = list(stream(made, prompts, max_new_tokens=6, finished=lambda ids: ids[-1] in ends))
     assert len(steps) == max(map(len, expected))
 
 

@@ -24,6 +24,7 @@ def test_a_model_from_disk_replies_alike(name, tmp_path):
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     image = Image.linear_gradient("L").resize((30, 20))
-    said = Assistant(model, instantiate(cfg["tokenizer"]), instantiate(cfg["prompt"])).ask(image, "what is it?", limit=4)
+    assistant = Assistant(model, instantiate(cfg["tokenizer"]), instantiate(cfg["prompt"]))
+    said = assistant.ask(image, "what is it?", max_new_tokens=4)
     save(model, tmp_path, config=cfg)
-    assert load(tmp_path).ask(image, "what is it?", limit=4) == said
+    assert load(tmp_path).ask(image, "what is it?", max_new_tokens=4) == said
