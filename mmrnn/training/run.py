@@ -165,6 +165,8 @@ class Run:
         if not encoder or encoder & self.learnt or not self.cfg["feature_cache_gib"]:
             return None
         images = list(dataset.images())
+        if not images:
+            return None  # the data set does not list its images
         size = bytes_needed(modality, len(images)) / 2**30
         if size > self.cfg["feature_cache_gib"]:
             many = f"the features of {len(images)} images take {size:.1f} GiB"
