@@ -15,7 +15,7 @@ from mmrnn.checkpoints.config_file import read_config
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find, make, parameters
+from mmrnn.config.instantiate import find_target, instantiate, parameters
 from mmrnn.config.tree import plain
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
@@ -98,7 +98,7 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         if len(cards) != 1:
             raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
         card = yaml.safe_load(cards[0].read_text(encoding="utf-8"))
-    renamed = {name: value.contiguous() for name, value in rename(tensors, find(card), format).items()}
+    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card), format).items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
@@ -139,7 +139,7 @@ def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor])
     """Build a part on the meta device, in the dtype of most of the tensors."""
     dtypes = [value.dtype for value in tensors.values() if value.is_floating_point()]
     with torch.device("meta"):
-        return make(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
+        return instantiate(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
 
 
 def _convert_model(
@@ -157,7 +157,7 @@ def _convert_model(
         cfg["backbone"] = make_card(language_form.part, sizes)[1]
     cfg["weights"] = {}
     cfg.pop("hydra", None)
-    model = build(cfg, filled=True)
+    model = build(cfg, meta_backbone=True)
     report = load(model, tensors, format=form.name)
     save(model, folder)
     return report

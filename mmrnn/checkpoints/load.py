@@ -36,7 +36,7 @@ def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> VLM:
     if cfg is None or file is None:
         raise ConfigError(f"{folder} holds no model ({CONFIG} and {shards.MODEL}); name the folder of a finished run")
     tensors = read(file)
-    model = build({**cfg, "weights": {}}, trusted=trusted, filled=True)
+    model = build({**cfg, "weights": {}}, trusted=trusted, meta_backbone=True)
     names = list(model.state_dict())
     missing = [name for name in names if name not in tensors]
     try:

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
         if image is not None and VIDEO not in question:
             image = open_image(image)
         observations = read_observations(options.observations, question) if options.observations else None
-        reply = load(folder).ask(image, question, observations=observations, limit=options.max_new_tokens)
+        reply = load(folder).ask(image, question, observations=observations, max_new_tokens=options.max_new_tokens)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
     print(reply)

@@ -31,7 +31,7 @@ class TimmFeatures(Tower):
             loses nothing, `pool` takes their mean.
         mean, std: of the pixels; None: what the model was published with.
         arch: what differs from the name, as timm calls it.
-        pretrained: tag of the weights that `fetch` shall load, True for those of the name, `package` for those of
+        pretrained: tag of the weights that `load_pretrained` shall load, True for those of the name, `package` for those of
             the installed package of EfficientNet-Lite0. Nothing is loaded here.
 
     Raises:
@@ -56,7 +56,7 @@ class TimmFeatures(Tower):
             raise ValueError(f"join ({join!r}) must be unshuffle or pool")
         trunk = build(name, pretrained, arch or {})
         if hasattr(trunk, "patch_embed") or not hasattr(trunk, "forward_intermediates"):
-            raise ValueError(f"{name} has no feature maps that can be read here; for a transformer use TimmTower")
+            raise ValueError(f"{name} has no feature maps that can be read here; for a transformer use TimmViT")
         stages = [(stage["num_chs"], stage["reduction"]) for stage in trunk.feature_info]
         maps = [*stages, (trunk.num_features, stages[-1][1])]
         chosen = _chosen(layer, len(maps))
@@ -89,7 +89,7 @@ class TimmFeatures(Tower):
         self.unused = frozenset(before - set(trunk.state_dict()))
         self.pretrained = pretrained
 
-    def read(self, images: Float[Tensor, "m c H W"]) -> tuple[None, Float[Tensor, "m p e"]]:
+    def forward_trunk(self, images: Float[Tensor, "m c H W"]) -> tuple[None, Float[Tensor, "m p e"]]:
         maps = self._maps(images.contiguous(memory_format=torch.channels_last))
         joined = torch.cat(
             [self._coarsen(maps[index], factor) for index, factor in zip(self.chosen, self.factors, strict=True)],

@@ -72,7 +72,7 @@ def stream(
     model: VLM,
     batch: Batch,
     *,
-    limit: int = 64,
+    max_new_tokens: int = 64,
     finished: Callable[[list[int]], bool] | None = None,
     sampler: Callable[[Tensor], Tensor] | None = None,
     state: State | None = None,
@@ -82,7 +82,7 @@ def stream(
 
     Args:
         batch: prompts; of different lengths only when padded on the left and marked by `segments`.
-        limit: the most tokens that a reply may have.
+        max_new_tokens: of a reply.
         sampler: draws ids (b) from logits (b vocab); None takes the likeliest.
         finished: tells from the ids of a reply whether it has ended; the token that ends it is part of the reply.
         state: what was read before the prompt.
@@ -91,13 +91,13 @@ def stream(
     sampler = sampler or Sampler()
     last, state = prefill(model, batch, state, prefill_chunk)
     replies: dict[int, list[int]] = {row: [] for row in range(len(last))}
-    for step in range(limit):
+    for step in range(max_new_tokens):
         ids = sampler(model.head(last))
         for row, token in zip(replies, ids.tolist(), strict=True):
             replies[row].append(token)
         yield {row: reply[-1] for row, reply in replies.items()}
         going = [i for i, row in enumerate(replies) if finished is None or not finished(replies[row])]
-        if not going or step + 1 == limit:
+        if not going or step + 1 == max_new_tokens:
             return
         if len(going) < len(replies):
             rows = list(replies)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mmrnn.checkpoints.load import load_model
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.inference.assistant import Assistant
 
 
@@ -23,5 +23,5 @@ def load(folder: str | Path, *, trusted: Collection[str] = ()) -> Assistant:
         ConnectionError: the hub cannot be reached.
     """
     model = load_model(folder, trusted=trusted)
-    tokenizer, prompt = (make(model.config[group], trusted=trusted) for group in ("tokenizer", "prompt"))
+    tokenizer, prompt = (instantiate(model.config[group], trusted=trusted) for group in ("tokenizer", "prompt"))
     return Assistant(model.eval(), tokenizer, prompt)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mmrnn.encoders import ClipViT, Tower
+from mmrnn.encoders import OpenCLIPViT, Tower
 from mmrnn.io import hub
 from mmrnn.io.tensor_files import read
 from mmrnn.types import Encoder
@@ -38,7 +38,7 @@ def _read(encoder: Encoder) -> Mapping[str, Tensor]:
         raise ValueError(f"there are no published weights of {type(encoder).__name__}; set pretrained=null")
     if encoder.pretrained == "package":
         return _read_package(encoder.trunk)
-    return _read_open_clip(encoder) if isinstance(encoder, ClipViT) else _read_timm(encoder.trunk)
+    return _read_open_clip(encoder) if isinstance(encoder, OpenCLIPViT) else _read_timm(encoder.trunk)
 
 
 def _read_package(trunk: nn.Module) -> Mapping[str, Tensor]:
@@ -65,7 +65,7 @@ def _read_timm(trunk: nn.Module) -> Mapping[str, Tensor]:
         raise _unreachable(name, error) from error
 
 
-def _read_open_clip(encoder: ClipViT) -> Mapping[str, Tensor]:
+def _read_open_clip(encoder: OpenCLIPViT) -> Mapping[str, Tensor]:
     import open_clip
 
     config = open_clip.get_pretrained_cfg(encoder.name, encoder.pretrained)

@@ -66,7 +66,7 @@ def test_cogvlm(golden, params, names):
     asked = Sequence(prompt, (ImageSpan(0, 1, layout),), embeds=embeds)
     assert torch.equal(shared_image(asked), tensors["in/greedy_position_ids"])
     model.embed = lambda batch: batch.sequence
-    [reply] = generate(model, Batch(asked), limit=config["new"])
+    [reply] = generate(model, Batch(asked), max_new_tokens=config["new"])
     assert reply == tensors["out/greedy_ids"][0].tolist()
 
 
@@ -113,10 +113,10 @@ def test_flamingo(golden, params):
 
     row = Sequence(sequence.ids[:1], sequence.image_spans[:count], media=sequence.media[:count])
     model.embed = lambda batch: replace(batch.sequence, embeds=model.backbone.embed(batch.sequence.ids))
-    [reply] = generate(model, Batch(row), limit=limit)
+    [reply] = generate(model, Batch(row), max_new_tokens=limit)
     assert reply == tensors["out/greedy_ids"][0].tolist()
     for chunk in (1, 3, 8):
-        assert generate(model, Batch(row), limit=limit, prefill_chunk=chunk) == [reply]
+        assert generate(model, Batch(row), max_new_tokens=limit, prefill_chunk=chunk) == [reply]
 
     with torch.no_grad():
         for block in model.hook.blocks.values():
@@ -190,5 +190,5 @@ def test_visualglm_asked(visualglm, number):
     mask = tensors[f"out/ask_{number}_mask"].bool()[None, : ids.shape[1], : ids.shape[1]]
     assert torch.equal(model.mask(sequence), mask)
     model.embed = lambda batch: batch.sequence
-    [reply] = generate(model, Batch(sequence), limit=case["config"]["new"])
+    [reply] = generate(model, Batch(sequence), max_new_tokens=case["config"]["new"])
     assert reply == tensors[f"out/ask_{number}_greedy_ids"].tolist()

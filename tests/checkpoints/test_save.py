@@ -16,7 +16,7 @@ def test_saved_and_loaded(tmp_path, model, same, files):
     assistant = mmrnn.load(tmp_path)
     assert same(one, assistant.model)
     assert not any(value.is_meta for value in assistant.model.state_dict().values())
-    assert isinstance(assistant.ask(None, "what?", limit=2), str)
+    assert isinstance(assistant.ask(None, "what?", max_new_tokens=2), str)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: mmrnn\n")
     assert f"{sum(p.numel() for p in one.backbone.parameters()):,}" in card

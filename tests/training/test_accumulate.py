@@ -59,7 +59,7 @@ def step(made, objective, parts, pack):
     micro = [collate(SAMPLES[start : start + size]) for start in range(0, len(SAMPLES), size)]
     if pack:
         assert len(micro[0].sequence.ids) < size
-    stage = Stage(train=("connector", "backbone"), steps=1, clip=0.0)
+    stage = Stage(train=("connector", "backbone"), steps=1, max_grad_norm=0.0)
     stage.apply_freezing(made)
     optimizer, grads, losses = stage.optimizer(made), {}, []
     optimizer.step = lambda: grads.update(

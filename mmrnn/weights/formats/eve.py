@@ -1,6 +1,6 @@
 """EVE: patch embedding layer and patch alignment. Projector and language model have LLaVA's formats."""
 
-from mmrnn.encoders import EvePatch
+from mmrnn.encoders import EVEPatchEmbed
 from mmrnn.types import Objective
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats.ignored import CONNECTOR, ENCODER, LANGUAGE, LOSS
@@ -28,7 +28,7 @@ def gather(theirs: str, ours: str) -> dict[str, str]:
 FORMATS = (
     Format(
         "eve",
-        EvePatch,
+        EVEPatchEmbed,
         signature=(f"{TOWER}patch_embedding.weight", f"{TOWER}split_embedding"),
         names={
             f"{TOWER}patch_embedding.*": "proj.*",

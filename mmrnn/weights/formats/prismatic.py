@@ -1,6 +1,6 @@
 """Whole Prismatic VLMs: two towers, a projection and a Llama."""
 
-from mmrnn.encoders import Fused
+from mmrnn.encoders import FusedEncoder
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats.ignored import CONNECTOR, LANGUAGE
 
@@ -20,7 +20,7 @@ FORMATS = (
     ),
     Format(
         "prismatic",
-        Fused,
+        FusedEncoder,
         signature=tuple(f"vision_backbone.{name}patch_embed.proj.weight" for name in TOWERS),
         ignored={"projector.*": CONNECTOR, "llm_backbone.*": LANGUAGE},
         submodules={f"vision_backbone.{name}": f"towers.{index}" for index, name in enumerate(TOWERS)},

@@ -6,7 +6,7 @@ that a tower has in a file.
 
 from collections.abc import Mapping
 
-from mmrnn.encoders import ClipViT, TimmTower
+from mmrnn.encoders import OpenCLIPViT, TimmViT
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import convnets, ignored
 from mmrnn.weights.formats.tower_shapes import adapt
@@ -102,7 +102,7 @@ SAT = {
     **_blocks("transformer.layers", up="mlp.dense_h_to_4h.*", down="mlp.dense_4h_to_h.*"),
 }
 
-OURS = {TimmTower: TIMM, ClipViT: OPEN_CLIP}
+OURS = {TimmViT: TIMM, OpenCLIPViT: OPEN_CLIP}
 PARTS = {"q": "q>", "k": "k>", "v": "v>", "heads": "heads>"}
 """Roles that are a part or another order of `qkv`, and the mark by which `adapt` recognises them."""
 
@@ -121,7 +121,7 @@ def _formats(
     ignored: Mapping[str, str] | None = None,
     others: Mapping[str, str] | None = None,
     more: Mapping[str, str] | None = None,
-    parts: tuple[type, ...] = (TimmTower,),
+    parts: tuple[type, ...] = (TimmViT,),
 ) -> tuple[Format, ...]:
     """Make one format for each class and each prefix of the tower.
 
@@ -156,7 +156,7 @@ def _native(name: str, prefix: str, others: Mapping[str, str]) -> Format:
     heads = dict.fromkeys((f"{prefix}head.*", f"{prefix}fc_norm.*", f"{prefix}attn_pool.*"), ignored.HEAD)
     return Format(
         name,
-        TimmTower,
+        TimmViT,
         signature=(f"{prefix}patch_embed.proj.weight",),
         names={
             "ln_vision.*": "extra_norm.*",
@@ -182,7 +182,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=LLAVA_PREFIXES,
         ignored=HF_IGNORED,
         others=ignored.HF,
-        parts=(TimmTower, ClipViT),
+        parts=(TimmViT, OpenCLIPViT),
     ),
     *_formats(
         "hf_siglip",
@@ -212,7 +212,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=("visual.",),
         ignored={"proj": ignored.HEAD},
         others=ignored.OPEN_CLIP,
-        parts=(TimmTower, ClipViT),
+        parts=(TimmViT, OpenCLIPViT),
     ),
     *_formats(
         "openflamingo",
@@ -222,7 +222,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=("vision_encoder.",),
         ignored={"proj": ignored.HEAD},
         others=ignored.FLAMINGO,
-        parts=(TimmTower, ClipViT),
+        parts=(TimmViT, OpenCLIPViT),
     ),
     *_formats(
         "open_clip_visual",
@@ -230,9 +230,9 @@ FORMATS: tuple[Format, ...] = (
         "class_embedding",
         "conv1.weight",
         ignored={"proj": ignored.HEAD},
-        parts=(TimmTower, ClipViT),
+        parts=(TimmViT, OpenCLIPViT),
     ),
-    *_formats("timm", TIMM, "patch_embed.proj.weight", "norm_pre.weight", parts=(ClipViT,)),
+    *_formats("timm", TIMM, "patch_embed.proj.weight", "norm_pre.weight", parts=(OpenCLIPViT,)),
     *_formats(
         "blip2_hf",
         BLIP2,

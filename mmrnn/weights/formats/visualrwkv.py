@@ -1,7 +1,7 @@
 """Whole VisualRWKV checkpoints: language model, projection and towers in one file, or (v5) in two."""
 
 from mmrnn.backbones import TinyAttention
-from mmrnn.encoders import Fused
+from mmrnn.encoders import FusedEncoder
 from mmrnn.weights.format import Format, SubmodulePath
 
 VISION: dict[str, SubmodulePath] = {"proj.": "modalities.image.connector", "vit.": "modalities.image.encoder"}
@@ -43,7 +43,7 @@ FORMATS = (
     ),
     Format(
         "visualrwkv",
-        Fused,
+        FusedEncoder,
         signature=tuple(f"{name}patch_embed.proj.weight" for name in TOWERS),
         submodules={name: f"towers.{index}" for index, name in enumerate(TOWERS)},
     ),
