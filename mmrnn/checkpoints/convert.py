@@ -21,8 +21,7 @@ from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.tensor_files import Source, read, read_metadata
 from mmrnn.model.build import build
-from mmrnn.types import Backbone, Connector
-from mmrnn.types.parts import fulfils
+from mmrnn.types import Backbone, Connector, fulfils
 from mmrnn.weights import Format, Report, WeightsError, load
 from mmrnn.weights.export import rename
 from mmrnn.weights.format import Sizes, most_specific

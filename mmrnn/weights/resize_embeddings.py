@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.types.parts import Backbone, fulfils
+from mmrnn.types import Backbone, fulfils
 from mmrnn.weights.format import inner_parts
 
 
