@@ -105,11 +105,11 @@ class QFormer(nn.Module, Connector):
         self.dropout = nn.Dropout(dropout)
         sources = [None if layer % cross_every else in_dim for layer in range(depth)]
         self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout, source) for source in sources)
-        self.reset()
+        self.reset_parameters()
         self.head = nn.Identity() if out_dim is None else nn.Linear(width, out_dim)
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
         """BERT's initialisation; the projection behind it keeps that of torch."""
         nn.init.normal_(self.queries, std=0.02)
         for module in self.layers.modules():

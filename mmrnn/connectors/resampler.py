@@ -45,10 +45,10 @@ class Resampler(nn.Module, Connector):
         self.mix = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, EPS)
         self.output = nn.Linear(width, width, bias=False)
-        self.reset()
+        self.reset_parameters()
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.queries, std=0.02)
         nn.init.normal_(self.output.weight, std=self.width**-0.5)
         for name in ("enter", "query", "key", "value", "mix"):
