@@ -130,7 +130,7 @@ class Transformer(nn.Module, Backbone):
         head_size: None: width / heads.
         ffn: hidden width of the SwiGLU.
         rope_theta: base of the rotary frequencies.
-        train_length: tokens of the texts that the weights were trained on. In evaluation mode, longer texts get dynamic
+        train_length: context length that the weights were trained with. In evaluation mode, longer texts get dynamic
             NTK RoPE and log-n attention (Qwen-7B). None: no scaling.
         eps: of the RMS norms.
         bias: biases of query, key and value (Qwen2).
