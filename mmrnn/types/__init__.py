@@ -21,6 +21,7 @@ from mmrnn.types.parts import (
     Prompt,
     Scan,
     StreamDataset,
+    TextConnector,
     Tokenizer,
     implements,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Span",
     "State",
     "StreamDataset",
+    "TextConnector",
     "Tokenizer",
     "Turn",
     "implements",

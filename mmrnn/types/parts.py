@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -93,6 +93,47 @@ class Connector(Composite, Protocol):
     @abstractmethod
     def __call__(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
         """Connect the tokens of a batch of images of one layout."""
+        ...
+
+
+@runtime_checkable
+class TextConnector(Connector, Protocol):
+    """Connector with a text branch (BLIP-2, first stage).
+
+    A `mask` over text is False at padding.
+
+    Attributes:
+        vocab: number of token ids of the text branch.
+        hidden_width: `w`, of the hidden states of queries and text.
+    """
+
+    vocab: int
+    hidden_width: int
+
+    @abstractmethod
+    def forward_image(self, tokens: Float[Tensor, "m n e"]) -> Float[Tensor, "m q w"]:
+        """Hidden states of the queries, given the image."""
+        ...
+
+    @abstractmethod
+    def forward_text(self, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
+        """Hidden states of texts by themselves, with bidirectional attention."""
+        ...
+
+    @abstractmethod
+    def forward_joint(
+        self,
+        tokens: Float[Tensor, "m n e"],
+        ids: Int[Tensor, "m t"],
+        mask: Bool[Tensor, "m t"],
+        mode: Literal["bidirectional", "causal"] = "bidirectional",
+    ) -> tuple[Float[Tensor, "m q w"], Float[Tensor, "m t w"]]:
+        """Hidden states of queries and texts together; with `causal` the queries attend to no text."""
+        ...
+
+    @abstractmethod
+    def next_token_logits(self, hidden: Float[Tensor, "m t w"]) -> Float[Tensor, "m t vocab"]:
+        """Logits of the token after each position of a text."""
         ...
 
 
