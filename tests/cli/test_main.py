@@ -104,7 +104,7 @@ def test_list_of_further_cards(capsys, tmp_path):
         (["train", TINY, "connector"], "connector: an override reads key=value"),
         (
             ["train", TINY, "connector=linear,mlp"],
-            "connector=linear,mlp: several values at once; sweep over them with -m",
+            "connector=linear,mlp: several values in one run; sweep over them with -m",
         ),
         (["train", TINY, "--config-dir"], "--config-dir: expected a value behind it"),
         (["train", TINY, "--multirum"], "--multirum: train has no such option; did you mean '--multirun'?"),
@@ -167,7 +167,7 @@ def test_a_sweep(capsys, runs):
 def test_a_sweep_with_a_job_that_does_not_fit_does_not_start(capsys, runs):
     code, _, err = told(capsys, "train", "-m", "model=llava15_tiny", "scan=forward,snake", "seed=1,2")
     assert code == 2
-    assert "scan: snake is an order for recurrent backbones" in err
+    assert "scan: snake reorders patches for recurrent backbones" in err
     assert "(in the job model=llava15_tiny scan=snake seed=1)" in err
     assert runs.calls == []
 
