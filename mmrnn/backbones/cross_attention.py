@@ -5,12 +5,14 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmrnn.backbones.hook import HookModule
+from mmrnn.layers.feed_forward import FeedForward
+from mmrnn.layers.latent_attention import LatentAttention
 from mmrnn.types import Backbone, BlockHooks, Sequence, State
 
 
+<<<<<<< HEAD
 class GatedBlock(nn.Module):
     """x + tanh(gate) * attention(norm(x), images), then x + tanh(mlp_gate) * mlp(x). Both gates start at zero.
 
@@ -26,18 +28,22 @@ class GatedBlock(nn.Module):
         self.query = nn.Linear(width, heads * head_size, bias=False)
         self.pair = nn.Linear(media_width, 2 * heads * head_size, bias=False)  # keys, then values
         self.output = nn.Linear(heads * head_size, width, bias=False)
+=======
+class GatedBlock(LatentAttention):
+    """x + tanh(gate) * attention(norm(x), image), then x + tanh(gate) * mlp(x), with both gates zero at first."""
+
+    def __init__(self, width: int, media: int, heads: int, head_size: int):
+        super().__init__(width, media, heads, head_size)
+        self.norm = nn.LayerNorm(width)
+>>>>>>> main
         self.gate = nn.Parameter(torch.zeros(1))
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width, bias=False),
-            nn.GELU(),
-            nn.Linear(4 * width, width, bias=False),
-        )
+        self.mlp = FeedForward(width)
         self.mlp_gate = nn.Parameter(torch.zeros(1))
 
     def forward(
         self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"] | None, mask: Bool[Tensor, "b t s"] | None
     ) -> Float[Tensor, "b t d"]:
+<<<<<<< HEAD
         """Attend from the text to the visual tokens in `mask`; without `media` only the MLP runs."""
         if media is not None:
             x = x + self.gate.tanh() * self.attend(self.norm(x), media, mask)
@@ -53,6 +59,19 @@ class GatedBlock(nn.Module):
         # Fully masked rows would be NaN after softmax: attend everywhere, then zero the output.
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=(mask | ~any_key)[:, None])
         return self.output(out.transpose(1, 2).flatten(2) * any_key)
+=======
+        if bank is not None:
+            x = x + self.gate.tanh() * self.cross_attend(self.norm(x), bank, mask)
+        return x + self.mlp_gate.tanh() * self.mlp(x)
+
+    def cross_attend(
+        self, x: Float[Tensor, "b t d"], bank: Float[Tensor, "b s e"], mask: Bool[Tensor, "b t s"]
+    ) -> Float[Tensor, "b t d"]:
+        """Attend to the image tokens that `mask` allows; positions without any get zeros."""
+        visible = mask.any(-1, keepdim=True)
+        # Fully masked rows would be NaN after softmax: attend everywhere, then zero the output.
+        return self.attend(x, bank, (mask | ~visible)[:, None]) * visible
+>>>>>>> main
 
 
 class CrossAttentionHooks(BlockHooks):

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from mmrnn.checkpoints import config_file
 from mmrnn.checkpoints.save import save
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find, make, positional
+from mmrnn.config.instantiate import find_target, instantiate, positional_names
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.sampler import ResumableBatchSampler, ShuffledOrder
@@ -78,9 +78,9 @@ def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] =
     Raises:
         ConfigError: the model has not what it asks for.
     """
-    wired = [model] if positional(find(card, trusted)) else []
+    wired = [model] if positional_names(find_target(card, trusted)) else []
     try:
-        objective = make(card, *wired, trusted=trusted)
+        objective = instantiate(card, *wired, trusted=trusted)
     except ValueError as error:
         raise ConfigError(f"objective: {error}") from error
     if isinstance(objective, nn.Module):
@@ -97,7 +97,7 @@ class Run:
         self.device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(cfg, trusted=cfg["trusted"]).to(self.device)
         self.tokenizer, self.prompt, self.data, stages = (
-            make(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "stage")
+            instantiate(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "stage")
         )
         self.objective = make_objective(cfg["objective"], self.model, cfg["trusted"])
         self.stages: dict[str, Stage] = stages
@@ -159,12 +159,14 @@ class Run:
     def _cache(self, name: str, dataset: MapDataset) -> Mapping[str, Tensor] | None:
         """The features of all images, where no stage trains the encoder and they fit into memory."""
         modality = self.model.modalities["image"]
-        if modality.image.ragged or self.objective.needs_hidden_states:
+        if modality.image.variable_size or self.objective.needs_hidden_states:
             return None
         encoder = {n for n, _ in self.model.named_parameters() if n.startswith("modalities.image.encoder.")}
         if not encoder or encoder & self.learnt or not self.cfg["feature_cache_gib"]:
             return None
         images = list(dataset.images())
+        if not images:
+            return None  # the data set does not list its images
         size = bytes_needed(modality, len(images)) / 2**30
         if size > self.cfg["feature_cache_gib"]:
             many = f"the features of {len(images)} images take {size:.1f} GiB"
