@@ -12,8 +12,7 @@ from mmrnn.layers.latent_attention import LatentAttention
 from mmrnn.types import Backbone, BlockHooks, Sequence, State
 
 
-<<<<<<< HEAD
-class GatedBlock(nn.Module):
+class GatedBlock(LatentAttention):
     """x + tanh(gate) * attention(norm(x), images), then x + tanh(mlp_gate) * mlp(x). Both gates start at zero.
 
     Args:
@@ -22,20 +21,8 @@ class GatedBlock(nn.Module):
     """
 
     def __init__(self, width: int, media_width: int, heads: int, head_size: int):
-        super().__init__()
-        self.heads = heads
+        super().__init__(width, media_width, heads, head_size)
         self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, heads * head_size, bias=False)
-        self.pair = nn.Linear(media_width, 2 * heads * head_size, bias=False)  # keys, then values
-        self.output = nn.Linear(heads * head_size, width, bias=False)
-=======
-class GatedBlock(LatentAttention):
-    """x + tanh(gate) * attention(norm(x), image), then x + tanh(gate) * mlp(x), with both gates zero at first."""
-
-    def __init__(self, width: int, media: int, heads: int, head_size: int):
-        super().__init__(width, media, heads, head_size)
-        self.norm = nn.LayerNorm(width)
->>>>>>> main
         self.gate = nn.Parameter(torch.zeros(1))
         self.mlp = FeedForward(width)
         self.mlp_gate = nn.Parameter(torch.zeros(1))
@@ -43,35 +30,18 @@ class GatedBlock(LatentAttention):
     def forward(
         self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"] | None, mask: Bool[Tensor, "b t s"] | None
     ) -> Float[Tensor, "b t d"]:
-<<<<<<< HEAD
         """Attend from the text to the visual tokens in `mask`; without `media` only the MLP runs."""
         if media is not None:
-            x = x + self.gate.tanh() * self.attend(self.norm(x), media, mask)
-        return x + self.mlp_gate.tanh() * self.mlp(x)
-
-    def attend(
-        self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"], mask: Bool[Tensor, "b t s"]
-    ) -> Float[Tensor, "b t d"]:
-        """Return the output of the cross-attention; zero where the mask of a position is empty."""
-        key, value = self.pair(media).chunk(2, dim=-1)
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (self.query(x), key, value))
-        any_key = mask.any(-1, keepdim=True)
-        # Fully masked rows would be NaN after softmax: attend everywhere, then zero the output.
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=(mask | ~any_key)[:, None])
-        return self.output(out.transpose(1, 2).flatten(2) * any_key)
-=======
-        if bank is not None:
-            x = x + self.gate.tanh() * self.cross_attend(self.norm(x), bank, mask)
+            x = x + self.gate.tanh() * self.cross_attend(self.norm(x), media, mask)
         return x + self.mlp_gate.tanh() * self.mlp(x)
 
     def cross_attend(
-        self, x: Float[Tensor, "b t d"], bank: Float[Tensor, "b s e"], mask: Bool[Tensor, "b t s"]
+        self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"], mask: Bool[Tensor, "b t s"]
     ) -> Float[Tensor, "b t d"]:
-        """Attend to the image tokens that `mask` allows; positions without any get zeros."""
-        visible = mask.any(-1, keepdim=True)
+        """Attend to the visual tokens in `mask`; the output is zero at positions with an empty mask."""
+        any_key = mask.any(-1, keepdim=True)
         # Fully masked rows would be NaN after softmax: attend everywhere, then zero the output.
-        return self.attend(x, bank, (mask | ~visible)[:, None]) * visible
->>>>>>> main
+        return self.attend(x, media, (mask | ~any_key)[:, None]) * any_key
 
 
 class CrossAttentionHooks(BlockHooks):

@@ -81,23 +81,13 @@ def _whole_rows(
     if all(order is None for order in orders.values()):
         return None
     b, t = sequence.ids.shape
-<<<<<<< HEAD
     permutation = torch.arange(t).repeat(b, 1)
     for layout, order in orders.items():
         if order is not None:
             rows, starts = torch.tensor(images[layout]).unbind(1)
-            patches = layout.patches()
+            patches = layout.patch_indices()
             permutation[rows[:, None], starts[:, None] + patches] = starts[:, None] + patches[order]
     return permutation.to(sequence.ids.device)
-=======
-    order = torch.arange(t).repeat(b, 1)
-    for layout, move in moves.items():
-        if move is not None:
-            rows, starts = torch.tensor(layouts[layout]).unbind(1)
-            patches = layout.patch_indices()
-            order[rows[:, None], starts[:, None] + patches] = starts[:, None] + patches[move]
-    return order.to(sequence.ids.device)
->>>>>>> main
 
 
 def _grid(rows: int, cols: int) -> Tensor:

@@ -121,21 +121,13 @@ class QFormer(nn.Module, Connector):
         self.norm = nn.LayerNorm(width, EPS)
         self.dropout = nn.Dropout(dropout)
         sources = [None if layer % cross_every else in_dim for layer in range(depth)]
-<<<<<<< HEAD
-        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout, source) for source in sources)
-=======
         self.layers = nn.ModuleList(QFormerLayer(width, heads, ffn, dropout, source) for source in sources)
->>>>>>> main
         self.reset_parameters()
         self.head = nn.Identity() if out_dim is None else nn.Linear(width, out_dim)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-<<<<<<< HEAD
-        """BERT's initialisation; the projection behind it keeps that of torch."""
-=======
         """Initialise as BERT; the output projection keeps the initialisation of `nn.Linear`."""
->>>>>>> main
         nn.init.normal_(self.queries, std=0.02)
         for module in self.layers.modules():
             if isinstance(module, nn.Linear):
