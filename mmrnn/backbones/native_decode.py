@@ -12,8 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.types import State
-from mmrnn_kernels.linear import plain_mode
-from mmrnn_kernels.step import COMMON, DTYPES, FIRST, LOW_RANK, MULTIPLE, STATE, Step, blocked
+from mmrnn_kernels.decode_step import (
+    BLOCK_PARAMETERS,
+    DTYPES,
+    FIRST_BLOCK_PARAMETERS,
+    LOW_RANK_PARAMETERS,
+    MULTIPLE,
+    STATE_NAMES,
+    DecodeStep,
+    unavailable_reason,
+)
+from mmrnn_kernels.linear import is_plain_inference
 
 MAX_ROWS = 16
 """Rows that are read at once; for more of them the matrix products of the layers pay."""
@@ -59,9 +68,9 @@ def native_step(model: nn.Module, x: Float[Tensor, "b t d"], state: State) -> tu
         x.shape[1] != 1
         or not 1 <= len(x) <= MAX_ROWS
         or model.training
-        or not plain_mode(x, weight)
+        or not is_plain_inference(x, weight)
         or x.dtype != weight.dtype
-        or blocked() is not None
+        or unavailable_reason() is not None
     ):
         return None
     plan = PLANS.get(model)
@@ -73,23 +82,25 @@ def native_step(model: nn.Module, x: Float[Tensor, "b t d"], state: State) -> tu
     return hidden[:, None], State(layers, state.shared)
 
 
-def prepare(model: nn.Module) -> Step | None:
+def prepare(model: nn.Module) -> DecodeStep | None:
     """The addresses of a model whose parts are those that the native code knows; None for any other."""
     found = {(type(block), type(block.time_mix), type(block.channel_mix)) for block in model.blocks}
     if found != {model.native} or any(block.time_mix.backend not in ("auto", "cpu") for block in model.blocks):
         return None
     mix = model.blocks[0].time_mix
     layers = [dict(block.named_parameters()) for block in model.blocks]
-    current = not set(LOW_RANK) & set(layers[0])
-    names = {*COMMON, *(() if current else LOW_RANK)}
-    if any(set(layer) - set(FIRST) != names for layer in layers) or not set(FIRST) <= set(layers[0]):
+    current = not set(LOW_RANK_PARAMETERS) & set(layers[0])
+    names = {*BLOCK_PARAMETERS, *(() if current else LOW_RANK_PARAMETERS)}
+    if any(set(layer) - set(FIRST_BLOCK_PARAMETERS) != names for layer in layers) or not set(
+        FIRST_BLOCK_PARAMETERS
+    ) <= set(layers[0]):
         return None
     norm = (model.norm.weight, model.norm.bias)
     tensors = [*norm, *(tensor for layer in layers for tensor in layer.values())]
     summed = (model.width, mix.head_size, len(layers[0]["channel_mix.key.weight"]))
     if any(size % MULTIPLE for size in summed) or not uniform(tensors):
         return None
-    return Step(layers, norm, current=current, eps=model.norm.eps, head_eps=mix.norm.eps)
+    return DecodeStep(layers, norm, current=current, eps=model.norm.eps, head_eps=mix.norm.eps)
 
 
 def uniform(tensors: list[Tensor]) -> bool:
@@ -100,7 +111,7 @@ def uniform(tensors: list[Tensor]) -> bool:
     )
 
 
-def fits(step: Step, x: Tensor, state: State) -> bool:
+def fits(step: DecodeStep, x: Tensor, state: State) -> bool:
     """The state has the shapes of the model; the layers say what is wrong with one that has not."""
     batch, _, width = x.shape
     shapes = {"time_shift": (batch, width), "wkv": (batch, step.heads, step.size, step.size)}
@@ -108,5 +119,5 @@ def fits(step: Step, x: Tensor, state: State) -> bool:
     return len(state.layers) == len(step.layers) and all(
         (tensor := layer.get(name)) is not None and tensor.shape == shapes[name] and tensor.device.type == "cpu"
         for layer in state.layers
-        for name in STATE
+        for name in STATE_NAMES
     )

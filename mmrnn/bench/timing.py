@@ -124,7 +124,7 @@ class Peaks:
 
     @classmethod
     def measure(cls, effort: BenchConfig) -> "Peaks":
-        from mmrnn_kernels import step
+        from mmrnn_kernels import decode_step
 
         size = 256 if effort.quick else 1024
         flops = []
@@ -133,9 +133,9 @@ class Peaks:
             flops.append(2 * size**3 / shortest(lambda x=x, w=w: nn.functional.linear(x, w), effort))
         memory = torch.ones(2**20 if effort.quick else 2**26)
         reads = [lambda: memory.sum()]
-        if step.blocked() is None:
+        if decode_step.unavailable_reason() is None:
             matrix, row = memory.view(-1, 1024), torch.ones(1, 1024)
-            reads.append(lambda: step.linear(row, matrix))
+            reads.append(lambda: decode_step.few_rows_linear(row, matrix))
         return cls(*flops, memory.nbytes / min(shortest(read, effort) for read in reads))
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn_kernels.linear import Pack, linear, plain_mode
+from mmrnn_kernels.linear import PackedWeight, is_plain_inference, linear
 
 
 class Linear(nn.Linear):
@@ -18,7 +18,7 @@ class Linear(nn.Linear):
 class PackedLinear(nn.Linear):
     """`nn.Linear` that keeps a packed copy of its weight from the first product without gradients on a CPU on."""
 
-    kept: Pack
+    kept: PackedWeight
 
     def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
         return linear(x, self.weight, self.bias, self.kept)
@@ -27,13 +27,13 @@ class PackedLinear(nn.Linear):
 class PackedAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` with packed copies of its two weights, where it is plain self-attention."""
 
-    kept: tuple[Pack, Pack]
+    kept: tuple[PackedWeight, PackedWeight]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *masks, need_weights: bool = True, **options):
         asked = [option for option in (*masks, *options.values()) if option is not None and option is not False]
         own = self.in_proj_weight is not None and self.bias_k is None and not self.add_zero_attn
         one = query is key and key is value and query.dim() == 3 and self.batch_first
-        if need_weights or asked or not own or not one or self.training or not plain_mode(query):
+        if need_weights or asked or not own or not one or self.training or not is_plain_inference(query):
             return super().forward(query, key, value, *masks, need_weights=need_weights, **options)
         inner, outer = self.kept
         mixed = linear(query, self.in_proj_weight, self.in_proj_bias, inner)
@@ -51,7 +51,7 @@ def pack(network: nn.Module) -> None:
     for part in network.modules():
         if type(part) is nn.Linear:
             part.__class__ = PackedLinear
-            part.kept = Pack()
+            part.kept = PackedWeight()
         elif type(part) is nn.MultiheadAttention:
             part.__class__ = PackedAttention
-            part.kept = (Pack(), Pack())
+            part.kept = (PackedWeight(), PackedWeight())
