@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 import mmrnn
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.data.image import to_tensor
 from mmrnn.inference.assistant import Assistant
 from mmrnn.io.tensor_files import read
@@ -35,5 +35,5 @@ model = mmrnn.build(cfg)
 for photograph, name in names(model.modalities["image"].encoder.eval()).items():
     print(f"{photograph}: {name}")
 
-assistant = Assistant(model, make(cfg.tokenizer), make(cfg.prompt))
-print(assistant.ask(None, "What is the capital of France?", limit=12))
+assistant = Assistant(model, instantiate(cfg.tokenizer), instantiate(cfg.prompt))
+print(assistant.ask(None, "What is the capital of France?", max_new_tokens=12))

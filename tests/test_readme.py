@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrnn.cli.main import main
-from mmrnn.config.compose import compose, jobs
+from mmrnn.config.compose import compose, sweep_jobs
 from mmrnn.config.validate import check
 
 README = Path(__file__).parents[1] / "README.md"
@@ -37,7 +37,7 @@ def test_commands_that_show(command, capsys):
 @pytest.mark.parametrize("command", [c for c in commands() if c[0] == "train"], ids=" ".join)
 def test_commands_that_train_compose_and_fit(command):
     overrides = [word for word in command[1:] if not word.startswith("-")]
-    for job in jobs(*overrides) if "-m" in command else [overrides]:
+    for job in sweep_jobs(*overrides) if "-m" in command else [overrides]:
         check(compose(*job))
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from mmrnn.backbones import RWKV6, RWKV7, Transformer
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.connectors import MLP
 from mmrnn.data import Collator
@@ -24,7 +24,9 @@ BACKBONES = {
 ENCODERS = ("patch_tiny", "fuyu_tiny", "eve_tiny")
 """One size for all, and two that keep the shape of every image."""
 
-PROMPT = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
+PROMPT = Template(
+    system="", first="{text}:", image_position="inline", image_separator="", reply="{text}\n\n", stops=("\n\n",)
+)
 
 
 class Paint:
@@ -50,7 +52,7 @@ SAMPLES = [
 
 def model(encoder, backbone):
     torch.manual_seed(0)
-    eye = make(plain(compose(config=f"encoder/{encoder}"))["encoder"])
+    eye = instantiate(plain(compose(config=f"encoder/{encoder}"))["encoder"])
     made = VLM(BACKBONES[backbone](), {"image": Modality(eye, MLP(eye.width, 16))})
     with torch.no_grad():
         for parameter in made.parameters():
@@ -71,7 +73,7 @@ def test_every_row_is_what_it_is_alone(encoder, backbone):
     assert len(shapes) == (1 if encoder == "patch_tiny" else 5)
     assert [block.sample for block in batch.sequence.image_spans] == [0, 2, 2, 3, 3, 3]
     hidden = made(batch).hidden
-    packed = collator(made, pack=True, length=1000)(SAMPLES)
+    packed = collator(made, pack=True, max_length=1000)(SAMPLES)
     assert len(packed.sequence.ids) == 1
     row, start = made(packed).hidden[0], 0
     for index, one in enumerate(SAMPLES):
@@ -86,7 +88,7 @@ def test_every_row_is_what_it_is_alone(encoder, backbone):
 def test_text_among_images_is_read_as_by_the_bare_language_model(encoder, backbone):
     """No dummy image and no padding enters the state of an RNN, or the cache of a transformer."""
     made = model(encoder, backbone).eval()
-    batch = collator(made, left=True)(SAMPLES)
+    batch = collator(made, for_generation=True)(SAMPLES)
     state = made(batch).state
     for index in (1, 4):
         ids = batch.sequence.ids[index][batch.sequence.segments[index] == 1][None]

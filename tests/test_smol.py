@@ -7,7 +7,7 @@ import torch
 
 import mmrnn
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.inference.assistant import Assistant
 from mmrnn.io.tensor_files import read
@@ -29,14 +29,14 @@ def parts():
     pytest.importorskip("gguf")
     cfg = compose("model=smol")
     try:
-        return build(cfg).eval(), make(cfg.tokenizer), make(cfg.prompt)
+        return build(cfg).eval(), instantiate(cfg.tokenizer), instantiate(cfg.prompt)
     except ImportError as fault:
         pytest.skip(str(fault))
 
 
 def test_a_sensible_sentence(parts):
     assistant = Assistant(*parts)
-    assert "Paris" in assistant.ask(None, "What is the capital of France?", limit=10)
+    assert "Paris" in assistant.ask(None, "What is the capital of France?", max_new_tokens=10)
 
 
 def test_the_same_as_transformers_reads_from_the_file(parts):
@@ -59,7 +59,7 @@ def test_the_encoder_trains_on_and_the_language_model_stays(tmp_path, parts):
     """A short alignment lowers the loss, moves the connector alone, and is kept without the parts it started from."""
     from mmrnn.training.run import train
 
-    steps = ("stage.align.steps=24", "stage.align.batch=8", "stage.align.warmup=1", "log=1")
+    steps = ("stage.align.steps=24", "stage.align.batch_size=8", "stage.align.warmup=1", "log_every=1")
     few = ("data.scenes=24", "data.rounds=4", "evaluate.samples=0", "save_frozen=false", "precision=fp32")
     train(plain(compose("model=smol", *steps, *few)), tmp_path / "run")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

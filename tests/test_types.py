@@ -8,8 +8,8 @@ from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence, State
 def test_a_layout_counts_and_finds_its_patches():
     layout = Layout(rows=2, cols=3, prefix=1, suffix=2, separators=1)
     assert layout.tokens == 1 + 2 * 4 + 2
-    assert layout.patches().tolist() == [1, 2, 3, 5, 6, 7]
-    assert Layout(prefix=32).patches().numel() == 0
+    assert layout.patch_indices().tolist() == [1, 2, 3, 5, 6, 7]
+    assert Layout(prefix=32).patch_indices().numel() == 0
 
 
 def test_a_slice_takes_everything_along():
@@ -25,10 +25,10 @@ def test_a_slice_takes_everything_along():
 
 
 def test_a_state_is_a_value():
-    state = State(({"a": torch.arange(6.0).view(3, 2)},), {"next": torch.tensor([1, 2, 3])})
+    state = State(({"a": torch.arange(6.0).view(3, 2)},), {"next_position": torch.tensor([1, 2, 3])})
     chosen = state.select(torch.tensor([2, 0, 0]))
     assert chosen.layers[0]["a"].tolist() == [[4, 5], [0, 1], [0, 1]]
-    assert chosen.shared["next"].tolist() == [3, 1, 1]
+    assert chosen.shared["next_position"].tolist() == [3, 1, 1]
     copy = state.clone()
     copy.layers[0]["a"].zero_()
     assert state.layers[0]["a"].sum() == 15

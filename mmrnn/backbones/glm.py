@@ -5,16 +5,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.transformer import attention_mask, refuse_scan, rotate
+from mmrnn.backbones.attention_mask import attention_mask, refuse_scan
+from mmrnn.backbones.rope import apply_rope
 from mmrnn.types import Backbone, BlockHooks, Scan, Sequence, State
 
 
 class GLMAttention(nn.Module):
     """Self-attention whose heads are rotated by two positions, one for each half of a head."""
 
-    def __init__(self, width: int, heads: int, theta: float):
+    def __init__(self, width: int, heads: int, rope_theta: float):
         super().__init__()
-        self.heads, self.theta = heads, theta
+        self.heads, self.rope_theta = heads, rope_theta
         for name in ("query", "key", "value", "output"):
             setattr(self, name, nn.Linear(width, width))
 
@@ -30,7 +31,11 @@ class GLMAttention(nn.Module):
         )
         q, k = (
             torch.cat(
-                [rotate(half, positions[..., axis], self.theta) for axis, half in enumerate(y.chunk(2, dim=-1))], -1
+                [
+                    apply_rope(half, positions[..., axis], self.rope_theta)
+                    for axis, half in enumerate(y.chunk(2, dim=-1))
+                ],
+                -1,
             )
             for y in (q, k)
         )
@@ -43,11 +48,11 @@ class GLMAttention(nn.Module):
 class GLMBlock(nn.Module):
     """y = norm(x), x = y * scale + attention(y), and the same with the MLP: what is added to is normed (DeepNorm)."""
 
-    def __init__(self, width: int, heads: int, ffn: int, theta: float, eps: float, scale: float):
+    def __init__(self, width: int, heads: int, ffn: int, rope_theta: float, eps: float, scale: float):
         super().__init__()
         self.scale = scale
         self.norm_attention = nn.LayerNorm(width, eps)
-        self.attention = GLMAttention(width, heads, theta)
+        self.attention = GLMAttention(width, heads, rope_theta)
         self.norm_mlp = nn.LayerNorm(width, eps)
         self.mlp = nn.ModuleDict({"up": nn.Linear(width, ffn), "down": nn.Linear(ffn, width)})
 
@@ -68,7 +73,7 @@ class GLM(nn.Module, Backbone):
     """ChatGLM. Its two positions a token and what its context sees come from outside: `position=glm_2d mask=glm`.
 
     Args:
-        theta: base of the rotary frequencies.
+        rope_theta: base of the rotary frequencies.
         eps: of the norms.
     """
 
@@ -84,7 +89,7 @@ class GLM(nn.Module, Backbone):
         depth: int = 28,
         heads: int = 32,
         ffn: int = 16384,
-        theta: float = 10000.0,
+        rope_theta: float = 10000.0,
         eps: float = 1e-5,
     ):
         super().__init__()
@@ -93,7 +98,7 @@ class GLM(nn.Module, Backbone):
         self.vocab, self.width, self.depth, self.heads = vocab, width, depth, heads
         self.embedding = nn.Embedding(vocab, width)
         scale = (2 * depth) ** 0.5
-        self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, theta, eps, scale) for _ in range(depth))
+        self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, rope_theta, eps, scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps)
         self.output = nn.Linear(width, vocab, bias=False)
         self.reset()
@@ -116,7 +121,7 @@ class GLM(nn.Module, Backbone):
         """Empty caches, and the two positions of the next token of every row."""
         empty = self.norm.weight.new_zeros(batch, self.heads, 0, self.width // self.heads)
         layers = tuple({"key": empty, "value": empty} for _ in self.blocks)
-        return State(layers, {"next": torch.zeros(batch, 2, dtype=torch.long, device=empty.device)})
+        return State(layers, {"next_position": torch.zeros(batch, 2, dtype=torch.long, device=empty.device)})
 
     def forward(
         self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
@@ -134,7 +139,7 @@ class GLM(nn.Module, Backbone):
         positions = sequence.positions
         if positions is None:
             steps = torch.arange(x.shape[1], device=x.device)
-            positions = state.shared["next"][:, None] + torch.stack([steps, torch.zeros_like(steps)], dim=-1)
+            positions = state.shared["next_position"][:, None] + torch.stack([steps, torch.zeros_like(steps)], dim=-1)
         if positions.dim() != 3:
             raise ValueError("GLM rotates by two positions a token, and is given one; say position=glm_2d")
         layers = []
@@ -145,4 +150,4 @@ class GLM(nn.Module, Backbone):
         last = positions[:, -1]
         # Inside a reply the second position counts, before it the first.
         step = torch.stack([last[:, 1] == 0, last[:, 1] > 0], dim=-1).long()
-        return self.norm(x), State(tuple(layers), {**shared, "next": last + step})
+        return self.norm(x), State(tuple(layers), {**shared, "next_position": last + step})

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmrnn.backbones.transformer import positions_and_mask, refuse_scan
+from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
 from mmrnn.types import IGNORE, Backbone, BlockHooks, Scan, Sequence, State
 
 
@@ -55,7 +55,7 @@ class HFDecoder(nn.Module, Backbone):
         heads, size = self._cache
         empty = weight.new_zeros(batch, heads, 0, size)
         layers = tuple({"key": empty, "value": empty} for _ in range(self.depth))
-        return State(layers, {"next": torch.zeros(batch, dtype=torch.long, device=weight.device)})
+        return State(layers, {"next_position": torch.zeros(batch, dtype=torch.long, device=weight.device)})
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""What a transformer does about texts that are longer than those it was trained on: Qwen-7B's two remedies."""
+"""Long-context scaling: dynamic NTK RoPE and log-n attention (Qwen-7B)."""
 
 from dataclasses import dataclass
 
@@ -9,35 +9,48 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LongContextScaling:
-    """The base of the rotary frequencies of every row, and by what its queries are multiplied."""
+    """Scaling of one forward pass.
 
-    theta: Float[Tensor, " b"]
-    scale: Float[Tensor, "b t"]
-
-
-def ntk_alpha(tokens: Int[Tensor, " b"], length: int) -> Float[Tensor, " b"]:
-    """By how much positions are stretched (dynamic NTK): 1 up to `length` tokens, 3 up to twice as many, 7, 15, ..."""
-    times = torch.log2(tokens.float() / length)
-    return (2 ** (times.ceil() + 1) - 1).clamp(min=1)
-
-
-def log_n_scale(positions: Int[Tensor, "b t"], length: int) -> Float[Tensor, "b t"]:
-    """Log n / log `length` for the n-th token where n is larger than `length`, else 1: attention over more tokens would
-    be flatter (log-n scaling).
+    Attributes:
+        rope_theta: base of the rotary frequencies of each row.
+        log_n: factor of the query at each position.
     """
-    number = (positions + 1).float().clamp(min=length)
-    return number.log() / torch.tensor(float(length)).log()
+
+    rope_theta: Float[Tensor, " b"]
+    log_n: Float[Tensor, "b t"]
 
 
-def longer(
-    positions: Int[Tensor, "b t"], known: Float[Tensor, " b"] | None, *, length: int, theta: float, head_size: int
+def ntk_alpha(tokens: Int[Tensor, " b"], train_length: int) -> Float[Tensor, " b"]:
+    """Dynamic NTK factor for rows of `tokens` tokens: 1 up to `train_length`, 3 up to twice as many, then 7, 15, ..."""
+    doublings = torch.log2(tokens.float() / train_length).ceil()
+    return (2 ** (doublings + 1) - 1).clamp(min=1)
+
+
+def log_n_scale(positions: Int[Tensor, "b t"], train_length: int) -> Float[Tensor, "b t"]:
+    """Query factor of log-n attention: log(n) / log(train_length) at the n-th token, at least 1.
+
+    It keeps the entropy of the attention weights from growing with the number of keys.
+    """
+    n = (positions + 1).float().clamp(min=train_length)
+    return n.log() / torch.tensor(float(train_length)).log()
+
+
+def long_context_scaling(
+    positions: Int[Tensor, "b t"],
+    alpha: Float[Tensor, " b"] | None,
+    *,
+    train_length: int,
+    rope_theta: float,
+    head_size: int,
 ) -> tuple[LongContextScaling, Float[Tensor, " b"]]:
-    """Both, and the stretch that the next call has to know: what is read first decides it for all that follows, because
-    keys are kept as they were turned.
+    """Scaling of a forward pass, and the NTK factor of each row, to be passed to the next one as `alpha`.
+
+    The first pass over a row fixes its factor, because cached keys were rotated with it.
 
     Args:
-        known: the stretch of what was read before.
-        length: tokens that the language model was trained on.
+        alpha: NTK factor of the cached keys; None: nothing is cached.
+        train_length: tokens of the texts that the language model was trained on.
     """
-    stretch = ntk_alpha(positions[:, -1] + 1, length) if known is None else known
-    return LongContextScaling(theta * stretch ** (head_size / (head_size - 2)), log_n_scale(positions, length)), stretch
+    alpha = ntk_alpha(positions[:, -1] + 1, train_length) if alpha is None else alpha
+    base = rope_theta * alpha ** (head_size / (head_size - 2))
+    return LongContextScaling(base, log_n_scale(positions, train_length)), alpha

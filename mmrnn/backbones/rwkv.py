@@ -182,11 +182,11 @@ class RWKV(nn.Module, Backbone):
         width: int,
         depth: int,
         dropout: float,
-        checkpoint: bool,
+        grad_checkpointing: bool,
         learned_state: bool,
     ):
         super().__init__()
-        self.vocab, self.width, self.depth, self.checkpoint = vocab, width, depth, checkpoint
+        self.vocab, self.width, self.depth, self.grad_checkpointing = vocab, width, depth, grad_checkpointing
         self.embedding = nn.Embedding(vocab, width)
         self.blocks = nn.ModuleList(
             Block(width, time_mix(layer), channel_mix(layer), layer == 0, dropout) for layer in range(depth)
@@ -255,7 +255,7 @@ class RWKV(nn.Module, Backbone):
             if order is not None:
                 x, *shared = (reorder(y, order) for y in (x, *shared))
                 expert = None if expert is None else replace(expert, where=expert.where.gather(1, order))
-            if self.checkpoint and torch.is_grad_enabled():
+            if self.grad_checkpointing and torch.is_grad_enabled():
                 x, new, shared = checkpoint(block, x, old, bounds, tuple(shared), expert, use_reentrant=False)
             else:
                 x, new, shared = block(x, old, bounds, tuple(shared), expert)

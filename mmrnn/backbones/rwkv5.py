@@ -97,7 +97,7 @@ class RWKV5(RWKV):
         heads: None takes width / head_size.
         ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
         gate: RWKV-5.0 has none. (Its decay and bonus, and those of 5.1, are one number a head; loading spreads them.)
-        checkpoint: recompute the blocks in the backward pass to save memory.
+        grad_checkpointing: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
         backend: implementation of the WKV operator and of its elementwise neighbours.
     """
@@ -115,7 +115,7 @@ class RWKV5(RWKV):
         ffn: int | None = None,
         gate: bool = True,
         dropout: float = 0.0,
-        checkpoint: bool = False,
+        grad_checkpointing: bool = False,
         learned_state: bool = False,
         backend: str = "auto",
     ):
@@ -127,6 +127,6 @@ class RWKV5(RWKV):
             width=width,
             depth=depth,
             dropout=dropout,
-            checkpoint=checkpoint,
+            grad_checkpointing=grad_checkpointing,
             learned_state=learned_state,
         )

@@ -99,7 +99,7 @@ class RWKV6(RWKV):
         ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
         mix_rank: rank of the data-dependent shift; None takes 32, or 64 from width 4096 on.
         decay_rank: rank of the data-dependent decay; None takes 64, or 128 from width 4096 on.
-        checkpoint: recompute the blocks in the backward pass to save memory.
+        grad_checkpointing: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
         backend: implementation of the WKV operator and of its elementwise neighbours.
     """
@@ -118,7 +118,7 @@ class RWKV6(RWKV):
         mix_rank: int | None = None,
         decay_rank: int | None = None,
         dropout: float = 0.0,
-        checkpoint: bool = False,
+        grad_checkpointing: bool = False,
         learned_state: bool = False,
         backend: str = "auto",
     ):
@@ -132,6 +132,6 @@ class RWKV6(RWKV):
             width=width,
             depth=depth,
             dropout=dropout,
-            checkpoint=checkpoint,
+            grad_checkpointing=grad_checkpointing,
             learned_state=learned_state,
         )

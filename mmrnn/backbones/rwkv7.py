@@ -153,7 +153,7 @@ class RWKV7(RWKV):
         rate_rank: rank of the rate at which the state is rewritten; None takes 1.8 x sqrt(width).
         residual_rank: rank of the mix with the values of the first layer; None takes 1.3 x sqrt(width).
         gate_rank: rank of the gate; None takes 0.6 x width^0.8.
-        checkpoint: recompute the blocks in the backward pass to save memory.
+        grad_checkpointing: recompute the blocks in the backward pass to save memory.
         learned_state: start from a learned state instead of zero (state tuning).
         backend: implementation of the WKV operator and of its elementwise neighbours.
     """
@@ -172,7 +172,7 @@ class RWKV7(RWKV):
         residual_rank: int | None = None,
         gate_rank: int | None = None,
         dropout: float = 0.0,
-        checkpoint: bool = False,
+        grad_checkpointing: bool = False,
         learned_state: bool = False,
         backend: str = "auto",
     ):
@@ -193,7 +193,7 @@ class RWKV7(RWKV):
             width=width,
             depth=depth,
             dropout=dropout,
-            checkpoint=checkpoint,
+            grad_checkpointing=grad_checkpointing,
             learned_state=learned_state,
         )
 

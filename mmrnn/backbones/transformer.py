@@ -1,4 +1,4 @@
-"""The transformer of Llama and its kin, the backbone that linear RNNs are compared with."""
+"""Transformer of the Llama family: the baseline of the linear RNNs."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -6,32 +6,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmrnn.backbones.rope_scaling import LongContextScaling, longer
+from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
+from mmrnn.backbones.rope import apply_rope
+from mmrnn.backbones.rope_scaling import LongContextScaling, long_context_scaling
 from mmrnn.backbones.route import route
 from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State
 
 
-def rotate(
-    x: Float[Tensor, "b h t k"], positions: Int[Tensor, "b t"], theta: float | Float[Tensor, " b"]
-) -> Float[Tensor, "b h t k"]:
-    """Rotary positions (RoFormer, arXiv 2104.09864) in Llama's layout: channel i is paired with channel i + k/2."""
-    half = x.shape[-1] // 2
-    theta = theta[:, None, None, None] if isinstance(theta, Tensor) else theta
-    frequency = theta ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = positions[:, None, :, None].float() * frequency  # b 1 t k/2
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
-
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions, grouped keys and values, and a cache."""
+    """Causal self-attention with rotary positions, grouped-query heads and a KV cache."""
 
     def __init__(
-        self, width: int, heads: int, kv_heads: int, head_size: int, theta: float, bias: bool, qk_norm: bool, eps: float
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head_size: int,
+        rope_theta: float,
+        bias: bool,
+        qk_norm: bool,
+        eps: float,
     ):
         super().__init__()
-        self.heads, self.kv_heads, self.head_size, self.theta = heads, kv_heads, head_size, theta
+        self.heads, self.kv_heads, self.head_size, self.rope_theta = heads, kv_heads, head_size, rope_theta
         self.query = nn.Linear(width, heads * head_size, bias=bias)
         self.key = nn.Linear(width, kv_heads * head_size, bias=bias)
         self.value = nn.Linear(width, kv_heads * head_size, bias=bias)
@@ -46,23 +43,25 @@ class Attention(nn.Module):
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
         expert: Expert | None = None,
-        longer: LongContextScaling | None = None,
+        scaling: LongContextScaling | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
         b, t, _ = x.shape
-        theta = self.theta if longer is None else longer.theta
-        second = None if expert is None else expert.attention
+        theta = self.rope_theta if scaling is None else scaling.rope_theta
+        expert_part = None if expert is None else expert.attention
 
         def project(name: str, y: Tensor) -> Tensor:
-            ours = getattr(self, name)
-            return ours(y) if second is None else route(expert.where, ours, getattr(second, name), y)
+            part = self.get_submodule(name)
+            if expert_part is None:
+                return part(y)
+            return route(expert.where, part, expert_part.get_submodule(name), y)
 
         query = self.query_norm(project("query", x).view(b, t, self.heads, -1)).transpose(1, 2)
         key = self.key_norm(project("key", x).view(b, t, self.kv_heads, -1)).transpose(1, 2)
         value = project("value", x).view(b, t, self.kv_heads, -1).transpose(1, 2)
-        query = rotate(query, positions, theta)
-        if longer is not None:
-            query = query * longer.scale[:, None, :, None].to(query.dtype)
-        key = torch.cat([cache["key"].to(key.dtype), rotate(key, positions, theta)], dim=2)
+        query = apply_rope(query, positions, theta)
+        if scaling is not None:
+            query = query * scaling.log_n[:, None, :, None].to(query.dtype)
+        key = torch.cat([cache["key"].to(key.dtype), apply_rope(key, positions, theta)], dim=2)
         value = torch.cat([cache["value"].to(value.dtype), value], dim=2)
         out = F.scaled_dot_product_attention(
             query,
@@ -76,7 +75,7 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+    """SwiGLU MLP: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
     def __init__(self, width: int, ffn: int):
         super().__init__()
@@ -89,7 +88,7 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, width: int, attention: Attention, mlp: SwiGLU, eps: float, dropout: float):
         super().__init__()
@@ -106,13 +105,13 @@ class TransformerBlock(nn.Module):
         positions: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b 1 t s"] | None,
         expert: Expert | None = None,
-        longer: LongContextScaling | None = None,
+        scaling: LongContextScaling | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
-        mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask, expert, longer)
+        mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask, expert, scaling)
         x = x + self.dropout(mixed)
         y = self.norm_mlp(x)
-        second = None if expert is None else expert.mlp
-        y = self.mlp(y) if second is None else route(expert.where, self.mlp, second, y)
+        expert_mlp = None if expert is None else expert.mlp
+        y = self.mlp(y) if expert_mlp is None else route(expert.where, self.mlp, expert_mlp, y)
         return x + self.dropout(y), cache
 
 
@@ -120,18 +119,27 @@ class Transformer(nn.Module, Backbone):
     """Decoder-only transformer of the Llama architecture (arXiv 2302.13971).
 
     Args:
-        kv_heads: heads of keys and values (grouped-query attention); None takes as many as `heads`.
-        head_size: None takes width / heads.
-        theta: base of the rotary frequencies.
-        length: tokens that the weights were trained on. Out of training, longer texts get a larger `theta` (NTK) and
-            sharper attention (log-n), as Qwen-7B has it. None: neither.
+        vocab: rows of the embedding and of the head.
+        width: model dimension `d`.
+        depth: number of blocks.
+        heads: query heads.
+        kv_heads: key and value heads (grouped-query attention); None: `heads`.
+        head_size: None: width / heads.
+        ffn: hidden width of the SwiGLU.
+        rope_theta: base of the rotary frequencies.
+        train_length: tokens of the texts that the weights were trained on. In evaluation mode, longer texts get dynamic
+            NTK RoPE and log-n attention (Qwen-7B). None: no scaling.
         eps: of the RMS norms.
-        bias: biases on query, key and value (Qwen2).
-        qk_norm: RMS norm on every head's queries and keys (Qwen3).
-        tied: the head is the embedding.
-        checkpoint: recompute the blocks in the backward pass to save memory.
-        pretrained: the weights that `mmrnn.build` shall load: a file, a folder, `owner/name` on the Hugging Face hub or
-            `package:name/file`. Nothing is loaded here.
+        bias: biases of query, key and value (Qwen2).
+        qk_norm: RMS norm of the queries and keys of each head (Qwen3).
+        tie_embeddings: the head shares the weights of the embedding.
+        dropout: of both branches of each block.
+        grad_checkpointing: recompute the blocks in the backward pass to save memory.
+        pretrained: weights that `mmrnn.build` loads: a file, a folder, `owner/name` on the Hugging Face hub or
+            `package:name/file`. The constructor loads nothing.
+
+    Raises:
+        ValueError: `heads` is no multiple of `kv_heads`, or `width` none of `heads` and `head_size` is None.
     """
 
     recurrent = False
@@ -147,14 +155,14 @@ class Transformer(nn.Module, Backbone):
         kv_heads: int | None = None,
         head_size: int | None = None,
         ffn: int = 11008,
-        theta: float = 10000.0,
-        length: int | None = None,
+        rope_theta: float = 10000.0,
+        train_length: int | None = None,
         eps: float = 1e-5,
         bias: bool = False,
         qk_norm: bool = False,
-        tied: bool = False,
+        tie_embeddings: bool = False,
         dropout: float = 0.0,
-        checkpoint: bool = False,
+        grad_checkpointing: bool = False,
         pretrained: str | None = None,
     ):
         super().__init__()
@@ -162,15 +170,15 @@ class Transformer(nn.Module, Backbone):
         if heads % kv_heads:
             raise ValueError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
         if head_size is None and width % heads:
-            raise ValueError(f"width ({width}) must be a multiple of heads ({heads}), or say head_size")
+            raise ValueError(f"width ({width}) must be a multiple of heads ({heads}), or set head_size")
         head_size = head_size or width // heads
-        self.vocab, self.width, self.depth, self.checkpoint = vocab, width, depth, checkpoint
-        self.pretrained, self.length = pretrained, length
+        self.vocab, self.width, self.depth, self.grad_checkpointing = vocab, width, depth, grad_checkpointing
+        self.pretrained, self.train_length = pretrained, train_length
         self.embedding = nn.Embedding(vocab, width)
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 width,
-                Attention(width, heads, kv_heads, head_size, theta, bias, qk_norm, eps),
+                Attention(width, heads, kv_heads, head_size, rope_theta, bias, qk_norm, eps),
                 SwiGLU(width, ffn),
                 eps,
                 dropout,
@@ -178,12 +186,12 @@ class Transformer(nn.Module, Backbone):
             for _ in range(depth)
         )
         self.norm = nn.RMSNorm(width, eps=eps)
-        self.output = None if tied else nn.Linear(width, vocab, bias=False)
+        self.output = None if tie_embeddings else nn.Linear(width, vocab, bias=False)
         self.reset()
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Normal with deviation 0.02, smaller at the end of each residual branch (GPT-2)."""
+        """Initialise with a standard deviation of 0.02, divided by sqrt(2 depth) at the end of each branch (GPT-2)."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 last = name.endswith(("attention.output.weight", "mlp.down.weight"))
@@ -192,10 +200,10 @@ class Transformer(nn.Module, Backbone):
                 nn.init.zeros_(parameter)
 
     def hook_target(self, layer: int, name: str) -> nn.Module:
-        """Attention or MLP of a block.
+        """Attention or MLP of block `layer`.
 
         Raises:
-            ValueError: another name.
+            ValueError: `name` is neither `attention` nor `mlp`.
         """
         if name not in ("attention", "mlp"):
             return super().hook_target(layer, name)
@@ -208,82 +216,48 @@ class Transformer(nn.Module, Backbone):
         return F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
 
     def state(self, batch: int) -> State:
-        """Empty caches. `shared` holds the next position of every row and, once rows have segments, theirs."""
+        """Empty KV caches `b h 0 k`.
+
+        `shared` holds the next position of each row and, once rows have segments, the segments of all cached keys.
+        """
         weight, attention = self.norm.weight, self.blocks[0].attention
         empty = weight.new_zeros(batch, attention.kv_heads, 0, attention.head_size)
         layers = tuple({"key": empty, "value": empty} for _ in self.blocks)
-        return State(layers, {"next": torch.zeros(batch, dtype=torch.long, device=weight.device)})
+        return State(layers, {"next_position": torch.zeros(batch, dtype=torch.long, device=weight.device)})
 
     def forward(
         self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """Read a sequence from `state` on.
+        """Run the blocks over a sequence, continuing from `state`.
 
         Returns:
-            The hidden state of every position, after the last norm, and the state after the last position.
+            The hidden states after the last norm, and the state after the last position.
 
         Raises:
-            ValueError: `scan` moves patches, which means nothing to attention.
+            ValueError: `scan` reorders patches, which has no meaning for attention.
         """
         refuse_scan(sequence, scan, self.depth)
         hook = hook or BlockHooks()
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
         positions, mask, shared = positions_and_mask(sequence, state)
-        beyond = None
-        if self.length is not None and not self.training:
+        scaling = None
+        if self.train_length is not None and not self.training:
             first = self.blocks[0].attention
-            facts = {"length": self.length, "theta": first.theta, "head_size": first.head_size}
-            beyond, shared["stretch"] = longer(positions, state.shared.get("stretch"), **facts)
+            scaling, shared["ntk_alpha"] = long_context_scaling(
+                positions,
+                state.shared.get("ntk_alpha"),
+                train_length=self.train_length,
+                rope_theta=first.rope_theta,
+                head_size=first.head_size,
+            )
         layers = []
         for layer, (block, old) in enumerate(zip(self.blocks, state.layers, strict=True)):
             x = hook.before(layer, x)
-            if self.checkpoint and torch.is_grad_enabled():
-                x, new = checkpoint(block, x, old, positions, mask, hook.expert(layer), beyond, use_reentrant=False)
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x, new = checkpoint(block, x, old, positions, mask, hook.expert(layer), scaling, use_reentrant=False)
             else:
-                x, new = block(x, old, positions, mask, hook.expert(layer), beyond)
+                x, new = block(x, old, positions, mask, hook.expert(layer), scaling)
             x = hook.after(layer, x)
             layers.append(new)
         return self.norm(x), State(tuple(layers), shared)
-
-
-def refuse_scan(sequence: Sequence, scan: Scan | None, depth: int) -> None:
-    """Raises ValueError where a scan would move patches."""
-    layouts = {block.layout for block in sequence.image_spans}
-    if scan is not None and any(scan(layer, layout) is not None for layer in range(depth) for layout in layouts):
-        raise ValueError("a transformer attends to all patches at once and takes no scan; use scan=forward")
-
-
-def positions_and_mask(sequence: Sequence, state: State) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """Position ids (`b t`), the mask where causal alone does not do, and what the next call has to know."""
-    mask, shared, begin = attention_mask(sequence, state)
-    positions = sequence.positions
-    if positions is None:
-        steps = torch.arange(sequence.ids.shape[1], device=sequence.ids.device)
-        positions = torch.where(begin >= 0, steps - begin, state.shared["next"][:, None] + steps)
-    return positions, mask, {**shared, "next": positions[:, -1] + 1}
-
-
-def attention_mask(sequence: Sequence, state: State) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
-    """What each position may see (`b 1 t s`; None: all before it), the segments that the next call has to know, and
-    for every position where in this sequence its segment began (-1: before it).
-    """
-    b, t = sequence.ids.shape
-    past = state.layers[0]["key"].shape[2]
-    steps = torch.arange(t, device=sequence.ids.device)
-    shared, mask, begin = {}, None, torch.full((b, t), -1, device=steps.device)
-    known, given = state.shared.get("segments"), sequence.segments
-    if known is not None or given is not None:
-        old = given.new_empty(b, 0) if known is None and past == 0 else known
-        old = given[:, :1].expand(b, past) if old is None else old
-        new = old[:, -1:].expand(b, t) if given is None else given
-        shared["segments"] = every = torch.cat([old, new], dim=1)  # b past+t
-        before = every[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
-        begin = torch.where(new != before, steps, -1).cummax(dim=1).values
-        mask = every[:, past:, None] == every[:, None, :]
-    if (past and t > 1) or mask is not None or sequence.visible is not None:
-        seen = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
-        if sequence.visible is not None:
-            seen = torch.cat([sequence.visible.new_ones(b, t, past), sequence.visible], dim=2)
-        mask = (seen.expand(b, t, -1) if mask is None else mask & seen)[:, None]
-    return mask, shared, begin

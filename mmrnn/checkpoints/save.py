@@ -22,7 +22,7 @@ def save(
     *,
     config: Mapping[str, Any] | None = None,
     only: Sequence[str] | None = None,
-    limit: int = shards.LIMIT,
+    max_shard_size: int = shards.MAX_SHARD_SIZE,
 ) -> None:
     """Write a checkpoint that `mmrnn.load` opens; until all of it is there, the former one stays.
 
@@ -30,7 +30,7 @@ def save(
         config: what the model was built from; None: `model.config`.
         only: parts (`connector`) or globs of names; what they leave out must come from the base that the
             configuration names.
-        limit: bytes of a file; more become shards.
+        max_shard_size: bytes of one file; what is larger becomes shards.
 
     Raises:
         ValueError: there is no configuration, `only` fits no tensor, or nothing says where the rest comes from.
@@ -46,4 +46,4 @@ def save(
             raise ValueError(f"only={list(only)} fits no tensor of the model")
         check_base(cfg, [name for name in model.state_dict() if name not in tensors])
     texts = {CONFIG: to_yaml(cfg), CARD: describe(model, cfg, tensors)}
-    shards.write(Path(folder), tensors, texts, limit)
+    shards.write(Path(folder), tensors, texts, max_shard_size)

@@ -1,70 +1,85 @@
-"""mmrnn ask [IMAGE] QUESTION [--run DIR] [--limit N] [--observations FILE]
-
-Put a question about an image to a trained model: that of the newest finished run in runs/, or that of --run. With
-the tag <video> in the question IMAGE is a video: a moving image, a folder of frames, or a film (mmrnn[video]).
-What other modalities read stands in a JSON file: {"state": [[0.1, 0.2], [0.3, 0.4]]}, a matrix for each <state>.
-
-  mmrnn ask photo.jpg "what is this?"
-  mmrnn ask photo.jpg "how many things are there?" --run runs/2026-01-31_12-00-00
-  mmrnn ask clip.gif "<video> what happens?"
-  mmrnn ask table.jpg "<image> <state> what is left of the cup?" --observations table.json
-"""
+"""`mmrnn ask`: answer a question about an image with a trained model."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmrnn.cli.options import Parser, add_max_new_tokens, add_run, to_path
 from mmrnn.config.error import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RUNS = Path("runs")
-OPTIONS = ("--run", "--limit", "--observations")
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
-    """Answer, a token at a time on a terminal.
+def parser() -> Parser:
+    """Parser of `mmrnn ask`."""
+    made = Parser(
+        "ask",
+        "[IMAGE] QUESTION [OPTION ...]",
+        """
+Answer a question about an image with a trained model. With the tag <video> in the question, IMAGE is a video: an
+animated image, a folder of frames, or a film (mmrnn[video]). Inputs of other modalities come from a JSON file.
+""",
+        """
+  mmrnn ask photo.jpg "what is this?"
+  mmrnn ask photo.jpg "how many things are there?" --run runs/2026-01-31_12-00-00
+  mmrnn ask clip.gif "<video> what happens?"
+  mmrnn ask table.jpg "<image> <state> what is left of the cup?" --observations table.json
+""",
+    )
+    made.add_argument("image", nargs="?", metavar="IMAGE", help="file of an image or a video, or a folder of frames")
+    made.add_argument("question", metavar="QUESTION", help="the question, in quotation marks")
+    add_run(made)
+    add_max_new_tokens(made)
+    made.add_argument(
+        "--observations",
+        type=to_path,
+        metavar="FILE",
+        help='JSON: {"state": [[0.1, 0.2], [0.3, 0.4]]} is one matrix (objects x features) for the tag <state>',
+    )
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the answer.
 
     Raises:
-        ConfigError: wrong usage, no finished run, an image that cannot be opened, or a model that says nothing.
+        ConfigError: wrong usage, no finished run, an image that cannot be opened, or a model that generates nothing.
     """
-    words, options = _parse(arguments)
-    if len(words) != 2 and not (len(words) == 1 and "--observations" in options):
+    options = parser().parse(arguments)
+    if options.image is None and options.observations is None:
         raise ConfigError('ask: name an image and a question: mmrnn ask photo.jpg "what is this?"')
-    limit = options.get("--limit", "64")
-    if not limit.isdigit() or not int(limit):
-        raise ConfigError(f"--limit: expected a number of tokens, got {limit!r}")
-    folder = Path(options["--run"]) if "--run" in options else newest(RUNS)
+    folder = options.run or newest(RUNS)
 
     from mmrnn.data.image import open_image
     from mmrnn.data.video import VIDEO
     from mmrnn.inference.load import load
 
     try:
-        question, image = words[-1], words[0] if len(words) == 2 else None
+        image, question = options.image, options.question
         if image is not None and VIDEO not in question:
             image = open_image(image)
-        seen = _read(options["--observations"], question) if "--observations" in options else None
-        reply = load(folder).ask(image, question, observations=seen, limit=int(limit))
+        observations = read_observations(options.observations, question) if options.observations else None
+        reply = load(folder).ask(image, question, observations=observations, max_new_tokens=options.max_new_tokens)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
     print(reply)
 
 
-def _read(file: str, question: str) -> dict[str, tuple["Tensor", ...]]:
-    """
+def read_observations(file: Path, question: str) -> dict[str, tuple["Tensor", ...]]:
+    """Matrices of a JSON file, by modality.
+
     Raises:
-        ConfigError: the file cannot be read, or its observations are not those of the question.
+        ConfigError: the file cannot be read, or its observations do not match the tags of the question.
     """
     from mmrnn.data.observations import observations
     from mmrnn.types.sample import Turn
 
-    if not file:
-        raise ConfigError('--observations: name a JSON file behind it, {"state": [[0.1, 0.2], [0.3, 0.4]]}')
     try:
-        given = json.loads(Path(file).read_text(encoding="utf-8"))
+        given = json.loads(file.read_text(encoding="utf-8"))
     except OSError as fault:
         raise ConfigError(f"--observations: {file} cannot be read: {fault.strerror}") from fault
     except (ValueError, RecursionError) as fault:
@@ -76,7 +91,7 @@ def _read(file: str, question: str) -> dict[str, tuple["Tensor", ...]]:
 
 
 def newest(runs: Path) -> Path:
-    """The finished run that was written last.
+    """Folder of the run that was finished last.
 
     Raises:
         ConfigError: there is none.
@@ -87,17 +102,3 @@ def newest(runs: Path) -> Path:
     if not finished:
         raise ConfigError(f"there is no finished run in {runs}/; train one (`mmrnn train`) or name one with --run DIR")
     return finished[-1].parent
-
-
-def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    words, options = [], {}
-    rest = iter(arguments)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name in OPTIONS:
-            options[name] = value if equals else next(rest, "")
-        elif word.startswith("--"):
-            raise ConfigError(f"{word}: ask has no such option; it has {', '.join(OPTIONS)}")
-        else:
-            words.append(word)
-    return words, options

@@ -1,14 +1,4 @@
-"""mmrnn bench [PART ...] [--quick] [--threads N] [--out DIR]
-
-Time this library beside what else is installed (flash-linear-attention's PyTorch recurrence, the rwkv package,
-transformers' Llama with its default and its static cache, timm). Parts: operator, prefill, decode, training, tower;
-all of them when none is named. One thread, processor time, rivals in turn, medians of the ratios of every round.
-
-A table here; bench.json and the curves over the context in DIR (bench).
-
-  mmrnn bench operator decode
-  mmrnn bench --quick            tiny sizes: proves that everything runs, measures nothing
-"""
+"""`mmrnn bench`: time this library against other installed libraries."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmrnn.config.coerce import near
+from mmrnn.cli.options import Parser, natural, one_of, to_path
 from mmrnn.config.error import ConfigError
 
 if TYPE_CHECKING:
@@ -26,48 +16,72 @@ if TYPE_CHECKING:
     from mmrnn.bench.timing import BenchConfig, Row
 
 PARTS = ("operator", "prefill", "decode", "training", "tower")
-OPTIONS = ("--quick", "--threads", "--out")
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
+def parser() -> Parser:
+    """Parser of `mmrnn bench`."""
+    made = Parser(
+        "bench",
+        "[PART ...] [OPTION ...]",
+        """
+Time this library against other installed libraries: flash-linear-attention's PyTorch recurrence, the rwkv package,
+Llama of transformers with its default and its static cache, timm. One thread, processor time, alternating runs,
+medians of the ratios of all rounds. Prints tables; writes bench.json and decode.png (cost over context length).
+""",
+        """
+  mmrnn bench operator decode
+  mmrnn bench --quick            checks that everything runs; the times mean nothing
+""",
+    )
+    made.add_argument(
+        "parts",
+        nargs="*",
+        default=[],
+        type=one_of(PARTS),
+        metavar="PART",
+        help=f"{', '.join(PARTS)} (default: all of them)",
+    )
+    made.add_argument("--quick", action="store_true", help="tiny sizes and few rounds")
+    made.add_argument("--threads", type=natural, default=1, metavar="N", help="threads; with more than 1, wall time")
+    made.add_argument("--out", type=to_path, default=Path("bench"), metavar="DIR", help="folder of the files written")
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
     """Measure, print, write.
 
     Raises:
         ConfigError: wrong usage.
     """
-    parts, options = _parse(arguments)
-    threads = options.get("--threads", "1")
-    if not threads.isdigit() or not int(threads):
-        raise ConfigError(f"--threads: expected a number of threads, got {threads!r}")
-    folder = Path(options.get("--out") or "bench")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out: {folder} is a file; name a folder")
+    options = parser().parse(arguments)
+    if options.out.exists() and not options.out.is_dir():
+        raise ConfigError(f"--out: {options.out} is a file; name a folder")
 
     import torch
     from rich.console import Console
 
     from mmrnn.bench.timing import BenchConfig
 
-    effort = BenchConfig(quick=True, most=3, seconds=0.0) if "--quick" in options else BenchConfig(threads=int(threads))
+    config = BenchConfig(quick=True, most=3, seconds=0.0) if options.quick else BenchConfig(threads=options.threads)
     before = torch.get_num_threads()
-    torch.set_num_threads(int(threads))
+    torch.set_num_threads(options.threads)
     rows: list[Row] = []
     try:
-        for part in parts:
-            found = [*import_module(f"mmrnn.bench.{part}").measure(effort)]
+        for part in options.parts or PARTS:
+            found = [*import_module(f"mmrnn.bench.{part}").measure(config)]
             Console().print(table(part, found))
             rows += found
     finally:
         torch.set_num_threads(before)
-    written = write(folder, rows, effort)
-    for note in effort.left_out:
+    written = write(options.out, rows, config)
+    for note in config.left_out:
         print(f"left out: {note}")
     for path in written:
         print(path)
 
 
 def table(part: str, rows: "Sequence[Row]") -> "Table":
-    """What a part came to, for a terminal; ratios are to the first of each case."""
+    """Terminal table of one part; ratios are relative to the first row of each case."""
     from rich.table import Table
 
     shown = Table("case", "who", "ms", "times as fast", "of the best", "MB", title=part)
@@ -81,22 +95,26 @@ def table(part: str, rows: "Sequence[Row]") -> "Table":
     return shown
 
 
-def write(folder: Path, rows: "Sequence[Row]", effort: "BenchConfig") -> list[Path]:
-    """The JSON and, where contexts were measured, the curves."""
+def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Path]:
+    """Write bench.json and, where context lengths were measured, the plot.
+
+    Returns:
+        The files written.
+    """
     import platform
 
     import torch
 
-    folder.mkdir(parents=True, exist_ok=True)
     from mmrnn.bench.plots import draw
 
-    curves = draw(folder / "decode.png", rows, effort)
+    folder.mkdir(parents=True, exist_ok=True)
+    curves = draw(folder / "decode.png", rows, config)
     facts = {
         "torch": torch.__version__,
         "processor": processor() or platform.machine(),
-        "threads": effort.threads,
-        "quick": effort.quick,
-        "left_out": effort.left_out,
+        "threads": config.threads,
+        "quick": config.quick,
+        "left_out": config.left_out,
         "rows": [asdict(row) for row in rows],
     }
     path = folder / "bench.json"
@@ -105,27 +123,7 @@ def write(folder: Path, rows: "Sequence[Row]", effort: "BenchConfig") -> list[Pa
 
 
 def processor() -> str:
-    """The name of the processor, where Linux tells."""
+    """Model name of the processor on Linux; empty elsewhere."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
-def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    parts, options = [], {}
-    rest = iter(arguments)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if word == "--quick":
-            options[word] = ""
-        elif name in OPTIONS[1:]:
-            options[name] = value if equals else next(rest, "")
-            if not options[name]:
-                raise ConfigError(f"{name}: say its value behind it")
-        elif word.startswith("-"):
-            raise ConfigError(f"{word}: bench has no such option; it has {', '.join(OPTIONS)}")
-        elif word not in PARTS:
-            raise ConfigError(f"{word}: no such part{near(word, PARTS) or '; there are: ' + ', '.join(PARTS)}")
-        else:
-            parts.append(word)
-    return parts or [*PARTS], options

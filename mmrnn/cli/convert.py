@@ -1,65 +1,61 @@
-"""mmrnn convert SOURCE FOLDER [--format NAME] [OVERRIDE ...]
-mmrnn convert FOLDER FILE --format NAME [--part PART]
-
-Turn published weights into a folder that mmrnn reads, with sizes, heads and vocabulary found in them; or write the
-weights of such a folder (or of a run) as the original project names them.
-
-  mmrnn convert RWKV-x060-World-1B6-v2.1-20240328-ctx4096.pth finch       a card and a checkpoint
-  mmrnn train --config-dir finch backbone=finch weights.backbone=finch    what they are for
-  mmrnn convert VisualRWKV-v060-1B6-v1.0-20240612.pth visual              a whole model, for `mmrnn ask --run visual`
-  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back
-
-SOURCE is a file, a folder or owner/name on the Hugging Face hub; several that complete each other are joined by commas.
-"""
+"""`mmrnn convert`: published weights to a folder that mmrnn reads, and back."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmrnn.cli.options import Parser, add_overrides, to_path
 from mmrnn.config.error import ConfigError
 
-OPTIONS = ("--format", "--part")
-ENDS = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
-    """Write, and say what was found.
+def parser() -> Parser:
+    """Parser of `mmrnn convert`."""
+    made = Parser(
+        "convert",
+        "SOURCE TARGET [OVERRIDE ...] [OPTION ...]",
+        """
+Convert published weights to a folder that mmrnn reads; sizes, heads and vocabulary are inferred from the tensors.
+With a file as TARGET, write the weights of such a folder (or of a run) under the names of the original project.
+""",
+        """
+  mmrnn convert RWKV-x060-World-1B6-v2.1-20240328-ctx4096.pth finch       a card and a checkpoint
+  mmrnn train --config-dir finch backbone=finch weights.backbone=finch    train with them
+  mmrnn convert VisualRWKV-v060-1B6-v1.0-20240612.pth visual              a whole model, for `mmrnn ask --run visual`
+  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back
+""",
+    )
+    made.add_argument(
+        "source", metavar="SOURCE", help="file, folder or owner/name on the Hugging Face hub; parts joined by commas"
+    )
+    made.add_argument("target", type=to_path, metavar="TARGET", help=f"new folder, or file ({', '.join(SUFFIXES)})")
+    add_overrides(made)
+    made.add_argument("--format", metavar="NAME", help="format of the tensors (default: recognised, for a folder)")
+    made.add_argument("--part", metavar="PART", help="backbone or connector of a whole model (default: its only part)")
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the target and print a summary.
 
     Raises:
         ConfigError: wrong usage.
         WeightsError: the weights are of no known format, of several, or incomplete.
     """
-    words, options = _parse(arguments)
-    if len(words) < 2:
-        raise ConfigError(
-            "convert: name a source and a target: mmrnn convert FILE FOLDER, or mmrnn convert FOLDER FILE"
-        )
-    source, target, *overrides = words
+    options = parser().parse(arguments)
+    source, target = options.source, options.target
 
     from mmrnn.checkpoints.convert import to_file, to_folder
 
-    if Path(target).suffix in ENDS:
-        if "--format" not in options:
-            raise ConfigError(f"convert: say how the tensors of {target} shall be named: --format NAME")
-        count = to_file(Path(source), Path(target), options["--format"], options.get("--part"))
+    if target.suffix in SUFFIXES:
+        if not options.format:
+            raise ConfigError(f"convert: name the format of the tensors in {target}: --format NAME")
+        count = to_file(Path(source), target, options.format, options.part)
         print(f"{target}: {count} tensors")
         return
-    report = to_folder(source.split(",") if "," in source else source, Path(target), overrides, options.get("--format"))
+    report = to_folder(source.split(",") if "," in source else source, target, options.overrides, options.format)
     print(f"{target}: {report.loaded} tensors of the format {report.format}")
     for note in report.notes:
         print(f"  {note}")
     for reason in dict.fromkeys(report.ignored.values()):
         print(f"  left out {sum(why == reason for why in report.ignored.values())} tensors: {reason}")
-
-
-def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    words, options = [], {}
-    rest = iter(arguments)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name in OPTIONS:
-            options[name] = value if equals else next(rest, "")
-        elif word.startswith("--"):
-            raise ConfigError(f"{word}: convert has no such option; it has {' and '.join(OPTIONS)}")
-        else:
-            words.append(word)
-    return words, options

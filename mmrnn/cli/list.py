@@ -1,32 +1,51 @@
-"""mmrnn list [GROUP]
-
-The groups of cards and the options of each, or the options of one group with what their cards say they are.
-"""
+"""`mmrnn list`: the groups of cards and their options."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmrnn.config.coerce import near
+from mmrnn.cli.options import Parser
+from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.compose import conf_dir
 from mmrnn.config.error import ConfigError
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
-    cards = options(dirs)
-    if not arguments:
+def parser() -> Parser:
+    """Parser of `mmrnn list`."""
+    made = Parser(
+        "list",
+        "[GROUP ...] [OPTION ...]",
+        "Print the groups of cards and their options, or the options of some groups with their descriptions.",
+        "  mmrnn list\n  mmrnn list connector scan",
+    )
+    made.add_argument(
+        "groups", nargs="*", default=[], metavar="GROUP", help="encoder, connector, backbone, ... (default: all)"
+    )
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the groups, or the options of some.
+
+    Raises:
+        ConfigError: wrong usage, or no such group.
+    """
+    chosen = parser().parse(arguments)
+    cards = options(chosen.dirs)
+    if not chosen.groups:
         for group, names in cards.items():
             print(f"{group:<12} {', '.join(names)}")
         return
-    for group in arguments:
+    for group in chosen.groups:
         if group not in cards:
-            raise ConfigError(f"{group}: no such group{near(group, cards) or '; there are: ' + ', '.join(cards)}")
+            near = did_you_mean(group, cards) or f"; there are: {', '.join(cards)}"
+            raise ConfigError(f"{group}: no such group{near}")
         width = max(map(len, cards[group]))
         for name, about in cards[group].items():
             print(f"{name:<{width}}  {about}".rstrip())
 
 
 def options(dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str]]:
-    """Group -> option -> what its card says in its first line of comment."""
+    """Group -> option -> first comment line of its card."""
     groups: dict[str, dict[str, str]] = {}
     for root in (conf_dir(), *map(Path, dirs)):
         for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name != "hydra"):
@@ -36,7 +55,7 @@ def options(dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str]]:
 
 
 def about(card: Path) -> str:
-    """The first line of comment of a card."""
+    """First comment line of a card."""
     return next(_comments(card), "")
 
 

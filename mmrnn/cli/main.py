@@ -1,4 +1,4 @@
-"""`mmrnn <verb>`: the command line.
+"""The command line: `mmrnn VERB`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
 """
@@ -9,39 +9,46 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mmrnn import __version__
-from mmrnn.config.coerce import near
+from mmrnn.cli.options import Parser
+from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
 VERBS = {
-    "list": "what can be chosen: the groups, or the options of one",
-    "show": "what a choice amounts to: parts, parameters, tokens, state; nothing is loaded",
-    "train": "train a model, or a sweep of them with -m",
-    "ask": "put a question about an image to a trained model",
-    "report": "compare runs: a table and an image",
-    "bench": "time this library beside what else is installed",
-    "convert": "published weights into a folder with a card, or back",
+    "list": "print the groups of cards, or the options of one",
+    "show": "print parts, parameters, tokens and state of a model; nothing is loaded",
+    "train": "train a model, or with -m a sweep of models",
+    "ask": "answer a question about an image with a trained model",
+    "report": "compare finished runs in a table and a chart",
+    "bench": "time this library against other installed libraries",
+    "convert": "convert published weights to a folder with a card, or back",
 }
 
-HELP = """usage: mmrnn VERB [ARGUMENTS]
 
+def parser() -> Parser:
+    """Parser of `mmrnn` itself; the verbs have their own."""
+    verbs = "\n".join(f"  {name:<8} {what}" for name, what in VERBS.items())
+    made = Parser(
+        "",
+        "VERB [ARGUMENT ...] [OPTION ...]",
+        f"""
 {verbs}
 
 A model is chosen by overrides: GROUP=OPTION takes a card, GROUP.KNOB=VALUE sets one of its knobs.
-
+`mmrnn VERB --help` describes a verb.
+""",
+        """
   mmrnn list connector
   mmrnn show model=visualrwkv6_7b connector=qformer
   mmrnn train model=visualrwkv6_small scan=multidirectional seed=1
   mmrnn train -m connector=linear,mlp,qformer seed=1,2,3
-
-options of every verb:
-  --config-dir DIR   a further folder of cards, laid out like conf/ (may be repeated)
-  --debug            show the traceback of a failure
-  -h, --help         help, also behind a verb
-  --version          the version of mmrnn"""
+""",
+    )
+    made.add_argument("--version", action="version", version=__version__, help="print the version of mmrnn")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; faults of the user's are told in a sentence on stderr.
+    """Run one verb; a user's mistake is one sentence on stderr.
 
     Returns:
         The exit code.
@@ -52,50 +59,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments) or 0
     except ConfigError as error:
-        return _tell(error, 2, debug)
+        return _report(error, 2, debug)
     except KeyboardInterrupt as stop:
-        return _tell(stop, 130, debug)
+        return _report(stop, 130, debug)
     except BrokenPipeError:
-        # The reader of a pipe (`| head`) has gone; Python would complain once more while closing.
+        # The reading end of a pipe (`| head`) is closed; Python would report that again at exit.
         sys.stdout = None
         return 0
     except Exception as error:
-        return _tell(error, 1, debug)
+        return _report(error, 1, debug)
 
 
 def _run(arguments: list[str]) -> int | None:
     verb, *rest = arguments or ["--help"]
     if verb in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {name:<8} {what}" for name, what in VERBS.items())))
+        print(parser().format_help().strip())
         return 0
     if verb == "--version":
         print(__version__)
         return 0
     if verb not in VERBS:
-        raise ConfigError(f"{verb}: no such verb{near(verb, VERBS) or '; there are: ' + ', '.join(VERBS)}")
+        raise ConfigError(f"{verb}: no such verb{did_you_mean(verb, VERBS) or '; there are: ' + ', '.join(VERBS)}")
     command = import_module(f"mmrnn.cli.{verb}")
     if "-h" in rest or "--help" in rest:
-        print(command.__doc__.strip())
+        print(command.parser().format_help().strip())
         return 0
-    return command.main(*_take_dirs(rest))
+    return command.main(rest)
 
 
-def _take_dirs(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without `--config-dir DIR`, and the folders that these named."""
-    rest, dirs = [], []
-    words = iter(arguments)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name not in ("--config-dir", "-cd"):
-            rest.append(word)
-        elif folder := value if equals else next(words, ""):
-            dirs.append(folder)
-        else:
-            raise ConfigError("--config-dir: name the folder of cards behind it")
-    return rest, dirs
-
-
-def _tell(error: BaseException, code: int, debug: bool) -> int:
+def _report(error: BaseException, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     text = str(error) or ("stopped" if code == 130 else type(error).__name__)

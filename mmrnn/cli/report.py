@@ -1,26 +1,41 @@
-"""mmrnn report [DIR ...]
-
-Compare the finished runs in some folders (the newest sweep in multirun/ when none is named): a table here, and a page
-with table and image in the first folder.
-
-  mmrnn report multirun/2026-01-31_12-00-00
-"""
+"""`mmrnn report`: compare finished runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmrnn.cli.options import Parser, to_path
 from mmrnn.config.error import ConfigError
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
+def parser() -> Parser:
+    """Parser of `mmrnn report`."""
+    made = Parser(
+        "report",
+        "[DIR ...] [OPTION ...]",
+        "Compare the finished runs in some folders: print a table, write a page with table and chart into the first.",
+        "  mmrnn report\n  mmrnn report multirun/2026-01-31_12-00-00",
+    )
+    made.add_argument(
+        "folders",
+        nargs="*",
+        default=[],
+        type=to_path,
+        metavar="DIR",
+        help="folders of runs (default: the newest in multirun/)",
+    )
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
     """Print the table, write the page.
 
     Raises:
         ConfigError: wrong usage, or nothing to compare.
     """
+    folders = parser().parse(arguments).folders or [_newest()]
+
     from mmrnn.evaluation.reports.comparison import find_runs, table, write_comparison
 
-    folders = [Path(word) for word in arguments] or [_newest()]
     finished, unfinished = [], []
     for folder in folders:
         if not folder.is_dir():

@@ -1,10 +1,4 @@
-"""mmrnn show [OVERRIDE ...]
-
-What a choice amounts to, without memory for its weights: the parts and their parameters, which of them each
-stage trains, the tokens of an image on their way, and the size of the state.
-
-  mmrnn show model=visualrwkv6_7b connector=qformer
-"""
+"""`mmrnn show`: parts, parameters, tokens and state of a configuration."""
 
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +6,8 @@ from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from mmrnn.cli.options import Parser, add_overrides
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
-from mmrnn.config.tree import plain
-from mmrnn.model.build import build
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -26,21 +18,46 @@ if TYPE_CHECKING:
     from mmrnn.types import Backbone, Layout
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
+def parser() -> Parser:
+    """Parser of `mmrnn show`."""
+    made = Parser(
+        "show",
+        "[OVERRIDE ...] [OPTION ...]",
+        """
+Print the parts of a model with their parameters, which of them each stage trains, the tokens of an image after each
+part, and the size of the state. No memory is allocated for weights, and none are loaded.
+""",
+        "  mmrnn show model=visualrwkv6_7b connector=qformer",
+    )
+    add_overrides(made)
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the tree of parts.
+
+    Raises:
+        ConfigError: the configuration does not fit.
+    """
     from rich.console import Console
 
+    options = parser().parse(arguments)
     with gc_paused():
-        cfg = compose(*arguments, dirs=dirs)
+        from mmrnn.config.instantiate import instantiate
+        from mmrnn.config.tree import plain
+
+        cfg = compose(*options.overrides, dirs=options.dirs)
         tree = plain(cfg)
         model = on_meta(tree, cfg.trusted)
-        stages = make(tree.get("stage") or {}, trusted=cfg.trusted)
+        stages = instantiate(tree.get("stage") or {}, trusted=cfg.trusted)
     Console(highlight=False, soft_wrap=True).print(describe(model, stages))
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """No search for garbage, here and when the process ends: all that is imported and built stays, and looking through
-    it costs a fourth of the time.
+    """Pause garbage collection, and exempt what was created from later collections.
+
+    Modules and the model live until the process ends; scanning them costs a quarter of the time of `mmrnn show`.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -53,17 +70,18 @@ def gc_paused() -> Iterator[None]:
 
 
 def on_meta(tree: Mapping[str, Any], trusted: Sequence[str] = ()) -> "VLM":
-    """The model without memory behind its parameters, so without its weights as well."""
+    """Model on the meta device, without weights."""
     import torch
 
     from mmrnn.config.skip_init import SkipInit
+    from mmrnn.model.build import build
 
     with torch.device("meta"), SkipInit():
         return build({**tree, "weights": {}}, trusted=trusted)
 
 
 def describe(model: "VLM", stages: "Mapping[str, Stage]") -> "Tree":
-    """The parts of a model as a tree for a terminal."""
+    """Terminal tree of the parts of a model."""
     from rich.tree import Tree
 
     def part(name: str, path: str) -> str:
@@ -75,8 +93,8 @@ def describe(model: "VLM", stages: "Mapping[str, Stage]") -> "Tree":
     for name, modality in model.modalities.items():
         height, width = modality.image.size
         before, after = modality.encoder.layout(height, width), modality.layout(height, width)
-        read = f"{height} vectors of {width}" if modality.image.resize == "none" else f"{height} x {width} pixels"
-        node = root.add(f"[bold]{name}[/]  {read} become {after.tokens + after.cross_attention} tokens")
+        form = f"{height} vectors of {width}" if modality.image.resize == "none" else f"{height} x {width} pixels"
+        node = root.add(f"[bold]{name}[/]  {form} become {after.tokens + after.cross_attention} tokens")
         path = f"modalities.{name}"
         node.add(f"{part('encoder', f'{path}.encoder')}\n{tokens(before)} of width {modality.encoder.width}")
         node.add(f"{part('connector', f'{path}.connector')}\n{tokens(after)} of width {modality.connector.width}")
@@ -87,7 +105,7 @@ def describe(model: "VLM", stages: "Mapping[str, Stage]") -> "Tree":
 
 
 def trained(module: "nn.Module", path: str, stages: "Mapping[str, Stage]") -> str:
-    """How much of a part each stage trains."""
+    """Stages that train a part, each with its share of the parameters."""
     every = dict(module.named_parameters(prefix=path))
     notes = []
     for name, stage in stages.items():
@@ -98,22 +116,22 @@ def trained(module: "nn.Module", path: str, stages: "Mapping[str, Stage]") -> st
 
 
 def tokens(layout: "Layout") -> str:
-    """How many tokens, and how they lie."""
+    """Number of tokens and their layout."""
     if layout.cross_attention:
-        return f"{layout.cross_attention} tokens beside the text"
-    pieces = [("before", layout.prefix), ("behind", layout.suffix), ("behind each row", layout.separators)]
-    where = [f"{number} {place}" for place, number in pieces if number]
+        return f"{layout.cross_attention} tokens for cross-attention"
+    extra = [("before", layout.prefix), ("after", layout.suffix), ("after each row", layout.separators)]
+    where = [f"{number} {place}" for place, number in extra if number]
     grid = [f"{layout.rows} x {layout.cols}"] if layout.rows else []
     return f"{layout.tokens} tokens ({', '.join(grid + where)})"
 
 
 def state_size(backbone: "Backbone") -> str:
-    """What the backbone keeps of what it read."""
+    """Size of the backbone state: of a sample, or of a token where it grows."""
     state = backbone.state(1)
     if not state.layers:
-        return "nothing is read by it"
+        return "no state"
     if backbone.recurrent:
-        return f"state: {size(state.nbytes)} a sample, however long the text"
+        return f"state: {size(state.nbytes)} a sample, at any length"
     # Caches are empty along the axis on which tokens are added to them.
     caches = [cache for layer in state.layers for cache in layer.values() if not cache.numel()]
     each = sum(cache.element_size() * prod(length or 1 for length in cache.shape) for cache in caches)
@@ -130,6 +148,7 @@ def count(parameters: Iterable["nn.Parameter"]) -> str:
 
 
 def size(number: int) -> str:
+    """`3.1 MB (3,145,728 bytes)`."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= scale:
             return f"{number / scale:.3g} {unit} ({number:,} bytes)"

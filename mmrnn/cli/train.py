@@ -1,14 +1,6 @@
-"""mmrnn train [-m] [OVERRIDE ...]
+"""`mmrnn train`: train a model, or a sweep of models; Hydra runs the jobs."""
 
-Train the model that the overrides choose; the run is written to `out` (runs/DATE_TIME).
-
-  mmrnn train model=visualrwkv6_small connector=qformer seed=1
-  mmrnn train -m connector=linear,mlp seed=1,2,3     a sweep, written to multirun/DATE_TIME
-  mmrnn train out=runs/DATE_TIME ...                 go on with a run that was stopped
-
-Hydra runs it: --cfg job, --info, --hydra-help and overrides of hydra.* work as everywhere.
-"""
-
+import argparse
 import logging
 import os
 import shlex
@@ -19,39 +11,72 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrnn.config.compose import compose, conf_dir, jobs, searchpath
+from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
+from mmrnn.config.compose import compose, conf_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
-from mmrnn.config.validate import check
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 MAX_CHECKED_JOBS = 100
-"""So many jobs of a sweep are looked at before the first one starts."""
+"""Jobs of a sweep that are checked before the first one starts."""
 
 SWEEP = {"-m", "--multirun"}
+CFG = ("job", "hydra", "all")
 
 
 class HydraPassthrough(BaseException):
-    """Carries what a run raised past Hydra, which would announce it in words of its own."""
+    """Carries an exception of a run past Hydra, which would print a message of its own."""
 
 
-def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
+def parser() -> Parser:
+    """Parser of `mmrnn train`."""
+    made = Parser(
+        "train",
+        "[-m] [OVERRIDE ...] [OPTION ...]",
+        """
+Train the model that the overrides choose. The run is written to `out` (default: runs/DATE_TIME). Hydra runs the jobs:
+overrides of hydra.* are taken as well.
+""",
+        """
+  mmrnn train model=visualrwkv6_small connector=qformer seed=1
+  mmrnn train -m connector=linear,mlp seed=1,2,3     a sweep, written to multirun/DATE_TIME
+  mmrnn train out=runs/DATE_TIME ...                 resume a run that was stopped
+""",
+    )
+    made.set_defaults(hydra=[])
+    add_overrides(made)
+    for names, more in (
+        (("-m", "--multirun"), {"nargs": 0, "help": "sweep: one job for each combination of comma-separated values"}),
+        (
+            ("-c", "--cfg"),
+            {"type": one_of(CFG), "metavar": "WHAT", "help": "print the configuration (job, hydra or all) and stop"},
+        ),
+        (("--resolve",), {"nargs": 0, "help": "with --cfg: resolve references"}),
+        (("-p", "--package"), {"metavar": "PATH", "help": "with --cfg: print this part of the configuration"}),
+        (("-i", "--info"), {"nargs": "?", "metavar": "WHAT", "help": "print information about Hydra and stop"}),
+        (("--hydra-help",), {"nargs": 0, "help": "print the help of Hydra and stop"}),
+    ):
+        made.add_argument(*names, action=Forward, dest="hydra", default=argparse.SUPPRESS, **more)
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
     """Check every job, then let Hydra run them.
 
     Raises:
-        ConfigError: the first job that does not fit, before anything is made.
+        ConfigError: wrong usage, or the first job that does not fit, before anything is created.
     """
-    overrides = [word for word in arguments if not word.startswith("-")]
-    options = {word for word in arguments if word.startswith("-")}
-    if options <= SWEEP:
-        every = jobs(*overrides, dirs=dirs) if options else [overrides]
+    options = parser().parse(arguments)
+    if SWEEP.issuperset(options.hydra):
+        sweep = bool(options.hydra)
+        every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
         for one in islice(every, MAX_CHECKED_JOBS):
-            _check(one, dirs, sweep=bool(options))
+            _check(one, options.dirs, sweep)
     import hydra
     from hydra.errors import HydraException
 
-    with _hydra_reads([*arguments, *searchpath(dirs)]):
+    with _hydra_arguments([*options.hydra, *options.overrides, *search_path(options.dirs)]):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
         except HydraException as error:
@@ -60,7 +85,9 @@ def main(arguments: Sequence[str], dirs: Sequence[str] = ()) -> None:
             raise failure.__cause__ from None
 
 
-def _check(overrides: Sequence[str], dirs: Sequence[str], sweep: bool) -> None:
+def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
+    from mmrnn.config.validate import check
+
     try:
         cfg = compose(*overrides, dirs=dirs)
         check(cfg, trusted=cfg.trusted)
@@ -69,7 +96,15 @@ def _check(overrides: Sequence[str], dirs: Sequence[str], sweep: bool) -> None:
 
 
 def job(cfg: "DictConfig") -> Any:
-    """One run: what Hydra and its launchers call. What it answers is what an optimising sweeper minimises."""
+    """Run one job; Hydra and its launchers call it.
+
+    Returns:
+        The value that an optimising sweeper minimises.
+
+    Raises:
+        KeyboardInterrupt: with the command that resumes the run.
+        HydraPassthrough: around any other exception of a single run.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -86,23 +121,23 @@ def job(cfg: "DictConfig") -> Any:
         chosen = [word for word in run.overrides.task if not word.startswith("out=")]
         chosen += [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
         again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
-        raise KeyboardInterrupt(f"stopped; this goes on with the run: {again}") from None
+        raise KeyboardInterrupt(f"stopped; resume with: {again}") from None
     except Exception as error:
         if run.mode == RunMode.RUN:
             raise HydraPassthrough from error
-        # A sweep goes on with its next job, and Hydra tells of failures at its end only.
+        # A sweep continues with its next job, and Hydra reports failures only at its end.
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         raise
 
 
 @contextmanager
-def _hydra_reads(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra takes its arguments from `sys.argv`, and hands exceptions on only if its environment says so."""
-    argv, told = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+def _hydra_arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Set `sys.argv`, from which Hydra takes its arguments, and let it pass exceptions on."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["mmrnn train", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     finally:
         sys.argv = argv
-        os.environ.pop("HYDRA_FULL_ERROR") if told is None else os.environ.update(HYDRA_FULL_ERROR=told)
+        os.environ.pop("HYDRA_FULL_ERROR") if full_error is None else os.environ.update(HYDRA_FULL_ERROR=full_error)

@@ -7,23 +7,23 @@ if TYPE_CHECKING:
     from mmrnn.data.collate import Collator
     from mmrnn.data.demo.dataset import DemoVQA
     from mmrnn.data.image import ImageError, ImageFile, open_image, to_tensor
-    from mmrnn.data.mixture import Mix
-    from mmrnn.data.readers.llava import Llava
-    from mmrnn.data.sampler import Batches, CubeOrder, Shuffle
+    from mmrnn.data.mixture import Mixture
+    from mmrnn.data.readers.llava import LLaVAJson
+    from mmrnn.data.sampler import MagicPrimeOrder, ResumableBatchSampler, ShuffledOrder
     from mmrnn.data.video import VIDEO, Frame, frames
 
 __all__ = [
     "VIDEO",
-    "Batches",
     "Collator",
-    "CubeOrder",
     "DemoVQA",
     "Frame",
     "ImageError",
     "ImageFile",
-    "Llava",
-    "Mix",
-    "Shuffle",
+    "LLaVAJson",
+    "MagicPrimeOrder",
+    "Mixture",
+    "ResumableBatchSampler",
+    "ShuffledOrder",
     "frames",
     "open_image",
     "to_tensor",
@@ -33,9 +33,9 @@ _MODULES = {
     "collate": ("Collator",),
     "demo.dataset": ("DemoVQA",),
     "image": ("ImageFile", "ImageError", "open_image", "to_tensor"),
-    "mixture": ("Mix",),
-    "readers.llava": ("Llava",),
-    "sampler": ("Batches", "CubeOrder", "Shuffle"),
+    "mixture": ("Mixture",),
+    "readers.llava": ("LLaVAJson",),
+    "sampler": ("ResumableBatchSampler", "MagicPrimeOrder", "ShuffledOrder"),
     "video": ("VIDEO", "Frame", "frames"),
 }
 

@@ -30,7 +30,7 @@ class Named:
         return self.image.open()
 
 
-class Mix(MapDataset):
+class Mixture(MapDataset):
     """Data sets in given proportions. An epoch is as long as it takes to read every sample of every part once; the
     samples of parts that have fewer than their share come again until then.
 
@@ -58,18 +58,18 @@ class Mix(MapDataset):
         Raises:
             ValueError: a part cannot be read; its name stands before the reason.
         """
-        held = {}
+        lengths = {}
         for name, part in self.parts.items():
             try:
-                held[name] = len(part)
+                lengths[name] = len(part)
             except ValueError as error:
                 raise ValueError(f"data.parts.{name}: {error}") from error
-            if not held[name]:
+            if not lengths[name]:
                 raise ValueError(f"data.parts.{name} is empty; leave it out")
         if self.weights is None:
-            return held
-        total = max(size / self.weights[name] for name, size in held.items())
-        return {name: max(ceil(total * self.weights[name] - 1e-6), size) for name, size in held.items()}
+            return lengths
+        total = max(size / self.weights[name] for name, size in lengths.items())
+        return {name: max(ceil(total * self.weights[name] - 1e-6), size) for name, size in lengths.items()}
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -94,7 +94,7 @@ class Mix(MapDataset):
     def held_out(self, samples: int) -> dict[str, MapDataset]:
         """What each part holds out, the name of the part before its own."""
         return {
-            f"{name}: {split}": held
+            f"{name}: {split}": data
             for name, part in self.parts.items()
-            for split, held in part.held_out(samples).items()
+            for split, data in part.held_out(samples).items()
         }

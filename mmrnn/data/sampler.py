@@ -17,7 +17,7 @@ Order = Callable[[int], int]
 """`order(n)`: which sample is the n-th to be read."""
 
 
-class Shuffle:
+class ShuffledOrder:
     """Each epoch a new permutation: every sample once, then all again."""
 
     def __init__(self, size: int, *, seed: int = 0) -> None:
@@ -30,12 +30,12 @@ class Shuffle:
         return int(_permutation(self.size, self.seed, epoch)[position])
 
 
-class CubeOrder:
+class MagicPrimeOrder:
     """VisualRWKV's order: sample n^3 mod p, p the largest prime below `size` that leaves 2 when divided by 3, which
     makes cubing a permutation; from n = p on the samples are counted from the end.
 
     It goes round p samples only: the last `size - p` are first read in the second round, which misses the first ones.
-    Take it to repeat a published run; `Shuffle` reads everything equally often.
+    Take it to repeat a published run; `ShuffledOrder` reads everything equally often.
     """
 
     def __init__(self, size: int) -> None:
@@ -49,26 +49,29 @@ class CubeOrder:
         return sample if n < self.prime else self.size - 1 - sample
 
 
-class Batches:
-    """The batches of one rank as lists of sample numbers, from step `start` up to `steps`: a `batch_sampler` for
+class ResumableBatchSampler:
+    """The batches of one rank as lists of sample numbers, from step `start_step` up to `steps`: a `batch_sampler` for
     torch's DataLoader. Ranks take turns, sample by sample.
     """
 
-    def __init__(self, order: Order, *, size: int, steps: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        if not 0 <= rank < world:
-            raise ValueError(f"rank ({rank}) must lie between 0 and world ({world}) - 1")
-        self.order, self.size, self.steps, self.start, self.rank, self.world = order, size, steps, start, rank, world
+    def __init__(
+        self, order: Order, *, batch_size: int, steps: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank ({rank}) must lie between 0 and world_size ({world_size}) - 1")
+        self.order, self.batch_size, self.steps, self.start_step = order, batch_size, steps, start_step
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return max(0, self.steps - self.start)
+        return max(0, self.steps - self.start_step)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (self.batch(step) for step in range(self.start, self.steps))
+        return (self.batch(step) for step in range(self.start_step, self.steps))
 
     def batch(self, step: int) -> list[int]:
         """What this rank reads at a step."""
-        whole = self.size * self.world
-        return [self.order(n) for n in range(step * whole + self.rank, (step + 1) * whole, self.world)]
+        whole = self.batch_size * self.world_size
+        return [self.order(n) for n in range(step * whole + self.rank, (step + 1) * whole, self.world_size)]
 
 
 @lru_cache(maxsize=4)

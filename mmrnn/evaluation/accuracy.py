@@ -56,20 +56,20 @@ def evaluate(
     assistant: Assistant,
     samples: Sequence[Sample],
     *,
-    batch: int = 64,
-    limit: int = 24,
+    batch_size: int = 64,
+    max_new_tokens: int = 24,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> list[Answer]:
     """Ask every sample its last question.
 
     Args:
-        limit: the most tokens of a reply.
+        max_new_tokens: of a reply.
         track: wraps the iteration over the batches' first numbers, to show progress.
     """
     answers = []
-    for start in track(range(0, len(samples), batch)):
-        group = [samples[index] for index in range(start, min(start + batch, len(samples)))]
-        for sample, reply in zip(group, assistant.answer(group, limit=limit), strict=True):
+    for start in track(range(0, len(samples), batch_size)):
+        group = [samples[index] for index in range(start, min(start + batch_size, len(samples)))]
+        for sample, reply in zip(group, assistant.answer(group, max_new_tokens=max_new_tokens), strict=True):
             answers.append(Answer(sample.kind, question_of(sample), truth_of(sample), reply))
     return answers
 

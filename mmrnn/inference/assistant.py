@@ -13,8 +13,8 @@ from mmrnn.data.image import ImageError, ImageFile
 from mmrnn.data.video import VIDEO, expand_videos, frames
 from mmrnn.inference.generate import generate, stream
 from mmrnn.model.vlm import VLM
-from mmrnn.prompts import Prompt, Stop
-from mmrnn.types import Batch, Tokenizer
+from mmrnn.prompts import StopCriteria
+from mmrnn.types import Batch, Prompt, Tokenizer
 from mmrnn.types.sample import TAG, Sample, Turn
 
 
@@ -45,8 +45,8 @@ class Assistant:
         features: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
-        self.stop = Stop(tokenizer, prompt.stops)
-        self.collate = Collator(tokenizer, prompt, dict(model.modalities), features, left=True)
+        self.stop = StopCriteria(tokenizer, prompt.stops)
+        self.collate = Collator(tokenizer, prompt, dict(model.modalities), features, for_generation=True)
 
     def ask(
         self,
@@ -54,7 +54,7 @@ class Assistant:
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
-        limit: int = 64,
+        max_new_tokens: int = 64,
     ) -> str:
         """The reply to a question about an image (a file or an image; None asks without one), or about a video, where
         the question holds the tag `<video>`.
@@ -66,7 +66,7 @@ class Assistant:
             ImageError: the image cannot be opened.
             ValueError: other tags than observations, or a modality that the model does not have.
         """
-        return list(self.stream(image, question, observations=observations, limit=limit))[-1]
+        return list(self.stream(image, question, observations=observations, max_new_tokens=max_new_tokens))[-1]
 
     def stream(
         self,
@@ -74,13 +74,13 @@ class Assistant:
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
-        limit: int = 64,
+        max_new_tokens: int = 64,
     ) -> Iterator[str]:
         """The reply to a question, grown by a token at a time; each answer is the whole reply so far."""
         batch = self._batch([replace(_sample(image, question), observations=observations or {})])
         ids: list[int] = []
         with eval_mode(self.model):
-            for tokens in stream(self.model, batch, limit=limit, finished=self.stop.finished):
+            for tokens in stream(self.model, batch, max_new_tokens=max_new_tokens, finished=self.stop.finished):
                 ids.append(tokens[0])
                 yield self.stop.clean(self.tokenizer.decode(ids))
 
@@ -88,13 +88,15 @@ class Assistant:
         self,
         samples: Sequence[Sample],
         *,
-        limit: int = 64,
+        max_new_tokens: int = 64,
         sampler: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> list[str]:
         """The reply to the last question of every sample, whose own reply (if there is one) is not shown."""
         batch = self._batch([_without_reply(sample) for sample in samples])
         with eval_mode(self.model):
-            replies = generate(self.model, batch, limit=limit, finished=self.stop.finished, sampler=sampler)
+            replies = generate(
+                self.model, batch, max_new_tokens=max_new_tokens, finished=self.stop.finished, sampler=sampler
+            )
         return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
 
     def _batch(self, samples: Sequence[Sample]) -> Batch:

@@ -41,8 +41,8 @@ class Sampler:
         return torch.multinomial(logits.softmax(-1), 1, generator=self.generator).squeeze(-1)
 
 
-def prefill(model: VLM, batch: Batch, state: State | None = None, chunk: int = 0) -> tuple[Tensor, State]:
-    """Read a prompt, in pieces of about `chunk` positions (0: at once); no image is cut.
+def prefill(model: VLM, batch: Batch, state: State | None = None, prefill_chunk: int = 0) -> tuple[Tensor, State]:
+    """Read a prompt, in pieces of about `prefill_chunk` positions (0: at once); no image is cut.
 
     Returns:
         The last hidden state of every row (b d), and the state to go on from.
@@ -51,8 +51,8 @@ def prefill(model: VLM, batch: Batch, state: State | None = None, chunk: int = 0
     length = sequence.ids.shape[1]
     start, hidden = 0, None
     while start < length:
-        stop = _cut(sequence, start + chunk) if chunk else length
-        hidden, state = model.read(sequence.slice(start, stop), state)
+        stop = _cut(sequence, start + prefill_chunk) if prefill_chunk else length
+        hidden, state = model.run_backbone(sequence.slice(start, stop), state)
         start = stop
     return hidden[:, -1], state
 
@@ -72,39 +72,39 @@ def stream(
     model: VLM,
     batch: Batch,
     *,
-    limit: int = 64,
+    max_new_tokens: int = 64,
     finished: Callable[[list[int]], bool] | None = None,
     sampler: Callable[[Tensor], Tensor] | None = None,
     state: State | None = None,
-    chunk: int = 0,
+    prefill_chunk: int = 0,
 ) -> Iterator[dict[int, int]]:
     """The next token of every row that is not finished: row -> id, one dictionary a step.
 
     Args:
         batch: prompts; of different lengths only when padded on the left and marked by `segments`.
-        limit: the most tokens that a reply may have.
+        max_new_tokens: of a reply.
         sampler: draws ids (b) from logits (b vocab); None takes the likeliest.
         finished: tells from the ids of a reply whether it has ended; the token that ends it is part of the reply.
         state: what was read before the prompt.
-        chunk: read the prompt in pieces of about so many positions (0: at once).
+        prefill_chunk: read the prompt in pieces of about so many positions (0: at once).
     """
     sampler = sampler or Sampler()
-    last, state = prefill(model, batch, state, chunk)
+    last, state = prefill(model, batch, state, prefill_chunk)
     replies: dict[int, list[int]] = {row: [] for row in range(len(last))}
-    for step in range(limit):
+    for step in range(max_new_tokens):
         ids = sampler(model.head(last))
         for row, token in zip(replies, ids.tolist(), strict=True):
             replies[row].append(token)
         yield {row: reply[-1] for row, reply in replies.items()}
         going = [i for i, row in enumerate(replies) if finished is None or not finished(replies[row])]
-        if not going or step + 1 == limit:
+        if not going or step + 1 == max_new_tokens:
             return
         if len(going) < len(replies):
             rows = list(replies)
             replies = {rows[i]: replies[rows[i]] for i in going}
             keep = torch.tensor(going, device=ids.device)
             ids, state = ids[keep], state.select(keep)
-        hidden, state = model.read(Sequence(ids[:, None]), state)
+        hidden, state = model.run_backbone(Sequence(ids[:, None]), state)
         last = hidden[:, -1]
 
 

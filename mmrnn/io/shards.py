@@ -16,13 +16,15 @@ from torch import Tensor
 from mmrnn.io.tensor_files import INDEX, read_json
 
 MODEL = "model.safetensors"
-LIMIT = 5 * 10**9
+MAX_SHARD_SIZE = 5 * 10**9
 """Bytes of a shard."""
 
 MAKING, MADE, LIST = ".saving", ".saved", "files.json"
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str], limit: int = LIMIT) -> None:
+def write(
+    folder: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str], max_shard_size: int = MAX_SHARD_SIZE
+) -> None:
     """Put tensors and texts (by their file names) into a folder; other files of it stay as they are."""
     from safetensors.torch import save_file
 
@@ -31,7 +33,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str],
     making = folder / MAKING
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
-    shards = list(_shards(tensors, limit))
+    shards = list(_shards(tensors, max_shard_size))
     files = [MODEL] if len(shards) == 1 else [_name(number, len(shards)) for number in range(1, len(shards) + 1)]
     for file, names in zip(files, shards, strict=True):
         save_file(_apart({name: tensors[name] for name in names}), str(making / file), metadata={"format": "pt"})
@@ -76,11 +78,11 @@ def weight_file(folder: Path) -> Path | None:
     return next((folder / name for name in (MODEL, MODEL + INDEX) if (folder / name).is_file()), None)
 
 
-def _shards(tensors: Mapping[str, Tensor], limit: int) -> Iterator[list[str]]:
+def _shards(tensors: Mapping[str, Tensor], max_shard_size: int) -> Iterator[list[str]]:
     names: list[str] = []
     size = 0
     for name, value in tensors.items():
-        if names and size + value.nbytes > limit:
+        if names and size + value.nbytes > max_shard_size:
             yield names
             names, size = [], 0
         names.append(name)

@@ -46,7 +46,7 @@ def cache_features(
     modality: Modality,
     images: Sequence[ImageSource],
     *,
-    batch: int = 64,
+    batch_size: int = 64,
     device: torch.device | str = "cpu",
     precision: Precision = "auto",
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
@@ -61,13 +61,13 @@ def cache_features(
     modality.encoder.eval()
 
     def opened(start: int) -> list[Tensor]:
-        return [to_tensor(image.open(), modality.image) for image in images[start : start + batch]]
+        return [to_tensor(image.open(), modality.image) for image in images[start : start + batch_size]]
 
     with ThreadPoolExecutor(1) as beside:
         # While some are encoded, the next ones are opened.
         following = beside.submit(opened, 0)
-        for start in track(range(0, len(images), batch)):
-            pixels, following = following.result(), beside.submit(opened, start + batch)
+        for start in track(range(0, len(images), batch_size)):
+            pixels, following = following.result(), beside.submit(opened, start + batch_size)
             with autocast(precision, device):
                 features[start : start + len(pixels)] = modality.encode(torch.stack(pixels).to(device)).cpu()
     return FeatureCache([image.key for image in images], features)

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 from mmrnn.checkpoints import config_file
 from mmrnn.checkpoints.save import save
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find, make, positional
+from mmrnn.config.instantiate import find_target, instantiate, positional_names
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
-from mmrnn.data.sampler import Batches, Shuffle
+from mmrnn.data.sampler import ResumableBatchSampler, ShuffledOrder
 from mmrnn.evaluation.accuracy import Answer, evaluate, mean, scores
 from mmrnn.evaluation.blind_baselines import baselines
 from mmrnn.evaluation.reports.run_report import write_report
@@ -78,9 +78,9 @@ def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] =
     Raises:
         ConfigError: the model has not what it asks for.
     """
-    wired = [model] if positional(find(card, trusted)) else []
+    wired = [model] if positional_names(find_target(card, trusted)) else []
     try:
-        objective = make(card, *wired, trusted=trusted)
+        objective = instantiate(card, *wired, trusted=trusted)
     except ValueError as error:
         raise ConfigError(f"objective: {error}") from error
     if isinstance(objective, nn.Module):
@@ -97,7 +97,7 @@ class Run:
         self.device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(cfg, trusted=cfg["trusted"]).to(self.device)
         self.tokenizer, self.prompt, self.data, stages = (
-            make(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "stage")
+            instantiate(cfg[part], trusted=cfg["trusted"]) for part in ("tokenizer", "prompt", "data", "stage")
         )
         self.objective = make_objective(cfg["objective"], self.model, cfg["trusted"])
         self.stages: dict[str, Stage] = stages
@@ -125,7 +125,7 @@ class Run:
         for number, (name, stage) in enumerate(self.stages.items()):
             if number >= position.stage:
                 self._stage(number, name, stage, samples, steps, saved if number == position.stage else None)
-            samples += stage.steps * stage.batch
+            samples += stage.steps * stage.batch_size
             steps += stage.steps
 
     def finish(self) -> None:
@@ -159,19 +159,27 @@ class Run:
     def _cache(self, name: str, dataset: MapDataset) -> Mapping[str, Tensor] | None:
         """The features of all images, where no stage trains the encoder and they fit into memory."""
         modality = self.model.modalities["image"]
-        if modality.image.ragged or self.objective.needs_hidden_states:
+        if modality.image.variable_size or self.objective.needs_hidden_states:
             return None
         encoder = {n for n, _ in self.model.named_parameters() if n.startswith("modalities.image.encoder.")}
-        if not encoder or encoder & self.learnt or not self.cfg["cache"]:
+        if not encoder or encoder & self.learnt or not self.cfg["feature_cache_gib"]:
             return None
         images = list(dataset.images())
+        if not images:
+            return None  # the data set does not list its images
         size = bytes_needed(modality, len(images)) / 2**30
-        if size > self.cfg["cache"]:
+        if size > self.cfg["feature_cache_gib"]:
             many = f"the features of {len(images)} images take {size:.1f} GiB"
-            self.watch.say(f"{many}, more than cache={self.cfg['cache']}: they are computed at every step")
+            self.watch.say(
+                f"{many}, more than feature_cache_gib={self.cfg['feature_cache_gib']}: they are computed at every step"
+            )
             return None
         track = self.watch.tracker(f"features: {name}")
-        how = {"batch": self.cfg["evaluate"]["batch"], "device": self.device, "precision": self.cfg["precision"]}
+        how = {
+            "batch_size": self.cfg["evaluate"]["batch_size"],
+            "device": self.device,
+            "precision": self.cfg["precision"],
+        }
         return cache_features(modality, images, **how, track=track)
 
     def _stage(self, number: int, name: str, stage: Stage, samples: int, steps: int, saved: dict | None) -> None:
@@ -188,19 +196,19 @@ class Run:
         with self.watch.bar() as bar:
             task = bar.add_task(name, total=stage.steps, completed=start)
 
-            def after_step(done: int, loss: float, rate: float) -> None:
+            def after_step(done: int, loss: float, lr: float) -> None:
                 nonlocal saved_at
                 recent.append(loss)
                 bar.update(task, completed=done, description=f"{name} loss {loss:.3f}")
                 last = done == stage.steps
-                if done % self.cfg["log"] == 0 or last:
-                    record = {"step": steps + done, "stage": name, "loss": sum(recent) / len(recent), "rate": rate}
+                if done % self.cfg["log_every"] == 0 or last:
+                    record = {"step": steps + done, "stage": name, "loss": sum(recent) / len(recent), "lr": lr}
                     recent.clear()
                     every = self.cfg["evaluate"]["every"]
                     if every and done % every == 0 and not last:
                         record["accuracy"] = {test: mean(scores(self._ask(test, 120))) for test in self.tests}
                     jsonl.append(self.out / LOG, record)
-                    if last or time.monotonic() - saved_at > self.cfg["snapshot"]:
+                    if last or time.monotonic() - saved_at > self.cfg["save_every_seconds"]:
                         resume.save(self.out, Progress(number, done), self.model, optimizer, self.learnt)
                         saved_at = time.monotonic()
 
@@ -218,23 +226,23 @@ class Run:
 
     def _batches(self, stage: Stage, samples: int, start: int) -> Iterator[list[Batch]]:
         """The micro-batches of every step from `start` on; `samples` were read in the stages before."""
-        micro = stage.batch // stage.accumulate
+        micro = stage.batch_size // stage.grad_accum_steps
         collate = Collator(
             self.tokenizer,
             self.prompt,
             dict(self.model.modalities),
             self.features["train"],
-            length=self.cfg["length"],
+            max_length=self.cfg["max_length"],
             pack=self.cfg["pack"],
         )
-        order = Shuffle(len(self.data), seed=self.cfg["seed"])
+        order = ShuffledOrder(len(self.data), seed=self.cfg["seed"])
         loader = DataLoader(
             self.data,
-            batch_sampler=Batches(
+            batch_sampler=ResumableBatchSampler(
                 lambda n: order(samples + n),
-                size=micro,
-                steps=stage.steps * stage.accumulate,
-                start=start * stage.accumulate,
+                batch_size=micro,
+                steps=stage.steps * stage.grad_accum_steps,
+                start_step=start * stage.grad_accum_steps,
             ),
             collate_fn=collate,
             num_workers=self.cfg["workers"],
@@ -242,7 +250,7 @@ class Run:
             generator=torch.Generator(),
         )
         batches = iter(loader)
-        while step := list(islice(batches, stage.accumulate)):
+        while step := list(islice(batches, stage.grad_accum_steps)):
             yield [batch for batch in step if batch is not None]
 
     def _ask(self, test: str, number: int) -> list[Answer]:
@@ -250,7 +258,7 @@ class Run:
         assistant = Assistant(self.model, self.tokenizer, self.prompt, features=self.features[test])
         dataset, how = self.tests[test], self.cfg["evaluate"]
         samples = [dataset[index] for index in range(min(number, len(dataset)))]
-        return evaluate(assistant, samples, batch=how["batch"], limit=how["limit"])
+        return evaluate(assistant, samples, batch_size=how["batch_size"], max_new_tokens=how["max_new_tokens"])
 
     def _accuracy(self, test: str, answers: list[Answer], shown: list[Sample]) -> dict[str, dict[str, float]]:
         """For every kind of question the accuracy, beside what can be had without the image."""

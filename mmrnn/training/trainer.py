@@ -65,8 +65,8 @@ def run_stage(
             raise TrainingError(
                 f"the loss became {total} at step {step}; lower the learning rate ({stage.lr}) or train in fp32"
             )
-        if stage.clip:
-            torch.nn.utils.clip_grad_norm_(learning, stage.clip)
+        if stage.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(learning, stage.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         after_step(step + 1, total, rate)

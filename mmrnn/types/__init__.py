@@ -4,25 +4,23 @@ Letters: `b` samples, `m` images of the batch, `t` positions, `n` encoder tokens
 `e` encoder width, `d` backbone width, `h` heads, `k` key size.
 """
 
+from mmrnn.types.contract import fulfils, implements
+from mmrnn.types.hooks import BlockHooks, Expert
+from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
 from mmrnn.types.output import Output
 from mmrnn.types.parts import (
+    Adapter,
     Backbone,
-    BlockHooks,
     Composite,
     Connector,
     Encoder,
-    Expert,
     Hook,
-    MapDataset,
     Mask,
+    ModalitySpec,
     Objective,
     Position,
-    Prompt,
     Scan,
-    StreamDataset,
-    Tokenizer,
-    implements,
 )
 from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
@@ -33,6 +31,7 @@ __all__ = [
     "IGNORE",
     "SLOT",
     "TAG",
+    "Adapter",
     "Backbone",
     "Batch",
     "BlockHooks",
@@ -47,6 +46,7 @@ __all__ = [
     "Layout",
     "MapDataset",
     "Mask",
+    "ModalitySpec",
     "Objective",
     "Output",
     "Position",
@@ -59,5 +59,6 @@ __all__ = [
     "StreamDataset",
     "Tokenizer",
     "Turn",
+    "fulfils",
     "implements",
 ]

@@ -58,7 +58,7 @@ def two_rows():
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_later_text_sees_earlier_images(backbone):
-    latest, every = (model(backbone, which).read(two_rows())[0] for which in ("latest", "all"))
+    latest, every = (model(backbone, which).run_backbone(two_rows())[0] for which in ("latest", "all"))
     torch.testing.assert_close(every[0, :6], latest[0, :6])
     torch.testing.assert_close(every[1], latest[1])
     assert (every[0, 6:] - latest[0, 6:]).abs().amax(1).min() > 1e-3
@@ -68,11 +68,11 @@ def test_later_text_sees_earlier_images(backbone):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_in_pieces_and_packed(backbone, which):
     made, sequence = model(backbone, which), two_rows()
-    whole, state = made.read(sequence)
+    whole, state = made.run_backbone(sequence)
     assert state.shared["media"].shape[1] == (2 if which == "all" else 1)
     for cut in (1, 3, 6, 7, 9):
-        before, state = made.read(sequence.slice(0, cut))
-        behind, _ = made.read(sequence.slice(cut, 10), state)
+        before, state = made.run_backbone(sequence.slice(0, cut))
+        behind, _ = made.run_backbone(sequence.slice(cut, 10), state)
         torch.testing.assert_close(torch.cat([before, behind], 1), whole, atol=2e-5, rtol=1e-4)
     packed = replace(
         sequence,
@@ -80,4 +80,4 @@ def test_in_pieces_and_packed(backbone, which):
         image_spans=(*sequence.image_spans[:2], ImageSpan(0, 11, BESIDE)),
         segments=torch.arange(2).repeat_interleave(10)[None],
     )
-    torch.testing.assert_close(made.read(packed)[0].view_as(whole), whole, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(made.run_backbone(packed)[0].view_as(whole), whole, atol=2e-5, rtol=1e-4)

@@ -124,9 +124,9 @@ def test_transformer(name, golden, params):
         kv_heads=config["kv_heads"],
         ffn=config["ffn"],
         eps=config["eps"],
-        theta=config["theta"],
+        rope_theta=config["theta"],
         bias="model.layers.0.self_attn.q_proj.bias" in source,
-        tied=meta["tied_head"],
+        tie_embeddings=meta["tied_head"],
     )
     weights.load(model, source)
 

@@ -52,11 +52,11 @@ def test_cogvlm(golden, params, names):
     assert torch.equal(expert_mask(sequence.visual), tensors["in/expert_mask"].bool())
     real = torch.arange(ids.shape[1]) <= (tensors["in/labels"] != -100).int().cumsum(1).argmax(1)[:, None]
     assert torch.equal(shared_image(sequence)[real], tensors["in/position_ids"][real])
-    hidden, _ = model.read(sequence)
+    hidden, _ = model.run_backbone(sequence)
     close(model.head(hidden), tensors["out/logits"])
     close(loss(model, hidden, tensors["in/labels"]), tensors["out/loss"])
     text = tensors["in/text_only_ids"]
-    hidden, _ = model.read(Sequence(text, embeds=backbone.embed(text)))
+    hidden, _ = model.run_backbone(Sequence(text, embeds=backbone.embed(text)))
     close(model.head(hidden), tensors["out/text_only_logits"])
 
     # Greedy replies from the state: positions go on behind the one that the whole image took.
@@ -66,7 +66,7 @@ def test_cogvlm(golden, params, names):
     asked = Sequence(prompt, (ImageSpan(0, 1, layout),), embeds=embeds)
     assert torch.equal(shared_image(asked), tensors["in/greedy_position_ids"])
     model.embed = lambda batch: batch.sequence
-    [reply] = generate(model, Batch(asked), limit=config["new"])
+    [reply] = generate(model, Batch(asked), max_new_tokens=config["new"])
     assert reply == tensors["out/greedy_ids"][0].tolist()
 
 
@@ -79,12 +79,12 @@ def test_a_copied_expert_changes_nothing():
     hook = VisualExpert(backbone)
     model = VLM(backbone, {}, hook=hook)
     bare, _ = backbone(sequence)
-    torch.testing.assert_close(model.read(sequence)[0], bare)
+    torch.testing.assert_close(model.run_backbone(sequence)[0], bare)
     with torch.no_grad():
         hook.layers[0]["mlp"].up.weight.mul_(1.5)
-    assert (model.read(sequence)[0] - bare).abs().max() > 1e-4
+    assert (model.run_backbone(sequence)[0] - bare).abs().max() > 1e-4
     hook.init_from(backbone)
-    torch.testing.assert_close(model.read(sequence)[0], bare)
+    torch.testing.assert_close(model.run_backbone(sequence)[0], bare)
 
 
 def flamingo(golden, params):
@@ -106,22 +106,22 @@ def flamingo(golden, params):
 def test_flamingo(golden, params):
     case, tensors, model, sequence = flamingo(golden, params)
     limit, count = case["config"]["new"], len(case["config"]["img_at"][0])
-    hidden, _ = model.read(sequence)
+    hidden, _ = model.run_backbone(sequence)
     real = tensors["in/mask"].bool()
     close(model.head(hidden)[real], tensors["out/logits"][real])
     close(loss(model, hidden, tensors["in/labels"]), tensors["out/loss"])
 
     row = Sequence(sequence.ids[:1], sequence.image_spans[:count], media=sequence.media[:count])
     model.embed = lambda batch: replace(batch.sequence, embeds=model.backbone.embed(batch.sequence.ids))
-    [reply] = generate(model, Batch(row), limit=limit)
+    [reply] = generate(model, Batch(row), max_new_tokens=limit)
     assert reply == tensors["out/greedy_ids"][0].tolist()
     for chunk in (1, 3, 8):
-        assert generate(model, Batch(row), limit=limit, chunk=chunk) == [reply]
+        assert generate(model, Batch(row), max_new_tokens=limit, prefill_chunk=chunk) == [reply]
 
     with torch.no_grad():
         for block in model.hook.blocks.values():
             block.gate.zero_(), block.mlp_gate.zero_()
-    hidden, _ = model.read(sequence)
+    hidden, _ = model.run_backbone(sequence)
     close(model.head(hidden)[real], tensors["out/logits_zero_gates"][real])
 
 
@@ -175,7 +175,7 @@ def test_visualglm_training(visualglm):
     sequence = glm_sequence(model, ids, tensors["out/visual_tokens"], start)
     assert torch.equal(model.position(sequence, None).movedim(-1, 1), tensors["out/train_position_ids"])
     assert torch.equal(model.mask(sequence), tensors["out/train_mask"].bool())
-    hidden, _ = model.read(sequence)
+    hidden, _ = model.run_backbone(sequence)
     close(model.head(hidden), tensors["out/train_logits"])
     close(loss(model, hidden, labels), tensors["out/train_loss"])
 
@@ -190,5 +190,5 @@ def test_visualglm_asked(visualglm, number):
     mask = tensors[f"out/ask_{number}_mask"].bool()[None, : ids.shape[1], : ids.shape[1]]
     assert torch.equal(model.mask(sequence), mask)
     model.embed = lambda batch: batch.sequence
-    [reply] = generate(model, Batch(sequence), limit=case["config"]["new"])
+    [reply] = generate(model, Batch(sequence), max_new_tokens=case["config"]["new"])
     assert reply == tensors[f"out/ask_{number}_greedy_ids"].tolist()

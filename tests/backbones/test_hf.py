@@ -34,7 +34,7 @@ def reply(backbone, ids, limit, embeds=None):
     model = VLM(backbone, {})
     embeds = backbone.embed(ids) if embeds is None else embeds
     model.embed = lambda batch: batch.sequence
-    return generate(model, Batch(Sequence(ids, embeds=embeds)), limit=limit)
+    return generate(model, Batch(Sequence(ids, embeds=embeds)), max_new_tokens=limit)
 
 
 @pytest.mark.golden

@@ -14,7 +14,7 @@ LENGTH = 8
 
 def model(length=LENGTH, theta=100.0):
     torch.manual_seed(0)
-    made = Transformer(vocab=40, width=16, depth=2, heads=2, ffn=24, theta=theta, length=length)
+    made = Transformer(vocab=40, width=16, depth=2, heads=2, ffn=24, rope_theta=theta, train_length=length)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -43,7 +43,8 @@ def test_nothing_changes_within_the_length_and_in_training():
 def test_the_base_is_that_of_ntk(monkeypatch):
     """Without log-n a text of three times the length is read with the base theta * 7 ** (k / (k - 2))."""
     monkeypatch.setattr(
-        "mmrnn.backbones.rope_scaling.log_n_scale", lambda places, length: torch.ones(places.shape) * bool(length)
+        "mmrnn.backbones.rope_scaling.log_n_scale",
+        lambda positions, train_length: torch.ones(positions.shape) * bool(train_length),
     )
     text = Sequence(ids(3 * LENGTH))
     torch.testing.assert_close(model()(text)[0], model(None, theta=100.0 * 7 ** (8 / 6))(text)[0])
@@ -56,12 +57,12 @@ def test_what_is_read_first_decides(cut):
     whole, _ = made(Sequence(text))
     first = 2 * LENGTH + 1
     before, state = made(Sequence(text[:, :first]))
-    assert state.shared["stretch"].tolist() == [7.0]
+    assert state.shared["ntk_alpha"].tolist() == [7.0]
     behind, after = made(Sequence(text[:, first:cut] if cut > first else text[:, first:]), state)
     torch.testing.assert_close(torch.cat([before, behind], 1), whole[:, : first + behind.shape[1]])
-    assert after.shared["stretch"].tolist() == [7.0]
+    assert after.shared["ntk_alpha"].tolist() == [7.0]
     _, grown = made(Sequence(ids(40)), state)
-    assert grown.shared["stretch"].tolist() == [7.0]
+    assert grown.shared["ntk_alpha"].tolist() == [7.0]
 
 
 def test_rows_have_a_stretch_each():
@@ -72,6 +73,6 @@ def test_rows_have_a_stretch_each():
     segments = torch.ones_like(batch)
     segments[1, : 2 * LENGTH - 5] = 0
     hidden, state = made(Sequence(batch, segments=segments))
-    assert state.shared["stretch"].tolist() == [3.0, 1.0]
+    assert state.shared["ntk_alpha"].tolist() == [3.0, 1.0]
     torch.testing.assert_close(hidden[1, -5:], made(Sequence(short[None]))[0][0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(hidden[0], made(Sequence(long))[0][0], atol=1e-5, rtol=1e-4)

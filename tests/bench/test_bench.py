@@ -75,18 +75,26 @@ def test_only_the_parts_that_are_named(elsewhere):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["operater"], "operater: no such part; did you mean 'operator'?"),
-        (["--fast"], "--fast: bench has no such option; it has --quick, --threads, --out"),
-        (["--threads", "two"], "--threads: expected a number of threads, got 'two'"),
-        (["--threads=0"], "--threads: expected a number of threads, got '0'"),
-        (["--out"], "--out: say its value behind it"),
+        (
+            ["operater"],
+            "PART: expected one of operator, prefill, decode, training, tower; "
+            "got 'operater'; did you mean 'operator'?",
+        ),
+        (
+            ["--fast"],
+            "--fast: bench has no such option; it has --config-dir, --debug, --help, --quick, --threads, --out",
+        ),
+        (["--threads", "two"], "--threads: expected a whole number of at least 1, got 'two'"),
+        (["--threads=0"], "--threads: expected a whole number of at least 1, got '0'"),
+        (["--out"], "--out: expected a value behind it"),
         (["--out", "file"], "--out: file is a file; name a folder"),
     ],
 )
 def test_wrong_usage_is_one_sentence(elsewhere, capsys, arguments, message):
     (elsewhere / "file").touch()
     assert main(["bench", *arguments]) == 2
-    assert capsys.readouterr().err == f"mmrnn: {message}\n"
+    said = capsys.readouterr().err
+    assert said.removesuffix(" (see `mmrnn bench --help`)\n").strip() == f"mmrnn: {message}"
     assert [path.name for path in elsewhere.iterdir()] == ["file"]
 
 

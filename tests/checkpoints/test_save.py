@@ -42,7 +42,7 @@ def test_saved_and_loaded(tmp_path):
     assistant = mmrnn.load(tmp_path)
     assert same(one, assistant.model)
     assert not any(value.is_meta for value in assistant.model.state_dict().values())
-    assert isinstance(assistant.ask(None, "what?", limit=2), str)
+    assert isinstance(assistant.ask(None, "what?", max_new_tokens=2), str)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: mmrnn\n")
     assert f"{sum(p.numel() for p in one.backbone.parameters()):,}" in card
@@ -71,7 +71,7 @@ def test_a_model_made_by_hand_says_what_it_lacks(tmp_path):
 
 def test_shards_and_what_they_replace(tmp_path):
     one, two = model(), model(seed=1)
-    save(one, tmp_path, limit=100_000)
+    save(one, tmp_path, max_shard_size=100_000)
     shards = [name for name in files(tmp_path) if name.startswith("model-")]
     assert len(shards) > 1
     assert all(

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it returns, and how it tells of faults."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +9,7 @@ import pytest
 
 import mmrnn
 from mmrnn.cli.main import VERBS, main
+from mmrnn.cli.options import Forward
 
 TINY = "model=visualrwkv6_tiny"
 
@@ -48,7 +50,21 @@ def test_help_names_every_verb(capsys, arguments):
 def test_every_verb_has_help(capsys, verb):
     code, out, _ = told(capsys, verb, "--help")
     assert code == 0
-    assert out.startswith(f"mmrnn {verb}")
+    assert out.startswith(f"usage: mmrnn {verb}")
+    assert "--config-dir DIR" in out
+    assert "\nexamples:\n" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_describes_every_option_with_its_default(capsys, verb):
+    parser = import_module(f"mmrnn.cli.{verb}").parser()
+    out = " ".join(told(capsys, verb, "--help")[1].split())
+    for action in parser._actions:
+        assert action.help, action.dest
+        takes_a_value = action.nargs != 0 and not isinstance(action, Forward)
+        if action.option_strings and takes_a_value:
+            _, _, text = out.partition(f"{action.option_strings[-1]} {action.metavar}")
+            assert "(default: " in text.partition(" --")[0], action.option_strings
 
 
 def test_version(capsys):
@@ -88,9 +104,15 @@ def test_list_of_further_cards(capsys, tmp_path):
         (["train", TINY, "connector"], "connector: an override reads key=value"),
         (
             ["train", TINY, "connector=linear,mlp"],
-            "connector=linear,mlp: several values at once; sweep over them with -m",
+            "connector=linear,mlp: several values in one run; sweep over them with -m",
         ),
-        (["train", TINY, "--config-dir"], "--config-dir: name the folder of cards behind it"),
+        (["train", TINY, "--config-dir"], "--config-dir: expected a value behind it"),
+        (["train", TINY, "--multirum"], "--multirum: train has no such option; did you mean '--multirun'?"),
+        (["train", TINY, "--cfg", "jobs"], "--cfg: expected one of job, hydra, all; got 'jobs'; did you mean 'job'?"),
+        (["list", "--config-dir="], "--config-dir: expected a path, got ''"),
+        (["ask"], "ask: missing QUESTION (see `mmrnn ask --help`)"),
+        (["ask", "a.png", "what?", "now"], "now: one word too many; the usage is `mmrnn ask [IMAGE] QUESTION"),
+        (["ask", "a.png", "what?", "--max-new-tokens", "٣"], "--max-new-tokens: expected a whole number of at least 1"),
         (["train", TINY, "--config-dir", "/none"], "/none: there is no such folder of cards"),
     ],
 )
@@ -145,7 +167,7 @@ def test_a_sweep(capsys, runs):
 def test_a_sweep_with_a_job_that_does_not_fit_does_not_start(capsys, runs):
     code, _, err = told(capsys, "train", "-m", "model=llava15_tiny", "scan=forward,snake", "seed=1,2")
     assert code == 2
-    assert "scan: snake is an order for recurrent backbones" in err
+    assert "scan: snake reorders patches for recurrent backbones" in err
     assert "(in the job model=llava15_tiny scan=snake seed=1)" in err
     assert runs.calls == []
 
@@ -165,11 +187,20 @@ def test_a_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, runs):
     assert "RuntimeError: the disk is full" in out
 
 
-def test_an_interrupted_run_says_how_to_go_on(capsys, runs, tmp_path):
+def test_an_interrupted_run_says_how_to_resume(capsys, runs, tmp_path):
     runs.fault = KeyboardInterrupt()
     code, _, err = told(capsys, "train", TINY, "seed=13", "out=here")
     assert code == 130
-    assert err == f"mmrnn: stopped; this goes on with the run: mmrnn train out={tmp_path}/here {TINY} seed=13\n"
+    assert err == f"mmrnn: stopped; resume with: mmrnn train out={tmp_path}/here {TINY} seed=13\n"
+
+
+def test_options_and_overrides_of_hydra_are_passed_on():
+    from mmrnn.cli.train import parser
+
+    options = parser().parse(["a=1,2", "-m", "+b=-1", "-cd", "cards", "~c", "--cfg=job", "-p", "data", "--info"])
+    assert options.overrides == ["a=1,2", "+b=-1", "~c"]
+    assert options.hydra == ["-m", "--cfg", "job", "-p", "data", "--info"]
+    assert options.dirs == [Path("cards")]
 
 
 def test_hydra_shows_the_configuration(capsys, runs):

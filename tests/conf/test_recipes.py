@@ -71,18 +71,18 @@ def composed(name, records):
         more = [one for one in more if one != "adapter.rank=4"]
     if groups["objective"] != "eve":
         more = [one for one in more if one != "objective=eve_tiny"]
-    cfg = plain(compose(f"model={model}", f"recipe={name}", "evaluate.samples=0", "log=1", "out=null", *more))
+    cfg = plain(compose(f"model={model}", f"recipe={name}", "evaluate.samples=0", "log_every=1", "out=null", *more))
     for part in cfg["data"].get("parts", {"": cfg["data"]}).values():
         part["file"] = str(records)
     [stage] = cfg["stage"].values()
     # The published rates belong to large models and long runs.
     stage |= {
         "steps": 14,
-        "batch": 5,
+        "batch_size": 5,
         "lr": 5e-3,
-        "lr_final": 5e-3,
+        "min_lr": 5e-3,
         "warmup": 0,
-        "rates": dict.fromkeys(stage["rates"], 1),
+        "lr_mult": dict.fromkeys(stage["lr_mult"], 1),
     }
     return cfg | {"choices": {}}
 
@@ -112,7 +112,7 @@ def test_a_recipe_trains(name, records, tmp_path):
         if value.dim() == 2 and not value.any():
             torch.nn.init.normal_(value, std=0.1)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    collate = Collator(run.tokenizer, run.prompt, dict(run.model.modalities), length=cfg["length"])
+    collate = Collator(run.tokenizer, run.prompt, dict(run.model.modalities), max_length=cfg["max_length"])
     batch = collate([run.data[index] for index in range(5)])
     loss = loss_of(run, batch)
     run.train()

@@ -100,7 +100,7 @@ def test_text_alone_has_no_images():
 
 def test_generation_pads_on_the_left_and_marks_it():
     asked = [replace(one, turns=(one.turns[0], Turn("assistant", ""))) for one in SAMPLES]
-    batch = collator(left=True)(asked)
+    batch = collator(for_generation=True)(asked)
     sequence = batch.sequence
     assert said(sequence.ids[1], sequence.segments[1] == 1) == "User: is this text?\n\nAssistant:"
     assert (sequence.ids[sequence.segments == 0] == 0).all()
@@ -108,14 +108,16 @@ def test_generation_pads_on_the_left_and_marks_it():
     assert (sequence.segments.diff(dim=1) >= 0).all()
     for block in sequence.image_spans:
         assert (sequence.ids[block.sample, block.start : block.stop] == SLOT).all()
-    assert collator(left=True)(asked[:1]).sequence.segments is None
-    assert len(collator(left=True, length=2)(asked).sequence.ids) == 3, "a prompt to be answered is never cut"
+    assert collator(for_generation=True)(asked[:1]).sequence.segments is None
+    assert len(collator(for_generation=True, max_length=2)(asked).sequence.ids) == 3, (
+        "a prompt to be answered is never cut"
+    )
 
 
 def test_the_head_is_kept():
     whole = collator()([SAMPLES[1]]).sequence
     length = int((whole.labels[0] != IGNORE).nonzero()[0]) + 1
-    batch = collator(length=length)([SAMPLES[1]]).sequence
+    batch = collator(max_length=length)([SAMPLES[1]]).sequence
     assert torch.equal(batch.ids, whole.ids[:, :length])
     assert torch.equal(batch.labels, whole.labels[:, :length])
     assert 0 < (batch.labels != IGNORE).sum() < (whole.labels != IGNORE).sum()
@@ -125,7 +127,7 @@ def test_images_beyond_the_cut_are_not_opened():
     first, second = SAMPLES[0], sample("<image> and now?", "gone", "none")
     both = Sample(first.turns + second.turns, (*first.images, ImageFile("/nowhere.png")), id="d")
     length = len(collator()([first]).sequence.ids[0])
-    batch = collator(length=length)([both])
+    batch = collator(max_length=length)([both])
     assert torch.equal(batch.sequence.ids, collator()([first]).sequence.ids)
     assert len(batch.images["image"]) == len(batch.sequence.image_spans) == 1
 
@@ -135,13 +137,13 @@ def test_what_cannot_be_used_is_dropped_and_named(tmp_path, caplog):
     broken = replace(SAMPLES[0], images=(ImageFile(tmp_path / "broken.png"),), id="broken")
     long = sample("why? " * 30, "so", id="long")
     halved = sample("why? " * 8 + "<image>", "so", "red", id="halved")
-    collate = collator(prompt=RWKVChat(image="last"), length=20)
+    collate = collator(prompt=RWKVChat(image_position="last"), max_length=20)
     batch = collate([broken, SAMPLES[1], long, halved])
     assert len(batch.sequence.ids) == 1
     names, reasons = zip(*collate.dropped, strict=True)
     assert names == ("broken", "long", "halved")
     assert "broken.png is not an image" in reasons[0]
-    assert reasons[1] == "there is nothing to learn in its first 20 positions"
+    assert reasons[1] == "there is no target in its first 20 positions"
     assert reasons[2] == "the length (20) cuts the image at 18:21 in two"
     assert "sample long is dropped" in caplog.text
     assert collate([broken]) is None
@@ -158,7 +160,7 @@ def test_tags_that_do_not_fit_are_a_mistake_and_not_dropped():
 def test_packed_rows_hold_the_same_samples():
     many = [*SAMPLES, sample("<image>\nshort?", "yes", "pink", id="d"), sample("more?", "no", id="e")]
     alone = {tuple(collator()([one]).sequence.ids[0].tolist()) for one in many}
-    batch = collator(pack=True, length=40)(many)
+    batch = collator(pack=True, max_length=40)(many)
     sequence = batch.sequence
     assert 1 < len(sequence.ids) < len(many)
     assert sequence.ids.shape[1] <= 40
@@ -198,7 +200,7 @@ def test_packing_does_not_change_the_loss(prompt):
     many = [*SAMPLES, sample("<image>\nshort?", "yes", "pink"), sample("more?", "no")]
     table = torch.randn(1024, 1024, 2)
     apart = collator(prompt=prompt)(many).sequence
-    packed = collator(prompt=prompt, pack=True, length=40)(many).sequence
+    packed = collator(prompt=prompt, pack=True, max_length=40)(many).sequence
     assert len(packed.ids) < len(apart.ids)
     torch.testing.assert_close(sums(packed, table), sums(apart, table))
     assert int((packed.labels[:, 1:] != IGNORE).sum()) == int((apart.labels[:, 1:] != IGNORE).sum())
@@ -206,12 +208,12 @@ def test_packing_does_not_change_the_loss(prompt):
 
 def test_the_first_token_of_a_sample_is_never_a_target():
     prompt = Template(first="{images}", reply="{text}\n")
-    packed = collator(prompt=prompt, pack=True, length=40)(SAMPLES[1:2] * 4).sequence
+    packed = collator(prompt=prompt, pack=True, max_length=40)(SAMPLES[1:2] * 4).sequence
     starts = torch.cat([torch.ones(len(packed.ids), 1, dtype=torch.long), packed.segments.diff(dim=1)], 1) != 0
     assert int(starts.sum()) > len(packed.ids)
     assert (packed.labels[starts] == IGNORE).all()
 
 
-def test_left_and_pack_exclude_each_other():
-    with pytest.raises(ValueError, match="left and pack exclude each other"):
-        collator(left=True, pack=True)
+def test_generation_and_pack_exclude_each_other():
+    with pytest.raises(ValueError, match="for_generation and pack exclude each other"):
+        collator(for_generation=True, pack=True)

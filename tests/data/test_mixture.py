@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
-from mmrnn.data import Llava, Mix
+from mmrnn.data import LLaVAJson, Mixture
 from mmrnn.types import Sample, Turn
 
 MIXES = sorted(path.stem for path in (conf_dir() / "data").glob("mix_*.yaml"))
@@ -45,19 +45,19 @@ def read(mix):
 
 
 def test_every_sample_once():
-    mix = Mix(parts={"a": Shown(3), "b": Shown(2)})
+    mix = Mixture(parts={"a": Shown(3), "b": Shown(2)})
     assert read(mix) == Counter(["a/0", "a/1", "a/2", "b/0", "b/1"])
 
 
 def test_an_epoch_reads_everything_in_the_given_proportions():
-    mix = Mix(parts={"a": Shown(6), "b": Shown(2), "c": Shown(1)}, weights={"a": 1.0, "b": 2.0, "c": 1.0})
+    mix = Mixture(parts={"a": Shown(6), "b": Shown(2), "c": Shown(1)}, weights={"a": 1.0, "b": 2.0, "c": 1.0})
     assert mix.sizes == {"a": 6, "b": 12, "c": 6}
     assert read(mix) == Counter({f"a/{n}": 1 for n in range(6)} | {"b/0": 6, "b/1": 6, "c/0": 6})
-    assert Mix(parts={"a": Shown(10), "b": Shown(3)}, weights={"a": 1.0, "b": 0.3}).sizes == {"a": 10, "b": 3}
+    assert Mixture(parts={"a": Shown(10), "b": Shown(3)}, weights={"a": 1.0, "b": 0.3}).sizes == {"a": 10, "b": 3}
 
 
 def test_images_of_one_name_are_two():
-    mix = Mix(parts={"a": Shown(2), "b": Shown(1)}, weights={"a": 1.0, "b": 1.0})
+    mix = Mixture(parts={"a": Shown(2), "b": Shown(1)}, weights={"a": 1.0, "b": 1.0})
     assert [image.key for image in mix.images()] == ["a/0.png", "a/1.png", "b/0.png"]
     assert {mix[index].images[0].key for index in range(len(mix))} == {"a/0.png", "a/1.png", "b/0.png"}
     assert mix[2].images[0].open() == "image 0.png"
@@ -66,7 +66,7 @@ def test_images_of_one_name_are_two():
 
 
 def test_what_a_part_holds_out():
-    mix = Mix(parts={"a": Shown(2, held=5), "b": Shown(1)})
+    mix = Mixture(parts={"a": Shown(2, held=5), "b": Shown(1)})
     assert {name: len(held) for name, held in mix.held_out(3).items()} == {"a: records": 3}
 
 
@@ -81,19 +81,19 @@ def test_what_a_part_holds_out():
 )
 def test_mistakes(knobs, message):
     with pytest.raises(ValueError, match=message):
-        Mix(**knobs)
+        Mixture(**knobs)
 
 
 def test_a_part_that_cannot_be_read_is_named():
     with pytest.raises(ValueError, match=r"data\.parts\.b: data\.file is not set"):
-        len(Mix(parts={"a": Shown(1), "b": Llava()}))
+        len(Mixture(parts={"a": Shown(1), "b": LLaVAJson()}))
     with pytest.raises(ValueError, match=r"data\.parts\.b is empty"):
-        len(Mix(parts={"a": Shown(1), "b": Shown(0)}))
+        len(Mixture(parts={"a": Shown(1), "b": Shown(0)}))
 
 
 @pytest.mark.parametrize("name", MIXES)
 def test_a_published_mix_wants_its_files(name):
-    mix = make(plain(compose(config=f"data/{name}"))["data"])
+    mix = instantiate(plain(compose(config=f"data/{name}"))["data"])
     assert len(mix.parts) > 1
     with pytest.raises(ValueError, match=rf"data\.parts\.{next(iter(mix.parts))}: .* give the JSON file"):
         len(mix)

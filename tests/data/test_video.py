@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
-from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, Llava, frames, image, video
+from mmrnn.config.instantiate import instantiate
+from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, LLaVAJson, frames, image, video
 from mmrnn.data.video import expand_videos, frame_indices, listed
 from mmrnn.model.build import build
 from mmrnn.types import Turn
@@ -126,7 +126,7 @@ def records(folder, *listed):
 
 def test_a_record_with_a_video(clip):
     folder, name = clip.parent, clip.name
-    data = Llava(
+    data = LLaVAJson(
         file=records(
             folder,
             (f"{VIDEO}\nWhat happens?", {"id": "a", "video": name}),
@@ -147,7 +147,7 @@ def test_a_record_with_a_video(clip):
         "d": f"video 'none.gif' is not in {folder}",
     }
     with pytest.raises(ValueError, match=r"frames \(0\) must be at least 1"):
-        Llava(frames=0)
+        LLaVAJson(frames=0)
 
 
 @pytest.mark.parametrize("clip", ["GIF"], indirect=True)
@@ -155,8 +155,8 @@ def test_a_record_with_a_video(clip):
 def test_a_model_sees_the_frames_of_a_video(name, clip):
     cfg = compose(f"model={name}", "prompt=vila")
     model = build(cfg)
-    data = Llava(file=records(clip.parent, (f"{VIDEO}\nWhat happens?", {"video": clip.name})), frames=3)
-    batch = Collator(make(cfg.tokenizer), make(cfg.prompt), dict(model.modalities))([data[0]])
+    data = LLaVAJson(file=records(clip.parent, (f"{VIDEO}\nWhat happens?", {"video": clip.name})), frames=3)
+    batch = Collator(instantiate(cfg.tokenizer), instantiate(cfg.prompt), dict(model.modalities))([data[0]])
     assert len(batch.sequence.image_spans) == len(batch.images["image"]) == 3
     assert model(batch).hidden.isfinite().all()
 
@@ -166,8 +166,8 @@ def test_asking_about_a_video(clip):
     from mmrnn.inference.assistant import Assistant
 
     cfg = compose("model=vila_tiny")
-    assistant = Assistant(build(cfg), make(cfg.tokenizer), make(cfg.prompt))
-    assert isinstance(assistant.ask(clip, f"{VIDEO}\nWhat happens?", limit=2), str)
+    assistant = Assistant(build(cfg), instantiate(cfg.tokenizer), instantiate(cfg.prompt))
+    assert isinstance(assistant.ask(clip, f"{VIDEO}\nWhat happens?", max_new_tokens=2), str)
 
 
 def test_film_without_pyav_is_one_sentence(tmp_path, monkeypatch):

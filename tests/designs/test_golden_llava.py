@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from mmrnn.connectors import MLP, Linear, Merge, Sequential
-from mmrnn.encoders import Fused, Patches
+from mmrnn.encoders import FusedEncoder, Patchify
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import SLOT, Batch, Sequence
@@ -48,9 +48,9 @@ def test_llava_of_hugging_face(golden, params, llama, vit, filled, loss):
     close(loss(two, tensors["in/labels_two"]), tensors["out/loss_two"])
 
     asked = Batch(ids(tensors["in/ids_one"]), {"image": tensors["in/pixel_one"]})
-    assert generate(model, asked, limit=config["new"]) == tensors["out/greedy_one"].tolist()
+    assert generate(model, asked, max_new_tokens=config["new"]) == tensors["out/greedy_one"].tolist()
     padded = ids(tensors["in/ids_two_left"], segments=tensors["in/mask_two_left"])
-    replies = generate(model, Batch(padded, {"image": tensors["in/pixel_two"]}), limit=config["new"])
+    replies = generate(model, Batch(padded, {"image": tensors["in/pixel_two"]}), max_new_tokens=config["new"])
     assert replies == tensors["out/greedy_left_padded"].tolist()
 
 
@@ -113,7 +113,7 @@ def test_prismatic(golden, params, llama, vit, spread, loss):
         sizes = {f"v_{size}": config[f"{short}_{size}"] for size in ("width", "layers", "heads")}
         sizes["v_ffn"] = config[f"{short}_mlp"] * sizes["v_width"]
         towers.append(vit(name, {**config, **sizes}, layer=-2))
-    encoder = Fused(towers=towers)
+    encoder = FusedEncoder(towers=towers)
     connector = MLP(encoder.width, config["width"], depth=3, hidden=(4 * encoder.width, None))
     model = VLM(llama(config), {"image": Modality(encoder, connector)}).eval()
     weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
@@ -142,7 +142,7 @@ def minigpt(golden, params, llama, tmp_path):
     case, tensors = golden("minigptv2")
     config, weights = case["config"], params(tensors)
     # Strips of four patches follow each other: how many of them a row of the image has changes nothing.
-    stand_in = Patches(patch=1, size=(config["n_tok"] // 4, 4))
+    stand_in = Patchify(patch=1, size=(config["n_tok"] // 4, 4))
     connector = Sequential(config["v_width"], config["width"], parts=[partial(Merge, rows=1, cols=4), Linear])
     model = VLM(llama(config), {"image": Modality(stand_in, connector)}).eval()
     load(connector, {name: value for name, value in weights.items() if name.startswith("llama_proj.")})
@@ -185,9 +185,11 @@ def test_minigpt_v2(minigpt, spread, loss):
 def test_minigpt_v2_in_several_turns_and_asked(minigpt, loss):
     case, tensors, model, _ = minigpt
     embeds, labels = tensors["out/dialog_inputs_embeds"], tensors["out/dialog_targets"]
-    hidden, _ = model.read(Sequence(labels.clamp(min=0), embeds=embeds))
+    hidden, _ = model.run_backbone(Sequence(labels.clamp(min=0), embeds=embeds))
     compare(case)(loss(model.head(hidden), labels), tensors["out/dialog_loss"])
     model.embed = lambda batch: batch.sequence
     embeds = tensors["out/chat_context_embeds"]
     asked = Sequence(torch.zeros(embeds.shape[:2], dtype=torch.long), embeds=embeds)
-    assert generate(model, Batch(asked), limit=case["config"]["new"]) == tensors["out/chat_greedy_ids"].tolist()
+    assert (
+        generate(model, Batch(asked), max_new_tokens=case["config"]["new"]) == tensors["out/chat_greedy_ids"].tolist()
+    )

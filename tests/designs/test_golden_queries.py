@@ -59,7 +59,7 @@ def test_blip2_with_opt(golden, params, vit, filled, loss):
     close(logits[real], tensors["out/logits"][real])
     close(loss(logits, tensors["in/labels"]), tensors["out/loss"])
     asked = Batch(ids(tensors["in/greedy_prompt_ids"]), pixels)
-    assert generate(model, asked, limit=config["new"]) == tensors["out/greedy_ids"].tolist()
+    assert generate(model, asked, max_new_tokens=config["new"]) == tensors["out/greedy_ids"].tolist()
 
 
 @torch.no_grad()
@@ -89,7 +89,7 @@ def test_blip2_with_t5(golden, params, vit, filled):
         output = model(Batch(filled(whole, config["image_id"], layout, labels=labels), image))
         close(model.head(output.hidden)[0, length - 1 : -1], tensors["out/logits"][row, : len(said)])
         asked = Batch(filled(context, config["image_id"], layout), image)
-        assert generate(model, asked, limit=config["new"]) == [tensors["out/greedy_ids"][row].tolist()]
+        assert generate(model, asked, max_new_tokens=config["new"]) == [tensors["out/greedy_ids"][row].tolist()]
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_visualglm_replies(visualglm, filled):
         ids = tensors[f"in/ask_{number}_ids"][None]
         sequence = shown(ids, case, filled) if ask["has_image"] else Sequence(ids)
         batch = Batch(sequence, {"image": tensors["in/pixels"][:1]} if ask["has_image"] else {})
-        replies = generate(model, batch, limit=case["config"]["new"])
+        replies = generate(model, batch, max_new_tokens=case["config"]["new"])
         assert replies == [tensors[f"out/ask_{number}_greedy_ids"].tolist()]
 
 
@@ -184,7 +184,7 @@ def test_cogvlm(golden, params, llama, vit, filled, loss, names):
     close(logits[real], tensors["out/logits"][real])
     close(loss(logits, tensors["in/labels"]), tensors["out/loss"])
     asked = Batch(ids("greedy_"), {"image": pixels[:1]})
-    assert generate(model, asked, limit=config["new"]) == tensors["out/greedy_ids"].tolist()
+    assert generate(model, asked, max_new_tokens=config["new"]) == tensors["out/greedy_ids"].tolist()
 
 
 @torch.no_grad()

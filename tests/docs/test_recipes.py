@@ -24,9 +24,9 @@ def table() -> str:
         [stage] = content["stage"].values()
         trains = ", ".join(f"`{pattern}`" for pattern in stage["train"])
         trains += "".join(f", not `{pattern}`" for pattern in stage["freeze"])
-        rate = f"{stage['lr']:g}" + (f" to {stage['lr_final']:g}" if stage["lr_final"] != stage["lr"] else "")
+        rate = f"{stage['lr']:g}" + (f" to {stage['min_lr']:g}" if stage["min_lr"] != stage["lr"] else "")
         about = text.splitlines()[1].removeprefix("# ")
-        cells = (f"`{path.stem}`", about, f"`{chosen['data']}`", trains, rate, stage["batch"], stage["steps"])
+        cells = (f"`{path.stem}`", about, f"`{chosen['data']}`", trains, rate, stage["batch_size"], stage["steps"])
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows)
 

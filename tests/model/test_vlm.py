@@ -66,7 +66,7 @@ def test_any_number_of_images_and_text_alone_in_one_batch(backbone):
 )
 def test_replies_equal_those_of_reading_everything_anew(backbone, name):
     made, prompts = model(backbone, getattr(scan, name)), batch(ROWS)
-    replies = generate(made, prompts, limit=6)
+    replies = generate(made, prompts, max_new_tokens=6)
     seen = 0
     for row, reply in zip(ROWS, replies, strict=True):
         count = row.count(None)
@@ -79,11 +79,11 @@ def test_replies_equal_those_of_reading_everything_anew(backbone, name):
 
 def test_rows_stop_by_themselves():
     made, prompts = model(), batch(ROWS)
-    free = generate(made, prompts, limit=6)
+    free = generate(made, prompts, max_new_tokens=6)
     ends = {row[3] for row in free}
     expected = [row[: next(i for i, token in enumerate(row) if token in ends) + 1] for row in free]
-    assert generate(made, prompts, limit=6, finished=lambda ids: ids[-1] in ends) == expected
-    steps = list(stream(made, prompts, limit=6, finished=lambda ids: ids[-1] in ends))
+    assert generate(made, prompts, max_new_tokens=6, finished=lambda ids: ids[-1] in ends) == expected
+    steps = list(stream(made, prompts, max_new_tokens=6, finished=lambda ids: ids[-1] in ends))
     assert len(steps) == max(map(len, expected))
 
 
@@ -91,7 +91,7 @@ def test_prefill_in_pieces_cuts_no_image():
     made, prompts = model(order=scan.bidirectional), batch(ROWS)
     whole, state = prefill(made, prompts)
     for chunk in (1, 3, 5):
-        parts, other = prefill(made, prompts, chunk=chunk)
+        parts, other = prefill(made, prompts, prefill_chunk=chunk)
         torch.testing.assert_close(parts, whole, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(other.layers[1]["wkv"], state.layers[1]["wkv"], atol=5e-5, rtol=1e-4)
 
@@ -122,14 +122,14 @@ def test_wrong_counts_are_named():
     embeds, visual = torch.zeros(1, 9, 2), torch.ones(1, 4, 2)
     layout = Layout(rows=2, cols=2)
     assert splice(embeds, visual, (ImageSpan(0, 3, layout),))[0, :, 0].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0]
-    with pytest.raises(ValueError, match="1 images, but places for 2"):
+    with pytest.raises(ValueError, match="1 images, but slots for 2"):
         splice(embeds, visual, (ImageSpan(0, 0, layout), ImageSpan(0, 4, layout)))
-    with pytest.raises(ValueError, match="4 visual tokens, but 2 slots"):
+    with pytest.raises(ValueError, match="4 visual tokens, but row 0 has 2 slots"):
         splice(embeds, visual, (ImageSpan(0, 0, Layout(rows=1, cols=2)),))
     made, one = model(), batch([[1, None, 2]])
-    with pytest.raises(ValueError, match="keeps 4 slots free, but its 0 images fill 0"):
+    with pytest.raises(ValueError, match="has 4 slots, but its 0 images have 0 visual tokens"):
         made(Batch(Sequence(one.sequence.ids)))
-    with pytest.raises(ValueError, match="brings none"):
+    with pytest.raises(ValueError, match="but the batch has none"):
         made(Batch(one.sequence))
 
 

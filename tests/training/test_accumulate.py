@@ -54,12 +54,12 @@ def model():
 
 def step(made, objective, parts, pack):
     """Loss and gradients of one step, whose samples are split into so many micro-batches."""
-    collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), length=160, pack=pack)
+    collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), max_length=160, pack=pack)
     size = len(SAMPLES) // parts
     micro = [collate(SAMPLES[start : start + size]) for start in range(0, len(SAMPLES), size)]
     if pack:
         assert len(micro[0].sequence.ids) < size
-    stage = Stage(train=("connector", "backbone"), steps=1, clip=0.0)
+    stage = Stage(train=("connector", "backbone"), steps=1, max_grad_norm=0.0)
     stage.apply_freezing(made)
     optimizer, grads, losses = stage.optimizer(made), {}, []
     optimizer.step = lambda: grads.update(

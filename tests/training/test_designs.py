@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from mmrnn.backbones import RWKV6, NoBackbone, Transformer
 from mmrnn.connectors import MLP, QFormer, TextQFormer
-from mmrnn.encoders import PatchEmbed, TimmTower
+from mmrnn.encoders import PatchEmbed, TimmViT
 from mmrnn.model.lora import LoRA
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import BLIP2Pretraining, LanguageModel, PatchAlignment, WeightedSum
@@ -120,7 +120,7 @@ class Nothing(Objective):
 def test_eve(golden, params):
     case, tensors = golden("eve_tower")
     config = case["config"]
-    teacher = TimmTower(
+    teacher = TimmViT(
         name="vit_large_patch14_clip_quickgelu_336",
         size=config["img_clip"],
         depth=config["t_layers"],
@@ -210,7 +210,7 @@ def test_lora_begins_at_nothing(kind):
     torch.testing.assert_close(backbone(Sequence(ids))[0], before)
     added = [name for name, _ in model.named_parameters() if "lora_" in name]
     assert len(added) == 4 if kind == "transformer" else len(added) > 4
-    with pytest.raises(ValueError, match=r"targets \('qury'\) fits no projection"):
+    with pytest.raises(ValueError, match=r"targets \('qury'\) matches no linear layer"):
         LoRA(targets=("qury",))(VLM(Transformer(depth=1, vocab=9, width=8, heads=2, ffn=8), {}))
 
 

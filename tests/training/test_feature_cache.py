@@ -36,7 +36,7 @@ def modality():
 @pytest.mark.parametrize("count", [1, BATCH, 2 * BATCH + 1])
 def test_each_image_has_its_own(modality, count):
     images = [Grey(30 * number) for number in range(count)]
-    cache = cache_features(modality, images, batch=BATCH, precision="fp32")
+    cache = cache_features(modality, images, batch_size=BATCH, precision="fp32")
     assert list(cache) == [image.key for image in images]
     for image in images:
         with torch.no_grad():
@@ -46,4 +46,4 @@ def test_each_image_has_its_own(modality, count):
 
 def test_a_image_that_cannot_be_opened_is_told(modality):
     with pytest.raises(ImageError, match="no such grey"):
-        cache_features(modality, [Grey(1), Grey(2), Grey(3), Grey(-1), Grey(5)], batch=BATCH, precision="fp32")
+        cache_features(modality, [Grey(1), Grey(2), Grey(3), Grey(-1), Grey(5)], batch_size=BATCH, precision="fp32")

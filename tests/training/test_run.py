@@ -23,13 +23,13 @@ SMALL = (
     "data.scenes=12",
     "data.rounds=4",
     "stage.instruct.steps=6",
-    "stage.instruct.batch=4",
+    "stage.instruct.batch_size=4",
     "backbone.dropout=0.1",
     "evaluate.samples=9",
     "evaluate.every=3",
-    "evaluate.limit=4",
-    "log=1",
-    "snapshot=0",
+    "evaluate.max_new_tokens=4",
+    "log_every=1",
+    "save_every_seconds=0",
 )
 
 
@@ -75,7 +75,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("where", ["between", "while writing"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, where):
-    cfg = config("evaluate.samples=0", "stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch=4")
+    cfg = config("evaluate.samples=0", "stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch_size=4")
     train(cfg, tmp_path / "whole")
     save, calls = resume.save, []
 
@@ -110,7 +110,7 @@ CALM = ("stage.instruct.steps=3", "stage.instruct.lr=1e-4", "stage.instruct.eps=
 def test_accumulation_gives_the_same_model(tmp_path):
     common = ("evaluate.samples=0", "backbone.dropout=0.0", *CALM)
     train(config(*common), tmp_path / "whole")
-    train(config(*common, "stage.instruct.accumulate=2"), tmp_path / "split")
+    train(config(*common, "stage.instruct.grad_accum_steps=2"), tmp_path / "split")
     whole, split = weights_of(tmp_path / "whole"), weights_of(tmp_path / "split")
     assert all((whole[name] - split[name]).abs().max() < 2e-5 for name in whole)
 
@@ -126,7 +126,7 @@ def test_packed_rows_give_the_same_model(tmp_path):
 def test_frozen_features_are_cached_and_change_nothing(tmp_path):
     common = ("encoder=conv_tiny", "evaluate.samples=0", "backbone.dropout=0.0", "stage.instruct.steps=3")
     train(config(*common), tmp_path / "cached")
-    train(config(*common, "cache=0"), tmp_path / "live")
+    train(config(*common, "feature_cache_gib=0"), tmp_path / "live")
     cached, live = weights_of(tmp_path / "cached"), weights_of(tmp_path / "live")
     assert all((cached[name] - live[name]).abs().max() < 2e-3 for name in cached)
 
@@ -138,7 +138,10 @@ def test_mistakes_leave_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="fits no parameter"):
         train(config("stage.instruct.train=[nothing]"), tmp_path / "wrong")
     with pytest.raises(TrainingError, match=r"lower the learning rate \(1e\+30\)"):
-        train(config("stage.instruct.lr=1e30", "stage.instruct.clip=0", "stage.instruct.steps=40"), tmp_path / "nan")
+        train(
+            config("stage.instruct.lr=1e30", "stage.instruct.max_grad_norm=0", "stage.instruct.steps=40"),
+            tmp_path / "nan",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +157,11 @@ def test_asking_a_trained_model(trained, tmp_path, capsys, monkeypatch):
     image = tmp_path / "image.png"
     Image.new("RGB", (200, 100), "red").save(image)
     assistant = mmrnn.load(trained)
-    reply = assistant.ask(image, "what is this?", limit=5)
-    assert reply == assistant.ask(Image.open(image), "what is this?", limit=5)
-    assert isinstance(assistant.ask(None, "what is this?", limit=5), str)
+    reply = assistant.ask(image, "what is this?", max_new_tokens=5)
+    assert reply == assistant.ask(Image.open(image), "what is this?", max_new_tokens=5)
+    assert isinstance(assistant.ask(None, "what is this?", max_new_tokens=5), str)
     monkeypatch.chdir(tmp_path)
-    ask.main([str(image), "what is this?", "--limit", "5", "--run", str(trained)])
+    ask.main([str(image), "what is this?", "--max-new-tokens", "5", "--run", str(trained)])
     assert capsys.readouterr().out.strip() == reply
     with pytest.raises(ConfigError, match="no finished run in runs"):
         ask.main([str(image), "what is this?"])

@@ -42,7 +42,10 @@ def test_frozen_parts_rest_and_the_others_train():
 
 
 def test_every_group_follows_the_schedule_and_only_matrices_decay():
-    made, stage = model(), Stage(train=("backbone",), decay=0.1, decay_final=0.01, lr=1e-3, lr_final=1e-5, steps=10)
+    made, stage = (
+        model(),
+        Stage(train=("backbone",), weight_decay=0.1, weight_decay_final=0.01, lr=1e-3, min_lr=1e-5, steps=10),
+    )
     stage.apply_freezing(made)
     optimizer = stage.optimizer(made)
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
@@ -59,11 +62,11 @@ def test_lower_layers_of_a_part_learn_more_slowly():
     """Qwen-VL: 0.95 from each layer of the tower to the one below it; what lies before the first is one more."""
     names = ["cls", "patch.weight", "blocks.0.norm.bias", "blocks.1.norm.bias", "blocks.1.mlp.weight", "norm.weight"]
     names = [f"modalities.image.encoder.tower.{name}" for name in names]
-    stage = Stage(train=("encoder", "connector"), layer_decay={"encoder": 0.5}, rates={"connector": 0.1})
+    stage = Stage(train=("encoder", "connector"), layer_lr_decay={"encoder": 0.5}, lr_mult={"connector": 0.1})
     scales = stage.scales([*names, "modalities.image.connector.blocks.0.weight", "backbone.blocks.0.weight"])
     assert list(scales.values()) == [0.125, 0.125, 0.25, 0.5, 0.5, 1.0, 0.1, 1.0]
     made = model()
-    stage = Stage(train=("backbone",), layer_decay={"backbone": 0.5}, lr=1.0, lr_final=1.0, steps=2)
+    stage = Stage(train=("backbone",), layer_lr_decay={"backbone": 0.5}, lr=1.0, min_lr=1.0, steps=2)
     stage.apply_freezing(made)
     optimizer = stage.optimizer(made)
     stage.set_rates(optimizer, 0)
@@ -71,10 +74,10 @@ def test_lower_layers_of_a_part_learn_more_slowly():
     assert {rates[id(parameter)] for parameter in made.backbone.blocks[1].parameters()} == {0.5}
     assert {rates[id(parameter)] for parameter in made.backbone.blocks[0].parameters()} == {0.25}
     assert rates[id(made.backbone.embedding.weight)] == 0.125
-    with pytest.raises(ValueError, match="layer_decay: 'connector' has no numbered layers"):
-        Stage(layer_decay={"connector": 0.9}).scales([name for name, _ in made.named_parameters()])
+    with pytest.raises(ValueError, match="layer_lr_decay: 'connector' has no numbered layers"):
+        Stage(layer_lr_decay={"connector": 0.9}).scales([name for name, _ in made.named_parameters()])
     with pytest.raises(ValueError, match="'towr' fits no parameter"):
-        Stage(layer_decay={"towr": 0.9}).apply_freezing(made)
+        Stage(layer_lr_decay={"towr": 0.9}).apply_freezing(made)
 
 
 def test_mistakes_are_named():
@@ -82,8 +85,8 @@ def test_mistakes_are_named():
         Stage(train=("conector",)).apply_freezing(model())
     with pytest.raises(ValueError, match="leave nothing to learn"):
         Stage(train=("connector",), freeze=("connector",)).apply_freezing(model())
-    with pytest.raises(ValueError, match=r"batch \(5\) must be a multiple of accumulate \(2\)"):
-        Stage(batch=5, accumulate=2)
+    with pytest.raises(ValueError, match=r"batch_size \(5\) must be a multiple of grad_accum_steps \(2\)"):
+        Stage(batch_size=5, grad_accum_steps=2)
     with pytest.raises(ValueError, match="steps"):
         Stage(steps=0)
 
@@ -110,7 +113,7 @@ def step(made, optimizer, seed):
 
 
 def test_muon_moves_the_matrices_between_layers_and_adamw_the_rest():
-    made, stage = model(), Stage(muon=True, lr=0.01, decay=0.1, rates={"connector": 0.5})
+    made, stage = model(), Stage(muon=True, lr=0.01, weight_decay=0.1, lr_mult={"connector": 0.5})
     stage.apply_freezing(made)
     optimizer = stage.optimizer(made)
     adamw, muon = optimizer.parts

@@ -24,19 +24,19 @@ def records(tmp_path):
 
 
 def train(folder, *words):
-    short = ("log=60", "evaluate.samples=0", "data=llava", f"data.file={folder}/data.json", f"out={folder}/run")
+    short = ("log_every=60", "evaluate.samples=0", "data=llava", f"data.file={folder}/data.json", f"out={folder}/run")
     assert main(["train", *words, *short]) == 0
 
 
 def ask(folder, capsys):
     capsys.readouterr()
-    code = main(["ask", str(folder / "wall.png"), QUESTION, "--run", str(folder / "run"), "--limit", "24"])
+    code = main(["ask", str(folder / "wall.png"), QUESTION, "--run", str(folder / "run"), "--max-new-tokens", "24"])
     return code, *capsys.readouterr()
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in TINY])
 def test_a_tiny_model_learns_and_answers(name, records, capsys):
-    rates = ("lr=0.01", "lr_final=0.001", "warmup=0", "steps=60", "batch=1")
+    rates = ("lr=0.01", "min_lr=0.001", "warmup=0", "steps=60", "batch_size=1")
     train(records, f"model={name}", *(f"stage.instruct.{rate}" for rate in rates))
     assert ask(records, capsys) == (0, f"{ANSWER}\n", "")
 
@@ -53,7 +53,7 @@ def test_states_are_told_apart(tmp_path, capsys):
         records.append({"id": answer, "observations": {"state": state}, "conversations": said})
         (tmp_path / f"{answer}.json").write_text(json.dumps({"state": state}))
     (tmp_path / "data.json").write_text(json.dumps(records))
-    rates = ("lr=0.01", "lr_final=0.001", "warmup=0", "steps=60", "batch=2")
+    rates = ("lr=0.01", "min_lr=0.001", "warmup=0", "steps=60", "batch_size=2")
     train(tmp_path, "model=palm_e_tiny", *(f"stage.instruct.{rate}" for rate in rates))
     run = ("--run", str(tmp_path / "run"))
     for answer in states:
@@ -63,7 +63,7 @@ def test_states_are_told_apart(tmp_path, capsys):
     (tmp_path / "bad.json").write_text('{"state": [[1, 2]]}')
     (tmp_path / "image.json").write_bytes(b"\x89PNG")
     assert main(["ask", "<state>", *run, "--observations"]) == 2
-    assert "--observations: name a JSON file behind it" in capsys.readouterr().err
+    assert "--observations: expected a value behind it" in capsys.readouterr().err
     for file, words, message in (
         ("image.json", "<state>", "image.json is not JSON"),
         ("open.json", "well?", "0 tags <state> for 1 observations"),
@@ -79,7 +79,9 @@ def test_what_has_no_language_model_says_so(records, capsys):
     tiny = ("encoder=eva_tiny", "connector=qformer_text_tiny", "objective=blip2_tiny", "tokenizer=demo")
     more = json.loads((records / "data.json").read_text()) * 2
     (records / "data.json").write_text(json.dumps([one | {"id": str(number)} for number, one in enumerate(more)]))
-    train(records, "model=blip2_stage1", *tiny, "evaluate.samples=9", "stage.bridge.steps=2", "stage.bridge.batch=2")
+    train(
+        records, "model=blip2_stage1", *tiny, "evaluate.samples=9", "stage.bridge.steps=2", "stage.bridge.batch_size=2"
+    )
     code, said, fault = ask(records, capsys)
     assert (code, said) == (2, "")
     assert fault == "mmrnn: there is no language model here to read or say anything; choose one with backbone=NAME\n"

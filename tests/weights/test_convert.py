@@ -35,7 +35,7 @@ from mmrnn.weights.export import export
 from mmrnn.weights.registry import FORMATS
 
 RWKV = {"vocab": 40, "width": 32, "depth": 2, "head_size": 8, "heads": 4, "ffn": 96}
-LLAMA = {"vocab": 40, "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "head_size": 8, "ffn": 48, "theta": 5e5}
+LLAMA = {"vocab": 40, "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "head_size": 8, "ffn": 48, "rope_theta": 5e5}
 HEADED = ("lavis_opt_proj", "lavis_t5_proj", "lavis_llm_proj")
 QUERIES = {"queries": 5, "width": 128, "depth": 4, "heads": 2, "ffn": 24}
 
@@ -49,7 +49,7 @@ PARTS = {
         RWKV7, **RWKV, decay_rank=5, rate_rank=6, residual_rank=7, gate_rank=8, learned_state=True
     ),
     "llama": partial(Transformer, **LLAMA),
-    "llama of qwen": partial(Transformer, **LLAMA, bias=True, tied=True),
+    "llama of qwen": partial(Transformer, **LLAMA, bias=True, tie_embeddings=True),
     "llama of qwen3": partial(Transformer, **LLAMA, qk_norm=True),
     "llava mlp": partial(MLP, 12, 20),
     "prismatic mlp": partial(MLP, 12, 20, depth=3),
@@ -133,7 +133,7 @@ EXAMPLES = {
     "VisualExpert": inside("cogvlm_tiny", "hook"),
     "Perceiver": inside("flamingo_tiny", "modalities.image.connector.part"),
     "GatedCrossAttention": inside("flamingo_rwkv_tiny", "hook"),
-    "EvePatch": inside("eve_tiny", "modalities.image.encoder"),
+    "EVEPatchEmbed": inside("eve_tiny", "modalities.image.encoder"),
     "TinyAttention": inside("visualrwkv5_hybrid_tiny", "hook"),
     "BLIP2Pretraining": inside("blip2_tiny", "objective", "objective=blip2_tiny"),
 }

@@ -43,7 +43,9 @@ def gguf(path, source, kind="llama"):
     path.write_bytes(head + bytes(-len(head) % 64) + body)
 
 
-@pytest.mark.parametrize(("kind", "knobs"), [("llama", {}), ("llama", {"tied": True}), ("qwen2", {"bias": True})])
+@pytest.mark.parametrize(
+    ("kind", "knobs"), [("llama", {}), ("llama", {"tie_embeddings": True}), ("qwen2", {"bias": True})]
+)
 def test_gguf(tmp_path, kind, knobs, llama, same):
     source, target = llama(**knobs), llama(**knobs)
     gguf(tmp_path / "a.gguf", source, kind)

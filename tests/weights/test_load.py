@@ -86,7 +86,7 @@ def test_formats_are_known_by_their_names():
 
 def test_a_tied_head_in_a_file_is_left_out():
     sizes = {"vocab": 20, "width": 32, "depth": 1, "heads": 2, "ffn": 48}
-    open_, tied = Transformer(**sizes), Transformer(**sizes, tied=True)
+    open_, tied = Transformer(**sizes), Transformer(**sizes, tie_embeddings=True)
     from mmrnn.weights.formats.llama import NAMES
 
     names = {ours: theirs for theirs, ours in NAMES.items()}

@@ -9,7 +9,7 @@ import torch
 from mmrnn.backbones import RWKV7, Transformer
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
 from mmrnn.connectors import MLP, Linear, QFormer, RowSeparators, TextQFormer
-from mmrnn.encoders import Patches, TimmTower
+from mmrnn.encoders import Patchify, TimmViT
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
@@ -63,7 +63,7 @@ def test_opt(tmp_path):
     ids = torch.randint(4, 59, (2, 9))
     close(ours.head(ours(Sequence(ids))[0]), peer(ids).logits)
     written = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)[:, 9:]
-    assert generate(VLM(ours, {}), Batch(Sequence(ids)), limit=6) == written.tolist()
+    assert generate(VLM(ours, {}), Batch(Sequence(ids)), max_new_tokens=6) == written.tolist()
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def test_llava(tmp_path):
     )
     peer = randomised(transformers.LlavaForConditionalGeneration(config))
     peer.save_pretrained(tmp_path)
-    tower = TimmTower(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH)
+    tower = TimmViT(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH)
     backbone = Transformer(vocab=60, width=32, depth=2, heads=4, kv_heads=2, ffn=48, eps=text.rms_norm_eps)
     ours = VLM(backbone, {"image": Modality(tower, MLP(24, 32))}).eval()
     for source in (tmp_path, peer.state_dict()):
@@ -94,7 +94,7 @@ def test_llava(tmp_path):
     batch, ids = asked(ours, [1, 5], [7, 9, 11], images)
     close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=images).logits)
     written = peer.generate(input_ids=ids, pixel_values=images, max_new_tokens=6, do_sample=False)
-    assert generate(ours, batch, limit=6) == written[:, ids.shape[1] :].tolist()
+    assert generate(ours, batch, max_new_tokens=6) == written[:, ids.shape[1] :].tolist()
 
 
 def blip2(text):
@@ -109,7 +109,7 @@ def blip2(text):
 
 
 def eva(name="eva_giant_patch14_clip_224"):
-    return TimmTower(name=name, size=32, depth=2, layer=-1, cls="first", extra_norm=1e-6, arch=ARCH)
+    return TimmViT(name=name, size=32, depth=2, layer=-1, cls="first", extra_norm=1e-6, arch=ARCH)
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def test_blip2(tmp_path):
     batch, ids = asked(ours, [], [2, 9, 11], images)
     close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=images).logits)
     written = peer.generate(input_ids=ids, pixel_values=images, max_new_tokens=6, do_sample=False)
-    assert generate(ours, batch, limit=6) == written[:, -6:].tolist()
+    assert generate(ours, batch, max_new_tokens=6) == written[:, -6:].tolist()
 
 
 @torch.no_grad()
@@ -186,7 +186,7 @@ def test_fuyu(tmp_path):
     newline = 40
     backbone = HFDecoder(name="persimmon", vocab=60, width=32, arch=sizes)
     connector = RowSeparators(2700, 32, part=Linear)
-    ours = VLM(backbone, {"image": Modality(Patches(size=(60, 90)), connector)}).eval()
+    ours = VLM(backbone, {"image": Modality(Patchify(size=(60, 90)), connector)}).eval()
     for source in (tmp_path, peer.state_dict()):
         load(backbone, source)
         load(connector, source, strict=False)  # the released vocabulary alone has the word at its place
@@ -197,7 +197,7 @@ def test_fuyu(tmp_path):
     patches = ours.modalities["image"].encode(images)
     close(ours.head(ours(batch).hidden), peer(input_ids=ids, pixel_values=patches).logits)
     written = peer.generate(input_ids=ids, pixel_values=patches, max_new_tokens=6, do_sample=False)
-    assert generate(ours, batch, limit=6) == written[:, ids.shape[1] :].tolist()
+    assert generate(ours, batch, max_new_tokens=6) == written[:, ids.shape[1] :].tolist()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -227,4 +227,4 @@ def test_rwkv7_in_its_package(tmp_path, monkeypatch):
     for _ in range(6):
         written.append(int(logits.argmax()))
         logits, state = peer.forward([written[-1]], state)
-    assert generate(VLM(twin, {}), Batch(Sequence(torch.tensor([ids]))), limit=6)[0] == written
+    assert generate(VLM(twin, {}), Batch(Sequence(torch.tensor([ids]))), max_new_tokens=6)[0] == written

@@ -68,7 +68,7 @@ class DemoVQA(MapDataset):
         turns: questions in a training sample, where the scene allows as many.
         size: height and width of an image in pixels.
         names: how many drawings are asked by name.
-        held: the share of drawings, of every category, that only the split `drawings` shows.
+        holdout: the share of drawings, of every category, that only the split `drawings` shows.
         digits: the share of training scenes that show handwriting.
         fold: which part is held out: 0, which is reported, or 1, to choose settings by without having seen the other.
         kinds: the kinds of question to ask; None takes all that the split asks.
@@ -84,7 +84,7 @@ class DemoVQA(MapDataset):
         turns: int = 4,
         size: int = 128,
         names: int = 60,
-        held: float = 0.15,
+        holdout: float = 0.15,
         digits: float = 0.2,
         fold: int = 0,
         kinds: tuple[str, ...] | None = None,
@@ -98,16 +98,16 @@ class DemoVQA(MapDataset):
             raise ValueError(f"size ({size}) must be 64 or more; drawings cannot be told apart on a smaller canvas")
         if min(scenes, rounds, turns) < 1:
             raise ValueError(f"scenes ({scenes}), rounds ({rounds}) and turns ({turns}) must be 1 or more")
-        if not 0 < held < 1:
-            raise ValueError(f"held ({held}) must lie between 0 and 1")
+        if not 0 < holdout < 1:
+            raise ValueError(f"holdout ({holdout}) must lie between 0 and 1")
         if fold not in (0, 1):
             raise ValueError(f"fold ({fold}) must be 0, which is reported, or 1, to choose settings by")
         taken(names)
         self.split, self.scenes, self.turns, self.size, self.seed = split, scenes, turns, size, seed
-        self.names, self.held, self.digits, self.fold = names, held, digits, fold
+        self.names, self.holdout, self.digits, self.fold = names, holdout, digits, fold
         self.rounds = rounds if split == "train" else 1
         self.kinds = tuple(kinds or SPLITS[split])
-        self._root = f"pictures/{split}/{size}/{names}/{held}/{fold}/{seed}"
+        self._root = f"pictures/{split}/{size}/{names}/{holdout}/{fold}/{seed}"
 
     def __len__(self) -> int:
         return self.scenes * self.rounds
@@ -138,7 +138,7 @@ class DemoVQA(MapDataset):
                     scenes=samples,
                     size=self.size,
                     names=self.names,
-                    held=self.held,
+                    holdout=self.holdout,
                     fold=self.fold,
                     kinds=kinds,
                     seed=self.seed,
@@ -148,14 +148,14 @@ class DemoVQA(MapDataset):
     @cached_property
     def drawings(self) -> tuple[Drawing, ...]:
         """The drawings that this split shows."""
-        seen, held = concepts(self.names, self.held, self.fold)
-        return held if self.split == "drawings" else seen
+        train, held_out = concepts(self.names, self.holdout, self.fold)
+        return held_out if self.split == "drawings" else train
 
     @cached_property
     def writing(self) -> tuple[Digit, ...]:
         """The handwritten digits that this split shows."""
-        seen, held = handwriting(self.fold)
-        return held if self.split == "writing" else seen
+        train, held_out = handwriting(self.fold)
+        return held_out if self.split == "writing" else train
 
     @cached_property
     def _pools(self) -> dict[str, tuple[list[Drawing], list[Drawing]]]:

@@ -104,7 +104,7 @@ def known() -> tuple[tuple[str, Drawing], ...]:
 
 
 @cache
-def concepts(names: int = 60, held: float = 0.15, fold: int = 0) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
+def concepts(names: int = 60, holdout: float = 0.15, fold: int = 0) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
     """The drawings that training sees, and those held out: a share of every category (six at least), never one to be
     named.
 
@@ -119,7 +119,7 @@ def concepts(names: int = 60, held: float = 0.15, fold: int = 0) -> tuple[tuple[
         free = sorted(
             (short for short, _ in group if short not in never), key=lambda short: sha256(short.encode()).digest()
         )
-        many = max(6, round(held * len(group)))
+        many = max(6, round(holdout * len(group)))
         apart = set(free[fold * many : (fold + 1) * many])
         for short, drawing in group:
             if short in apart:

@@ -17,7 +17,7 @@ from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 ROLES = {"human": "user", "gpt": "assistant"}
 
 
-class Llava(MapDataset):
+class LLaVAJson(MapDataset):
     """A JSON list (or `.jsonl`) of records
 
         {"id": "…", "image": "folder/xyz.jpg",
@@ -37,9 +37,9 @@ class Llava(MapDataset):
         verify: look at first use whether every image's file is there, and skip the record if not.
         pixels: the largest image that is opened.
         frames: images that a video becomes.
-        held: the share of records that is not trained on, chosen by their ids; the replies to their last questions
+        holdout: the share of records that is not trained on, chosen by their ids; the replies to their last questions
             are compared with theirs, which tells something where these are short.
-        split: `train`, or `held` for that share.
+        split: `train`, or `holdout` for that share.
     """
 
     def __init__(
@@ -50,14 +50,20 @@ class Llava(MapDataset):
         verify: bool = False,
         pixels: int = PIXELS,
         frames: int = FRAMES,
-        held: float = 0.0,
-        split: Literal["train", "held"] = "train",
+        holdout: float = 0.0,
+        split: Literal["train", "holdout"] = "train",
     ) -> None:
-        if not 0 <= held < 1:
-            raise ValueError(f"held ({held}) must lie between 0 and 1")
+        if not 0 <= holdout < 1:
+            raise ValueError(f"holdout ({holdout}) must lie between 0 and 1")
         if frames < 1:
             raise ValueError(f"frames ({frames}) must be at least 1")
-        self.file, self.image_folder, self.verify, self.pixels, self.held = file, image_folder, verify, pixels, held
+        self.file, self.image_folder, self.verify, self.pixels, self.holdout = (
+            file,
+            image_folder,
+            verify,
+            pixels,
+            holdout,
+        )
         self.frames, self.split = frames, split
 
     def __len__(self) -> int:
@@ -70,18 +76,18 @@ class Llava(MapDataset):
         """Every image, each once."""
         return iter({image.key: image for sample in self._samples for image in sample.images}.values())
 
-    def held_out(self, samples: int) -> "dict[str, Llava]":
+    def held_out(self, samples: int) -> "dict[str, LLaVAJson]":
         """The first so many of the records that are not trained on."""
-        if not self.held:
+        if not self.holdout:
             return {}
-        rest = Llava(
+        rest = LLaVAJson(
             file=self.file,
             image_folder=self.image_folder,
             verify=self.verify,
             pixels=self.pixels,
             frames=self.frames,
-            held=self.held,
-            split="held",
+            holdout=self.holdout,
+            split="holdout",
         )
         del rest._samples[samples:]
         return {"records": rest} if len(rest) else {}
@@ -93,11 +99,11 @@ class Llava(MapDataset):
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        return [sample for sample in self._read[0] if self._holds(sample) == (self.split == "held")]
+        return [sample for sample in self._read[0] if self._holds(sample) == (self.split == "holdout")]
 
     def _holds(self, sample: Sample) -> bool:
         digest = sha256(sample.id.encode()).digest()
-        return int.from_bytes(digest[:4], "big") < self.held * 2**32
+        return int.from_bytes(digest[:4], "big") < self.holdout * 2**32
 
     @cached_property
     def _read(self) -> tuple[list[Sample], list[tuple[str, str]]]:

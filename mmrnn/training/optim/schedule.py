@@ -8,12 +8,12 @@ def progress(step: int, *, steps: int, warmup: int = 0) -> float:
     return min(max((step - warmup + 1) / max(steps - warmup, 1), 0.0), 1.0)
 
 
-def cosine(step: int, *, steps: int, lr: float, lr_final: float, warmup: int = 0) -> float:
-    """Cosine from `lr` to `lr_final`, reached at the last step and kept after it (VisualRWKV).
+def cosine(step: int, *, steps: int, lr: float, min_lr: float, warmup: int = 0) -> float:
+    """Cosine from `lr` to `min_lr`, reached at the last step and kept after it (VisualRWKV).
 
     During the first `warmup` steps the rate grows linearly from a tenth of what it would be without.
     """
-    rate = lr_final + 0.5 * (lr - lr_final) * (1 + math.cos(math.pi * progress(step, steps=steps, warmup=warmup)))
+    rate = min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * progress(step, steps=steps, warmup=warmup)))
     return rate * (0.1 + 0.9 * step / warmup) if step < warmup else rate
 
 

@@ -72,10 +72,10 @@ def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     knobs = {
         "heads": heads,
         "head_size": shapes[f"{LAYER}self_attn.q_proj.weight"][0] // heads,
-        "theta": float(facts.get("rope_theta", rope.get("rope_theta", 10000.0))),
+        "rope_theta": float(facts.get("rope_theta", rope.get("rope_theta", 10000.0))),
         "eps": float(facts.get("rms_norm_eps", 1e-6)),
     }
-    return _rest(shapes, NAMES, knobs, tied=facts.get("tie_word_embeddings"))
+    return _rest(shapes, NAMES, knobs, tie_embeddings=facts.get("tie_word_embeddings"))
 
 
 def infer_gguf(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
@@ -87,13 +87,13 @@ def infer_gguf(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
     knobs = {
         "heads": heads,
         "head_size": shapes["blk.0.attn_q.weight"][0] // heads,
-        "theta": float(facts.get(f"{kind}.rope.freq_base", 10000.0)),
+        "rope_theta": float(facts.get(f"{kind}.rope.freq_base", 10000.0)),
         "eps": round(float(facts[f"{kind}.attention.layer_norm_rms_epsilon"]), 12),
     }
     return _rest(shapes, GGUF_NAMES, knobs)
 
 
-def _rest(shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tied: bool | None = None) -> Sizes:
+def _rest(shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tie_embeddings: bool | None = None) -> Sizes:
     theirs = {ours.replace("{}", "0"): name.replace("{}", "0") for name, ours in names.items()}
 
     def shape(ours: str) -> Size | None:
@@ -108,7 +108,7 @@ def _rest(shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tied:
     knobs["ffn"] = shape("blocks.0.mlp.up.weight")[0]
     knobs["bias"] = key.replace("weight", "bias") in shapes
     knobs["qk_norm"] = shape(f"{attention}.query_norm.weight") is not None
-    knobs["tied"] = shape("output.weight") is None if tied is None else bool(tied)
+    knobs["tie_embeddings"] = shape("output.weight") is None if tie_embeddings is None else bool(tie_embeddings)
     return Sizes(knobs)
 
 

@@ -47,7 +47,7 @@ def test_every_scene_has_a_key_and_a_look_of_its_own():
 
 
 def test_the_key_says_all_that_changes_the_image():
-    knobs = [{}, {"seed": 1}, {"size": 160}, {"names": 30}, {"held": 0.3}, {"digits": 0.5}, {"kinds": ("same",)}]
+    knobs = [{}, {"seed": 1}, {"size": 160}, {"names": 30}, {"holdout": 0.3}, {"digits": 0.5}, {"kinds": ("same",)}]
     looks = {}
     for knob in knobs:
         for number in range(20):
@@ -147,7 +147,7 @@ def test_kinds_can_be_chosen():
         ({"split": "writing", "kinds": ("name",)}, r"kinds \(name\) must be among digits, digit for split=writing"),
         ({"size": 32}, r"size \(32\) must be 64 or more"),
         ({"names": 1000}, r"names \(1000\) must lie between 0 and \d+"),
-        ({"held": 0.0}, r"held \(0.0\) must lie between 0 and 1"),
+        ({"holdout": 0.0}, r"holdout \(0.0\) must lie between 0 and 1"),
         ({"fold": 2}, r"fold \(2\) must be 0, which is reported, or 1"),
         ({"scenes": 0}, r"scenes \(0\), rounds \(16\) and turns \(4\) must be 1 or more"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrnn.data import ImageError, ImageFile, Llava
+from mmrnn.data import ImageError, ImageFile, LLaVAJson
 from mmrnn.types import Sample, Turn
 
 
@@ -33,7 +33,7 @@ def write(tmp_path):
 def test_records_become_samples(write, tmp_path):
     (tmp_path / "coco").mkdir()
     Image.new("RGB", (3, 2), "red").save(tmp_path / "coco" / "1.png")
-    data = Llava(
+    data = LLaVAJson(
         file=write(
             [
                 {"id": 7, "image": "coco/1.png", "conversations": talk("<image>\nWhat?", "Red", "Sure?", "Yes")},
@@ -119,7 +119,7 @@ def test_records_become_samples(write, tmp_path):
     ],
 )
 def test_bad_records_are_skipped_and_named(write, record, reason):
-    data = Llava(file=write([GOOD, record, GOOD]))
+    data = LLaVAJson(file=write([GOOD, record, GOOD]))
     assert len(data) == 2
     name = record["id"] if isinstance(record, dict) and "id" in record else "#1"
     assert data.skipped == [(name, reason)]
@@ -131,7 +131,7 @@ def test_other_modalities_read_numbers(write):
     talks = [talk("<state>?", "a"), talk("<state> or <state> and <slots>?", "a", "<state>?", "b")]
     seen = [{"state": one}, {"state": [one, two, one], "slots": two}]
     both = zip(talks, seen, strict=True)
-    data = Llava(file=write([{"conversations": said, "observations": given} for said, given in both]))
+    data = LLaVAJson(file=write([{"conversations": said, "observations": given} for said, given in both]))
     found = [{name: [x.tolist() for x in given] for name, given in sample.observations.items()} for sample in data]
     assert found == [{"state": [one]}, {"state": [one, two, one], "slots": [two]}]
     assert data[0].observations["state"][0].dtype == torch.float32
@@ -144,22 +144,22 @@ def test_missing_images_can_be_looked_for(write, tmp_path):
         {"id": name, "image": name, "conversations": talk("<image>", "a")} for name in ("1.png", "2.png", "1.png")
     ]
     folder = str(tmp_path / "pictures")
-    assert len(Llava(file=write(records), image_folder=folder)) == 3
-    data = Llava(file=write(records), image_folder=folder, verify=True)
+    assert len(LLaVAJson(file=write(records), image_folder=folder)) == 3
+    data = LLaVAJson(file=write(records), image_folder=folder, verify=True)
     assert len(data) == 2
     assert data.skipped == [("2.png", f"image '2.png' is not in {folder}")]
 
 
 def test_one_record_a_line(write):
     lines = [json.dumps(GOOD), "", "{no json", "[" * 100_000, json.dumps(GOOD) + "\r", '"text"']
-    data = Llava(file=write("\n".join(lines), "data.jsonl"))
+    data = LLaVAJson(file=write("\n".join(lines), "data.jsonl"))
     assert len(data) == 2
     assert [name for name, _ in data.skipped] == ["#1", "#2", "#4"]
     assert data.skipped[1][1] == "nested too deeply"
 
 
 def test_a_byte_order_mark_is_no_fault(write):
-    assert len(Llava(file=write(b"\xef\xbb\xbf" + json.dumps([GOOD]).encode()))) == 1
+    assert len(LLaVAJson(file=write(b"\xef\xbb\xbf" + json.dumps([GOOD]).encode()))) == 1
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_byte_order_mark_is_no_fault(write):
 )
 def test_a_hostile_file_is_one_sentence(write, content, message):
     with pytest.raises(ValueError, match=message) as raised:
-        len(Llava(file=write(content)))
+        len(LLaVAJson(file=write(content)))
     assert "\n" not in str(raised.value)
 
 
@@ -189,6 +189,6 @@ def test_nothing_is_read_before_it_is_needed(write, tmp_path):
         ({"file": str(tmp_path), "image_folder": str(tmp_path)}, "cannot be read: Is a directory"),
         ({"file": write([GOOD]), "image_folder": "/nowhere"}, "data.image_folder .* is no folder"),
     ):
-        data = Llava(**knobs)
+        data = LLaVAJson(**knobs)
         with pytest.raises(ValueError, match=message):
             len(data)

@@ -15,7 +15,7 @@ def test_rates_and_decays(golden):
         shape = {"steps": steps, "warmup": settings["warmup_steps"]}
         for index, done in enumerate(case["optimizer_step"]):
             step = done * settings["accumulate_grad_batches"] + begun
-            rate = cosine(step, lr=settings["lr_init"], lr_final=settings["lr_final"], **shape)
+            rate = cosine(step, lr=settings["lr_init"], min_lr=settings["lr_final"], **shape)
             assert rate == pytest.approx(case["lr"][index], rel=1e-9), (case["name"], index)
             assert rate == pytest.approx(case["undecayed_group_lr"][index], rel=1e-9)
             if settings["weight_decay"] > 0:
@@ -24,8 +24,8 @@ def test_rates_and_decays(golden):
 
 
 def test_the_ends_of_the_curve():
-    rates = [cosine(step, steps=100, lr=1.0, lr_final=0.1, warmup=10) for step in range(120)]
+    rates = [cosine(step, steps=100, lr=1.0, min_lr=0.1, warmup=10) for step in range(120)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0, abs=0.01)
     assert rates[99] == rates[119] == pytest.approx(0.1)
-    assert cosine(5, steps=1, lr=1.0, lr_final=0.5) == pytest.approx(0.5)
+    assert cosine(5, steps=1, lr=1.0, min_lr=0.5) == pytest.approx(0.5)

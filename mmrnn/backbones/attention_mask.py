@@ -1,0 +1,61 @@
+"""Positions and attention masks of transformers with a KV cache, for packed and padded rows too."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mmrnn.types import Scan, Sequence, State
+
+
+def refuse_scan(sequence: Sequence, scan: Scan | None, depth: int) -> None:
+    """Check that no layer would read the patches in another order.
+
+    Raises:
+        ValueError: `scan` reorders patches.
+    """
+    layouts = {span.layout for span in sequence.image_spans}
+    if scan is not None and any(scan(layer, layout) is not None for layer in range(depth) for layout in layouts):
+        raise ValueError("a transformer attends to all patches at once and takes no scan; use scan=forward")
+
+
+def positions_and_mask(
+    sequence: Sequence, state: State
+) -> tuple[Int[Tensor, "b t *axes"], Bool[Tensor, "b 1 t s"] | None, dict[str, Tensor]]:
+    """Position ids, attention mask (None: causal), and the shared tensors of the next state."""
+    mask, shared, segment_start = attention_mask(sequence, state)
+    positions = sequence.positions
+    if positions is None:
+        steps = torch.arange(sequence.ids.shape[1], device=sequence.ids.device)
+        continued = state.shared["next_position"][:, None] + steps
+        positions = torch.where(segment_start >= 0, steps - segment_start, continued)
+    return positions, mask, {**shared, "next_position": positions[:, -1] + 1}
+
+
+def attention_mask(
+    sequence: Sequence, state: State
+) -> tuple[Bool[Tensor, "b 1 t s"] | None, dict[str, Tensor], Int[Tensor, "b t"]]:
+    """Attention mask over cached and new keys, restricted to the segment of each query.
+
+    Returns:
+        The mask (None: causal is enough), the segments of all keys where rows have segments (`shared` of the next
+        state), and the index in this sequence at which the segment of each position starts (-1: in the cache).
+    """
+    b, t = sequence.ids.shape
+    past = state.layers[0]["key"].shape[2]
+    steps = torch.arange(t, device=sequence.ids.device)
+    shared, mask, segment_start = {}, None, torch.full((b, t), -1, device=steps.device)
+    cached, given = state.shared.get("segments"), sequence.segments
+    if cached is not None or given is not None:
+        old = given.new_empty(b, 0) if cached is None and past == 0 else cached
+        old = given[:, :1].expand(b, past) if old is None else old
+        new = old[:, -1:].expand(b, t) if given is None else given
+        shared["segments"] = segments = torch.cat([old, new], dim=1)  # b past+t
+        previous = segments[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
+        segment_start = torch.where(new != previous, steps, -1).cummax(dim=1).values
+        mask = segments[:, past:, None] == segments[:, None, :]
+    if (past and t > 1) or mask is not None or sequence.attention_mask is not None:
+        allowed = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
+        if sequence.attention_mask is not None:
+            allowed = torch.cat([sequence.attention_mask.new_ones(b, t, past), sequence.attention_mask], dim=2)
+        mask = (allowed.expand(b, t, -1) if mask is None else mask & allowed)[:, None]
+    return mask, shared, segment_start
