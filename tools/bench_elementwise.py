@@ -3,9 +3,9 @@
     python tools/bench_elementwise.py          bf16
     python tools/bench_elementwise.py --all    every type
 
-The operators run on the CPU as they would on a GPU, except that their launches are recorded and compiled. Instructions are
-those of a warp in the loop over positions, times warps, per position and 64 channels, as many as a head has; kernels
-without a loop have none.
+The operators run on the CPU as they would on a GPU, except that their launches are recorded and compiled. Instructions
+are those of a warp in the loop over positions, times warps, per position and 64 channels, as many as a head has;
+kernels without a loop have none.
 """
 
 import argparse

@@ -48,8 +48,8 @@ class Tile:
         self.updates, self.chunk_states = new(total, key, value), new(total, key, value)
         self.scratch = new(tokens * max(key, value, chunk))
 
-        # One row more than a chunk has makes the strides between the blocks of a level equal, and those of the diagonal.
-        # Above the diagonal it stays zero.
+        # One row more than a chunk has makes the strides between the blocks of a level equal, and those of the
+        # diagonal. Above the diagonal it stays zero.
         self.padded_a = like.new_zeros(total, chunk + 1, chunk)
         self.a = self.padded_a[:, :chunk]
         self.diagonal = self.padded_a.as_strided((tokens,), (chunk + 1,))

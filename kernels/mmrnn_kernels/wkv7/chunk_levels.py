@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 GROUP = 8
-"""Positions of the smallest matrix products: smaller blocks share one, since a batched matmul of tiny matrices is slow."""
+"""Positions of the smallest matrix products: smaller blocks share one, since many tiny products are slow."""
 
 
 class Level(NamedTuple):
@@ -89,7 +89,7 @@ def halves(x: Tensor, size: int) -> Tensor:
 
 
 def blocks(scores: Tensor, size: int) -> Tensor:
-    """View the scores between the right and the left half of every block of 2m positions: `n 2c 2c` to `n 2m 2m c/2m`."""
+    """View the scores between the halves of every block of 2m positions: `n 2c 2c` to `n 2m 2m c/2m`."""
     n, rows, _ = scores.shape
     count = rows // (4 * size)
     split = scores.view(n, count, 2, 2 * size, count, 2, 2 * size)

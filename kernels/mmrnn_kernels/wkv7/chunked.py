@@ -57,7 +57,7 @@ def write(tile: TileIndex, target: Tensor, source: Tensor) -> None:
 
 
 def prepare(tile: TileIndex, chunk: int, dtype: torch.dtype, *inputs: Tensor) -> tuple[list[Tensor], Chunks, Tensor]:
-    """Read the inputs of a tile (w as the log-decay); compute its chunks, and its values `n c 2 v`: zeros for U, and V."""
+    """Read the inputs of a tile, w as the log-decay; compute its chunks; stack zeros for U and V, `n c 2 v`."""
     r, w, k, v, a, b = (load(tile, chunk, x, dtype, missing) for x, missing in zip(inputs, PADDING, strict=True))
     rate = log_decay(w)
     return [r, rate, k, v, a, b], ascend(r, k, a, b, rate), torch.stack([torch.zeros_like(v), v], 2)

@@ -1,7 +1,7 @@
 """Device functions that the WKV kernels share.
 
-Names: `b_` a block in registers, `i_` an index, `o_` offsets, `p_` a pointer, `m_` a mask. `bos` and `eos` are begin and
-end of a sequence (exclusive), `T` counts positions. A comment above a tile gives its shape.
+Names: `b_` a block in registers, `i_` an index, `o_` offsets, `p_` a pointer, `m_` a mask. `bos` and `eos` are begin
+and end of a sequence, `T` and `n_t` count positions. A comment above a tile gives its shape.
 """
 
 import triton
@@ -95,8 +95,8 @@ def decay_terms(b_w):
     """`keep` and `change`, whose sum is the decay exp(-exp(w)), and exp(w).
 
     For a decay near one `s * keep + s * change` is s plus its loss: so products are rounded and not the decay, whose
-    rounding error would repeat at every position. A small decay is all in `change`: as a difference from one it would be
-    inexact.
+    rounding error would repeat at every position. A small decay is all in `change`: as a difference from one it would
+    be inexact.
     """
     b_w = tl.where(b_w > 10.0, 10.0, b_w)  # above 104 or below -100 the decay is exactly 0 or 1, and NaN stays
     b_x = exact_exp(tl.where(b_w < -100.0, -100.0, b_w))

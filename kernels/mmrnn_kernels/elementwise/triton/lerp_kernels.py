@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def block_offsets(length, BT: tl.constexpr, BD: tl.constexpr, D: tl.constexpr):
-    """Sample, first position and channels of this program, the mask of the channels, and the positions of all samples."""
+    """Sample, first position and channels of this program, mask of the channels, and number of all positions."""
     blocks = tl.cdiv(length, BT)
     i_b = (tl.program_id(0) // blocks).to(tl.int64)
     i_first = tl.program_id(0) % blocks * BT

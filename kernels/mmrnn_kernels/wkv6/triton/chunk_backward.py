@@ -103,7 +103,7 @@ def across_chunks(
 ):
     """Gradients from pairs with one end in the chunk or around it, added to those within it.
 
-    Returns those of r, k and log2 d, then that of v (only with STORE_DV) and the gradient of the state S before the chunk.
+    Returns those of r, k and log2 d, then that of v (only with STORE_DV) and that of the state before the chunk.
     """
     # [1, BK]
     b_whole = chunk_decay(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE)

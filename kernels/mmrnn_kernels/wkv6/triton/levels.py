@@ -1,7 +1,7 @@
 """Decays within a chunk of one head, for the kernels by chunks. ../README.md has the mathematics.
 
-At level B = 1, 2, 4, ..., BT/2 a pair of positions lies in the two halves of one block of 2B. Every position reaches up to
-the middle of its block, so one matrix of decays serves both sides of all pairs of a level.
+At level B = 1, 2, 4, ..., BT/2 a pair of positions lies in the two halves of one block of 2B. Every position reaches up
+to the middle of its block, so one matrix of decays serves both sides of all pairs of a level.
 
 A log2 decay is given as `b_high`, `b_low`: two matrices whose sum it is, or twice the same row if it is CONSTANT.
 """

@@ -139,8 +139,8 @@ def recurrent_backward_kernel(
 ):
     """Equations (4) to (9) without (7). Grid: (sequences x heads, blocks of BK rows of the state, all independent).
 
-    `checkpoints` has S before every SPAN positions. From there S is computed again up to BT positions, where it waits in
-    registers for G, which runs backwards.
+    `checkpoints` has S before every SPAN positions. From there S is computed again up to BT positions, where it waits
+    in registers for G, which runs backwards.
     """
     i_n = tl.program_id(0) // H
     i_h = tl.program_id(0) % H

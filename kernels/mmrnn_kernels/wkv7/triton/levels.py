@@ -1,6 +1,6 @@
 """Decays and scores within a chunk of one head. ../README.md has the mathematics.
 
-At level B = 1, 2, 4, ..., BT/2 a pair of positions lies in the two halves of one block of 2B, and every position reaches up
+At level B = 1, 2, 4, ..., BT/2 a pair of positions lies in the two halves of one block of 2B. Every position reaches up
 to the middle of its block.
 """
 

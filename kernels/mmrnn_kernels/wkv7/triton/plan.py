@@ -26,8 +26,8 @@ def compile_mode(*inputs: Tensor) -> CompileMode:
 def gpu_mode(dtypes: set[torch.dtype], target: str) -> CompileMode:
     """Choose the mode on a GPU.
 
-    With bf16 inputs TF32 is exact enough for exponents: x 2^-11 off in the exponent, a decay exp(-x) is off by less than
-    2^-12.
+    With bf16 inputs TF32 is exact enough for exponents: x 2^-11 off in the exponent, a decay exp(-x) is off by less
+    than 2^-12.
     """
     return CompileMode(plan.gpu_mode(dtypes, target).dot_type, target, "ieee" if target == "hip" else "tf32")
 

@@ -33,8 +33,8 @@ def recurrent_forward_kernel(
 ):
     """Equations (1) to (3). Grid: (sequences x heads, blocks of BV columns of the state).
 
-    With STORE_STATES neither `out` nor `end` is stored, but S before every SPAN positions in `checkpoints` and U, what each
-    position reads at a, in `reads`.
+    With STORE_STATES neither `out` nor `end` is stored, but S before every SPAN positions in `checkpoints` and U, what
+    each position reads at a, in `reads`.
     """
     i_n = tl.program_id(0) // H
     i_h = tl.program_id(0) % H
