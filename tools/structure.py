@@ -27,7 +27,7 @@ LONG_KERNELS: dict[str, str] = {}
 """`FILE:FUNCTION` of kernels over 60 lines -> reason."""
 
 FOREIGN = {
-    "kernels/mmrnn_kernels/processor.py": "torch.cpu, whose functions differ between versions",
+    "kernels/mmrnn_kernels/common/cpu_features.py": "torch.cpu, whose functions differ between versions",
     "mmrnn/backbones/hf.py": "configurations of transformers",
     "mmrnn/config/instantiate.py": "any module that a card names",
     "mmrnn/config/override_errors.py": "exceptions of Hydra",

@@ -11,8 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.types import State
-from mmrnn_kernels.linear import plain_mode
-from mmrnn_kernels.step import COMMON, DTYPES, FIRST, LOW_RANK, MULTIPLE, STATE, Step, blocked
+from mmrnn_kernels.decode_step import (
+    BLOCK_PARAMETERS,
+    DTYPES,
+    FIRST_BLOCK_PARAMETERS,
+    LOW_RANK_PARAMETERS,
+    MULTIPLE,
+    STATE_NAMES,
+    DecodeStep,
+    unavailable_reason,
+)
+from mmrnn_kernels.linear import is_plain_inference
 
 MAX_ROWS = 16
 """Largest batch; for more rows the matrix products of the blocks are faster."""
@@ -66,9 +75,9 @@ def native_decode_step(
         x.shape[1] != 1
         or not 1 <= len(x) <= MAX_ROWS
         or model.training
-        or not plain_mode(x, weight)
+        or not is_plain_inference(x, weight)
         or x.dtype != weight.dtype
-        or blocked() is not None
+        or unavailable_reason() is not None
     ):
         return None
     prepared = PREPARED.get(model)
@@ -80,23 +89,25 @@ def native_decode_step(
     return hidden[:, None], State(layers, state.shared)
 
 
-def build_step(model: nn.Module) -> Step | None:
+def build_step(model: nn.Module) -> DecodeStep | None:
     """Collect the weights for the native code; None: the model has parts, parameters or sizes that it does not know."""
     kinds = {(type(block), type(block.time_mix), type(block.channel_mix)) for block in model.blocks}
     if kinds != {model.native} or any(block.time_mix.backend not in ("auto", "cpu") for block in model.blocks):
         return None
     mix = model.blocks[0].time_mix
     layers = [dict(block.named_parameters()) for block in model.blocks]
-    current = not set(LOW_RANK) & set(layers[0])
-    names = {*COMMON, *(() if current else LOW_RANK)}
-    if any(set(layer) - set(FIRST) != names for layer in layers) or not set(FIRST) <= set(layers[0]):
+    current = not set(LOW_RANK_PARAMETERS) & set(layers[0])
+    names = {*BLOCK_PARAMETERS, *(() if current else LOW_RANK_PARAMETERS)}
+    if any(set(layer) - set(FIRST_BLOCK_PARAMETERS) != names for layer in layers) or not set(
+        FIRST_BLOCK_PARAMETERS
+    ) <= set(layers[0]):
         return None
     norm = (model.norm.weight, model.norm.bias)
     tensors = [*norm, *(tensor for layer in layers for tensor in layer.values())]
     summed_sizes = (model.width, mix.head_size, len(layers[0]["channel_mix.key.weight"]))
     if any(size % MULTIPLE for size in summed_sizes) or not are_readable(tensors):
         return None
-    return Step(layers, norm, current=current, eps=model.norm.eps, head_eps=mix.norm.eps)
+    return DecodeStep(layers, norm, current=current, eps=model.norm.eps, head_eps=mix.norm.eps)
 
 
 def are_readable(tensors: list[Tensor]) -> bool:
@@ -107,7 +118,7 @@ def are_readable(tensors: list[Tensor]) -> bool:
     )
 
 
-def accepts_state(step: Step, x: Float[Tensor, "b t d"], state: State) -> bool:
+def accepts_state(step: DecodeStep, x: Float[Tensor, "b t d"], state: State) -> bool:
     """Return True for a state of the shapes of the model; the blocks raise the error for any other."""
     batch, _, width = x.shape
     shapes = {"time_shift": (batch, width), "wkv": (batch, step.heads, step.size, step.size)}
@@ -115,5 +126,5 @@ def accepts_state(step: Step, x: Float[Tensor, "b t d"], state: State) -> bool:
     return len(state.layers) == len(step.layers) and all(
         (tensor := layer.get(name)) is not None and tensor.shape == shapes[name] and tensor.device.type == "cpu"
         for layer in state.layers
-        for name in STATE
+        for name in STATE_NAMES
     )

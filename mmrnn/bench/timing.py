@@ -156,7 +156,7 @@ class Peaks:
     @classmethod
     def measure(cls, config: BenchConfig) -> "Peaks":
         """Time large matrix products, and reads of 256 MB."""
-        from mmrnn_kernels import step
+        from mmrnn_kernels import decode_step
 
         size = 256 if config.quick else 1024
         flops = []
@@ -165,9 +165,9 @@ class Peaks:
             flops.append(2 * size**3 / best_time(lambda x=x, w=w: nn.functional.linear(x, w), config))
         memory = torch.ones(2**20 if config.quick else 2**26)
         reads = [lambda: memory.sum()]
-        if step.blocked() is None:
+        if decode_step.unavailable_reason() is None:
             matrix, row = memory.view(-1, 1024), torch.ones(1, 1024)
-            reads.append(lambda: step.linear(row, matrix))
+            reads.append(lambda: decode_step.few_rows_linear(row, matrix))
         return cls(*flops, memory.nbytes / min(best_time(read, config) for read in reads))
 
 

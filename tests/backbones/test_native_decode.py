@@ -11,9 +11,11 @@ from torch import nn
 from mmrnn.backbones import RWKV5, RWKV6, rwkv
 from mmrnn.backbones.native_decode import MAX_ROWS, PREPARED
 from mmrnn.types import Sequence, State
-from mmrnn_kernels import step
+from mmrnn_kernels import decode_step
 
-pytestmark = pytest.mark.skipif(step.blocked() is not None, reason=str(step.blocked()))
+pytestmark = pytest.mark.skipif(
+    decode_step.unavailable_reason() is not None, reason=str(decode_step.unavailable_reason())
+)
 
 SIZES = {"vocab": 51, "width": 48, "depth": 3, "head_size": 16, "ffn": 80}
 
@@ -239,8 +241,8 @@ def test_without_a_compiler(make, monkeypatch):
     model = make()
     step, state = token(), read(model)
     expected = model(step, state)[0]
-    monkeypatch.setattr("mmrnn.backbones.native_decode.blocked", lambda: "no C++ compiler was found")
-    monkeypatch.setattr("mmrnn_kernels.step.blocked", lambda: "no C++ compiler was found")
+    monkeypatch.setattr("mmrnn.backbones.native_decode.unavailable_reason", lambda: "no C++ compiler was found")
+    monkeypatch.setattr("mmrnn_kernels.decode_step.unavailable_reason", lambda: "no C++ compiler was found")
     found = model(step, state)[0]
     assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 
