@@ -109,8 +109,8 @@ REFUSED = {
     (
         "clip_tiny_v6",
         "merge_2x2",
-    ): "Merge cannot keep the 1 tokens outside the grid; let the encoder drop its CLS token",
-    ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid; let the encoder drop its CLS token",
+    ): "Merge cannot keep the 1 tokens outside the grid",
+    ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
     ("eve_tiny", "resampler_tiny"): "Resampler cannot join patches across 1 row separators",
