@@ -12,7 +12,7 @@ from mmrnn.training.optim.build import Optimizer
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep, shares
 from mmrnn.types import Batch, Objective
-from mmrnn_kernels.processor import multiplies_bf16
+from mmrnn_kernels.common.cpu_features import multiplies_bf16
 
 Precision = Literal["auto", "fp32", "bf16"]
 

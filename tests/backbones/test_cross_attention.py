@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmrnn.backbones import RWKV6, GatedCrossAttention, Transformer
-from mmrnn.backbones.cross_attention import GatedBlock, visible
+from mmrnn.backbones.cross_attention import GatedBlock, media_mask
 from mmrnn.model.vlm import VLM
 from mmrnn.types import ImageSpan, Layout, Sequence
 
@@ -31,7 +31,7 @@ def test_a_block_equals_the_original(golden, params):
     block.load_state_dict(weights)
     ids = tensors["in/alone_media_locations"].long()
     blocks = tuple(ImageSpan(row, at, BESIDE) for row, at in ids.nonzero().tolist())
-    seen = visible(Sequence(ids, blocks), bank.shape[1], None, every=True)
+    seen = media_mask(Sequence(ids, blocks), bank.shape[1], None, attend_all=True)
     out = block(text, bank.flatten(1, 2), seen.repeat_interleave(bank.shape[2], 2))
     # Text before the first image looks at none here, and at all alike there, those to come included.
     begun = ids.cumsum(1) > 0

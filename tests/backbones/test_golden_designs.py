@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from mmrnn.backbones.cross_attention import GatedBlock, GatedCrossAttention
 from mmrnn.backbones.expert import VisualExpert, expert_mask
 from mmrnn.backbones.glm import GLM
-from mmrnn.backbones.masks import prefix
-from mmrnn.backbones.positions import glm_2d, shared_image
+from mmrnn.backbones.positions import shared_image
 from mmrnn.backbones.transformer import Transformer
+from mmrnn.config.instantiate import instantiate
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM
 from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence
@@ -153,7 +153,9 @@ def visualglm(golden, params):
     backbone = GLM(depth=config["layers"], **knobs)
     assert load(backbone, params(tensors)).format == "visualglm"
     sop = 2  # of the toy tokenizer
-    return case, tensors, VLM(backbone, {}, position=partial(glm_2d, sop=sop), mask=partial(prefix, start=sop)).eval()
+    position = instantiate({"_target_": "mmrnn.backbones.positions.glm_2d", "_partial_": True, "sop": sop})
+    mask = instantiate({"_target_": "mmrnn.backbones.masks.prefix", "_partial_": True, "start": sop})
+    return case, tensors, VLM(backbone, {}, position=position, mask=mask).eval()
 
 
 def glm_sequence(model, ids, visual, pre_image):

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from mmrnn.backbones import RWKV5, RWKV6, rwkv
-from mmrnn.backbones.native_decode import MAX_ROWS, PLANS
+from mmrnn.backbones.native_decode import MAX_ROWS, PREPARED
 from mmrnn.types import Sequence, State
-from mmrnn_kernels import step
+from mmrnn_kernels import decode_step
 
-pytestmark = pytest.mark.skipif(step.blocked() is not None, reason=str(step.blocked()))
+pytestmark = pytest.mark.skipif(
+    decode_step.unavailable_reason() is not None, reason=str(decode_step.unavailable_reason())
+)
 
 SIZES = {"vocab": 51, "width": 48, "depth": 3, "head_size": 16, "ffn": 80}
 
@@ -47,8 +49,8 @@ def no_grad():
 @pytest.fixture
 def calls(monkeypatch):
     """Every answer of the native step: None where the layers had to do it."""
-    found, plain = [], rwkv.native_step
-    monkeypatch.setattr(rwkv, "native_step", lambda *inputs: found.append(plain(*inputs)) or found[-1])
+    found, plain = [], rwkv.native_decode_step
+    monkeypatch.setattr(rwkv, "native_decode_step", lambda *inputs: found.append(plain(*inputs)) or found[-1])
     return found
 
 
@@ -63,7 +65,7 @@ def read(model, rows=1, length=6) -> State:
 def layers(model, sequence, state):
     """The same by the layers alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rwkv, "native_step", lambda *_: None)
+        patch.setattr(rwkv, "native_decode_step", lambda *_: None)
         return model(sequence, state)
 
 
@@ -232,15 +234,15 @@ def test_other_sizes_are_left_to_the_layers(calls):
 def test_a_wrong_state_is_left_to_the_layers(make):
     model = make()
     for state in (read(model, rows=3), State(read(model).layers[:2]), State(({},) * 3)):
-        assert rwkv.native_step(model, torch.randn(2, 1, 48), state) is None
+        assert rwkv.native_decode_step(model, torch.randn(2, 1, 48), state) is None
 
 
 def test_without_a_compiler(make, monkeypatch):
     model = make()
     step, state = token(), read(model)
     expected = model(step, state)[0]
-    monkeypatch.setattr("mmrnn.backbones.native_decode.blocked", lambda: "no C++ compiler was found")
-    monkeypatch.setattr("mmrnn_kernels.step.blocked", lambda: "no C++ compiler was found")
+    monkeypatch.setattr("mmrnn.backbones.native_decode.unavailable_reason", lambda: "no C++ compiler was found")
+    monkeypatch.setattr("mmrnn_kernels.decode_step.unavailable_reason", lambda: "no C++ compiler was found")
     found = model(step, state)[0]
     assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 
@@ -253,9 +255,9 @@ def test_copies_and_pickles_have_plans_of_their_own(make):
         twin.blocks[0].time_mix.key.weight.mul_(3)
         assert (close(twin, step, state)[0] - before).abs().max() > 1e-4
     assert torch.equal(model(step, state)[0], before)
-    count = len(PLANS)
+    count = len(PREPARED)
     del model, twin
-    assert len(PLANS) < count, "a plan lives no longer than its model"
+    assert len(PREPARED) < count, "a plan lives no longer than its model"
 
 
 def test_threads_change_nothing(make):

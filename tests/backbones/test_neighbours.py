@@ -8,10 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmrnn.backbones import RWKV5, RWKV6, RWKV7
 from mmrnn.types import Sequence
-from mmrnn_kernels import mix, native
+from mmrnn_kernels import elementwise
+from mmrnn_kernels.common.native import build
 
 pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, native.COMPILERS)), reason=f"no C++ compiler ({', '.join(native.COMPILERS)})"
+    not any(map(shutil.which, build.COMPILERS)), reason=f"no C++ compiler ({', '.join(build.COMPILERS)})"
 )
 
 BATCH, LENGTH, WIDTH = 2, 80, 64
@@ -48,7 +49,7 @@ def run(design, weights, backend, sequence, dtype=torch.float32):
 @pytest.mark.parametrize("backend", ["cpu", "auto"])
 @pytest.mark.parametrize("design", OWN, ids=lambda design: design.__name__)
 def test_values_and_gradients_are_those_of_the_formulas(design, backend, rows):
-    assert BATCH * LENGTH * WIDTH >= mix.FEW
+    assert BATCH * LENGTH * WIDTH >= elementwise.MIN_NATIVE_ELEMENTS
     torch.manual_seed(1)
     weights = design(vocab=50, width=WIDTH, depth=2, head_size=16).state_dict()
     weights = {name: x + 0.2 * torch.randn_like(x) for name, x in weights.items()}

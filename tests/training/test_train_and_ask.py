@@ -84,4 +84,4 @@ def test_what_has_no_language_model_says_so(records, capsys):
     )
     code, said, fault = ask(records, capsys)
     assert (code, said) == (2, "")
-    assert fault == "mmrnn: there is no language model here to read or say anything; choose one with backbone=NAME\n"
+    assert fault == "mmrnn: this model has no language model (NoBackbone); choose one with backbone=NAME\n"

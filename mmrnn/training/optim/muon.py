@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrnn_kernels.processor import multiplies_bf16
+from mmrnn_kernels.common.cpu_features import multiplies_bf16
 
 AT_ONCE = 2**24
 """Entries that are made orthogonal at once, which bounds the memory that this takes."""
