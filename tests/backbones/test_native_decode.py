@@ -189,7 +189,22 @@ class Bias(nn.Module):
         return mixed + 1, state
 
 
-@pytest.mark.parametrize("change", ["hook", "part", "bias", "double", "transposed", "backend", "training", "autocast"])
+class NoAddress(torch.Tensor):
+    """A weight without memory of its own, as a quantised one; what is computed with it is a plain tensor."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def detach(self):
+        return super().detach().as_subclass(NoAddress)
+
+    def data_ptr(self):
+        raise RuntimeError("no address")
+
+
+CASES = ["hook", "part", "bias", "double", "transposed", "subclass", "backend", "training", "autocast"]
+
+
+@pytest.mark.parametrize("change", CASES)
 def test_falls_back_to_the_blocks(make, calls, change):
     model = make()
     step, state = token(), read(model)
@@ -207,6 +222,10 @@ def test_falls_back_to_the_blocks(make, calls, change):
     elif change == "transposed":
         weight = model.blocks[1].time_mix.key.weight
         weight.data = weight.data.T.contiguous().T
+    elif change == "subclass":
+        key = model.blocks[1].time_mix.key
+        key.weight = nn.Parameter(key.weight.detach().as_subclass(NoAddress))
+        assert type(key.weight) is NoAddress
     elif change == "backend":
         model = make(backend="reference")
     elif change == "training":
