@@ -23,6 +23,9 @@ from mmrnn_kernels.decode_step import (
 )
 from mmrnn_kernels.linear import is_plain_inference
 
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that have an address; a subclass (distributed, quantised) may have none."""
+
 MAX_ROWS = 16
 """Largest batch; for more rows the matrix products of the blocks are faster."""
 
@@ -47,8 +50,9 @@ class PreparedStep:
         self.step = None if self.has_hooks else build_step(model)
 
     def current_addresses(self) -> list[int]:
-        """Return the address of every parameter, 0 where there is none."""
-        return [0 if (tensor := group[name]) is None else tensor.data_ptr() for group, name in self.parameters]
+        """Return the address of every parameter; 0 for None, and that of the object for a tensor subclass."""
+        tensors = (group[name] for group, name in self.parameters)
+        return [0 if x is None else x.data_ptr() if type(x) in PLAIN else id(x) for x in tensors]
 
     def is_valid(self, dtype: torch.dtype) -> bool:
         """Return True while the model has the modules, hooks, tensors and dtype that this was prepared for."""
@@ -111,10 +115,10 @@ def build_step(model: nn.Module) -> DecodeStep | None:
 
 
 def are_readable(tensors: list[Tensor]) -> bool:
-    """Return True for contiguous CPU tensors of one dtype that the native code reads."""
+    """Return True for contiguous plain CPU tensors of one dtype that the native code reads."""
     dtype = tensors[0].dtype
     return dtype in DTYPES and all(
-        tensor.dtype == dtype and tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors
+        type(x) in PLAIN and x.dtype == dtype and x.device.type == "cpu" and x.is_contiguous() for x in tensors
     )
 
 

@@ -1,4 +1,4 @@
-"""Backbones with what single designs add to them, against what the original projects compute."""
+"""Hooks, positions and masks of single designs against golden cases of the original projects."""
 
 from dataclasses import replace
 from functools import partial
@@ -59,7 +59,7 @@ def test_cogvlm(golden, params, names):
     hidden, _ = model.run_backbone(Sequence(text, embeds=backbone.embed(text)))
     close(model.head(hidden), tensors["out/text_only_logits"])
 
-    # Greedy replies from the state: positions go on behind the one that the whole image took.
+    # Greedy replies from the state: positions continue after the one of the image.
     prompt = torch.where(tensors["in/greedy_token_type_ids"].bool(), SLOT, tensors["in/greedy_input_ids"])
     embeds = backbone.embed(prompt.clamp(min=0))
     embeds[:, 1 : 1 + layout.tokens] = tensors["out/embeds"][:1, 1 : 1 + layout.tokens]

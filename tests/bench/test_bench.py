@@ -1,4 +1,4 @@
-"""`mmrnn bench` on tiny sizes: what it prints and writes, what it leaves out, how it tells of wrong usage."""
+"""`mmrnn bench` on tiny sizes: output, skipped contenders, usage errors."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def nothing_installed(monkeypatch):
-    """Only what mmrnn itself needs."""
+    """Hide optional packages."""
     known = timing.find_spec
     absent = ("fla", "rwkv", "transformers", "matplotlib")
     monkeypatch.setattr(timing, "find_spec", lambda name: None if name in absent else known(name))
@@ -38,8 +38,8 @@ def test_everything_runs_and_is_written(elsewhere, capsys):
     assert {row["part"] for row in rows} == {"operator", "prefill", "decode", "training", "tower"}
     assert all(row["seconds"] > 0 for row in rows)
     for row in rows:
-        rivals = {other["name"] for other in rows if other["case"] == row["case"]} - {row["name"]}
-        assert set(row["speedup"]) == rivals
+        others = {other["name"] for other in rows if other["case"] == row["case"]} - {row["name"]}
+        assert set(row["speedup"]) == others
     names = {row["name"] for row in rows}
     out = capsys.readouterr().out
     missing = result["skipped"]
@@ -53,7 +53,7 @@ def test_everything_runs_and_is_written(elsewhere, capsys):
 
 
 @pytest.mark.usefixtures("nothing_installed")
-def test_what_is_not_installed_is_left_out_by_name(elsewhere, capsys, monkeypatch):
+def test_missing_packages_are_skipped_by_name(elsewhere, capsys, monkeypatch):
     monkeypatch.setattr("mmrnn.bench.operator.peak_megabytes", lambda *_: 1.5)  # a process a row: test_memory
     assert main(["bench", "--quick"]) == 0
     result = json.loads((elsewhere / "bench" / "bench.json").read_text())
@@ -66,7 +66,7 @@ def test_what_is_not_installed_is_left_out_by_name(elsewhere, capsys, monkeypatc
     assert not (elsewhere / "bench" / "decode.png").exists()
 
 
-def test_only_the_parts_that_are_named(elsewhere):
+def test_named_parts_only(elsewhere):
     assert main(["bench", "tower", "--quick", "--out=here"]) == 0
     result = json.loads((elsewhere / "here" / "bench.json").read_text())
     assert {row["part"] for row in result["rows"]} == {"tower"}
@@ -98,11 +98,11 @@ def test_wrong_usage_is_one_sentence(elsewhere, capsys, arguments, message):
     assert [path.name for path in elsewhere.iterdir()] == ["file"]
 
 
-def test_rivals_take_turns_and_ratios_are_paired(monkeypatch):
+def test_runs_alternate_and_ratios_are_paired(monkeypatch):
     now, turns = [0.0], []
     monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
 
-    def side(name, costs):
+    def contender(name, costs):
         costs = iter(costs)
 
         def work():
@@ -112,7 +112,7 @@ def test_rivals_take_turns_and_ratios_are_paired(monkeypatch):
         return work
 
     # The machine is ten times slower in the second round: each ratio stays.
-    contenders = {"a": side("a", [9, 2, 20, 2]), "b": side("b", [9, 1, 10, 1])}
+    contenders = {"a": contender("a", [9, 2, 20, 2]), "b": contender("b", [9, 1, 10, 1])}
     a, b = compare("part", "case", contenders, QUICK, megabytes={"a": 3.0})
     assert turns == ["a", "b"] * 4
     assert (a.seconds, b.seconds) == (2, 1)
@@ -120,7 +120,7 @@ def test_rivals_take_turns_and_ratios_are_paired(monkeypatch):
     assert (a.megabytes, b.megabytes) == (3.0, None)
 
 
-def test_what_is_missing_is_noted_once():
+def test_a_skipped_contender_is_noted_once():
     config, contenders = replace(QUICK, skipped=[]), {}
 
     def absent():
@@ -158,6 +158,6 @@ def test_memory():
     from mmrnn.bench.memory import RESET, peak_megabytes
 
     if not RESET.exists():
-        pytest.skip("only Linux tells the peak of a process")
+        pytest.skip("the peak of a process is measured on Linux only")
     megabytes = peak_megabytes(torch.ones, (1, 10), (1, 20_000_000))
     assert 70 < megabytes < 110
