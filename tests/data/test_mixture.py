@@ -74,7 +74,7 @@ def test_what_a_part_holds_out():
     ("knobs", "message"),
     [
         ({"parts": {}}, "parts is empty"),
-        ({"parts": {"a": Shown(1)}, "weights": {"b": 1.0}}, "weights.b: there is no such part; there are: a"),
+        ({"parts": {"a": Shown(1)}, "weights": {"b": 1.0}}, "weights.b: no such part; there are: a"),
         ({"parts": {"a": Shown(1)}, "weights": {"a": 0.0}}, r"weights.a \(0.0\) must be above 0"),
         ({"parts": {"a": Shown(1), "b": Shown(1)}, "weights": {"a": 1.0}}, "weights: b has none"),
     ],
