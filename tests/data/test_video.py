@@ -84,7 +84,9 @@ def test_hostile_files(tmp_path, monkeypatch):
     assert said("notes.txt").endswith("is no video of a known format; use a folder of its frames")
     assert "100 x 100 pixels, 50 are allowed" in said("long.gif", max_pixels=50)
     monkeypatch.setattr(image, "MAX_VIDEO_PIXELS", 99_999)
-    assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; use a folder" in said("long.gif")
+    assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; use a folder" in said(
+        "long.gif"
+    )
     monkeypatch.setattr(image, "MAX_VIDEO_BYTES", 10)
     assert "bytes, 10 are allowed" in said("long.gif")
     monkeypatch.setattr(video, "MAX_FRAMES", 0)
@@ -143,7 +145,7 @@ def test_a_record_with_a_video(clip):
     assert [level(image.open()) for image in data[0].images] == [0, 6, 11]
     assert dict(data.skipped) == {
         "b": "0 tags <video> for 1 videos",
-        "c": "video '../x.gif' lies outside the folder of the images",
+        "c": "video '../x.gif' is outside the folder of the images",
         "d": f"video 'none.gif' is not in {folder}",
     }
     with pytest.raises(ValueError, match=r"frames \(0\) must be at least 1"):
