@@ -1,4 +1,4 @@
-"""What the README says is so: its commands fit, its Python runs, its tables are those of the cards."""
+"""The README is correct: its commands compose, its Python runs, its links exist."""
 
 import re
 import shlex
@@ -12,10 +12,6 @@ from mmrnn.config.validate import check
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-GROUPS = (
-    *("encoder", "connector", "backbone", "modalities", "scan", "position", "mask", "hook", "adapter"),
-    *("prompt", "tokenizer", "data", "objective", "stage", "recipe", "model"),
-)
 
 
 def blocks(language):
@@ -50,7 +46,7 @@ def test_python_runs(code):
     exec(compile(code, str(README), "exec"), {})
 
 
-def test_the_mistake_is_told_as_shown(capsys):
+def test_the_mistake_is_reported_as_shown(capsys):
     (shown,) = blocks("console")
     command, _, expected = shown.partition("\n")
     assert main(shlex.split(command)[2:]) == 2

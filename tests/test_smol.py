@@ -1,4 +1,4 @@
-"""Really pretrained parts, out of packages: they are what they were, and `mmrnn train model=smol` joins them."""
+"""Pretrained parts from packages match their originals, and `mmrnn train model=smol` joins them."""
 
 import json
 

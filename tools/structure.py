@@ -35,7 +35,6 @@ FOREIGN = {
     "mmrnn/data/image.py": "images of Pillow",
     "mmrnn/encoders/timm_vit.py": "modules of timm",
     "mmrnn/encoders/tower.py": "attributes of torch by name",
-    "mmrnn/types/parts.py": "any class or function that a card names",
 }
 """Files that may call `getattr` with a default -> the objects they call it on, which have no contract of ours."""
 

@@ -5,47 +5,37 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmrnn.backbones.hook import HookModule
+from mmrnn.layers.feed_forward import FeedForward
+from mmrnn.layers.latent_attention import LatentAttention
 from mmrnn.types import Backbone, BlockHooks, Sequence, State
 
 
-class GatedBlock(nn.Module):
-    """x + tanh(gate) * attention(norm(x), image), then x + tanh(gate) * mlp(x). Both gates begin at zero."""
+class GatedBlock(LatentAttention):
+    """x + tanh(gate) * attention(norm(x), image), then x + tanh(gate) * mlp(x), with both gates zero at first."""
 
     def __init__(self, width: int, media: int, heads: int, head_size: int):
-        super().__init__()
-        self.heads = heads
+        super().__init__(width, media, heads, head_size)
         self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, heads * head_size, bias=False)
-        self.pair = nn.Linear(media, 2 * heads * head_size, bias=False)  # keys, then values
-        self.output = nn.Linear(heads * head_size, width, bias=False)
         self.gate = nn.Parameter(torch.zeros(1))
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width, bias=False),
-            nn.GELU(),
-            nn.Linear(4 * width, width, bias=False),
-        )
+        self.mlp = FeedForward(width)
         self.mlp_gate = nn.Parameter(torch.zeros(1))
 
     def forward(
         self, x: Float[Tensor, "b t d"], bank: Float[Tensor, "b s e"] | None, mask: Bool[Tensor, "b t s"] | None
     ) -> Float[Tensor, "b t d"]:
         if bank is not None:
-            x = x + self.gate.tanh() * self.look(self.norm(x), bank, mask)
+            x = x + self.gate.tanh() * self.cross_attend(self.norm(x), bank, mask)
         return x + self.mlp_gate.tanh() * self.mlp(x)
 
-    def look(
+    def cross_attend(
         self, x: Float[Tensor, "b t d"], bank: Float[Tensor, "b s e"], mask: Bool[Tensor, "b t s"]
     ) -> Float[Tensor, "b t d"]:
-        key, value = self.pair(bank).chunk(2, dim=-1)
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (self.query(x), key, value))
-        seen = mask.any(-1, keepdim=True)
-        # A row that may look nowhere looks everywhere, for a number to come out, and then counts nothing.
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=(mask | ~seen)[:, None])
-        return self.output(out.transpose(1, 2).flatten(2) * seen)
+        """Attend to the image tokens that `mask` allows; positions without any get zeros."""
+        visible = mask.any(-1, keepdim=True)
+        # Fully masked rows would be NaN after softmax: attend everywhere, then zero the output.
+        return self.attend(x, bank, (mask | ~visible)[:, None]) * visible
 
 
 class CrossAttentionHooks(BlockHooks):

@@ -1,4 +1,4 @@
-"""What stands between an encoder and a language model: encoder tokens in, visual tokens out."""
+"""Connectors: encoder tokens to visual tokens of the width of the language model."""
 
 from mmrnn.connectors.gated import GatedLinear, GatedMLP
 from mmrnn.connectors.glu import GLU

@@ -1,4 +1,4 @@
-"""Projections in which every token gates its own channels ("context gating")."""
+"""Projections with context gating: each token gates its own channels."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,9 +17,11 @@ class GatedMLP(nn.Module, Connector):
         self.output = nn.Linear(self.width, self.width, bias=False)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the visual tokens: that of the encoder tokens."""
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
+        """Project, then gate each token."""
         tokens = self.proj(tokens)
         return self.output(self.gate(tokens).sigmoid() * tokens)
 
@@ -35,7 +37,9 @@ class GatedLinear(nn.Module, Connector):
         self.norm = nn.LayerNorm(self.width)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the visual tokens: that of the encoder tokens."""
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
+        """Gate each token, then project and normalise."""
         return self.norm(self.output(self.gate(tokens).sigmoid() * tokens))

@@ -1,4 +1,4 @@
-"""A projection and a gated MLP behind it (CogVLM's adapter, arXiv 2311.03079)."""
+"""Projection followed by a gated MLP (the adapter of CogVLM, arXiv 2311.03079)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from mmrnn.types import Connector, Layout
 
 
 class GLU(nn.Module, Connector):
-    """Project, normalise, GELU, then `down(silu(gate(x)) * up(x))`; without biases.
+    """Projection, LayerNorm, GELU, then `down(silu(gate(x)) * up(x))`; linear layers without biases.
 
     Args:
-        hidden: width inside the gated MLP; that of the language model in CogVLM.
+        hidden: width inside the gated MLP; in CogVLM that of the MLPs of the language model.
     """
 
     def __init__(self, in_dim: int, out_dim: int | None = None, *, hidden: int = 11008):
@@ -24,8 +24,10 @@ class GLU(nn.Module, Connector):
         self.down = nn.Linear(hidden, self.width, bias=False)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the visual tokens: that of the encoder tokens."""
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
+        """Apply the adapter to each token."""
         x = F.gelu(self.norm(self.proj(tokens)))
         return self.down(F.silu(self.gate(x)) * self.up(x))

@@ -1,4 +1,4 @@
-"""The image in the tokens: taken apart into prefix, grid and suffix by those parts that need the grid."""
+"""Checks of layout and width, and the patch grid inside a row of tokens."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,14 +9,17 @@ from mmrnn.types import Layout
 def split_prefix_grid_suffix(
     tokens: Float[Tensor, "m n e"], layout: Layout | None, part: str
 ) -> tuple[Float[Tensor, "m p e"], Float[Tensor, "m rows cols e"], Float[Tensor, "m s e"]]:
-    """The tokens before the grid, the grid, and the tokens after it.
+    """Split tokens into those before the patch grid, the grid, and those after it.
+
+    Args:
+        part: name for error messages.
 
     Raises:
-        ValueError: the layout is missing, has row separators, or is that of another number of tokens.
+        ValueError: the layout is missing, has row separators or no patches, or has another number of tokens.
     """
     if layout is None:
-        raise ValueError(f"{part} has to know how its {tokens.shape[1]} tokens lie: pass a layout")
-    check_rows(layout, part)
+        raise ValueError(f"{part} needs the layout of its {tokens.shape[1]} tokens: pass a layout")
+    require_grid(layout, part)
     if layout.tokens != tokens.shape[1]:
         raise ValueError(
             f"{part} got {tokens.shape[1]} tokens, but their layout has {layout.tokens} "
@@ -26,16 +29,20 @@ def split_prefix_grid_suffix(
     return prefix, grid.unflatten(1, (layout.rows, layout.cols)), suffix
 
 
-def check_rows(layout: Layout, part: str) -> None:
-    """Raises ValueError where there is no grid, or separators stand between its rows."""
+def require_grid(layout: Layout, part: str) -> None:
+    """Require a patch grid without separators between its rows.
+
+    Raises:
+        ValueError: there is none.
+    """
     if layout.separators:
-        raise ValueError(f"{part} cannot join patches across {layout.separators} row separators; add them behind it")
+        raise ValueError(f"{part} cannot join patches across {layout.separators} row separators; add them after it")
     if not layout.rows * layout.cols:
         raise ValueError(f"{part} needs patches, but the layout has none ({layout.rows} x {layout.cols})")
 
 
 def require_same_width(part: str, width: int, out_dim: int | None) -> int:
-    """`width`, for a part that has no say in it.
+    """Return `width`, the output width of a part that cannot change it.
 
     Raises:
         ValueError: another width is asked for.

@@ -1,4 +1,4 @@
-"""The plainest connectors: one projection, or nothing at all."""
+"""One projection, and the identity."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from mmrnn.types import Connector, Layout
 
 
 class Linear(nn.Module, Connector):
-    """One affine map of every token (LLaVA arXiv 2304.08485; without bias: VisualRWKV arXiv 2406.13362)."""
+    """Projection of each token (LLaVA arXiv 2304.08485; without bias: VisualRWKV arXiv 2406.13362)."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None, *, bias: bool = True):
         super().__init__()
@@ -16,21 +16,29 @@ class Linear(nn.Module, Connector):
         self.proj = nn.Linear(in_dim, self.width, bias=bias)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the visual tokens: that of the encoder tokens."""
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
+        """Project each token."""
         return self.proj(tokens)
 
 
 class Identity(nn.Module, Connector):
-    """For encoders that already emit the backbone's width."""
+    """Tokens unchanged, for encoders of the backbone's width.
+
+    Raises:
+        ValueError: another width is asked for.
+    """
 
     def __init__(self, in_dim: int, out_dim: int | None = None):
         super().__init__()
         self.width = require_same_width("Identity", in_dim, out_dim)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the visual tokens: that of the encoder tokens."""
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
+        """Return the tokens."""
         return tokens

@@ -1,4 +1,4 @@
-"""Fewer and wider tokens: neighbours laid side by side in the channels."""
+"""Space-to-depth: neighbouring patches concatenated on the channels."""
 
 from typing import Literal
 
@@ -6,20 +6,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.connectors.grid import check_rows, require_same_width, split_prefix_grid_suffix
+from mmrnn.connectors.grid import require_grid, require_same_width, split_prefix_grid_suffix
 from mmrnn.types import Connector, Layout
 
 
 class Merge(nn.Module, Connector):
-    """Every block of `rows` x `cols` patches becomes one token of rows * cols times the width.
+    """Blocks of `rows` x `cols` patches as one token each, of rows * cols times the width.
 
-    Within a block the patches follow each other row by row. Blocks of 1 x 4 are MiniGPT-v2's strips (arXiv
-    2310.09478); 2 x 2 is space-to-depth, in column-major order VILA-1.5's downsampling (arXiv 2312.07533).
+    Within a block the patches are concatenated row by row. Blocks of 1 x 4 are MiniGPT-v2 (arXiv 2310.09478), blocks
+    of 2 x 2 in column-major order the downsampling of VILA-1.5 (arXiv 2312.07533).
 
     Args:
-        order: how the blocks follow each other. With "col" those of the first column come first, and the
-            layout that is answered is that of the transposed image.
-        pad: fill the last rows and columns up with zeros; otherwise the grid has to be divisible.
+        order: of the blocks. With "col" they are emitted column by column, in the layout of the transposed image.
+        pad: fill the last rows and columns up with zeros; otherwise the grid must be divisible.
+
+    Raises:
+        ValueError: a block is empty, `order` is unknown, or another width is asked for.
     """
 
     def __init__(
@@ -41,29 +43,39 @@ class Merge(nn.Module, Connector):
         self.rows, self.cols, self.order, self.pad = rows, cols, order, pad
 
     def layout(self, layout: Layout) -> Layout:
-        down, right = self.missing(layout)
+        """Layout of the blocks.
+
+        Raises:
+            ValueError: see `padding`.
+        """
+        down, right = self.padding(layout)
         rows, cols = (layout.rows + down) // self.rows, (layout.cols + right) // self.cols
         return Layout(rows, cols) if self.order == "row" else Layout(cols, rows)
 
-    def missing(self, layout: Layout) -> tuple[int, int]:
-        """Rows and columns that the grid lacks to be full of blocks."""
-        check_rows(layout, "Merge")
+    def padding(self, layout: Layout) -> tuple[int, int]:
+        """Rows and columns that are added to make the grid divisible into blocks.
+
+        Raises:
+            ValueError: there is no grid, there are tokens outside it, or it must be padded and `pad` is False.
+        """
+        require_grid(layout, "Merge")
         if layout.prefix + layout.suffix:
             raise ValueError(
-                f"Merge has no place for the {layout.prefix + layout.suffix} tokens outside the grid; "
+                f"Merge cannot keep the {layout.prefix + layout.suffix} tokens outside the grid; "
                 "let the encoder drop its CLS token"
             )
-        missing = -layout.rows % self.rows, -layout.cols % self.cols
-        if any(missing) and not self.pad:
+        padding = -layout.rows % self.rows, -layout.cols % self.cols
+        if any(padding) and not self.pad:
             raise ValueError(
                 f"{layout.rows} x {layout.cols} patches do not divide into blocks of "
                 f"{self.rows} x {self.cols}; choose another image size or pad=True"
             )
-        return missing
+        return padding
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        """Concatenate the patches of each block."""
         _, patches, _ = split_prefix_grid_suffix(tokens, layout, "Merge")
-        down, right = self.missing(layout)
+        down, right = self.padding(layout)
         patches = F.pad(patches, (0, 0, 0, right, 0, down))
         blocks = patches.unflatten(2, (-1, self.cols)).unflatten(1, (-1, self.rows))  # m R rows C cols e
         outer = (1, 3) if self.order == "row" else (3, 1)

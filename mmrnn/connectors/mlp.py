@@ -1,4 +1,4 @@
-"""Projections with a nonlinearity between them."""
+"""Multi-layer perceptron."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,16 +18,18 @@ ACTIVATIONS = {
 
 
 class MLP(nn.Module, Connector):
-    """`depth` projections, the first into `hidden`, with an activation between them.
+    """`depth` projections with activations between them, applied to each token.
 
-    Two of them are LLaVA-1.5 (`mlp2x_gelu`, arXiv 2310.03744); with the norm, VILA-1.5 (arXiv 2312.07533);
-    with ReLU and without bias, VisualRWKV-UHD (arXiv 2410.11665); three of them, the first to four times the width,
-    Prismatic's for two towers (arXiv 2402.07865).
+    Depth 2 is LLaVA-1.5 (`mlp2x_gelu`, arXiv 2310.03744), with `norm` VILA-1.5 (arXiv 2312.07533), with ReLU and
+    without bias VisualRWKV-UHD (arXiv 2410.11665). Depth 3, first to four times the width, is Prismatic with two towers
+    (arXiv 2402.07865).
 
     Args:
-        hidden: width between the projections, or one width for each of these places; None takes the width that comes
-            out.
-        norm: a LayerNorm in front.
+        hidden: width of all hidden layers, or one width for each; None: the output width.
+        norm: LayerNorm before the first projection.
+
+    Raises:
+        ValueError: `depth`, `act` or the number of hidden widths is out of range.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class MLP(nn.Module, Connector):
         if len(inner) != depth - 1:
             raise ValueError(f"hidden ({list(inner)}) must name {depth - 1} widths, one less than depth ({depth})")
         sizes = [in_dim, *(size or self.width for size in inner), self.width]
-        # The numbering of nn.Sequential, activations included, is that of the published checkpoints.
+        # Published checkpoints number projections and activations together, as nn.Sequential does.
         layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1], bias=bias)]
         for pair in pairwise(sizes[1:]):
             layers += [ACTIVATIONS[act](), nn.Linear(*pair, bias=bias)]
@@ -59,7 +61,9 @@ class MLP(nn.Module, Connector):
         self.layers = nn.Sequential(*layers)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the visual tokens: that of the encoder tokens."""
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
+        """Apply the MLP to each token."""
         return self.layers(self.norm(tokens))

@@ -1,4 +1,4 @@
-"""Fewer tokens by averaging neighbours."""
+"""Average pooling of patches."""
 
 from dataclasses import replace
 
@@ -7,18 +7,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.connectors.grid import check_rows, require_same_width, split_prefix_grid_suffix
+from mmrnn.connectors.grid import require_grid, require_same_width, split_prefix_grid_suffix
 from mmrnn.types import Connector, Layout
 
 
 class Pool(nn.Module, Connector):
-    """VisualRWKV's `grid_size` (arXiv 2406.13362): the patches averaged to about `grid` x `grid`.
+    """Average pooling of the patches to about `grid` x `grid` (`grid_size` of VisualRWKV, arXiv 2406.13362).
 
-    Tokens outside the grid (CLS) are kept where they are. The window is floor(side / grid), and patches that
-    fill none are dropped: a grid of 5 makes 6 of 24 patches a side.
+    Tokens outside the grid (CLS) are kept. Window and stride are floor(side / grid), so that a grid of 5 makes 6 tokens
+    of 24 patches; patches that fill no window are dropped.
 
     Args:
-        grid: -1 keeps all patches, 0 none of them; 1 keeps their mean.
+        grid: tokens a side; -1: all patches, 0: none.
+
+    Raises:
+        ValueError: `grid` is below -1, or another width is asked for.
     """
 
     def __init__(self, in_dim: int, out_dim: int | None = None, *, grid: int):
@@ -29,15 +32,24 @@ class Pool(nn.Module, Connector):
         self.grid = grid
 
     def window(self, layout: Layout) -> tuple[int, int] | None:
-        """Height and width of the cells, in patches; None where no patch is kept."""
-        check_rows(layout, "Pool")
+        """Height and width of the pooling window in patches; None where no patch is kept.
+
+        Raises:
+            ValueError: the patches are fewer than `grid` a side, or no token would be left.
+        """
+        require_grid(layout, "Pool")
         if self.grid == 0 and not layout.prefix + layout.suffix:
-            raise ValueError("grid (0) keeps the CLS token alone, but there is none; let the encoder keep it")
+            raise ValueError("grid (0) keeps the CLS token only, but there is none; let the encoder keep it")
         if self.grid > min(layout.rows, layout.cols):
             raise ValueError(f"grid ({self.grid}) must not exceed the {layout.rows} x {layout.cols} patches")
         return (layout.rows // self.grid, layout.cols // self.grid) if self.grid else None
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the pooled tokens.
+
+        Raises:
+            ValueError: see `window`.
+        """
         if self.grid == -1:
             return layout
         window = self.window(layout)
@@ -46,6 +58,7 @@ class Pool(nn.Module, Connector):
         return replace(layout, rows=layout.rows // window[0], cols=layout.cols // window[1])
 
     def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        """Average the patches of each window."""
         if self.grid == -1:
             return tokens
         prefix, patches, suffix = split_prefix_grid_suffix(tokens, layout, "Pool")
@@ -57,14 +70,16 @@ class Pool(nn.Module, Connector):
 
 
 class MeanPool(nn.Module, Connector):
-    """One token, the mean of all of them, CLS included (`grid_size` 1 of VisualRWKV-5.0)."""
+    """Mean of all tokens, CLS included (`grid_size` 1 of VisualRWKV-5.0)."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None):
         super().__init__()
         self.width = require_same_width("MeanPool", in_dim, out_dim)
 
     def layout(self, layout: Layout) -> Layout:
+        """One token."""
         return Layout(prefix=1)
 
     def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m 1 d"]:
+        """Average all tokens."""
         return tokens.mean(dim=1, keepdim=True)

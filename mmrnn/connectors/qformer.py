@@ -1,25 +1,31 @@
-"""Q-Former: learned queries that read the image (BLIP-2, arXiv 2301.12597)."""
+"""Q-Former: learned queries with cross-attention to the image (BLIP-2, arXiv 2301.12597)."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmrnn.layers.latent_attention import multi_head_attention
 from mmrnn.types import Connector, Layout
 
 EPS = 1e-12
 """Of every LayerNorm, as in BERT."""
 
 
-class Attention(nn.Module):
-    """Multi-head attention of x to `source` (or to itself), added to x and normalised after (post-LN)."""
+class PostNormAttention(nn.Module):
+    """Multi-head attention with a residual and a norm behind it (post-LN), as in BERT.
 
-    def __init__(self, width: int, heads: int, dropout: float, source: int | None = None):
+    Args:
+        source_width: of the tokens attended to; None: `width`.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, source_width: int | None = None):
         super().__init__()
         self.heads, self.dropout = heads, dropout
+        source_width = width if source_width is None else source_width
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width if source is None else source, width)
-        self.value = nn.Linear(width if source is None else source, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, EPS)
 
@@ -29,18 +35,16 @@ class Attention(nn.Module):
         source: Float[Tensor, "m n e"] | None = None,
         mask: Bool[Tensor, "m 1 q s"] | None = None,
     ) -> Float[Tensor, "m q d"]:
+        """Attend from `x` to `source` (None: to `x`) where `mask` is True."""
         source = x if source is None else source
-        q, k, v = (
-            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # m h q k
-            for y in (self.query(x), self.key(source), self.value(source))
-        )
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
-        return self.norm(x + F.dropout(self.output(mixed), dropout))
+        query, key, value = self.query(x), self.key(source), self.value(source)
+        out = multi_head_attention(query, key, value, self.heads, mask=mask, dropout=dropout)
+        return self.norm(x + F.dropout(self.output(out), dropout))
 
 
-class FeedForward(nn.Module):
-    """Two projections with GELU, added and normalised after."""
+class PostNormFeedForward(nn.Module):
+    """Two projections with GELU between them, a residual and a norm behind it (post-LN)."""
 
     def __init__(self, width: int, ffn: int, dropout: float):
         super().__init__()
@@ -50,34 +54,47 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "m q d"]) -> Float[Tensor, "m q d"]:
+        """Apply the layer to each token."""
         return self.norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
 
 
-class Layer(nn.Module):
-    """The queries look at each other, at the image (where `source` is its width), and think it over."""
+class QFormerLayer(nn.Module):
+    """Self-attention, optional cross-attention to image tokens, feed-forward (post-LN).
 
-    def __init__(self, width: int, heads: int, ffn: int, dropout: float, source: int | None):
+    Args:
+        source_width: of the image tokens; None: no cross-attention.
+    """
+
+    def __init__(self, width: int, heads: int, ffn: int, dropout: float, source_width: int | None):
         super().__init__()
-        self.attention = Attention(width, heads, dropout)
-        self.cross = None if source is None else Attention(width, heads, dropout, source)
-        self.ffn = FeedForward(width, ffn, dropout)
+        self.attention = PostNormAttention(width, heads, dropout)
+        self.cross = None if source_width is None else PostNormAttention(width, heads, dropout, source_width)
+        self.ffn = PostNormFeedForward(width, ffn, dropout)
 
     def forward(self, queries: Float[Tensor, "m q d"], image: Float[Tensor, "m n e"]) -> Float[Tensor, "m q d"]:
-        queries = self.attention(queries)
+        """Update the queries."""
+        return self.update_queries(self.attention(queries), image)
+
+    def update_queries(self, queries: Float[Tensor, "m q d"], image: Float[Tensor, "m n e"]) -> Float[Tensor, "m q d"]:
+        """Apply what follows the self-attention: cross-attention and feed-forward."""
         if self.cross is not None:
             queries = self.cross(queries, image)
         return self.ffn(queries)
 
 
 class QFormer(nn.Module, Connector):
-    """A BERT whose input is `queries` learned vectors and which reads the image by cross-attention.
+    """BERT on `queries` learned vectors, with cross-attention to the image tokens.
 
-    Emits one token a query: of its own `width` where no out_dim is asked for, else projected to it. The
-    tokens of the image may be any number and lie in any way; BLIP-2 norms them first (`ln_vision`).
+    Emits one token per query, of the inner `width` where `out_dim` is None, else projected to it. The image tokens may
+    have any number and layout; BLIP-2 normalises them first (`ln_vision`).
 
     Args:
-        queries: visual tokens that come out.
-        cross_every: every so many layers read the image, beginning with the first.
+        queries: number of visual tokens.
+        width: of the hidden states.
+        cross_every: distance of the layers with cross-attention, of which the first layer is one.
+
+    Raises:
+        ValueError: the width does not divide by `heads`, or a number is below 1.
     """
 
     def __init__(
@@ -104,13 +121,13 @@ class QFormer(nn.Module, Connector):
         self.norm = nn.LayerNorm(width, EPS)
         self.dropout = nn.Dropout(dropout)
         sources = [None if layer % cross_every else in_dim for layer in range(depth)]
-        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout, source) for source in sources)
-        self.reset()
+        self.layers = nn.ModuleList(QFormerLayer(width, heads, ffn, dropout, source) for source in sources)
+        self.reset_parameters()
         self.head = nn.Identity() if out_dim is None else nn.Linear(width, out_dim)
 
     @torch.no_grad()
-    def reset(self) -> None:
-        """BERT's initialisation; the projection behind it keeps that of torch."""
+    def reset_parameters(self) -> None:
+        """Initialise as BERT; the output projection keeps the initialisation of `nn.Linear`."""
         nn.init.normal_(self.queries, std=0.02)
         for module in self.layers.modules():
             if isinstance(module, nn.Linear):
@@ -118,10 +135,20 @@ class QFormer(nn.Module, Connector):
                 nn.init.zeros_(module.bias)
 
     def layout(self, layout: Layout) -> Layout:
+        """One token per query, without a grid."""
         return Layout(prefix=len(self.queries))
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:
-        queries = self.dropout(self.norm(self.queries).expand(len(tokens), -1, -1))
+        """Encode the image into one token per query."""
+        return self.head(self.forward_image(tokens))
+
+    def forward_image(self, tokens: Float[Tensor, "m n e"]) -> Float[Tensor, "m q w"]:
+        """Compute the hidden states of the queries, before the output projection."""
+        queries = self.embed_queries(len(tokens))
         for layer in self.layers:
             queries = layer(queries, tokens)
-        return self.head(queries)
+        return queries
+
+    def embed_queries(self, batch: int) -> Float[Tensor, "m q w"]:
+        """Normalise the learned queries and repeat them for `batch` images."""
+        return self.dropout(self.norm(self.queries).expand(batch, -1, -1))

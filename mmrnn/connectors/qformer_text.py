@@ -1,4 +1,4 @@
-"""The Q-Former with its text branch, as it is trained before there is a language model (BLIP-2, first stage)."""
+"""Q-Former with its text branch, as trained in BLIP-2's first stage (arXiv 2301.12597)."""
 
 from typing import Literal
 
@@ -6,19 +6,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmrnn.connectors.qformer import EPS, FeedForward, QFormer
-from mmrnn.types import Layout
+from mmrnn.connectors.qformer import EPS, PostNormFeedForward, QFormer
+from mmrnn.types import TextConnector
 
 
-class TextQFormer(QFormer):
-    """A Q-Former that reads text too: queries and words share the self-attention and have a feed-forward each.
+class TextQFormer(QFormer, TextConnector):
+    """Q-Former that also encodes text: queries and text share the self-attention, each with its own feed-forward.
 
-    As a connector it is what `QFormer` is; `text` and `joint` are what the losses of the first stage ask for, and a
-    QFormer that is loaded from its weights leaves the text branch out.
+    As a connector it is a `QFormer`; the losses of the first stage call `forward_text` and `forward_joint`. A `QFormer`
+    that loads its weights leaves the text branch out.
 
     Args:
-        vocab: words; that of BERT and one more that begins a text to be generated.
-        positions: the longest text.
+        vocab: number of token ids: those of BERT, and one more that begins a text to be generated.
+        positions: greatest length of a text.
     """
 
     def __init__(
@@ -47,10 +47,11 @@ class TextQFormer(QFormer):
             cross_every=cross_every,
             dropout=dropout,
         )
+        self.vocab, self.hidden_width = vocab, width
         self.words = nn.Embedding(vocab, width)
         self.places = nn.Embedding(positions, width)
-        self.text_ffns = nn.ModuleList(FeedForward(width, ffn, dropout) for _ in range(depth))
-        # The word is predicted by the table of words behind one more layer.
+        self.text_ffns = nn.ModuleList(PostNormFeedForward(width, ffn, dropout) for _ in range(depth))
+        # Its output is multiplied by the embedding matrix, so that the weights are tied.
         self.predict = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, EPS))
         self.predict_bias = nn.Parameter(torch.zeros(vocab))
         with torch.no_grad():
@@ -58,62 +59,50 @@ class TextQFormer(QFormer):
                 if isinstance(module, nn.Linear | nn.Embedding):
                     nn.init.normal_(module.weight, std=0.02)
 
-    def seen(self, tokens: Float[Tensor, "m n e"]) -> Float[Tensor, "m q w"]:
-        """The queries after they looked at the images, before any projection."""
-        queries = self.dropout(self.norm(self.queries).expand(len(tokens), -1, -1))
-        for layer in self.layers:
-            queries = layer(queries, tokens)
-        return queries
-
-    def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:
-        return self.head(self.seen(tokens))
-
-    def text(self, ids: Int[Tensor, "m t"], known: Bool[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
-        """The words by themselves, each seeing all; `known` is False at padding."""
-        words = self._embed(ids)
+    def forward_text(self, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
+        """Compute the hidden states of texts by themselves, with bidirectional attention."""
+        text = self._embed_text(ids)
         for layer, ffn in zip(self.layers, self.text_ffns, strict=True):
-            words = ffn(layer.attention(words, mask=known[:, None, None].expand(-1, 1, ids.shape[1], -1)))
-        return words
+            text = ffn(layer.attention(text, mask=mask[:, None, None].expand(-1, 1, ids.shape[1], -1)))
+        return text
 
-    def joint(
+    def forward_joint(
         self,
         tokens: Float[Tensor, "m n e"],
         ids: Int[Tensor, "m t"],
-        known: Bool[Tensor, "m t"],
-        mode: Literal["both", "causal"] = "both",
+        mask: Bool[Tensor, "m t"],
+        mode: Literal["bidirectional", "causal"] = "bidirectional",
     ) -> tuple[Float[Tensor, "m q w"], Float[Tensor, "m t w"]]:
-        """Queries and words together.
+        """Compute the hidden states of queries and texts together.
 
         Args:
-            mode: `both`: all see all. `causal`: queries see queries, a word sees the queries and the words before it.
+            mode: of the self-attention. `causal`: queries attend to queries, a token of the text to the queries and to
+                the text up to itself.
         """
-        size = len(self.queries)
-        mask = _mask(size, known, mode)
-        x = torch.cat([self.dropout(self.norm(self.queries).expand(len(tokens), -1, -1)), self._embed(ids)], dim=1)
-        for layer, ffn in zip(self.layers, self.text_ffns, strict=True):
-            x = layer.attention(x, mask=mask)
-            queries, words = x[:, :size], x[:, size:]
-            if layer.cross is not None:
-                queries = layer.cross(queries, tokens)
-            x = torch.cat([layer.ffn(queries), ffn(words)], dim=1)
-        return x[:, :size], x[:, size:]
+        count = len(self.queries)
+        joint_mask = _joint_mask(count, mask, mode)
+        x = torch.cat([self.embed_queries(len(tokens)), self._embed_text(ids)], dim=1)
+        for layer, text_ffn in zip(self.layers, self.text_ffns, strict=True):
+            x = layer.attention(x, mask=joint_mask)
+            x = torch.cat([layer.update_queries(x[:, :count], tokens), text_ffn(x[:, count:])], dim=1)
+        return x[:, :count], x[:, count:]
 
-    def words_after(self, words: Float[Tensor, "m t w"]) -> Float[Tensor, "m t vocab"]:
-        """Logits of the word after each."""
-        return self.predict(words) @ self.words.weight.T + self.predict_bias
+    def next_token_logits(self, hidden: Float[Tensor, "m t w"]) -> Float[Tensor, "m t vocab"]:
+        """Compute the logits of the token after each position of a text."""
+        return self.predict(hidden) @ self.words.weight.T + self.predict_bias
 
-    def _embed(self, ids: Int[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
-        places = self.places.weight[: ids.shape[1]]
-        return self.dropout(self.norm(self.words(ids) + places))
+    def _embed_text(self, ids: Int[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
+        positions = self.places.weight[: ids.shape[1]]
+        return self.dropout(self.norm(self.words(ids) + positions))
 
 
-def _mask(queries: int, known: Bool[Tensor, "m t"], mode: str) -> Bool[Tensor, "m 1 s s"]:
-    m, t = known.shape
-    seen = torch.cat([known.new_ones(m, queries), known], dim=1)
-    mask = seen[:, None, None].expand(m, 1, queries + t, -1)
-    if mode == "both":
-        return mask
+def _joint_mask(queries: int, text_mask: Bool[Tensor, "m t"], mode: str) -> Bool[Tensor, "m 1 s s"]:
+    m, t = text_mask.shape
     total = queries + t
-    order = torch.ones(total, total, dtype=torch.bool, device=known.device).tril()
-    order[:queries, :queries] = True
-    return mask & order
+    keys = torch.cat([text_mask.new_ones(m, queries), text_mask], dim=1)
+    mask = keys[:, None, None].expand(m, 1, total, -1)
+    if mode == "bidirectional":
+        return mask
+    causal = torch.ones(total, total, dtype=torch.bool, device=mask.device).tril()
+    causal[:queries, :queries] = True
+    return mask & causal

@@ -1,4 +1,4 @@
-"""A fixed number of tokens by one layer of cross-attention (Qwen-VL, arXiv 2308.12966)."""
+"""Resampler with one layer of cross-attention (Qwen-VL, arXiv 2308.12966)."""
 
 from math import isqrt
 
@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.connectors.grid import check_rows, split_prefix_grid_suffix
+from mmrnn.connectors.grid import require_grid, split_prefix_grid_suffix
+from mmrnn.layers.latent_attention import multi_head_attention
+from mmrnn.layers.sincos import geometric_frequencies, sincos_2d
 from mmrnn.types import Connector, Layout
 
 EPS = 1e-6
@@ -15,16 +17,16 @@ EPS = 1e-6
 
 
 class Resampler(nn.Module, Connector):
-    """Learned queries look at the patches once; a norm and a square matrix follow. No residual, no feed-forward.
+    """Cross-attention of learned queries to the patches, a norm, and a square matrix; no residual, no feed-forward.
 
-    The queries are cells of a square grid. Its 2-D sine and cosine table is added to them and, resampled to the grid
-    of the image, to the keys, not to the values.
+    The queries are the cells of a square grid. Its 2-D position table is added to them and, resampled to the grid of
+    the image, to the keys, but not to the values.
 
     Args:
-        queries: visual tokens that come out, a square number.
+        queries: number of visual tokens, a square number.
 
     Raises:
-        ValueError: the sizes do not divide.
+        ValueError: `queries` is no square number, or the width does not divide.
     """
 
     def __init__(self, in_dim: int, out_dim: int | None = None, *, queries: int = 256, heads: int = 32):
@@ -45,47 +47,49 @@ class Resampler(nn.Module, Connector):
         self.mix = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, EPS)
         self.output = nn.Linear(width, width, bias=False)
-        self.reset()
+        self.reset_parameters()
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
+        """Initialise as the released code does."""
         nn.init.trunc_normal_(self.queries, std=0.02)
         nn.init.normal_(self.output.weight, std=self.width**-0.5)
         for name in ("enter", "query", "key", "value", "mix"):
             nn.init.trunc_normal_(getattr(self, name).weight, std=0.02)
 
     def layout(self, layout: Layout) -> Layout:
-        check_rows(layout, "Resampler")
+        """One token per query, without a grid.
+
+        Raises:
+            ValueError: the encoder tokens have no patches, or row separators.
+        """
+        require_grid(layout, "Resampler")
         return Layout(prefix=len(self.queries))
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:
-        return self.output(self.norm(self.look(tokens, layout)))
+        """Resample the patches to the queries."""
+        return self.output(self.norm(self.cross_attend(tokens, layout)))
 
-    def look(self, tokens: Float[Tensor, "m n e"], layout: Layout | None) -> Float[Tensor, "m q d"]:
-        """What the queries see, before the norm."""
+    def cross_attend(self, tokens: Float[Tensor, "m n e"], layout: Layout | None) -> Float[Tensor, "m q d"]:
+        """Attend from the queries to the patches."""
         _, patches, _ = split_prefix_grid_suffix(tokens, layout, "Resampler")
-        side = isqrt(len(self.queries))
-        table = sincos(side, self.width).to(tokens)
-        places = resample(table, layout.rows, layout.cols)
+        table = position_table(isqrt(len(self.queries)), self.width).to(tokens)
+        positions = resample_table(table, layout.rows, layout.cols).flatten(0, 1)
         source = self.norm_key(self.enter(patches.flatten(1, 2)))
         query = self.query(self.norm_query(self.queries) + table.flatten(0, 1)).expand(len(tokens), -1, -1)
-        q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # m h q k
-            for x in (query, self.key(source + places.flatten(0, 1)), self.value(source))
-        )
-        return self.mix(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        key, value = self.key(source + positions), self.value(source)
+        return self.mix(multi_head_attention(query, key, value, self.heads))
 
 
-def sincos(side: int, width: int) -> Float[Tensor, "side side width"]:
-    """Half of the channels tell the column, half the row; each half is sines, then cosines."""
-    rates = 10000 ** -(torch.arange(width // 4) / (width // 4))
-    angle = torch.arange(side)[:, None] * rates
-    line = torch.cat([angle.sin(), angle.cos()], dim=1)
-    return torch.cat([line[None].expand(side, side, -1), line[:, None].expand(side, side, -1)], dim=2)
+def position_table(side: int, width: int) -> Float[Tensor, "side side width"]:
+    """Compute the position table of a square grid; as in MAE, the column comes before the row in the channels."""
+    coordinates = torch.arange(side)
+    table = sincos_2d(coordinates, coordinates, geometric_frequencies(width // 4))
+    return table.transpose(0, 1).contiguous()
 
 
-def resample(table: Float[Tensor, "side side width"], rows: int, cols: int) -> Float[Tensor, "rows cols width"]:
-    """The table for another grid (bicubic, as the released code does it)."""
+def resample_table(table: Float[Tensor, "side side width"], rows: int, cols: int) -> Float[Tensor, "rows cols width"]:
+    """Resample a position table to another grid (bicubic, as in the released code)."""
     if table.shape[:2] == (rows, cols):
         return table
     image = table.float().movedim(-1, 0)[None]

@@ -1,4 +1,4 @@
-"""A connector made of connectors."""
+"""Chain of connectors."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,13 +9,13 @@ from mmrnn.types import Connector, Layout
 
 
 class Sequential(nn.Module, Connector):
-    """Connectors one after the other, each with the width and the layout that the one before it emits.
+    """Connectors in a chain, each with the output width and layout of the one before.
 
-    `Sequential(1024, 4096, parts=[partial(Pool, grid=8), Linear])` is a pooled projection. A frozen part
-    followed by a trained one is a chain as well (MiniGPT-4, arXiv 2304.10592).
+    `Sequential(1024, 4096, parts=[partial(Pool, grid=8), Linear])` is a pooled projection. MiniGPT-4 (arXiv 2304.10592)
+    is a frozen Q-Former followed by a trained projection.
 
     Args:
-        parts: called with (in_dim, out_dim); only the last one is told the out_dim, the others get None.
+        parts: called with (in_dim, out_dim); `out_dim` is None for all but the last.
 
     Raises:
         ValueError: there are no parts.
@@ -30,7 +30,7 @@ class Sequential(nn.Module, Connector):
     ):
         super().__init__()
         if not parts:
-            raise ValueError("parts () must name at least one connector; Identity is the one that does nothing")
+            raise ValueError("parts () must name at least one connector; Identity is one that changes nothing")
         built: list[nn.Module] = []
         self.width = in_dim
         for index, part in enumerate(parts):
@@ -39,16 +39,18 @@ class Sequential(nn.Module, Connector):
         self.parts = nn.ModuleList(built)
 
     def weight_root(self) -> str:
-        """The part that alone has tensors: a pooled projection is published as a projection."""
+        """Path of the only part with tensors, if there is one: a pooled projection is published as a projection."""
         found = [f"parts.{index}" for index, part in enumerate(self.parts) if part.state_dict()]
         return found[0] if len(found) == 1 else ""
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the tokens of the last part."""
         for part in self.parts:
             layout = part.layout(layout)
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        """Apply all parts in order."""
         for part in self.parts:
             tokens = part(tokens, layout)
             layout = None if layout is None else part.layout(layout)

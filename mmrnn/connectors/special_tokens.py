@@ -1,4 +1,4 @@
-"""Learned vectors around the tokens of another connector, and tokens that stand beside the text."""
+"""Learned special tokens around the tokens of another connector, and tokens for cross-attention."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.connectors.grid import check_rows, split_prefix_grid_suffix
+from mmrnn.connectors.grid import require_grid, split_prefix_grid_suffix
 from mmrnn.types import Connector, Layout
 
 Part = Callable[[int, int | None], nn.Module]
 
 
 class BeginEndTokens(nn.Module, Connector):
-    """The tokens of `part` between a vector that begins and one that ends the image (CogVLM's boi and eoi)."""
+    """Tokens of `part` between a learned begin token and a learned end token (boi and eoi of CogVLM)."""
 
     def __init__(self, in_dim: int, out_dim: int | None = None, *, part: Part):
         super().__init__()
@@ -24,20 +24,21 @@ class BeginEndTokens(nn.Module, Connector):
         self.end = nn.Parameter(torch.zeros(1, self.width))
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the inner connector, one token longer at both ends."""
         inner = self.part.layout(layout)
         return replace(inner, prefix=inner.prefix + 1, suffix=inner.suffix + 1)
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        """Connect, then add the begin and end tokens."""
         tokens = self.part(tokens, layout)
         begin, end = (vector.to(tokens).expand(len(tokens), -1, -1) for vector in (self.begin, self.end))
         return torch.cat([begin, tokens, end], dim=1)
 
 
 class RowSeparators(nn.Module, Connector):
-    """The tokens of `part`, each row of patches closed by one learned vector.
+    """Tokens of `part`, with one learned token at the end of each row of patches.
 
-    Fuyu's newline and LLaVA-1.6's `image_newline`: with them a row can be told from the next one in images of any
-    width.
+    Fuyu's newline and LLaVA-1.6's `image_newline`, for images of any width.
     """
 
     def __init__(self, in_dim: int, out_dim: int | None = None, *, part: Part):
@@ -47,11 +48,17 @@ class RowSeparators(nn.Module, Connector):
         self.newline = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the inner connector with one separator a row.
+
+        Raises:
+            ValueError: it has no patches, or separators already.
+        """
         inner = self.part.layout(layout)
-        check_rows(inner, "RowSeparators")
+        require_grid(inner, "RowSeparators")
         return replace(inner, separators=1)
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        """Connect, then add a token to the end of each row."""
         inner = None if layout is None else self.part.layout(layout)
         prefix, rows, suffix = split_prefix_grid_suffix(self.part(tokens, layout), inner, "RowSeparators")
         newline = self.newline.to(rows).expand(*rows.shape[:2], 1, -1)
@@ -59,9 +66,9 @@ class RowSeparators(nn.Module, Connector):
 
 
 class CrossAttentionTokens(nn.Module, Connector):
-    """The tokens of `part` fill no slots of the text: they stand beside it, to be read by cross-attention (Flamingo).
+    """Tokens of `part` for cross-attention, which fill no slots of the text (Flamingo, arXiv 2204.14198).
 
-    The width is what `part` makes of it by itself: the cross-attention has projections of its own.
+    `part` keeps its own output width, because the cross-attention has projections of its own.
     """
 
     for_cross_attention = True
@@ -72,11 +79,13 @@ class CrossAttentionTokens(nn.Module, Connector):
         self.width = self.part.width
 
     def weight_root(self) -> str:
-        """The inner connector, where it has tensors."""
+        """Path of the inner connector, if it has tensors."""
         return "part" if self.part.state_dict() else ""
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout without slots."""
         return Layout(cross_attention=self.part.layout(layout).tokens)
 
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v e"]:
+        """Connect by the inner connector."""
         return self.part(tokens, layout)

@@ -1,4 +1,4 @@
-"""Channels of one scale, for encoders whose channels differ."""
+"""Standardisation of channels."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,9 +8,13 @@ from mmrnn.types import Connector, Layout
 
 
 class Standardize(nn.Module, Connector):
-    """Every channel with mean 0 and deviation 1 over tokens and images, as measured while training (batch norm).
+    """Batch norm over tokens and images: each channel gets mean 0 and standard deviation 1.
 
-    The channels of a convolutional map differ by orders of magnitude, which a norm over the channels of a token keeps.
+    The channels of a convolutional feature map differ in scale by orders of magnitude; a LayerNorm over the channels of
+    a token would keep these differences.
+
+    Raises:
+        ValueError: another width is asked for.
     """
 
     def __init__(self, in_dim: int, out_dim: int | None = None):
@@ -19,7 +23,9 @@ class Standardize(nn.Module, Connector):
         self.norm = nn.BatchNorm1d(in_dim)
 
     def layout(self, layout: Layout) -> Layout:
+        """Layout of the visual tokens: that of the encoder tokens."""
         return layout
 
     def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m n d"]:
+        """Normalise each channel."""
         return self.norm(tokens.flatten(0, 1)).view_as(tokens)

@@ -1,6 +1,6 @@
-"""What turns images into tokens: towers of timm and open_clip under one policy, encoder-free patches, and states.
+"""Encoders: vision towers of timm and open_clip, encoder-free patches, and state vectors.
 
-timm and open_clip are imported when a tower is built, not before.
+timm and open_clip are imported when a tower is built.
 """
 
 from mmrnn.encoders.eve import EVEPatchEmbed

@@ -1,44 +1,42 @@
-"""Encoder-free, with two small attentions: EVE's patch embedding layer (arXiv 2406.11832)."""
+"""Patch embedding layer of EVE (arXiv 2406.11832)."""
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mmrnn.encoders.patch import grid
+from mmrnn.encoders.patch import patch_grid
+from mmrnn.layers.latent_attention import LatentAttention
 from mmrnn.types import Encoder, ImageSpec, Layout
 
 
-class Gather(nn.Module):
-    """Cross-attention whose scores are scaled by the full width, as released."""
+class EVECrossAttention(LatentAttention):
+    """Cross-attention with a norm on queries and source; scores are scaled by the full width, as released."""
 
     def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
+        super().__init__(width, width, heads, width // heads, bias=True)
         self.norm_query = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width, bias=False)
         self.norm_source = nn.LayerNorm(width)
-        self.pair = nn.Linear(width, 2 * width, bias=False)  # keys, then values
-        self.output = nn.Linear(width, width)
 
     def forward(self, query: Float[Tensor, "m q e"], source: Float[Tensor, "m n e"]) -> Float[Tensor, "m q e"]:
-        key, value = self.pair(self.norm_source(source)).chunk(2, dim=-1)
-        q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(self.norm_query(query)), key, value)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=query.shape[-1] ** -0.5)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        """Attend from `query` to `source`, without a residual."""
+        return self.attend(self.norm_query(query), self.norm_source(source), scale=query.shape[-1] ** -0.5)
 
 
 class EVEPatchEmbed(nn.Module, Encoder):
-    """A convolution, windows gathered into their mean, one class token, a vector that ends each row.
+    """Convolution, cross-attention in windows of patches, a class token, and a separator at the end of each row.
 
-    Images keep their shape: the long side becomes `size`, the short side is rounded up to whole windows. Emitted
-    are the class token and, row by row, the windows with the row end behind them.
+    Each window emits one token: the mean of its patches attends to them. The class token attends to all windows. Images
+    keep their aspect ratio: the long side becomes `size`, the short side is rounded up to whole windows.
 
     Args:
-        window: patches a side that become one token.
+        patch: pixels a side of a patch.
+        width: `e`, of the tokens.
+        size: of the long side in pixels.
+        window: patches a side of a window.
+
+    Raises:
+        ValueError: the width does not divide by `heads`, or the size by the windows.
     """
 
     def __init__(
@@ -58,22 +56,27 @@ class EVEPatchEmbed(nn.Module, Encoder):
         self.width, self.patch, self.window = width, patch, window
         self.image = ImageSpec((size, size), tuple(mean), tuple(std), "fit", multiple=patch * window)
         self.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch, bias=False)
-        self.local = Gather(width, heads)
-        self.whole = Gather(width, heads)
+        self.local = EVECrossAttention(width, heads)
+        self.whole = EVECrossAttention(width, heads)
         self.cls = nn.Parameter(torch.randn(width))
         self.row_end = nn.Parameter(torch.randn(width))
         self.layout(size, size)
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of an image of so many pixels lie.
+        """Layout of the tokens of one image of that size in pixels.
 
         Raises:
-            ValueError: the size is no multiple of a window.
+            ValueError: the size is no multiple of the window.
         """
-        cells = grid(height, width, self.patch * self.window)
+        cells = patch_grid(height, width, self.patch * self.window)
         return Layout(cells.rows, cells.cols, prefix=1, separators=1)
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
+        """Encode images.
+
+        Raises:
+            ValueError: their size is no multiple of the window.
+        """
         layout = self.layout(*images.shape[-2:])
         windows = rearrange(
             self.proj(images),

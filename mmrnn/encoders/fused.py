@@ -1,4 +1,4 @@
-"""Several towers that look at the same image, their tokens joined on the channels (VisualRWKV-HD, Prismatic)."""
+"""Several encoders side by side, their tokens concatenated on the channels (VisualRWKV-HD, Prismatic)."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,17 @@ from mmrnn.types import Encoder, ImageSpec, Layout
 
 
 class FusedEncoder(nn.Module, Encoder):
-    """Towers side by side. A finer grid comes down to the coarsest by moving neighbours into the channels.
+    """Encoders of one image, concatenated on the channels; finer grids are reduced to the coarsest by space-to-depth.
 
-    The image is brought to the largest of their sizes once, with values 0 to 1; each tower gets it at its own size,
-    scaled with antialias, and with its own mean and deviation. Only patches are joined: towers must emit no others.
+    The data side resizes an image to the largest of the encoders' sizes, with values from 0 to 1. Each encoder gets it
+    resized to its own size (bicubic, antialias), with its own mean and standard deviation. The encoders must emit
+    patches only.
 
     Args:
-        towers: built encoders; their order is that of the channels.
+        towers: built encoders, in the order of the channels.
 
     Raises:
-        ValueError: none, tokens beside the patches, or grids that do not divide.
+        ValueError: there are no towers, one emits other tokens than patches, or the grids do not divide.
     """
 
     def __init__(self, *, towers: Sequence[nn.Module], resize: Resize = "squash"):
@@ -33,7 +34,7 @@ class FusedEncoder(nn.Module, Encoder):
         layouts = [tower.layout(*tower.image.size) for tower in towers]
         for tower, layout in zip(towers, layouts, strict=True):
             if layout.tokens != layout.rows * layout.cols:
-                raise ValueError(f"a {type(tower).__name__} emits tokens beside its patches; set cls=drop")
+                raise ValueError(f"a {type(tower).__name__} emits other tokens than patches; set cls=drop")
         rows, cols = min((layout.rows, layout.cols) for layout in layouts)
         if any(layout.rows % rows or layout.cols % cols for layout in layouts):
             grids = ", ".join(f"{layout.rows} x {layout.cols}" for layout in layouts)
@@ -47,14 +48,14 @@ class FusedEncoder(nn.Module, Encoder):
         self.image = ImageSpec(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize)
 
     def inner_encoders(self) -> Sequence[Encoder]:
-        """The towers."""
+        """Encoders that are fused, each with weights of its own."""
         return tuple(self.towers)
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of an image of that one size lie.
+        """Layout of the tokens of one image of the built size.
 
         Raises:
-            ValueError: another size.
+            ValueError: the image has another size.
         """
         if (height, width) != self.image.size:
             built = " x ".join(map(str, self.image.size))
@@ -62,22 +63,27 @@ class FusedEncoder(nn.Module, Encoder):
         return self.grid
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
+        """Encode images of the built size.
+
+        Raises:
+            ValueError: they have another size.
+        """
         self.layout(*images.shape[-2:])
         return self.join([self.prepare(tower.image, images) for tower in self.towers])
 
     def prepare(self, spec: ImageSpec, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m c h w"]:
-        """The image as one of the towers wants it."""
+        """Resize and normalise images for one of the towers."""
         if spec.size != self.image.size:
             images = F.interpolate(images.float(), spec.size, mode="bicubic", antialias=True).to(images)
         mean, std = (images.new_tensor(values)[:, None, None] for values in (spec.mean, spec.std))
         return (images - mean) / std
 
     def join(self, inputs: Sequence[Float[Tensor, "m c _ _"]]) -> Float[Tensor, "m n e"]:
-        """The tokens of images that were prepared for each tower apart, as the original projects do it."""
-        found = []
+        """Encode inputs that were prepared for each tower separately, as in the original projects."""
+        joined = []
         for tower, images in zip(self.towers, inputs, strict=True):
             layout = tower.layout(*images.shape[-2:])
             maps = rearrange(tower(images), "m (rows cols) e -> m e rows cols", rows=layout.rows)
             maps = F.pixel_unshuffle(maps, layout.rows // self.grid.rows)
-            found.append(rearrange(maps, "m e rows cols -> m (rows cols) e"))
-        return torch.cat(found, dim=-1)
+            joined.append(rearrange(maps, "m e rows cols -> m (rows cols) e"))
+        return torch.cat(joined, dim=-1)

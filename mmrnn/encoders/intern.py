@@ -1,4 +1,4 @@
-"""InternViT, whose queries and keys are normed over all heads at once (InternVL, arXiv 2312.14238)."""
+"""InternViT (InternVL, arXiv 2312.14238)."""
 
 import torch
 from jaxtyping import Float
@@ -8,30 +8,31 @@ from mmrnn.encoders.timm_vit import TimmViT
 from mmrnn.encoders.tower import PosInterp, Resize
 
 EPS = 1e-6
-"""Of every norm."""
+"""Of every RMS norm."""
 
 
 class HeadsNorm(nn.Module):
-    """RMS norm of queries or keys over the channels of all heads together; timm norms every head for itself."""
+    """RMS norm of queries or keys over the channels of all heads together; that of timm is per head."""
 
     def __init__(self, heads: int, size: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(heads * size))
 
     def forward(self, x: Float[Tensor, "m h n k"]) -> Float[Tensor, "m h n k"]:
+        """Normalise each token."""
         scale = (x.float().square().mean((1, 3), keepdim=True) + EPS).rsqrt()
         return (x * scale).to(x.dtype) * self.weight.view(x.shape[1], 1, x.shape[3])
 
 
 class InternViT(TimmViT):
-    """A vision transformer of timm with RMS norms, scaled branches, and `HeadsNorm` on queries and keys.
+    """Vision transformer of timm with RMS norms, layer scale, and `HeadsNorm` on queries and keys.
 
-    The defaults are InternViT-6B-448px-V1-2, the tower of VILA-1.5-40B: 45 of the 48 blocks it was trained with.
+    The defaults are InternViT-6B-448px-V1-2, the tower of VILA-1.5-40B, with 45 of the 48 blocks it was trained with.
 
     Args:
         size: height and width of the images.
-        layer: whose output is taken: -1 the last block, -2 the one before.
         ffn: width inside the MLPs.
+        layer: block whose output is emitted, -1: the last, -2: the one before.
     """
 
     def __init__(
@@ -65,11 +66,11 @@ class InternViT(TimmViT):
                 "embed_dim": width,
                 "num_heads": heads,
                 "mlp_ratio": ffn / width,
-                "init_values": 0.1,  # of the scales of both branches
+                "init_values": 0.1,  # of the layer scale of both branches
                 "qkv_bias": False,
                 "norm_layer": "rmsnorm",
             },
         )
         for block in self.trunk.blocks:
-            kind = block.attn.qkv.weight.dtype
-            block.attn.q_norm, block.attn.k_norm = (HeadsNorm(heads, width // heads).to(kind) for _ in range(2))
+            trunk_dtype = block.attn.qkv.weight.dtype
+            block.attn.q_norm, block.attn.k_norm = (HeadsNorm(heads, width // heads).to(trunk_dtype) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The native image towers of open_clip."""
+"""Vision towers implemented by open_clip."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -7,31 +7,31 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, kept_blocks
+from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, num_blocks
 from mmrnn.types import ImageSpec
 
 
 class OpenCLIPViT(Tower):
-    """A CLIP image tower of open_clip by name, cut off behind the block that is asked for.
+    """CLIP vision tower of open_clip, truncated behind block `layer`.
 
-    The blocks behind `layer`, the projection, and the final norm where it is not asked for are left out, so that
-    every parameter is used. Towers that open_clip itself takes from timm (EVA, SigLIP) are had by `TimmViT`.
+    Later blocks, the projection, and the final norm unless `norm` is set are removed, so that every parameter is used.
+    For the towers that open_clip itself takes from timm (EVA, SigLIP) there is `TimmViT`.
 
     Args:
-        name: of open_clip's list; the weights of OpenAI need one that ends in `-quickgelu`.
-        size: height and width of the images; None: that of the name.
-        layer: whose output is taken: -1 the last block, -2 the one before.
-        norm: the final norm follows.
-        act: another activation than that of the name.
-        depth: number of blocks, where it is not that of the name.
-        pos_interp: how a position table for another grid is resampled when it is loaded: bicubic with antialias
-            or `plain`.
-        mean, std: of the pixels; None: those of CLIP.
-        arch: sizes that differ from those of the name, as open_clip calls them (`width`, `head_width`, ...).
-        pretrained: tag of the weights that `fetch` shall load. Nothing is loaded here.
+        name: model name in open_clip; the weights of OpenAI need one that ends in `-quickgelu`.
+        size: height and width of the images; None: as published.
+        layer: block whose output is emitted, -1: the last, -2: the one before.
+        norm: apply the final norm.
+        act: activation; None: that of the model.
+        depth: number of blocks; None: that of the model.
+        pos_interp: resampling of the position table when weights for another grid are loaded.
+        mean: of the pixels; None: that of CLIP.
+        std: of the pixels; None: that of CLIP.
+        arch: other sizes of the model, with open_clip's names (`width`, `head_width`, ...).
+        pretrained: tag of the published weights. The constructor loads nothing; `mmrnn.weights.pretrained` does.
 
     Raises:
-        ValueError: no such tower, block or choice.
+        ValueError: open_clip has no such model or size, the model has no such block, or a choice is unknown.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class OpenCLIPViT(Tower):
         sizes = {**config["vision_cfg"], **(arch or {})}
         sizes |= {key: value for key, value in (("image_size", size), ("layers", depth)) if value is not None}
         trunk = _build(config["embed_dim"], sizes, quick)
-        trunk.prune_intermediate_layers([kept_blocks(layer, len(trunk.transformer.resblocks)) - 1], prune_norm=not norm)
+        trunk.prune_intermediate_layers([num_blocks(layer, len(trunk.transformer.resblocks)) - 1], prune_norm=not norm)
         from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
         super().__init__(
@@ -90,6 +90,7 @@ class OpenCLIPViT(Tower):
     def forward_trunk(
         self, images: Float[Tensor, "m c H W"]
     ) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
+        """Compute the class token, if any, and the row-major patches."""
         found = self.trunk.forward_intermediates(
             images,
             indices=1,
@@ -112,12 +113,12 @@ def _config(name: str) -> dict[str, Any]:
     if timm_name := vision.get("timm_model_name"):
         raise ValueError(f"the image tower of {name} is {timm_name} of timm; take TimmViT with that name")
     if not isinstance(vision["layers"], int):
-        raise ValueError(f"the image tower of {name} is a ResNet, which has no patches and blocks")
+        raise ValueError(f"the image tower of {name} is a ResNet, which has no patches and blocks; take a ViT")
     return config
 
 
 def _build(embed_dim: int, sizes: Mapping[str, Any], quick: bool) -> nn.Module:
-    # The one builder of open_clip that makes the image tower alone, and on the meta device.
+    # The only builder of open_clip for a vision tower alone; it also works on the meta device.
     from open_clip.model import _build_vision_tower
 
     try:

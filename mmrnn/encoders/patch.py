@@ -1,4 +1,4 @@
-"""Encoder-free: an image is cut into patches, and the language model has to make modality of them."""
+"""Patches without an encoder: projected, or as raw pixels."""
 
 from typing import Literal
 
@@ -8,18 +8,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.encoders.tower import Resize
+from mmrnn.layers.sincos import geometric_frequencies, sincos_2d
 from mmrnn.types import Encoder, ImageSpec, Layout
 
 
 class PatchEmbed(nn.Module, Encoder):
-    """Every patch projected on its own, with a position and perhaps a norm (the stem of a ViT, arXiv 2010.11929).
+    """Projection of each patch, with positions and perhaps a norm (the stem of a ViT, arXiv 2010.11929).
 
     Args:
+        patch: pixels a side.
+        width: `e`, of the tokens.
         size: height and width of the images, a multiple of `patch`.
         positions: `learned` for images of this size; `sincos` (2-D, arXiv 2104.02057) and `none` for any size.
+        norm: LayerNorm behind the projection.
 
     Raises:
-        ValueError: the sizes do not divide.
+        ValueError: the sizes do not divide, or `positions` is unknown.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class PatchEmbed(nn.Module, Encoder):
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of an image of so many pixels lie.
+        """Layout of the tokens of one image of that size in pixels.
 
         Raises:
             ValueError: the size is no multiple of the patch, or not that of the learned positions.
@@ -62,25 +66,33 @@ class PatchEmbed(nn.Module, Encoder):
                 f"image size ({height} x {width}) must be {built}, for which positions are learned; "
                 "for other sizes take positions=sincos"
             )
-        return grid(height, width, self.patch)
+        return patch_grid(height, width, self.patch)
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
+        """Encode images.
+
+        Raises:
+            ValueError: see `layout`.
+        """
         layout = self.layout(*images.shape[-2:])
         tokens = rearrange(self.proj(images), "m e rows cols -> m (rows cols) e")
         if self.positions is not None:
             tokens = tokens + self.positions
         elif self.sincos:
-            tokens = tokens + sincos(layout.rows, layout.cols, self.width).to(tokens)
+            table = sincos_2d(
+                torch.arange(layout.rows), torch.arange(layout.cols), geometric_frequencies(self.width // 4)
+            )
+            tokens = tokens + table.flatten(0, 1).to(tokens)
         return self.norm(tokens)
 
 
 class Patchify(nn.Module, Encoder):
-    """The pixels of every patch in the order row, column, channel; a linear connector reads them (Fuyu).
+    """Raw pixels of each patch, in the order row, column, channel, for a linear connector (Fuyu).
 
     Args:
-        size: height and width of the images. Other multiples of `patch` can be read too.
-        resize: `within` keeps images as they are, shrinks those that are larger than `size`, and fills them up with
-            black to whole patches (Fuyu).
+        patch: pixels a side.
+        size: height and width of the images; other multiples of `patch` are accepted too.
+        resize: as in `ImageSpec`; Fuyu has `within`.
 
     Raises:
         ValueError: the sizes do not divide.
@@ -99,38 +111,34 @@ class Patchify(nn.Module, Encoder):
         height, width = (size, size) if isinstance(size, int) else size
         self.width = 3 * patch * patch
         self.patch = patch
-        how = "bilinear" if resize == "within" else "bicubic"
-        self.image = ImageSpec((height, width), tuple(mean), tuple(std), resize, how, multiple=patch)
+        interpolation = "bilinear" if resize == "within" else "bicubic"
+        self.image = ImageSpec((height, width), tuple(mean), tuple(std), resize, interpolation, multiple=patch)
         self.layout(height, width)
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of an image of so many pixels lie.
+        """Layout of the tokens of one image of that size in pixels.
 
         Raises:
             ValueError: the size is no multiple of the patch.
         """
-        return grid(height, width, self.patch)
+        return patch_grid(height, width, self.patch)
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
+        """Rearrange pixels into patches.
+
+        Raises:
+            ValueError: the size is no multiple of the patch.
+        """
         self.layout(*images.shape[-2:])
         return rearrange(images, "m c (rows p) (cols q) -> m (rows cols) (p q c)", p=self.patch, q=self.patch)
 
 
-def grid(height: int, width: int, patch: int) -> Layout:
-    """
+def patch_grid(height: int, width: int, patch: int) -> Layout:
+    """Layout of the patches of an image of that size in pixels.
+
     Raises:
         ValueError: the size is no multiple of the patch.
     """
     if height % patch or width % patch:
         raise ValueError(f"image size ({height} x {width}) must be a multiple of patch ({patch})")
     return Layout(rows=height // patch, cols=width // patch)
-
-
-def sincos(rows: int, cols: int, width: int) -> Float[Tensor, "n e"]:
-    """Fixed 2-D positions: sine and cosine of the row, then of the column, each over a quarter of the width."""
-    rates = 10000 ** -(torch.arange(width // 4) / (width // 4))
-    row = torch.arange(rows)[:, None] * rates
-    col = torch.arange(cols)[:, None] * rates
-    down = torch.cat((row.sin(), row.cos()), dim=-1)[:, None].expand(rows, cols, -1)
-    along = torch.cat((col.sin(), col.cos()), dim=-1)[None].expand(rows, cols, -1)
-    return torch.cat((down, along), dim=-1).flatten(0, 1)

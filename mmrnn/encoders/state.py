@@ -1,4 +1,4 @@
-"""Observations that are no images: the state of objects as vectors (PaLM-E, arXiv 2303.03378)."""
+"""State vectors of objects (PaLM-E, arXiv 2303.03378)."""
 
 from itertools import pairwise
 
@@ -9,15 +9,19 @@ from mmrnn.types import Encoder, ImageSpec, Layout
 
 
 class StateEncoder(nn.Module, Encoder):
-    """An MLP over the vector of every object (pose, size, colour), or over every slot of a scene representation.
+    """MLP over the state vector of each object (pose, size, colour), or over each slot of a scene representation.
 
-    What is read is `m objects features`, where an image encoder reads `m c H W`.
+    The input is `m objects features` instead of images.
 
     Args:
-        objects: in one observation.
-        features: numbers that describe an object.
-        tokens: that an object becomes: 1 for states, some for slots.
+        objects: number of objects in one observation.
+        features: size of a state vector.
+        width: `e`, of the tokens.
+        tokens: tokens per object: 1 for states, several for slots.
         depth: projections of the MLP, with ReLU between them.
+
+    Raises:
+        ValueError: a number is below 1.
     """
 
     def __init__(self, *, objects: int = 4, features: int = 16, width: int = 512, tokens: int = 1, depth: int = 2):
@@ -34,15 +38,22 @@ class StateEncoder(nn.Module, Encoder):
         self.layers = nn.Sequential(*layers[:-1])
 
     def layout(self, height: int, width: int) -> Layout:
-        """The tokens of `height` objects with `width` features each.
+        """Layout of the tokens of `height` objects with `width` features each.
 
         Raises:
-            ValueError: another number of features than this encoder was built for.
+            ValueError: the encoder was built for another number of features.
         """
         if width != self.image.size[1]:
-            raise ValueError(f"an object has {width} features, but features={self.image.size[1]}")
+            raise ValueError(
+                f"an object has {width} features, but features={self.image.size[1]}; set encoder.features={width}"
+            )
         return Layout(prefix=height * self.tokens)
 
     def forward(self, states: Float[Tensor, "m objects features"]) -> Float[Tensor, "m n e"]:
+        """Encode the state vectors of a batch of observations.
+
+        Raises:
+            ValueError: they have another number of features.
+        """
         self.layout(*states.shape[-2:])
         return self.layers(states).unflatten(-1, (self.tokens, self.width)).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""A model of timm by its name, and the images it was published for."""
+"""Models of timm by name, and the image specification that they were published with."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -10,25 +10,29 @@ from mmrnn.encoders.tower import Resize
 from mmrnn.types import ImageSpec
 
 
-def build(name: str, pretrained: bool | str | None, knobs: Mapping[str, Any]) -> nn.Module:
-    """The model without a head and with random weights.
+def create_trunk(name: str, pretrained: bool | str | None, options: Mapping[str, Any]) -> nn.Module:
+    """Create a model of timm without a head and with random weights.
+
+    Args:
+        pretrained: tag whose published configuration the model has; nothing is downloaded.
+        options: keyword arguments of the model.
 
     Raises:
-        ValueError: timm has no such model, tag or knob.
+        ValueError: timm has no such model, tag or option.
     """
     import timm
 
     if ":" in name:
-        raise ValueError(f"name ({name!r}) must stand in timm's own list: no model is downloaded to build another")
+        raise ValueError(f"name ({name!r}) must be in timm.list_models(): no model is downloaded to build another")
     full = f"{name}.{pretrained}" if isinstance(pretrained, str) and pretrained != "package" else name
     try:
-        return timm.create_model(full, pretrained=False, num_classes=0, **knobs)
+        return timm.create_model(full, pretrained=False, num_classes=0, **options)
     except RuntimeError as fault:
         known = timm.list_models() if full == name else timm.list_pretrained(f"{name}.*")
         near = ", ".join(get_close_matches(full, known)) or "see timm.list_models()"
         raise ValueError(f"timm has no model {full!r}; near to it: {near}") from fault
     except TypeError as fault:
-        raise ValueError(f"timm cannot build {name} with {', '.join(knobs)}: {fault}") from fault
+        raise ValueError(f"timm cannot build {name} with {', '.join(options)}: {fault}") from fault
 
 
 def image_spec(
@@ -38,7 +42,7 @@ def image_spec(
     std: tuple[float, float, float] | None,
     resize: Resize,
 ) -> ImageSpec:
-    """What an image for `trunk` must look like; None: as the model was published."""
+    """Image specification of a trunk; `mean` and `std` None: as published."""
     published = trunk.pretrained_cfg
     interpolation = published["interpolation"]
     return ImageSpec(

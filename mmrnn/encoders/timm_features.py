@@ -1,4 +1,4 @@
-"""Convolutional networks of timm, whose feature maps are read as grids of tokens."""
+"""Feature maps of the convolutional networks of timm, as grids of tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,32 +10,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmrnn.encoders.timm_factory import build, image_spec
+from mmrnn.encoders.timm_factory import create_trunk, image_spec
 from mmrnn.encoders.tower import Resize, Tower
 
 
 class TimmFeatures(Tower):
-    """Feature maps of a network of timm by name, joined on the channels where several are asked for.
+    """Feature maps of a network of timm; several are concatenated on the channels.
 
-    The maps are counted as timm counts the stages, and behind them stands the network's last map, which some
-    networks widen once more: EfficientNet-Lite0 has the stages 0 to 4 (16, 24, 40, 112, 320 channels at strides 2,
-    4, 8, 16, 32) and a last map of 1280 channels at stride 32. What lies behind the maps is left out.
+    The maps are timm's stages, followed by the last map, which in some networks is wider than the last stage:
+    EfficientNet-Lite0 has the stages 0 to 4 (16, 24, 40, 112, 320 channels at strides 2, 4, 8, 16, 32) and a last map
+    of 1280 channels at stride 32. Layers behind the maps are removed.
 
-    Images of any size can be read whose sides are multiples of the stride. Batch norms without gradients keep
-    their statistics in training too.
+    The sides of an image may be any multiples of the stride. Batch norms without gradients keep their statistics in
+    training mode too.
 
     Args:
-        size: height and width that images are brought to; None: what the model was published for.
-        layer: which map, or which maps: -1 the last one, -2 the last stage, 0 the first stage.
-        join: how finer maps come down to the coarsest grid: `unshuffle` moves neighbours into the channels and
-            loses nothing, `pool` takes their mean.
-        mean, std: of the pixels; None: what the model was published with.
-        arch: what differs from the name, as timm calls it.
-        pretrained: tag of the weights that `fetch` shall load, True for those of the name, `package` for those of
-            the installed package of EfficientNet-Lite0. Nothing is loaded here.
+        name: model name in timm.
+        size: height and width of the images; None: as published.
+        layer: index or indices of the maps, -1: the last map, -2: the last stage, 0: the first stage.
+        join: reduction of finer maps to the coarsest grid: `unshuffle` (space-to-depth) or `pool` (mean).
+        mean: of the pixels; None: as published.
+        std: of the pixels; None: as published.
+        arch: other options of the model, with timm's names.
+        pretrained: tag of the published weights; True: those of the name; `package`: those of the installed package of
+            EfficientNet-Lite0. The constructor loads nothing; `mmrnn.weights.pretrained` does.
 
     Raises:
-        ValueError: no such model, map or choice.
+        ValueError: timm has no such model, the model has no such map, the size is no multiple of the stride, or a
+            choice is unknown.
     """
 
     def __init__(
@@ -54,9 +56,9 @@ class TimmFeatures(Tower):
     ):
         if join not in ("unshuffle", "pool"):
             raise ValueError(f"join ({join!r}) must be unshuffle or pool")
-        trunk = build(name, pretrained, arch or {})
+        trunk = create_trunk(name, pretrained, arch or {})
         if hasattr(trunk, "patch_embed") or not hasattr(trunk, "forward_intermediates"):
-            raise ValueError(f"{name} has no feature maps that can be read here; for a transformer use TimmViT")
+            raise ValueError(f"{name} has no feature maps; for a transformer use TimmViT")
         stages = [(stage["num_chs"], stage["reduction"]) for stage in trunk.feature_info]
         maps = [*stages, (trunk.num_features, stages[-1][1])]
         chosen = _chosen(layer, len(maps))
@@ -70,7 +72,7 @@ class TimmFeatures(Tower):
             trunk.prune_intermediate_layers([max(chosen)], prune_norm=True)
         published = trunk.pretrained_cfg["input_size"]
         super().__init__(
-            # Convolutions on a processor are up to twice as fast with the channels last.
+            # Convolutions on a CPU are up to twice as fast in channels-last format.
             trunk.to(memory_format=torch.channels_last),
             width=sum(
                 maps[index][0] * (factor**2 if join == "unshuffle" else 1)
@@ -90,6 +92,7 @@ class TimmFeatures(Tower):
         self.pretrained = pretrained
 
     def forward_trunk(self, images: Float[Tensor, "m c H W"]) -> tuple[None, Float[Tensor, "m p e"]]:
+        """Compute the maps as row-major patches; there is no class token."""
         maps = self._maps(images.contiguous(memory_format=torch.channels_last))
         joined = torch.cat(
             [self._coarsen(maps[index], factor) for index, factor in zip(self.chosen, self.factors, strict=True)],
@@ -113,9 +116,10 @@ class TimmFeatures(Tower):
         return F.pixel_unshuffle(features, factor) if self.join == "unshuffle" else F.avg_pool2d(features, factor)
 
     def train(self, mode: bool = True) -> "TimmFeatures":
+        """Set the mode, but leave batch norms without gradients in evaluation mode."""
         super().train(mode)
         for part in self.modules():
-            if isinstance(part, _BatchNorm) and not any(one.requires_grad for one in part.parameters()):
+            if isinstance(part, _BatchNorm) and not any(parameter.requires_grad for parameter in part.parameters()):
                 part.eval()
         return self
 

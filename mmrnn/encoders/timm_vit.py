@@ -1,4 +1,4 @@
-"""Vision transformers of timm: CLIP, EVA, SigLIP, DINOv2, SAM and every other one that has patches and blocks."""
+"""Vision transformers of timm: CLIP, EVA, SigLIP, DINOv2, SAM and all others with patches and blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,34 +7,37 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrnn.encoders.timm_factory import build, image_spec
-from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, kept_blocks
+from mmrnn.encoders.timm_factory import create_trunk, image_spec
+from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, num_blocks
 
 
 class TimmViT(Tower):
-    """A vision transformer of timm by name, cut off behind the block that is asked for.
+    """Vision transformer of timm, truncated behind block `layer`.
 
-    The blocks behind `layer`, the head, and the final norm where it is not asked for are left out, so that every
-    parameter is used. In SAM the final norm is the neck, which makes the tokens 256 wide.
+    Later blocks, the head, and the final norm unless `norm` is set are removed, so that every parameter is used. In SAM
+    the final norm is the neck, with an output width of 256.
 
-    Weights of OpenAI need a name with `quickgelu` in it or `act="quick_gelu"`; SigLIP as Hugging Face runs it needs
-    `act="gelu_tanh"` (timm alone takes the exact GELU).
+    The weights of OpenAI need a name with `quickgelu` or `act="quick_gelu"`. SigLIP as in Hugging Face needs
+    `act="gelu_tanh"`; timm has the exact GELU.
 
     Args:
-        name: of timm's list, with or without the tag of a set of weights.
-        size: height and width of the images; None: what the model was published for.
-        layer: whose output is taken: -1 the last block, -2 the one before.
-        norm: the model's own final norm follows.
-        depth: number of blocks, where it is not that of the name.
-        pos_interp: how a position table for another grid is resampled when it is loaded: bicubic with antialias
-            (timm) or `plain` (LAVIS, Qwen-VL).
-        dynamic: images of other sizes can be read, the position table being resampled each time.
-        mean, std: of the pixels; None: what the model was published with.
-        arch: sizes that differ from those of the name, as timm calls them (`embed_dim`, `num_heads`, ...).
-        pretrained: tag of the weights that `fetch` shall load, True for those of the name. Nothing is loaded here.
+        name: model name in timm, with or without the tag of a set of weights.
+        size: height and width of the images; None: as published.
+        layer: block whose output is emitted, -1: the last, -2: the one before.
+        norm: apply the final norm.
+        act: activation; None: that of the model.
+        depth: number of blocks; None: that of the model.
+        pos_interp: resampling of the position table when weights for another grid are loaded: `antialias` (timm) or
+            `plain` (LAVIS, Qwen-VL).
+        dynamic: accept images of other sizes, with the position table resampled in every forward pass.
+        mean: of the pixels; None: as published.
+        std: of the pixels; None: as published.
+        arch: other sizes of the model, with timm's names (`embed_dim`, `num_heads`, ...).
+        pretrained: tag of the published weights; True: those of the name. The constructor loads nothing;
+            `mmrnn.weights.pretrained` does.
 
     Raises:
-        ValueError: no such model, block, class token or choice.
+        ValueError: timm has no such model or size, the model has no such block or class token, or a choice is unknown.
     """
 
     def __init__(
@@ -61,12 +64,14 @@ class TimmViT(Tower):
         if pos_interp not in ("antialias", "plain"):
             raise ValueError(f"pos_interp ({pos_interp!r}) must be antialias or plain")
         if dynamic and pos_interp == "plain":
-            raise ValueError("pos_interp (plain) cannot be had with dynamic sizes, which timm resamples antialiased")
+            raise ValueError(
+                "pos_interp (plain) excludes dynamic: timm resamples with antialias; set pos_interp=antialias"
+            )
         sizes = {"img_size": size, "depth": depth, "act_layer": act, "dynamic_img_size": dynamic or None}
-        trunk = build(name, pretrained, {**(arch or {}), "global_pool": "", **_given(sizes)})
+        trunk = create_trunk(name, pretrained, {**(arch or {}), "global_pool": "", **_without_none(sizes)})
         if not (hasattr(trunk, "patch_embed") and hasattr(trunk, "blocks")):
             raise ValueError(f"{name} has no patches and blocks; for its feature maps use TimmFeatures")
-        trunk.prune_intermediate_layers([kept_blocks(layer, len(trunk.blocks)) - 1], prune_norm=not norm)
+        trunk.prune_intermediate_layers([num_blocks(layer, len(trunk.blocks)) - 1], prune_norm=not norm)
         super().__init__(
             trunk,
             width=trunk.num_features if norm else trunk.embed_dim,
@@ -85,6 +90,7 @@ class TimmViT(Tower):
     def forward_trunk(
         self, images: Float[Tensor, "m c H W"]
     ) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
+        """Compute the class token, if any, and the row-major patches."""
         tokens = self.trunk.forward_features(images)
         if tokens.ndim == 4:
             return None, rearrange(tokens, "m e rows cols -> m (rows cols) e")
@@ -92,5 +98,5 @@ class TimmViT(Tower):
         return None if self.cls == "drop" else tokens[:, :1], patches
 
 
-def _given(knobs: dict[str, Any]) -> dict[str, Any]:
+def _without_none(knobs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in knobs.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What every tower does with the tokens of its network: which are kept, in which order, normed by what."""
+"""Base class of the vision towers: class token, extra norm, dtype and packed weights."""
 
 from typing import Literal
 
@@ -10,29 +10,35 @@ from mmrnn.layers.linear import prepack
 from mmrnn.types import Encoder, ImageSpec, Layout
 
 Cls = Literal["drop", "first", "last"]
-"""Where the class token goes. Register tokens are always dropped."""
+"""Position of the class token. Register tokens are always dropped."""
 
 Resize = Literal["squash", "crop", "pad"]
+"""Way to make an image square, see `ImageSpec`."""
+
 PosInterp = Literal["antialias", "plain"]
+"""Bicubic resampling of a position table for another grid."""
 
 
 class Tower(nn.Module, Encoder):
-    """A network (`trunk`) that makes a grid of tokens of an image, perhaps with a class token beside it.
+    """Network (`trunk`) from an image to a grid of tokens, perhaps with a class token.
 
-    Subclasses build the trunk and say how it is read.
+    Subclasses build the trunk and define `forward_trunk`.
 
     Args:
-        width: of the tokens.
+        width: `e`, of the tokens.
         stride: pixels from one token of the grid to the next.
-        image: the image the trunk was built for.
-        has_cls: the trunk makes a class token.
-        extra_norm: a LayerNorm behind the trunk that is none of its own: `ln_vision` of BLIP-2 (arXiv 2301.12597).
-            True: eps 1e-5; a number: that eps.
-        dtype: of the trunk's parameters; a frozen trunk can run in bfloat16. The tokens come in the dtype of the
-            images all the same.
-        prepack_weights: keep a second copy of the weights in the order in which the matrix library of the CPU multiplies them,
-            and use it where no gradients are wanted. Same numbers; what it gains depends on the processor.
-        dynamic: other sizes than that of `image` can be read too.
+        image: image specification that the trunk was built for.
+        has_cls: the trunk has a class token.
+        cls: position of the class token among the tokens.
+        extra_norm: LayerNorm behind the trunk and not part of it, `ln_vision` of BLIP-2 (arXiv 2301.12597). True: with
+            eps 1e-5; a number: with that eps.
+        dtype: of the trunk's parameters, for example bfloat16 for a frozen trunk. Tokens have the dtype of the images.
+        prepack_weights: keep a packed copy of the weights for CPU inference. The results are the same; the speed-up
+            depends on the processor.
+        dynamic: accept images of other sizes than that of `image`.
+
+    Raises:
+        ValueError: `cls` or `dtype` is unknown, or there is no class token.
     """
 
     def __init__(
@@ -53,7 +59,7 @@ class Tower(nn.Module, Encoder):
         if cls not in ("drop", "first", "last"):
             raise ValueError(f"cls ({cls!r}) must be drop, first or last")
         if cls != "drop" and not has_cls:
-            raise ValueError(f"cls ({cls!r}) asks for a class token, and this tower has none; set cls=drop")
+            raise ValueError(f"cls ({cls!r}) needs a class token, and this tower has none; set cls=drop")
         self.trunk = trunk if dtype is None else trunk.to(_floating(dtype))
         if prepack_weights:
             prepack(self.trunk)
@@ -66,10 +72,10 @@ class Tower(nn.Module, Encoder):
         self.dynamic = dynamic
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the tokens of an image of so many pixels lie.
+        """Layout of the tokens of one image of that size in pixels.
 
         Raises:
-            ValueError: the tower cannot read an image of that size.
+            ValueError: the tower does not accept that size.
         """
         if self.dynamic and (height % self.stride or width % self.stride):
             raise ValueError(f"image size ({height} x {width}) must be a multiple of patch ({self.stride})")
@@ -84,9 +90,10 @@ class Tower(nn.Module, Encoder):
         )
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
-        """
+        """Encode images.
+
         Raises:
-            ValueError: the images have a size that the tower cannot read.
+            ValueError: the tower does not accept their size.
         """
         self.layout(*images.shape[-2:])
         cls, patches = self.forward_trunk(images.to(next(self.trunk.parameters()).dtype))
@@ -99,12 +106,12 @@ class Tower(nn.Module, Encoder):
     def forward_trunk(
         self, images: Float[Tensor, "m c H W"]
     ) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
-        """The class token, where there is one, and the patches row by row."""
+        """Compute the class token, if any, and the row-major patches."""
         raise NotImplementedError
 
 
-def kept_blocks(layer: int, depth: int) -> int:
-    """How many of `depth` blocks have to run for the output of block `layer` (-1 the last, -2 the one before).
+def num_blocks(layer: int, depth: int) -> int:
+    """Number of blocks that must run for the output of block `layer` (-1: the last, -2: the one before).
 
     Raises:
         ValueError: there is no such block.

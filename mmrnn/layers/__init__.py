@@ -1,1 +1,1 @@
-"""Layers that several kinds of parts share."""
+"""Layers that parts of several kinds share."""

@@ -26,6 +26,7 @@ from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State
+from mmrnn.types.text_connector import TextConnector
 
 __all__ = [
     "IGNORE",
@@ -57,6 +58,7 @@ __all__ = [
     "Span",
     "State",
     "StreamDataset",
+    "TextConnector",
     "Tokenizer",
     "Turn",
     "fulfils",

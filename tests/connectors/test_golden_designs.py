@@ -18,7 +18,7 @@ from mmrnn.connectors import (
     RowSeparators,
     TextQFormer,
 )
-from mmrnn.connectors.resampler import resample, sincos
+from mmrnn.connectors.resampler import position_table, resample_table
 from mmrnn.types import Layout
 from mmrnn.weights import load
 
@@ -32,13 +32,13 @@ def test_qwen_resampler(golden, params):
     resampler = Resampler(config["width"], config["out"], queries=config["queries"], heads=config["pool_heads"])
     report = load(resampler, params(tensors))
     assert report.format == "qwen_vl"
-    table = sincos(isqrt(config["queries"]), config["out"])
+    table = position_table(isqrt(config["queries"]), config["out"])
     close(table.flatten(0, 1), tensors["param/transformer.visual.attn_pool.pos_embed"])
     for number, size in enumerate(config["sizes"]):
         side = size // config["patch"]
-        close(resample(table, side, side).flatten(0, 1), tensors[f"out/key_pos_{number}"])
+        close(resample_table(table, side, side).flatten(0, 1), tensors[f"out/key_pos_{number}"])
         tokens, layout = tensors[f"out/vit_tokens_{number}"], Layout(side, side)
-        close(resampler.look(tokens, layout), tensors[f"out/pooled_{number}"])
+        close(resampler.cross_attend(tokens, layout), tensors[f"out/pooled_{number}"])
         close(resampler(tokens, layout), tensors[f"out/visual_{number}"])
 
 
@@ -144,13 +144,13 @@ def test_text_branch(stage1):
     case, tensors, _, made, image = stage1
     ids, known = tensors["in/text_ids"], tensors["in/text_mask"].bool()
     close(made(image), tensors["out/query_output"])
-    close(made.text(ids, known), tensors["out/text_output"])
-    close(torch.cat(made.joint(image, ids, known), dim=1), tensors["out/joint_output"])
+    close(made.forward_text(ids, known), tensors["out/text_output"])
+    close(torch.cat(made.forward_joint(image, ids, known), dim=1), tensors["out/joint_output"])
     opened = ids.clone()
     opened[:, 0] = case["config"]["bos_id"]
-    queries, words = made.joint(image, opened, known, "causal")
+    queries, words = made.forward_joint(image, opened, known, "causal")
     close(words, tensors["out/lm_hidden"])
-    close(made.words_after(words), tensors["out/lm_logits"], atol=5e-5)
+    close(made.next_token_logits(words), tensors["out/lm_logits"], atol=5e-5)
     close(queries, tensors["out/query_output"])
 
 
@@ -158,6 +158,6 @@ def test_queries_see_words_only_where_they_may(stage1):
     case, tensors, _, made, image = stage1
     ids, known = tensors["in/text_ids"], tensors["in/text_mask"].bool()
     other = (ids + 1) % case["config"]["bos_id"]
-    for mode, same in (("causal", True), ("both", False)):
-        first, second = (made.joint(image, text, known, mode)[0] for text in (ids, other))
+    for mode, same in (("causal", True), ("bidirectional", False)):
+        first, second = (made.forward_joint(image, text, known, mode)[0] for text in (ids, other))
         assert torch.equal(first, second) is same

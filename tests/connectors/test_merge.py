@@ -51,10 +51,10 @@ def test_channels_of_a_patch_stay_together():
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (None, "how its 15 tokens lie"),
+        (None, "needs the layout of its 15 tokens"),
         (Layout(4, 4), "got 15 tokens, but their layout has 16"),
         (Layout(3, 5), r"3 x 5 patches do not divide into blocks of 2 x 2; .*pad=True"),
-        (Layout(2, 7, prefix=1), "no place for the 1 tokens outside the grid"),
+        (Layout(2, 7, prefix=1), "cannot keep the 1 tokens outside the grid"),
         (Layout(3, 4, separators=1), "row separators"),
     ],
 )

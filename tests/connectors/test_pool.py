@@ -56,7 +56,7 @@ def test_all_patches_need_no_layout():
 @pytest.mark.parametrize(
     ("grid", "layout", "message"),
     [
-        (2, None, "how its 16 tokens lie"),
+        (2, None, "needs the layout of its 16 tokens"),
         (2, Layout(5, 5), "got 16 tokens, but their layout has 25"),
         (2, Layout(4, 3, separators=1), "1 row separators"),
         (2, Layout(prefix=16), r"needs patches, but the layout has none \(0 x 0\)"),
@@ -69,9 +69,9 @@ def test_errors(grid, layout, message):
 
 
 def test_there_has_to_be_a_cls_token():
-    with pytest.raises(ValueError, match="keeps the CLS token alone, but there is none"):
+    with pytest.raises(ValueError, match="keeps the CLS token only, but there is none"):
         Pool(3, grid=0).layout(Layout(4, 4))
-    with pytest.raises(ValueError, match="keeps the CLS token alone, but there is none"):
+    with pytest.raises(ValueError, match="keeps the CLS token only, but there is none"):
         Pool(3, grid=0)(torch.randn(1, 16, 3), Layout(4, 4))
 
 

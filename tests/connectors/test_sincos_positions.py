@@ -4,18 +4,18 @@ import pytest
 import torch
 
 from mmrnn.connectors import SinCosPositions
-from mmrnn.connectors.sincos_positions import sincos
+from mmrnn.connectors.sincos_positions import relative_positions
 from mmrnn.types import Layout
 
 
 def test_every_place_is_told_apart():
-    table = sincos(5, 7, 16).flatten(0, 1)
+    table = relative_positions(5, 7, 16).flatten(0, 1)
     distance = torch.cdist(table, table) + 10 * torch.eye(35)
     assert distance.min() > 0.3
 
 
 def test_grids_of_other_sizes_agree_on_the_same_place():
-    torch.testing.assert_close(sincos(1, 1, 8)[0, 0], sincos(3, 3, 8)[1, 1])
+    torch.testing.assert_close(relative_positions(1, 1, 8)[0, 0], relative_positions(3, 3, 8)[1, 1])
 
 
 def test_only_patches_get_a_place():
@@ -23,7 +23,7 @@ def test_only_patches_get_a_place():
     part = SinCosPositions(8, scale=2.0)
     added = part(tokens, layout) - tokens
     assert added[:, [0, 7, 8]].abs().max() == 0
-    torch.testing.assert_close(added[0, 1:7].view(2, 3, 8), 2 * sincos(2, 3, 8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(added[0, 1:7].view(2, 3, 8), 2 * relative_positions(2, 3, 8), atol=1e-5, rtol=0)
     assert part.layout(layout) == layout
 
 

@@ -3,7 +3,6 @@
 import torch
 
 from mmrnn.encoders import PatchEmbed, Patchify
-from mmrnn.encoders.patch import sincos
 
 
 def test_a_patch_sees_only_itself():
@@ -26,12 +25,6 @@ def test_fixed_positions_serve_any_size():
     encoder = PatchEmbed(patch=4, width=16, size=12, positions="sincos")
     assert encoder(torch.zeros(2, 3, 8, 20)).shape == (2, 10, 16)
     assert encoder.layout(8, 20).cols == 5
-    wide, narrow = sincos(3, 5, 16).reshape(3, 5, 16), sincos(3, 2, 16).reshape(3, 2, 16)
-    torch.testing.assert_close(wide[:, :2], narrow)
-    torch.testing.assert_close(wide[0, 0], torch.tensor([0.0] * 4 + [1.0] * 4).repeat(2))
-    rates = torch.tensor([1.0, 0.1, 0.01, 0.001])
-    torch.testing.assert_close(wide[2, 4, :4], (2 * rates).sin())
-    torch.testing.assert_close(wide[2, 4, 12:], (4 * rates).cos())
 
 
 def test_pixels_in_the_order_row_column_channel():

@@ -1,6 +1,7 @@
 """What towers of timm and open_clip have in common: which tokens, which norm, which dtype, which sizes."""
 
 import copy
+import re
 from inspect import unwrap
 
 import pytest
@@ -166,12 +167,12 @@ def test_a_packed_attention_that_is_asked_for_more_is_an_ordinary_one():
 FAULTS = [
     (lambda: timm_tower(layer=3), "layer (3) must lie between -3 and 2: the tower has 3 blocks"),
     (lambda: clip_vit(layer=-4), "layer (-4) must lie between -3 and 2: the tower has 3 blocks"),
-    (lambda: timm_tower("vit_so400m_patch14_siglip_384", cls="first"), "cls ('first') asks for a class token"),
+    (lambda: timm_tower("vit_so400m_patch14_siglip_384", cls="first"), "cls ('first') needs a class token"),
     (lambda: timm_tower(dtype="int8"), "dtype ('int8') must be float32, bfloat16 or float16"),
-    (lambda: timm_tower(dynamic=True, pos_interp="plain"), "pos_interp (plain) cannot be had with dynamic sizes"),
+    (lambda: timm_tower(dynamic=True, pos_interp="plain"), "pos_interp (plain) excludes dynamic"),
     (lambda: timm_tower("samvit_base_patch16", dynamic=True), "timm cannot build samvit_base_patch16 with"),
     (lambda: timm_tower("vit_large_patch14_clip_quickglu_336"), "near to it: vit_large_patch14_clip_quickgelu_336"),
-    (lambda: timm_tower("hf-hub:timm/test"), "must stand in timm's own list"),
+    (lambda: timm_tower("hf-hub:timm/test"), "must be in timm.list_models()"),
     (lambda: timm_tower(pretrained="opnai"), "near to it: vit_large_patch14_clip_quickgelu_336.openai"),
     (lambda: timm_tower("resnet18", arch=None, size=None, depth=None), "resnet18 has no patches and blocks"),
     (lambda: timm_tower(arch={"heads": 3}), "timm cannot build"),
@@ -195,9 +196,8 @@ FAULTS = [
 
 @pytest.mark.parametrize(("do", "message"), FAULTS, ids=[message for _, message in FAULTS])
 def test_errors_name_the_fault_and_the_way_out(do, message):
-    with pytest.raises(ValueError) as fault:
+    with pytest.raises(ValueError, match=re.escape(message)):
         do()
-    assert message in str(fault.value)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,8 @@ def test_errors_name_the_fault_and_the_way_out(do, message):
     ],
 )
 def test_choices_are_checked_where_no_type_checker_runs(part, knobs, message):
-    with pytest.raises(ValueError) as fault:
+    with pytest.raises(ValueError, match=re.escape(message)):
         unwrap(part.__init__)(part.__new__(part), **knobs)
-    assert message in str(fault.value)
 
 
 def test_constructing_downloads_nothing(monkeypatch):

@@ -38,7 +38,7 @@ def test_blip2_stage1(golden, params):
     image = F.layer_norm(tensors["in/image_feats_raw"], norm[0].shape, *norm)
     ids, known = tensors["in/text_ids"], tensors["in/text_mask"].bool()
 
-    queries, words = connector.seen(image), connector.text(ids, known)
+    queries, words = connector.forward_image(image), connector.forward_text(ids, known)
     loss, (to_text, to_image) = objective.contrast(queries, words)
     torch.testing.assert_close(to_text, tensors["out/sim_i2t"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(to_image, tensors["out/sim_t2i"], atol=1e-4, rtol=1e-4)

@@ -164,7 +164,7 @@ def test_the_qformer_of_instructblip():
     known[1, 3:] = False
     mask = torch.cat([torch.ones(2, 4), known], dim=1).long()
     expected = peer(ids, attention_mask=mask, **asked).last_hidden_state
-    close(told.joint(tokens, ids, known)[0], expected[:, :4])
+    close(told.forward_joint(tokens, ids, known)[0], expected[:, :4])
 
 
 def randomised_part(model):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import IGNORE, Batch, Objective, Output
+from mmrnn.types import IGNORE, Batch, Objective, Output, TextConnector
 
 
 class BLIP2Pretraining(nn.Module, Objective):
@@ -29,11 +29,11 @@ class BLIP2Pretraining(nn.Module, Objective):
     ):
         super().__init__()
         connector = model.modalities["image"].connector
-        if not hasattr(connector, "joint"):
+        if not isinstance(connector, TextConnector):
             raise ValueError(f"{type(connector).__name__} reads no text; say connector=qformer_text")
-        if begin >= connector.words.num_embeddings:
-            raise ValueError(f"begin ({begin}) must be below the connector's vocab ({connector.words.num_embeddings})")
-        inner = connector.queries.shape[1]
+        if begin >= connector.vocab:
+            raise ValueError(f"begin ({begin}) must be below the connector's vocab ({connector.vocab})")
+        inner = connector.hidden_width
         self.smoothing, self.begin = smoothing, begin
         self.image_proj = nn.Linear(inner, width)
         self.text_proj = nn.Linear(inner, width)
@@ -47,7 +47,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         (every_text, first), (every_known, _) = map(gather, texts(batch, rows))
         own = slice(first, first + len(rows))
         ids, known = every_text[own], every_known[own]
-        queries, words = connector.seen(tokens), connector.text(ids, known)
+        queries, words = connector.forward_image(tokens), connector.forward_text(ids, known)
         contrast, (to_text, to_image) = self.contrast(queries, words)
         with torch.no_grad():
             images, sentences = (negatives(similar, first) for similar in (to_image, to_text))
@@ -91,7 +91,7 @@ class BLIP2Pretraining(nn.Module, Objective):
 
     def matching(
         self,
-        connector: nn.Module,
+        connector: TextConnector,
         tokens: Float[Tensor, "m n e"],
         ids: Int[Tensor, "m t"],
         known: Bool[Tensor, "m t"],
@@ -111,26 +111,26 @@ class BLIP2Pretraining(nn.Module, Objective):
 
     def belongs(
         self,
-        connector: nn.Module,
+        connector: TextConnector,
         tokens: Float[Tensor, "m n e"],
         ids: Int[Tensor, "m t"],
         known: Bool[Tensor, "m t"],
     ) -> Float[Tensor, "m 2"]:
         """Logits of no and yes, the mean over the queries."""
-        queries, _ = connector.joint(tokens, ids, known)
+        queries, _ = connector.forward_joint(tokens, ids, known)
         return self.match(queries).mean(1)
 
     def generation(
         self,
-        connector: nn.Module,
+        connector: TextConnector,
         tokens: Float[Tensor, "m n e"],
         ids: Int[Tensor, "m t"],
         known: Bool[Tensor, "m t"],
     ) -> Float[Tensor, ""]:
         """The text word by word, each seeing the queries and the words before it."""
         opened = torch.cat([torch.full_like(ids[:, :1], self.begin), ids[:, 1:]], dim=1)
-        _, words = connector.joint(tokens, opened, known, "causal")
-        logits = connector.words_after(words)[:, :-1]
+        _, words = connector.forward_joint(tokens, opened, known, "causal")
+        logits = connector.next_token_logits(words)[:, :-1]
         goal = opened.masked_fill(~known, IGNORE)[:, 1:]
         return F.cross_entropy(logits.flatten(0, 1), goal.flatten(), label_smoothing=self.smoothing)
 
