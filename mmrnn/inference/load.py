@@ -1,4 +1,4 @@
-"""Assistants of checkpoints."""
+"""Loading of a checkpoint as an assistant."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -9,16 +9,16 @@ from mmrnn.inference.assistant import Assistant
 
 
 def load(folder: str | Path, *, trusted: Collection[str] = ()) -> Assistant:
-    """The model in a folder that `save` or a run has left, or in such a repository of the hub; ready to be asked.
+    """Load the model in a folder that `save` or a run has written, or in a repository of the hub, for asking.
 
-    The files are not trusted: classes outside mmrnn are built only when their package is named.
+    The files are not trusted: classes outside mmrnn are instantiated only if their package is named.
 
     Args:
         folder: a path, or `owner/name`.
-        trusted: packages beside mmrnn whose classes the configuration may name.
+        trusted: further packages whose classes the configuration may name.
 
     Raises:
-        ConfigError: the folder holds no model, or its configuration does not fit.
+        ConfigError: the folder holds no model, or its configuration is invalid.
         WeightsError: the tensors do not fit the configuration.
         ConnectionError: the hub cannot be reached.
     """

@@ -163,7 +163,7 @@ def category(scene: Scene, rng: Random) -> Asked:
 
 
 def colour(scene: Scene, rng: Random) -> Asked:
-    """Ask for the dominant colour of a drawing; never of faces, which are yellow, and less often of frequent colours."""
+    """Ask for the dominant colour of a drawing; never of faces (yellow), less often of frequent colours."""
     found = [
         (place, placed.thing.colour)
         for place, placed in places(scene)
