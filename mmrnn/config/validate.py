@@ -35,6 +35,8 @@ CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "tokenizer": (parts.Tokenizer,),
     "data": (parts.MapDataset, parts.StreamDataset),
     "objective": (parts.Objective,),
+    "optimizer": (parts.Optimizer,),
+    "schedule": (parts.Schedule,),
 }
 """Contracts of the groups; a part fulfils one of them."""
 
