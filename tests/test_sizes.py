@@ -24,7 +24,9 @@ BACKBONES = {
 ENCODERS = ("patch_tiny", "fuyu_tiny", "eve_tiny")
 """One size for all, and two that keep the shape of every image."""
 
-PROMPT = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
+PROMPT = Template(
+    system="", first="{text}:", image_position="inline", image_separator="", reply="{text}\n\n", stops=("\n\n",)
+)
 
 
 class Paint:

@@ -6,7 +6,7 @@ import torch
 from mmrnn import weights
 from mmrnn.backbones import RWKV5, RWKV6, scan
 from mmrnn.connectors import Linear, MeanPool, Pool, Sequential
-from mmrnn.encoders import TimmTower
+from mmrnn.encoders import TimmViT
 from mmrnn.inference.generate import stream
 from mmrnn.model.vlm import VLM, Modality, Output
 from mmrnn.training.objectives.language_model import LanguageModel
@@ -20,7 +20,7 @@ SCANS = {"uni": "forward", "bi": "bidirectional", "multi": "multidirectional"}
 def build(case: dict, params: dict, cls: str, order=None, pool=None) -> VLM:
     """The model of a case, loaded from its checkpoint under the original names."""
     config, vision = case["config"], case["config"]["vision"]
-    encoder = TimmTower(
+    encoder = TimmViT(
         name="vit_base_patch32_clip_quickgelu_224",
         size=vision["image_size"],
         layer=-1,

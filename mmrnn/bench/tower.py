@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmrnn.bench.timing import BenchConfig, Peaks, Row, Work, compare
-from mmrnn.encoders import TimmTower
+from mmrnn.encoders import TimmViT
 
 TIMM, PACKED = "timm", "mmrnn packed"
 
@@ -16,7 +16,7 @@ def measure(effort: BenchConfig) -> Iterator[Row]:
     sizes = {"size": 32, "depth": 2, "arch": {"patch_size": 8, "embed_dim": 64, "num_heads": 2}} if effort.quick else {}
     best = Peaks.measure(effort)
     for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
-        plain, packed = (TimmTower(dtype=dtype, packed=packed, **sizes).eval() for packed in (False, True))
+        plain, packed = (TimmViT(dtype=dtype, prepack_weights=packed, **sizes).eval() for packed in (False, True))
         packed.load_state_dict(plain.state_dict())
         image = torch.randn(1, 3, *plain.image.size)
         sides = {TIMM: read(plain, image), PACKED: read(packed, image)}
@@ -28,5 +28,5 @@ def measure(effort: BenchConfig) -> Iterator[Row]:
             yield Row(**{**vars(row), "share": flops / row.seconds / getattr(best, name)})
 
 
-def read(tower: TimmTower, image: Tensor) -> Work:
+def read(tower: TimmViT, image: Tensor) -> Work:
     return lambda: tower(image)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmrnn.data.image import ImageError, to_tensor
-from mmrnn.prompts.spans import Prompt, TokenizedSample, insert_modality_slots, tokenize, truncate
-from mmrnn.types import IGNORE, Batch, ImageSpan, ImageSpec, Layout, Tokenizer
+from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
+from mmrnn.types import IGNORE, Batch, ImageSpan, ImageSpec, Layout, Prompt, Tokenizer
 from mmrnn.types import Sequence as Tokens
 from mmrnn.types.sample import ImageSource, Sample
 

@@ -3,25 +3,25 @@
 timm and open_clip are imported when a tower is built, not before.
 """
 
-from mmrnn.encoders.clip import ClipViT
-from mmrnn.encoders.eve import EvePatch
-from mmrnn.encoders.fused import Fused
+from mmrnn.encoders.eve import EVEPatchEmbed
+from mmrnn.encoders.fused import FusedEncoder
 from mmrnn.encoders.intern import InternViT
-from mmrnn.encoders.patch import PatchEmbed, Patches
+from mmrnn.encoders.open_clip_vit import OpenCLIPViT
+from mmrnn.encoders.patch import PatchEmbed, Patchify
 from mmrnn.encoders.state import StateEncoder
 from mmrnn.encoders.timm_features import TimmFeatures
-from mmrnn.encoders.timm_vit import TimmTower
+from mmrnn.encoders.timm_vit import TimmViT
 from mmrnn.encoders.tower import Tower
 
 __all__ = [
-    "ClipViT",
-    "EvePatch",
-    "Fused",
+    "EVEPatchEmbed",
+    "FusedEncoder",
     "InternViT",
+    "OpenCLIPViT",
     "PatchEmbed",
-    "Patches",
+    "Patchify",
     "StateEncoder",
     "TimmFeatures",
-    "TimmTower",
+    "TimmViT",
     "Tower",
 ]

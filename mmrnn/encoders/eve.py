@@ -31,7 +31,7 @@ class Gather(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-class EvePatch(nn.Module, Encoder):
+class EVEPatchEmbed(nn.Module, Encoder):
     """A convolution, windows gathered into their mean, one class token, a vector that ends each row.
 
     Images keep their shape: the long side becomes `size`, the short side is rounded up to whole windows. Emitted

@@ -12,7 +12,7 @@ from mmrnn.encoders.tower import Resize
 from mmrnn.types import Encoder, ImageSpec, Layout
 
 
-class Fused(nn.Module, Encoder):
+class FusedEncoder(nn.Module, Encoder):
     """Towers side by side. A finer grid comes down to the coarsest by moving neighbours into the channels.
 
     The image is brought to the largest of their sizes once, with values 0 to 1; each tower gets it at its own size,

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.encoders.timm_vit import TimmTower
+from mmrnn.encoders.timm_vit import TimmViT
 from mmrnn.encoders.tower import PosInterp, Resize
 
 EPS = 1e-6
@@ -23,7 +23,7 @@ class HeadsNorm(nn.Module):
         return (x * scale).to(x.dtype) * self.weight.view(x.shape[1], 1, x.shape[3])
 
 
-class InternViT(TimmTower):
+class InternViT(TimmViT):
     """A vision transformer of timm with RMS norms, scaled branches, and `HeadsNorm` on queries and keys.
 
     The defaults are InternViT-6B-448px-V1-2, the tower of VILA-1.5-40B: 45 of the 48 blocks it was trained with.

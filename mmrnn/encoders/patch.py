@@ -74,7 +74,7 @@ class PatchEmbed(nn.Module, Encoder):
         return self.norm(tokens)
 
 
-class Patches(nn.Module, Encoder):
+class Patchify(nn.Module, Encoder):
     """The pixels of every patch in the order row, column, channel; a linear connector reads them (Fuyu).
 
     Args:

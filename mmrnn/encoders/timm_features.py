@@ -56,7 +56,7 @@ class TimmFeatures(Tower):
             raise ValueError(f"join ({join!r}) must be unshuffle or pool")
         trunk = build(name, pretrained, arch or {})
         if hasattr(trunk, "patch_embed") or not hasattr(trunk, "forward_intermediates"):
-            raise ValueError(f"{name} has no feature maps that can be read here; for a transformer use TimmTower")
+            raise ValueError(f"{name} has no feature maps that can be read here; for a transformer use TimmViT")
         stages = [(stage["num_chs"], stage["reduction"]) for stage in trunk.feature_info]
         maps = [*stages, (trunk.num_features, stages[-1][1])]
         chosen = _chosen(layer, len(maps))
@@ -89,7 +89,7 @@ class TimmFeatures(Tower):
         self.unused = frozenset(before - set(trunk.state_dict()))
         self.pretrained = pretrained
 
-    def read(self, images: Float[Tensor, "m c H W"]) -> tuple[None, Float[Tensor, "m p e"]]:
+    def forward_trunk(self, images: Float[Tensor, "m c H W"]) -> tuple[None, Float[Tensor, "m p e"]]:
         maps = self._maps(images.contiguous(memory_format=torch.channels_last))
         joined = torch.cat(
             [self._coarsen(maps[index], factor) for index, factor in zip(self.chosen, self.factors, strict=True)],

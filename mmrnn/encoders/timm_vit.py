@@ -11,7 +11,7 @@ from mmrnn.encoders.timm_factory import build, image_spec
 from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, kept_blocks
 
 
-class TimmTower(Tower):
+class TimmViT(Tower):
     """A vision transformer of timm by name, cut off behind the block that is asked for.
 
     The blocks behind `layer`, the head, and the final norm where it is not asked for are left out, so that every
@@ -54,7 +54,7 @@ class TimmTower(Tower):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         dtype: str | None = None,
-        packed: bool = False,
+        prepack_weights: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: bool | str | None = None,
     ):
@@ -76,13 +76,15 @@ class TimmTower(Tower):
             cls=cls,
             extra_norm=extra_norm,
             dtype=dtype,
-            packed=packed,
+            prepack_weights=prepack_weights,
             dynamic=dynamic,
         )
         self.pos_interp = pos_interp
         self.pretrained = pretrained
 
-    def read(self, images: Float[Tensor, "m c H W"]) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
+    def forward_trunk(
+        self, images: Float[Tensor, "m c H W"]
+    ) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
         tokens = self.trunk.forward_features(images)
         if tokens.ndim == 4:
             return None, rearrange(tokens, "m e rows cols -> m (rows cols) e")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.layers.linear import pack
+from mmrnn.layers.linear import prepack
 from mmrnn.types import Encoder, ImageSpec, Layout
 
 Cls = Literal["drop", "first", "last"]
@@ -30,7 +30,7 @@ class Tower(nn.Module, Encoder):
             True: eps 1e-5; a number: that eps.
         dtype: of the trunk's parameters; a frozen trunk can run in bfloat16. The tokens come in the dtype of the
             images all the same.
-        packed: keep a second copy of the weights in the order in which the matrix library of the CPU multiplies them,
+        prepack_weights: keep a second copy of the weights in the order in which the matrix library of the CPU multiplies them,
             and use it where no gradients are wanted. Same numbers; what it gains depends on the processor.
         dynamic: other sizes than that of `image` can be read too.
     """
@@ -46,7 +46,7 @@ class Tower(nn.Module, Encoder):
         cls: Cls = "drop",
         extra_norm: bool | float = False,
         dtype: str | None = None,
-        packed: bool = False,
+        prepack_weights: bool = False,
         dynamic: bool = False,
     ):
         super().__init__()
@@ -55,8 +55,8 @@ class Tower(nn.Module, Encoder):
         if cls != "drop" and not has_cls:
             raise ValueError(f"cls ({cls!r}) asks for a class token, and this tower has none; set cls=drop")
         self.trunk = trunk if dtype is None else trunk.to(_floating(dtype))
-        if packed:
-            pack(self.trunk)
+        if prepack_weights:
+            prepack(self.trunk)
         eps = 1e-5 if extra_norm is True else float(extra_norm)
         self.extra_norm = nn.LayerNorm(width, eps=eps) if extra_norm else nn.Identity()
         self.width = width
@@ -89,14 +89,16 @@ class Tower(nn.Module, Encoder):
             ValueError: the images have a size that the tower cannot read.
         """
         self.layout(*images.shape[-2:])
-        cls, patches = self.read(images.to(next(self.trunk.parameters()).dtype))
+        cls, patches = self.forward_trunk(images.to(next(self.trunk.parameters()).dtype))
         if self.cls == "first":
             patches = torch.cat((cls, patches), dim=1)
         elif self.cls == "last":
             patches = torch.cat((patches, cls), dim=1)
         return self.extra_norm(patches.to(images.dtype))
 
-    def read(self, images: Float[Tensor, "m c H W"]) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
+    def forward_trunk(
+        self, images: Float[Tensor, "m c H W"]
+    ) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
         """The class token, where there is one, and the patches row by row."""
         raise NotImplementedError
 

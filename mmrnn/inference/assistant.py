@@ -13,8 +13,8 @@ from mmrnn.data.image import ImageError, ImageFile
 from mmrnn.data.video import VIDEO, expand_videos, frames
 from mmrnn.inference.generate import generate, stream
 from mmrnn.model.vlm import VLM
-from mmrnn.prompts import Prompt, Stop
-from mmrnn.types import Batch, Tokenizer
+from mmrnn.prompts import StopCriteria
+from mmrnn.types import Batch, Prompt, Tokenizer
 from mmrnn.types.sample import TAG, Sample, Turn
 
 
@@ -45,7 +45,7 @@ class Assistant:
         features: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
-        self.stop = Stop(tokenizer, prompt.stops)
+        self.stop = StopCriteria(tokenizer, prompt.stops)
         self.collate = Collator(tokenizer, prompt, dict(model.modalities), features, for_generation=True)
 
     def ask(

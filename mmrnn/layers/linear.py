@@ -42,7 +42,7 @@ class PackedAttention(nn.MultiheadAttention):
         return linear(out, self.out_proj.weight, self.out_proj.bias, outer), None
 
 
-def pack(network: nn.Module) -> None:
+def prepack(network: nn.Module) -> None:
     """Make the linear layers and the attentions of a network such that keep packed copies, where that is faster.
 
     Names, parameters and numbers stay as they are. From its first use without gradients on a CPU on the network takes

@@ -86,7 +86,7 @@ def _load(model: VLM, weights: Mapping[str, Any]) -> None:
     if torch.get_default_device().type == "meta":
         return
     named = {path: source for path, source in sources(weights) if source is not None}
-    added = len((model.config.get("tokenizer") or {}).get("added") or ())
+    added = len((model.config.get("tokenizer") or {}).get("added_tokens") or ())
     for name, modality in model.modalities.items() if weights else ():
         path = "encoder" if name == "image" else f"modalities.{name}.encoder"
         if not {path, "model"} & set(named):

@@ -1,6 +1,6 @@
-"""Boxes as words: how each design writes places in an image, and reads them again.
+"""Bounding boxes as text, formatted and parsed as each design does.
 
-A box is `(left, top, right, bottom)` in pixels of an image of `width x height`.
+A box is `(left, top, right, bottom)` in pixels of an image of `width` x `height`.
 """
 
 import re
@@ -10,44 +10,49 @@ Number = int | float
 Box = tuple[Number, Number, Number, Number]
 
 
-class Found(NamedTuple):
-    """A phrase of a text and a box that belongs to it; the phrase is empty where the text gives none."""
+class GroundedBox(NamedTuple):
+    """A box and the phrase that it belongs to; the phrase is empty where the text gives none."""
 
     phrase: str
     box: Box
 
 
-def minigpt(box: Box, width: int, height: int) -> str:
-    """`{<x1><y1><x2><y2>}` in hundredths, cut off (MiniGPT-v2)."""
-    return "{" + "".join(f"<{int(100 * value)}>" for value in _shares(box, width, height)) + "}"
+def format_minigptv2(box: Box, width: int, height: int) -> str:
+    """Format as `{<x1><y1><x2><y2>}` in hundredths, rounded down (MiniGPT-v2)."""
+    return "{" + "".join(f"<{int(100 * value)}>" for value in _fractions(box, width, height)) + "}"
 
 
-def read_minigpt(text: str, width: int, height: int) -> list[Found]:
-    """The boxes behind `<p>phrase</p>`; in a text without phrases, all of it. What has not four numbers is no box."""
+def parse_minigptv2(text: str, width: int, height: int) -> list[GroundedBox]:
+    """Parse the boxes behind each `<p>phrase</p>`, or those of a text without phrases.
+
+    A part without exactly four numbers is skipped.
+    """
     groups = re.findall(r"<p>(.*?)</p>(.*?)(?=<p>|$)", text, re.DOTALL) if "<p>" in text else [("", text)]
     found = []
     for phrase, rest in groups:
         for part in rest.split("<delim>"):
             numbers = re.findall(r"\d+", part)
             if len(numbers) == 4:
-                found.append(Found(phrase, _pixels(numbers, 100, width, height)))
+                found.append(GroundedBox(phrase, _pixels(numbers, 100, width, height)))
     return found
 
 
-def read_refer(text: str, width: int, height: int) -> Box | None:
-    """The one box of an answer to `[refer]`, as MiniGPT-v2 is judged; None where the answer is not just that."""
+def parse_minigptv2_refer(text: str, width: int, height: int) -> Box | None:
+    """Parse an answer to `[refer]` as in MiniGPT-v2's evaluation; None unless it is exactly one box."""
     match = re.fullmatch(r"\s*\{" + r"\s*<(\d{1,3})>" * 4 + r"\s*\}\s*(?:</s>)?\s*", text)
     return _pixels(match.groups(), 100, width, height) if match else None
 
 
-def cogvlm(boxes: list[Box], width: int, height: int) -> str:
-    """`[[x0,y0,x1,y1;...]]` in thousandths of three digits (CogVLM)."""
-    written = (",".join(f"{min(int(1000 * value), 999):03d}" for value in _shares(box, width, height)) for box in boxes)
-    return f"[[{';'.join(written)}]]"
+def format_cogvlm(boxes: list[Box], width: int, height: int) -> str:
+    """Format as `[[x0,y0,x1,y1;...]]` in thousandths of three digits (CogVLM)."""
+    parts = (
+        ",".join(f"{min(int(1000 * value), 999):03d}" for value in _fractions(box, width, height)) for box in boxes
+    )
+    return f"[[{';'.join(parts)}]]"
 
 
-def read_cogvlm(text: str, width: int, height: int) -> list[list[Box]]:
-    """One list of boxes for every `[[...]]`; what is not four numbers is left out of its list."""
+def parse_cogvlm(text: str, width: int, height: int) -> list[list[Box]]:
+    """Parse one list of boxes for every `[[...]]`; a part that is not four numbers is skipped."""
     groups = []
     for group in re.findall(r"\[\[(.*?)\]\]", text):
         parts = (part.split(",") for part in group.split(";"))
@@ -57,63 +62,66 @@ def read_cogvlm(text: str, width: int, height: int) -> list[list[Box]]:
     return groups
 
 
-def qwen(phrase: str, box: Box, width: int, height: int) -> str:
-    """`<ref>phrase</ref><box>(x1,y1),(x2,y2)</box>` in thousandths (Qwen-VL)."""
-    left, top, right, bottom = (min(int(1000 * value), 999) for value in _shares(box, width, height))
+def format_qwen_vl(phrase: str, box: Box, width: int, height: int) -> str:
+    """Format as `<ref>phrase</ref><box>(x1,y1),(x2,y2)</box>` in thousandths (Qwen-VL)."""
+    left, top, right, bottom = (min(int(1000 * value), 999) for value in _fractions(box, width, height))
     return f"<ref>{phrase}</ref><box>({left},{top}),({right},{bottom})</box>"
 
 
-def read_qwen(text: str, width: int, height: int, *, divisor: int = 1000) -> list[Found]:
-    """The boxes of a text, with the phrase before each where there is one.
+def parse_qwen_vl(text: str, width: int, height: int, *, divisor: int = 1000) -> list[GroundedBox]:
+    """Parse the boxes of a text, with the phrase before each where there is one.
 
     Args:
-        divisor: 1000 where the released code draws, 999 where it judges.
+        divisor: of the coordinates; the released code has 1000 for drawing and 999 for evaluation.
     """
     number = r"(\d+)\s*"
     point = rf"\(\s*{number},\s*{number}\)"
     pattern = rf"(?:<ref>((?:(?!</ref>).)*)</ref>)?\s*<box>\s*{point}\s*,\s*{point}\s*</box>"
     matches = re.finditer(pattern, text, re.DOTALL)
-    return [Found(match[1] or "", _pixels(match.groups()[1:], divisor, width, height)) for match in matches]
+    return [GroundedBox(match[1] or "", _pixels(match.groups()[1:], divisor, width, height)) for match in matches]
 
 
-def fuyu(box: Box, scale: float = 1.0) -> list[int]:
-    """The four numbers of `<box>` in the order top, left, bottom, right: half the pixels of the scaled image, rounded
-    to the even neighbour (Fuyu).
+def format_fuyu(box: Box, scale: float = 1.0) -> list[int]:
+    """Compute the four numbers of `<box>`: top, left, bottom, right (Fuyu).
+
+    They are half the pixels of the scaled image, rounded half to even.
     """
     left, top, right, bottom = box
     return [round(value / 2 * scale) for value in (top, left, bottom, right)]
 
 
-def read_fuyu(numbers: list[int], width: int, height: int, *, most: tuple[int, int] = (1080, 1920)) -> Box:
-    """A box from its numbers.
+def parse_fuyu(numbers: list[int], width: int, height: int, *, max_size: tuple[int, int] = (1080, 1920)) -> Box:
+    """Compute a box from its four numbers.
 
     Args:
-        width, height: of the image before it was shrunk to `most` (height, width).
+        width: of the image before it was scaled down to `max_size`.
+        height: likewise.
+        max_size: height and width.
     """
-    scale = min(1.0, most[0] / height, most[1] / width)
+    scale = min(1.0, max_size[0] / height, max_size[1] / width)
     top, left, bottom, right = (2 * int(number / scale) for number in numbers)
     return left, top, right, bottom
 
 
-def llava(box: Box, width: int, height: int) -> str:
-    """`[x1, y1, x2, y2]` in hundredths of the square that the image is padded to (LLaVA-1.5)."""
+def format_llava(box: Box, width: int, height: int) -> str:
+    """Format as `[x1, y1, x2, y2]` in fractions, with two decimals, of the image padded to a square (LLaVA-1.5)."""
     side = max(width, height)
-    right, down = (side - width) / 2, (side - height) / 2
-    moved = (box[0] + right, box[1] + down, box[2] + right, box[3] + down)
-    return f"[{', '.join(f'{value / side:.2f}' for value in moved)}]"
+    pad_x, pad_y = (side - width) / 2, (side - height) / 2
+    padded = (box[0] + pad_x, box[1] + pad_y, box[2] + pad_x, box[3] + pad_y)
+    return f"[{', '.join(f'{value / side:.2f}' for value in padded)}]"
 
 
-def read_llava(text: str, width: int, height: int) -> list[Box]:
-    """The boxes of a text, in pixels of the image before it was padded."""
+def parse_llava(text: str, width: int, height: int) -> list[Box]:
+    """Parse the boxes of a text, in pixels of the image before padding."""
     side = max(width, height)
-    right, down = (side - width) / 2, (side - height) / 2
+    pad_x, pad_y = (side - width) / 2, (side - height) / 2
     number = r"\s*([01](?:\.\d+)?)\s*"
     found = re.findall(r"\[" + ",".join([number] * 4) + r"\]", text)
     boxes = ([float(value) * side for value in numbers] for numbers in found)
-    return [(a - right, b - down, c - right, d - down) for a, b, c, d in boxes]
+    return [(a - pad_x, b - pad_y, c - pad_x, d - pad_y) for a, b, c, d in boxes]
 
 
-def _shares(box: Box, width: int, height: int) -> tuple[float, ...]:
+def _fractions(box: Box, width: int, height: int) -> tuple[float, ...]:
     return tuple(value / size for value, size in zip(box, (width, height) * 2, strict=True))
 
 

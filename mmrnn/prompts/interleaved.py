@@ -1,35 +1,39 @@
-"""Pages: text with images anywhere in it, all of it learnt."""
+"""Documents of text and images in any order."""
 
 from collections.abc import Sequence
 
 from mmrnn.prompts.image_position import place_images
-from mmrnn.prompts.rwkv_chat import split
-from mmrnn.prompts.spans import Span
-from mmrnn.types import Prompt
-from mmrnn.types.sample import Turn
+from mmrnn.prompts.spans import split_at_tags
+from mmrnn.types import Prompt, Span, Turn
 
 
 class Interleaved(Prompt):
-    """No roles and no words of its own: the turns follow one another, and every word of them is learnt. So VILA reads
-    pages of the web and pairs of image and caption (arXiv 2312.07533). No blanks are left around an image.
+    """Turns one after the other, without roles or a template; all text is supervised.
+
+    The pre-training of VILA on web pages and on pairs of image and caption (arXiv 2312.07533). White space around an
+    image is removed.
 
     Args:
-        end: what closes a page.
+        end: end of a document, supervised.
     """
 
     def __init__(self, *, end: str = "</s>") -> None:
         self.end, self.stops = end, (end,)
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
-        """See `Prompt`. Roles may come in any order; images stand in turns of the user."""
+        """Format turns, in any order of roles; tags count in the user's turns only. See `Prompt.spans`.
+
+        Raises:
+            ValueError: tags and images do not agree.
+        """
         placed = iter(place_images([turn.text for turn in turns if turn.role == "user"], images, "inline"))
         texts = [next(placed) if turn.role == "user" else turn.text for turn in turns]
-        going = turns[-1].role == "assistant" and not turns[-1].text.strip()
-        found = split(" ".join(text.strip() for text in texts if text.strip()), images)
-        words = [span if span.image else Span(span.text.strip(), target=not going) for span in found]
-        words = [span for span in words if span.image or span.text]
-        if going:
-            return words
-        if words and not words[-1].image:
-            return [*words[:-1], Span(words[-1].text + self.end, target=True)]
-        return [*words, Span(self.end, target=True)]
+        generating = turns[-1].role == "assistant" and not turns[-1].text.strip()
+        spans = split_at_tags(" ".join(text.strip() for text in texts if text.strip()), images)
+        spans = [span if span.image else Span(span.text.strip(), target=not generating) for span in spans]
+        spans = [span for span in spans if span.image or span.text]
+        if generating:
+            return spans
+        if spans and not spans[-1].image:
+            return [*spans[:-1], Span(spans[-1].text + self.end, target=True)]
+        return [*spans, Span(self.end, target=True)]

@@ -1,39 +1,42 @@
-"""Captions of which the first words are given: prefix language modelling."""
+"""Prefix language modelling of captions."""
 
 from collections.abc import Sequence
 from hashlib import sha256
 
 from mmrnn.prompts.image_position import place_images
-from mmrnn.prompts.rwkv_chat import split
-from mmrnn.prompts.spans import Span
-from mmrnn.types import Prompt
-from mmrnn.types.sample import TAG, Turn
+from mmrnn.prompts.spans import split_at_tags
+from mmrnn.types import TAG, Prompt, Span, Turn
 
 
 class PrefixLM(Prompt):
-    """The images and the first words of a caption are read, its other words learnt (BLIP-2 with FlanT5, arXiv
-    2301.12597, where the encoder reads and the decoder learns).
+    """The images and the first words of a caption are given, its other words are supervised.
 
-    At which word a caption is cut is drawn from the caption itself, so that runs can be repeated; at least one word is
-    learnt. What the user says beside the images is left out, except where a caption is to be generated: then it
-    is the beginning of it.
+    The pre-training of BLIP-2 with FlanT5 (arXiv 2301.12597), where the encoder reads the prefix and the decoder
+    generates the rest. The length of the prefix is derived from a hash of the caption, so that runs are reproducible;
+    at least one word is supervised. The user's words are left out, except where a caption is to be generated: there
+    they are its prefix.
 
     Args:
-        end: what closes a caption.
+        end: end of a caption, supervised.
     """
 
     def __init__(self, *, end: str = "</s>") -> None:
         self.end, self.stops = end, (end,)
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
-        """See `Prompt`. One turn of the user, and one reply."""
+        """Format one turn of the user and at most one reply. See `Prompt.spans`.
+
+        Raises:
+            ValueError: there are other turns, or tags and images do not agree.
+        """
         if [turn.role for turn in turns] not in (["user"], ["user", "assistant"]):
             raise ValueError(f"{len(turns)} turns are no caption; take a prompt for dialogues")
-        [asked] = place_images([turns[0].text], images, "first", "")
+        [question] = place_images([turns[0].text], images, "first", "")
         words = turns[-1].text.split() if len(turns) == 2 else []
-        shown = TAG * asked.count(TAG) if images else ""
+        tags = TAG * question.count(TAG) if images else ""
         if not words:
-            return split(shown + (asked.replace(TAG, "").strip() if images else asked.strip()), images)
+            prefix = question.replace(TAG, "") if images else question
+            return split_at_tags(tags + prefix.strip(), images)
         cut = int.from_bytes(sha256(" ".join(words).encode()).digest()[:4], "big") % len(words)
         rest = " ".join(words[cut:]) + self.end
-        return [*split(shown + " ".join(words[:cut]), images), Span(f" {rest}" if cut else rest, target=True)]
+        return [*split_at_tags(tags + " ".join(words[:cut]), images), Span(f" {rest}" if cut else rest, target=True)]

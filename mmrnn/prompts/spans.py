@@ -1,85 +1,71 @@
-"""Pieces: a dialogue as it is read by a model. A prompt makes them of turns, `tokenize` makes ids of them."""
+"""Spans of a dialogue to token ids, labels and image spans."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
-from mmrnn.types import IGNORE, SLOT, ImageSpan, Layout, Tokenizer
-from mmrnn.types.sample import TAG, Turn
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of text, tokenised by itself, or the place of an image. A target is what the model learns to say.
-
-    `modality` reads what stands at a place, where it is no image.
-    """
-
-    text: str = ""
-    target: bool = False
-    image: bool = False
-    modality: str | None = None
+from mmrnn.types import IGNORE, SLOT, TAG, ImageSpan, Layout, Span, Tokenizer
 
 
 class TokenizedSample(NamedTuple):
-    """Ids, labels (the ids where supervised, else IGNORE) and the blocks of the images among them."""
+    """Token ids, labels (the ids where supervised, else IGNORE), and the spans of the images among them."""
 
     ids: list[int]
     labels: list[int]
     image_spans: list[ImageSpan]
 
 
-@runtime_checkable
-class Prompt(Protocol):
-    """How a dialogue is written for a model. A reply is over at any of `stops`."""
-
-    stops: tuple[str, ...]
-
-    def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
-        """The pieces of a dialogue about so many images, the reply to an empty last turn left out.
-
-        Raises:
-            ValueError: tags and images do not agree, or the turns are not what this prompt can write.
-        """
-        ...
+def split_at_tags(text: str, images: int) -> list[Span]:
+    """Split a text at its image tags into spans of text and of images; with 0 images a tag is plain text."""
+    if not images:
+        return [Span(text)] if text else []
+    spans = []
+    for index, words in enumerate(text.split(TAG)):
+        if index:
+            spans.append(Span(image=True))
+        if words:
+            spans.append(Span(words))
+    return spans
 
 
 def tokenize(
     spans: Sequence[Span], tokenizer: Tokenizer, layouts: Sequence[Layout] = (), row: int = 0, modality: str = "image"
 ) -> TokenizedSample:
-    """The ids of all pieces, slots where the images come.
+    """Tokenize each span by itself, behind the `starts` of the tokenizer; images become slots.
 
-    A tokenizer may have `starts`: ids that every text begins with (the BOS of Llama). An image whose tokens stand
-    beside the text is marked in it by the words `<image>`.
+    An image whose tokens are for cross-attention fills no slots; the ids of `<image>` mark its position.
 
     Args:
-        layouts: how the visual tokens of each image lie, in the order of the image pieces.
-        row: the row of the batch that the blocks will name.
+        layouts: layout of the visual tokens of each image, in the order of the image spans.
+        row: index in the batch that the image spans will carry.
+        modality: of the image spans that name none.
 
     Raises:
-        ValueError: fewer layouts than image pieces.
+        ValueError: there are fewer layouts than image spans.
     """
-    ids = list(getattr(tokenizer, "starts", ()))
+    ids = list(tokenizer.starts)
     labels = [IGNORE] * len(ids)
-    blocks: list[ImageSpan] = []
+    image_spans: list[ImageSpan] = []
     for span in spans:
         if span.image:
-            if len(blocks) == len(layouts):
-                wanted = sum(span.image for span in spans)
-                raise ValueError(f"the text has places for {wanted} images, but there are layouts for {len(layouts)}")
-            layout = layouts[len(blocks)]
-            blocks.append(ImageSpan(row, len(ids), layout, span.modality or modality))
+            if len(image_spans) == len(layouts):
+                needed = sum(span.image for span in spans)
+                raise ValueError(f"the text has places for {needed} images, but there are layouts for {len(layouts)}")
+            layout = layouts[len(image_spans)]
+            image_spans.append(ImageSpan(row, len(ids), layout, span.modality or modality))
             tokens = tokenizer.encode(TAG) if layout.cross_attention else [SLOT] * layout.tokens
         else:
             tokens = tokenizer.encode(span.text)
         ids += tokens
         labels += tokens if span.target else [IGNORE] * len(tokens)
-    return TokenizedSample(ids, labels, blocks)
+    return TokenizedSample(ids, labels, image_spans)
 
 
 def insert_modality_slots(spans: Sequence[Span], modalities: Sequence[str]) -> list[Span]:
-    """The pieces with the places of other modalities than the image: `<state>` in a text is one for the modality `state`."""
+    """Split the text spans at the tags of other modalities: `<state>` becomes a span of the modality `state`.
+
+    Targets stay as they are.
+    """
     if not modalities:
         return list(spans)
     tags = re.compile(f"<({'|'.join(map(re.escape, modalities))})>")
@@ -96,14 +82,14 @@ def insert_modality_slots(spans: Sequence[Span], modalities: Sequence[str]) -> l
     return found
 
 
-def truncate(row: TokenizedSample, length: int) -> TokenizedSample:
-    """The first `length` positions of a row, with the images that lie in them.
+def truncate(sample: TokenizedSample, length: int) -> TokenizedSample:
+    """Keep the first `length` positions of a sample and the images in them.
 
     Raises:
-        ValueError: an image would be cut in two.
+        ValueError: the cut would be inside an image.
     """
-    blocks = [block for block in row.image_spans if block.start < length and block.stop <= length]
-    for block in row.image_spans:
-        if block.start < length < block.stop:
-            raise ValueError(f"the length ({length}) cuts the image at {block.start}:{block.stop} in two")
-    return TokenizedSample(row.ids[:length], row.labels[:length], blocks)
+    for span in sample.image_spans:
+        if span.start < length < span.stop:
+            raise ValueError(f"the length ({length}) cuts the image at {span.start}:{span.stop} in two")
+    kept = [span for span in sample.image_spans if span.start < length and span.stop <= length]
+    return TokenizedSample(sample.ids[:length], sample.labels[:length], kept)

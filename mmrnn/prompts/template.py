@@ -1,29 +1,43 @@
-"""Prompts that are a matter of data: Vicuna, LLaVA's plain captions, Llama-2, ChatML, MiniGPT-4, GLM, CogVLM, ..."""
+"""Prompts given by format strings: Vicuna, LLaVA's captions, Llama-2, ChatML, MiniGPT-4, GLM, CogVLM, ..."""
 
 from collections.abc import Sequence
 from string import Formatter
 
-from mmrnn.prompts.image_position import Place, place_images
-from mmrnn.prompts.rwkv_chat import split
-from mmrnn.prompts.spans import Span
-from mmrnn.types import Prompt
-from mmrnn.types.sample import TAG, Turn
+from mmrnn.prompts.image_position import ImagePosition, place_images
+from mmrnn.prompts.spans import split_at_tags
+from mmrnn.types import TAG, Prompt, Span, Turn
+
+FIELDS = {
+    "first": {"system", "text", "words", "images"},
+    "user": {"system", "text", "words", "images"},
+    "reply": {"text"},
+    "past_reply": {"text"},
+    "image_template": {"number"},
+}
+"""Fields that each format string may hold."""
 
 
 class Template(Prompt):
-    """User and assistant take turns, each turn written by a form. The defaults are LLaVA-1.5's `v1` (arXiv 2310.03744).
+    """Alternating turns of user and assistant, each written by a format string.
 
-    The forms `first` and `user` say how the user's turn is written up to where the reply begins; they may hold
-    `{system}`, and `{text}` or its two halves `{images}` (the tags of the turn) and `{words}` (without them). The
-    form `reply` says what is learnt, with `{text}`. A BOS is not written here: the tokenizer has it.
+    The defaults are LLaVA-1.5's `v1` (arXiv 2310.03744). A BOS is not written here: the tokenizer adds it.
 
     Args:
-        past: how a reply is written that other turns follow; it is not learnt then. None: as `reply`, and learnt.
-        lead: stands before the last reply, not learnt.
-        opening: what the last reply opens with: learnt, and given where a reply is to be generated.
-        image: where the images of a turn stand.
-        image_form: how one is written; may hold `{number}`, which counts them from 1.
-        gap: between the images and the words.
+        system: system message, the field `{system}`.
+        first: the user's first turn, up to the reply; may hold `{system}`, and `{text}` or its two halves `{images}`
+            (the tags of the turn) and `{words}` (the text without them).
+        user: the user's later turns, with the same fields.
+        reply: the supervised text of a reply; may hold `{text}`.
+        past_reply: a reply that other turns follow, not supervised; None: as `reply`, and supervised.
+        reply_prefix: text before the last reply, not supervised.
+        reply_opening: beginning of the last reply: supervised in training, given in generation.
+        stops: strings that end a reply.
+        image_position: position of the images of a turn, see `place_images`.
+        image_template: text of one image; holds `<image>` once, and may hold `{number}`, which counts images from 1.
+        image_separator: text between the images, and between them and the words.
+
+    Raises:
+        ValueError: a format string has an unknown field, or `image_template` has no tag.
     """
 
     def __init__(
@@ -34,60 +48,66 @@ class Template(Prompt):
         first: str = "{system} USER: {text} ASSISTANT:",
         user: str = "USER: {text} ASSISTANT:",
         reply: str = " {text}</s>",
-        past: str | None = None,
-        lead: str = "",
-        opening: str = "",
+        past_reply: str | None = None,
+        reply_prefix: str = "",
+        reply_opening: str = "",
         stops: tuple[str, ...] = ("</s>",),
-        image: Place = "first",
-        image_form: str = TAG,
-        gap: str = "\n",
+        image_position: ImagePosition = "first",
+        image_template: str = TAG,
+        image_separator: str = "\n",
     ) -> None:
-        for name, form, known in (
-            ("first", first, {"system", "text", "words", "images"}),
-            ("user", user, {"system", "text", "words", "images"}),
-            ("reply", reply, {"text"}),
-            ("past", past or "", {"text"}),
-            ("image_form", image_form, {"number"}),
-        ):
-            if unknown := {field for _, field, _, _ in Formatter().parse(form) if field is not None} - known:
-                raise ValueError(f"{name} ({form!r}) holds {{{unknown.pop()}}}; it may hold {sorted(known)}")
-        if image_form.count(TAG) != 1:
-            raise ValueError(f"image ({image!r}) must hold {TAG} once, where the visual tokens come")
+        templates = (first, user, reply, past_reply or "", image_template)
+        for (name, known), template in zip(FIELDS.items(), templates, strict=True):
+            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+            if unknown := fields - known:
+                raise ValueError(f"{name} ({template!r}) holds {{{unknown.pop()}}}; it may hold {sorted(known)}")
+        if image_template.count(TAG) != 1:
+            raise ValueError(f"image_template ({image_template!r}) must hold {TAG} once, for the visual tokens")
         self.system, self.first, self.user, self.reply = system, first, user, reply
-        self.past, self.lead, self.opening = past, lead, opening
-        self.stops, self.image, self.image_form, self.gap = tuple(stops), image, image_form, gap
+        self.past_reply, self.reply_prefix, self.reply_opening = past_reply, reply_prefix, reply_opening
+        self.image_position, self.image_template, self.image_separator = image_position, image_template, image_separator
+        self.stops = tuple(stops)
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
-        """See `Prompt`. The turns must alternate, the user begins."""
-        for index, turn in enumerate(turns):
-            if turn.role != ("user", "assistant")[index % 2]:
-                raise ValueError(f"turn {index + 1} is the {turn.role}'s; user and assistant must alternate")
-            if turn.role == "assistant" and not turn.text and index + 1 < len(turns):
-                raise ValueError(f"turn {index + 1} is an empty reply; only the last one may be, to be generated")
+        """Format turns; the user begins, and the roles alternate. See `Prompt.spans`.
 
-        texts = place_images([turn.text for turn in turns[::2]], images, self.image, self.gap)
+        Raises:
+            ValueError: tags and images do not agree, roles do not alternate, or a reply before the last is empty.
+        """
+        _check_roles(turns)
+        texts = place_images([turn.text for turn in turns[::2]], images, self.image_position, self.image_separator)
         replies = [turn.text for turn in turns[1::2]]
-        spans, shown = [], 0
+        spans, count = [], 0
         for index, text in enumerate(texts):
             words, tags = text, ""
             if images:
-                count = text.count(TAG)
-                numbered = [self.image_form.format(number=shown + n) for n in range(1, count + 1)]
-                shown += count
-                words, tags = text.replace(TAG, "").strip(), self.gap.join(numbered)
-                # One after the other: what replaces the first tag holds a tag itself.
+                first, count = count + 1, count + text.count(TAG)
+                numbered = [self.image_template.format(number=number) for number in range(first, count + 1)]
+                words, tags = text.replace(TAG, "").strip(), self.image_separator.join(numbered)
+                # Not by str.replace: what replaces the first tag holds a tag itself.
                 parts = text.split(TAG)
                 text = "".join(part + tag for part, tag in zip(parts, [*numbered, ""], strict=True))
-            form = self.user if index else self.first
-            spans += split(form.format(system=self.system, text=text, words=words, images=tags), images)
-            spans += self._reply(replies, index, last=index + 1 == len(texts))
+            template = self.user if index else self.first
+            spans += split_at_tags(template.format(system=self.system, text=text, words=words, images=tags), images)
+            reply = replies[index] if index < len(replies) else ""
+            spans += self._last_reply(reply) if index + 1 == len(texts) else self._past_reply(reply)
         return spans
 
-    def _reply(self, replies: Sequence[str], number: int, last: bool) -> list[Span]:
-        text = replies[number] if number < len(replies) else ""
-        if not last:
-            return [Span((self.past or self.reply).format(text=text), target=self.past is None)] if text else []
-        before = [Span(self.lead)] if self.lead else []
+    def _past_reply(self, text: str) -> list[Span]:
+        if not text:
+            return []
+        return [Span((self.past_reply or self.reply).format(text=text), target=self.past_reply is None)]
+
+    def _last_reply(self, text: str) -> list[Span]:
+        prefix = [Span(self.reply_prefix)] if self.reply_prefix else []
         if text:
-            return [*before, Span(self.opening + self.reply.format(text=text), target=True)]
-        return [*before, *([Span(self.opening)] if self.opening else [])]
+            return [*prefix, Span(self.reply_opening + self.reply.format(text=text), target=True)]
+        return [*prefix, *([Span(self.reply_opening)] if self.reply_opening else [])]
+
+
+def _check_roles(turns: Sequence[Turn]) -> None:
+    for index, turn in enumerate(turns):
+        if turn.role != ("user", "assistant")[index % 2]:
+            raise ValueError(f"turn {index + 1} is the {turn.role}'s; user and assistant must alternate")
+        if turn.role == "assistant" and not turn.text and index + 1 < len(turns):
+            raise ValueError(f"turn {index + 1} is an empty reply; only the last one may be, to be generated")

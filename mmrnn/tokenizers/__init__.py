@@ -1,4 +1,4 @@
-"""Tokenizers: files of `tokenizers`, RWKV's World vocabulary, and the small one of the default model."""
+"""Tokenizers: files of the package `tokenizers`, the RWKV World vocabulary, and the small one of the default model."""
 
 from mmrnn.tokenizers.demo import DemoTokenizer
 from mmrnn.tokenizers.hf import HFTokenizer

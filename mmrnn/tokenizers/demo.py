@@ -1,4 +1,4 @@
-"""A small tokenizer for small models: a thousand ids, no package."""
+"""Tokenizer of the default model: 1024 ids, no extra package."""
 
 import json
 from collections import defaultdict
@@ -10,9 +10,10 @@ from mmrnn.types import Tokenizer
 
 
 class DemoTokenizer(Tokenizer):
-    """RWKV's World algorithm, the longest match over byte strings, with 1024 ids: 0 ends a text and pads it, 1 to 256
-    are the bytes, so that any text can be written, and then come the pieces of `demo.json` that the default images
-    are talked about with. `demo_vocab.py` tells where they come from.
+    """Greedy longest match over byte strings, the algorithm of RWKV World, with 1024 ids.
+
+    Id 0 ends and pads a text. Ids 1 to 256 are the bytes, so that any text can be encoded. From 257 on follow the
+    pieces of `demo.json`, which `demo_vocab.py` derives from the questions and answers about the default images.
     """
 
     vocab = 1024
@@ -20,16 +21,17 @@ class DemoTokenizer(Tokenizer):
     ends = (0, 257)
 
     def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
         return list(_encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids; 0 and ids beyond the vocabulary say nothing, a broken character shows as `\\ufffd`."""
+        r"""Text of ids; 0 and unknown ids are skipped, and an incomplete character becomes `\ufffd`."""
         pieces, _, _ = _tables()
-        said = "".join(pieces[id] for id in ids if 0 <= id < len(pieces))
-        return said.encode("latin-1").decode("utf-8", "replace")
+        text = "".join(pieces[id] for id in ids if 0 <= id < len(pieces))
+        return text.encode("latin-1").decode("utf-8", "replace")
 
 
-@lru_cache(maxsize=8192)  # training asks the same few questions again and again
+@lru_cache(maxsize=8192)  # training repeats the same few questions
 def _encode(text: str) -> tuple[int, ...]:
     _, ids, sizes = _tables()
     text = text.encode().decode("latin-1")
@@ -43,8 +45,9 @@ def _encode(text: str) -> tuple[int, ...]:
 
 @cache
 def _tables() -> tuple[list[str], dict[str, int], dict[str, list[int]]]:
-    """Pieces by id, ids by piece, and by first character how long pieces are, the longest first; a byte is a Latin-1
-    character.
+    """Pieces by id, ids by piece, and lengths of pieces by first character, the longest first.
+
+    A byte is a Latin-1 character.
     """
     listed = json.loads((Path(__file__).parent / "demo.json").read_text(encoding="utf-8"))
     listed = [piece.encode().decode("latin-1") for piece in listed]

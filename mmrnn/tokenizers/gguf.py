@@ -1,23 +1,24 @@
-"""The byte-level BPE that a GGUF file has in its header, as a tokenizer of the package `tokenizers`."""
+"""Byte-level BPE in the header of a GGUF file, as a tokenizer of the package `tokenizers`."""
 
 from pathlib import Path
 from typing import Any
 
+from mmrnn.io.gguf import header
+
 SPECIAL = (3, 4)
-"""Types of tokens that stand for no text: control tokens, and those that a model's author added."""
+"""GGUF token types of special tokens: control and user-defined."""
 
 SPLITS = ("gpt-2", "smollm")
-"""Ways of splitting a text before merging that are known here; smollm takes every digit for itself."""
+"""Supported pre-tokenizers; that of smollm splits every digit off."""
 
 
-def of_gguf(path: Path) -> Any:
-    """
+def from_gguf(path: Path) -> Any:
+    """Build the tokenizer of a GGUF file.
+
     Raises:
-        ValueError: the file has no tokenizer, or one of another kind.
+        ValueError: the file has no tokenizer, or one that is not supported here.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    from mmrnn.io.gguf import header
 
     facts = header(path).facts
     kind, split = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre", "gpt-2")

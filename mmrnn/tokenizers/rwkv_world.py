@@ -1,4 +1,4 @@
-"""The tokenizer of RWKV's World models."""
+"""Tokenizer of the RWKV World models."""
 
 from ast import literal_eval
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ from mmrnn.types import Tokenizer
 
 
 class RWKVWorldTokenizer(Tokenizer):
-    """The longest match in 65529 byte strings, ids 1 to 65529; the rest of the 65536 is unused. An empty line is 261,
-    and the models end a text with 0, which stands in no vocabulary.
+    """Greedy longest match over 65529 byte strings with the ids 1 to 65529; the ids up to 65535 are unused.
+
+    An empty line is id 261. The models end a text with 0, which is not in the vocabulary.
     """
 
     vocab = 65536
@@ -20,18 +21,19 @@ class RWKVWorldTokenizer(Tokenizer):
     ends = (0, 261)
 
     def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
         return _core().encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids; an id that is no byte string says nothing, a broken character shows as `\\ufffd`."""
-        # The package's own decoder dies of such ids.
+        r"""Text of ids; unknown ids are skipped, and an incomplete character becomes `\ufffd`."""
+        # The package's own decoder crashes on unknown ids.
         table = _table()
         return b"".join(table.get(int(id), b"") for id in ids).decode("utf-8", "replace")
 
 
 @cache
 def _core() -> Any:
-    """The package's tokenizer. It takes half a second to build, and does not change."""
+    """The package's tokenizer; building it takes half a second."""
     package = require("pyrwkv_tokenizer", "pyrwkv_tokenizer", wanted_by="tokenizer=world", extra="text")
     return package.RWKVTokenizer()
 

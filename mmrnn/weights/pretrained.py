@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from mmrnn.encoders.clip import ClipViT
+from mmrnn.encoders.open_clip_vit import OpenCLIPViT
 from mmrnn.types import Encoder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def fetch(encoder: Encoder) -> "Report | None":
 def _published(encoder: nn.Module) -> Mapping[str, Tensor]:
     if encoder.pretrained == "package":
         return _package(encoder.trunk)
-    return _open_clip(encoder) if isinstance(encoder, ClipViT) else _timm(encoder.trunk)
+    return _open_clip(encoder) if isinstance(encoder, OpenCLIPViT) else _timm(encoder.trunk)
 
 
 def _package(trunk: nn.Module) -> Mapping[str, Tensor]:
@@ -67,7 +67,7 @@ def _timm(trunk: nn.Module) -> Mapping[str, Tensor]:
         raise _unreachable(name, fault) from fault
 
 
-def _open_clip(encoder: ClipViT) -> Mapping[str, Tensor]:
+def _open_clip(encoder: OpenCLIPViT) -> Mapping[str, Tensor]:
     import open_clip
 
     from mmrnn.io import hub

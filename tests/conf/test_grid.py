@@ -103,7 +103,9 @@ class Slope:
         return Image.linear_gradient("L").resize((30, 20)).convert("RGB")
 
 
-PROMPT = Template(system="", first="{text}:", image="inline", gap="", reply="{text}\n\n", stops=("\n\n",))
+PROMPT = Template(
+    system="", first="{text}:", image_position="inline", image_separator="", reply="{text}\n\n", stops=("\n\n",)
+)
 ROWS = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no image", "text", 0)]
 SAMPLES = [Sample((Turn("user", asked), Turn("assistant", said)), (Slope(),) * count) for asked, said, count in ROWS]
 

@@ -137,7 +137,7 @@ def test_what_cannot_be_used_is_dropped_and_named(tmp_path, caplog):
     broken = replace(SAMPLES[0], images=(ImageFile(tmp_path / "broken.png"),), id="broken")
     long = sample("why? " * 30, "so", id="long")
     halved = sample("why? " * 8 + "<image>", "so", "red", id="halved")
-    collate = collator(prompt=RWKVChat(image="last"), max_length=20)
+    collate = collator(prompt=RWKVChat(image_position="last"), max_length=20)
     batch = collate([broken, SAMPLES[1], long, halved])
     assert len(batch.sequence.ids) == 1
     names, reasons = zip(*collate.dropped, strict=True)

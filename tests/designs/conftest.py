@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from mmrnn.backbones import Transformer
-from mmrnn.encoders import TimmTower
+from mmrnn.encoders import TimmViT
 from mmrnn.types import IGNORE, SLOT, ImageSpan, Layout, Sequence
 
 
@@ -29,11 +29,11 @@ def llama():
 def vit():
     """`vit(name, config, **knobs)`: a tower of that name of timm with the sizes that a case has for it."""
 
-    def make(name: str, config: dict, **knobs) -> TimmTower:
+    def make(name: str, config: dict, **knobs) -> TimmViT:
         sizes = {"patch_size": config["patch"], "embed_dim": config["v_width"], "num_heads": config["v_heads"]}
         ratio = config["v_ffn"] / config["v_width"]
         knobs = {"size": config["img"], "depth": config["v_layers"], "layer": -1, **knobs}
-        return TimmTower(name=name, arch={**sizes, "mlp_ratio": ratio, **knobs.pop("arch", {})}, **knobs).eval()
+        return TimmViT(name=name, arch={**sizes, "mlp_ratio": ratio, **knobs.pop("arch", {})}, **knobs).eval()
 
     return make
 

@@ -12,7 +12,7 @@ from mmrnn.backbones.expert import expert_mask
 from mmrnn.backbones.positions import shared_image
 from mmrnn.connectors import GLU, MLP, BeginEndTokens, CrossAttentionTokens, Linear, Perceiver, Resampler, RowSeparators
 from mmrnn.data import Collator
-from mmrnn.encoders import EvePatch, PatchEmbed, Patches
+from mmrnn.encoders import EVEPatchEmbed, PatchEmbed, Patchify
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import Template
 from mmrnn.tokenizers import DemoTokenizer
@@ -48,8 +48,8 @@ def pal() -> nn.Module:
         pytest.param(partial(GLU, 1792, 4096), 142_614_528, id="cogvlm adapter"),
         pytest.param(partial(BeginEndTokens, 1792, 4096, part=GLU), 142_614_528 + 8_192, id="cogvlm begin and end"),
         pytest.param(partial(Resampler, 1664, 4096), 75_005_952 + 16_785_408, id="qwen-vl"),
-        pytest.param(EvePatch, 9_003_008, id="eve patches"),
-        pytest.param(lambda: nn.ModuleList([EvePatch(), MLP(1024, 4096)]), 29_982_720, id="eve to 4096"),
+        pytest.param(EVEPatchEmbed, 9_003_008, id="eve patches"),
+        pytest.param(lambda: nn.ModuleList([EVEPatchEmbed(), MLP(1024, 4096)]), 29_982_720, id="eve to 4096"),
         pytest.param(pal, 43_067_392, id="eve alignment"),
         pytest.param(partial(Linear, 2700, 4096), 11_063_296, id="fuyu"),
         pytest.param(partial(Perceiver, 1024), 63_019_008, id="perceiver"),
@@ -72,7 +72,7 @@ def test_the_head_of_the_resampler_is_counted_apart():
 
 @pytest.mark.parametrize(("size", "slots"), [((1080, 1920), 2340), ((300, 300), 110), ((30, 30), 2)])
 def test_slots_of_fuyu(size, slots):
-    modality = Modality(Patches(size=(1080, 1920), resize="within"), RowSeparators(2700, 8, part=Linear))
+    modality = Modality(Patchify(size=(1080, 1920), resize="within"), RowSeparators(2700, 8, part=Linear))
     assert modality.layout(*size).tokens == slots
 
 
@@ -93,11 +93,11 @@ def test_vectors_of_cogvlm():
 
 def test_qwen_keeps_queries_keys_and_values_head_by_head():
     """What is turned into thirds on the way in can be turned back."""
-    from mmrnn.encoders import TimmTower
+    from mmrnn.encoders import TimmViT
 
     arch = {"patch_size": 8, "embed_dim": 24, "num_heads": 3, "mlp_ratio": 2.0}
     arch |= {"class_token": False, "norm_layer": "layernorm"}
-    tower = TimmTower(name="vit_gigantic_patch14_clip_224", size=16, depth=1, layer=-1, pos_interp="plain", arch=arch)
+    tower = TimmViT(name="vit_gigantic_patch14_clip_224", size=16, depth=1, layer=-1, pos_interp="plain", arch=arch)
     theirs = {"positional_embedding": torch.randn(4, 24), "conv1.weight": torch.randn(24, 3, 8, 8)}
     theirs["transformer.resblocks.0.attn.in_proj.weight"] = torch.randn(72, 24)
     name = "trunk.blocks.0.attn.qkv.weight"

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from mmrnn.connectors import MLP, Linear, Merge, Sequential
-from mmrnn.encoders import Fused, Patches
+from mmrnn.encoders import FusedEncoder, Patchify
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import SLOT, Batch, Sequence
@@ -113,7 +113,7 @@ def test_prismatic(golden, params, llama, vit, spread, loss):
         sizes = {f"v_{size}": config[f"{short}_{size}"] for size in ("width", "layers", "heads")}
         sizes["v_ffn"] = config[f"{short}_mlp"] * sizes["v_width"]
         towers.append(vit(name, {**config, **sizes}, layer=-2))
-    encoder = Fused(towers=towers)
+    encoder = FusedEncoder(towers=towers)
     connector = MLP(encoder.width, config["width"], depth=3, hidden=(4 * encoder.width, None))
     model = VLM(llama(config), {"image": Modality(encoder, connector)}).eval()
     weights = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
@@ -142,7 +142,7 @@ def minigpt(golden, params, llama, tmp_path):
     case, tensors = golden("minigptv2")
     config, weights = case["config"], params(tensors)
     # Strips of four patches follow each other: how many of them a row of the image has changes nothing.
-    stand_in = Patches(patch=1, size=(config["n_tok"] // 4, 4))
+    stand_in = Patchify(patch=1, size=(config["n_tok"] // 4, 4))
     connector = Sequential(config["v_width"], config["width"], parts=[partial(Merge, rows=1, cols=4), Linear])
     model = VLM(llama(config), {"image": Modality(stand_in, connector)}).eval()
     load(connector, {name: value for name, value in weights.items() if name.startswith("llama_proj.")})

@@ -10,7 +10,7 @@ from mmrnn.backbones import GatedCrossAttention
 from mmrnn.backbones.hf import HFDecoder
 from mmrnn.connectors import MLP, CrossAttentionTokens, Linear, Perceiver, RowSeparators
 from mmrnn.data.image import to_tensor
-from mmrnn.encoders import EvePatch, Patches
+from mmrnn.encoders import EVEPatchEmbed, Patchify
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import PatchAlignment
@@ -35,7 +35,7 @@ def test_eve(golden, params, llama, vit, spread, loss):
     """Images of two shapes and a row of text; the language loss, and that of the patches against the teacher's."""
     case, tensors = golden("eve_tower")
     config, close, weights = case["config"], compare(case), params(tensors)
-    encoder = EvePatch(patch=config["ps"], width=config["pel"], size=config["img"], window=config["cs"])
+    encoder = EVEPatchEmbed(patch=config["ps"], width=config["pel"], size=config["img"], window=config["cs"])
     modality = Modality(encoder, MLP(config["pel"], config["width"]))
     model = VLM(llama(config), {"image": modality}).eval()
     sizes = {"img": config["img_clip"], "patch": config["ps_clip"]}
@@ -90,7 +90,7 @@ def test_fuyu(golden, params):
     arch |= {"hidden_dropout": 0.0, "attention_dropout": 0.0}
     backbone = HFDecoder(name="persimmon", vocab=config["vocab"], width=config["width"], arch=arch)
     most = case["images"]["image_0"]["max_size"]
-    encoder = Patches(patch=config["patch"], size=(most["height"], most["width"]), resize="within")
+    encoder = Patchify(patch=config["patch"], size=(most["height"], most["width"]), resize="within")
     model = VLM(
         backbone, {"image": Modality(encoder, RowSeparators(encoder.width, backbone.width, part=Linear))}
     ).eval()

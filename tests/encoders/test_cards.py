@@ -49,7 +49,7 @@ PUBLISHED = {
     "openclip_h14_224": (256, 1280, None),
     "openclip_h14_224_openclip": (256, 1280, None),
     "patch": (64, 256, None),
-    "patches": (36 * 64, 2700, 0),
+    "patchify": (36 * 64, 2700, 0),
     "slots": (32, 512, None),
     "state": (4, 512, None),
     "tri_448": (1024, 3200, None),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmrnn.connectors import MLP
 from mmrnn.data.image import to_tensor
-from mmrnn.encoders import EvePatch, Patches, StateEncoder
+from mmrnn.encoders import EVEPatchEmbed, Patchify, StateEncoder
 from mmrnn.model.vlm import Modality
 from mmrnn.types import ImageSpec, Layout
 from mmrnn.weights import load
@@ -25,7 +25,7 @@ def make_image(raw):
 def test_eve(golden, params):
     case, tensors = golden("eve_tower")
     config, weights = case["config"], params(tensors)
-    encoder = EvePatch(patch=config["ps"], width=config["pel"], size=config["img"], window=config["cs"])
+    encoder = EVEPatchEmbed(patch=config["ps"], width=config["pel"], size=config["img"], window=config["cs"])
     assert load(encoder, weights).format == "eve"
     connector = MLP(config["pel"], config["width"])
     load(connector, weights)
@@ -44,7 +44,7 @@ def test_eve(golden, params):
 @pytest.mark.parametrize(("size", "tokens"), [(672, 601), (1344, 2353)])
 def test_tokens_of_a_square(size, tokens):
     with torch.device("meta"):
-        encoder = EvePatch(size=size)
+        encoder = EVEPatchEmbed(size=size)
     assert encoder.layout(size, size).tokens == tokens
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 9_003_008
 
@@ -54,7 +54,7 @@ def test_fuyu_images(golden):
     case, tensors = golden("fuyu_hf")
     for number, image in enumerate(case["images"].values()):
         most = image["max_size"]
-        encoder = Patches(patch=case["config"]["patch"], size=(most["height"], most["width"]), resize="within")
+        encoder = Patchify(patch=case["config"]["patch"], size=(most["height"], most["width"]), resize="within")
         shown = to_tensor(make_image(tensors[f"in/image_{number}"]), encoder.image)
         close(encoder(shown[None])[0], tensors[f"out/patches_{number}"], atol=1e-5)
         assert encoder.layout(*shown.shape[-2:]) == Layout(*image["rows_cols"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from mmrnn.encoders import ClipViT, Fused, Patches, TimmTower
+from mmrnn.encoders import FusedEncoder, OpenCLIPViT, Patchify, TimmViT
 from mmrnn.weights import load
 
 pytestmark = pytest.mark.golden
@@ -20,14 +20,14 @@ def timm_tower(name, config, **knobs):
     sizes = {"patch_size": config["patch"], "embed_dim": config["width"], "num_heads": config["heads"]}
     arch = {**sizes, "mlp_ratio": config["ffn"] / config["width"], **knobs.pop("arch", {})}
     knobs = {"size": config["img"], "depth": config["layers"], "layer": -1, **knobs}
-    return TimmTower(name=name, arch=arch, **knobs).eval()
+    return TimmViT(name=name, arch=arch, **knobs).eval()
 
 
 def clip_vit(_, config, **knobs):
     arch = {"patch_size": config["patch"], "width": config["width"], "head_width": config["width"] // config["heads"]}
     arch["mlp_ratio"] = config["ffn"] / config["width"]
     knobs = {"size": config["img"], "depth": config["layers"], "layer": -1, **knobs}
-    return ClipViT(arch=arch, **knobs).eval()
+    return OpenCLIPViT(arch=arch, **knobs).eval()
 
 
 def vision(config):
@@ -257,7 +257,7 @@ def test_prismatic(golden, params):
         close(tower, tensors[f"in/pixel_{image}"], tensors[f"out/{image}_patches"])
         towers.append(timm_tower(name, config, layer=-2))
         images.append(tensors[f"in/pixel_{image}"])
-    fused = Fused(towers=towers).eval()
+    fused = FusedEncoder(towers=towers).eval()
     whole = {name: value for name, value in params(tensors).items() if not name.startswith("alone_")}
     assert load(fused, whole).format == "prismatic"
     close(fused.join, images, tensors["out/fused_patches"])
@@ -273,6 +273,6 @@ def test_fuyu_patches(golden):
         pixels = tensors[f"in/{name}"].float()
         height, width = pixels.shape[1:]
         pixels = pad(pixels, (0, -width % patch, 0, -height % patch), value=1.0) / 127.5 - 1
-        encoder = Patches(patch=patch, size=tuple(pixels.shape[1:]))
+        encoder = Patchify(patch=patch, size=tuple(pixels.shape[1:]))
         expected = tensors[f"out/{name.replace('image', 'patches')}"]
         torch.testing.assert_close(encoder(pixels[None])[0], expected, rtol=0, atol=1e-6)

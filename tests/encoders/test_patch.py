@@ -2,7 +2,7 @@
 
 import torch
 
-from mmrnn.encoders import PatchEmbed, Patches
+from mmrnn.encoders import PatchEmbed, Patchify
 from mmrnn.encoders.patch import sincos
 
 
@@ -36,7 +36,7 @@ def test_fixed_positions_serve_any_size():
 
 def test_pixels_in_the_order_row_column_channel():
     images = torch.arange(2 * 3 * 4 * 6).float().reshape(2, 3, 4, 6)
-    tokens = Patches(patch=2, size=(4, 6))(images)
+    tokens = Patchify(patch=2, size=(4, 6))(images)
     assert tokens.shape == (2, 6, 12)
     expected = [images[1, c, 2 + row, 4 + col].item() for row in range(2) for col in range(2) for c in range(3)]
     assert tokens[1, 5].tolist() == expected

@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import nn
 
-from mmrnn.encoders import ClipViT, PatchEmbed, TimmFeatures, TimmTower, Tower
-from mmrnn.layers.linear import PackedAttention, PackedLinear, pack
+from mmrnn.encoders import OpenCLIPViT, PatchEmbed, TimmFeatures, TimmViT, Tower
+from mmrnn.layers.linear import PackedAttention, PackedLinear, prepack
 from mmrnn.types import ImageSpec
 from mmrnn_kernels import linear as fast
 
@@ -19,11 +19,11 @@ CLIP_ARCH = {"patch_size": 8, "width": 24, "head_width": 12}
 
 
 def timm_tower(name="vit_large_patch14_clip_quickgelu_336", **knobs):
-    return TimmTower(name=name, **{**SIZES, "arch": ARCH, **knobs}).eval()
+    return TimmViT(name=name, **{**SIZES, "arch": ARCH, **knobs}).eval()
 
 
 def clip_vit(**knobs):
-    return ClipViT(**{**SIZES, "arch": CLIP_ARCH, **knobs}).eval()
+    return OpenCLIPViT(**{**SIZES, "arch": CLIP_ARCH, **knobs}).eval()
 
 
 @pytest.fixture(params=[timm_tower, clip_vit], ids=["timm", "open_clip"])
@@ -122,11 +122,11 @@ def test_nothing_but_the_part_that_is_read_is_built(make):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-5), ("bfloat16", 2e-2)])
 def test_a_packed_tower_has_the_numbers_of_a_plain_one(make, monkeypatch, dtype, tolerance):
     monkeypatch.setattr(fast, "is_faster", fast.can_pack)
-    plain, packed = twins(make, {"dtype": dtype}, {"dtype": dtype, "packed": True})
+    plain, packed = twins(make, {"dtype": dtype}, {"dtype": dtype, "prepack_weights": True})
     layers = [part for part in packed.modules() if isinstance(part, (PackedLinear, PackedAttention))]
     images = torch.randn(2, 3, 32, 32)
 
-    def can_pack():
+    def packed_now():
         kept = [pack for part in layers for pack in (part.kept if isinstance(part.kept, tuple) else [part.kept])]
         return [pack.weight is not None for pack in kept]
 
@@ -134,12 +134,12 @@ def test_a_packed_tower_has_the_numbers_of_a_plain_one(make, monkeypatch, dtype,
         torch.testing.assert_close(packed(images), plain(images), atol=tolerance, rtol=tolerance)
 
     same()
-    assert not any(can_pack()), "nothing is packed where gradients are wanted"
+    assert not any(packed_now()), "nothing is packed where gradients are wanted"
     packed(images).sum().backward()
     with torch.no_grad():
         same()
-        assert len(can_pack()) == 3 * 4
-        assert all(can_pack()) == fast.can_pack(getattr(torch, dtype or "float32"))
+        assert len(packed_now()) == 3 * 4
+        assert all(packed_now()) == fast.can_pack(getattr(torch, dtype or "float32"))
         weights = {name: 1.1 * value for name, value in plain.state_dict().items()}
         plain.load_state_dict(weights)
         packed.load_state_dict(weights)
@@ -151,7 +151,7 @@ def test_a_packed_attention_that_is_asked_for_more_is_an_ordinary_one():
     attention = nn.MultiheadAttention(24, 2, batch_first=True).eval()
     x, mask = torch.randn(2, 5, 24), torch.ones(5, 5).triu(1).bool()
     packed = copy.deepcopy(attention)
-    pack(packed)
+    prepack(packed)
     assert isinstance(packed, PackedAttention)
     with torch.no_grad():
         for options in ({"need_weights": True}, {"need_weights": False, "attn_mask": mask}, {"need_weights": False}):
@@ -176,7 +176,7 @@ FAULTS = [
     (lambda: timm_tower("resnet18", arch=None, size=None, depth=None), "resnet18 has no patches and blocks"),
     (lambda: timm_tower(arch={"heads": 3}), "timm cannot build"),
     (lambda: clip_vit(name="ViT-L-14-336-quickglu"), "near to it: ViT-L-14-336-quickgelu"),
-    (lambda: clip_vit(name="EVA02-E-14"), "is eva02_enormous_patch14_clip_224 of timm; take TimmTower"),
+    (lambda: clip_vit(name="EVA02-E-14"), "is eva02_enormous_patch14_clip_224 of timm; take TimmViT"),
     (lambda: clip_vit(name="RN50"), "the image tower of RN50 is a ResNet"),
     (lambda: clip_vit(arch={"heads": 3}), "open_clip cannot build a tower with"),
     (lambda: clip_vit(name="ViT-L-14-336", pretrained="openai"), "need QuickGELU: take ViT-L-14-336-quickgelu"),
@@ -185,7 +185,7 @@ FAULTS = [
     (lambda: TimmFeatures(layer=6), "layer (6) must lie between -6 and 5: there are 6 maps"),
     (lambda: TimmFeatures(layer=[]), "layer must name a map"),
     (lambda: TimmFeatures(size=100), "image size (100 x 100) must be a multiple of patch (32)"),
-    (lambda: TimmFeatures(name="vit_tiny_patch16_224"), "for a transformer use TimmTower"),
+    (lambda: TimmFeatures(name="vit_tiny_patch16_224"), "for a transformer use TimmViT"),
     (lambda: PatchEmbed(size=33, patch=8), "image size (33) must be a multiple of patch (8)"),
     (lambda: PatchEmbed(width=30, positions="sincos"), "width (30) must be a multiple of 4"),
     (lambda: PatchEmbed()(torch.zeros(1, 3, 64, 64)), "(64 x 64) must be 128 x 128, for which positions are learned"),
@@ -208,8 +208,8 @@ def test_errors_name_the_fault_and_the_way_out(do, message):
             {"trunk": nn.Identity(), "width": 8, "stride": 1, "image": ImageSpec((4, 4)), "cls": "middle"},
             "cls ('mi",
         ),
-        (TimmTower, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
-        (ClipViT, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
+        (TimmViT, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
+        (OpenCLIPViT, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
         (TimmFeatures, {"join": "add"}, "join ('add') must be unshuffle or pool"),
         (PatchEmbed, {"positions": "rope"}, "positions ('rope') must be learned, sincos or none"),
     ],

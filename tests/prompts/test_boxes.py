@@ -19,9 +19,13 @@ def some_boxes(count=50):
 @pytest.mark.parametrize(
     ("write", "read", "bins"),
     [
-        (boxes.minigpt, lambda text: boxes.read_minigpt(text, WIDTH, HEIGHT)[0].box, 100),
-        (lambda *a: boxes.cogvlm([a[0]], *a[1:]), lambda text: boxes.read_cogvlm(text, WIDTH, HEIGHT)[0][0], 1000),
-        (lambda *a: boxes.qwen("it", *a), lambda text: boxes.read_qwen(text, WIDTH, HEIGHT)[0].box, 1000),
+        (boxes.format_minigptv2, lambda text: boxes.parse_minigptv2(text, WIDTH, HEIGHT)[0].box, 100),
+        (
+            lambda *a: boxes.format_cogvlm([a[0]], *a[1:]),
+            lambda text: boxes.parse_cogvlm(text, WIDTH, HEIGHT)[0][0],
+            1000,
+        ),
+        (lambda *a: boxes.format_qwen_vl("it", *a), lambda text: boxes.parse_qwen_vl(text, WIDTH, HEIGHT)[0].box, 1000),
     ],
 )
 def test_round_trips_lose_less_than_a_bin(write, read, bins):
@@ -33,10 +37,10 @@ def test_round_trips_lose_less_than_a_bin(write, read, bins):
 
 def test_llava_rounds_in_the_padded_square():
     for box in some_boxes():
-        [found] = boxes.read_llava(f"it is at {boxes.llava(box, WIDTH, HEIGHT)}.", WIDTH, HEIGHT)
+        [found] = boxes.parse_llava(f"it is at {boxes.format_llava(box, WIDTH, HEIGHT)}.", WIDTH, HEIGHT)
         assert max(abs(a - b) for a, b in zip(box, found, strict=True)) <= 640 / 200 + 1e-9
-    assert boxes.llava((0, 0, 640, 480), 640, 480) == "[0.00, 0.12, 1.00, 0.88]"
-    assert boxes.read_llava("[1, 2, 3]", 4, 4) == []
+    assert boxes.format_llava((0, 0, 640, 480), 640, 480) == "[0.00, 0.12, 1.00, 0.88]"
+    assert boxes.parse_llava("[1, 2, 3]", 4, 4) == []
 
 
 @pytest.mark.golden
@@ -44,14 +48,14 @@ def test_minigpt(golden):
     case = golden("minigptv2")[0]
     for one in case["box_encoding"]:
         x, y, w, h = one["box_xywh"]
-        assert boxes.minigpt((x, y, x + w, y + h), *one["image_width_height"]) == one["text"]
+        assert boxes.format_minigptv2((x, y, x + w, y + h), *one["image_width_height"]) == one["text"]
     for one in case["box_parsing_demo"]:
         found: dict[str, list] = {}
-        for phrase, box in boxes.read_minigpt(one["text"], 1, 1):
+        for phrase, box in boxes.parse_minigptv2(one["text"], 1, 1):
             found.setdefault(phrase, []).append(list(box))
         assert found == one["entities"], one["text"]
     for one in case["refer_decoding"]:
-        box = boxes.read_refer(one["text"], *one["image_width_height"])
+        box = boxes.parse_minigptv2_refer(one["text"], *one["image_width_height"])
         assert (box is not None) == one["accepted"]
         assert box is None or box == pytest.approx(one["box_x1y1x2y2"])
 
@@ -59,7 +63,7 @@ def test_minigpt(golden):
 @pytest.mark.golden
 def test_cogvlm(golden):
     for one in golden("cogvlm_expert")[0]["box_decoding"]:
-        found = boxes.read_cogvlm(one["text"], 1, 1)
+        found = boxes.parse_cogvlm(one["text"], 1, 1)
         assert [[list(box) for box in group] for group in found] == [g["boxes_as_fractions"] for g in one["box_groups"]]
 
 
@@ -69,18 +73,18 @@ def test_fuyu(golden):
     for one in case["coordinate_encoding"]:
         if one["kind"].startswith("box"):
             top, left, bottom, right = one["pixels"]
-            assert boxes.fuyu((left, top, right, bottom), one["image_scale_factor"]) == one["tokens"]
+            assert boxes.format_fuyu((left, top, right, bottom), one["image_scale_factor"]) == one["tokens"]
     for one in case["coordinate_decoding"]:
         if len(one["number_tokens"]) == 4:
             height, width = one["image_height_width"]
-            left, top, right, bottom = boxes.read_fuyu(one["number_tokens"], width, height)
+            left, top, right, bottom = boxes.parse_fuyu(one["number_tokens"], width, height)
             assert one["decoded"] == f"<box>{top}, {left}, {bottom}, {right}</box>"
 
 
 def test_qwen_reads_phrases_and_the_divisor():
     text = "A <ref>red mug</ref><box>(120,33),(455,870)</box> and <box>(0,0),(999,999)</box>, <box>(1,2)</box>."
-    assert boxes.read_qwen(text, 1000, 1000) == [
+    assert boxes.parse_qwen_vl(text, 1000, 1000) == [
         ("red mug", (120.0, 33.0, 455.0, 870.0)),
         ("", (0.0, 0.0, 999.0, 999.0)),
     ]
-    assert boxes.read_qwen(text, 999, 999, divisor=999)[1].box == (0, 0, 999, 999)
+    assert boxes.parse_qwen_vl(text, 999, 999, divisor=999)[1].box == (0, 0, 999, 999)

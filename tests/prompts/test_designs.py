@@ -8,8 +8,8 @@ import torch
 from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import make
 from mmrnn.config.tree import plain
-from mmrnn.prompts import Span, insert_modality_slots, tokenize
-from mmrnn.types import IGNORE, SLOT, Layout, Turn
+from mmrnn.prompts import insert_modality_slots, tokenize
+from mmrnn.types import IGNORE, SLOT, Layout, Span, Turn
 
 pytestmark = pytest.mark.golden
 

@@ -66,7 +66,7 @@ def test_what_is_learnt_decodes_to_the_replies(name):
     replies = [turn.text for turn in turns if turn.role == "assistant"]
     if isinstance(prompt, Interleaved):
         replies = [" ".join(turn.text.replace("<image>\n", "") for turn in turns)]
-    if getattr(prompt, "past", None) is not None:
+    if getattr(prompt, "past_reply", None) is not None:
         replies = replies[-1:]
     ends = [stop for stop in prompt.stops if stop in marked]
     assert len(ends) == 1
@@ -83,5 +83,5 @@ def test_a_prompt_to_be_answered_ends_where_the_reply_begins(name):
         turns, begun = [Turn("user", "<image>\na photo"), Turn("assistant", "")], "@a photo"
     else:
         turns = [*dialogue(prompt)[:3], Turn("assistant", "")]
-        begun = re.sub("[⟦⟧]", "", WRITTEN[name].rpartition("⟦")[0]) + getattr(prompt, "opening", "")
+        begun = re.sub("[⟦⟧]", "", WRITTEN[name].rpartition("⟦")[0]) + getattr(prompt, "reply_opening", "")
     assert "".join("@" if span.image else span.text for span in prompt.spans(turns, 1)) == begun

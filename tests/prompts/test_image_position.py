@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmrnn.prompts.image_position import SHORT, place_images
+from mmrnn.prompts.image_position import SHORT_ANSWER, place_images
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ def test_one_image(image, text):
 
 
 def test_the_sandwich_asks_everything_first_and_the_short_answer_once():
-    texts = [f"<image>\nWho?\n{SHORT}", "Where?", f"When?\n{SHORT}"]
+    texts = [f"<image>\nWho?\n{SHORT_ANSWER}", "Where?", f"When?\n{SHORT_ANSWER}"]
     assert place_images(texts, 1, "sandwich") == [
-        f"Who?\nWhere?\nWhen?\n{SHORT}\n<image>\nWho?\n{SHORT}",
+        f"Who?\nWhere?\nWhen?\n{SHORT_ANSWER}\n<image>\nWho?\n{SHORT_ANSWER}",
         *texts[1:],
     ]
 

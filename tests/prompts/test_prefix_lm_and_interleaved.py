@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmrnn.prompts import Interleaved, PrefixLM, Span
-from mmrnn.types import Turn
+from mmrnn.prompts import Interleaved, PrefixLM
+from mmrnn.types import Span, Turn
 
 
 def turns(*texts):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mmrnn.prompts import RWKVChat, Span, tokenize, truncate
+from mmrnn.prompts import RWKVChat, tokenize, truncate
 from mmrnn.tokenizers import RWKVWorldTokenizer
-from mmrnn.types import IGNORE, Layout, Turn
+from mmrnn.types import IGNORE, Layout, Span, Turn
 
 PLACES = {"first": "first", "middle": "sandwich", "last": "last", None: "first"}
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -22,7 +22,7 @@ def test_dialogues_equal_the_original(golden):
     assert meta["dialogues"]
     for case in meta["dialogues"]:
         turns = [Turn(ROLES[turn["from"]], turn["value"]) for turn in case["conversations"]]
-        spans = RWKVChat(image=PLACES[case["image_position"]]).spans(turns, int(case["has_image"]))
+        spans = RWKVChat(image_position=PLACES[case["image_position"]]).spans(turns, int(case["has_image"]))
         row = tokenize(spans, RWKVWorldTokenizer(), [ONE])
         assert written(spans) == case["text"], case["name"]
         assert row.ids == case["ids"], case["name"]
@@ -39,7 +39,7 @@ def test_prompts_to_be_answered_equal_the_original(golden):
     meta, _ = golden("text")
     for case in meta["prompts"]:
         turns = [Turn("user", case["question"]), Turn("assistant", "")]
-        spans = RWKVChat(image=PLACES[case["image_position"]]).spans(turns, int("<image>" in case["question"]))
+        spans = RWKVChat(image_position=PLACES[case["image_position"]]).spans(turns, int("<image>" in case["question"]))
         assert written(spans) == case["text"]
         assert tokenize(spans, RWKVWorldTokenizer(), [ONE]).ids == case["ids"]
 
@@ -53,7 +53,7 @@ def test_an_empty_line_never_stands_inside_a_turn():
 
 def test_images_in_several_turns():
     turns = [Turn("user", "<image> a"), Turn("assistant", "b"), Turn("user", "c <image>"), Turn("assistant", "")]
-    assert RWKVChat(image="last").spans(turns, 2) == [
+    assert RWKVChat(image_position="last").spans(turns, 2) == [
         Span("User: a\n"),
         Span(image=True),
         Span("\n\n"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmrnn.prompts import Span, TokenizedSample, tokenize, truncate
-from mmrnn.types import IGNORE, SLOT, ImageSpan, Layout, Tokenizer
+from mmrnn.prompts import TokenizedSample, tokenize, truncate
+from mmrnn.types import IGNORE, SLOT, ImageSpan, Layout, Span, Tokenizer
 
 
 class Letters(Tokenizer):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmrnn.prompts import Stop
+from mmrnn.prompts import StopCriteria
 from mmrnn.tokenizers import DemoTokenizer, RWKVWorldTokenizer
 
 
@@ -15,27 +15,27 @@ def steps(stop, ids):
 def test_a_turn_of_world_is_over_exactly_at_its_empty_line(reply):
     tokenizer = RWKVWorldTokenizer()
     ids = tokenizer.encode(f" {reply}\n\n")
-    assert steps(Stop(tokenizer, ("\n\n",)), ids) == len(ids)
+    assert steps(StopCriteria(tokenizer, ("\n\n",)), ids) == len(ids)
 
 
 def test_the_end_id_alone_would_miss_a_chinese_full_stop():
     tokenizer = RWKVWorldTokenizer()
     ids = tokenizer.encode(" 一只猫。\n\n")
     assert 261 not in ids
-    assert steps(Stop(tokenizer), ids) is None
-    assert steps(Stop(tokenizer, ("\n\n",)), ids) == len(ids)
+    assert steps(StopCriteria(tokenizer), ids) is None
+    assert steps(StopCriteria(tokenizer, ("\n\n",)), ids) == len(ids)
 
 
 def test_a_token_that_holds_more_than_the_stop():
     tokenizer = RWKVWorldTokenizer()
     assert tokenizer.encode("\n\n\n") == [3328]
-    assert Stop(tokenizer, ("\n\n",)).finished([3328])
+    assert StopCriteria(tokenizer, ("\n\n",)).finished([3328])
 
 
 def test_an_end_id_ends():
-    assert Stop(RWKVWorldTokenizer()).finished([1234, 0])
-    assert Stop(DemoTokenizer()).finished([5, 257])
-    assert not Stop(RWKVWorldTokenizer()).finished([])
+    assert StopCriteria(RWKVWorldTokenizer()).finished([1234, 0])
+    assert StopCriteria(DemoTokenizer()).finished([5, 257])
+    assert not StopCriteria(RWKVWorldTokenizer()).finished([])
 
 
 def test_only_the_last_ids_are_looked_at():
@@ -46,7 +46,7 @@ def test_only_the_last_ids_are_looked_at():
             read.append(len(ids))
             return super().decode(ids)
 
-    stop = Stop(Spy(), ("###", "</s>"))
+    stop = StopCriteria(Spy(), ("###", "</s>"))
     ids = DemoTokenizer().encode("a long reply " * 50 + "##")
     assert not stop.finished(ids)
     assert stop.finished([*ids, *DemoTokenizer().encode("#")])
@@ -54,7 +54,7 @@ def test_only_the_last_ids_are_looked_at():
 
 
 def test_clean_cuts_at_the_first_stop():
-    stop = Stop(DemoTokenizer(), ("\n\n", "###"))
+    stop = StopCriteria(DemoTokenizer(), ("\n\n", "###"))
     assert stop.clean(" Green \n\nUser: and ### more") == "Green"
     assert stop.clean(" Green ###\n\n") == "Green"
     assert stop.clean(" Green ") == "Green"

@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 
 from mmrnn.config.compose import conf_dir
 from mmrnn.config.instantiate import make
-from mmrnn.prompts import Span, Template, tokenize
-from mmrnn.types import IGNORE, SLOT, Layout, Turn
+from mmrnn.prompts import Template, tokenize
+from mmrnn.types import IGNORE, SLOT, Layout, Span, Turn
 
 
 def card(name):
@@ -146,7 +146,7 @@ def test_turns_must_alternate(turns, message):
     [
         ({"first": "{sytem} {text}"}, r"holds \{sytem\}"),
         ({"reply": "{answer}"}, r"holds \{answer\}"),
-        ({"image_form": "<Img></Img>"}, "must hold <image> once"),
+        ({"image_template": "<Img></Img>"}, "must hold <image> once"),
     ],
 )
 def test_a_form_that_cannot_be_filled_is_refused_at_once(knobs, message):

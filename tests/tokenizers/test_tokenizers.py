@@ -97,7 +97,7 @@ def test_a_file_gives_a_reply_the_ids_it_has_in_the_whole_text(file):
     whole = tokenizer.encode("A: a b.</s>B:")
     assert tokenizer.encode("A:") + tokenizer.encode(" a b.</s>") + tokenizer.encode("B:") == whole
     assert tokenizer.decode(whole) == "A: a b. B:"
-    assert HFTokenizer(path=file, lead=False).encode(" a") != tokenizer.encode(" a")
+    assert HFTokenizer(path=file, prefix_space=False).encode(" a") != tokenizer.encode(" a")
 
 
 def test_special_tokens_of_a_file(file):
@@ -109,11 +109,11 @@ def test_special_tokens_of_a_file(file):
 
 
 def test_words_that_are_added(file):
-    tokenizer = HFTokenizer(path=file, vocab=14, added=("<im_start>", "<im_end>"))
+    tokenizer = HFTokenizer(path=file, vocab=14, added_tokens=("<im_start>", "<im_end>"))
     assert tokenizer.encode("<im_start>a<im_end>") == [12, *HFTokenizer(path=file).encode("a"), 13]
     assert tokenizer.decode([12, *tokenizer.encode("a"), 13]) == "a"
     with pytest.raises(ValueError, match=r"ids up to 13, more than tokenizer.vocab \(12\)"):
-        HFTokenizer(path=file, vocab=12, added=("<im_start>", "<im_end>")).encode("a")
+        HFTokenizer(path=file, vocab=12, added_tokens=("<im_start>", "<im_end>")).encode("a")
 
 
 def test_nothing_is_read_before_it_is_needed_and_then_the_fault_is_said(file, tmp_path):

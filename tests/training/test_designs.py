@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from mmrnn.backbones import RWKV6, NoBackbone, Transformer
 from mmrnn.connectors import MLP, QFormer, TextQFormer
-from mmrnn.encoders import PatchEmbed, TimmTower
+from mmrnn.encoders import PatchEmbed, TimmViT
 from mmrnn.model.lora import LoRA
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import BLIP2Pretraining, LanguageModel, PatchAlignment, WeightedSum
@@ -120,7 +120,7 @@ class Nothing(Objective):
 def test_eve(golden, params):
     case, tensors = golden("eve_tower")
     config = case["config"]
-    teacher = TimmTower(
+    teacher = TimmViT(
         name="vit_large_patch14_clip_quickgelu_336",
         size=config["img_clip"],
         depth=config["t_layers"],

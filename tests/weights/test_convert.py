@@ -133,7 +133,7 @@ EXAMPLES = {
     "VisualExpert": inside("cogvlm_tiny", "hook"),
     "Perceiver": inside("flamingo_tiny", "modalities.image.connector.part"),
     "GatedCrossAttention": inside("flamingo_rwkv_tiny", "hook"),
-    "EvePatch": inside("eve_tiny", "modalities.image.encoder"),
+    "EVEPatchEmbed": inside("eve_tiny", "modalities.image.encoder"),
     "TinyAttention": inside("visualrwkv5_hybrid_tiny", "hook"),
     "BLIP2Pretraining": inside("blip2_tiny", "objective", "objective=blip2_tiny"),
 }

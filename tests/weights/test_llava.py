@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmrnn.connectors import MLP, Linear, Merge, Sequential
-from mmrnn.encoders import TimmTower
+from mmrnn.encoders import TimmViT
 from mmrnn.io.tensor_files import facts
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.weights import WeightsError, load
@@ -16,7 +16,7 @@ from mmrnn.weights.export import export
 
 def tower():
     arch = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
-    return TimmTower(name="vit_large_patch14_clip_quickgelu_336", size=16, depth=2, layer=-1, norm=True, arch=arch)
+    return TimmViT(name="vit_large_patch14_clip_quickgelu_336", size=16, depth=2, layer=-1, norm=True, arch=arch)
 
 
 def llava(backbone, connector=MLP):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmrnn.connectors import Linear, Merge, Sequential
-from mmrnn.encoders import TimmTower
+from mmrnn.encoders import TimmViT
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.weights import load
 from mmrnn.weights.export import export
@@ -77,7 +77,7 @@ def test_the_trained_tensors_of_minigpt_v2(same, llama):
 
     def model():
         arch = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
-        tower = TimmTower(name="eva_giant_patch14_clip_224", size=16, depth=1, layer=-1, arch=arch)
+        tower = TimmViT(name="eva_giant_patch14_clip_224", size=16, depth=1, layer=-1, arch=arch)
         return VLM(
             llama(), {"image": Modality(tower, Sequential(24, 32, parts=[partial(Merge, rows=1, cols=2), Linear]))}
         )

@@ -8,7 +8,7 @@ import torch
 from mmrnn.backbones import RWKV5, RWKV6
 from mmrnn.checkpoints.convert import to_folder
 from mmrnn.config.instantiate import make
-from mmrnn.encoders import ClipViT, TimmTower
+from mmrnn.encoders import OpenCLIPViT, TimmViT
 from mmrnn.types import Sequence
 from mmrnn.weights import load
 from mmrnn.weights.export import export
@@ -94,7 +94,7 @@ def test_towers_of_transformers(kind, saved, tmp_path):
     found = peer(pixel_values=images, output_hidden_states=True)
     first = {"CLIP": 1, "Siglip": 0, "Dinov2": 1, "Dinov2WithRegisters": 5}[kind]
     for layer, norm in ((-2, False), (-1, True)):
-        ours = TimmTower(name=name, size=32, depth=3, layer=layer, norm=norm, arch=arch, **knobs).eval()
+        ours = TimmViT(name=name, size=32, depth=3, layer=layer, norm=norm, arch=arch, **knobs).eval()
         load(ours, source)
         expected = found.hidden_states[-2] if layer == -2 else found.last_hidden_state
         if kind == "CLIP" and norm:
@@ -108,14 +108,14 @@ def test_towers_of_timm(name):
     timm = pytest.importorskip("timm")
     sizes = {"img_size": 32, "depth": 3, "patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
     peer = randomised(timm.create_model(name, num_classes=5 if "siglip" not in name else 0, **sizes))
-    ours = TimmTower(name=name, size=32, depth=3, layer=-2, arch=ARCH).eval()
+    ours = TimmViT(name=name, size=32, depth=3, layer=-2, arch=ARCH).eval()
     load(ours, peer.state_dict())
     images = torch.randn(2, 3, 32, 32)
     expected = peer.forward_intermediates(images, indices=[-2], output_fmt="NLC", intermediates_only=True)[0]
     torch.testing.assert_close(ours(images), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("part", [ClipViT, TimmTower])
+@pytest.mark.parametrize("part", [OpenCLIPViT, TimmViT])
 @torch.no_grad()
 def test_towers_of_open_clip(part):
     open_clip = pytest.importorskip("open_clip")
@@ -126,12 +126,12 @@ def test_towers_of_open_clip(part):
     found = peer.visual.forward_intermediates(
         images, indices=[-2], output_fmt="NLC", intermediates_only=True, stop_early=True
     )
-    if part is ClipViT:
+    if part is OpenCLIPViT:
         arch = {"patch_size": 8, "width": 24, "head_width": 12, "mlp_ratio": 2.0}
-        ours = ClipViT(name="ViT-L-14-quickgelu", size=32, depth=3, layer=-2, arch=arch).eval()
+        ours = OpenCLIPViT(name="ViT-L-14-quickgelu", size=32, depth=3, layer=-2, arch=arch).eval()
     else:
         name = "vit_large_patch14_clip_quickgelu_224"
-        ours = TimmTower(name=name, size=32, depth=3, layer=-2, arch=ARCH).eval()
+        ours = TimmViT(name=name, size=32, depth=3, layer=-2, arch=ARCH).eval()
     load(ours, peer.state_dict())
     torch.testing.assert_close(ours(images), found["image_intermediates"][0], **CLOSE)
 

@@ -9,7 +9,7 @@ import torch
 from mmrnn.backbones import RWKV7, Transformer
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
 from mmrnn.connectors import MLP, Linear, QFormer, RowSeparators, TextQFormer
-from mmrnn.encoders import Patches, TimmTower
+from mmrnn.encoders import Patchify, TimmViT
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
@@ -85,7 +85,7 @@ def test_llava(tmp_path):
     )
     peer = randomised(transformers.LlavaForConditionalGeneration(config))
     peer.save_pretrained(tmp_path)
-    tower = TimmTower(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH)
+    tower = TimmViT(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH)
     backbone = Transformer(vocab=60, width=32, depth=2, heads=4, kv_heads=2, ffn=48, eps=text.rms_norm_eps)
     ours = VLM(backbone, {"image": Modality(tower, MLP(24, 32))}).eval()
     for source in (tmp_path, peer.state_dict()):
@@ -109,7 +109,7 @@ def blip2(text):
 
 
 def eva(name="eva_giant_patch14_clip_224"):
-    return TimmTower(name=name, size=32, depth=2, layer=-1, cls="first", extra_norm=1e-6, arch=ARCH)
+    return TimmViT(name=name, size=32, depth=2, layer=-1, cls="first", extra_norm=1e-6, arch=ARCH)
 
 
 @torch.no_grad()
@@ -186,7 +186,7 @@ def test_fuyu(tmp_path):
     newline = 40
     backbone = HFDecoder(name="persimmon", vocab=60, width=32, arch=sizes)
     connector = RowSeparators(2700, 32, part=Linear)
-    ours = VLM(backbone, {"image": Modality(Patches(size=(60, 90)), connector)}).eval()
+    ours = VLM(backbone, {"image": Modality(Patchify(size=(60, 90)), connector)}).eval()
     for source in (tmp_path, peer.state_dict()):
         load(backbone, source)
         load(connector, source, strict=False)  # the released vocabulary alone has the word at its place

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from mmrnn.encoders import ClipViT, TimmFeatures, TimmTower
+from mmrnn.encoders import OpenCLIPViT, TimmFeatures, TimmViT
 from mmrnn.weights.pretrained import fetch
 
 SIZES = {"size": 32, "depth": 2}
@@ -90,7 +90,7 @@ def test_the_package_holds_one_network():
 
 
 def test_nothing_is_fetched_unasked():
-    encoder = TimmTower(**SIZES, arch=ARCH)
+    encoder = TimmViT(**SIZES, arch=ARCH)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     assert fetch(encoder) is None
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
@@ -111,7 +111,7 @@ def test_timm_hub(monkeypatch):
     """The extra norm is trained with a connector and published with it, so it keeps what it has."""
     whole = timm.create_model("eva_giant_patch14_clip_224", img_size=16, **ARCH, depth=3)
     asked = hub(monkeypatch, whole.state_dict)
-    encoder = TimmTower(
+    encoder = TimmViT(
         name="eva_giant_patch14_clip_224", **SIZES, layer=-1, extra_norm=True, arch=ARCH, pretrained="merged2b"
     )
     torch.nn.init.constant_(encoder.extra_norm.weight, 7.0)
@@ -128,7 +128,7 @@ def test_timm_hub_out_of_reach(monkeypatch):
         raise OSError("We couldn't connect to 'https://huggingface.co'\nCheck your internet connection")
 
     hub(monkeypatch, answer)
-    encoder = TimmTower(**SIZES, arch=ARCH, pretrained=True)
+    encoder = TimmViT(**SIZES, arch=ARCH, pretrained=True)
     with pytest.raises(ConnectionError) as fault:
         fetch(encoder)
     assert str(fault.value) == (
@@ -139,13 +139,13 @@ def test_timm_hub_out_of_reach(monkeypatch):
 
 
 def test_no_weights_of_that_name_at_timm():
-    encoder = TimmTower(name="vit_small_patch16_18x2_224", **SIZES, arch=ARCH, pretrained=True)
+    encoder = TimmViT(name="vit_small_patch16_18x2_224", **SIZES, arch=ARCH, pretrained=True)
     with pytest.raises(ValueError, match="timm has no weights for vit_small_patch16_18x2_224"):
         fetch(encoder)
 
 
 def test_open_clip_hub(monkeypatch, tmp_path: Path):
-    encoder = ClipViT(**SIZES, arch=CLIP_ARCH, pretrained="openai")
+    encoder = OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="openai")
     tensors = {f"visual.{name.removeprefix('trunk.')}": value for name, value in encoder.state_dict().items()}
     tensors |= {f"visual.ln_post.{name}": torch.ones(24) for name in ("weight", "bias")}
     tensors |= {"visual.proj": torch.ones(24, 8), "positional_embedding": torch.ones(77, 8)}
@@ -159,7 +159,7 @@ def test_open_clip_hub(monkeypatch, tmp_path: Path):
 
 def test_open_clip_hub_without_such_weights():
     with pytest.raises(ValueError, match="open_clip has no weights 'laion' of ViT-L-14-336-quickgelu; it has openai"):
-        fetch(ClipViT(**SIZES, arch=CLIP_ARCH, pretrained="laion"))
+        fetch(OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="laion"))
 
 
 def test_open_clip_hub_out_of_reach(monkeypatch):
@@ -168,4 +168,4 @@ def test_open_clip_hub_out_of_reach(monkeypatch):
 
     monkeypatch.setattr(open_clip, "download_pretrained", download)
     with pytest.raises(ConnectionError, match="ViT-L-14-336-quickgelu/openai cannot be had from the hub"):
-        fetch(ClipViT(**SIZES, arch=CLIP_ARCH, pretrained="openai"))
+        fetch(OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="openai"))

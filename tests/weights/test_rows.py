@@ -57,4 +57,4 @@ def test_words_of_the_tokenizer_are_added_to_the_language_model(tmp_path):
     torch.testing.assert_close(model.backbone.embedding.weight[1024:], old.embedding.weight.mean(0).expand(2, -1))
     torch.testing.assert_close(model.backbone.output.weight[1024:], old.output.weight.mean(0).expand(2, -1))
     with pytest.raises(ConfigError, match=r"weights\.backbone: .*do not fit Transformer"):
-        build(compose(*chosen, 'tokenizer.added=["<im_start>"]'))
+        build(compose(*chosen, 'tokenizer.added_tokens=["<im_start>"]'))

@@ -72,7 +72,7 @@ def test_a_whole_file(model, published):
 def test_a_file_without_a_tower_is_refused(published):
     target = build(compose("model=visualrwkv7_tiny"))
     less = {name: value for name, value in published.items() if "siglip" not in name}
-    with pytest.raises(weights.WeightsError, match="no format of Fused"):
+    with pytest.raises(weights.WeightsError, match="no format of FusedEncoder"):
         weights.load(target, less)
 
 

@@ -10,7 +10,7 @@ import torch
 from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import make
 from mmrnn.config.tree import plain
-from mmrnn.encoders import ClipViT, Fused, TimmTower
+from mmrnn.encoders import FusedEncoder, OpenCLIPViT, TimmViT
 from mmrnn.weights import Report, WeightsError, convert, load
 from mmrnn.weights.formats.towers import FORMATS
 
@@ -107,22 +107,22 @@ def open_clip_visual(encoder):
     return tensors | {name: torch.zeros(4) for name in (*beside, *text)}
 
 
-@pytest.mark.parametrize("target", [ClipViT, TimmTower])
+@pytest.mark.parametrize("target", [OpenCLIPViT, TimmViT])
 def test_files_of_open_clip(target):
     knobs = {"size": 32, "depth": 2, "layer": -1, "norm": True}
-    source = ClipViT(**knobs, arch={"patch_size": 8, "width": 24, "head_width": 12, "mlp_ratio": 2.0})
-    encoder = source if target is ClipViT else TimmTower(**knobs, arch=ARCH)
+    source = OpenCLIPViT(**knobs, arch={"patch_size": 8, "width": 24, "head_width": 12, "mlp_ratio": 2.0})
+    encoder = source if target is OpenCLIPViT else TimmViT(**knobs, arch=ARCH)
     report = complete(encoder, open_clip_visual(source))
     assert report.format == "open_clip"
     assert len(report.ignored) == 7
-    with_trunk = {f"visual.trunk.{name}": value for name, value in TimmTower(**TINY).trunk.state_dict().items()}
-    assert complete(TimmTower(**TINY), with_trunk | {"visual.head.proj.weight": torch.zeros(2)}).notes == []
+    with_trunk = {f"visual.trunk.{name}": value for name, value in TimmViT(**TINY).trunk.state_dict().items()}
+    assert complete(TimmViT(**TINY), with_trunk | {"visual.head.proj.weight": torch.zeros(2)}).notes == []
 
 
 def test_files_of_sam():
     arch = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "window_size": 2, "global_attn_indexes": [1]}
-    small = TimmTower(name="samvit_base_patch16", size=32, depth=2, layer=-1, norm=True, arch=arch)
-    large = TimmTower(name="samvit_base_patch16", size=64, depth=2, layer=-1, norm=True, arch=arch)
+    small = TimmViT(name="samvit_base_patch16", size=32, depth=2, layer=-1, norm=True, arch=arch)
+    large = TimmViT(name="samvit_base_patch16", size=64, depth=2, layer=-1, norm=True, arch=arch)
     tensors = {
         f"image_encoder.{name.replace('mlp.fc', 'mlp.lin')}": value for name, value in large.trunk.state_dict().items()
     }
@@ -138,9 +138,9 @@ def test_files_of_sam():
 
 def test_a_class_token_is_left_out_where_the_tower_has_none():
     """Qwen-VL starts from OpenCLIP bigG, without its class token."""
-    whole = TimmTower(name="vit_gigantic_patch14_clip_224", **TINY, layer=-1)
+    whole = TimmViT(name="vit_gigantic_patch14_clip_224", **TINY, layer=-1)
     sizes = {**TINY, "arch": {**ARCH, "class_token": False, "norm_layer": "layernorm"}}
-    bare = TimmTower(name="vit_gigantic_patch14_clip_224", **sizes, layer=-1)
+    bare = TimmViT(name="vit_gigantic_patch14_clip_224", **sizes, layer=-1)
     report = load(bare, whole.trunk.state_dict())
     assert report.notes == ["the class token was left out, and its position: the tower has none"]
     assert torch.equal(bare.trunk.pos_embed, whole.trunk.pos_embed[:, 1:])
@@ -148,7 +148,7 @@ def test_a_class_token_is_left_out_where_the_tower_has_none():
 
 def test_every_change_is_linear():
     """So gradients can go the same way as weights."""
-    tower = TimmTower(name="eva_giant_patch14_clip_224", **TINY, layer=-1, extra_norm=True, pos_interp="plain")
+    tower = TimmViT(name="eva_giant_patch14_clip_224", **TINY, layer=-1, extra_norm=True, pos_interp="plain")
     sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     shapes = hugging_face("Blip2", **sizes, image_size=24, patch_size=8)
     one, two = ({name: torch.randn(value.shape) for name, value in shapes.items()} for _ in range(2))
@@ -175,22 +175,22 @@ def mismatch_message(encoder, tensors):
 
 
 def test_what_is_missing_unexpected_or_misshaped_is_listed():
-    encoder = TimmTower(**TINY, layer=-1)
+    encoder = TimmViT(**TINY, layer=-1)
     whole = encoder.trunk.state_dict()
     less = {name: value for name, value in whole.items() if name != "blocks.1.mlp.fc1.bias"}
     assert "missing: trunk.blocks.1.mlp.fc1.bias" in mismatch_message(encoder, less)
     assert "unexpected: trunk.blocks.0.gate" in mismatch_message(encoder, whole | {"blocks.0.gate": torch.zeros(1)})
     wrong = whole | {"pos_embed": torch.zeros(1, 8, 24)}
     assert "trunk.pos_embed: (1, 8, 24), the module has (1, 17, 24)" in mismatch_message(encoder, wrong)
-    shallow = TimmTower(**{**TINY, "depth": 1}, layer=-1).trunk.state_dict()
+    shallow = TimmViT(**{**TINY, "depth": 1}, layer=-1).trunk.state_dict()
     assert "missing: trunk.blocks.1.attn.proj.bias" in mismatch_message(encoder, shallow)
-    assert "no format of TimmTower" in mismatch_message(encoder, {"somebody.elses": torch.zeros(1)})
+    assert "no format of TimmViT" in mismatch_message(encoder, {"somebody.elses": torch.zeros(1)})
     open_clip = {name: value for name, value in open_clip_visual(encoder).items() if "conv1" not in name}
-    assert "no format of TimmTower" in mismatch_message(encoder, open_clip)
+    assert "no format of TimmViT" in mismatch_message(encoder, open_clip)
 
 
 def test_a_tower_file_has_no_extra_norm():
-    encoder = TimmTower(name="eva_giant_patch14_clip_224", **TINY, layer=-1, extra_norm=True)
+    encoder = TimmViT(name="eva_giant_patch14_clip_224", **TINY, layer=-1, extra_norm=True)
     tensors = encoder.trunk.state_dict()
     message = mismatch_message(encoder, tensors)
     assert "missing: extra_norm.bias" in message
@@ -211,7 +211,7 @@ def test_a_tower_file_has_no_extra_norm():
 def test_towers_side_by_side(prefix, names, format):
     """VisualRWKV-HD and -7, and Prismatic, whose files hold a projector and a language model, too."""
     towers = make(card("tri_tiny")).towers
-    one, two = (Fused(towers=[make_like(tower) for tower in towers[: len(names)]]) for _ in range(2))
+    one, two = (FusedEncoder(towers=[make_like(tower) for tower in towers[: len(names)]]) for _ in range(2))
     tensors = {}
     for name, tower in zip(names, one.towers, strict=True):
         tensors |= {f"{prefix}{name}_featurizer.{key}": value for key, value in tower.trunk.state_dict().items()}

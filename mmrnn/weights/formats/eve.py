@@ -23,7 +23,7 @@ def gather(theirs: str, ours: str) -> dict[str, str]:
 FORMATS = (
     Format(
         "eve",
-        "EvePatch",
+        "EVEPatchEmbed",
         signature=(f"{TOWER}patch_embedding.weight", f"{TOWER}split_embedding"),
         names={
             f"{TOWER}patch_embedding.*": "proj.*",

@@ -18,7 +18,7 @@ FORMATS = (
     ),
     Format(
         "prismatic",
-        "Fused",
+        "FusedEncoder",
         signature=tuple(f"vision_backbone.{name}patch_embed.proj.weight" for name in TWO),
         ignored={"projector.*": "of the connector", "llm_backbone.*": "of the language model"},
         routes={f"vision_backbone.{name}": f"towers.{index}" for index, name in enumerate(TWO)},

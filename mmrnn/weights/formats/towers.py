@@ -101,7 +101,7 @@ SAT = {
     **_blocks("transformer.layers", up="mlp.dense_h_to_4h.*", down="mlp.dense_4h_to_h.*"),
 }
 
-OURS = {"TimmTower": TIMM, "ClipViT": OPEN_CLIP}
+OURS = {"TimmViT": TIMM, "OpenCLIPViT": OPEN_CLIP}
 PARTS = {"q": "q>", "k": "k>", "v": "v>", "heads": "heads>"}
 """Roles that are a part or another order of `qkv`; `adapt` goes by what is put before their names."""
 
@@ -120,7 +120,7 @@ def _formats(
     ignored: Mapping[str, str] | None = None,
     others: Mapping[str, str] | None = None,
     more: Mapping[str, str] | None = None,
-    parts: tuple[str, ...] = ("TimmTower",),
+    parts: tuple[str, ...] = ("TimmViT",),
 ) -> tuple[Format, ...]:
     """One format for each part and each prefix under which files hold the tower.
 
@@ -155,7 +155,7 @@ def _native(name: str, prefix: str, others: Mapping[str, str]) -> Format:
     heads = dict.fromkeys((f"{prefix}head.*", f"{prefix}fc_norm.*", f"{prefix}attn_pool.*"), ignored.HEAD)
     return Format(
         name,
-        "TimmTower",
+        "TimmViT",
         signature=(f"{prefix}patch_embed.proj.weight",),
         names={
             "ln_vision.*": "extra_norm.*",
@@ -181,7 +181,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=LLAVA_PREFIXES,
         ignored=HF_IGNORED,
         others=ignored.HF,
-        parts=("TimmTower", "ClipViT"),
+        parts=("TimmViT", "OpenCLIPViT"),
     ),
     *_formats(
         "hf_siglip",
@@ -211,7 +211,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=("visual.",),
         ignored={"proj": ignored.HEAD},
         others=ignored.OPEN_CLIP,
-        parts=("TimmTower", "ClipViT"),
+        parts=("TimmViT", "OpenCLIPViT"),
     ),
     *_formats(
         "openflamingo",
@@ -221,7 +221,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=("vision_encoder.",),
         ignored={"proj": ignored.HEAD},
         others=ignored.FLAMINGO,
-        parts=("TimmTower", "ClipViT"),
+        parts=("TimmViT", "OpenCLIPViT"),
     ),
     *_formats(
         "open_clip_visual",
@@ -229,9 +229,9 @@ FORMATS: tuple[Format, ...] = (
         "class_embedding",
         "conv1.weight",
         ignored={"proj": ignored.HEAD},
-        parts=("TimmTower", "ClipViT"),
+        parts=("TimmViT", "OpenCLIPViT"),
     ),
-    *_formats("timm", TIMM, "patch_embed.proj.weight", "norm_pre.weight", parts=("ClipViT",)),
+    *_formats("timm", TIMM, "patch_embed.proj.weight", "norm_pre.weight", parts=("OpenCLIPViT",)),
     *_formats(
         "blip2_hf",
         BLIP2,

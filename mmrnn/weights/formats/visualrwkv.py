@@ -39,7 +39,7 @@ FORMATS = (
     ),
     Format(
         "visualrwkv",
-        "Fused",
+        "FusedEncoder",
         signature=tuple(f"{name}patch_embed.proj.weight" for name in THREE),
         routes={name: f"towers.{index}" for index, name in enumerate(THREE)},
     ),

@@ -11,11 +11,11 @@ from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, kept_blocks
 from mmrnn.types import ImageSpec
 
 
-class ClipViT(Tower):
+class OpenCLIPViT(Tower):
     """A CLIP image tower of open_clip by name, cut off behind the block that is asked for.
 
     The blocks behind `layer`, the projection, and the final norm where it is not asked for are left out, so that
-    every parameter is used. Towers that open_clip itself takes from timm (EVA, SigLIP) are had by `TimmTower`.
+    every parameter is used. Towers that open_clip itself takes from timm (EVA, SigLIP) are had by `TimmViT`.
 
     Args:
         name: of open_clip's list; the weights of OpenAI need one that ends in `-quickgelu`.
@@ -50,7 +50,7 @@ class ClipViT(Tower):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         dtype: str | None = None,
-        packed: bool = False,
+        prepack_weights: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: str | None = None,
     ):
@@ -80,14 +80,16 @@ class ClipViT(Tower):
             cls=cls,
             extra_norm=extra_norm,
             dtype=dtype,
-            packed=packed,
+            prepack_weights=prepack_weights,
         )
         self.name = name
         self.norm = norm
         self.pos_interp = pos_interp
         self.pretrained = pretrained
 
-    def read(self, images: Float[Tensor, "m c H W"]) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
+    def forward_trunk(
+        self, images: Float[Tensor, "m c H W"]
+    ) -> tuple[Float[Tensor, "m 1 e"] | None, Float[Tensor, "m p e"]]:
         found = self.trunk.forward_intermediates(
             images,
             indices=1,
@@ -108,7 +110,7 @@ def _config(name: str) -> dict[str, Any]:
         raise ValueError(f"open_clip has no model {name!r}; near to it: {near}")
     vision = config["vision_cfg"]
     if timm_name := vision.get("timm_model_name"):
-        raise ValueError(f"the image tower of {name} is {timm_name} of timm; take TimmTower with that name")
+        raise ValueError(f"the image tower of {name} is {timm_name} of timm; take TimmViT with that name")
     if not isinstance(vision["layers"], int):
         raise ValueError(f"the image tower of {name} is a ResNet, which has no patches and blocks")
     return config
