@@ -1,6 +1,6 @@
 """A step of Muon for the matrices of the default run: those of one shape at once, beside torch's own one by one.
 
-    python benchmarks/muon.py [THREADS]
+    python tools/bench_muon.py [THREADS]
 
 In turn, the median of the ratios of every round.
 """
@@ -12,8 +12,7 @@ import time
 import torch
 
 import mmrnn
-from mmrnn.training.optim.build import hidden_matrices
-from mmrnn.training.optim.muon import Muon
+from mmrnn.training.optim import Muon, hidden_matrices
 
 ROUNDS = 21
 

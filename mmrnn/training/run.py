@@ -88,7 +88,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
         parts.model,
         {"train": parts.data, **splits},
         parts.trained,
-        max_gib=0.0 if parts.objective.needs_hidden_states else cfg["feature_cache_gib"],
+        max_gib=0.0 if parts.objective.needs_hidden_states else float(cfg["feature_cache_gib"]),
         batch_size=cfg["evaluate"]["batch_size"],
         device=parts.device,
         precision=cfg["precision"],
@@ -146,5 +146,5 @@ def make_trainer(
         precision=cfg["precision"],
         log_every=cfg["log_every"],
         evaluate_every=cfg["evaluate"]["every"],
-        save_every_seconds=cfg["save_every_seconds"],
+        save_every_seconds=float(cfg["save_every_seconds"]),
     )

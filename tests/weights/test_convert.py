@@ -29,7 +29,7 @@ from mmrnn.connectors import (
 from mmrnn.inference.load import load_model
 from mmrnn.io.tensor_files import read
 from mmrnn.model.build import build
-from mmrnn.training.run import make_objective
+from mmrnn.training.build import make_objective
 from mmrnn.weights import WeightsError, load
 from mmrnn.weights.export import export
 from mmrnn.weights.registry import FORMATS
