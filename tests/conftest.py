@@ -1,4 +1,4 @@
-"""Shapes are checked in every call, and golden cases are read from one place."""
+"""Jaxtyping checks shapes in every call; golden cases are read from one folder."""
 
 import json
 import os

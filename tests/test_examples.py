@@ -24,7 +24,7 @@ def test_example(path, tmp_path):
     done = subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True)
     cures = tuple(cure for package, cure in INSTALL_HINTS.items() if find_spec(package) is None)
     if path.name in SLOW and cures:
-        # No extra brings weights that ask for a library to be compiled (`.ci/run` does): the cure is told.
+        # The weights need a package that no extra installs (`.ci/run` does): the error ends with the install line.
         assert done.returncode == 1
         assert done.stderr.strip().endswith(cures)
         return

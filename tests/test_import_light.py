@@ -1,4 +1,4 @@
-"""Importing costs nothing that is not used: a borrower of one connector needs torch alone."""
+"""Imports are light: a borrower of one connector needs only torch."""
 
 import os
 import subprocess

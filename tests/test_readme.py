@@ -1,4 +1,4 @@
-"""What the README says is so: its commands fit, its Python runs, its tables are those of the cards."""
+"""The README is correct: its commands compose, its Python runs, its links exist."""
 
 import re
 import shlex
@@ -7,15 +7,11 @@ from pathlib import Path
 import pytest
 
 from mmrnn.cli.main import main
-from mmrnn.config.compose import compose, jobs
+from mmrnn.config.compose import compose, sweep_jobs
 from mmrnn.config.validate import check
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-GROUPS = (
-    *("encoder", "connector", "backbone", "modalities", "scan", "position", "mask", "hook", "adapter"),
-    *("prompt", "tokenizer", "data", "objective", "stage", "recipe", "model"),
-)
 
 
 def blocks(language):
@@ -37,7 +33,7 @@ def test_commands_that_show(command, capsys):
 @pytest.mark.parametrize("command", [c for c in commands() if c[0] == "train"], ids=" ".join)
 def test_commands_that_train_compose_and_fit(command):
     overrides = [word for word in command[1:] if not word.startswith("-")]
-    for job in jobs(*overrides) if "-m" in command else [overrides]:
+    for job in sweep_jobs(*overrides) if "-m" in command else [overrides]:
         check(compose(*job))
 
 
@@ -50,7 +46,7 @@ def test_python_runs(code):
     exec(compile(code, str(README), "exec"), {})
 
 
-def test_the_mistake_is_told_as_shown(capsys):
+def test_the_mistake_is_reported_as_shown(capsys):
     (shown,) = blocks("console")
     command, _, expected = shown.partition("\n")
     assert main(shlex.split(command)[2:]) == 2

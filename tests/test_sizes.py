@@ -6,7 +6,7 @@ from PIL import Image
 
 from mmrnn.backbones import RWKV6, RWKV7, Transformer
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.connectors import MLP
 from mmrnn.data import Collator
@@ -52,7 +52,7 @@ SAMPLES = [
 
 def model(encoder, backbone):
     torch.manual_seed(0)
-    eye = make(plain(compose(config=f"encoder/{encoder}"))["encoder"])
+    eye = instantiate(plain(compose(config=f"encoder/{encoder}"))["encoder"])
     made = VLM(BACKBONES[backbone](), {"image": Modality(eye, MLP(eye.width, 16))})
     with torch.no_grad():
         for parameter in made.parameters():

@@ -1,4 +1,4 @@
-"""Really pretrained parts, out of packages: they are what they were, and `mmrnn train model=smol` joins them."""
+"""Pretrained parts from packages match their originals, and `mmrnn train model=smol` joins them."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 import mmrnn
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.inference.assistant import Assistant
 from mmrnn.io.tensor_files import read
@@ -29,7 +29,7 @@ def parts():
     pytest.importorskip("gguf")
     cfg = compose("model=smol")
     try:
-        return build(cfg).eval(), make(cfg.tokenizer), make(cfg.prompt)
+        return build(cfg).eval(), instantiate(cfg.tokenizer), instantiate(cfg.prompt)
     except ImportError as fault:
         pytest.skip(str(fault))
 

@@ -8,8 +8,8 @@ from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence, State
 def test_a_layout_counts_and_finds_its_patches():
     layout = Layout(rows=2, cols=3, prefix=1, suffix=2, separators=1)
     assert layout.tokens == 1 + 2 * 4 + 2
-    assert layout.patches().tolist() == [1, 2, 3, 5, 6, 7]
-    assert Layout(prefix=32).patches().numel() == 0
+    assert layout.patch_indices().tolist() == [1, 2, 3, 5, 6, 7]
+    assert Layout(prefix=32).patch_indices().numel() == 0
 
 
 def test_a_slice_takes_everything_along():

@@ -1,8 +1,8 @@
-"""A step of Muon for the matrices of the default run: those of one shape at once, beside torch's own one by one.
+"""Time of a Muon step on the matrices of the default run: batched by shape, against torch's own optimiser.
 
     python tools/bench_muon.py [THREADS]
 
-In turn, the median of the ratios of every round.
+Alternating steps, median of the ratios of all rounds.
 """
 
 import statistics
@@ -18,12 +18,14 @@ ROUNDS = 21
 
 
 def timed(optimizer: torch.optim.Optimizer) -> float:
+    """Seconds of one step."""
     start = time.perf_counter()
     optimizer.step()
     return time.perf_counter() - start
 
 
 def main() -> None:
+    """Measure and print."""
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     torch.set_num_threads(threads)
     shapes = [weight.shape for weight in hidden_matrices(mmrnn.build(mmrnn.compose()))]

@@ -1,6 +1,6 @@
-"""How long it takes to begin: importing, asking for help, showing a model of 7 billion parameters, and all presets.
+"""Start-up times: imports, help, `mmrnn show` of a model of 7 billion parameters and of all presets.
 
-    python benchmarks/startup.py
+    python tools/bench_startup.py
 
 Whole processes, medians of five; memory is the peak of the process.
 """
@@ -27,7 +27,7 @@ def wall(*command: str, rounds: int = ROUNDS) -> float:
 
 
 def added(first: str, second: str) -> float:
-    """Median milliseconds that `second` takes once `first` is there."""
+    """Median milliseconds of the statement `second` after `first`."""
     code = f"import time\n{first}\nstart = time.perf_counter()\n{second}\nprint(time.perf_counter() - start)"
     times = [
         float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
@@ -37,6 +37,7 @@ def added(first: str, second: str) -> float:
 
 
 def main() -> None:
+    """Measure and print."""
     borrow = "from mmrnn.connectors import QFormer"
     show = (sys.executable, "-m", "mmrnn", "show")
     print(f"import mmrnn, after import torch: {added('import torch', 'import mmrnn'):.1f} ms")

@@ -53,9 +53,9 @@ def attention_mask(
         previous = segments[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
         segment_start = torch.where(new != previous, steps, -1).cummax(dim=1).values
         mask = segments[:, past:, None] == segments[:, None, :]
-    if (past and t > 1) or mask is not None or sequence.visible is not None:
+    if (past and t > 1) or mask is not None or sequence.attention_mask is not None:
         allowed = torch.arange(past + t, device=steps.device) <= (past + steps)[:, None]
-        if sequence.visible is not None:
-            allowed = torch.cat([sequence.visible.new_ones(b, t, past), sequence.visible], dim=2)
+        if sequence.attention_mask is not None:
+            allowed = torch.cat([sequence.attention_mask.new_ones(b, t, past), sequence.attention_mask], dim=2)
         mask = (allowed.expand(b, t, -1) if mask is None else mask & allowed)[:, None]
     return mask, shared, segment_start

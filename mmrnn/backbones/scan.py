@@ -82,7 +82,7 @@ def _place(sequence: Sequence, layouts: dict[Layout, list], moves: dict[Layout, 
     for layout, move in moves.items():
         if move is not None:
             rows, starts = torch.tensor(layouts[layout]).unbind(1)
-            patches = layout.patches()
+            patches = layout.patch_indices()
             order[rows[:, None], starts[:, None] + patches] = starts[:, None] + patches[move]
     return order.to(sequence.ids.device)
 

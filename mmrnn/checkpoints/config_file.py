@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from mmrnn.config.error import ConfigError
-from mmrnn.config.tree import plain, sources
+from mmrnn.config.tree import plain, weight_sources
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.tensor_files import LARGEST_TEXT
 from mmrnn.model.parameter_names import matches
@@ -64,7 +64,7 @@ def check_base(cfg: Mapping[str, Any], names: Sequence[str]) -> None:
     Raises:
         MissingBaseError: a configuration does not say where tensors come from that a checkpoint does not hold.
     """
-    bases = {path for path, source in sources(cfg.get("weights") or {}) if source is not None}
+    bases = {path for path, source in weight_sources(cfg.get("weights")) if source is not None}
     for part in ("encoder", "connector", "backbone"):
         if (cfg.get(part) or {}).get("pretrained"):
             bases.add(part)

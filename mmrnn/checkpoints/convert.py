@@ -15,7 +15,7 @@ from mmrnn.checkpoints.config_file import read_config
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find, make, parameters
+from mmrnn.config.instantiate import find_target, instantiate, parameters
 from mmrnn.config.tree import plain
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
@@ -92,7 +92,7 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         if len(cards) != 1:
             raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(ROOMS)}/)")
         card = yaml.safe_load(cards[0].read_text(encoding="utf-8"))
-    named = rename(tensors, [kind.__name__ for kind in find(card).__mro__], format)
+    named = rename(tensors, [kind.__name__ for kind in find_target(card).__mro__], format)
     named = {name: value.contiguous() for name, value in named.items()}
     if file.suffix == ".safetensors":
         from safetensors.torch import save_file
@@ -125,7 +125,7 @@ def describe(part: str, sizes: Sizes) -> tuple[str, dict[str, Any]]:
     """The group and the card of a part of these sizes."""
     group = next(group for group, room in ROOMS.items() if part in room.__all__)
     target = f"mmrnn.{ROOMS[group].__name__.rpartition('.')[2]}.{part}"
-    known = parameters(find({"_target_": target}))
+    known = parameters(find_target({"_target_": target}))
     knobs = {name: one.default for name, one in known.items() if one.kind is Parameter.KEYWORD_ONLY}
     return group, {"_target_": target, **knobs, **sizes.knobs}
 
@@ -134,7 +134,7 @@ def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor])
     """The part without memory, in the type of most of the tensors."""
     kinds = [value.dtype for value in tensors.values() if value.is_floating_point()]
     with torch.device("meta"):
-        return make(card, *sizes.wired).to(max(set(kinds), key=kinds.count))
+        return instantiate(card, *sizes.wired).to(max(set(kinds), key=kinds.count))
 
 
 def _whole(
@@ -151,7 +151,7 @@ def _whole(
         cfg["backbone"] = describe(language.part, sizes)[1]
     cfg["weights"], cfg["hydra"] = {}, None
     del cfg["hydra"]
-    model = build(cfg, filled=True)
+    model = build(cfg, meta_backbone=True)
     report = load(model, tensors, format=form.name)
     save(model, folder)
     return report

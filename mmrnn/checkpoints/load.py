@@ -24,7 +24,7 @@ def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> tuple[VL
     if cfg is None or file is None:
         raise ConfigError(f"{folder} holds no model ({CONFIG} and {shards.MODEL}); name the folder of a finished run")
     tensors = read(file)
-    model = build({**cfg, "weights": {}}, trusted=trusted, filled=True)
+    model = build({**cfg, "weights": {}}, trusted=trusted, meta_backbone=True)
     missing = [name for name in model.state_dict() if name not in tensors]
     try:
         if missing and set(tensors) <= set(model.state_dict()):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmrnn.cli.options import Parser
-from mmrnn.config.coerce import near
+from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.compose import conf_dir
 from mmrnn.config.error import ConfigError
 
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     for group in chosen.groups:
         if group not in cards:
-            raise ConfigError(f"{group}: no such group{near(group, cards) or '; there are: ' + ', '.join(cards)}")
+            near = did_you_mean(group, cards) or f"; there are: {', '.join(cards)}"
+            raise ConfigError(f"{group}: no such group{near}")
         width = max(map(len, cards[group]))
         for name, about in cards[group].items():
             print(f"{name:<{width}}  {about}".rstrip())

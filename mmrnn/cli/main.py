@@ -10,7 +10,7 @@ from importlib import import_module
 
 from mmrnn import __version__
 from mmrnn.cli.options import Parser
-from mmrnn.config.coerce import near
+from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
 VERBS = {
@@ -79,7 +79,7 @@ def _run(arguments: list[str]) -> int | None:
         print(__version__)
         return 0
     if verb not in VERBS:
-        raise ConfigError(f"{verb}: no such verb{near(verb, VERBS) or '; there are: ' + ', '.join(VERBS)}")
+        raise ConfigError(f"{verb}: no such verb{did_you_mean(verb, VERBS) or '; there are: ' + ', '.join(VERBS)}")
     command = import_module(f"mmrnn.cli.{verb}")
     if "-h" in rest or "--help" in rest:
         print(command.parser().format_help().strip())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmrnn.config.coerce import near
+from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
 
@@ -67,9 +67,8 @@ class Parser(argparse.ArgumentParser):
             if not option.startswith("-"):
                 raise ConfigError(f"{word}: one word too many; the usage is `{self.usage}`")
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            raise ConfigError(
-                f"{option}: {self.verb} has no such option{near(option, known) or '; it has ' + ', '.join(known)}"
-            )
+            near = did_you_mean(option, known) or f"; it has {', '.join(known)}"
+            raise ConfigError(f"{option}: {self.verb} has no such option{near}")
         return options
 
     def error(self, message: str) -> NoReturn:
@@ -126,7 +125,7 @@ def one_of(choices: Collection[str]) -> Callable[[str], str]:
     def check(word: str) -> str:
         if word not in choices:
             known = ", ".join(choices)
-            raise argparse.ArgumentTypeError(f"expected one of {known}; got {word!r}{near(word, choices)}")
+            raise argparse.ArgumentTypeError(f"expected one of {known}; got {word!r}{did_you_mean(word, choices)}")
         return word
 
     return check

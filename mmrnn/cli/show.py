@@ -43,13 +43,13 @@ def main(arguments: Sequence[str]) -> None:
 
     options = parser().parse(arguments)
     with gc_paused():
-        from mmrnn.config.instantiate import make
+        from mmrnn.config.instantiate import instantiate
         from mmrnn.config.tree import plain
 
         cfg = compose(*options.overrides, dirs=options.dirs)
         tree = plain(cfg)
         model = on_meta(tree, cfg.trusted)
-        stages = make(tree.get("stage") or {}, trusted=cfg.trusted)
+        stages = instantiate(tree.get("stage") or {}, trusted=cfg.trusted)
     Console(highlight=False, soft_wrap=True).print(describe(model, stages))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
-from mmrnn.config.compose import compose, conf_dir, jobs, searchpath
+from mmrnn.config.compose import compose, conf_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ def main(arguments: Sequence[str]) -> None:
     options = parser().parse(arguments)
     if SWEEP.issuperset(options.hydra):
         sweep = bool(options.hydra)
-        every = jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
+        every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
         for one in islice(every, MAX_CHECKED_JOBS):
             _check(one, options.dirs, sweep)
     import hydra
     from hydra.errors import HydraException
 
-    with _hydra_arguments([*options.hydra, *options.overrides, *searchpath(options.dirs)]):
+    with _hydra_arguments([*options.hydra, *options.overrides, *search_path(options.dirs)]):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
         except HydraException as error:

@@ -1,1 +1,1 @@
-"""Configurations: composing, comparing with signatures, making parts of cards. Knows no model."""
+"""Configurations: composition, validation, instantiation of parts. Knows no model."""

@@ -1,4 +1,4 @@
-"""Values as a YAML file gives them, in the form that a type hint asks for."""
+"""Coercion of YAML values to the type hints of parameters."""
 
 import types
 from collections.abc import Collection, Mapping, Sequence
@@ -7,26 +7,27 @@ from inspect import isclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+CHECKED = (tuple, list, Sequence, Collection, dict, Mapping, float, Path, None, types.NoneType, bool, int, str)
+"""Types that YAML can write; a value for a hint of any other type (a part, a function) passes unchecked."""
 
-def fit(value: Any, hint: Any) -> Any:
-    """`value` in the form of `hint`: a list becomes the tuple, 1 the 1.0.
 
-    Types that YAML cannot write (a part, a function) take any value.
+def coerce(value: Any, hint: Any) -> Any:
+    """Convert `value` to the type of `hint`: a list to a tuple, 1 to 1.0, a string to a path.
 
     Raises:
-        TypeError: it does not fit; the message says what was expected.
+        TypeError: the value does not fit; the message names the expected type.
     """
     kind, inside = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, types.UnionType):
-        return _fit_any(value, hint)
+        return _coerce_union(value, hint)
     if kind is Literal:
         if any(value == choice and type(value) is type(choice) for choice in inside):
             return value
-        raise TypeError(f"expected one of {', '.join(map(repr, inside))}, got {value!r}{near(value, inside)}")
+        raise TypeError(f"expected one of {', '.join(map(repr, inside))}, got {value!r}{did_you_mean(value, inside)}")
     if kind in (tuple, list, Sequence, Collection) and isinstance(value, list | tuple):
-        return _fit_items(value, kind, inside)
+        return _coerce_items(value, kind, inside)
     if kind in (dict, Mapping) and isinstance(value, Mapping):
-        return {key: fit(item, inside[1] if inside else Any) for key, item in value.items()}
+        return {key: coerce(item, inside[1] if inside else Any) for key, item in value.items()}
     if kind is float and type(value) in (int, float):
         return float(value)
     if kind is Path and isinstance(value, str | Path):
@@ -35,63 +36,49 @@ def fit(value: Any, hint: Any) -> Any:
         return None
     if kind in (bool, int, str) and type(value) is kind:
         return value
-    if kind in (
-        tuple,
-        list,
-        Sequence,
-        Collection,
-        dict,
-        Mapping,
-        float,
-        Path,
-        None,
-        types.NoneType,
-        bool,
-        int,
-        str,
-    ):
-        raise TypeError(f"expected {name(hint)}, got {value!r}")
+    if kind in CHECKED:
+        raise TypeError(f"expected {type_name(hint)}, got {value!r}")
     return value
 
 
-def near(word: Any, words: Collection[Any]) -> str:
-    """`; did you mean 'depth'?`, or nothing when no word is near."""
+def did_you_mean(word: Any, words: Collection[Any]) -> str:
+    """Return `; did you mean 'depth'?` with the closest word, or an empty string."""
     found = get_close_matches(str(word), [str(other) for other in words], n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def name(hint: Any) -> str:
-    """A type as a reader of a card would write it."""
+def type_name(hint: Any) -> str:
+    """Return the name of a type in the notation of a card: `null`, `int or null`."""
     if hint in (None, types.NoneType):
         return "null"
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(name(option) for option in get_args(hint))
+        return " or ".join(type_name(option) for option in get_args(hint))
     if get_origin(hint) is not None or not isclass(hint):
         return str(hint).replace("typing.", "").replace("collections.abc.", "")
     return hint.__name__
 
 
-def _fit_any(value: Any, hint: Any) -> Any:
+def _coerce_union(value: Any, hint: Any) -> Any:
     options = get_args(hint)
     if type(value) in options:
         return value
     reasons = []
     for option in options:
         try:
-            return fit(value, option)
+            return coerce(value, option)
         except TypeError as error:
             reasons.append(str(error))
     chosen = [option for option in options if option not in (None, types.NoneType)]
     if len(chosen) == 1 and get_origin(chosen[0]) is Literal:
         raise TypeError(reasons[options.index(chosen[0])])
-    raise TypeError(f"expected {name(hint)}, got {value!r}")
+    raise TypeError(f"expected {type_name(hint)}, got {value!r}")
 
 
-def _fit_items(value: Sequence[Any], kind: Any, inside: tuple[Any, ...]) -> Sequence[Any]:
+def _coerce_items(value: Sequence[Any], kind: Any, inside: tuple[Any, ...]) -> Sequence[Any]:
     if kind is not tuple:
-        return [fit(item, inside[0] if inside else Any) for item in value]
+        return [coerce(item, inside[0] if inside else Any) for item in value]
     if not inside or inside[-1] is Ellipsis:
-        return tuple(fit(item, inside[0] if inside else Any) for item in value)
+        return tuple(coerce(item, inside[0] if inside else Any) for item in value)
     if len(inside) != len(value):
         raise TypeError(f"expected {len(inside)} values, got {len(value)}: {list(value)!r}")
-    return tuple(fit(item, hint) for item, hint in zip(value, inside, strict=True))
+    return tuple(coerce(item, hint) for item, hint in zip(value, inside, strict=True))

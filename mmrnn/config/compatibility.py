@@ -1,86 +1,83 @@
-"""Parts that are right alone and have no meaning together.
+"""Compatibility of parts that are valid on their own.
 
-Classes are compared by the class attributes that `mmrnn.types.parts` gives them; nothing is built.
+Classes are compared by the attributes of their contracts (`mmrnn.types.parts`); nothing is built.
 """
 
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from mmrnn.config.instantiate import find
+from mmrnn.config.instantiate import find_target
 from mmrnn.config.tree import Tree, cards, is_card
-from mmrnn.types.parts import Connector, fulfils
+from mmrnn.types import Connector, fulfils
 
 
 def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
-    """Faults of parts that do not go together; every card of the tree must be right by itself."""
-    backbone = find(tree["backbone"], trusted)
+    """Yield the faults of parts that do not fit together; every card of the tree must be valid."""
+    backbone = find_target(tree["backbone"], trusted)
     yield from _order_faults(tree, backbone, trusted)
     yield from _hook_faults(tree, backbone, trusted)
-    known, rows = _vocab(tree.get("tokenizer"), trusted), _vocab(tree["backbone"], trusted)
-    if known is not None and rows is not None and known > rows:
+    ids, rows = _tokenizer_vocab(tree.get("tokenizer"), trusted), tree["backbone"].get("vocab")
+    if ids is not None and rows is not None and ids > rows:
         yield (
-            f"tokenizer: it makes {known} different ids, but backbone.vocab={rows}; choose the tokenizer of "
-            f"that backbone, or say backbone.vocab={known}"
+            f"tokenizer: it has {ids} ids, but backbone.vocab={rows}; choose the tokenizer of that backbone, "
+            f"or set backbone.vocab={ids}"
         )
 
 
 def _order_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
-    """Scans, positions, masks and packed rows that have no meaning for this backbone."""
+    """Scans, positions, masks and packed rows that the backbone does not support."""
     name = backbone.__name__
     scan, position, mask = (_found(tree.get(group), trusted) for group in ("scan", "position", "mask"))
     if scan is not None and scan.reorders and not backbone.recurrent:
         yield (
-            f"scan: {scan.__name__} is an order for recurrent backbones to read patches in; "
-            f"{name} attends to all of them at once, so say scan=forward"
+            f"scan: {scan.__name__} reorders patches for recurrent backbones, but {name} attends to all of them; "
+            "use scan=forward"
         )
     if backbone.recurrent:
         for group, own, policy in (("position", "sequential", position), ("mask", "causal", mask)):
-            if policy is not None and not vars(policy)[own]:
+            if policy is not None and not (policy.sequential if group == "position" else policy.causal):
                 yield (
-                    f"{group}: an RNN reads one token after the other, so {policy.__name__} has no meaning for {name}; "
-                    f"say {group}={own}, and give structure by scan and by the ends of rows"
+                    f"{group}: {name} is recurrent and cannot use {policy.__name__}; "
+                    f"use {group}={own}, and encode image structure by scan and by row separators"
                 )
         return
     if position is not None and position.axes != backbone.axes and not (backbone.axes == 0 and position.sequential):
         way = "glm_2d" if backbone.axes == 2 else "sequential"
         yield (
-            f"position: {position.__name__} gives {position.axes} of them a token, and {name} takes {backbone.axes}; "
-            f"say position={way}"
+            f"position: {position.__name__} gives {position.axes} position ids a token, but {name} takes "
+            f"{backbone.axes}; use position={way}"
         )
     if backbone.axes == 0 and mask is not None and not mask.causal:
-        yield "mask: the context of an encoder-decoder sees all of itself already; say mask=causal"
+        yield f"mask: the encoder of {name} is bidirectional already; use mask=causal"
     if backbone.axes == 0 and tree.get("pack"):
-        yield f"pack: {name} reads one sample a row; say pack=false"
+        yield f"pack: {name} supports one sample a row only; use pack=false"
 
 
 def _hook_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
-    """Hooks that this backbone does not allow, or that these connectors have no tokens for."""
+    """Hooks that the backbone does not support, or whose tokens the connector does not produce."""
     hook = _found(tree.get("hook"), trusted)
     lacking = [need for need in hook.needs if need not in backbone.hooks] if hook else []
     if lacking:
-        other = "; mlp_expert is the one for RNNs" if backbone.recurrent and "mlp" in backbone.hooks else ""
-        yield (
-            f"hook: {hook.__name__} changes the {lacking[0]} of every block, which {backbone.__name__} does not let it"
-            f"{other}"
-        )
-    parts = [find(card, trusted) for _, card in cards(tree.get("connector"))]
+        other = "; use hook=mlp_expert" if backbone.recurrent and "mlp" in backbone.hooks else ""
+        what = "input and output" if lacking[0] == "layer" else lacking[0]
+        yield f"hook: {hook.__name__} changes the {what} of a block, which {backbone.__name__} does not support{other}"
+    parts = [find_target(card, trusted) for _, card in cards(tree.get("connector"))]
     offered = any(part.for_cross_attention for part in parts if fulfils(part, Connector))
     wanted = hook is not None and hook.needs_cross_attention_tokens
     if offered and not wanted:
-        why = f"{hook.__name__} routes tokens in slots" if hook else "nothing else reads them"
-        yield f"hook: the connector's tokens fill no slots of the text, and {why}; say hook=gated_cross_attention"
+        why = f"{hook.__name__} does not attend to them" if hook else "no hook attends to them"
+        yield f"hook: the connector's tokens fill no slots of the text, and {why}; use hook=gated_cross_attention"
     if wanted and not offered:
-        why = "attends to tokens that fill no slots, and this connector fills slots"
-        yield f"connector: {hook.__name__} {why}; say connector=flamingo"
+        why = "attends to tokens that fill no slots of the text, but those of this connector do"
+        yield f"connector: {hook.__name__} {why}; use connector=flamingo"
 
 
 def _found(card: Any, trusted: Collection[str]) -> Any:
-    return find(card, trusted) if is_card(card) else None
+    return find_target(card, trusted) if is_card(card) else None
 
 
-def _vocab(card: Any, trusted: Collection[str]) -> int | None:
-    """Number of ids of a part, where its card or its class says so."""
+def _tokenizer_vocab(card: Any, trusted: Collection[str]) -> int | None:
+    """Vocabulary size of a tokenizer, if its card or its class sets it."""
     if not is_card(card):
         return None
-    vocab = card["vocab"] if "vocab" in card else vars(find(card, trusted)).get("vocab")
-    return vocab if isinstance(vocab, int) else None
+    return card["vocab"] if "vocab" in card else find_target(card, trusted).vocab

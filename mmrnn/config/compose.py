@@ -1,4 +1,4 @@
-"""The only door to Hydra: overrides to a configuration."""
+"""Composition of a configuration from overrides: the only module that uses Hydra."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.config.error import ConfigError
-from mmrnn.config.override_errors import explain
+from mmrnn.config.override_errors import explain_overrides
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
 def conf_dir() -> Path:
-    """The cards: inside the installed package, or beside it in a checkout."""
+    """Return the folder of cards: inside the installed package, or next to it in a checkout."""
     packaged = Path(__file__).parents[1] / "conf"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> "DictConfig":
-    """The whole configuration that these overrides choose, inside a Hydra application or outside.
+    """Compose the configuration that overrides choose, inside a Hydra application or outside.
 
     Args:
         overrides: as on the command line: `connector=qformer`, `connector.queries=32`, `+new.key=1`.
@@ -28,36 +28,38 @@ def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] =
         dirs: further folders of cards, laid out like `conf/` (`mine/connector/mine.yaml`).
 
     Raises:
-        ConfigError: every override that names no card, group or knob, each with the nearest name.
+        ConfigError: overrides that name no card, group or knob, all at once, each with the closest name.
     """
-    places = searchpath(dirs)
-    with _hydra() as read:
+    found = search_path(dirs)
+    with _hydra() as hydra_compose:
         try:
-            return read(config, [*places, *overrides])
+            return hydra_compose(config, [*found, *overrides])
         except Exception as error:
             groups = [path.name for root in (conf_dir(), *dirs) for path in Path(root).iterdir() if path.is_dir()]
-            raise explain(lambda some: read(config, [*places, *some]), overrides, groups, error) from error
+            raise explain_overrides(
+                lambda some: hydra_compose(config, [*found, *some]), overrides, groups, error
+            ) from error
 
 
-def jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> Iterator[list[str]]:
-    """The overrides of every job of a sweep: `connector=linear,mlp seed=1,2` makes four.
+def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> Iterator[list[str]]:
+    """Yield the overrides of every job of a sweep: `connector=linear,mlp seed=1,2` makes four.
 
-    Sweeps without an end (`interval(0,1)`) are left at what the configuration says.
+    Continuous sweeps (`interval(0,1)`) keep the value of the configuration.
 
     Raises:
-        ConfigError: an override cannot be read.
+        ConfigError: an override cannot be parsed.
     """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    places = searchpath(dirs)
-    with _hydra() as read:
+    found = search_path(dirs)
+    with _hydra() as hydra_compose:
         try:
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(list(overrides))
             single = [one.input_line for one in parsed if not one.is_sweep_override()]
-            sweeper = read(config, [*places, *single], return_hydra_config=True).hydra.sweeper
+            sweeper = hydra_compose(config, [*found, *single], return_hydra_config=True).hydra.sweeper
             params = [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]
             choices = {}
             for one in (*parser.parse_overrides(params), *parsed):
@@ -71,11 +73,11 @@ def jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()
     return (list(job) for job in product(*choices.values()))
 
 
-def searchpath(dirs: Sequence[str | Path]) -> list[str]:
-    """The override that lets further folders of cards join ours.
+def search_path(dirs: Sequence[str | Path]) -> list[str]:
+    """Return the override that adds folders of cards to the search path of Hydra.
 
     Raises:
-        ConfigError: no such folder.
+        ConfigError: a folder does not exist.
     """
     if missing := [f"{folder}: there is no such folder of cards" for folder in dirs if not Path(folder).is_dir()]:
         raise ConfigError(*missing)
@@ -85,7 +87,7 @@ def searchpath(dirs: Sequence[str | Path]) -> list[str]:
 
 @contextmanager
 def _hydra() -> Iterator[Any]:
-    """Hydra's `compose` over our cards; an application that is running in Hydra finds all as it was."""
+    """Yield Hydra's `compose` over our cards; the state of a running Hydra application is restored afterwards."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.version import VersionBase

@@ -2,7 +2,11 @@
 
 
 class ConfigError(ValueError):
-    """A configuration that does not fit; `faults` lists every reason as `path: fault, and the way out`."""
+    """An invalid configuration.
+
+    Attributes:
+        faults: every reason, as `path: fault; way out`.
+    """
 
     def __init__(self, *faults: str) -> None:
         self.faults = faults

@@ -1,33 +1,34 @@
-"""What is wrong with overrides that do not compose, said in one sentence each."""
+"""Faults of overrides that do not compose, a sentence each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmrnn.config.coerce import near
+from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
 
-def explain(
-    read: Callable[[list[str]], Mapping[str, Any]],
+def explain_overrides(
+    compose: Callable[[list[str]], Mapping[str, Any]],
     overrides: Sequence[str],
     groups: Sequence[str],
     error: Exception,
 ) -> ConfigError:
-    """Try the overrides one by one, choices before values, and say what is wrong with each that fails.
+    """Compose with the overrides one by one, choices before values, and return an error that lists those that fail.
 
     Args:
-        read: composes a configuration from some overrides.
-        groups: the names of the groups of cards.
-        error: what composing all of them said.
+        compose: composes a configuration from a list of overrides.
+        overrides: all of them.
+        groups: names of the groups of cards.
+        error: raised when all of them were composed.
     """
     faults, good = [], []
     try:
-        cfg = read(good)
+        cfg = compose(good)
     except Exception:
         return ConfigError(_first_line(error))
     for override in sorted(overrides, key=lambda one: "." in _key(one)):
         try:
-            cfg = read([*good, override])
+            cfg = compose([*good, override])
             good.append(override)
         except Exception as reason:
             faults.append(_sentence(override, reason, cfg, groups))
@@ -40,18 +41,18 @@ def _sentence(override: str, error: Exception, cfg: Mapping[str, Any], groups: S
     if card := getattr(error, "missing_cfg_file", None):
         options = getattr(error, "options", None) or []
         wanted = str(card).rpartition("/")[2]
-        return f"{override}: there is no card {card}{near(wanted, options) or _choices(options)}"
+        return f"{override}: there is no card {card}{did_you_mean(wanted, options) or _choices(options)}"
     if not equals and not override.startswith("~"):
         return f"{override}: an override reads key=value"
     if text.startswith("Ambiguous value"):
-        return f"{override}: several values at once; sweep over them with -m, or write a list: {key}=[{value}]"
+        return f"{override}: several values in one run; sweep over them with -m, or write a list: {key}=[{value}]"
     if "Could not override" in text or "Could not delete" in text:
         return _missing(key, cfg, groups)
     return f"{override}: {_first_line(error)}"
 
 
 def _missing(key: str, cfg: Mapping[str, Any], groups: Sequence[str]) -> str:
-    """Where a key leaves the configuration, and which names are there instead."""
+    """Message for a key that is not in the configuration: the first name that is missing, and the names there are."""
     node: Any = cfg
     path = ""
     for name in key.split("."):
@@ -59,9 +60,9 @@ def _missing(key: str, cfg: Mapping[str, Any], groups: Sequence[str]) -> str:
         if name not in names:
             names = sorted({*names, *groups}) if not path else names
             what = "no such knob" if path else "no such group or key"
-            return f"{path}{name}: {what}{near(name, names) or _choices(names)}"
+            return f"{path}{name}: {what}{did_you_mean(name, names) or _choices(names)}"
         node, path = node[name], f"{path}{name}."
-    return f"{key}: it takes no such value"
+    return f"{key}: no such value is accepted"
 
 
 def _key(override: str) -> str:

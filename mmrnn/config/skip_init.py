@@ -1,4 +1,4 @@
-"""Models without memory, made quickly."""
+"""Skip random initialisation on the meta device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-DRAWN = ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "erfinv_")
+INIT_FUNCTIONS = ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "erfinv_")
 
 
 class SkipInit(TorchFunctionMode):
-    """No numbers are drawn where there is no memory for them; PyTorch would work out every step of it in Python."""
+    """Context in which initialisers leave meta tensors alone; PyTorch would run each step of them in Python."""
 
     def __torch_function__(
         self,
@@ -19,8 +19,10 @@ class SkipInit(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        """Call `function`, unless it initialises a meta tensor."""
         kwargs = kwargs or {}
         first = args[0] if args else kwargs.get("tensor")
-        if getattr(function, "__name__", "") in DRAWN and isinstance(first, Tensor) and first.is_meta:
+        # Some of what is dispatched here (descriptors) has no name.
+        if getattr(function, "__name__", "") in INIT_FUNCTIONS and isinstance(first, Tensor) and first.is_meta:
             return first
         return function(*args, **kwargs)

@@ -1,4 +1,8 @@
-"""Configuration trees: plain dicts, lists and values, and the one walker over them."""
+"""Configuration trees (plain dicts, lists and values) and the one walker over them.
+
+Composition, validation, building and reports go through a tree by `walk`, `leaves`, `cards`, `modalities` and
+`weight_sources`; nothing else recurses into one.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,10 +13,10 @@ Tree = Mapping[str, Any]
 
 
 def plain(cfg: Any) -> Any:
-    """A configuration as plain dicts and lists, references resolved; a plain one stays as it is.
+    """Return a configuration as plain dicts and lists with its references resolved; plain values are returned as is.
 
     Raises:
-        ConfigError: a reference `${...}` leads nowhere.
+        ConfigError: a reference `${...}` cannot be resolved.
     """
     if cfg is None or isinstance(cfg, dict | list | tuple | str | int | float):
         return cfg
@@ -26,28 +30,29 @@ def plain(cfg: Any) -> Any:
 
 
 def walk(value: Any, path: str = "", *, lists: bool = True) -> Iterator[tuple[str, Any]]:
-    """Every node with its path, a mapping or list before what is inside it.
+    """Yield every node with its dotted path, a mapping or list before its items.
 
     Args:
-        lists: go into lists; False treats them as values.
+        path: of `value` itself.
+        lists: descend into lists; False treats them as values.
     """
     yield path, value
-    inside: Any = ()
+    items: Any = ()
     if isinstance(value, Mapping):
-        inside = value.items()
+        items = value.items()
     elif lists and isinstance(value, list | tuple):
-        inside = enumerate(value)
-    for name, item in inside:
+        items = enumerate(value)
+    for name, item in items:
         yield from walk(item, f"{path}.{name}" if path else str(name), lists=lists)
 
 
 def leaves(tree: Tree) -> Iterator[tuple[str, Any]]:
-    """Every value that is no mapping, with its path."""
+    """Yield every value that is no mapping, with its path."""
     return ((path, value) for path, value in walk(tree, lists=False) if not isinstance(value, Mapping))
 
 
-def at(tree: Tree, path: str, default: Any = None) -> Any:
-    """The node at a path, or `default`."""
+def get_node(tree: Tree, path: str, default: Any = None) -> Any:
+    """Return the node at a dotted path, or `default`."""
     node: Any = tree
     for name in path.split("."):
         if not isinstance(node, Mapping) or name not in node:
@@ -57,21 +62,21 @@ def at(tree: Tree, path: str, default: Any = None) -> Any:
 
 
 def is_card(value: Any) -> bool:
-    """True for a mapping that names a class."""
+    """True for a mapping that names a class by `_target_`."""
     return isinstance(value, Mapping) and "_target_" in value
 
 
 def cards(tree: Any, path: str = "") -> Iterator[tuple[str, Tree]]:
-    """Every card in a tree with its path, an outer one before those inside it."""
+    """Yield every card in a tree with its path, an outer one before those inside it."""
     return ((place, node) for place, node in walk(tree, path) if is_card(node))
 
 
 def modalities(tree: Tree) -> list[tuple[str, str, Tree]]:
-    """Name, path and parts of every modality; those of the image modality stand at the root."""
-    more = tree.get("modalities") or {}
-    return [("image", "", tree), *((name, f"modalities.{name}.", modality) for name, modality in more.items())]
+    """Return name, path prefix and parts of every modality; the image modality is at the root."""
+    others = tree.get("modalities") or {}
+    return [("image", "", tree), *((name, f"modalities.{name}.", modality) for name, modality in others.items())]
 
 
-def sources(weights: Tree) -> list[tuple[str, Any]]:
-    """The files named under `weights`, with the path of the part that each is for."""
-    return list(leaves(weights))
+def weight_sources(weights: Tree | None) -> list[tuple[str, Any]]:
+    """Return the files named under `weights`, each with the path of the part that it is for."""
+    return list(leaves(weights or {}))

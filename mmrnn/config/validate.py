@@ -1,4 +1,4 @@
-"""Faults of a configuration: of its cards one by one, of its settings, and of parts that do not go together."""
+"""Validation of a configuration: its cards one by one, its settings, and parts that do not fit together."""
 
 from collections.abc import Collection, Iterator, Mapping
 from inspect import Parameter, isclass
@@ -7,74 +7,91 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mmrnn.config.coerce import fit, near
+from mmrnn.config.coerce import coerce, did_you_mean
 from mmrnn.config.compatibility import mismatches
 from mmrnn.config.compose import conf_dir
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import RESERVED, find, parameters, positional
-from mmrnn.config.tree import Tree, at, cards, is_card, leaves, modalities, plain, sources
+from mmrnn.config.instantiate import RESERVED_KEYS, find_target, parameters, positional_names
+from mmrnn.config.tree import Tree, cards, get_node, is_card, leaves, modalities, plain, weight_sources
 from mmrnn.io import hub, packages
-from mmrnn.types import parts
-from mmrnn.types.parts import fulfils
+from mmrnn.types import (
+    Adapter,
+    Backbone,
+    Connector,
+    Encoder,
+    Hook,
+    MapDataset,
+    Mask,
+    Objective,
+    Optimizer,
+    Position,
+    Prompt,
+    Scan,
+    Schedule,
+    StreamDataset,
+    Tokenizer,
+    fulfils,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 WIRED = {"encoder": 0, "connector": 2, "backbone": 0}
-"""Positional arguments that the builder gives to the parts of these groups; elsewhere it gives all."""
+"""Number of positional arguments that the builder supplies to parts of these groups; elsewhere it supplies all."""
 
 CONTRACTS: Mapping[str, tuple[type, ...]] = {
-    "encoder": (parts.Encoder,),
-    "connector": (parts.Connector,),
-    "backbone": (parts.Backbone,),
-    "scan": (parts.Scan,),
-    "position": (parts.Position,),
-    "mask": (parts.Mask,),
-    "hook": (parts.Hook,),
-    "prompt": (parts.Prompt,),
-    "tokenizer": (parts.Tokenizer,),
-    "data": (parts.MapDataset, parts.StreamDataset),
-    "objective": (parts.Objective,),
-    "optimizer": (parts.Optimizer,),
-    "schedule": (parts.Schedule,),
+    "encoder": (Encoder,),
+    "connector": (Connector,),
+    "backbone": (Backbone,),
+    "scan": (Scan,),
+    "position": (Position,),
+    "mask": (Mask,),
+    "hook": (Hook,),
+    "adapter": (Adapter,),
+    "prompt": (Prompt,),
+    "tokenizer": (Tokenizer,),
+    "data": (MapDataset, StreamDataset),
+    "objective": (Objective,),
+    "optimizer": (Optimizer,),
+    "schedule": (Schedule,),
 }
-"""Contracts of the groups; a part fulfils one of them."""
+"""Contracts of each group; a part fulfils one of them."""
 
 
 def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = ()) -> None:
     """Compare a configuration with the parts that it names, before anything is built.
 
     Args:
-        trusted: packages beside mmrnn whose classes the cards may name.
+        trusted: further packages whose classes the cards may name.
 
     Raises:
-        ConfigError: every fault at once, as `path: fault, and the way out`.
+        ConfigError: all faults at once, each as `path: fault; way out`.
     """
     if found := faults(plain(cfg), trusted):
         raise ConfigError(*found)
 
 
 def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
-    """Every fault of a configuration; parts are compared with each other only where each is right by itself."""
-    alone = [*_card_faults(tree, trusted), *_weight_faults(tree)]
-    return [*(alone or mismatches(tree, trusted)), *_setting_faults(tree)]
+    """Return all faults of a configuration; parts are compared with each other only where each is valid."""
+    single = [*_card_faults(tree, trusted), *_weight_faults(tree)]
+    return [*(single or mismatches(tree, trusted)), *_setting_faults(tree)]
 
 
 def _setting_faults(tree: Tree) -> Iterator[str]:
-    """Values of another type than the root file, which is the signature of all that belongs to no part, gives them."""
+    """Settings that belong to no part and whose type differs from that of their default in the root file."""
     root = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
     own = {name: value for name, value in root.items() if name not in ("defaults", "hydra", "out")}
     for path, default in leaves(own):
         if default is not None:
-            yield from _misfit(at(tree, path, default), type(default), path)
+            yield from _misfit(get_node(tree, path, default), type(default), path)
 
 
 def _card_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     required = _parts(tree)
     for path in required:
-        if not is_card(at(tree, path)):
+        if not is_card(get_node(tree, path)):
             group = path.rpartition(".")[2]
-            yield f"{path}: nothing is chosen; say {path}=NAME (`mmrnn list {group}` names them)"
+            yield f"{path}: no card is chosen; set {path}=NAME (`mmrnn list {group}` shows them)"
     for path, card in cards(tree):
         name = path.rpartition(".")[2]
         group = name if path in required or (path.startswith("stage.") and name in CONTRACTS) else path
@@ -84,51 +101,53 @@ def _card_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     for stage in tree.get("stage") or {}:
         for group in ("optimizer", "schedule"):
             path = f"stage.{stage}.{group}"
-            value = at(tree, path)
+            value = get_node(tree, path)
             if value is not None and not is_card(value):
-                yield f"{path}: expected a card, got {value!r}; say +{group}@{path}=NAME"
+                yield f"{path}: expected a card, got {value!r}; set +{group}@{path}=NAME"
 
 
 def card_faults(
     card: Mapping[str, Any], path: str, wired: int | None = 0, trusted: Collection[str] = ()
 ) -> Iterator[str]:
-    """Faults of one card; cards inside it are not looked at.
+    """Yield the faults of one card; cards inside it are not checked.
 
     Args:
+        path: of the card, for messages.
         wired: number of positional parameters that the builder supplies; None: all of them.
+        trusted: further packages whose classes the card may name.
     """
     try:
-        target = find(card, trusted)
+        target = find_target(card, trusted)
     except ValueError as error:
         yield f"{path}._target_: {error}"
         return
-    supplied = positional(target)[:wired]
+    supplied = positional_names(target)[:wired]
     known = {name: one for name, one in parameters(target).items() if name not in supplied}
     named = {name: one for name, one in known.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
     for name, value in card.items():
         place = f"{path}.{name}"
-        if name in RESERVED:
+        if name in RESERVED_KEYS:
             continue
         if name in supplied:
-            yield f"{place}: the builder sets it from the neighbouring part; leave it out"
+            yield f"{place}: the builder supplies it from the neighbouring part; remove it"
         elif name not in named and len(named) == len(known):
-            yield f"{place}: {target.__name__} has no such knob{near(name, named) or _list(named)}"
+            yield f"{place}: {target.__name__} has no such knob{did_you_mean(name, named) or _list(named)}"
         elif isinstance(value, str) and value == "???":
-            yield f"{place}: needs a value"
+            yield f"{place}: a value is required; set {place}=VALUE"
         elif name in named:
             yield from _misfit(value, named[name].annotation, place)
     for name in () if card.get("_partial_") else named:
         if name not in card and named[name].default is Parameter.empty:
-            yield f"{path}.{name}: {target.__name__} needs it; add it to the card"
+            yield f"{path}.{name}: {target.__name__} requires it; add it to the card"
 
 
 def _contract_fault(
     card: Mapping[str, Any], path: str, contracts: tuple[type, ...], trusted: Collection[str]
 ) -> Iterator[str]:
     try:
-        target = find(card, trusted)
+        target = find_target(card, trusted)
     except ValueError:
-        return  # said by `card_faults`
+        return  # reported by `card_faults`
     if contracts and not any(fulfils(target, contract) for contract in contracts):
         names = " or ".join(contract.__name__ for contract in contracts)
         way = "inherit it" if isclass(target) else f"decorate it with @implements({names})"
@@ -137,7 +156,7 @@ def _contract_fault(
 
 def _misfit(value: Any, hint: Any, place: str) -> Iterator[str]:
     try:
-        fit(value, hint)
+        coerce(value, hint)
     except TypeError as error:
         yield f"{place}: {error}"
 
@@ -153,11 +172,11 @@ def _parts(tree: Tree) -> list[str]:
 
 def _weight_faults(tree: Tree) -> Iterator[str]:
     loadable = ["model", *_parts(tree), *(["hook"] if tree.get("hook") else [])]
-    for path, source in sources(tree.get("weights") or {}):
+    for path, source in weight_sources(tree.get("weights")):
         if path == "hook" and source is None:
             continue
         if path not in loadable:
-            yield f"weights.{path}: there is no such part; there are: {', '.join(loadable)}"
+            yield f"weights.{path}: no such part; there are: {', '.join(loadable)}"
         for one in source if isinstance(source, list | tuple) else [source]:
             if one is not None and not (Path(one).exists() or hub.is_id(one) or packages.is_packaged(one)):
-                yield f"weights.{path}: there is no file or folder {str(one)!r}"
+                yield f"weights.{path}: no such file or folder: {str(one)!r}"

@@ -1,67 +1,72 @@
-"""Samples to batches: written, tokenised, cut, padded or packed, with their images as pixels or as features."""
+"""Collation of samples into a batch: formatted, tokenised, truncated, padded or packed, with pixels or features."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mmrnn.data.image import ImageError, to_tensor
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
-from mmrnn.types import IGNORE, Batch, ImageSpan, ImageSpec, Layout, Prompt, Tokenizer
+from mmrnn.types import IGNORE, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Tokenizer
 from mmrnn.types import Sequence as Tokens
-from mmrnn.types.sample import ImageSource, Sample
 
 log = logging.getLogger(__name__)
 
 IMAGE = "image"
-"""The modality that reads the images of a sample."""
+"""Name of the modality that encodes the images of a sample."""
 
 
-@runtime_checkable
-class Modality(Protocol):
-    """What has to be known of a modality: what its images look like and how their visual tokens lie."""
-
-    image: ImageSpec
-
-    def layout(self, height: int, width: int) -> Layout: ...
-
-
-class Dropped(Exception):
-    """Why a sample cannot be used."""
+class DroppedSampleError(Exception):
+    """Reason for which a sample is dropped."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """A sample ready to be laid into a row."""
+class PreparedSample:
+    """A sample ready to be placed into a row.
+
+    Attributes:
+        row: ids, labels and places of the inputs.
+        inputs: name of the modality and input (pixels, features or observations) of each place.
+    """
 
     row: TokenizedSample
-    visual: list[tuple[str, Tensor]]  # the modality and what it reads
+    inputs: list[tuple[str, Tensor]]
 
 
 class Collator:
-    """Makes a batch of samples; None if not one of them could be used.
+    """Collates samples into a batch.
 
-    A sample is dropped when an image cannot be opened, when no target is left in its first `max_length` positions,
-    or when that length would cut an image in two. `dropped` holds id and reason of each (of this process: a worker of
-    a DataLoader has its own list, therefore they are logged, too).
+    A sample is dropped when an image cannot be opened, when no target is left in its first `max_length` positions, or
+    when that length would split an image. Drops are logged, and recorded in `dropped` (of this process: each worker of
+    a DataLoader has its own list).
 
-    For training rows are padded on the right. With `pack` several samples share a row, told apart by `segments`, the
-    first fitting row takes each. For generation (`for_generation`) rows are padded on the left, with segment 0 before the text
-    and 1 in it, nothing is cut, and a sample needs no target.
+    For training, rows are padded on the right. With `pack`, several samples share a row, distinguished by `segments`;
+    each goes into the first row with room for it. For generation, rows are padded on the left (segment 0 in the
+    padding, 1 in the text), nothing is truncated, and a sample needs no target.
 
     Args:
-        features: cached encoder tokens (`n e`) by `image.key`; with them no image is opened.
-        max_length: positions of a row, those of the visual tokens included.
+        tokenizer: of the text.
+        prompt: format of the dialogues.
+        modalities: of the model, by name.
+        features: cached encoder tokens (`n e`) by `ImageSource.key`; with them no image is opened.
+        max_length: of a row in positions, visual tokens included.
+        for_generation: collate prompts to be answered.
+        pack: put several samples into a row.
+
+    Attributes:
+        dropped: id of each dropped sample, and reason.
+
+    Raises:
+        ValueError: `for_generation` and `pack` are both set.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         prompt: Prompt,
-        modalities: Mapping[str, Modality],
+        modalities: Mapping[str, ModalitySpec],
         features: Mapping[str, Tensor] | None = None,
         *,
         max_length: int = 2048,
@@ -69,121 +74,136 @@ class Collator:
         pack: bool = False,
     ) -> None:
         if for_generation and pack:
-            raise ValueError("for_generation and pack exclude each other: a packed row has no one end to go on from")
+            raise ValueError("for_generation and pack exclude each other: a packed row cannot be continued")
         self.tokenizer, self.prompt, self.modalities, self.features = tokenizer, prompt, modalities, features
         self.max_length, self.for_generation, self.pack = max_length, for_generation, pack
         self.dropped: list[tuple[str, str]] = []
 
     def __call__(self, samples: Sequence[Sample]) -> Batch | None:
-        items = []
+        """Return the batch of the samples; None if all of them are dropped.
+
+        Raises:
+            ValueError: tags and images or observations differ in number, a modality that the model does not have, or
+                no cached features of an image.
+        """
+        prepared = []
         for sample in samples:
             try:
-                items.append(self._item(sample))
-            except Dropped as reason:
+                prepared.append(self._prepare(sample))
+            except DroppedSampleError as reason:
                 self.dropped.append((sample.id, str(reason)))
                 log.warning("sample %s is dropped: %s", sample.id, reason)
-        if not items:
+        if not prepared:
             return None
-        rows = _first_fit(items, self.max_length) if self.pack else [[item] for item in items]
-        visual: dict[str, list[Tensor]] = {}
-        for modality, tensor in (one for row in rows for item in row for one in item.visual):
-            visual.setdefault(modality, []).append(tensor)
-        stacked = {modality: _stack(tensors) for modality, tensors in visual.items()}
+        rows = _first_fit(prepared, self.max_length) if self.pack else [[sample] for sample in prepared]
+        inputs: dict[str, list[Tensor]] = {}
+        for modality, tensor in (item for row in rows for sample in row for item in sample.inputs):
+            inputs.setdefault(modality, []).append(tensor)
+        stacked = {modality: _stack(tensors) for modality, tensors in inputs.items()}
         features = {IMAGE: stacked.pop(IMAGE)} if self.features is not None and IMAGE in stacked else {}
         return Batch(self._sequence(rows), stacked, features)
 
-    def _item(self, sample: Sample) -> Item:
-        shown = insert_modality_slots(self.prompt.spans(sample.turns, len(sample.images)), tuple(sample.observations))
-        places = [span.modality or IMAGE for span in shown if span.image]
-        for modality, given in sample.observations.items():
-            if (tags := places.count(modality)) != len(given):
-                told = "more" if tags > len(given) else "fewer"
-                which = f" of sample {sample.id}" if sample.id else ""
-                raise ValueError(f"the text{which} has {told} tags <{modality}> than observations")
-        others = {modality: iter(given) for modality, given in sample.observations.items()}
-        images: dict[int, Tensor] = {}
-        layouts, read = [], []
+    def _prepare(self, sample: Sample) -> PreparedSample:
+        spans = insert_modality_slots(self.prompt.spans(sample.turns, len(sample.images)), tuple(sample.observations))
+        places = [span.modality or IMAGE for span in spans if span.image]
+        _check_observations(sample, places)
+        observations = {modality: iter(given) for modality, given in sample.observations.items()}
+        opened: dict[int, Tensor] = {}
+        numbers = iter(range(len(sample.images)))
+        layouts, inputs = [], []  # of each place; an image stands as its number
         for modality in places:
+            spec = self._modality(modality)
             if modality != IMAGE:
-                tensor = next(others[modality])
-                layouts.append(self._modality(modality).layout(*tensor.shape[-2:]))
-                read.append(tensor)
+                tensor = next(observations[modality])
+                layouts.append(spec.layout(*tensor.shape[-2:]))
+                inputs.append(tensor)
                 continue
-            number = len(images)
-            # An image that keeps its shape has to be seen to know its tokens; the others are opened last.
-            images[number] = self._look(sample.images[number]) if self._modality(IMAGE).image.ragged else None
-            size = self._modality(IMAGE).image.size if images[number] is None else images[number].shape[-2:]
-            layouts.append(self._modality(IMAGE).layout(*size))
-            read.append(number)
-        row = tokenize(shown, self.tokenizer, layouts, modality=IMAGE)
+            number = next(numbers)
+            # Images of variable size must be opened to know their layout; the others are opened below.
+            if spec.image.variable_size:
+                opened[number] = self._input(sample.images[number])
+            layouts.append(spec.layout(*(opened[number].shape[-2:] if number in opened else spec.image.size)))
+            inputs.append(number)
+        row = tokenize(spans, self.tokenizer, layouts, modality=IMAGE)
         if not self.for_generation:
-            try:
-                row = truncate(row, self.max_length)
-            except ValueError as error:
-                raise Dropped(str(error)) from None
-            row.labels[:1] = [IGNORE]  # nothing stands before the first token to predict it from
-            if all(label == IGNORE for label in row.labels):
-                raise Dropped(f"there is nothing to learn in its first {self.max_length} positions")
-        # Only now, for what is left: opening is the costly part.
-        visual = []
-        for block, one in zip(row.image_spans, read, strict=False):
-            if isinstance(one, int):
-                seen = images[one]
-                one = self._look(sample.images[one]) if seen is None else seen
-            visual.append((block.modality, one))
-        return Item(row, visual)
+            row = self._truncate(row)
+        # Opening is the expensive step, so it is done only for the images that are left.
+        remaining = []
+        for span, item in zip(row.image_spans, inputs, strict=False):
+            if isinstance(item, int):
+                item = opened[item] if item in opened else self._input(sample.images[item])
+            remaining.append((span.modality, item))
+        return PreparedSample(row, remaining)
 
-    def _modality(self, name: str) -> Modality:
+    def _truncate(self, row: TokenizedSample) -> TokenizedSample:
+        """Cut a row to `max_length`; raise `DroppedSampleError` if an image is split or no target is left."""
+        try:
+            row = truncate(row, self.max_length)
+        except ValueError as error:
+            raise DroppedSampleError(str(error)) from None
+        row.labels[:1] = [IGNORE]  # no position predicts the first token
+        if all(label == IGNORE for label in row.labels):
+            raise DroppedSampleError(f"there is no target in its first {self.max_length} positions")
+        return row
+
+    def _modality(self, name: str) -> ModalitySpec:
         if name not in self.modalities:
-            what = "look at images with" if name == IMAGE else f"read <{name}> with"
-            raise ValueError(f"the model has no modality {name!r} to {what}; it has {list(self.modalities)}")
+            raise ValueError(f"the model has no modality {name!r} for <{name}>; it has {[*self.modalities]}")
         return self.modalities[name]
 
-    def _look(self, image: ImageSource) -> Tensor:
+    def _input(self, image: ImageSource) -> Tensor:
+        """Cached features of an image (`n e`), or its pixels (`3 H W`)."""
         if self.features is not None:
             if image.key not in self.features:
-                raise ValueError(f"there are no cached features of {image.key}; compute them again")
+                raise ValueError(f"there are no cached features of {image.key}; compute the cache again")
             return self.features[image.key]
         try:
             return to_tensor(image.open(), self.modalities[IMAGE].image)
         except ImageError as error:
-            raise Dropped(str(error)) from error
+            raise DroppedSampleError(str(error)) from error
 
-    def _sequence(self, rows: list[list[Item]]) -> Tokens:
-        sizes = [sum(len(item.row.ids) for item in row) for row in rows]
+    def _sequence(self, rows: list[list[PreparedSample]]) -> Tokens:
+        sizes = [sum(len(sample.row.ids) for sample in row) for row in rows]
         shape = len(rows), max(sizes)
         ids, labels = torch.full(shape, self.tokenizer.pad), torch.full(shape, IGNORE)
         segments = torch.zeros(shape, dtype=torch.long)
-        blocks: list[ImageSpan] = []
+        spans: list[ImageSpan] = []
         for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
             start = shape[1] - size if self.for_generation else 0
-            for segment, item in enumerate(row):
-                stop = start + len(item.row.ids)
-                ids[index, start:stop] = torch.tensor(item.row.ids)
-                labels[index, start:stop] = torch.tensor(item.row.labels)
-                # Padding behind the last sample of a row counts to its segment.
+            for segment, sample in enumerate(row):
+                stop = start + len(sample.row.ids)
+                ids[index, start:stop] = torch.tensor(sample.row.ids)
+                labels[index, start:stop] = torch.tensor(sample.row.labels)
+                # Padding after the last sample of a row belongs to the segment of that sample.
                 segments[index, start:] = 1 if self.for_generation else segment
-                blocks += [replace(block, sample=index, start=start + block.start) for block in item.row.image_spans]
+                spans += [replace(span, sample=index, start=start + span.start) for span in sample.row.image_spans]
                 start = stop
-        told = self.pack or (self.for_generation and min(sizes) < shape[1])
-        return Tokens(ids, tuple(blocks), labels=labels, segments=segments if told else None)
+        needed = self.pack or (self.for_generation and min(sizes) < shape[1])
+        return Tokens(ids, tuple(spans), labels=labels, segments=segments if needed else None)
+
+
+def _check_observations(sample: Sample, places: list[str]) -> None:
+    for modality, given in sample.observations.items():
+        if (tags := places.count(modality)) != len(given):
+            which = f" of sample {sample.id}" if sample.id else ""
+            raise ValueError(f"the text{which} has {tags} tags <{modality}> for {len(given)} observations")
 
 
 def _stack(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """One tensor where all have one shape."""
+    """One tensor, or a tuple where shapes differ."""
     return torch.stack(tensors) if len({tensor.shape for tensor in tensors}) == 1 else tuple(tensors)
 
 
-def _first_fit(items: list[Item], length: int) -> list[list[Item]]:
-    """Rows of items, each item in the first row that has room for it."""
-    rows: list[list[Item]] = []
+def _first_fit(samples: list[PreparedSample], length: int) -> list[list[PreparedSample]]:
+    """Rows of samples, each sample in the first row that has room for it."""
+    rows: list[list[PreparedSample]] = []
     room: list[int] = []
-    for item in items:
-        size = len(item.row.ids)
-        index = next((index for index, left in enumerate(room) if left >= size), len(rows))
+    for sample in samples:
+        size = len(sample.row.ids)
+        index = next((index for index, free in enumerate(room) if free >= size), len(rows))
         if index == len(rows):
             rows.append([])
             room.append(length)
-        rows[index].append(item)
+        rows[index].append(sample)
         room[index] -= size
     return rows

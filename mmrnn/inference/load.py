@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mmrnn.checkpoints.load import load_model
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.inference.assistant import Assistant
 
 
@@ -23,5 +23,5 @@ def load(folder: str | Path, *, trusted: Collection[str] = ()) -> Assistant:
         ConnectionError: the hub cannot be reached.
     """
     model, cfg = load_model(folder, trusted=trusted)
-    tokenizer, prompt = make(cfg["tokenizer"], trusted=trusted), make(cfg["prompt"], trusted=trusted)
+    tokenizer, prompt = instantiate(cfg["tokenizer"], trusted=trusted), instantiate(cfg["prompt"], trusted=trusted)
     return Assistant(model.eval(), tokenizer, prompt)

@@ -1,1 +1,1 @@
-"""The model, and how it is put together."""
+"""The model: wiring of parts, the forward pass, and changes of a built model."""

@@ -1,20 +1,26 @@
-"""Small weights that are trained in place of large ones."""
+"""LoRA: low-rank adapters of linear layers."""
 
 from torch import nn
 
 from mmrnn.io.optional import require
 from mmrnn.model.vlm import VLM
+from mmrnn.types import Adapter
 
 
-class LoRA:
-    """Low-rank additions to projections of the backbone (arXiv 2106.09685), put in by `peft`.
+class LoRA(Adapter):
+    """Low-rank adapters of linear layers of the backbone (arXiv 2106.09685), inserted by `peft`.
 
-    Their names hold `lora_`: `stage.*.train=[connector,"*lora_*"]` trains them and leaves the backbone as it is.
+    The names of their parameters contain `lora_`: `stage.*.train=[connector,"*lora_*"]` trains them and freezes the
+    backbone.
 
     Args:
-        rank: of what is added.
-        alpha: the addition is scaled by alpha / rank.
-        targets: ends of the names of the modules that get one.
+        rank: of the adapters.
+        alpha: the adapters' output is scaled by alpha / rank.
+        dropout: of the adapters' input.
+        targets: ends of the names of the linear layers that get one.
+
+    Raises:
+        ValueError: rank is below 1.
     """
 
     def __init__(
@@ -30,16 +36,16 @@ class LoRA:
         self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, list(targets)
 
     def __call__(self, model: VLM) -> None:
-        """Put the additions in. They begin at zero, so that the model says what it said.
+        """Insert the adapters. They are initialised to zero, so that the model computes the same as before.
 
         Raises:
-            ValueError: no linear module of the backbone ends in one of the targets.
+            ValueError: no linear layer of the backbone ends in one of the targets.
         """
         names = [name for name, module in model.backbone.named_modules() if isinstance(module, nn.Linear)]
         for target in self.targets:
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 ends = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
-                raise ValueError(f"targets ({target!r}) fits no projection of the backbone; there are {ends}")
+                raise ValueError(f"targets ({target!r}) matches no linear layer of the backbone; it has {ends}")
         peft = require("peft", "peft", wanted_by="adapter=lora", extra="hf")
         config = peft.LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets

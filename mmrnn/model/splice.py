@@ -1,4 +1,4 @@
-"""Visual tokens into the slots that were kept free for them."""
+"""Splicing of visual tokens into the slots of a text."""
 
 from collections.abc import Sequence as Several
 
@@ -10,40 +10,40 @@ from mmrnn.types import ImageSpan, Sequence
 
 
 def splice(
-    embeds: Float[Tensor, "b t d"], visual: Several[Float[Tensor, "_ d"]] | Tensor, blocks: tuple[ImageSpan, ...]
+    embeds: Float[Tensor, "b t d"], visual: Several[Float[Tensor, "_ d"]] | Tensor, spans: tuple[ImageSpan, ...]
 ) -> Float[Tensor, "b t d"]:
-    """Write image i (`v d`; images may differ in v) into the positions of block i.
+    """Write the tokens of image i (`v d`; `v` may differ between images) into the positions of span i.
 
     Raises:
-        ValueError: the number of images, or of tokens an image, is not the number of slots.
+        ValueError: images and spans, or the tokens and slots of an image, differ in number.
     """
-    if len(visual) != len(blocks):
-        raise ValueError(f"there are {len(visual)} images, but places for {len(blocks)}")
-    if not blocks:
+    if len(visual) != len(spans):
+        raise ValueError(f"there are {len(visual)} images, but slots for {len(spans)}")
+    if not spans:
         return embeds
     b, t, d = embeds.shape
     places = []
-    for index, (block, image) in enumerate(zip(blocks, visual, strict=True)):
-        if block.layout.tokens != len(image):
+    for index, (span, image) in enumerate(zip(spans, visual, strict=True)):
+        if span.layout.tokens != len(image):
             raise ValueError(
-                f"image {index} became {len(image)} visual tokens, but {block.layout.tokens} slots were kept "
-                f"free for it in row {block.sample}"
+                f"image {index} has {len(image)} visual tokens, but row {span.sample} has {span.layout.tokens} slots "
+                "for it"
             )
-        places.append(torch.arange(block.start, block.stop) + block.sample * t)
+        places.append(torch.arange(span.start, span.stop) + span.sample * t)
     where = torch.cat(places).to(embeds.device)
     flat = visual.flatten(0, 1) if isinstance(visual, Tensor) else torch.cat(list(visual))
     return embeds.reshape(b * t, d).index_copy(0, where, flat.to(embeds.dtype)).view(b, t, d)
 
 
 def check_slots(sequence: Sequence) -> None:
-    """Every slot belongs to an image, and the other way round.
+    """Check that every slot belongs to an image.
 
     Raises:
-        ValueError: the counts differ (both are named).
+        ValueError: the number of slots differs from the number of visual tokens.
     """
     slots = int(sequence.visual.sum())
-    claimed = sum(block.layout.tokens for block in sequence.image_spans)
-    if slots != claimed:
+    tokens = sum(span.layout.tokens for span in sequence.image_spans)
+    if slots != tokens:
         raise ValueError(
-            f"the text keeps {slots} slots free, but its {len(sequence.image_spans)} images fill {claimed}"
+            f"the text has {slots} slots, but its {len(sequence.image_spans)} images have {tokens} visual tokens"
         )

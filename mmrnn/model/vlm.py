@@ -1,4 +1,4 @@
-"""The model: images are encoded, connected, spliced into the text, and read by a backbone."""
+"""Vision-language model: images are encoded, connected, spliced into the text, and read by a backbone."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +21,7 @@ from mmrnn.types import (
     ImageSpec,
     Layout,
     Mask,
+    ModalitySpec,
     Output,
     Position,
     Scan,
@@ -29,8 +30,8 @@ from mmrnn.types import (
 )
 
 
-class Modality(nn.Module, Composite):
-    """One kind of input: an encoder, and the connector that hands its tokens to the backbone."""
+class Modality(nn.Module, Composite, ModalitySpec):
+    """An encoder and a connector for one kind of input."""
 
     def __init__(self, encoder: Encoder, connector: Connector):
         super().__init__()
@@ -39,58 +40,76 @@ class Modality(nn.Module, Composite):
 
     @property
     def image(self) -> ImageSpec:
+        """Specification of the encoder's input."""
         return self.encoder.image
 
     def layout(self, height: int, width: int) -> Layout:
-        """How the visual tokens of an image of so many pixels lie."""
+        """Return the layout of the visual tokens of an image of `height` x `width` pixels."""
         return self.connector.layout(self.encoder.layout(height, width))
 
     def weight_parts(self) -> dict[str, nn.Module]:
-        """Encoder and connector, as far as they have tensors."""
+        """Return encoder and connector, where they have tensors."""
         return {name: part for name, part in self.named_children() if part.state_dict()}
 
-    def encode(self, images: Float[Tensor, "m *input"]) -> Float[Tensor, "m n e"]:
-        """Features of the encoder, without a graph where the encoder is frozen. An image modality reads `m c H W`."""
+    def encode(self, images: Float[Tensor, " m *input"]) -> Float[Tensor, "m n e"]:
+        """Encode inputs of one size (images: `m c H W`), without a graph where the encoder is frozen."""
         trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             return self.encoder(images)
 
     def connect(self, features: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
-        """Visual tokens; `layout` is that of the features (None: of an image of the encoder's own size)."""
+        """Map encoder tokens to visual tokens.
+
+        Args:
+            features: encoder tokens.
+            layout: of the encoder tokens; None: that of an image of the encoder's own size.
+        """
         return self.connector(features, layout or self.encoder.layout(*self.image.size))
 
 
 class HiddenStateRecorder(BlockHooks):
-    """Another pass, and a record of what every block was given."""
+    """Other block hooks, with a record of the input of every block.
+
+    Attributes:
+        inputs: of the blocks, in order.
+    """
 
     def __init__(self, inner: BlockHooks):
         self.inner = inner
-        self.seen: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     @property
     def state(self) -> dict[str, Tensor]:
+        """Tensors that the inner hooks keep."""
         return self.inner.state
 
     def before(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        self.seen.append(x)
+        """Record the input of block `layer`, then change it."""
+        self.inputs.append(x)
         return self.inner.before(layer, x)
 
     def after(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Change the output of block `layer`."""
         return self.inner.after(layer, x)
 
     def expert(self, layer: int) -> Expert | None:
+        """Return the expert weights of block `layer`, or None."""
         return self.inner.expert(layer)
 
 
 class VLM(nn.Module, Composite):
-    """A vision-language model: modalities, a backbone, and how the backbone reads what they see.
-
-    `config` is what `mmrnn.build` made it from, and what `save` writes beside its tensors.
+    """Vision-language model: modalities, a backbone, and the policies by which the backbone reads visual tokens.
 
     Args:
-        scan: the order in which a recurrent backbone reads images.
-        position, mask: the positions and the masks of a transformer, where they are not its own.
-        hook: what is added to the blocks of the backbone.
+        backbone: the language model.
+        modalities: by name; `image` encodes the images of a sample.
+        scan: order in which a recurrent backbone reads the patches of an image; None: row-major.
+        position: position ids of a transformer; None: its own.
+        mask: attention mask of a transformer; None: causal.
+        hook: addition to the blocks of the backbone.
+
+    Attributes:
+        config: configuration that `mmrnn.build` made the model from; `mmrnn.save` writes it next to the tensors.
     """
 
     config: Mapping[str, Any] | None = None
@@ -112,7 +131,7 @@ class VLM(nn.Module, Composite):
         self.scan, self.position, self.mask = scan, position, mask
 
     def weight_parts(self) -> dict[str, nn.Module]:
-        """Backbone, encoders, connectors and hook, as far as they have tensors."""
+        """Return backbone, encoders, connectors and hook, where they have tensors."""
         found: dict[str, nn.Module] = {"backbone": self.backbone}
         for name, modality in self.modalities.items():
             found |= {f"modalities.{name}.{path}": part for path, part in modality.weight_parts().items()}
@@ -120,86 +139,99 @@ class VLM(nn.Module, Composite):
         return {path: part for path, part in found.items() if part.state_dict()}
 
     def forward(self, batch: Batch, state: State | None = None, *, output_hidden_states: bool = False) -> Output:
-        """Read a batch, from `state` on.
+        """Run the model over a batch.
 
         Args:
-            levels: keep what every block is given.
+            batch: ids, places of the images, and images or their cached features.
+            state: to continue from; None: the initial state.
+            output_hidden_states: fill `Output.hidden_states` with the input of every block.
 
         Raises:
-            ValueError: images and slots do not match in number, or the backbone shows no levels.
+            ValueError: images and slots differ in number, or the backbone does not expose the inputs of its blocks.
         """
         sequence = self.embed(batch)
         if not output_hidden_states:
             return Output(*self.run_backbone(sequence, state), sequence, batch)
-        watch = HiddenStateRecorder(BlockHooks() if self.hook is None else self.hook.start(sequence, state))
-        hidden, state = self.run_backbone(sequence, state, watch)
-        if not watch.seen:
-            raise ValueError(f"{type(self.backbone).__name__} does not show what its blocks are given")
-        return Output(hidden, state, sequence, batch, (*watch.seen, hidden))
+        recorder = HiddenStateRecorder(BlockHooks() if self.hook is None else self.hook.start(sequence, state))
+        hidden, state = self.run_backbone(sequence, state, recorder)
+        if not recorder.inputs:
+            raise ValueError(f"{type(self.backbone).__name__} does not expose the inputs of its blocks")
+        return Output(hidden, state, sequence, batch, (*recorder.inputs, hidden))
 
     def run_backbone(
         self, sequence: Sequence, state: State | None = None, hook: BlockHooks | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """What the backbone makes of a sequence whose images are embedded, from `state` on.
+        """Run the backbone over an embedded sequence, with the model's scan, positions, mask and hook.
 
         Args:
-            hook: a pass to take instead of that of the model's hook.
+            sequence: with `embeds`.
+            state: to continue from; None: the initial state.
+            hook: used in place of the callbacks of the model's hook.
+
+        Returns:
+            Hidden states after the last norm, and the state after the last position.
         """
         start = None if state is None else state.shared.get("next_position")
-        if self.position is not None and (places := self.position(sequence, start)) is not None:
-            sequence = replace(sequence, positions=places)
-        if self.mask is not None and sequence.ids.shape[1] > 1 and (seen := self.mask(sequence)) is not None:
-            sequence = replace(sequence, visible=seen)
+        if self.position is not None and (positions := self.position(sequence, start)) is not None:
+            sequence = replace(sequence, positions=positions)
+        if self.mask is not None and sequence.ids.shape[1] > 1 and (mask := self.mask(sequence)) is not None:
+            sequence = replace(sequence, attention_mask=mask)
         if hook is None and self.hook is not None:
             hook = self.hook.start(sequence, state)
         if hook is None:
             return self.backbone(sequence, state, self.scan)
-        hidden, after = self.backbone(sequence, state, self.scan, hook)
-        return hidden, State(after.layers, {**after.shared, **hook.state})
+        hidden, state = self.backbone(sequence, state, self.scan, hook)
+        return hidden, State(state.layers, {**state.shared, **hook.state})
 
     def embed(self, batch: Batch) -> Sequence:
-        """The sequence of a batch with the embeddings of its text and its images."""
+        """Return the sequence of a batch with the embeddings of text and images.
+
+        Raises:
+            ValueError: images and slots differ in number, or several modalities or image sizes use cross-attention.
+        """
         sequence = batch.sequence
         check_slots(sequence)
         embeds = self.backbone.embed(sequence.ids.clamp(min=0))
         media = None
         for name, modality in self.modalities.items():
-            blocks = tuple(block for block in sequence.image_spans if block.modality == name)
-            if not blocks:
+            spans = tuple(span for span in sequence.image_spans if span.modality == name)
+            if not spans:
                 continue
             visual = self.encode_images(batch, name, modality)
-            if not blocks[0].layout.cross_attention:
-                embeds = splice(embeds, visual, blocks)
+            if not spans[0].layout.cross_attention:
+                embeds = splice(embeds, visual, spans)
             elif media is None and isinstance(visual, Tensor):
                 media = visual
             else:
-                raise ValueError(
-                    f"the tokens of {name} stand beside the text: one modality may, with images of one size"
-                )
+                raise ValueError(f"{name}: only one modality with images of one size can be read by cross-attention")
         return replace(sequence, embeds=embeds, media=media)
 
     def encode_images(
         self, batch: Batch, name: str, modality: Modality
     ) -> Float[Tensor, "m v d"] | list[Float[Tensor, "_ d"]]:
-        """The visual tokens of one modality, from cached features where the batch brings them.
+        """Return the visual tokens of one modality, from cached features where the batch has them.
 
-        Images of several sizes are answered one by one.
+        Images of different sizes are encoded in groups of one size, and returned as a list of `v d`.
+
+        Raises:
+            ValueError: the batch has no inputs of the modality.
         """
         if name in batch.features:
             return modality.connect(batch.features[name])
         if name not in batch.images:
-            raise ValueError(f"the text asks for {name} inputs, but the batch brings none")
+            raise ValueError(f"the text has slots for {name} inputs, but the batch has none")
         images = batch.images[name]
         if isinstance(images, Tensor):
             return modality.connect(modality.encode(images), modality.encoder.layout(*images.shape[-2:]))
         visual: list[Tensor] = [images[0]] * len(images)
         for size in {image.shape for image in images}:
-            which = [index for index, image in enumerate(images) if image.shape == size]
-            alike = torch.stack([images[index] for index in which])
-            seen = modality.connect(modality.encode(alike), modality.encoder.layout(*size[-2:]))
-            for index, tokens in zip(which, seen, strict=True):
-                visual[index] = tokens
+            indices = [index for index, image in enumerate(images) if image.shape == size]
+            group = torch.stack([images[index] for index in indices])
+            tokens = modality.connect(modality.encode(group), modality.encoder.layout(*size[-2:]))
+            for index, one in zip(indices, tokens, strict=True):
+                visual[index] = one
         return visual
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        """Compute the logits of hidden states."""
         return self.backbone.head(hidden)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find, make, positional
+from mmrnn.config.instantiate import find_target, instantiate, positional_names
 from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM
 from mmrnn.training.stage import Stage
@@ -56,10 +56,12 @@ def build_parts(cfg: Mapping[str, Any]) -> TrainingParts:
     torch.manual_seed(cfg["seed"])
     device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     model = build(cfg, trusted=trusted).to(device)
-    names = ("tokenizer", "prompt", "data", "optimizer", "schedule")
-    made = {"stages": make(cfg["stage"], trusted=trusted)} | {name: make(cfg[name], trusted=trusted) for name in names}
+    tokenizer, prompt, data, stages, optimizer, schedule = (
+        instantiate(cfg[group], trusted=trusted)
+        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule")
+    )
     objective = make_objective(cfg["objective"], model, trusted)
-    return TrainingParts(model=model, objective=objective, device=device, **made)
+    return TrainingParts(model, tokenizer, prompt, data, stages, objective, optimizer, schedule, device)
 
 
 def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] = ()) -> Objective:
@@ -73,9 +75,9 @@ def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] =
     Raises:
         ConfigError: the model lacks what the objective needs.
     """
-    wired = [model] if positional(find(card, trusted)) else []
+    wired = [model] if positional_names(find_target(card, trusted)) else []
     try:
-        objective = make(card, *wired, trusted=trusted)
+        objective = instantiate(card, *wired, trusted=trusted)
     except ValueError as error:
         raise ConfigError(f"objective: {error}") from error
     if isinstance(objective, nn.Module):

@@ -39,7 +39,7 @@ def is_cacheable(model: VLM, trained: Collection[str]) -> bool:
         model: the model.
         trained: names of the parameters that any stage trains.
     """
-    if model.modalities["image"].image.ragged:
+    if model.modalities["image"].image.variable_size:
         return False
     names = {name for name, _ in model.named_parameters() if name.startswith("modalities.image.encoder.")}
     return bool(names) and names.isdisjoint(trained)
@@ -123,6 +123,8 @@ def cache_datasets(
     modality = model.modalities["image"]
     for name, dataset in datasets.items():
         images = list(dataset.images())
+        if not images:
+            continue  # the dataset does not list its images
         gib = bytes_needed(modality, len(images)) / 2**30
         if gib > max_gib:
             console.say(

@@ -4,38 +4,35 @@ Letters: `b` samples, `m` images of the batch, `t` positions, `n` encoder tokens
 `e` encoder width, `d` backbone width, `h` heads, `k` key size.
 """
 
+from mmrnn.types.contract import fulfils, implements
+from mmrnn.types.hooks import BlockHooks, Expert
+from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
 from mmrnn.types.output import Output
 from mmrnn.types.parts import (
+    Adapter,
     Backbone,
-    BlockHooks,
     Composite,
     Connector,
     Encoder,
-    Expert,
     Hook,
-    MapDataset,
     Mask,
+    ModalitySpec,
     Objective,
-    Optimizer,
-    OptimizerFactory,
     Position,
-    Prompt,
     Scan,
-    Schedule,
-    StreamDataset,
-    Tokenizer,
-    implements,
 )
 from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State
+from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule
 
 __all__ = [
     "IGNORE",
     "SLOT",
     "TAG",
+    "Adapter",
     "Backbone",
     "Batch",
     "BlockHooks",
@@ -50,6 +47,7 @@ __all__ = [
     "Layout",
     "MapDataset",
     "Mask",
+    "ModalitySpec",
     "Objective",
     "Optimizer",
     "OptimizerFactory",
@@ -65,5 +63,6 @@ __all__ = [
     "StreamDataset",
     "Tokenizer",
     "Turn",
+    "fulfils",
     "implements",
 ]

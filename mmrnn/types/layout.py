@@ -10,15 +10,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What has to be done to an image before an encoder reads it.
+    """Preprocessing that an encoder requires of an image.
 
-    `resize`: `squash` scales both sides, `crop` scales the short side and cuts the middle out,
-    `pad` fills up to a square with the mean colour first. Two keep the shape of every image: `fit` scales the long
-    side to that of `size` and rounds the short side up to a multiple of `multiple` (EVE); `within` shrinks only what
-    is larger than `size`, and fills up with black to multiples (Fuyu). `none` is for what is no image.
+    Attributes:
+        size: height and width in pixels; with `fit` and `within` the largest.
+        mean: of each channel, subtracted from pixels of range 0 to 1.
+        std: of each channel, divided by.
+        resize: `squash` scales both sides to `size`; `crop` scales the short side and cuts out the middle; `pad` first
+            fills up to a square with the mean colour. Two keep the aspect ratio: `fit` scales the long side to that of
+            `size` and rounds the short side up to a multiple of `multiple` (EVE); `within` shrinks only what is larger
+            than `size` and fills up with black to multiples (Fuyu). `none`: the input is no image.
+        interpolation: of the scaling.
+        multiple: height and width become multiples of it, in pixels.
     """
 
-    size: tuple[int, int]  # height, width
+    size: tuple[int, int]
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     resize: Literal["squash", "crop", "pad", "fit", "within", "none"] = "squash"
@@ -26,16 +32,22 @@ class ImageSpec:
     multiple: int = 1
 
     @property
-    def ragged(self) -> bool:
-        """Whether images come out in different sizes."""
+    def variable_size(self) -> bool:
+        """True where images come out in different sizes."""
         return self.resize in ("fit", "within")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tokens of one image lie: prefix, a grid of patches row by row (each row may be closed by
-    separators), suffix. Learned queries have no place in the image: they are prefix, the grid is empty. Tokens
-    `beside` the text fill none of its slots: cross-attention reads them.
+    """Token layout of one image: prefix, row-major patch grid, suffix.
+
+    Attributes:
+        rows: of the patch grid.
+        cols: of the patch grid.
+        prefix: tokens before the grid: CLS, begin of image, learned queries (which have no place in the grid).
+        suffix: tokens after the grid.
+        separators: tokens at the end of each row.
+        cross_attention: tokens that fill no slots of the text and are read by cross-attention.
     """
 
     rows: int = 0
@@ -47,17 +59,25 @@ class Layout:
 
     @property
     def tokens(self) -> int:
+        """Number of tokens that fill slots."""
         return self.prefix + self.rows * (self.cols + self.separators) + self.suffix
 
-    def patches(self) -> Int[Tensor, " patches"]:
-        """Index of every patch among the tokens, row-major."""
+    def patch_indices(self) -> Int[Tensor, " patches"]:
+        """Return the index of every patch among the tokens, row-major."""
         row = torch.arange(self.rows)[:, None] * (self.cols + self.separators)
         return (self.prefix + row + torch.arange(self.cols)).flatten()
 
 
 @dataclass(frozen=True)
 class ImageSpan:
-    """The place of one image: `layout.tokens` slots of row `sample` from position `start` on."""
+    """Place of one image in a batch: positions `start:stop` of row `sample`.
+
+    Attributes:
+        sample: row of the batch.
+        start: first slot.
+        layout: of the visual tokens.
+        modality: name of the modality that encodes the image.
+    """
 
     sample: int
     start: int
@@ -66,4 +86,5 @@ class ImageSpan:
 
     @property
     def stop(self) -> int:
+        """Position after the last slot."""
         return self.start + self.layout.tokens

@@ -14,8 +14,11 @@ class Output:
     """Result of `VLM.forward`; `model.head(hidden)` gives the logits.
 
     Attributes:
-        hidden: after the last norm; None where an objective does without the backbone.
-        hidden_states: the inputs of all blocks and `hidden`, where they were asked for.
+        hidden: hidden states after the last norm; None where the objective does without the backbone.
+        state: state after the last position; None as `hidden`.
+        sequence: the sequence that the backbone read, images embedded.
+        batch: the input.
+        hidden_states: inputs of all blocks and `hidden`, with `output_hidden_states`; else empty.
     """
 
     hidden: Float[Tensor, "b t d"] | None

@@ -1,4 +1,4 @@
-"""A sample: what was said and what was shown."""
+"""Sample of a data set: a dialogue and its images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,28 +9,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TAG = "<image>"
-"""Marks in the text of a user's turn where an image stands; the n-th tag is the n-th image."""
+"""Placeholder of an image in a user turn; the n-th tag is the n-th image."""
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """An image that is opened when it is needed. `key` names it for good, so that its features can be cached."""
+    """Image that is opened on demand."""
 
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Stable identifier, under which features are cached."""
+        ...
 
     def open(self) -> "Image":
-        """The image as RGB.
+        """Return the image as RGB.
 
         Raises:
-            ImageError: it cannot be had.
+            ImageError: the image cannot be read.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side says. An empty last turn of the assistant is the reply to generate."""
+    """One turn of a dialogue. An empty last turn of the assistant is the reply to generate."""
 
     role: Literal["user", "assistant"]
     text: str
@@ -38,10 +40,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A dialogue about any number of images. `kind` tells sorts of samples apart in a report, `id` names this one.
+    """A dialogue about any number of images.
 
-    `observations` are what other modalities than the image read, by the name of the modality; `<state>` in a user's text
-    marks where one for the modality `state` stands.
+    Attributes:
+        turns: of user and assistant.
+        images: one for every `<image>` of the user turns, in their order.
+        kind: category in reports.
+        id: identifier in logs.
+        observations: inputs of other modalities by the name of the modality, each `objects features`; the user turns
+            have one `<state>` for each of `state`.
     """
 
     turns: tuple[Turn, ...]

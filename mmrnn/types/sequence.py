@@ -10,21 +10,27 @@ from torch import Tensor
 from mmrnn.types.layout import ImageSpan
 
 SLOT = -200
-"""The id of a position that a visual token will fill (the placeholder id of VisualRWKV and LLaVA)."""
+"""Id of a position that a visual token will fill (the placeholder id of VisualRWKV and LLaVA)."""
 
 IGNORE = -100
-"""The label of a position without a target."""
+"""Label of a position without a target."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """A batch of rows on its way through a backbone, with every fact that a part on the way may ask for.
+    """Rows of a batch, with every fact about them that a part of the model reads.
 
-    `segments` tells which sample a position belongs to where a row holds several of them (packing) or starts
-    with padding; a backbone starts anew at each change. `positions` are the position ids for backbones that
-    want them (several axes for some); None counts from the start of the segment. `visible` tells which positions of
-    this sequence each may see; None: those before it and itself. `media` are the tokens beside the text, one row
-    for every block without slots.
+    Attributes:
+        ids: token ids; `SLOT` where a visual token stands.
+        image_spans: places of the images, in the order of their modality's inputs.
+        embeds: embeddings of text and visual tokens; None before `VLM.embed`.
+        labels: id that is trained on at each position (not shifted), or `IGNORE`.
+        segments: sample that a position belongs to, counted in its row, where rows hold several samples (packing) or
+            begin with padding; a backbone resets at each change. None: one sample a row.
+        positions: position ids, with an axis for each id of a token where there are several; None: the backbone counts
+            from the start of the segment.
+        attention_mask: True where the query of axis 1 attends to the key of axis 2; None: causal.
+        media: visual tokens that fill no slots, one row for each span with `layout.cross_attention`.
     """
 
     ids: Int[Tensor, "b t"]
@@ -33,41 +39,42 @@ class Sequence:
     labels: Int[Tensor, "b t"] | None = None
     segments: Int[Tensor, "b t"] | None = None
     positions: Int[Tensor, "b t *axes"] | None = None
-    visible: Bool[Tensor, "b t t"] | None = None
+    attention_mask: Bool[Tensor, "b t t"] | None = None
     media: Float[Tensor, "m v e"] | None = None
 
     @property
     def visual(self) -> Tensor:
-        """True where a visual token stands, `b t`."""
+        """Mask of the visual tokens, `b t`."""
         return self.ids == SLOT
 
     def slice(self, start: int, stop: int) -> "Sequence":
-        """The positions `start:stop` of every row.
+        """Return the positions `start:stop` of every row.
 
         Raises:
-            ValueError: an image would be cut in two (a scan needs the whole of it).
+            ValueError: an image would be split; a scan needs all of its tokens.
         """
-        blocks, media, beside = [], [], -1
-        for block in self.image_spans:
-            beside += bool(block.layout.cross_attention)
-            if block.start >= start and block.stop <= stop and block.start < stop:
-                blocks.append(replace(block, start=block.start - start))
-                media += [beside] if block.layout.cross_attention else []
-            elif block.start < stop and block.stop > start:
+        spans, media, index = [], [], -1
+        for span in self.image_spans:
+            index += bool(span.layout.cross_attention)
+            if span.start >= start and span.stop <= stop and span.start < stop:
+                spans.append(replace(span, start=span.start - start))
+                media += [index] if span.layout.cross_attention else []
+            elif span.start < stop and span.stop > start:
                 raise ValueError(
-                    f"the cut {start}:{stop} splits the image at {block.start}:{block.stop} of row {block.sample}; "
+                    f"the cut {start}:{stop} splits the image at {span.start}:{span.stop} of row {span.sample}; "
                     "cut before or after it"
                 )
         fields = ("ids", "embeds", "labels", "segments", "positions")
         parts = {name: value[:, start:stop] for name in fields if (value := getattr(self, name)) is not None}
-        if self.visible is not None:
-            parts["visible"] = self.visible[:, start:stop, start:stop]
+        if self.attention_mask is not None:
+            parts["attention_mask"] = self.attention_mask[:, start:stop, start:stop]
         if self.media is not None:
             parts["media"] = self.media[media]
-        return replace(self, image_spans=tuple(blocks), **parts)
+        return replace(self, image_spans=tuple(spans), **parts)
 
     def to(self, device: torch.device | str) -> "Sequence":
-        fields = ("ids", "embeds", "labels", "segments", "positions", "visible", "media")
+        """Return the sequence on a device."""
+        fields = ("ids", "embeds", "labels", "segments", "positions", "attention_mask", "media")
         return replace(
             self, **{name: value.to(device) for name in fields if (value := getattr(self, name)) is not None}
         )
@@ -75,16 +82,20 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model reads at once: the sequence and, for each modality, its images or their cached features.
+    """Input of a model: the sequence and, for each modality, its inputs or their cached features.
 
-    The m images of a modality stand in the order of its blocks. Images of several sizes come as a tuple.
+    Attributes:
+        sequence: ids, labels and places of the images.
+        images: by modality, in the order of its spans: `m c H W`, or a tuple of `c H W` where sizes differ.
+        features: by modality, cached encoder tokens `m n e` in place of images.
     """
 
     sequence: Sequence
-    images: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)  # modality -> m c H W
-    features: Mapping[str, Tensor] = field(default_factory=dict)  # modality -> m n e
+    images: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on a device."""
         images = {name: _to(value, device) for name, value in self.images.items()}
         features = {name: value.to(device) for name, value in self.features.items()}
         return Batch(self.sequence.to(device), images, features)

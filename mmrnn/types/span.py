@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of text that is tokenised by itself, or the place of one input.
+    """A piece of text that is tokenised separately, or the place of one input.
 
     Attributes:
-        text: the words; empty at a place.
-        target: the model learns to say it.
-        image: an input stands here instead of words.
-        modality: which modality reads the input, where it is no image.
+        text: empty at a place.
+        target: the text is trained on.
+        image: the place of an input, not text.
+        modality: name of the modality that encodes the input; None: the image modality.
     """
 
     text: str = ""

@@ -11,34 +11,43 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class State:
-    """All that a backbone remembers of what it has read: shifts and WKV matrices, or keys and values.
+    """Backbone state: token shifts and WKV matrices, or KV cache.
 
-    Every tensor has the sample axis first. A backbone answers with a new state and leaves the old one as it is,
-    so a state can be kept and continued from several times.
+    A backbone returns a new state and does not modify the one that it was given, so that several continuations can
+    start from one state.
+
+    Attributes:
+        layers: tensors of each block by name, batch axis first.
+        shared: tensors of the whole backbone and of its hook by name, batch axis first.
     """
 
     layers: tuple[dict[str, Tensor], ...]
     shared: dict[str, Tensor] = field(default_factory=dict)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "State":
+        """Return the state with `change` applied to every tensor."""
         layers = tuple({name: change(value) for name, value in layer.items()} for layer in self.layers)
         return State(layers, {name: change(value) for name, value in self.shared.items()})
 
     def clone(self) -> "State":
+        """Return a copy that shares no memory."""
         return self.map(Tensor.clone)
 
     def detach(self) -> "State":
+        """Return the state without its graph."""
         return self.map(Tensor.detach)
 
     def to(self, device: torch.device | str) -> "State":
+        """Return the state on a device."""
         return self.map(lambda value: value.to(device))
 
     def select(self, rows: Int[Tensor, " rows"]) -> "State":
-        """The state of some rows, in that order; a row may be asked for more than once."""
+        """Return the state of some rows, in that order; rows may repeat."""
         return self.map(lambda value: value[rows])
 
     @property
     def nbytes(self) -> int:
+        """Size of all tensors in bytes."""
         tensors = [*self.shared.values(), *(value for layer in self.layers for value in layer.values())]
         return sum(value.nbytes for value in tensors)
 
@@ -46,14 +55,14 @@ class State:
         """Write a safetensors file."""
         from safetensors.torch import save_file
 
-        named = {f"shared.{name}": value for name, value in self.shared.items()}
+        tensors = {f"shared.{name}": value for name, value in self.shared.items()}
         for index, layer in enumerate(self.layers):
-            named |= {f"layers.{index}.{name}": value for name, value in layer.items()}
-        save_file({name: value.contiguous() for name, value in named.items()}, str(path))
+            tensors |= {f"layers.{index}.{name}": value for name, value in layer.items()}
+        save_file({name: value.contiguous() for name, value in tensors.items()}, str(path))
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "State":
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         from safetensors.torch import load_file
 
         shared, layers = {}, {}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 
 CARDS = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
@@ -69,7 +69,7 @@ OTHERS = {"hf", "hf_t5", "none_bert"}
 
 def count(name):
     with torch.device("meta"):
-        backbone = make(plain(compose(config=f"backbone/{name}"))["backbone"])
+        backbone = instantiate(plain(compose(config=f"backbone/{name}"))["backbone"])
     return sum(parameter.numel() for parameter in backbone.parameters())
 
 
@@ -91,7 +91,7 @@ def test_rounded_size(name):
 def test_a_head_of_its_own():
     """FlanT5's is not its table of words, though transformers ties the two of every T5."""
     pytest.importorskip("transformers")
-    backbone = make(plain(compose(config="backbone/flant5_tiny"))["backbone"])
+    backbone = instantiate(plain(compose(config="backbone/flant5_tiny"))["backbone"])
     model = backbone.model
     assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
     words = model.get_input_embeddings().weight.detach().clone()

@@ -38,7 +38,7 @@ def test_the_inverse_after_the_order_is_the_identity_and_only_patches_move(name)
     sequence = Sequence(torch.zeros(2, 16, dtype=torch.long), blocks)
     patches = torch.zeros(2, 16, dtype=torch.bool)
     for block in blocks:
-        patches[block.sample, block.start + block.layout.patches()] = True
+        patches[block.sample, block.start + block.layout.patch_indices()] = True
     x = torch.randn(2, 16, 3)
     for order in scan.scan_permutations(getattr(scan, name), 4, sequence):
         if order is None:

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it returns, and how it tells of faults."""
+"""The command line: output, exit codes, and how it reports mistakes."""
 
 import sys
 from importlib import import_module
@@ -16,7 +16,7 @@ TINY = "model=visualrwkv6_tiny"
 
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
-    """A training that only notes what it is called with; `runs.fault` is raised in the run of seed 13."""
+    """A training that only records its calls; `runs.fault` is raised in the run of seed 13."""
     noted = ModuleType("mmrnn.training.run")
     noted.calls, noted.fault = [], None
 
@@ -33,7 +33,7 @@ def runs(monkeypatch, tmp_path):
     return noted
 
 
-def told(capsys, *arguments: str) -> tuple[int, str, str]:
+def run_cli(capsys, *arguments: str) -> tuple[int, str, str]:
     code = main(arguments)
     out, err = capsys.readouterr()
     return code, out, err
@@ -41,14 +41,14 @@ def told(capsys, *arguments: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_help_names_every_verb(capsys, arguments):
-    code, out, _ = told(capsys, *arguments)
+    code, out, _ = run_cli(capsys, *arguments)
     assert code == 0
     assert all(f"\n  {verb} " in out for verb in VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(capsys, verb):
-    code, out, _ = told(capsys, verb, "--help")
+    code, out, _ = run_cli(capsys, verb, "--help")
     assert code == 0
     assert out.startswith(f"usage: mmrnn {verb}")
     assert "--config-dir DIR" in out
@@ -58,7 +58,7 @@ def test_every_verb_has_help(capsys, verb):
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_describes_every_option_with_its_default(capsys, verb):
     parser = import_module(f"mmrnn.cli.{verb}").parser()
-    out = " ".join(told(capsys, verb, "--help")[1].split())
+    out = " ".join(run_cli(capsys, verb, "--help")[1].split())
     for action in parser._actions:
         assert action.help, action.dest
         takes_a_value = action.nargs != 0 and not isinstance(action, Forward)
@@ -68,11 +68,11 @@ def test_help_describes_every_option_with_its_default(capsys, verb):
 
 
 def test_version(capsys):
-    assert told(capsys, "--version") == (0, mmrnn.__version__ + "\n", "")
+    assert run_cli(capsys, "--version") == (0, mmrnn.__version__ + "\n", "")
 
 
 def test_list(capsys):
-    code, out, _ = told(capsys, "list")
+    code, out, _ = run_cli(capsys, "list")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} >= {
         "encoder",
@@ -81,14 +81,14 @@ def test_list(capsys):
         "scan",
         "model",
     }
-    code, out, _ = told(capsys, "list", "scan")
+    code, out, _ = run_cli(capsys, "list", "scan")
     assert [line.split()[0] for line in out.splitlines()][:2] == ["bidirectional", "forward"]
 
 
 def test_list_of_further_cards(capsys, tmp_path):
     (tmp_path / "connector").mkdir()
     (tmp_path / "connector" / "mine.yaml").write_text("# a connector of mine\n_target_: mine.Mine\n")
-    _, out, _ = told(capsys, "list", "connector", "--config-dir", str(tmp_path))
+    _, out, _ = run_cli(capsys, "list", "connector", "--config-dir", str(tmp_path))
     assert "a connector of mine" in out
 
 
@@ -104,7 +104,7 @@ def test_list_of_further_cards(capsys, tmp_path):
         (["train", TINY, "connector"], "connector: an override reads key=value"),
         (
             ["train", TINY, "connector=linear,mlp"],
-            "connector=linear,mlp: several values at once; sweep over them with -m",
+            "connector=linear,mlp: several values in one run; sweep over them with -m",
         ),
         (["train", TINY, "--config-dir"], "--config-dir: expected a value behind it"),
         (["train", TINY, "--multirum"], "--multirum: train has no such option; did you mean '--multirun'?"),
@@ -116,8 +116,8 @@ def test_list_of_further_cards(capsys, tmp_path):
         (["train", TINY, "--config-dir", "/none"], "/none: there is no such folder of cards"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(capsys, arguments, sentence):
-    code, out, err = told(capsys, *arguments)
+def test_a_mistake_is_reported_in_one_sentence(capsys, arguments, sentence):
+    code, out, err = run_cli(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"mmrnn: {sentence}") or sentence in err
     assert len(err.splitlines()) == 1
@@ -125,25 +125,25 @@ def test_a_mistake_is_told_in_one_sentence(capsys, arguments, sentence):
 
 
 def test_debug_shows_the_traceback(capsys):
-    code, _, err = told(capsys, "--debug", "trian")
+    code, _, err = run_cli(capsys, "--debug", "trian")
     assert code == 2
     assert "Traceback" in err
 
 
 def test_show(capsys):
-    code, out, _ = told(capsys, "show", TINY)
+    code, out, _ = run_cli(capsys, "show", TINY)
     assert code == 0
     for word in ("encoder", "connector", "backbone", "RWKV6", "tokens", "state", "parameters"):
         assert word in out
 
 
 def test_show_of_a_transformer_counts_the_cache_by_the_token(capsys):
-    _, out, _ = told(capsys, "show", "model=llava15_tiny")
+    _, out, _ = run_cli(capsys, "show", "model=llava15_tiny")
     assert "a token and sample" in out
 
 
 def test_a_run(capsys, runs, tmp_path):
-    code, _, _ = told(capsys, "train", TINY, "seed=3")
+    code, _, _ = run_cli(capsys, "train", TINY, "seed=3")
     [(cfg, out)] = runs.calls
     assert code == 0
     assert cfg.seed == 3
@@ -151,13 +151,13 @@ def test_a_run(capsys, runs, tmp_path):
     assert cfg.out == str(out)
 
 
-def test_a_run_goes_on_in_its_folder(capsys, runs, tmp_path):
-    told(capsys, "train", TINY, "out=here")
+def test_a_run_resumes_in_its_folder(capsys, runs, tmp_path):
+    run_cli(capsys, "train", TINY, "out=here")
     assert runs.calls[0][1] == tmp_path / "here"
 
 
 def test_a_sweep(capsys, runs):
-    code, _, _ = told(capsys, "train", "-m", TINY, "connector=linear,mlp", "seed=1,2")
+    code, _, _ = run_cli(capsys, "train", "-m", TINY, "connector=linear,mlp", "seed=1,2")
     assert code == 0
     assert [cfg.seed for cfg, _ in runs.calls] == [1, 2, 1, 2]
     assert [out.name for _, out in runs.calls] == ["0", "1", "2", "3"]
@@ -165,23 +165,23 @@ def test_a_sweep(capsys, runs):
 
 
 def test_a_sweep_with_a_job_that_does_not_fit_does_not_start(capsys, runs):
-    code, _, err = told(capsys, "train", "-m", "model=llava15_tiny", "scan=forward,snake", "seed=1,2")
+    code, _, err = run_cli(capsys, "train", "-m", "model=llava15_tiny", "scan=forward,snake", "seed=1,2")
     assert code == 2
-    assert "scan: snake is an order for recurrent backbones" in err
+    assert "scan: snake reorders patches for recurrent backbones" in err
     assert "(in the job model=llava15_tiny scan=snake seed=1)" in err
     assert runs.calls == []
 
 
 def test_a_run_that_fails(capsys, runs):
     runs.fault = RuntimeError("the disk is full")
-    code, _, err = told(capsys, "train", TINY, "seed=13")
+    code, _, err = run_cli(capsys, "train", TINY, "seed=13")
     assert code == 1
     assert err == "mmrnn: RuntimeError: the disk is full (--debug shows where)\n"
 
 
-def test_a_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, runs):
+def test_a_sweep_continues_after_a_failure_and_reports_it(capsys, runs):
     runs.fault = RuntimeError("the disk is full")
-    code, out, _ = told(capsys, "train", "-m", TINY, "seed=1,13,2")
+    code, out, _ = run_cli(capsys, "train", "-m", TINY, "seed=1,13,2")
     assert code == 1
     assert [cfg.seed for cfg, _ in runs.calls] == [1, 13, 2]
     assert "RuntimeError: the disk is full" in out
@@ -189,7 +189,7 @@ def test_a_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, runs):
 
 def test_an_interrupted_run_says_how_to_resume(capsys, runs, tmp_path):
     runs.fault = KeyboardInterrupt()
-    code, _, err = told(capsys, "train", TINY, "seed=13", "out=here")
+    code, _, err = run_cli(capsys, "train", TINY, "seed=13", "out=here")
     assert code == 130
     assert err == f"mmrnn: stopped; resume with: mmrnn train out={tmp_path}/here {TINY} seed=13\n"
 
@@ -204,7 +204,7 @@ def test_options_and_overrides_of_hydra_are_passed_on():
 
 
 def test_hydra_shows_the_configuration(capsys, runs):
-    code, out, _ = told(capsys, "train", "--cfg", "job", TINY, "seed=3")
+    code, out, _ = run_cli(capsys, "train", "--cfg", "job", TINY, "seed=3")
     assert code == 0
     assert "seed: 3" in out
     assert runs.calls == []

@@ -12,9 +12,9 @@ from rich.console import Console
 from torch.nn.functional import cross_entropy
 
 from mmrnn.cli.show import count, describe, on_meta
-from mmrnn.config.coerce import fit
+from mmrnn.config.coerce import coerce
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import find, parameters
+from mmrnn.config.instantiate import find_target, parameters
 from mmrnn.config.tree import is_card, plain
 from mmrnn.config.validate import WIRED, card_faults, check
 from mmrnn.inference.generate import generate
@@ -67,16 +67,16 @@ def test_a_card_fits_its_class(name):
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_lists_every_knob(name):
     for content in described(name):
-        known = parameters(find(content)).values()
+        known = parameters(find_target(content)).values()
         knobs = {parameter.name for parameter in known if parameter.kind is Parameter.KEYWORD_ONLY}
         assert knobs - set(content) == set(), f"{name} leaves out knobs of its class"
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_a_card_that_inherits_from_none_repeats_the_defaults(name):
-    for knob, parameter in parameters(find(CONTENT[name])).items():
+    for knob, parameter in parameters(find_target(CONTENT[name])).items():
         if knob in CONTENT[name] and parameter.default is not Parameter.empty:
-            assert fit(CONTENT[name][knob], parameter.annotation) == parameter.default, knob
+            assert coerce(CONTENT[name][knob], parameter.annotation) == parameter.default, knob
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import pytest
 
 import mmrnn
-from mmrnn.config.coerce import fit
-from mmrnn.config.compose import compose, jobs
+from mmrnn.config.coerce import coerce
+from mmrnn.config.compose import compose, sweep_jobs
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find, make
+from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.tree import plain
 from mmrnn.config.validate import card_faults, check
 from mmrnn.model.build import build
@@ -45,14 +45,14 @@ def test_an_option_that_is_near_to_none_is_answered_with_all():
 
 
 def test_a_sweep_in_the_wrong_place_is_told_where_it_belongs():
-    with pytest.raises(ConfigError, match=r"connector=linear,mlp: several values at once; sweep over them with -m"):
+    with pytest.raises(ConfigError, match=r"connector=linear,mlp: several values in one run; sweep over them with -m"):
         compose("connector=linear,mlp")
 
 
 def test_every_fault_of_the_cards_is_said_at_once():
     told = said("model=visualrwkv6_tiny", "+backbone.dept=3", "backbone.width=wide", "+connector.in_dim=7")
     assert len(told) == 3
-    assert "connector.in_dim: the builder sets it from the neighbouring part; leave it out" in told
+    assert "connector.in_dim: the builder supplies it from the neighbouring part; remove it" in told
     assert "backbone.width: expected int, got 'wide'" in told
     assert "backbone.dept: RWKV6 has no such knob; did you mean 'depth'?" in told
 
@@ -70,8 +70,8 @@ def test_the_optimizer_and_schedule_of_a_stage_are_checked():
     own = ("model=visualrwkv6_tiny", "+optimizer@stage.instruct.optimizer=muon")
     assert said(*own, "stage.instruct.optimizer.momentum=0.9", "+schedule@stage.instruct.schedule=linear") == ()
     assert said(*own, "+stage.instruct.optimizer.lr=1", "stage.instruct.schedule=linear") == (
-        "stage.instruct.optimizer.lr: the builder sets it from the neighbouring part; leave it out",
-        "stage.instruct.schedule: expected a card, got 'linear'; say +schedule@stage.instruct.schedule=NAME",
+        "stage.instruct.optimizer.lr: the builder supplies it from the neighbouring part; remove it",
+        "stage.instruct.schedule: expected a card, got 'linear'; set +schedule@stage.instruct.schedule=NAME",
     )
     [fault] = said("model=visualrwkv6_tiny", "+schedule@stage.instruct.optimizer=linear")
     assert "Linear does not fulfil the contract mmrnn.types.Optimizer" in fault
@@ -85,13 +85,13 @@ def test_the_optimizer_and_schedule_of_a_stage_are_checked():
 def test_a_missing_knob_is_named():
     cfg = plain(compose("model=visualrwkv6_tiny"))
     cfg["connector"] = {"_target_": "mmrnn.connectors.Sequential"}
-    with pytest.raises(ConfigError, match=r"connector.parts: Sequential needs it; add it to the card"):
+    with pytest.raises(ConfigError, match=r"connector.parts: Sequential requires it; add it to the card"):
         check(cfg)
 
 
 def test_nothing_chosen_is_told():
     assert said("model=visualrwkv6_tiny", "~connector") == (
-        "connector: nothing is chosen; say connector=NAME (`mmrnn list connector` names them)",
+        "connector: no card is chosen; set connector=NAME (`mmrnn list connector` shows them)",
     )
 
 
@@ -114,29 +114,29 @@ def test_targets_that_lead_nowhere(target, fault):
 
 def test_a_scan_needs_a_recurrent_backbone():
     [fault] = said("model=llava15_tiny", "scan=bidirectional")
-    assert fault.startswith("scan: bidirectional is an order for recurrent backbones")
+    assert fault.startswith("scan: bidirectional reorders patches for recurrent backbones")
     assert "scan=forward" in fault
 
 
 @pytest.mark.parametrize(
     ("overrides", "path", "reason"),
     [
-        (("model=visualrwkv6_tiny", "mask=prefix"), "mask", "an RNN reads one token after the other, so prefix has no"),
-        (("model=visualrwkv6_tiny", "position=shared_image"), "position", "say position=sequential"),
-        (("model=llava15_tiny", "position=glm_2d"), "position", "gives 2 of them a token, and Transformer takes 1"),
-        (("model=visualglm_tiny", "position=sequential"), "position", "GLM takes 2; say position=glm_2d"),
+        (("model=visualrwkv6_tiny", "mask=prefix"), "mask", "RWKV6 is recurrent and cannot use prefix"),
+        (("model=visualrwkv6_tiny", "position=shared_image"), "position", "use position=sequential"),
+        (("model=llava15_tiny", "position=glm_2d"), "position", "2 position ids a token, but Transformer takes 1"),
+        (("model=visualglm_tiny", "position=sequential"), "position", "GLM takes 2; use position=glm_2d"),
         (
             ("model=visualglm_tiny", "hook=visual_expert"),
             "hook",
-            "changes the attention of every block, which GLM does",
+            "changes the attention of a block, which GLM does not",
         ),
-        (("model=visualrwkv6_tiny", "hook=visual_expert"), "hook", "mlp_expert is the one for RNNs"),
-        (("model=blip2_tiny", "hook=tiny_attention"), "hook", "the layer of every block, which HFDecoder does not"),
-        (("model=flamingo_tiny", "hook=visual_expert"), "hook", "fill no slots of the text, and VisualExpert routes"),
-        (("model=llava15_tiny", "connector=flamingo_tiny"), "hook", "nothing else reads them; say hook=gated_cross_"),
-        (("model=llava15_tiny", "hook=gated_cross_attention_tiny"), "connector", "say connector=flamingo"),
-        (("model=blip2_t5_tiny", "pack=true"), "pack", "HFEncoderDecoder reads one sample a row; say pack=false"),
-        (("model=blip2_t5_tiny", "mask=prefix"), "mask", "sees all of itself already; say mask=causal"),
+        (("model=visualrwkv6_tiny", "hook=visual_expert"), "hook", "does not support; use hook=mlp_expert"),
+        (("model=blip2_tiny", "hook=tiny_attention"), "hook", "the input and output of a block, which HFDecoder does"),
+        (("model=flamingo_tiny", "hook=visual_expert"), "hook", "the text, and VisualExpert does not attend to them"),
+        (("model=llava15_tiny", "connector=flamingo_tiny"), "hook", "no hook attends to them; use hook=gated_cross_"),
+        (("model=llava15_tiny", "hook=gated_cross_attention_tiny"), "connector", "use connector=flamingo"),
+        (("model=blip2_t5_tiny", "pack=true"), "pack", "supports one sample a row only; use pack=false"),
+        (("model=blip2_t5_tiny", "mask=prefix"), "mask", "is bidirectional already; use mask=causal"),
     ],
 )
 def test_what_makes_no_modality_together(overrides, path, reason):
@@ -162,14 +162,14 @@ def test_what_goes_together(overrides):
 def test_a_tokenizer_larger_than_the_backbone():
     cfg = plain(compose("model=visualrwkv6_tiny", "backbone.vocab=10"))
     cfg["tokenizer"] = {"_target_": "mmrnn.tokenizers.HFTokenizer", "vocab": 11}
-    with pytest.raises(ConfigError, match=r"11 different ids, but backbone.vocab=10; .* say backbone.vocab=11"):
+    with pytest.raises(ConfigError, match=r"it has 11 ids, but backbone.vocab=10; .* set backbone.vocab=11"):
         check(cfg)
 
 
 def test_weights_that_are_not_there(tmp_path):
     told = said("model=visualrwkv6_tiny", f"weights.backbone={tmp_path}/none.pth", "+weights.enc=x")
-    assert told[0] == f"weights.backbone: there is no file or folder '{tmp_path}/none.pth'"
-    assert told[1].startswith("weights.enc: there is no such part; there are: model, backbone, encoder")
+    assert told[0] == f"weights.backbone: no such file or folder: '{tmp_path}/none.pth'"
+    assert told[1].startswith("weights.enc: no such part; there are: model, backbone, encoder")
 
 
 def test_a_part_that_refuses_its_knobs_is_named():
@@ -179,8 +179,8 @@ def test_a_part_that_refuses_its_knobs_is_named():
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.run", "builtins.eval", "torch.load"])
 def test_code_outside_mmrnn_is_refused(target):
-    with pytest.raises(ValueError, match=r"outside mmrnn; to trust it, say trusted=\["):
-        make({"_target_": target, "command": "true"})
+    with pytest.raises(ValueError, match=r"outside mmrnn; to trust it, set trusted=\["):
+        instantiate({"_target_": target, "command": "true"})
 
 
 def test_nothing_is_imported_before_it_is_trusted(tmp_path, monkeypatch):
@@ -196,13 +196,13 @@ def test_nothing_is_imported_before_it_is_trusted(tmp_path, monkeypatch):
 )
 def test_what_our_modules_import_cannot_be_reached_through_them(target):
     with pytest.raises(ValueError, match="outside mmrnn"):
-        find({"_target_": target})
+        find_target({"_target_": target})
 
 
 def test_a_function_of_ours_is_not_called_by_a_card(tmp_path):
     card = {"_target_": "mmrnn.checkpoints.config_file.save_config", "folder": str(tmp_path), "cfg": {"written": True}}
     with pytest.raises(ValueError, match="is a function; name a class"):
-        make(card)
+        instantiate(card)
     assert [*tmp_path.iterdir()] == []
 
 
@@ -233,7 +233,7 @@ def test_a_reference_that_leads_nowhere():
 
 
 def test_the_jobs_of_a_sweep():
-    told = [*jobs("connector=linear,mlp", "seed=range(1,3)", "scan=glob(s*)", "backbone=rwkv6_tiny")]
+    told = [*sweep_jobs("connector=linear,mlp", "seed=range(1,3)", "scan=glob(s*)", "backbone=rwkv6_tiny")]
     assert len(told) == 2 * 2 * 2
     assert told[0] == ["connector=linear", "seed=1", "scan=snake", "backbone=rwkv6_tiny"]
 
@@ -273,7 +273,7 @@ def test_compose_inside_a_running_hydra_application():
     ],
 )
 def test_values_take_the_form_that_the_signature_asks_for(value, hint, wanted):
-    fitted = fit(value, hint)
+    fitted = coerce(value, hint)
     assert fitted == wanted
     assert type(fitted) is type(wanted)
 
@@ -298,5 +298,5 @@ def test_values_take_the_form_that_the_signature_asks_for(value, hint, wanted):
 )
 def test_values_of_another_type_are_refused(value, hint, message):
     with pytest.raises(TypeError) as caught:
-        fit(value, hint)
+        coerce(value, hint)
     assert str(caught.value) == message

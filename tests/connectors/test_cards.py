@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.types import Connector, Layout
 
@@ -39,7 +39,7 @@ def shrunk(node):
 @pytest.fixture(params=CARDS)
 def connector(request):
     in_dim, out_dim = (24, 24) if request.param == "identity" else (20, 24)
-    connector = make(shrunk(card(request.param)), in_dim, out_dim)
+    connector = instantiate(shrunk(card(request.param)), in_dim, out_dim)
     connector.in_dim = in_dim
     return connector
 
@@ -97,11 +97,11 @@ def test_half_precision(connector):
 def test_published_size(name):
     in_dim, out_dim = (4096, 4096) if name == "identity" else (1408, 4096)
     with torch.device("meta"):
-        connector = make(card(name), in_dim, out_dim)
+        connector = instantiate(card(name), in_dim, out_dim)
     assert connector.width == out_dim or connector.layout(IMAGE).cross_attention
 
 
 def test_knob_inside_a_chain():
     """It can be set from the command line."""
     cfg = plain(compose("connector.parts.0.grid=6", config="connector/visualrwkv"))
-    assert make(cfg["connector"], 20, 24).layout(Layout(24, 24, suffix=1)).tokens == 37
+    assert instantiate(cfg["connector"], 20, 24).layout(Layout(24, 24, suffix=1)).tokens == 37

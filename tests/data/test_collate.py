@@ -143,7 +143,7 @@ def test_what_cannot_be_used_is_dropped_and_named(tmp_path, caplog):
     names, reasons = zip(*collate.dropped, strict=True)
     assert names == ("broken", "long", "halved")
     assert "broken.png is not an image" in reasons[0]
-    assert reasons[1] == "there is nothing to learn in its first 20 positions"
+    assert reasons[1] == "there is no target in its first 20 positions"
     assert reasons[2] == "the length (20) cuts the image at 18:21 in two"
     assert "sample long is dropped" in caplog.text
     assert collate([broken]) is None

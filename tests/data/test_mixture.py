@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.data import LLaVAJson, Mixture
 from mmrnn.types import Sample, Turn
@@ -93,7 +93,7 @@ def test_a_part_that_cannot_be_read_is_named():
 
 @pytest.mark.parametrize("name", MIXES)
 def test_a_published_mix_wants_its_files(name):
-    mix = make(plain(compose(config=f"data/{name}"))["data"])
+    mix = instantiate(plain(compose(config=f"data/{name}"))["data"])
     assert len(mix.parts) > 1
     with pytest.raises(ValueError, match=rf"data\.parts\.{next(iter(mix.parts))}: .* give the JSON file"):
         len(mix)

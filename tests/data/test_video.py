@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, LLaVAJson, frames, image, video
 from mmrnn.data.video import expand_videos, frame_indices, listed
 from mmrnn.model.build import build
@@ -156,7 +156,7 @@ def test_a_model_sees_the_frames_of_a_video(name, clip):
     cfg = compose(f"model={name}", "prompt=vila")
     model = build(cfg)
     data = LLaVAJson(file=records(clip.parent, (f"{VIDEO}\nWhat happens?", {"video": clip.name})), frames=3)
-    batch = Collator(make(cfg.tokenizer), make(cfg.prompt), dict(model.modalities))([data[0]])
+    batch = Collator(instantiate(cfg.tokenizer), instantiate(cfg.prompt), dict(model.modalities))([data[0]])
     assert len(batch.sequence.image_spans) == len(batch.images["image"]) == 3
     assert model(batch).hidden.isfinite().all()
 
@@ -166,7 +166,7 @@ def test_asking_about_a_video(clip):
     from mmrnn.inference.assistant import Assistant
 
     cfg = compose("model=vila_tiny")
-    assistant = Assistant(build(cfg), make(cfg.tokenizer), make(cfg.prompt))
+    assistant = Assistant(build(cfg), instantiate(cfg.tokenizer), instantiate(cfg.prompt))
     assert isinstance(assistant.ask(clip, f"{VIDEO}\nWhat happens?", max_new_tokens=2), str)
 
 

@@ -1,4 +1,4 @@
-"""What the page says about adding a component is done as it says."""
+"""docs/adding_a_component.md works as written."""
 
 import os
 import re

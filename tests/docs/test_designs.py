@@ -1,4 +1,4 @@
-"""docs/designs.md names every preset and every recipe, its table is that of the presets, its sections tell all."""
+"""docs/designs.md names every preset and recipe; its table matches the presets; its sections are complete."""
 
 import re
 from pathlib import Path
@@ -60,8 +60,8 @@ def test_what_a_section_says_to_run_fits(title):
 @pytest.mark.parametrize("title", SECTIONS)
 def test_what_a_section_chooses_is_there(title):
     """`group=card`, and the cards that follow it."""
-    told = re.findall(r"`(\w+)=(\w+)`((?:, `\w+`)*)", SECTIONS[title].replace("\n  ", " "))
-    for group, first, more in told:
+    named = re.findall(r"`(\w+)=(\w+)`((?:, `\w+`)*)", SECTIONS[title].replace("\n  ", " "))
+    for group, first, more in named:
         for name in (first, *re.findall(r"`(\w+)`", more)):
             assert (conf_dir() / group / f"{name}.yaml").is_file(), f"{group}={name}"
 

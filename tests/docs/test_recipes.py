@@ -1,4 +1,4 @@
-"""docs/recipes.md: its table is that of the recipes, its commands fit."""
+"""docs/recipes.md: its table matches the recipes; its commands compose."""
 
 import re
 import shlex

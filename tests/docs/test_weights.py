@@ -1,4 +1,4 @@
-"""The page about weights: its table is that of the formats, its Python runs."""
+"""docs/weights.md: its table matches the formats; its Python runs."""
 
 import re
 from pathlib import Path

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.types import Encoder
 
@@ -96,7 +96,7 @@ def card(name):
 
 @pytest.fixture(params=SMALL)
 def encoder(request):
-    return make(card(request.param))
+    return instantiate(card(request.param))
 
 
 def make_image(encoder, count=2):
@@ -122,12 +122,12 @@ def test_every_published_card_is_compared():
 def test_without_memory(name):
     """What is said of the tokens is true of what comes out, at full width and size."""
     with torch.device("meta"):
-        encoder = make(shortened(name))
+        encoder = instantiate(shortened(name))
         tokens = encoder(make_image(encoder, 1))
     assert isinstance(encoder, Encoder)
     layout = encoder.layout(*encoder.image.size)
     assert tokens.shape == (1, layout.tokens, encoder.width)
-    assert (layout.patches() < layout.tokens).all()
+    assert (layout.patch_indices() < layout.tokens).all()
     if name in PUBLISHED:
         assert (layout.tokens, encoder.width) == PUBLISHED[name][:2]
         image = encoder.image
@@ -140,20 +140,20 @@ def test_without_memory(name):
 @pytest.mark.parametrize("name", [name for name, (*_, millions) in PUBLISHED.items() if millions is not None])
 def test_published_size(name):
     with torch.device("meta"):
-        encoder = make(card(name))
+        encoder = instantiate(card(name))
     assert round(parameters(encoder) / 1e6, 2) == PUBLISHED[name][2]
 
 
 def test_where_the_class_token_stands():
     for name, prefix, suffix in (("clip_tiny", 0, 0), ("clip_tiny_v5", 1, 0), ("clip_tiny_v6", 0, 1)):
-        layout = make(card(name)).layout(32, 32)
+        layout = instantiate(card(name)).layout(32, 32)
         assert (layout.rows, layout.cols, layout.prefix, layout.suffix) == (4, 4, prefix, suffix)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("clip_b32", "sam", "vit_small"))])
 def test_at_full_size(name):
-    encoder = make(card(name)).eval()
+    encoder = instantiate(card(name)).eval()
     with torch.no_grad():
         assert encoder(make_image(encoder, 1)).isfinite().all()
 

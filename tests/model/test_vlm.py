@@ -122,14 +122,14 @@ def test_wrong_counts_are_named():
     embeds, visual = torch.zeros(1, 9, 2), torch.ones(1, 4, 2)
     layout = Layout(rows=2, cols=2)
     assert splice(embeds, visual, (ImageSpan(0, 3, layout),))[0, :, 0].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0]
-    with pytest.raises(ValueError, match="1 images, but places for 2"):
+    with pytest.raises(ValueError, match="1 images, but slots for 2"):
         splice(embeds, visual, (ImageSpan(0, 0, layout), ImageSpan(0, 4, layout)))
-    with pytest.raises(ValueError, match="4 visual tokens, but 2 slots"):
+    with pytest.raises(ValueError, match="4 visual tokens, but row 0 has 2 slots"):
         splice(embeds, visual, (ImageSpan(0, 0, Layout(rows=1, cols=2)),))
     made, one = model(), batch([[1, None, 2]])
-    with pytest.raises(ValueError, match="keeps 4 slots free, but its 0 images fill 0"):
+    with pytest.raises(ValueError, match="has 4 slots, but its 0 images have 0 visual tokens"):
         made(Batch(Sequence(one.sequence.ids)))
-    with pytest.raises(ValueError, match="brings none"):
+    with pytest.raises(ValueError, match="but the batch has none"):
         made(Batch(one.sequence))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.prompts import insert_modality_slots, tokenize
 from mmrnn.types import IGNORE, SLOT, Layout, Span, Turn
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.golden
 
 
 def card(name):
-    return make(plain(compose(config=f"prompt/{name}"))["prompt"])
+    return instantiate(plain(compose(config=f"prompt/{name}"))["prompt"])
 
 
 def written(spans, tag="<image>"):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mmrnn.config.compose import conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.prompts import Interleaved, PrefixLM, tokenize
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.types import IGNORE, Layout, Turn
@@ -33,7 +33,7 @@ def knobs(name):
 
 
 def card(name):
-    return make(knobs(name))
+    return instantiate(knobs(name))
 
 
 def dialogue(prompt):

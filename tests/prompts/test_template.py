@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mmrnn.config.compose import conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.prompts import Template, tokenize
 from mmrnn.types import IGNORE, SLOT, Layout, Span, Turn
 
@@ -16,7 +16,7 @@ def card(name):
     file = OmegaConf.load(Path(conf_dir()) / "prompt" / f"{name}.yaml")
     parents = [parent for parent in file.pop("defaults", []) if parent != "_self_"]
     knobs = {} if not parents else OmegaConf.load(Path(conf_dir()) / "prompt" / f"{parents[0]}.yaml")
-    return make(OmegaConf.to_container(OmegaConf.merge(knobs, file)))
+    return instantiate(OmegaConf.to_container(OmegaConf.merge(knobs, file)))
 
 
 def written(spans, tag="<image>"):

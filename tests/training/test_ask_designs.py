@@ -6,7 +6,7 @@ from PIL import Image
 
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.load import load
@@ -24,6 +24,7 @@ def test_a_model_from_disk_replies_alike(name, tmp_path):
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     image = Image.linear_gradient("L").resize((30, 20))
-    said = Assistant(model, make(cfg["tokenizer"]), make(cfg["prompt"])).ask(image, "what is it?", max_new_tokens=4)
+    assistant = Assistant(model, instantiate(cfg["tokenizer"]), instantiate(cfg["prompt"]))
+    said = assistant.ask(image, "what is it?", max_new_tokens=4)
     save(model, tmp_path, config=cfg)
     assert load(tmp_path).ask(image, "what is it?", max_new_tokens=4) == said

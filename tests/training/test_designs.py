@@ -210,7 +210,7 @@ def test_lora_begins_at_nothing(kind):
     torch.testing.assert_close(backbone(Sequence(ids))[0], before)
     added = [name for name, _ in model.named_parameters() if "lora_" in name]
     assert len(added) == 4 if kind == "transformer" else len(added) > 4
-    with pytest.raises(ValueError, match=r"targets \('qury'\) fits no projection"):
+    with pytest.raises(ValueError, match=r"targets \('qury'\) matches no linear layer"):
         LoRA(targets=("qury",))(VLM(Transformer(depth=1, vocab=9, width=8, heads=2, ffn=8), {}))
 
 

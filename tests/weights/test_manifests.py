@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.model.build import build
 from mmrnn.weights import Report, convert
@@ -65,7 +65,7 @@ def joined(names):
 @cache
 def part(card, *wired):
     with torch.device("meta"):
-        return make(json.loads(card), *wired)
+        return instantiate(json.loads(card), *wired)
 
 
 @cache
@@ -73,7 +73,7 @@ def built(preset, *overrides):
     """The model on the meta device. Presets share many of their parts, and each is made once."""
     with pytest.MonkeyPatch.context() as patched, torch.device("meta"):
         patched.setattr(
-            "mmrnn.config.instantiate.make", lambda card, *wired, trusted=(): part(json.dumps(card), *wired)
+            "mmrnn.model.build.instantiate", lambda card, *wired, trusted=(): part(json.dumps(card), *wired)
         )
         return build(compose(f"model={preset}", *overrides))
 

@@ -7,7 +7,7 @@ import torch
 
 from mmrnn.backbones import RWKV5, RWKV6
 from mmrnn.checkpoints.convert import to_folder
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.encoders import OpenCLIPViT, TimmViT
 from mmrnn.types import Sequence
 from mmrnn.weights import load
@@ -57,7 +57,7 @@ def test_language_models_of_transformers(kind, more, tmp_path):
     assert to_folder(tmp_path / "theirs", tmp_path / "ours").format == "llama"
     import yaml
 
-    ours = make(yaml.safe_load((tmp_path / "ours" / "backbone" / "ours.yaml").read_text())).eval()
+    ours = instantiate(yaml.safe_load((tmp_path / "ours" / "backbone" / "ours.yaml").read_text())).eval()
     load(ours, tmp_path / "theirs")
     ids = torch.randint(1, 60, (2, 9))
     torch.testing.assert_close(ours.head(ours(Sequence(ids))[0]), peer(ids).logits, **CLOSE)

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from mmrnn.config.compose import compose
-from mmrnn.config.instantiate import make
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.encoders import FusedEncoder, OpenCLIPViT, TimmViT
 from mmrnn.weights import Report, WeightsError, convert, load
@@ -59,7 +59,7 @@ OF_TIMM = (
 def test_files_of_timm(name):
     """The whole published model, head and all, at the size at which it is published."""
     with torch.device("meta"):
-        encoder = make(card(name))
+        encoder = instantiate(card(name))
         whole = timm.create_model(card(name)["name"]).state_dict()
     report = complete(encoder, whole)
     assert report.format == "timm"
@@ -93,7 +93,7 @@ SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 2
 def test_files_of_hugging_face(name, kind, sizes, format):
     """With the prefix of the files, and without it as transformers 5 has the names in memory."""
     with torch.device("meta"):
-        encoder = make(card(name))
+        encoder = instantiate(card(name))
     tensors = hugging_face(kind, **sizes)
     assert complete(encoder, tensors).format == format
     assert complete(encoder, {key.removeprefix("vision_model."): one for key, one in tensors.items()}).format == format
@@ -210,7 +210,7 @@ def test_a_tower_file_has_no_extra_norm():
 )
 def test_towers_side_by_side(prefix, names, format):
     """VisualRWKV-HD and -7, and Prismatic, whose files hold a projector and a language model, too."""
-    towers = make(card("tri_tiny")).towers
+    towers = instantiate(card("tri_tiny")).towers
     one, two = (FusedEncoder(towers=[make_like(tower) for tower in towers[: len(names)]]) for _ in range(2))
     tensors = {}
     for name, tower in zip(names, one.towers, strict=True):

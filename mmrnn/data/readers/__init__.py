@@ -1,1 +1,5 @@
-"""Readers of the data formats that people have."""
+"""Readers of published data formats."""
+
+from mmrnn.data.readers.llava import LLaVAJson
+
+__all__ = ["LLaVAJson"]

@@ -58,7 +58,7 @@ class PatchAlignment(nn.Module, Objective):
     ) -> Float[Tensor, "rows cols e"]:
         """What the language model says of the places of one image, averaged to so many."""
         layout = block.layout
-        places = block.start + layout.patches().to(levels[0].device)
+        places = block.start + layout.patch_indices().to(levels[0].device)
         window = layout.rows // rows
         said = []
         for level in self.chosen:

@@ -1,0 +1,90 @@
+"""Contracts of the parts that prepare the input: tokenizers, prompts, data sets."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from mmrnn.types.sample import ImageSource, Sample, Turn
+from mmrnn.types.span import Span
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to token ids and back.
+
+    Attributes:
+        vocab: number of token ids; None on a class that reads it from a file.
+        pad: id that fills rows up.
+        ends: ids that end a reply (EOS).
+        starts: ids that every text begins with (BOS).
+    """
+
+    vocab: int | None = None
+    pad: int
+    ends: tuple[int, ...]
+    starts: tuple[int, ...] = ()
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without `starts`."""
+
+    @abstractmethod
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """Format of a dialogue.
+
+    Attributes:
+        stops: strings that end a reply.
+    """
+
+    stops: tuple[str, ...] = ()
+
+    @abstractmethod
+    def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
+        """Return the spans of a dialogue about `images` images; an empty last turn is the reply to generate.
+
+        Raises:
+            ValueError: tags and images differ in number, or the prompt cannot format these turns.
+        """
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """Samples by index. `images` and `held_out` are optional."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Return sample `index`, counted from 0."""
+
+    def images(self) -> Iterator[ImageSource]:
+        """Iterate over all distinct images, for caching features; empty: none are cached."""
+        return iter(())
+
+    def held_out(self, samples: int) -> "Mapping[str, MapDataset]":
+        """Return the evaluation splits, about `samples` samples each; empty: nothing is evaluated."""
+        return {}
+
+
+@runtime_checkable
+class StreamDataset(Protocol):
+    """Samples in the order of a stream without a length. `images` and `held_out` are optional."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Sample]:
+        """Iterate over the samples from the beginning."""
+
+    def images(self) -> Iterator[ImageSource]:
+        """Iterate over all distinct images, for caching features; empty: none are cached."""
+        return iter(())
+
+    def held_out(self, samples: int) -> Mapping[str, MapDataset]:
+        """Return the evaluation splits, about `samples` samples each; empty: nothing is evaluated."""
+        return {}
