@@ -13,7 +13,7 @@ from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
 from mmrnn.model.build import build
-from mmrnn.training.run import make_objective
+from mmrnn.training.build import make_objective
 from mmrnn.types import Connector, Encoder, MapDataset, Objective, fulfils, implements, parts
 
 INSIDE = {

@@ -32,7 +32,7 @@ from mmrnn.connectors import (
 from mmrnn.encoders import EVEPatchEmbed
 from mmrnn.io.tensor_files import read
 from mmrnn.model.build import build
-from mmrnn.training.run import make_objective
+from mmrnn.training.build import make_objective
 from mmrnn.types import Objective
 from mmrnn.weights import WeightsError, load
 from mmrnn.weights.export import export

@@ -7,6 +7,7 @@ from copy import deepcopy
 from functools import partial
 
 import torch
+from mmrnn.training.optim.build import optimizer
 
 from gpu_checks.backbones import SIZES, VOCAB, WIDTH, ids, make, randomise
 from gpu_checks.check import DTYPES, Check, Difference, difference
@@ -14,7 +15,6 @@ from mmrnn.connectors import MLP
 from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.objectives.language_model import LanguageModel
-from mmrnn.training.optim.build import optimizer
 from mmrnn.training.step import TrainStep, shares
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Sequence
 
