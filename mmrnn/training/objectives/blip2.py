@@ -99,7 +99,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         other_ids: Int[Tensor, "m t"],
         other_known: Bool[Tensor, "m t"],
     ) -> Float[Tensor, ""]:
-        """Image-text matching: cross-entropy over matched pairs, texts with a wrong image, and images with a wrong text."""
+        """Image-text matching loss over matched pairs, texts with a wrong image, and images with a wrong text."""
         logits = self.belongs(
             connector,
             torch.cat([tokens, other_tokens, tokens]),
