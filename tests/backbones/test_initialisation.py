@@ -1,4 +1,4 @@
-"""What the RWKV backbones start from: the published initialisation (RWKV-LM since April 2024)."""
+"""Initialisation of the RWKV backbones, as published (RWKV-LM since April 2024)."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ def made(kind):
 
 
 @pytest.mark.parametrize("kind", [RWKV5, RWKV6, RWKV7])
-def test_the_norm_behind_wkv_grows_with_the_layer(kind):
-    """ln_x is ((1 + layer) / depth)^0.7; every other norm begins as one."""
+def test_the_norm_after_wkv_grows_with_the_layer(kind):
+    """ln_x is ((1 + layer) / depth)^0.7; every other norm is one."""
     model = made(kind)
     for layer, block in enumerate(model.blocks):
         expected = torch.full((WIDTH,), ((1 + layer) / DEPTH) ** 0.7)
@@ -36,7 +36,7 @@ def test_decay_and_bonus(kind):
 
 
 @pytest.mark.parametrize("kind", [RWKV5, RWKV6, RWKV7])
-def test_what_a_block_adds_begins_at_nothing(kind):
+def test_both_branches_of_a_block_are_zero_at_first(kind):
     model = made(kind)
     assert not any(block.time_mix.output.weight.any() for block in model.blocks)
     assert not any(block.channel_mix.value.weight.any() for block in model.blocks)

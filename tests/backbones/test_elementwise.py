@@ -1,4 +1,4 @@
-"""Backbones with their elementwise operators in native code, beside the formulas."""
+"""RWKV backbones with native elementwise operators, compared with the reference."""
 
 import shutil
 
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 BATCH, LENGTH, WIDTH = 2, 80, 64
-ALL = {"lerp", "relu_square", "sigmoid_gate", "norm_gate"}
-OWN = {RWKV5: ALL, RWKV6: ALL, RWKV7: {"lerp", "relu_square"}}
-"""What each is made of: RWKV-7 has its bonus between norm and gate, and no gate in the channel mix."""
+OPERATORS = {"lerp", "relu_square", "sigmoid_gate", "norm_gate"}
+USED = {RWKV5: OPERATORS, RWKV6: OPERATORS, RWKV7: {"lerp", "relu_square"}}
+"""Operators of each version: RWKV-7 has its bonus between norm and gate, and no gate in the channel mix."""
 
 
-class Listen(TorchDispatchMode):
-    """The operators of this library that are called."""
+class RecordOperators(TorchDispatchMode):
+    """Record the operators of this library that are called."""
 
     def __init__(self):
         super().__init__()
@@ -47,8 +47,8 @@ def run(design, weights, backend, sequence, dtype=torch.float32):
 
 @pytest.mark.parametrize("rows", ["whole", "packed"])
 @pytest.mark.parametrize("backend", ["cpu", "auto"])
-@pytest.mark.parametrize("design", OWN, ids=lambda design: design.__name__)
-def test_values_and_gradients_are_those_of_the_formulas(design, backend, rows):
+@pytest.mark.parametrize("design", USED, ids=lambda design: design.__name__)
+def test_values_and_gradients_equal_the_reference(design, backend, rows):
     assert BATCH * LENGTH * WIDTH >= elementwise.MIN_NATIVE_ELEMENTS
     torch.manual_seed(1)
     weights = design(vocab=50, width=WIDTH, depth=2, head_size=16).state_dict()
@@ -57,8 +57,8 @@ def test_values_and_gradients_are_those_of_the_formulas(design, backend, rows):
     ids = torch.randint(0, 50, (BATCH, LENGTH))
     sequence = Sequence(ids, segments=segments if rows == "packed" else None)
     truth = run(design, weights, "reference", sequence, torch.float64)
-    with Listen() as listener:
+    with RecordOperators() as recorder:
         found = run(design, weights, backend, sequence)
-    assert {f"{name}_cpu{which}" for name in OWN[design] for which in ("", "_backward")} <= listener.called
+    assert {f"{name}_cpu{which}" for name in USED[design] for which in ("", "_backward")} <= recorder.called
     for name, x in truth.items():
         assert (found[name] - x).abs().max() <= 1e-4 * x.abs().max(), name
