@@ -48,15 +48,15 @@ def label(backend: str) -> str:
     return backend if backend == FLA else f"mmrnn {backend}"
 
 
-def make_inputs(operator: str, size: Size) -> list[Tensor]:
-    """Return random arguments of an operator, in order; decay pre-activations are uniform in [-8, 5]."""
+def make_inputs(operator: str, size: Size, high: float = 5.0) -> list[Tensor]:
+    """Return random arguments of an operator, in order; decay pre-activations are uniform in [-8, high]."""
     generator = torch.Generator().manual_seed(0)
     r, k, v = (torch.randn(size, generator=generator) for _ in range(3))
     if operator == "wkv7":
-        w = torch.rand(size, generator=generator) * 13 - 8
+        w = torch.rand(size, generator=generator) * (high + 8) - 8
         kappa = nn.functional.normalize(torch.randn(size, generator=generator), dim=-1)
         return [r, w, k, v, -kappa, kappa * torch.rand(size, generator=generator)]
-    w = torch.rand(size if operator == "wkv6" else size[2:], generator=generator) * 13 - 8
+    w = torch.rand(size if operator == "wkv6" else size[2:], generator=generator) * (high + 8) - 8
     return [r, k, v, w, torch.randn(size[2:], generator=generator)]
 
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from mmrnn.backbones import RWKV6
 from mmrnn.bench.timing import BenchConfig, require
 from mmrnn.types import Sequence, State
-from mmrnn.weights.format import Format
-from mmrnn.weights.formats.rwkv import RWKV6_NAMES
 
 FLA, RWKV, MMRNN = "fla naive", "rwkv package", "mmrnn RWKV-6"
 LLAMA, DEFAULT_CACHE, STATIC_CACHE = "transformers Llama", "Llama, default cache", "Llama, static cache"
@@ -45,12 +43,17 @@ class Shape:
         return f"{self.depth} x {self.width}"
 
 
-def make_rwkv6(shape: Shape, dtype: str = "fp32") -> RWKV6:
+def empty_rwkv6(shape: Shape, *, grad_checkpointing: bool = False) -> RWKV6:
+    """Create an RWKV-6 on the meta device."""
+    with torch.device("meta"):
+        sizes = {"vocab": shape.vocab, "width": shape.width, "depth": shape.depth}
+        return RWKV6(**sizes, grad_checkpointing=grad_checkpointing)
+
+
+def make_rwkv6(shape: Shape, dtype: str = "fp32", device: str = "cpu", *, grad_checkpointing: bool = False) -> RWKV6:
     """Create an RWKV-6 with random weights, none zero: the published initialisation is slow and zeroes outputs."""
     torch.manual_seed(0)
-    with torch.device("meta"):
-        model = RWKV6(vocab=shape.vocab, width=shape.width, depth=shape.depth)
-    model = model.to_empty(device="cpu")
+    model = empty_rwkv6(shape, grad_checkpointing=grad_checkpointing).to(DTYPES[dtype]).to_empty(device=device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
@@ -59,7 +62,7 @@ def make_rwkv6(shape: Shape, dtype: str = "fp32") -> RWKV6:
                 parameter.fill_(float(name.endswith("weight")))
             else:
                 parameter.uniform_(*((-6, -1) if name.endswith("decay") else (0, 1)))
-    return model.to(DTYPES[dtype]).eval()
+    return model.eval()
 
 
 def make_rwkv_package(model: RWKV6, dtype: str) -> Any:
@@ -72,6 +75,9 @@ def make_rwkv_package(model: RWKV6, dtype: str) -> Any:
     os.environ.setdefault("RWKV_JIT_ON", "1")
     os.environ.setdefault("RWKV_CUDA_ON", "0")
     from rwkv.model import RWKV as PackageRWKV
+
+    from mmrnn.weights.format import Format
+    from mmrnn.weights.formats.rwkv import RWKV6_NAMES
 
     names = Format("published", RWKV6, (), {name: published for published, name in RWKV6_NAMES.items()})
     with TemporaryDirectory() as folder:
@@ -125,17 +131,18 @@ def filled_cache(model: nn.Module, kind: str, context: int, room: int) -> tuple[
     return cache, 2 * config.num_hidden_layers * heads * size * allocated * model.dtype.itemsize / 1e6
 
 
-def state_after(model: RWKV6, context: int) -> State:
-    """Return the state after `context` random tokens, read 1024 at a time."""
-    state, ids = None, torch.randint(0, model.vocab, (1, context))
+def state_after(model: RWKV6, context: int, rows: int = 1) -> State:
+    """Return the state of some rows after `context` random tokens, read 1024 at a time."""
+    state, ids = None, torch.randint(0, model.vocab, (rows, context), device=model.norm.weight.device)
     for chunk in ids.split(1024, dim=1):
         _, state = model(Sequence(chunk), state)
     return state
 
 
 def decode_token(model: RWKV6, state: State) -> Callable[[], Tensor]:
-    """Return a workload that decodes one token and keeps the new state."""
-    token, current = Sequence(torch.tensor([[5]])), [state]
+    """Return a workload that decodes one token of every row and keeps the new state."""
+    first = state.layers[0]["wkv"]
+    token, current = Sequence(torch.full((len(first), 1), 5, device=first.device)), [state]
 
     def workload() -> Tensor:
         hidden, current[0] = model(token, current[0])

@@ -1,7 +1,8 @@
 """Timing of contenders in alternating runs, so that a slow phase of the machine hits all of them alike.
 
 With one thread the clock is the processor time of this process, which other processes disturb least; with several
-threads it is wall time. The peak throughput of the machine is measured in the same run.
+threads it is wall time; on a GPU it is the time between two events of its stream. The peak throughput of the machine is
+measured in the same run.
 """
 
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -45,6 +46,7 @@ class BenchConfig:
         max_rounds: no more rounds than these are run.
         seconds: after `min_rounds`, rounds are added until so much time has passed.
         threads: with one thread processor time is measured, with more wall time.
+        device: `cuda` measures between two CUDA events.
         skipped: name and reason of every contender that could not run.
     """
 
@@ -53,13 +55,16 @@ class BenchConfig:
     max_rounds: int = 41
     seconds: float = 20.0
     threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
     skipped: list[str] = field(default_factory=list)
 
     def try_make(self, name: str, make: Callable[[], T]) -> T | None:
-        """Return the result of `make`, or None where it raises `Unavailable`, noted in `skipped`."""
+        """Return the result of `make`, or None where it raises `Unavailable` or a GPU has too little memory, noted in
+        `skipped`.
+        """
         try:
             return make()
-        except Unavailable as reason:
+        except (Unavailable, torch.OutOfMemoryError) as reason:
             note = f"{name}: {reason}"
             if note not in self.skipped:
                 self.skipped.append(note)
@@ -71,9 +76,20 @@ class BenchConfig:
         if workload is not None:
             contenders[name] = workload
 
-    def clock(self) -> float:
-        """Return seconds of processor time, or of wall time with several threads."""
-        return time.process_time() if self.threads == 1 else time.perf_counter()
+    def time_once(self, workload: Workload) -> float:
+        """Run a workload and return its seconds: processor time, wall time with several threads, or time on the GPU."""
+        if self.device == "cuda":
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            start.record()
+            workload()
+            stop.record()
+            stop.synchronize()
+            return start.elapsed_time(stop) / 1e3
+        clock = time.process_time if self.threads == 1 else time.perf_counter
+        begin = clock()
+        workload()
+        return clock() - begin
 
 
 @dataclass(frozen=True)
@@ -117,9 +133,7 @@ def compare(
     started, rounds = time.perf_counter(), 0
     while rounds < config.min_rounds or (rounds < config.max_rounds and time.perf_counter() - started < config.seconds):
         for name, workload in contenders.items():
-            start = config.clock()
-            workload()
-            times[name].append(config.clock() - start)
+            times[name].append(config.time_once(workload))
         rounds += 1
     return [
         Row(
@@ -141,7 +155,7 @@ def median_ratio(times: list[float], reference: list[float]) -> float:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peak throughput of this machine with the given number of threads.
+    """Peak throughput of the GPU, or of this machine with the given number of threads.
 
     Attributes:
         fp32: operations per second of fp32 matrix products.
@@ -155,17 +169,18 @@ class Peaks:
 
     @classmethod
     def measure(cls, config: BenchConfig) -> "Peaks":
-        """Time large matrix products, and reads of 256 MB."""
+        """Time large matrix products, and reads of 256 MB (on a GPU 1 GB)."""
         from mmrnn_kernels import decode_step
 
-        size = 256 if config.quick else 1024
+        on_gpu = config.device == "cuda"
+        size = 256 if config.quick else 8192 if on_gpu else 1024
         flops = []
         for dtype in (torch.float32, torch.bfloat16):
-            x, w = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+            x, w = (torch.randn(size, size, device=config.device).to(dtype) for _ in range(2))
             flops.append(2 * size**3 / best_time(lambda x=x, w=w: nn.functional.linear(x, w), config))
-        memory = torch.ones(2**20 if config.quick else 2**26)
+        memory = torch.ones(2**20 if config.quick else 2**28 if on_gpu else 2**26, device=config.device)
         reads = [lambda: memory.sum()]
-        if decode_step.unavailable_reason() is None:
+        if not on_gpu and decode_step.unavailable_reason() is None:
             matrix, row = memory.view(-1, 1024), torch.ones(1, 1024)
             reads.append(lambda: decode_step.few_rows_linear(row, matrix))
         return cls(*flops, memory.nbytes / min(best_time(read, config) for read in reads))
@@ -174,9 +189,4 @@ class Peaks:
 def best_time(workload: Workload, config: BenchConfig, rounds: int = 9) -> float:
     """Return the shortest of several runs in seconds, after one warm-up run."""
     workload()
-    times = []
-    for _ in range(rounds):
-        start = config.clock()
-        workload()
-        times.append(config.clock() - start)
-    return max(min(times), 1e-9)
+    return max(min(config.time_once(workload) for _ in range(rounds)), 1e-9)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ TIMM, PACKED = "timm", "mmrnn packed"
 @torch.no_grad()
 def measure(config: BenchConfig) -> Iterator[Row]:
     """Time one image, in fp32 and bf16."""
-    sizes = {"size": 32, "depth": 2, "arch": {"patch_size": 8, "embed_dim": 64, "num_heads": 2}} if config.quick else {}
+    sizes = tower_sizes(config)
     peaks = Peaks.measure(config)
     for name, dtype, peak in (("fp32", "float32", peaks.fp32), ("bf16", "bfloat16", peaks.bf16)):
         plain, packed = (TimmViT(dtype=dtype, prepack_weights=prepack, **sizes).eval() for prepack in (False, True))
@@ -24,6 +25,12 @@ def measure(config: BenchConfig) -> Iterator[Row]:
         flops = tower_flops(plain)
         for row in compare("tower", f"ViT-L/14, {plain.image.size[0]} pixels, {name}", contenders, config):
             yield replace(row, peak_fraction=flops / row.seconds / peak)
+
+
+def tower_sizes(config: BenchConfig) -> dict[str, Any]:
+    """Return the knobs of the tower that a benchmark uses."""
+    small = {"size": 32, "depth": 2, "arch": {"patch_size": 8, "embed_dim": 64, "num_heads": 2}}
+    return small if config.quick else {}
 
 
 def tower_flops(tower: TimmViT) -> int:

@@ -82,12 +82,14 @@ def test_named_parts_only(elsewhere):
         ),
         (
             ["--fast"],
-            "--fast: bench has no such option; it has --config-dir, --debug, --help, --quick, --threads, --out",
+            "--fast: bench has no such option; "
+            "it has --config-dir, --debug, --help, --quick, --device, --threads, --out",
         ),
         (["--threads", "two"], "--threads: expected a whole number of at least 1, got 'two'"),
         (["--threads=0"], "--threads: expected a whole number of at least 1, got '0'"),
         (["--out"], "--out: expected a value behind it"),
         (["--out", "file"], "--out: file is a file; name a folder"),
+        (["--device", "tpu"], "--device: expected one of cpu, cuda; got 'tpu'; did you mean 'cpu'?"),
     ],
 )
 def test_wrong_usage_is_one_sentence(elsewhere, capsys, arguments, message):
