@@ -58,6 +58,21 @@ def load_row_masked(x, i_row, o_c, m_row, C: tl.constexpr, OTHER: tl.constexpr =
 
 
 @triton.jit
+def load_transposed(state, i_nh, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
+    """Load rows o_k and columns o_v of state i_nh (`k v`), transposed."""
+    p_s = state + i_nh.to(tl.int64) * K * V
+    # [BV, BK]
+    return tl.trans(tl.load(p_s + (o_k[:, None] * V + o_v[None, :])))
+
+
+@triton.jit
+def store_transposed(state, b_s, i_nh, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
+    """Inverse of `load_transposed`."""
+    p_s = state + i_nh.to(tl.int64) * K * V
+    tl.store(p_s + (o_k[:, None] * V + o_v[None, :]), tl.trans(b_s))
+
+
+@triton.jit
 def chunk_offsets(i_row, o_t, o_c, H: tl.constexpr, C: tl.constexpr):
     """Offsets of positions o_t after row i_row and columns o_c of one head in a tensor `t h c` with C columns."""
     # [BT, BC]

@@ -108,6 +108,25 @@ def mixture_gradient(
 
 
 @triton.jit
+def add_mixture_gradients(
+    dy, b_dweights, weights, offsets, doffsets, b_delta, o_d, o_x, m_d, m_own, rows, N: tl.constexpr, D: tl.constexpr
+):
+    """Sums over all mixtures: of dy, of the gradient of the previous token, and of those of the weights so far."""
+    # [BD]
+    b_total = tl.zeros_like(b_delta)
+    b_dprevious = tl.zeros_like(b_delta)
+    b_sums = ()
+    for i_n in tl.static_range(N):
+        b_dy, b_late, b_dw = mixture_gradient(
+            dy[i_n], i_n, weights, offsets, doffsets, b_delta, o_d, o_x, m_d, m_own, rows, D
+        )
+        b_total += b_dy
+        b_dprevious += b_late
+        b_sums += (b_dweights[i_n] + b_dw,)
+    return b_total, b_dprevious, b_sums
+
+
+@triton.jit
 def lerp_backward_kernel(
     x,
     previous,
@@ -151,17 +170,9 @@ def lerp_backward_kernel(
         b_x = load(x, o_x, m_x)
         b_previous, has_previous = load_previous(x, previous, starts, i_b, i_t, length, o_d, m_x, D, SHIFT)
         b_delta = b_previous - b_x
-        b_total = tl.zeros([BD], dtype=tl.float32)
-        b_dprevious = tl.zeros([BD], dtype=tl.float32)
-        b_sums = ()
-        for i_n in tl.static_range(N):
-            b_dy, b_late, b_dw = mixture_gradient(
-                dy[i_n], i_n, weights, offsets, doffsets, b_delta, o_d, o_x, m_x, m_own, rows, D
-            )
-            b_total += b_dy
-            b_dprevious += b_late
-            b_sums += (b_dweights[i_n] + b_dw,)
-        b_dweights = b_sums
+        b_total, b_dprevious, b_dweights = add_mixture_gradients(
+            dy, b_dweights, weights, offsets, doffsets, b_delta, o_d, o_x, m_x, m_own, rows, N, D
+        )
         tl.store(dx + o_x, (b_total - b_dprevious + b_dnext).to(dx.dtype.element_ty), mask=m_own)
         if SHIFT:
             b_dnext = tl.where(has_previous, b_dprevious, 0.0)

@@ -13,9 +13,11 @@ from ...common.triton.primitives import (
     hide_loop_invariance,
     level_pairs,
     level_reach,
+    load_transposed,
     log2_decay,
     right_half,
     sequence_bounds,
+    store_transposed,
 )
 from .levels import (
     chunk_decay,
@@ -169,8 +171,7 @@ def chunk_backward_kernel(
     Keys are independent, except in dv, a sum over keys: it is computed with STORE_DV, where a program has all of them.
     `states` has S before each chunk, `ends` G after each piece, both transposed (`v k`).
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_t = tl.arange(0, BT)
     i_piece = tl.program_id(1) // (K // BK)
     o_k = (tl.program_id(1) % (K // BK)) * BK + tl.arange(0, BK)
@@ -186,8 +187,7 @@ def chunk_backward_kernel(
     if HAS_PIECES:
         b_ds = tl.load(ends + i_slot * K * V + o_s)
     elif HAS_DEND:
-        o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
-        b_ds = tl.trans(tl.load(dend + o_state))
+        b_ds = load_transposed(dend, i_n * H + i_h, o_k, o_v, K, V)
     else:
         b_ds = tl.zeros([V, BK], dtype=tl.float32)
     # [BK]
@@ -249,5 +249,4 @@ def chunk_backward_kernel(
     if CONSTANT:
         tl.store(dw + i_slot * K + o_k, b_dw * log2_decay(b_w) * (1 / LOG2E))
     if i_piece == 0:
-        o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
-        tl.store(dstart + o_state, tl.trans(b_ds))
+        store_transposed(dstart, b_ds, i_n * H + i_h, o_k, o_v, K, V)

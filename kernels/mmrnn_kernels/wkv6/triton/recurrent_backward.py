@@ -16,6 +16,35 @@ def load_decay_terms(w, b_constant, i_row, o_k, m_row, K: tl.constexpr, CONSTANT
 
 
 @triton.jit
+def run_forwards(
+    b_s,
+    k,
+    v,
+    w,
+    b_constant,
+    bos,
+    i_t,
+    i_h,
+    o_k,
+    o_v,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    SPAN: tl.constexpr,
+    CONSTANT: tl.constexpr,
+):
+    """S before position i_t, from that at the checkpoint before."""
+    for j in range(i_t // SPAN * SPAN, i_t):
+        i_row = (bos + j) * H + i_h
+        # [BK], [V]
+        b_k = load_row(k, i_row, o_k, K)
+        b_v = load_row(v, i_row, o_v, V)
+        b_keep, b_change, _ = b_constant if CONSTANT else decay_terms(load_row(w, i_row, o_k, K))
+        b_s = b_s * b_keep[:, None] + (b_s * b_change[:, None] + b_k[:, None] * b_v[None, :])
+    return b_s
+
+
+@triton.jit
 def recompute_states(
     b_s,
     k,
@@ -142,8 +171,7 @@ def recurrent_backward_kernel(
     `checkpoints` has S before every SPAN positions. From there S is computed again up to BT positions, where it waits
     in registers for G, which runs backwards.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.program_id(1) * BK + tl.arange(0, BK)
     o_v = tl.arange(0, V)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
@@ -165,12 +193,7 @@ def recurrent_backward_kernel(
     for i in range(0, blocks):
         i_t = (blocks - 1 - i) * BT
         b_s = tl.load(checkpoints + (i_t // SPAN).to(tl.int64) * (H * K * V) + o_s)
-        for j in range(i_t // SPAN * SPAN, i_t):
-            i_row = (bos + j) * H + i_h
-            b_k = load_row(k, i_row, o_k, K)
-            b_v = load_row(v, i_row, o_v, V)
-            b_keep, b_change, _ = b_constant if CONSTANT else decay_terms(load_row(w, i_row, o_k, K))
-            b_s = b_s * b_keep[:, None] + (b_s * b_change[:, None] + b_k[:, None] * b_v[None, :])
+        b_s = run_forwards(b_s, k, v, w, b_constant, bos, i_t, i_h, o_k, o_v, H, K, V, SPAN, CONSTANT)
         b_states = recompute_states(
             b_s, k, v, w, dout, dr, b_u, b_constant, bos, i_t, T, i_h, o_k, o_v, H, K, V, BT, CONSTANT
         )

@@ -11,6 +11,7 @@ from ...common.triton.primitives import (
     hide_loop_invariance,
     level_pairs,
     level_reach,
+    load_transposed,
     log2_decay,
     right_half,
     sequence_bounds,
@@ -143,18 +144,13 @@ def chunk_backward_kernel(
 
     Given U and its gradient the rows are independent. `states` has S before each chunk, transposed (`v k`).
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_t = tl.arange(0, BT)
     o_k = tl.program_id(1) * BK + tl.arange(0, BK)
     o_v = tl.arange(0, V)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
     # [V, BK]
-    if HAS_DEND:
-        p_dend = dend + (i_n * H + i_h).to(tl.int64) * K * V
-        b_ds = tl.trans(tl.load(p_dend + o_k[:, None] * V + o_v[None, :]))
-    else:
-        b_ds = tl.zeros([V, BK], dtype=tl.float32)
+    b_ds = load_transposed(dend, i_n * H + i_h, o_k, o_v, K, V) if HAS_DEND else tl.zeros([V, BK], dtype=tl.float32)
     states += (first_slot(bos, BT, i_n) * H + i_h) * K * V
     o_s = o_v[:, None] * K + o_k[None, :]
     T = (eos - bos).to(tl.int32)

@@ -8,8 +8,10 @@ from ...common.triton.primitives import (
     dot,
     first_slot,
     hide_loop_invariance,
+    load_transposed,
     log2_decay,
     sequence_bounds,
+    store_transposed,
 )
 from .levels import chunk_scores, masked_decay
 
@@ -49,16 +51,14 @@ def chunk_forward_kernel(
     In reverse, with the gradient of y as v, (11) and (12): the state is G, `out` the gradient of v, `reads` that of U,
     and `end` that of the initial state.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_t = tl.arange(0, BT)
     o_k = tl.arange(0, K)
     o_v = tl.program_id(1) * BV + tl.arange(0, BV)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
-    o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
     # [BV, K]
     o_s = o_v[:, None] * K + o_k[None, :]
-    b_s = tl.trans(tl.load(start + o_state)) if HAS_START else tl.zeros([BV, K], dtype=tl.float32)
+    b_s = load_transposed(start, i_n * H + i_h, o_k, o_v, K, V) if HAS_START else tl.zeros([BV, K], dtype=tl.float32)
     if STORE_STATES:
         states += (first_slot(bos, BT, i_n) * H + i_h) * K * V
     T = (eos - bos).to(tl.int32)
@@ -121,4 +121,4 @@ def chunk_forward_kernel(
         if STORE_STATES or REVERSE:
             tl.store(reads + o_rv, b_x.to(reads.dtype.element_ty), mask=m_t)
     if not STORE_STATES:
-        tl.store(end + o_state, tl.trans(b_s))
+        store_transposed(end, b_s, i_n * H + i_h, o_k, o_v, K, V)

@@ -8,6 +8,37 @@ from .update import update_state
 
 
 @triton.jit
+def run_forwards(
+    b_s,
+    w,
+    k,
+    v,
+    b,
+    reads,
+    bos,
+    i_t,
+    i_h,
+    o_k,
+    o_v,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    SPAN: tl.constexpr,
+):
+    """S before position i_t, from that at the checkpoint before."""
+    for j in range(i_t // SPAN * SPAN, i_t):
+        i_row = (bos + j) * H + i_h
+        # [BK], [BK], [V], [V]
+        b_k = load_row(k, i_row, o_k, K)
+        b_b = load_row(b, i_row, o_k, K)
+        b_v = load_row(v, i_row, o_v, V)
+        b_x = tl.load(reads + i_row * V + o_v)
+        b_keep, b_change, _ = decay_terms(load_row(w, i_row, o_k, K))
+        b_s = update_state(b_s, b_keep, b_change, b_b, b_x, b_k, b_v)
+    return b_s
+
+
+@triton.jit
 def recompute_states(
     b_s,
     w,
@@ -135,8 +166,7 @@ def recurrent_backward_kernel(
     Given U and its gradient the rows are independent. `checkpoints` has S before every SPAN positions. From there S is
     computed again up to BT positions, where it waits in registers for G, which runs backwards.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.program_id(1) * BK + tl.arange(0, BK)
     o_v = tl.arange(0, V)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
@@ -150,14 +180,7 @@ def recurrent_backward_kernel(
     for i in range(0, blocks):
         i_t = (blocks - 1 - i) * BT
         b_s = tl.load(checkpoints + (i_t // SPAN).to(tl.int64) * (H * K * V) + o_s)
-        for j in range(i_t // SPAN * SPAN, i_t):
-            i_row = (bos + j) * H + i_h
-            b_k = load_row(k, i_row, o_k, K)
-            b_b = load_row(b, i_row, o_k, K)
-            b_v = load_row(v, i_row, o_v, V)
-            b_x = tl.load(reads + i_row * V + o_v)
-            b_keep, b_change, _ = decay_terms(load_row(w, i_row, o_k, K))
-            b_s = update_state(b_s, b_keep, b_change, b_b, b_x, b_k, b_v)
+        b_s = run_forwards(b_s, w, k, v, b, reads, bos, i_t, i_h, o_k, o_v, H, K, V, SPAN)
         b_states = recompute_states(
             *(b_s, w, k, v, b, reads, dreads, dout, dr, da, bos, i_t, T, i_h, o_k, o_v, H, K, V, BT)
         )
