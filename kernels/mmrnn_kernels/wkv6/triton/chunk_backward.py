@@ -48,7 +48,7 @@ def within_chunk(
     STORE_DV: tl.constexpr,
     DOT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs in the chunk, (16): of r, k and log2 d; that of u, added to `b_du`; and A with STORE_DV."""
+    """Compute the gradients from pairs in the chunk, (16): of r, k, log2 d, u (added to `b_du`); and A if STORE_DV."""
     # [BT, BT]: symmetric, [t, s] and [s, t] have the gradient of A[t, s]
     m_lower = o_t[:, None] >= o_t[None, :]
     b_da = tl.where(m_lower, dot(b_do, tl.trans(b_v), DOT_TYPE), dot(b_v, tl.trans(b_do), DOT_TYPE))
@@ -103,7 +103,7 @@ def across_chunks(
     STORE_DV: tl.constexpr,
     DOT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs with one end in the chunk or around it, added to those within it.
+    """Add the gradients from pairs with one end in the chunk or around it.
 
     Returns those of r, k and log2 d, then that of v (only with STORE_DV) and that of the state before the chunk.
     """
@@ -166,7 +166,7 @@ def chunk_backward_kernel(
     HAS_PIECES: tl.constexpr,
     STORE_DV: tl.constexpr,
 ):
-    """Equation (16). Grid: (sequences x heads, pieces x blocks of BK rows of the state).
+    """Compute (16). Grid: (sequences x heads, pieces x blocks of BK rows of the state).
 
     Keys are independent, except in dv, a sum over keys: it is computed with STORE_DV, where a program has all of them.
     `states` has S before each chunk, `ends` G after each piece, both transposed (`v k`).

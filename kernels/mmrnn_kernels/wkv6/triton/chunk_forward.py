@@ -31,7 +31,7 @@ def read_and_update(
     REVERSE: tl.constexpr,
     DOT_TYPE: tl.constexpr,
 ):
-    """(r P) S and S' of (12); in reverse Q and P are exchanged."""
+    """Compute (r P) S and S' of (12); in reverse Q and P are exchanged."""
     # [BT, K] @ [K, BV], then [BV, BT] @ [BT, K]
     if REVERSE:
         b_y = dot(b_r * decay_after(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE), tl.trans(b_s), DOT_TYPE)
@@ -54,7 +54,7 @@ def chunk_scores(
     CONSTANT: tl.constexpr,
     DOT_TYPE: tl.constexpr,
 ):
-    """A of (15) with its transpose on the other side of the diagonal, `b_own`.
+    """Compute A of (15) with its transpose on the other side of the diagonal, `b_own`.
 
     Late positions read, early ones write: r and k, in reverse k and r.
     """
@@ -96,7 +96,7 @@ def chunk_forward_kernel(
     HAS_PIECES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Equation (12). Grid: (sequences x heads, pieces x blocks of BV columns of the state).
+    """Compute (12). Grid: (sequences x heads, pieces x blocks of BV columns of the state).
 
     In reverse, with r and k exchanged and the gradient of y as v, the state is G and `out` the gradient of v.
     """

@@ -9,7 +9,7 @@ from .levels import chunk_decay, decay_after, decay_before, split_bf16
 
 @triton.jit
 def update_state(b_s, b_x, b_y, b_g, o_t, n_t, CONSTANT: tl.constexpr, REVERSE: tl.constexpr, DOT_TYPE: tl.constexpr):
-    """S' of (12), or in reverse G before the chunk; `b_g` is the log2 decay, `b_x`, `b_y` are the rows and columns."""
+    """Compute S' of (12), or in reverse G before the chunk, from log2 decays, rows and columns."""
     b_high, b_low = split_bf16(b_g, CONSTANT, DOT_TYPE)
     # [BT, BK]
     if REVERSE:
@@ -43,7 +43,7 @@ def chunk_states_kernel(
     HAS_START: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """States between pieces. Grid: (sequences x heads, blocks of BK rows and BV columns of the state, all independent).
+    """Compute the states between pieces. Grid: (sequences x heads, blocks of BK rows and BV columns of the state).
 
     Forwards `rows`, `columns` are k, v and S is stored before every piece of `span` (a multiple of BT) positions;
     backwards they are r and the gradient of y, and G is stored.

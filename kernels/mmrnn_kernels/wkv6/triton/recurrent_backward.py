@@ -8,7 +8,7 @@ from ...common.triton.primitives import decay_terms, first_slot, load_row, load_
 
 @triton.jit
 def load_decay_terms(w, b_constant, i_row, o_k, m_row, K: tl.constexpr, CONSTANT: tl.constexpr):
-    """`decay_terms` of a row, those of no decay if m_row is false; with CONSTANT `b_constant`, those of all rows."""
+    """Compute `decay_terms` of a row, of no decay if m_row is false; with CONSTANT return those of all rows."""
     if CONSTANT:
         return b_constant
     else:
@@ -33,7 +33,7 @@ def run_forwards(
     SPAN: tl.constexpr,
     CONSTANT: tl.constexpr,
 ):
-    """S before position i_t, from that at the checkpoint before."""
+    """Compute S before position i_t, from that at the checkpoint before."""
     for j in range(i_t // SPAN * SPAN, i_t):
         i_row = (bos + j) * H + i_h
         # [BK], [V]
@@ -66,7 +66,7 @@ def recompute_states(
     BT: tl.constexpr,
     CONSTANT: tl.constexpr,
 ):
-    """S before each of BT positions from i_t on; stores the gradient of r, (5)."""
+    """Compute S before each of BT positions from i_t on; store the gradient of r, (5)."""
     b_states = ()
     for j in tl.static_range(BT):
         b_states += (b_s,)
@@ -109,7 +109,7 @@ def run_backwards(
     BT: tl.constexpr,
     CONSTANT: tl.constexpr,
 ):
-    """G before BT positions from i_t on, the gradient of u added up, and with CONSTANT that of the decay.
+    """Compute G before BT positions from i_t on, the gradient of u so far, and with CONSTANT that of the decay.
 
     Stores the gradients of k and, unless CONSTANT, of w: (6) and (9).
     """
@@ -166,7 +166,7 @@ def recurrent_backward_kernel(
     CONSTANT: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equations (4) to (9) without (7). Grid: (sequences x heads, blocks of BK rows of the state, all independent).
+    """Compute (4) to (9) without (7). Grid: (sequences x heads, blocks of BK rows of the state, all independent).
 
     `checkpoints` has S before every SPAN positions. From there S is computed again up to BT positions, where it waits
     in registers for G, which runs backwards.

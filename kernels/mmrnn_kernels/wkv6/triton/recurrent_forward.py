@@ -11,7 +11,7 @@ from ...common.triton.primitives import decay_terms, first_slot, load_row, seque
 
 @triton.jit
 def read_state(b_r, b_k, b_v, b_u, b_s):
-    """Equation (1)."""
+    """Compute (1)."""
     # [BV]
     return tl.sum(b_r[:, None] * b_s, 0) + tl.sum(b_r * b_u * b_k, 0) * b_v
 
@@ -40,7 +40,7 @@ def recurrent_forward_kernel(
     STORE_STATES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Equations (1) and (2). Grid: (sequences x heads, blocks of BV columns of the state).
+    """Compute (1) and (2). Grid: (sequences x heads, blocks of BV columns of the state).
 
     STORE_STATES: only S before every SPAN positions is stored. REVERSE, r and k exchanged, v = dy: S is G, out is dv.
     """

@@ -37,7 +37,7 @@ def across_chunks(
     DOT_TYPE: tl.constexpr,
     EXACT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs with one end in the chunk or around it, (12) and (13): of r, k, a, b, log2 d, and of S."""
+    """Compute the gradients from pairs that reach beyond the chunk, (12) and (13): of r, k, a, b, log2 d, and S."""
     # [BT, BK], [BT, BK], [1, BK]
     b_before = masked_decay(m_lower, b_g, EXACT_TYPE)
     b_after = masked_decay(m_upper, b_g, EXACT_TYPE)
@@ -79,7 +79,7 @@ def within_chunk(
     DOT_TYPE: tl.constexpr,
     EXACT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs in the chunk, level by level, added to those from across chunks."""
+    """Add the gradients from pairs in the chunk, level by level."""
     # [BT, BT]
     b_dab = dot(b_dx, tl.trans(b_x), DOT_TYPE)
     b_drk = dot(b_do, tl.trans(b_v), DOT_TYPE)
@@ -140,7 +140,7 @@ def chunk_backward_kernel(
     PACKED: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equation (13) and down the levels. Grid: (sequences x heads, blocks of BK rows of the state).
+    """Compute (13) and go down the levels. Grid: (sequences x heads, blocks of BK rows of the state).
 
     Given U and its gradient the rows are independent. `states` has S before each chunk, transposed (`v k`).
     """

@@ -45,7 +45,7 @@ def chunk_forward_kernel(
     STORE_STATES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Equations (8) to (10). Grid: (sequences x heads, blocks of BV columns of the state).
+    """Compute (8) to (10). Grid: (sequences x heads, blocks of BV columns of the state).
 
     With STORE_STATES neither `out` nor `end` is stored, but S before each chunk, transposed (`v k`), and U in `reads`.
     In reverse, with the gradient of y as v, (11) and (12): the state is G, `out` the gradient of v, `reads` that of U,

@@ -25,7 +25,7 @@ def run_forwards(
     V: tl.constexpr,
     SPAN: tl.constexpr,
 ):
-    """S before position i_t, from that at the checkpoint before."""
+    """Compute S before position i_t, from that at the checkpoint before."""
     for j in range(i_t // SPAN * SPAN, i_t):
         i_row = (bos + j) * H + i_h
         # [BK], [BK], [V], [V]
@@ -61,7 +61,7 @@ def recompute_states(
     V: tl.constexpr,
     BT: tl.constexpr,
 ):
-    """S before each of BT positions from i_t on; stores the gradients of r and a, (5)."""
+    """Compute S before each of BT positions from i_t on; store the gradients of r and a, (5)."""
     b_states = ()
     for j in tl.static_range(BT):
         b_states += (b_s,)
@@ -108,7 +108,7 @@ def run_backwards(
     V: tl.constexpr,
     BT: tl.constexpr,
 ):
-    """G before BT positions from i_t on, (4); stores the gradients of k, b and w, (5) and (6)."""
+    """Compute G before BT positions from i_t on, (4); store the gradients of k, b and w, (5) and (6)."""
     for j in tl.static_range(BT):
         i = i_t + BT - 1 - j
         m_row = i < T
@@ -161,7 +161,7 @@ def recurrent_backward_kernel(
     PACKED: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equations (5) and (6). Grid: (sequences x heads, blocks of BK rows of the state).
+    """Compute (5) and (6). Grid: (sequences x heads, blocks of BK rows of the state).
 
     Given U and its gradient the rows are independent. `checkpoints` has S before every SPAN positions. From there S is
     computed again up to BT positions, where it waits in registers for G, which runs backwards.

@@ -31,7 +31,7 @@ def recurrent_forward_kernel(
     HAS_START: tl.constexpr,
     STORE_STATES: tl.constexpr,
 ):
-    """Equations (1) to (3). Grid: (sequences x heads, blocks of BV columns of the state).
+    """Compute (1) to (3). Grid: (sequences x heads, blocks of BV columns of the state).
 
     With STORE_STATES neither `out` nor `end` is stored, but S before every SPAN positions in `checkpoints` and U, what
     each position reads at a, in `reads`.
@@ -91,7 +91,7 @@ def recurrent_reverse_kernel(
     PACKED: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equation (4): G backwards, which is read at b and k and written at a. Stores the gradients of v, U and S."""
+    """Compute (4): G backwards, which is read at b and k and written at a. Stores the gradients of v, U and S."""
     i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.arange(0, K)
     o_v = tl.program_id(1) * BV + tl.arange(0, BV)
