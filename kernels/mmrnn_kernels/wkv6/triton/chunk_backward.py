@@ -13,11 +13,9 @@ from ...common.triton.primitives import (
     hide_loop_invariance,
     level_pairs,
     level_reach,
-    load_transposed,
     log2_decay,
     right_half,
     sequence_bounds,
-    store_transposed,
 )
 from .levels import (
     chunk_decay,
@@ -187,7 +185,9 @@ def chunk_backward_kernel(
     if HAS_PIECES:
         b_ds = tl.load(ends + i_slot * K * V + o_s)
     elif HAS_DEND:
-        b_ds = load_transposed(dend, i_n * H + i_h, o_k, o_v, K, V)
+        # Not `load_transposed`: with scalar pointers sm_90 spills registers.
+        o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
+        b_ds = tl.trans(tl.load(dend + o_state))
     else:
         b_ds = tl.zeros([V, BK], dtype=tl.float32)
     # [BK]
@@ -249,4 +249,5 @@ def chunk_backward_kernel(
     if CONSTANT:
         tl.store(dw + i_slot * K + o_k, b_dw * log2_decay(b_w) * (1 / LOG2E))
     if i_piece == 0:
-        store_transposed(dstart, b_ds, i_n * H + i_h, o_k, o_v, K, V)
+        o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
+        tl.store(dstart + o_state, tl.trans(b_ds))

@@ -8,10 +8,8 @@ from ...common.triton.primitives import (
     dot,
     first_slot,
     hide_loop_invariance,
-    load_transposed,
     log2_decay,
     sequence_bounds,
-    store_transposed,
 )
 from .levels import chunk_scores, masked_decay
 
@@ -58,7 +56,8 @@ def chunk_forward_kernel(
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
     # [BV, K]
     o_s = o_v[:, None] * K + o_k[None, :]
-    b_s = load_transposed(start, i_n * H + i_h, o_k, o_v, K, V) if HAS_START else tl.zeros([BV, K], dtype=tl.float32)
+    o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
+    b_s = tl.trans(tl.load(start + o_state)) if HAS_START else tl.zeros([BV, K], dtype=tl.float32)
     if STORE_STATES:
         states += (first_slot(bos, BT, i_n) * H + i_h) * K * V
     T = (eos - bos).to(tl.int32)
@@ -121,4 +120,4 @@ def chunk_forward_kernel(
         if STORE_STATES or REVERSE:
             tl.store(reads + o_rv, b_x.to(reads.dtype.element_ty), mask=m_t)
     if not STORE_STATES:
-        store_transposed(end, b_s, i_n * H + i_h, o_k, o_v, K, V)
+        tl.store(end + o_state, tl.trans(b_s))
