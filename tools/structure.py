@@ -30,13 +30,12 @@ POSITIONS = "one loop over positions: 15 to 25 arguments, addresses, loads, stor
 LONG_KERNELS = {
     f"kernels/mmrnn_kernels/{folder}/triton/{name}.py:{name}_kernel": reason
     for folder, names, reason in (
-        ("wkv6", ("chunk_backward", "chunk_forward", "chunk_states"), CHUNKS),
-        ("wkv6", ("recurrent_backward", "recurrent_forward"), POSITIONS),
+        ("wkv6", ("chunk_backward", "chunk_forward"), CHUNKS),
+        ("wkv6", ("recurrent_backward",), POSITIONS),
         ("wkv7", ("chunk_backward", "chunk_forward"), CHUNKS),
-        ("wkv7", ("recurrent_backward", "recurrent_forward"), POSITIONS),
     )
     for name in names
-} | {"kernels/mmrnn_kernels/elementwise/triton/lerp_kernels.py:lerp_backward_kernel": POSITIONS}
+}
 """`FILE:FUNCTION` of Triton kernels over 60 lines -> reason; a kernel is one function, whatever it calls."""
 
 FOREIGN = {

@@ -60,7 +60,7 @@ def linear(
     bias: Float[Tensor, " out"] | None = None,
     packed_weight: PackedWeight | None = None,
 ) -> Float[Tensor, "*b out"]:
-    """Same result as `torch.nn.functional.linear`, up to rounding.
+    """Compute the result of `torch.nn.functional.linear`, up to rounding.
 
     Without gradients on a CPU, in fp32 and bf16:
     - a few rows are multiplied by native code that reads the weight in place;

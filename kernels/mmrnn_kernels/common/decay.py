@@ -9,10 +9,10 @@ MAX_PRE_ACTIVATION = 10.0
 
 
 def log_decay(w: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """-exp(w), the logarithm of the decay."""
+    """Compute -exp(w), the logarithm of the decay."""
     return -torch.exp(w.clamp(max=MAX_PRE_ACTIVATION))
 
 
 def decay(w: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """exp(-exp(w)), the factor of a state at each position."""
+    """Compute exp(-exp(w)), the factor of a state at each position."""
     return torch.exp(log_decay(w))

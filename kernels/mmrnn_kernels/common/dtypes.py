@@ -10,7 +10,7 @@ FP32_COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """Type of states and sums: fp32, or fp64 if one input is fp64."""
+    """Return the type of states and sums: fp32, or fp64 if one input is fp64."""
     dtypes = [tensor.dtype for tensor in tensors if tensor is not None]
     return reduce(torch.promote_types, dtypes, torch.float32)
 

@@ -15,7 +15,7 @@ Implementation = Callable[..., tuple[Tensor, Tensor]]
 
 
 def segment_lengths(op: str, cu_seqlens: Int[Tensor, " edges"], rows: int, total: int) -> list[int]:
-    """Lengths of the segments of the one row of `total` positions.
+    """Return the lengths of the segments of the one row of `total` positions.
 
     Raises:
         ValueError: there are several rows, or cu_seqlens does not increase from 0 to `total`.
@@ -66,8 +66,10 @@ def with_cu_seqlens(op: str, run: Implementation, padding: tuple[float, ...]) ->
 
 
 def batches(cu_seqlens: Int[Tensor, " edges"], lengths: list[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of segments of similar length: their numbers (`n`), and of every position of the batch its place in the
-    packed row and whether it belongs to the segment (`n t`).
+    """Group segments of similar length into batches.
+
+    Each batch has the numbers of its segments (`n`), and for each of its positions the place in the packed row and
+    whether the position belongs to the segment (`n t`).
     """
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for segment, length in enumerate(lengths):

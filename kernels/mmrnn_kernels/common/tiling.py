@@ -22,7 +22,7 @@ class TileIndex(NamedTuple):
 
 
 def chunk_length(length: int) -> int:
-    """Positions of a chunk for rows of `length` positions, a power of two."""
+    """Return the positions of a chunk, a power of two, for rows of `length` positions."""
     if length <= 64:
         return min(16, 1 << (length - 1).bit_length())
     return 32 if length <= 256 else 64
@@ -51,6 +51,6 @@ def split_range(total: int, size: int) -> list[slice]:
 
 
 def empty_chunk_states(r: Tensor, state: Tensor, chunk: int, save: bool) -> Tensor:
-    """Memory for the states that all chunks start from (`n k v`), empty if they are not saved."""
+    """Allocate the states that all chunks start from (`n k v`), empty if they are not saved."""
     batch, length, heads, _ = r.shape
     return state.new_empty(batch * heads * -(-length // chunk) if save else 0, *state.shape[-2:])

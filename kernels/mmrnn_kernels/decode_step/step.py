@@ -128,7 +128,7 @@ class DecodeStep:
         return hidden, new_states
 
     def empty_states(self, embeds: Float[Tensor, "b d"]) -> tuple[dict[str, Tensor], ...]:
-        """Memory for the states of all layers."""
+        """Allocate the states of all layers."""
         (batch, width), depth = embeds.shape, len(self.layers)
         shifts = embeds.new_empty(2, depth, batch, width)
         matrices = embeds.new_empty(depth, batch, self.heads, self.size, self.size, dtype=torch.float32)

@@ -7,7 +7,7 @@ from ..common.autograd import save_inputs
 
 
 def empty_like_all(*inputs: Tensor) -> tuple[Tensor, ...]:
-    """Memory of the shapes and types of the inputs."""
+    """Allocate memory of the shapes and types of the inputs."""
     return tuple(x.new_empty(x.shape) for x in inputs)
 
 

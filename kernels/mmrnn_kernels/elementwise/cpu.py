@@ -24,7 +24,7 @@ def lerp_unavailable_reason(*inputs: Tensor | None) -> str | None:
 
 
 def fields(**kinds: str) -> tuple:
-    """Names and types of a structure: `fields(tensor="x gate", pointer="weight", size="n")`."""
+    """Return names and types of a structure: `fields(tensor="x gate", pointer="weight", size="n")`."""
     types = {"tensor": TensorRef, "pointer": ctypes.c_void_p, "size": ctypes.c_int64, "real": ctypes.c_double}
     return tuple((name, types[kind.rstrip("_")]) for kind, names in kinds.items() for name in names.split())
 

@@ -59,8 +59,9 @@ def wkv5(
     cu_seqlens: Int[Tensor, " edges"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """`wkv6` with one decay for all positions: `y_t = r_t (S_t + diag(u) k_t^T v_t)`,
-    `S_{t+1} = diag(decay) S_t + k_t^T v_t` (Eagle, equations of section 4.1 of arXiv:2404.05892).
+    """Compute the Eagle recurrence (arXiv:2404.05892, section 4.1): `wkv6` with one decay for all positions.
+
+    `y_t = r_t (S_t + diag(u) k_t^T v_t)`, `S_{t+1} = diag(decay) S_t + k_t^T v_t`
 
     **`w` IS NOT THE DECAY AND NOT ITS LOGARITHM.** It is the parameter of the network, any real number:
     `decay = exp(-exp(w))`. Other libraries want the log-decay, `-exp(w)`.

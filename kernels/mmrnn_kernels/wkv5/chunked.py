@@ -15,5 +15,5 @@ def wkv5_chunked(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Same result as `wkv5_reference`. The gradient of w is summed in the accumulation type, whatever type w has."""
+    """Compute the result of `wkv5_reference`. The gradient of w is summed in the accumulation type."""
     return wkv6_chunked(r, k, v, w.to(accumulation_dtype(r, k, v, w, u, state)).expand_as(r), u, state)

@@ -16,7 +16,7 @@ def wkv5_reference(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Eagle recurrence of Peng et al. 2024 (arXiv:2404.05892), position by position.
+    """Compute the Eagle recurrence of Peng et al. 2024 (arXiv:2404.05892), position by position.
 
     y_t = r_t (S_t + diag(u) k_t^T v_t),  S_{t+1} = diag(exp(-exp(w))) S_t + k_t^T v_t
 

@@ -44,8 +44,9 @@ def wkv6(
     cu_seqlens: Int[Tensor, " edges"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """`y_t = r_t (S_t + diag(u) k_t^T v_t)`, `S_{t+1} = diag(decay_t) S_t + k_t^T v_t` (Finch, section 4.2 of
-    arXiv:2404.05892).
+    """Compute the Finch recurrence (arXiv:2404.05892, section 4.2).
+
+    `y_t = r_t (S_t + diag(u) k_t^T v_t)`, `S_{t+1} = diag(decay_t) S_t + k_t^T v_t`
 
     **`w` IS NOT THE DECAY AND NOT ITS LOGARITHM.** It is the pre-activation that the network computes, any real
     number: `decay = exp(-exp(w))`. Other libraries want the log-decay, `-exp(w)`.

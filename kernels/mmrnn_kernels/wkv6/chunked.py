@@ -22,7 +22,7 @@ def wkv6_chunked(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Same result as `wkv6_reference`, by products of decays that never exceed one. Differentiable once."""
+    """Compute the result of `wkv6_reference`, by products of decays that never exceed one. Differentiable once."""
     inputs = (r, k, v, w, u) if state is None else (r, k, v, w, u, state)
     dtype = accumulation_dtype(*inputs)
     if state is None:

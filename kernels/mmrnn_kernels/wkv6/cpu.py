@@ -37,7 +37,7 @@ def wkv6_cpu(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Same result as `wkv6_reference`. A `w` of `h k` is one decay for all positions. Differentiable once."""
+    """Compute the result of `wkv6_reference`. A `w` of `h k` is one decay for all positions. Differentiable once."""
     return forward(r, k, v, w, u, state)
 
 

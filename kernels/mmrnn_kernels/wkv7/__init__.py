@@ -43,7 +43,9 @@ def wkv7(
     cu_seqlens: Int[Tensor, " edges"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """`S_{t+1} = diag(decay_t) S_t + b_t^T (a_t S_t) + k_t^T v_t`, `y_t = r_t S_{t+1}` (Goose, arXiv:2503.14456).
+    """Compute the Goose recurrence (arXiv:2503.14456).
+
+    `S_{t+1} = diag(decay_t) S_t + b_t^T (a_t S_t) + k_t^T v_t`, `y_t = r_t S_{t+1}`
 
     A position is written before it is read. RWKV-7 has `a = -kappa`, `b = kappa * rate` with `|kappa| = 1` and rates in
     (0, 1): the share `rate` of what the state holds at `kappa` is removed.

@@ -105,7 +105,7 @@ def ungroup(products: Tensor, n: int, size: int) -> Tensor:
 
 
 def group(scores: Tensor, rows: int) -> Tensor:
-    """Inverse of `ungroup`, with zeros beside the diagonal."""
+    """Place the blocks on the diagonals of products with zeros beside them: the inverse of `ungroup`."""
     n, side, _, total = scores.shape
     count = rows // side
     products = scores.new_zeros(n * total // count, rows, rows)

@@ -30,7 +30,7 @@ def wkv7_chunked(
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Same result as `wkv7_reference`, by products of decays that never exceed one. Differentiable once."""
+    """Compute the result of `wkv7_reference`, by products of decays that never exceed one. Differentiable once."""
     if r.shape[1] == 1:
         return wkv7_reference(r, w, k, v, a, b, state)
     inputs = (r, w, k, v, a, b) if state is None else (r, w, k, v, a, b, state)

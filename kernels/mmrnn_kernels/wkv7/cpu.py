@@ -38,7 +38,7 @@ def wkv7_cpu(
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Same result as `wkv7_reference`. Differentiable once."""
+    """Compute the result of `wkv7_reference`. Differentiable once."""
     return forward(r, w, k, v, a, b, state)
 
 

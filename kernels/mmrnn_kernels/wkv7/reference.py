@@ -17,7 +17,7 @@ def wkv7_reference(
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Goose recurrence of Peng et al. 2025 (arXiv:2503.14456), position by position.
+    """Compute the Goose recurrence of Peng et al. 2025 (arXiv:2503.14456), position by position.
 
     S_{t+1} = diag(exp(-exp(w_t))) S_t + b_t^T (a_t S_t) + k_t^T v_t,  y_t = r_t S_{t+1}
     """

@@ -43,5 +43,5 @@ def contiguous(x: Tensor | None) -> Tensor | None:
 
 
 def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory of the shape of x, of its type if native code can write it, else fp32."""
+    """Allocate memory of the shape of x, and of its type if native code can write it, else fp32."""
     return x.new_empty(x.shape, dtype=dtype or (torch.float32 if x.dtype == torch.float16 else x.dtype))

@@ -1,4 +1,4 @@
-// Vectors of fp32 as wide as the processor has them.
+// fp32 vectors of the processor's width.
 
 #pragma once
 
@@ -16,52 +16,52 @@ constexpr int LANES = 4, REGISTERS = 8;
 #endif
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
-typedef Vec Anywhere __attribute__((aligned(4)));
+typedef Vec Unaligned __attribute__((aligned(4)));
 typedef int32_t Int __attribute__((vector_size(4 * LANES)));
 
-static inline Vec& at(float* p) { return *reinterpret_cast<Vec*>(p); }
-static inline const Vec& at(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-static inline Anywhere& anywhere(float* p) { return *reinterpret_cast<Anywhere*>(p); }
-static inline const Anywhere& anywhere(const float* p) { return *reinterpret_cast<const Anywhere*>(p); }
-static inline Vec all(float x) { return x - Vec{}; }
-static inline int whole(int64_t n) { return (int)((n + LANES - 1) / LANES * LANES); }
+static inline Vec& vec(float* p) { return *reinterpret_cast<Vec*>(p); }
+static inline const Vec& vec(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+static inline Unaligned& unaligned(float* p) { return *reinterpret_cast<Unaligned*>(p); }
+static inline const Unaligned& unaligned(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+static inline Vec broadcast(float x) { return x - Vec{}; }
+static inline int round_up_to_lanes(int64_t n) { return (int)((n + LANES - 1) / LANES * LANES); }
 
 // e^x = scale (1 + excess) for x <= 10, by Cody and Waite; NaN stays NaN.
-struct Power {
+struct ScaledExp {
   Vec scale, excess;
-  explicit Power(Vec x) {
-    const Vec round = all(12582912.f);
-    Vec n = (x * all(1.44269504088896341f) + round) - round;
-    Vec f = (x - n * all(0.693359375f)) + n * all(2.12194440e-4f);
-    Vec p = all(1.9875691500e-4f);
-    p = p * f + all(1.3981999507e-3f);
-    p = p * f + all(8.3334519073e-3f);
-    p = p * f + all(4.1665795894e-2f);
-    p = p * f + all(1.6666665459e-1f);
-    p = p * f + all(5.0000001201e-1f);
+  explicit ScaledExp(Vec x) {
+    const Vec round = broadcast(12582912.f);
+    Vec n = (x * broadcast(1.44269504088896341f) + round) - round;
+    Vec f = (x - n * broadcast(0.693359375f)) + n * broadcast(2.12194440e-4f);
+    Vec p = broadcast(1.9875691500e-4f);
+    p = p * f + broadcast(1.3981999507e-3f);
+    p = p * f + broadcast(8.3334519073e-3f);
+    p = p * f + broadcast(4.1665795894e-2f);
+    p = p * f + broadcast(1.6666665459e-1f);
+    p = p * f + broadcast(5.0000001201e-1f);
     excess = p * (f * f) + f;
     scale = (Vec)((__builtin_convertvector(n, Int) + 127) << 23);
   }
 };
 
-static inline Vec choose(Int first, Vec a, Vec b) { return (Vec)((first & (Int)a) | (~first & (Int)b)); }
+static inline Vec select(Int first, Vec a, Vec b) { return (Vec)((first & (Int)a) | (~first & (Int)b)); }
 
-// Within 1 ulp, and 0 where it would be denormal.
-static inline Vec exponential(Vec x) {
-  Power p(x);
-  return choose(x < all(-87.f), Vec{}, p.excess * p.scale + p.scale);
+// e^x within 1 ulp, and 0 where it would be denormal.
+static inline Vec exp_flushed(Vec x) {
+  ScaledExp p(x);
+  return select(x < broadcast(-87.f), Vec{}, p.excess * p.scale + p.scale);
 }
 
-// Denormal numbers are slow and mean nothing here.
-struct Flush {
+// Treats denormal numbers as zero while it lives: they are slow and irrelevant here.
+struct FlushDenormals {
 #if defined(__SSE__)
   unsigned before = __builtin_ia32_stmxcsr();
-  Flush() { __builtin_ia32_ldmxcsr(before | 0x8040); }
-  ~Flush() { __builtin_ia32_ldmxcsr(before); }
+  FlushDenormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+  ~FlushDenormals() { __builtin_ia32_ldmxcsr(before); }
 #endif
 };
 
-static inline float total(Vec x) {
+static inline float horizontal_sum(Vec x) {
   typedef float Four __attribute__((vector_size(16)));
   Four parts[LANES / 4], sum{};
   memcpy(parts, &x, sizeof(x));

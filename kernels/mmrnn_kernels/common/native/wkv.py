@@ -23,17 +23,17 @@ class Sizes(ctypes.Structure):
 
 
 def view_fields(names: str) -> tuple:
-    """Fields of a structure for inputs with strides, named in `names` with spaces between."""
+    """Return the fields of a structure for inputs with strides; spaces separate the names."""
     return tuple((name, View) for name in names.split())
 
 
 def tensor_fields(names: str) -> tuple:
-    """Fields of a structure for contiguous tensors."""
+    """Return the fields of a structure for contiguous tensors."""
     return tuple((name, TensorRef) for name in names.split())
 
 
 def pointer_fields(names: str) -> tuple:
-    """Fields of a structure for contiguous fp32 tensors."""
+    """Return the fields of a structure for contiguous fp32 tensors."""
     return tuple((name, ctypes.c_void_p) for name in names.split())
 
 
@@ -65,6 +65,6 @@ def view(x: Tensor | None) -> View:
 
 
 def empty_final_state(r: Tensor, v: Tensor) -> Tensor:
-    """Memory for the final state, `b h k v` in fp32."""
+    """Allocate the final state, `b h k v` in fp32."""
     batch, _, heads, key = r.shape
     return r.new_empty(batch, heads, key, v.shape[-1], dtype=torch.float32)

@@ -25,7 +25,7 @@ def dot(b_a, b_b, DOT_TYPE: tl.constexpr):
 
 @triton.jit
 def sequence_bounds(cu_seqlens, length, i_n, PACKED: tl.constexpr):
-    """Begin and end of sequence i_n in the rows."""
+    """Return begin and end of sequence i_n in the rows."""
     if PACKED:
         bos = tl.load(cu_seqlens + i_n).to(tl.int64)
         eos = tl.load(cu_seqlens + i_n + 1).to(tl.int64)
@@ -37,7 +37,7 @@ def sequence_bounds(cu_seqlens, length, i_n, PACKED: tl.constexpr):
 
 @triton.jit
 def first_slot(bos, span, i_n):
-    """Slot of the first piece of sequence i_n; those of its other pieces follow.
+    """Return the slot of the first piece of sequence i_n; those of its other pieces follow.
 
     Every piece of `span` positions has a slot of its own, whatever the lengths of the sequences; there are
     `positions // span + sequences` slots.
@@ -58,15 +58,30 @@ def load_row_masked(x, i_row, o_c, m_row, C: tl.constexpr, OTHER: tl.constexpr =
 
 
 @triton.jit
+def load_transposed(state, i_nh, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
+    """Load rows o_k and columns o_v of state i_nh (`k v`), transposed."""
+    p_s = state + i_nh.to(tl.int64) * K * V
+    # [BV, BK]
+    return tl.trans(tl.load(p_s + (o_k[:, None] * V + o_v[None, :])))
+
+
+@triton.jit
+def store_transposed(state, b_s, i_nh, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
+    """Store a transposed state; the inverse of `load_transposed`."""
+    p_s = state + i_nh.to(tl.int64) * K * V
+    tl.store(p_s + (o_k[:, None] * V + o_v[None, :]), tl.trans(b_s))
+
+
+@triton.jit
 def chunk_offsets(i_row, o_t, o_c, H: tl.constexpr, C: tl.constexpr):
-    """Offsets of positions o_t after row i_row and columns o_c of one head in a tensor `t h c` with C columns."""
+    """Return the offsets of positions o_t after row i_row and columns o_c of one head in `t h c` with C columns."""
     # [BT, BC]
     return i_row * C + (o_t[:, None] * (H * C) + o_c[None, :])
 
 
 @triton.jit
 def hide_loop_invariance(o_t, i_turn, TARGET: tl.constexpr):
-    """`o_t` as a value that the compiler takes to depend on the loop counter.
+    """Return `o_t` as a value that the compiler takes to depend on the loop counter.
 
     Otherwise it computes the masks of all levels ahead of the loop and keeps them in registers that do not exist.
     """
@@ -78,13 +93,13 @@ def hide_loop_invariance(o_t, i_turn, TARGET: tl.constexpr):
 
 @triton.jit
 def log2_decay(b_w):
-    """log2 of the decay. Above 10 the decay is 0 in any precision, and exp(w) may be infinite."""
+    """Compute log2 of the decay. Above 10 the decay is 0 in any precision, and exp(w) may be infinite."""
     return tl.exp2(tl.where(b_w > 10.0, 10.0, b_w) * LOG2E) * -LOG2E
 
 
 @triton.jit
 def exact_exp(b_x):
-    """e^x to the precision of fp32. `exp2(x log2(e))` rounds the exponent, an error that grows with x."""
+    """Compute e^x to the precision of fp32. `exp2(x log2(e))` rounds the exponent, an error that grows with x."""
     b_n = tl.floor(b_x * LOG2E + 0.5)
     b_rest = (b_x - b_n * LN2_HIGH) - b_n * LN2_LOW
     return tl.exp2(b_n) * tl.exp2(b_rest * LOG2E)
@@ -92,7 +107,7 @@ def exact_exp(b_x):
 
 @triton.jit
 def decay_terms(b_w):
-    """`keep` and `change`, whose sum is the decay exp(-exp(w)), and exp(w).
+    """Compute `keep` and `change`, whose sum is the decay exp(-exp(w)), and exp(w).
 
     For a decay near one `s * keep + s * change` is s plus its loss: so products are rounded and not the decay, whose
     rounding error would repeat at every position. A small decay is all in `change`: as a difference from one it would
@@ -110,7 +125,7 @@ def decay_terms(b_w):
 
 @triton.jit
 def level_pairs(o_t, B: tl.constexpr):
-    """Mask of the pairs of level B, which lie in the two halves of one block of 2B positions."""
+    """Return the mask of the pairs of level B, which lie in the two halves of one block of 2B positions."""
     # [BT, BT]
     o_apart = o_t[:, None] ^ o_t[None, :]
     return (o_apart >= B) & (o_apart < 2 * B)
@@ -118,14 +133,14 @@ def level_pairs(o_t, B: tl.constexpr):
 
 @triton.jit
 def right_half(o_t, B: tl.constexpr):
-    """Mask of the positions in the right halves of blocks of 2B."""
+    """Return the mask of the positions in the right halves of blocks of 2B."""
     # [BT, 1]
     return ((o_t & B) != 0)[:, None]
 
 
 @triton.jit
 def level_reach(o_t, B: tl.constexpr):
-    """Mask [i, j] of the positions j between i and the middle of the block of 2B that i is in."""
+    """Return the mask [i, j] of the positions j between i and the middle of the block of 2B that i is in."""
     o_j = o_t[None, :]
     o_i = o_t[:, None]
     # [BT, BT]

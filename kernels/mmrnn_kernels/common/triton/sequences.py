@@ -24,9 +24,9 @@ class Sequences:
         self.constants = {"H": heads, "K": key, "V": self.value, "PACKED": cu_seqlens is not None}
 
     def slots(self, span: int) -> int:
-        """Upper bound of the number of pieces of `span` positions in all sequences."""
+        """Return an upper bound of the number of pieces of `span` positions in all sequences."""
         return self.positions // span + self.count
 
     def empty_states(self, x: Tensor, count: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Memory on the device of x for `count` states (default: one a sequence) of every head, `n h k v`."""
+        """Allocate on the device of x `count` states (default: one a sequence) of every head, `n h k v`."""
         return x.new_empty((count or self.count, self.heads, self.key, self.value), dtype=dtype)

@@ -5,8 +5,8 @@
 
 #include "matvec.h"
 
-// The weights of a block, fp32 or bf16, and what it remembers before and after. Matrices that belong to the low-rank
-// paths are `in out`, the others `out in`. RWKV-5 has no low-rank paths: these are null.
+// Weights of a block, fp32 or bf16, and its states before and after. Matrices of the low-rank paths are `in out`, the
+// others `out in`. RWKV-5 has no low-rank paths: these are null.
 struct Layer {
   const void *norm_in_weight, *norm_in_bias;
   const void *norm_time_weight, *norm_time_bias, *norm_channel_weight, *norm_channel_bias;
@@ -24,227 +24,229 @@ struct Layer {
 
 struct Job {
   int64_t batch, depth, width, heads, size, ffn, mix_rank, decay_rank;
-  int64_t current;  // the learned weights are those of this token (RWKV-5), not of the one before
+  int64_t current;  // the learned weights of the token shift belong to this token (RWKV-5), not to the previous
   double eps, head_eps;
   const Layer* layers;
   const void *embeds, *norm_weight, *norm_bias;
   void* hidden;
 };
 
-static inline Vec power(Vec x) {
-  Vec high = all(80.f);
-  Power p(choose(x > high, high, x));
-  return choose(x < all(-87.f), Vec{}, p.excess * p.scale + p.scale);
+static inline Vec exp_clamped(Vec x) {
+  Vec high = broadcast(80.f);
+  ScaledExp p(select(x > high, high, x));
+  return select(x < broadcast(-87.f), Vec{}, p.excess * p.scale + p.scale);
 }
 
-static inline Vec sigmoid(Vec x) { return all(1.f) / (all(1.f) + power(-x)); }
-static inline Vec tangent(Vec x) { return all(1.f) - all(2.f) / (all(1.f) + power(x + x)); }
+static inline Vec sigmoid(Vec x) { return broadcast(1.f) / (broadcast(1.f) + exp_clamped(-x)); }
+static inline Vec tanh(Vec x) { return broadcast(1.f) - broadcast(2.f) / (broadcast(1.f) + exp_clamped(x + x)); }
 
-// Of `size` numbers, a multiple of LANES.
+// Layer norm of `size` numbers, a multiple of LANES.
 template <class T>
 static void norm(const float* x, const T* weight, const T* bias, float* y, int64_t size, float eps) {
   Vec sum{}, squares{};
-  for (int64_t i = 0; i < size; i += LANES) sum += anywhere(x + i);
-  Vec mean = all(total(sum) / size);
+  for (int64_t i = 0; i < size; i += LANES) sum += unaligned(x + i);
+  Vec mean = broadcast(horizontal_sum(sum) / size);
   for (int64_t i = 0; i < size; i += LANES) {
-    Vec off = anywhere(x + i) - mean;
+    Vec off = unaligned(x + i) - mean;
     squares += off * off;
   }
-  Vec scale = all(1.f / __builtin_sqrtf(total(squares) / size + eps));
+  Vec scale = broadcast(1.f / __builtin_sqrtf(horizontal_sum(squares) / size + eps));
   for (int64_t i = 0; i < size; i += LANES)
-    anywhere(y + i) = (anywhere(x + i) - mean) * scale * load(weight + i) + load(bias + i);
+    unaligned(y + i) = (unaligned(x + i) - mean) * scale * load(weight + i) + load(bias + i);
 }
 
-// Scratch of all rows, one array after the other.
-struct Room {
+// Working memory for all rows, one array after the other.
+struct Scratch {
   float *x, *y, *delta, *mixed, *low, *rank, *r, *k, *v, *gate, *decay, *out, *ffn, *left, *right, *memory;
 
-  explicit Room(const Job& j) {
+  explicit Scratch(const Job& j) {
     const int64_t inner = j.heads * j.size, b = j.batch;
     int64_t sizes[] = {j.width, j.width, j.width, 5 * j.width, 5 * j.mix_rank, j.decay_rank, inner, inner,
                        inner,   inner,   inner,   inner,       j.ffn,          j.width,      j.width};
     float** arrays[] = {&x, &y, &delta, &mixed, &low, &rank, &r, &k, &v, &gate, &decay, &out, &ffn, &left, &right};
-    int64_t room = 16;
-    for (int64_t size : sizes) room += (size * b + 15) / 16 * 16;
-    memory = (float*)malloc(sizeof(float) * room);
+    int64_t scratch = 16;
+    for (int64_t size : sizes) scratch += (size * b + 15) / 16 * 16;
+    memory = (float*)malloc(sizeof(float) * scratch);
     float* next = (float*)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
     for (int i = 0; i < 15; i++) {
       *arrays[i] = next;
       next += (sizes[i] * b + 15) / 16 * 16;
     }
   }
-  ~Room() { free(memory); }
+  ~Scratch() { free(memory); }
 };
 
-// The mixture of this token (y) and the one before (y + delta).
+// The mixture of this token (y) and the previous (y + delta).
 template <class T>
 static inline Vec blend(Vec y, Vec delta, const T* weight, bool current) {
   Vec w = load(weight);
-  return y + delta * (current ? all(1.f) - w : w);
+  return y + delta * (current ? broadcast(1.f) - w : w);
 }
 
-// Norms x and keeps it as the next shift; delta leads to the token before.
+// Norms x into y and stores it as the next shift; delta = previous token - y.
 template <class T>
 static void shift(const float* x, const void* weight, const void* bias, const void* old, void* fresh, float* y,
                   float* delta, int64_t width, float eps) {
   norm(x, (const T*)weight, (const T*)bias, y, width, eps);
   for (int64_t i = 0; i < width; i += LANES) {
-    Vec now = anywhere(y + i);
-    anywhere(delta + i) = load((const T*)old + i) - now;
+    Vec now = unaligned(y + i);
+    unaligned(delta + i) = load((const T*)old + i) - now;
     store((T*)fresh + i, now);
   }
 }
 
-// Read, decay and write the state of one head, then norm and gate what was read.
+// Reads, decays and writes the state of one head, then norms and gates the output.
 template <class T>
-static void head(const Job& j, const Layer& l, const Room& room, int64_t b, int64_t h) {
+static void head(const Job& j, const Layer& l, const Scratch& scratch, int64_t b, int64_t h) {
   const int64_t size = j.size, at = (b * j.heads + h) * size, own = h * size;
-  const float *r = room.r + at, *k = room.k + at, *v = room.v + at, *gate = room.gate + at;
+  const float *r = scratch.r + at, *k = scratch.k + at, *v = scratch.v + at, *gate = scratch.gate + at;
   const float* from = l.wkv + at * size;
-  float *to = l.new_wkv + at * size, *decay = room.decay + at, *out = room.out + at;
+  float *to = l.new_wkv + at * size, *decay = scratch.decay + at, *out = scratch.out + at;
   Vec sum{};
   for (int64_t i = 0; i < size; i += LANES) {
-    sum += anywhere(r + i) * anywhere(k + i) * load((const T*)l.bonus + own + i);
-    Vec x = l.decay_down ? anywhere(decay + i) : load((const T*)l.decay + own + i);
-    anywhere(decay + i) = exponential(-exponential(choose(x > all(10.f), all(10.f), x)));
+    sum += unaligned(r + i) * unaligned(k + i) * load((const T*)l.bonus + own + i);
+    Vec x = l.decay_down ? unaligned(decay + i) : load((const T*)l.decay + own + i);
+    unaligned(decay + i) = exp_flushed(-exp_flushed(select(x > broadcast(10.f), broadcast(10.f), x)));
   }
-  const Vec shared = all(total(sum));
+  const Vec shared = broadcast(horizontal_sum(sum));
   for (int64_t n = 0; n < size; n += LANES) {
-    Vec value = anywhere(v + n), read = shared * value;
+    Vec value = unaligned(v + n), read = shared * value;
     for (int64_t i = 0; i < size; i++) {
-      Vec state = anywhere(from + i * size + n);
-      read += all(r[i]) * state;
-      anywhere(to + i * size + n) = state * all(decay[i]) + all(k[i]) * value;
+      Vec state = unaligned(from + i * size + n);
+      read += broadcast(r[i]) * state;
+      unaligned(to + i * size + n) = state * broadcast(decay[i]) + broadcast(k[i]) * value;
     }
-    anywhere(out + n) = read;
+    unaligned(out + n) = read;
   }
   norm(out, (const T*)l.norm_weight + own, (const T*)l.norm_bias + own, out, size, (float)j.head_eps);
   for (int64_t i = 0; i < size; i += LANES) {
-    Vec g = anywhere(gate + i);
-    anywhere(out + i) *= g * sigmoid(g);
+    Vec g = unaligned(gate + i);
+    unaligned(out + i) *= g * sigmoid(g);
   }
 }
 
 template <class T>
-static void time_mix(const Job& j, const Layer& l, const Room& room) {
+static void time_mix(const Job& j, const Layer& l, const Scratch& scratch) {
   const int64_t width = j.width, inner = j.heads * j.size, all_mixed = 5 * width;
   const void* lerps[] = {l.lerp_w, l.lerp_k, l.lerp_v, l.lerp_r, l.lerp_g};
-  // Mixtures lie in the order w, k, v, r, g, five times `width` a row. RWKV-5 has no w.
+  // The mixtures have the order w, k, v, r, g, five times `width` a row. RWKV-5 has no w.
 #pragma omp for schedule(static)
   for (int64_t b = 0; b < j.batch; b++) {
-    float *y = room.y + b * width, *delta = room.delta + b * width, *mixed = room.mixed + b * all_mixed;
-    shift<T>(room.x + b * width, l.norm_time_weight, l.norm_time_bias, (const T*)l.time_shift + b * width,
+    float *y = scratch.y + b * width, *delta = scratch.delta + b * width, *mixed = scratch.mixed + b * all_mixed;
+    shift<T>(scratch.x + b * width, l.norm_time_weight, l.norm_time_bias, (const T*)l.time_shift + b * width,
              (T*)l.new_time_shift + b * width, y, delta, width, (float)j.eps);
     for (int64_t i = 0; i < width; i += LANES) {
-      Vec now = anywhere(y + i), change = anywhere(delta + i);
+      Vec now = unaligned(y + i), change = unaligned(delta + i);
       if (l.lerp_down)
-        anywhere(room.right + b * width + i) = blend(now, change, (const T*)l.lerp_x + i, j.current);
+        unaligned(scratch.right + b * width + i) = blend(now, change, (const T*)l.lerp_x + i, j.current);
       else
         for (int m = 1; m < 5; m++)
-          anywhere(mixed + m * width + i) = blend(now, change, (const T*)lerps[m] + i, j.current);
+          unaligned(mixed + m * width + i) = blend(now, change, (const T*)lerps[m] + i, j.current);
     }
   }
   if (l.lerp_down) {
     const int64_t rank = j.mix_rank;
-    columns((const T*)l.lerp_down, room.right, width, (const T*)nullptr, room.low, width, 5 * rank, j.batch);
+    columns((const T*)l.lerp_down, scratch.right, width, (const T*)nullptr, scratch.low, width, 5 * rank, j.batch);
 #pragma omp barrier
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < j.batch * 5 * rank; i++) room.low[i] = tangent(all(room.low[i]))[0];
+    for (int64_t i = 0; i < j.batch * 5 * rank; i++) scratch.low[i] = tanh(broadcast(scratch.low[i]))[0];
     for (int64_t b = 0; b < j.batch; b++)
       for (int m = 0; m < 5; m++)
-        columns((const T*)l.lerp_up + m * rank * width, room.low + (b * 5 + m) * rank, 0, (const T*)lerps[m],
-                room.mixed + b * all_mixed + m * width, rank, width, 1);
+        columns((const T*)l.lerp_up + m * rank * width, scratch.low + (b * 5 + m) * rank, 0, (const T*)lerps[m],
+                scratch.mixed + b * all_mixed + m * width, rank, width, 1);
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (int64_t m = 0; m < j.batch * 5; m++) {
-      float *mixed = room.mixed + m * width, *y = room.y + m / 5 * width, *delta = room.delta + m / 5 * width;
+      float *mixed = scratch.mixed + m * width, *y = scratch.y + m / 5 * width, *delta = scratch.delta + m / 5 * width;
       for (int64_t i = 0; i < width; i += LANES)
-        anywhere(mixed + i) = anywhere(y + i) + anywhere(delta + i) * anywhere(mixed + i);
+        unaligned(mixed + i) = unaligned(y + i) + unaligned(delta + i) * unaligned(mixed + i);
     }
-    columns((const T*)l.decay_down, room.mixed, all_mixed, (const T*)nullptr, room.rank, width, j.decay_rank, j.batch);
+    columns((const T*)l.decay_down, scratch.mixed, all_mixed, (const T*)nullptr, scratch.rank, width, j.decay_rank,
+            j.batch);
   }
   const void* weights[] = {l.key, l.value, l.receptance, l.gate};
-  float* answers[] = {room.k, room.v, room.r, room.gate};
+  float* answers[] = {scratch.k, scratch.v, scratch.r, scratch.gate};
   for (int m = 0; m < 4; m++)
-    rows((const T*)weights[m], room.mixed + (m + 1) * width, all_mixed, answers[m], inner, width, j.batch);
+    rows((const T*)weights[m], scratch.mixed + (m + 1) * width, all_mixed, answers[m], inner, width, j.batch);
 #pragma omp barrier
   if (l.decay_down) {
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < j.batch * j.decay_rank; i++) room.rank[i] = tangent(all(room.rank[i]))[0];
-    columns((const T*)l.decay_up, room.rank, j.decay_rank, (const T*)l.decay, room.decay, j.decay_rank, inner, j.batch);
+    for (int64_t i = 0; i < j.batch * j.decay_rank; i++) scratch.rank[i] = tanh(broadcast(scratch.rank[i]))[0];
+    columns((const T*)l.decay_up, scratch.rank, j.decay_rank, (const T*)l.decay, scratch.decay, j.decay_rank, inner,
+            j.batch);
 #pragma omp barrier
   }
 #pragma omp for schedule(static)
-  for (int64_t i = 0; i < j.batch * j.heads; i++) head<T>(j, l, room, i / j.heads, i % j.heads);
-  rows((const T*)l.output, room.out, inner, room.left, width, inner, j.batch);
+  for (int64_t i = 0; i < j.batch * j.heads; i++) head<T>(j, l, scratch, i / j.heads, i % j.heads);
+  rows((const T*)l.output, scratch.out, inner, scratch.left, width, inner, j.batch);
 #pragma omp barrier
 }
 
 template <class T>
-static void channel_mix(const Job& j, const Layer& l, const Room& room) {
+static void channel_mix(const Job& j, const Layer& l, const Scratch& scratch) {
   const int64_t width = j.width;
-  float *key = room.mixed, *gate = room.mixed + j.batch * width;
+  float *key = scratch.mixed, *gate = scratch.mixed + j.batch * width;
 #pragma omp for schedule(static)
   for (int64_t b = 0; b < j.batch; b++) {
-    float *x = room.x + b * width, *y = room.y + b * width, *delta = room.delta + b * width;
-    for (int64_t i = 0; i < width; i += LANES) anywhere(x + i) += anywhere(room.left + b * width + i);
+    float *x = scratch.x + b * width, *y = scratch.y + b * width, *delta = scratch.delta + b * width;
+    for (int64_t i = 0; i < width; i += LANES) unaligned(x + i) += unaligned(scratch.left + b * width + i);
     shift<T>(x, l.norm_channel_weight, l.norm_channel_bias, (const T*)l.channel_shift + b * width,
              (T*)l.new_channel_shift + b * width, y, delta, width, (float)j.eps);
     for (int64_t i = 0; i < width; i += LANES) {
-      Vec now = anywhere(y + i), change = anywhere(delta + i);
-      anywhere(key + b * width + i) = blend(now, change, (const T*)l.channel_lerp_k + i, j.current);
-      anywhere(gate + b * width + i) = blend(now, change, (const T*)l.channel_lerp_r + i, j.current);
+      Vec now = unaligned(y + i), change = unaligned(delta + i);
+      unaligned(key + b * width + i) = blend(now, change, (const T*)l.channel_lerp_k + i, j.current);
+      unaligned(gate + b * width + i) = blend(now, change, (const T*)l.channel_lerp_r + i, j.current);
     }
   }
-  rows((const T*)l.channel_key, key, width, room.ffn, j.ffn, width, j.batch);
-  rows((const T*)l.channel_receptance, gate, width, room.right, width, width, j.batch);
+  rows((const T*)l.channel_key, key, width, scratch.ffn, j.ffn, width, j.batch);
+  rows((const T*)l.channel_receptance, gate, width, scratch.right, width, width, j.batch);
 #pragma omp barrier
 #pragma omp for schedule(static)
   for (int64_t i = 0; i < j.batch * j.ffn; i += LANES) {
-    Vec x = anywhere(room.ffn + i);
-    x = choose(x < Vec{}, Vec{}, x);
-    anywhere(room.ffn + i) = x * x;
+    Vec x = unaligned(scratch.ffn + i);
+    x = select(x < Vec{}, Vec{}, x);
+    unaligned(scratch.ffn + i) = x * x;
   }
-  rows((const T*)l.channel_value, room.ffn, j.ffn, room.left, width, j.ffn, j.batch);
+  rows((const T*)l.channel_value, scratch.ffn, j.ffn, scratch.left, width, j.ffn, j.batch);
 #pragma omp barrier
 #pragma omp for schedule(static)
   for (int64_t i = 0; i < j.batch * width; i += LANES)
-    anywhere(room.x + i) += sigmoid(anywhere(room.right + i)) * anywhere(room.left + i);
+    unaligned(scratch.x + i) += sigmoid(unaligned(scratch.right + i)) * unaligned(scratch.left + i);
 }
 
 template <class T>
 static int step(const Job& j, int threads) {
-  Room room(j);
-  if (!room.memory) return 1;
+  Scratch scratch(j);
+  if (!scratch.memory) return 1;
   const int64_t width = j.width;
 #pragma omp parallel num_threads(threads)
   {
-    Flush flush;
+    FlushDenormals flush;
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < j.batch; b++) {
       const Layer& l = j.layers[0];
-      float* x = room.x + b * width;
-      for (int64_t i = 0; i < width; i += LANES) anywhere(x + i) = load((const T*)j.embeds + b * width + i);
+      float* x = scratch.x + b * width;
+      for (int64_t i = 0; i < width; i += LANES) unaligned(x + i) = load((const T*)j.embeds + b * width + i);
       norm(x, (const T*)l.norm_in_weight, (const T*)l.norm_in_bias, x, width, (float)j.eps);
     }
     for (int64_t layer = 0; layer < j.depth; layer++) {
-      time_mix<T>(j, j.layers[layer], room);
-      channel_mix<T>(j, j.layers[layer], room);
+      time_mix<T>(j, j.layers[layer], scratch);
+      channel_mix<T>(j, j.layers[layer], scratch);
     }
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < j.batch; b++) {
-      float* x = room.x + b * width;
+      float* x = scratch.x + b * width;
       norm(x, (const T*)j.norm_weight, (const T*)j.norm_bias, x, width, (float)j.eps);
-      for (int64_t i = 0; i < width; i += LANES) store((T*)j.hidden + b * width + i, anywhere(x + i));
+      for (int64_t i = 0; i < width; i += LANES) store((T*)j.hidden + b * width + i, unaligned(x + i));
     }
   }
   return 0;
 }
 
-// Both answer 0, or 1 where there is not enough memory.
+// Both return 0, or 1 without enough memory.
 
-extern "C" int mmrnn_decode_step(const Job* job, int half, int threads) {
-  return half ? step<Half>(*job, threads) : step<float>(*job, threads);
+extern "C" int mmrnn_decode_step(const Job* job, int is_bf16, int threads) {
+  return is_bf16 ? step<Half>(*job, threads) : step<float>(*job, threads);
 }
 
 struct Linear {
@@ -254,11 +256,11 @@ struct Linear {
   int64_t out, in, batch;
 };
 
-extern "C" int mmrnn_few_rows_linear(const Linear* l, int half, int threads) {
+extern "C" int mmrnn_few_rows_linear(const Linear* l, int is_bf16, int threads) {
 #pragma omp parallel num_threads(threads)
   {
-    Flush flush;
-    if (half)
+    FlushDenormals flush;
+    if (is_bf16)
       rows((const Half*)l->weight, l->x, l->in, l->y, l->out, l->in, l->batch);
     else
       rows((const float*)l->weight, l->x, l->in, l->y, l->out, l->in, l->batch);

@@ -1,7 +1,7 @@
-// Matrices that are read once and in place, in fp32 or bf16, for a few rows of fp32 numbers. What bounds this is the
-// memory, so every weight is loaded once for up to ROWS rows. All sums are fp32.
+// Products of a few fp32 rows with a matrix in fp32 or bf16 that is read once and in place. Memory bandwidth bounds
+// them, so every weight is loaded once for up to ROWS rows. All sums are fp32.
 //
-// Each function is called by every thread of a team and shares its work out; who needs all of its answer waits.
+// Every thread of a team calls each function, which divides its work among them without a barrier at its end.
 
 #pragma once
 
@@ -10,7 +10,7 @@
 typedef uint16_t Half;  // bf16: the upper half of a float
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2)));
 
-static inline Vec load(const float* p) { return anywhere(p); }
+static inline Vec load(const float* p) { return unaligned(p); }
 static inline Vec load(const Half* p) {
   return (Vec)(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), Int) << 16);
 }
@@ -23,18 +23,18 @@ static inline float scalar(const Half* p) {
   return x;
 }
 
-static inline void store(float* p, Vec x) { anywhere(p) = x; }
+static inline void store(float* p, Vec x) { unaligned(p) = x; }
 static inline void store(Half* p, Vec x) {  // to the nearest, ties to even
   Int bits = (Int)x, even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   Int nan = x != x;
   *reinterpret_cast<Halves*>(p) = __builtin_convertvector((nan & 0x7fc0) | (~nan & even), Halves);
 }
 
-// One core gets half as much again out of the memory when it reads in several far places at once, so a matrix is walked
-// in STREAMS parts side by side, each of them from its first row to its last.
+// A core reads half as much again from memory when it reads several distant places at once, so a matrix is read in
+// STREAMS parts in parallel, each from its first row to its last.
 constexpr int STREAMS = 8;
-constexpr int ROWS = LANES == 16 ? 3 : 1;  // as many inputs as registers hold sums for
-constexpr int AHEAD = 256;                 // weights from here on are called for already
+constexpr int ROWS = LANES == 16 ? 3 : 1;  // rows that there are registers of sums for
+constexpr int AHEAD = 256;                 // weights between a load and its prefetch
 
 template <class T, int R>
 static void dots(const T* w, int64_t part, const float* x, int64_t stride, float* y, int64_t out, int64_t in) {
@@ -48,14 +48,14 @@ static void dots(const T* w, int64_t part, const float* x, int64_t stride, float
     }
   }
   for (int i = 0; i < STREAMS; i++)
-    for (int r = 0; r < R; r++) y[r * out + i * part] = total(sum[i][r]);
+    for (int r = 0; r < R; r++) y[r * out + i * part] = horizontal_sum(sum[i][r]);
 }
 
 template <class T>
 static void dot(const T* w, const float* x, float* y, int64_t in) {
   Vec sum{};
   for (int64_t k = 0; k < in; k += LANES) sum += load(w + k) * load(x + k);
-  *y = total(sum);
+  *y = horizontal_sum(sum);
 }
 
 // y = x W^T of a matrix `out in`; `in` is a multiple of LANES. Row b of x is at `stride` b.
@@ -79,13 +79,13 @@ static void panel(const T* w, const float* x, const T* start, float* y, int64_t 
   Vec sum[N];
   for (int j = 0; j < N; j++) sum[j] = start ? load(start + j * LANES) : Vec{};
   for (int64_t c = 0; c < in; c++) {
-    Vec scale = all(x[c]);
+    Vec scale = broadcast(x[c]);
     for (int j = 0; j < N; j++) {
       __builtin_prefetch(w + (c + 8) * out + j * LANES);
       sum[j] += scale * load(w + c * out + j * LANES);
     }
   }
-  for (int j = 0; j < N; j++) anywhere(y + j * LANES) = sum[j];
+  for (int j = 0; j < N; j++) unaligned(y + j * LANES) = sum[j];
 }
 
 // y = start + x W of a matrix `in out`. Row b of x is at `stride` b.

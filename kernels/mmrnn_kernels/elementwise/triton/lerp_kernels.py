@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def block_offsets(length, BT: tl.constexpr, BD: tl.constexpr, D: tl.constexpr):
-    """Sample, first position and channels of this program, mask of the channels, and number of all positions."""
+    """Return sample, first position and channels of this program, mask of the channels, and number of all positions."""
     blocks = tl.cdiv(length, BT)
     i_b = (tl.program_id(0) // blocks).to(tl.int64)
     i_first = tl.program_id(0) % blocks * BT
@@ -24,7 +24,7 @@ def load(x, o_x, m_x):
 
 @triton.jit
 def load_previous(x, previous, starts, i_b, i_t, length, o_d, m_d, D: tl.constexpr, SHIFT: tl.constexpr):
-    """Token before position i_t, zero where a segment starts; and whether there is one."""
+    """Load the token before position i_t, zero where a segment starts; and whether there is one."""
     i_row = i_b * length + i_t
     if SHIFT:
         has_previous = i_t < length
@@ -41,7 +41,7 @@ def load_previous(x, previous, starts, i_b, i_t, length, o_d, m_d, D: tl.constex
 
 @triton.jit
 def load_weight(weights, offsets, i_n: tl.constexpr, o_d, o_x, m_d, rows, D: tl.constexpr):
-    """Weight of the previous token in mixture i_n, with its offset if there is one."""
+    """Load the weight of the previous token in mixture i_n, with its offset if there is one."""
     # [BD]
     b_w = load(weights + i_n * D, o_d, m_d)
     if offsets is not None:
@@ -76,7 +76,7 @@ def lerp_forward_kernel(
     BT: tl.constexpr,
     SHIFT: tl.constexpr,
 ):
-    """Equation (1). Grid: (samples x blocks of BT positions, blocks of BD channels).
+    """Compute (1). Grid: (samples x blocks of BT positions, blocks of BD channels).
 
     With SHIFT `previous` is one row a sample.
     """
@@ -96,7 +96,7 @@ def lerp_forward_kernel(
 def mixture_gradient(
     dy, i_n: tl.constexpr, weights, offsets, doffsets, b_delta, o_d, o_x, m_d, m_own, rows, D: tl.constexpr
 ):
-    """Gradients that mixture i_n has for x + previous, for previous, and for its weight; stores that of its offset."""
+    """Compute the gradients of mixture i_n: of x + previous, of previous, of its weight; store that of its offset."""
     # [BD]
     b_dy = load(dy, o_x, m_d)
     b_w = load(weights + i_n * D, o_d, m_d)
@@ -105,6 +105,25 @@ def mixture_gradient(
         b_w += load(offsets + i_n * rows * D, o_x, m_d)
         tl.store(doffsets + i_n * rows * D + o_x, b_dw.to(doffsets.dtype.element_ty), mask=m_own)
     return b_dy, b_dy * b_w, b_dw
+
+
+@triton.jit
+def add_mixture_gradients(
+    dy, b_dweights, weights, offsets, doffsets, b_delta, o_d, o_x, m_d, m_own, rows, N: tl.constexpr, D: tl.constexpr
+):
+    """Sum over all mixtures dy and the gradient of the previous token, and add to those of the weights."""
+    # [BD]
+    b_total = tl.zeros_like(b_delta)
+    b_dprevious = tl.zeros_like(b_delta)
+    b_sums = ()
+    for i_n in tl.static_range(N):
+        b_dy, b_late, b_dw = mixture_gradient(
+            dy[i_n], i_n, weights, offsets, doffsets, b_delta, o_d, o_x, m_d, m_own, rows, D
+        )
+        b_total += b_dy
+        b_dprevious += b_late
+        b_sums += (b_dweights[i_n] + b_dw,)
+    return b_total, b_dprevious, b_sums
 
 
 @triton.jit
@@ -131,7 +150,7 @@ def lerp_backward_kernel(
     BT: tl.constexpr,
     SHIFT: tl.constexpr,
 ):
-    """Equations (2) to (4). Grid as forward; positions from the last to the first.
+    """Compute (2) to (4). Grid as forward; positions from the last to the first.
 
     Each position passes the gradient of its previous token on to that token; so with SHIFT a program starts one
     position late, with the first of the next block. `partial_sums` has the gradients of the weights of every program.
@@ -151,17 +170,9 @@ def lerp_backward_kernel(
         b_x = load(x, o_x, m_x)
         b_previous, has_previous = load_previous(x, previous, starts, i_b, i_t, length, o_d, m_x, D, SHIFT)
         b_delta = b_previous - b_x
-        b_total = tl.zeros([BD], dtype=tl.float32)
-        b_dprevious = tl.zeros([BD], dtype=tl.float32)
-        b_sums = ()
-        for i_n in tl.static_range(N):
-            b_dy, b_late, b_dw = mixture_gradient(
-                dy[i_n], i_n, weights, offsets, doffsets, b_delta, o_d, o_x, m_x, m_own, rows, D
-            )
-            b_total += b_dy
-            b_dprevious += b_late
-            b_sums += (b_dweights[i_n] + b_dw,)
-        b_dweights = b_sums
+        b_total, b_dprevious, b_dweights = add_mixture_gradients(
+            dy, b_dweights, weights, offsets, doffsets, b_delta, o_d, o_x, m_x, m_own, rows, N, D
+        )
         tl.store(dx + o_x, (b_total - b_dprevious + b_dnext).to(dx.dtype.element_ty), mask=m_own)
         if SHIFT:
             b_dnext = tl.where(has_previous, b_dprevious, 0.0)

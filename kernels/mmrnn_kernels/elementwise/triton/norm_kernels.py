@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def block_offsets(rows, H: tl.constexpr, V: tl.constexpr, BH: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr):
-    """First position of this program, their number, the channels of a position and their mask."""
+    """Return the first position of this program, their number, the channels of a position and their mask."""
     i_first = tl.program_id(0).to(tl.int64) * BT
     o_h = tl.program_id(1) * BH + tl.arange(0, BH)[:, None]
     o_v = tl.arange(0, BV)[None, :]
@@ -23,7 +23,7 @@ def load(x, o_x, m_x):
 
 @triton.jit
 def load_normed(x, o_x, m_c, eps, V: tl.constexpr):
-    """One position, without its mean and divided by its deviation, and 1 / deviation of every head."""
+    """Load one position, without its mean and divided by its deviation, and 1 / deviation of every head."""
     # [BH, BV]
     b_x = load(x, o_x, m_c)
     b_x = tl.where(m_c, b_x - tl.sum(b_x, 1)[:, None] * (1.0 / V), 0.0)
@@ -47,7 +47,7 @@ def norm_forward_kernel(
     BV: tl.constexpr,
     BT: tl.constexpr,
 ):
-    """Equation (6). Grid: (blocks of BT positions, blocks of BH heads)."""
+    """Compute (6). Grid: (blocks of BT positions, blocks of BH heads)."""
     i_first, T, o_c, m_c = block_offsets(rows, H, V, BH, BV, BT)
     # [BH, BV]
     b_gamma = load(weight, o_c, m_c)
@@ -78,7 +78,7 @@ def norm_backward_kernel(
     BV: tl.constexpr,
     BT: tl.constexpr,
 ):
-    """Equations (7) to (9). Grid as forward; `partial_sums` has the gradients of weight and bias of every program."""
+    """Compute (7) to (9). Grid as forward; `partial_sums` has the gradients of weight and bias of every program."""
     i_first, T, o_c, m_c = block_offsets(rows, H, V, BH, BV, BT)
     # [BH, BV]
     b_gamma = load(weight, o_c, m_c)

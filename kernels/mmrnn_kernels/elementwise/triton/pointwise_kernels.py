@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def block_offsets(size, B: tl.constexpr):
-    """Offsets of this program's elements, and the mask of those below `size`."""
+    """Return the offsets of this program's elements, and the mask of those below `size`."""
     o_x = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     return o_x, o_x < size
 
@@ -25,13 +25,13 @@ def store(x, o_x, b_x, m_x):
 
 @triton.jit
 def relu(b_x):
-    """max(x, 0) that keeps NaN, which a maximum would hide."""
+    """Compute max(x, 0) that keeps NaN, which a maximum would hide."""
     return tl.where(b_x < 0.0, 0.0, b_x)
 
 
 @triton.jit
 def square_forward_kernel(x, out, size, B: tl.constexpr):
-    """`relu(x)^2`."""
+    """Compute `relu(x)^2`."""
     o_x, m_x = block_offsets(size, B)
     # [B]
     b_y = relu(load(x, o_x, m_x))
@@ -40,7 +40,7 @@ def square_forward_kernel(x, out, size, B: tl.constexpr):
 
 @triton.jit
 def square_backward_kernel(x, grad, dx, size, B: tl.constexpr):
-    """Gradient of x."""
+    """Compute the gradient of x."""
     o_x, m_x = block_offsets(size, B)
     # [B]
     b_y = relu(load(x, o_x, m_x))
@@ -49,14 +49,14 @@ def square_backward_kernel(x, grad, dx, size, B: tl.constexpr):
 
 @triton.jit
 def gate_forward_kernel(gate, x, out, size, B: tl.constexpr):
-    """`sigmoid(gate) * x`."""
+    """Compute `sigmoid(gate) * x`."""
     o_x, m_x = block_offsets(size, B)
     store(out, o_x, tl.sigmoid(load(gate, o_x, m_x)) * load(x, o_x, m_x), m_x)
 
 
 @triton.jit
 def gate_backward_kernel(gate, x, grad, dgate, dx, size, B: tl.constexpr):
-    """Gradients of gate and x."""
+    """Compute the gradients of gate and x."""
     o_x, m_x = block_offsets(size, B)
     # [B]
     b_s = tl.sigmoid(load(gate, o_x, m_x))

@@ -25,7 +25,7 @@ def wkv6_triton(
     state: Float[Tensor, "n h k v"] | None = None,
     cu_seqlens: Int[Tensor, " edges"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """Same result as `wkv6_reference`, also of packed rows. A `w` of `h k` is one decay for all positions.
+    """Compute the result of `wkv6_reference`, also of packed rows. A `w` of `h k` is one decay for all positions.
 
     Differentiable once.
 

@@ -46,7 +46,7 @@ def within_chunk(
     STORE_DV: tl.constexpr,
     DOT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs in the chunk, (16): of r, k and log2 d; that of u, added to `b_du`; and A with STORE_DV."""
+    """Compute the gradients from pairs in the chunk, (16): of r, k, log2 d, u (added to `b_du`); and A if STORE_DV."""
     # [BT, BT]: symmetric, [t, s] and [s, t] have the gradient of A[t, s]
     m_lower = o_t[:, None] >= o_t[None, :]
     b_da = tl.where(m_lower, dot(b_do, tl.trans(b_v), DOT_TYPE), dot(b_v, tl.trans(b_do), DOT_TYPE))
@@ -101,7 +101,7 @@ def across_chunks(
     STORE_DV: tl.constexpr,
     DOT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs with one end in the chunk or around it, added to those within it.
+    """Add the gradients from pairs with one end in the chunk or around it.
 
     Returns those of r, k and log2 d, then that of v (only with STORE_DV) and that of the state before the chunk.
     """
@@ -164,13 +164,12 @@ def chunk_backward_kernel(
     HAS_PIECES: tl.constexpr,
     STORE_DV: tl.constexpr,
 ):
-    """Equation (16). Grid: (sequences x heads, pieces x blocks of BK rows of the state).
+    """Compute (16). Grid: (sequences x heads, pieces x blocks of BK rows of the state).
 
     Keys are independent, except in dv, a sum over keys: it is computed with STORE_DV, where a program has all of them.
     `states` has S before each chunk, `ends` G after each piece, both transposed (`v k`).
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_t = tl.arange(0, BT)
     i_piece = tl.program_id(1) // (K // BK)
     o_k = (tl.program_id(1) % (K // BK)) * BK + tl.arange(0, BK)
@@ -186,6 +185,7 @@ def chunk_backward_kernel(
     if HAS_PIECES:
         b_ds = tl.load(ends + i_slot * K * V + o_s)
     elif HAS_DEND:
+        # Not `load_transposed`: with scalar pointers sm_90 spills registers.
         o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
         b_ds = tl.trans(tl.load(dend + o_state))
     else:

@@ -8,11 +8,38 @@ from ...common.triton.primitives import (
     dot,
     first_slot,
     level_pairs,
+    load_transposed,
     log2_decay,
     right_half,
     sequence_bounds,
+    store_transposed,
 )
 from .levels import chunk_decay, decay_after, decay_before, level_decay, split_bf16
+
+
+@triton.jit
+def read_and_update(
+    b_r,
+    b_k,
+    b_v,
+    b_s,
+    b_high,
+    b_low,
+    o_t,
+    n_t,
+    CONSTANT: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DOT_TYPE: tl.constexpr,
+):
+    """Compute (r P) S and S' of (12); in reverse Q and P are exchanged."""
+    # [BT, K] @ [K, BV], then [BV, BT] @ [BT, K]
+    if REVERSE:
+        b_y = dot(b_r * decay_after(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE), tl.trans(b_s), DOT_TYPE)
+        b_update = dot(tl.trans(b_v), b_k * decay_before(b_high, b_low, o_t, CONSTANT, DOT_TYPE), DOT_TYPE)
+    else:
+        b_y = dot(b_r * decay_before(b_high, b_low, o_t, CONSTANT, DOT_TYPE), tl.trans(b_s), DOT_TYPE)
+        b_update = dot(tl.trans(b_v), b_k * decay_after(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE), DOT_TYPE)
+    return b_y, b_s * chunk_decay(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE) + b_update
 
 
 @triton.jit
@@ -27,7 +54,7 @@ def chunk_scores(
     CONSTANT: tl.constexpr,
     DOT_TYPE: tl.constexpr,
 ):
-    """A of (15) with its transpose on the other side of the diagonal, `b_own`.
+    """Compute A of (15) with its transpose on the other side of the diagonal, `b_own`.
 
     Late positions read, early ones write: r and k, in reverse k and r.
     """
@@ -69,12 +96,11 @@ def chunk_forward_kernel(
     HAS_PIECES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Equation (12). Grid: (sequences x heads, pieces x blocks of BV columns of the state).
+    """Compute (12). Grid: (sequences x heads, pieces x blocks of BV columns of the state).
 
     In reverse, with r and k exchanged and the gradient of y as v, the state is G and `out` the gradient of v.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     i_piece = tl.program_id(1) // (V // BV)
     o_t = tl.arange(0, BT)
     o_k = tl.arange(0, K)
@@ -84,14 +110,12 @@ def chunk_forward_kernel(
     i_end = tl.minimum(i_begin + span, eos)
     if (i_begin >= eos) & (i_piece > 0):
         return  # this sequence has fewer pieces
-    o_s = o_k[:, None] * V + o_v[None, :]
-    o_state = (i_n * H + i_h).to(tl.int64) * K * V
     # [BV, K]
     if HAS_PIECES:
         i_slot = (first_slot(bos, span, i_n) + i_piece) * H + i_h
         b_s = tl.load(start + i_slot * K * V + o_v[:, None] * K + o_k[None, :])
     elif HAS_START:
-        b_s = tl.trans(tl.load(start + o_state + o_s))
+        b_s = load_transposed(start, i_n * H + i_h, o_k, o_v, K, V)
     else:
         b_s = tl.zeros([BV, K], dtype=tl.float32)
     # [1, K]
@@ -117,15 +141,7 @@ def chunk_forward_kernel(
         n_t = tl.minimum(T - i_t, BT)
 
         # The state first: the compiler lays out all products as it does the first, and this shape is the good one.
-        # [BT, K] @ [K, BV], then [BV, BT] @ [BT, K]
-        if REVERSE:
-            b_y = dot(b_r * decay_after(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE), tl.trans(b_s), DOT_TYPE)
-            b_update = dot(tl.trans(b_v), b_k * decay_before(b_high, b_low, o_t, CONSTANT, DOT_TYPE), DOT_TYPE)
-        else:
-            b_y = dot(b_r * decay_before(b_high, b_low, o_t, CONSTANT, DOT_TYPE), tl.trans(b_s), DOT_TYPE)
-            b_update = dot(tl.trans(b_v), b_k * decay_after(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE), DOT_TYPE)
-        b_s = b_s * chunk_decay(b_high, b_low, o_t, n_t, CONSTANT, DOT_TYPE) + b_update
-
+        b_y, b_s = read_and_update(b_r, b_k, b_v, b_s, b_high, b_low, o_t, n_t, CONSTANT, REVERSE, DOT_TYPE)
         b_own = tl.sum(b_r * b_u * b_k, 1)[:, None]
         b_late, b_early = (b_k, b_r) if REVERSE else (b_r, b_k)
         b_a = chunk_scores(b_late, b_early, b_own, b_high, b_low, o_t, LEVELS, CONSTANT, DOT_TYPE)
@@ -135,4 +151,4 @@ def chunk_forward_kernel(
         tl.store(out + o_rv, b_y.to(out.dtype.element_ty), mask=m_t)
     if not REVERSE:  # a condition of its own, since this one is decided at compile time
         if i_end == eos:
-            tl.store(end + o_state + o_s, tl.trans(b_s))
+            store_transposed(end, b_s, i_n * H + i_h, o_k, o_v, K, V)

@@ -29,7 +29,7 @@ def split_bf16(b_g, CONSTANT: tl.constexpr, DOT_TYPE: tl.constexpr):
 
 @triton.jit
 def masked_sum(m_t, b_high, b_low, DOT_TYPE: tl.constexpr):
-    """`mask @ (high + low)`."""
+    """Compute `mask @ (high + low)`."""
     # [BT, BT] @ [BT, BK]
     if DOT_TYPE == "ieee":
         return tl.dot(m_t.to(tl.float32), b_high, input_precision=DOT_TYPE)
@@ -41,7 +41,7 @@ def masked_sum(m_t, b_high, b_low, DOT_TYPE: tl.constexpr):
 
 @triton.jit
 def reach_count(o_t, B: tl.constexpr):
-    """Number of positions in the `level_reach` of each."""
+    """Return the number of positions in the `level_reach` of each."""
     o_inside = o_t & (B - 1)
     # [BT, 1]
     return tl.where((o_t & B) != 0, o_inside, B - 1 - o_inside)[:, None].to(tl.float32)
@@ -49,7 +49,7 @@ def reach_count(o_t, B: tl.constexpr):
 
 @triton.jit
 def level_decay(b_high, b_low, o_t, B: tl.constexpr, CONSTANT: tl.constexpr, DOT_TYPE: tl.constexpr):
-    """P and Q of level B: the product of the decays between each position and the middle of its block of 2B."""
+    """Compute P and Q of level B: the product of the decays between each position and the middle of its block of 2B."""
     # [BT, BK]
     if CONSTANT:
         return tl.exp2(reach_count(o_t, B) * b_high)
@@ -59,7 +59,7 @@ def level_decay(b_high, b_low, o_t, B: tl.constexpr, CONSTANT: tl.constexpr, DOT
 
 @triton.jit
 def decay_before(b_high, b_low, o_t, CONSTANT: tl.constexpr, DOT_TYPE: tl.constexpr):
-    """P of the chunk: the product of the decays from its start to each position."""
+    """Compute P of the chunk: the product of the decays from its start to each position."""
     # [BT, BK]
     if CONSTANT:
         return tl.exp2(o_t[:, None].to(tl.float32) * b_high)
@@ -69,7 +69,7 @@ def decay_before(b_high, b_low, o_t, CONSTANT: tl.constexpr, DOT_TYPE: tl.conste
 
 @triton.jit
 def decay_after(b_high, b_low, o_t, T, CONSTANT: tl.constexpr, DOT_TYPE: tl.constexpr):
-    """Q of the chunk: the product of the decays from each position to its end; it has T positions."""
+    """Compute Q of the chunk: the product of the decays from each position to its end; it has T positions."""
     # [BT, BK]
     if CONSTANT:
         return tl.exp2(positions_after(o_t, T) * b_high)
@@ -79,14 +79,14 @@ def decay_after(b_high, b_low, o_t, T, CONSTANT: tl.constexpr, DOT_TYPE: tl.cons
 
 @triton.jit
 def positions_after(o_t, T):
-    """Number of positions after each in a chunk of T."""
+    """Return the number of positions after each in a chunk of T."""
     # [BT, 1]
     return tl.maximum(T - 1 - o_t, 0)[:, None].to(tl.float32)
 
 
 @triton.jit
 def chunk_decay(b_high, b_low, o_t, T, CONSTANT: tl.constexpr, DOT_TYPE: tl.constexpr):
-    """W of the chunk: the product of all its decays."""
+    """Compute W of the chunk: the product of all its decays."""
     # [1, BK]
     if CONSTANT:
         return tl.exp2(T.to(tl.float32) * b_high)
@@ -98,7 +98,7 @@ def chunk_decay(b_high, b_low, o_t, T, CONSTANT: tl.constexpr, DOT_TYPE: tl.cons
 
 @triton.jit
 def pull_back(b_x, m_t, b_count, CONSTANT: tl.constexpr, DOT_TYPE: tl.constexpr):
-    """Gradient of the logarithms from that of the exponents: `mask @ x`; if CONSTANT its sum over positions, later."""
+    """Compute the gradient of the logarithms from that of the exponents: `mask @ x`, or if CONSTANT its terms."""
     if CONSTANT:
         return b_count * b_x
     else:

@@ -8,11 +8,40 @@ from ...common.triton.primitives import decay_terms, first_slot, load_row, load_
 
 @triton.jit
 def load_decay_terms(w, b_constant, i_row, o_k, m_row, K: tl.constexpr, CONSTANT: tl.constexpr):
-    """`decay_terms` of a row, those of no decay if m_row is false; with CONSTANT `b_constant`, those of all rows."""
+    """Compute `decay_terms` of a row, of no decay if m_row is false; with CONSTANT return those of all rows."""
     if CONSTANT:
         return b_constant
     else:
         return decay_terms(load_row_masked(w, i_row, o_k, m_row, K, float("-inf")))
+
+
+@triton.jit
+def run_forwards(
+    b_s,
+    k,
+    v,
+    w,
+    b_constant,
+    bos,
+    i_t,
+    i_h,
+    o_k,
+    o_v,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    SPAN: tl.constexpr,
+    CONSTANT: tl.constexpr,
+):
+    """Compute S before position i_t, from that at the checkpoint before."""
+    for j in range(i_t // SPAN * SPAN, i_t):
+        i_row = (bos + j) * H + i_h
+        # [BK], [V]
+        b_k = load_row(k, i_row, o_k, K)
+        b_v = load_row(v, i_row, o_v, V)
+        b_keep, b_change, _ = b_constant if CONSTANT else decay_terms(load_row(w, i_row, o_k, K))
+        b_s = b_s * b_keep[:, None] + (b_s * b_change[:, None] + b_k[:, None] * b_v[None, :])
+    return b_s
 
 
 @triton.jit
@@ -37,7 +66,7 @@ def recompute_states(
     BT: tl.constexpr,
     CONSTANT: tl.constexpr,
 ):
-    """S before each of BT positions from i_t on; stores the gradient of r, (5)."""
+    """Compute S before each of BT positions from i_t on; store the gradient of r, (5)."""
     b_states = ()
     for j in tl.static_range(BT):
         b_states += (b_s,)
@@ -80,7 +109,7 @@ def run_backwards(
     BT: tl.constexpr,
     CONSTANT: tl.constexpr,
 ):
-    """G before BT positions from i_t on, the gradient of u added up, and with CONSTANT that of the decay.
+    """Compute G before BT positions from i_t on, the gradient of u so far, and with CONSTANT that of the decay.
 
     Stores the gradients of k and, unless CONSTANT, of w: (6) and (9).
     """
@@ -137,13 +166,12 @@ def recurrent_backward_kernel(
     CONSTANT: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equations (4) to (9) without (7). Grid: (sequences x heads, blocks of BK rows of the state, all independent).
+    """Compute (4) to (9) without (7). Grid: (sequences x heads, blocks of BK rows of the state, all independent).
 
     `checkpoints` has S before every SPAN positions. From there S is computed again up to BT positions, where it waits
     in registers for G, which runs backwards.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.program_id(1) * BK + tl.arange(0, BK)
     o_v = tl.arange(0, V)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
@@ -165,12 +193,7 @@ def recurrent_backward_kernel(
     for i in range(0, blocks):
         i_t = (blocks - 1 - i) * BT
         b_s = tl.load(checkpoints + (i_t // SPAN).to(tl.int64) * (H * K * V) + o_s)
-        for j in range(i_t // SPAN * SPAN, i_t):
-            i_row = (bos + j) * H + i_h
-            b_k = load_row(k, i_row, o_k, K)
-            b_v = load_row(v, i_row, o_v, V)
-            b_keep, b_change, _ = b_constant if CONSTANT else decay_terms(load_row(w, i_row, o_k, K))
-            b_s = b_s * b_keep[:, None] + (b_s * b_change[:, None] + b_k[:, None] * b_v[None, :])
+        b_s = run_forwards(b_s, k, v, w, b_constant, bos, i_t, i_h, o_k, o_v, H, K, V, SPAN, CONSTANT)
         b_states = recompute_states(
             b_s, k, v, w, dout, dr, b_u, b_constant, bos, i_t, T, i_h, o_k, o_v, H, K, V, BT, CONSTANT
         )

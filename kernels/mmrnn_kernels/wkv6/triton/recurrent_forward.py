@@ -10,6 +10,13 @@ from ...common.triton.primitives import decay_terms, first_slot, load_row, seque
 
 
 @triton.jit
+def read_state(b_r, b_k, b_v, b_u, b_s):
+    """Compute (1)."""
+    # [BV]
+    return tl.sum(b_r[:, None] * b_s, 0) + tl.sum(b_r * b_u * b_k, 0) * b_v
+
+
+@triton.jit
 def recurrent_forward_kernel(
     r,
     k,
@@ -33,13 +40,11 @@ def recurrent_forward_kernel(
     STORE_STATES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Equations (1) and (2). Grid: (sequences x heads, blocks of BV columns of the state).
+    """Compute (1) and (2). Grid: (sequences x heads, blocks of BV columns of the state).
 
-    With STORE_STATES only S before every SPAN positions is stored, in `checkpoints`. In reverse, with r and k exchanged
-    and the gradient of y as v, the state is G and `out` the gradient of v.
+    STORE_STATES: only S before every SPAN positions is stored. REVERSE, r and k exchanged, v = dy: S is G, out is dv.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.arange(0, K)
     o_v = tl.program_id(1) * BV + tl.arange(0, BV)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
@@ -67,8 +72,7 @@ def recurrent_forward_kernel(
         if not CONSTANT:
             b_keep, b_change, _ = decay_terms(load_row(w, i_row, o_k, K))
         if not STORE_STATES:
-            b_r = load_row(r, i_row, o_k, K)
-            b_y = tl.sum(b_r[:, None] * b_s, 0) + tl.sum(b_r * b_u * b_k, 0) * b_v
+            b_y = read_state(load_row(r, i_row, o_k, K), b_k, b_v, b_u, b_s)
             tl.store(out + i_row * V + o_v, b_y.to(out.dtype.element_ty))
         b_s = b_s * b_keep[:, None] + (b_s * b_change[:, None] + b_k[:, None] * b_v[None, :])
     if not STORE_STATES:

@@ -25,7 +25,7 @@ def wkv7_triton(
     state: Float[Tensor, "n h k v"] | None = None,
     cu_seqlens: Int[Tensor, " edges"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """Same result as `wkv7_reference`, also of packed rows. Differentiable once.
+    """Compute the result of `wkv7_reference`, also of packed rows. Differentiable once.
 
     Raises:
         ValueError: cu_seqlens does not fit the row or the number of states.

@@ -11,6 +11,7 @@ from ...common.triton.primitives import (
     hide_loop_invariance,
     level_pairs,
     level_reach,
+    load_transposed,
     log2_decay,
     right_half,
     sequence_bounds,
@@ -36,7 +37,7 @@ def across_chunks(
     DOT_TYPE: tl.constexpr,
     EXACT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs with one end in the chunk or around it, (12) and (13): of r, k, a, b, log2 d, and of S."""
+    """Compute the gradients from pairs that reach beyond the chunk, (12) and (13): of r, k, a, b, log2 d, and S."""
     # [BT, BK], [BT, BK], [1, BK]
     b_before = masked_decay(m_lower, b_g, EXACT_TYPE)
     b_after = masked_decay(m_upper, b_g, EXACT_TYPE)
@@ -78,7 +79,7 @@ def within_chunk(
     DOT_TYPE: tl.constexpr,
     EXACT_TYPE: tl.constexpr,
 ):
-    """Gradients from pairs in the chunk, level by level, added to those from across chunks."""
+    """Add the gradients from pairs in the chunk, level by level."""
     # [BT, BT]
     b_dab = dot(b_dx, tl.trans(b_x), DOT_TYPE)
     b_drk = dot(b_do, tl.trans(b_v), DOT_TYPE)
@@ -139,22 +140,17 @@ def chunk_backward_kernel(
     PACKED: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equation (13) and down the levels. Grid: (sequences x heads, blocks of BK rows of the state).
+    """Compute (13) and go down the levels. Grid: (sequences x heads, blocks of BK rows of the state).
 
     Given U and its gradient the rows are independent. `states` has S before each chunk, transposed (`v k`).
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_t = tl.arange(0, BT)
     o_k = tl.program_id(1) * BK + tl.arange(0, BK)
     o_v = tl.arange(0, V)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
     # [V, BK]
-    if HAS_DEND:
-        p_dend = dend + (i_n * H + i_h).to(tl.int64) * K * V
-        b_ds = tl.trans(tl.load(p_dend + o_k[:, None] * V + o_v[None, :]))
-    else:
-        b_ds = tl.zeros([V, BK], dtype=tl.float32)
+    b_ds = load_transposed(dend, i_n * H + i_h, o_k, o_v, K, V) if HAS_DEND else tl.zeros([V, BK], dtype=tl.float32)
     states += (first_slot(bos, BT, i_n) * H + i_h) * K * V
     o_s = o_v[:, None] * K + o_k[None, :]
     T = (eos - bos).to(tl.int32)

@@ -43,21 +43,20 @@ def chunk_forward_kernel(
     STORE_STATES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Equations (8) to (10). Grid: (sequences x heads, blocks of BV columns of the state).
+    """Compute (8) to (10). Grid: (sequences x heads, blocks of BV columns of the state).
 
     With STORE_STATES neither `out` nor `end` is stored, but S before each chunk, transposed (`v k`), and U in `reads`.
     In reverse, with the gradient of y as v, (11) and (12): the state is G, `out` the gradient of v, `reads` that of U,
     and `end` that of the initial state.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_t = tl.arange(0, BT)
     o_k = tl.arange(0, K)
     o_v = tl.program_id(1) * BV + tl.arange(0, BV)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
-    o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
     # [BV, K]
     o_s = o_v[:, None] * K + o_k[None, :]
+    o_state = (i_n * H + i_h).to(tl.int64) * K * V + o_k[:, None] * V + o_v[None, :]
     b_s = tl.trans(tl.load(start + o_state)) if HAS_START else tl.zeros([BV, K], dtype=tl.float32)
     if STORE_STATES:
         states += (first_slot(bos, BT, i_n) * H + i_h) * K * V

@@ -12,14 +12,14 @@ from ...common.triton.primitives import dot, level_pairs, level_reach, right_hal
 
 @triton.jit
 def masked_decay(m_t, b_g, EXACT_TYPE: tl.constexpr):
-    """Products of the decays in each row of the mask: sums of logarithms, all of one sign."""
+    """Compute the products of the decays in each row of the mask: sums of logarithms, all of one sign."""
     # [BT, BT] @ [BT, K]
     return tl.exp2(tl.dot(m_t.to(tl.float32), b_g, input_precision=EXACT_TYPE))
 
 
 @triton.jit
 def level_factors(b_reads, b_writes, b_g, o_t, B: tl.constexpr, EXACT_TYPE: tl.constexpr):
-    """Reads of the right halves and writes of the left ones, times the decays up to the middle; and these decays."""
+    """Compute reads of right halves and writes of left ones, times the decays up to the middle; and these decays."""
     # [BT, K]
     b_decay = masked_decay(level_reach(o_t, B), b_g, EXACT_TYPE)
     return tl.where(right_half(o_t, B), b_reads, b_writes) * b_decay, b_decay
@@ -27,7 +27,7 @@ def level_factors(b_reads, b_writes, b_g, o_t, B: tl.constexpr, EXACT_TYPE: tl.c
 
 @triton.jit
 def chunk_scores(b_r, b_k, b_a, b_b, b_g, o_t, LEVELS: tl.constexpr, DOT_TYPE: tl.constexpr, EXACT_TYPE: tl.constexpr):
-    """(1 - A_ab)^-1; A_ak below the diagonal and A_rb transposed above it; A_rk. `b_r` is r times its own decay.
+    """Compute (1 - A_ab)^-1; A_ak below the diagonal and A_rb transposed above it; A_rk. `b_r` has its own decay.
 
     The inverse of a block is that of its right half, times A_ab between the halves, times that of its left one: sums of
     the recurrence itself, whereas powers of A_ab would cancel.

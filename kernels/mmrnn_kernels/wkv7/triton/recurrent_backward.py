@@ -8,6 +8,37 @@ from .update import update_state
 
 
 @triton.jit
+def run_forwards(
+    b_s,
+    w,
+    k,
+    v,
+    b,
+    reads,
+    bos,
+    i_t,
+    i_h,
+    o_k,
+    o_v,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    SPAN: tl.constexpr,
+):
+    """Compute S before position i_t, from that at the checkpoint before."""
+    for j in range(i_t // SPAN * SPAN, i_t):
+        i_row = (bos + j) * H + i_h
+        # [BK], [BK], [V], [V]
+        b_k = load_row(k, i_row, o_k, K)
+        b_b = load_row(b, i_row, o_k, K)
+        b_v = load_row(v, i_row, o_v, V)
+        b_x = tl.load(reads + i_row * V + o_v)
+        b_keep, b_change, _ = decay_terms(load_row(w, i_row, o_k, K))
+        b_s = update_state(b_s, b_keep, b_change, b_b, b_x, b_k, b_v)
+    return b_s
+
+
+@triton.jit
 def recompute_states(
     b_s,
     w,
@@ -30,7 +61,7 @@ def recompute_states(
     V: tl.constexpr,
     BT: tl.constexpr,
 ):
-    """S before each of BT positions from i_t on; stores the gradients of r and a, (5)."""
+    """Compute S before each of BT positions from i_t on; store the gradients of r and a, (5)."""
     b_states = ()
     for j in tl.static_range(BT):
         b_states += (b_s,)
@@ -77,7 +108,7 @@ def run_backwards(
     V: tl.constexpr,
     BT: tl.constexpr,
 ):
-    """G before BT positions from i_t on, (4); stores the gradients of k, b and w, (5) and (6)."""
+    """Compute G before BT positions from i_t on, (4); store the gradients of k, b and w, (5) and (6)."""
     for j in tl.static_range(BT):
         i = i_t + BT - 1 - j
         m_row = i < T
@@ -130,13 +161,12 @@ def recurrent_backward_kernel(
     PACKED: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equations (5) and (6). Grid: (sequences x heads, blocks of BK rows of the state).
+    """Compute (5) and (6). Grid: (sequences x heads, blocks of BK rows of the state).
 
     Given U and its gradient the rows are independent. `checkpoints` has S before every SPAN positions. From there S is
     computed again up to BT positions, where it waits in registers for G, which runs backwards.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.program_id(1) * BK + tl.arange(0, BK)
     o_v = tl.arange(0, V)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
@@ -150,14 +180,7 @@ def recurrent_backward_kernel(
     for i in range(0, blocks):
         i_t = (blocks - 1 - i) * BT
         b_s = tl.load(checkpoints + (i_t // SPAN).to(tl.int64) * (H * K * V) + o_s)
-        for j in range(i_t // SPAN * SPAN, i_t):
-            i_row = (bos + j) * H + i_h
-            b_k = load_row(k, i_row, o_k, K)
-            b_b = load_row(b, i_row, o_k, K)
-            b_v = load_row(v, i_row, o_v, V)
-            b_x = tl.load(reads + i_row * V + o_v)
-            b_keep, b_change, _ = decay_terms(load_row(w, i_row, o_k, K))
-            b_s = update_state(b_s, b_keep, b_change, b_b, b_x, b_k, b_v)
+        b_s = run_forwards(b_s, w, k, v, b, reads, bos, i_t, i_h, o_k, o_v, H, K, V, SPAN)
         b_states = recompute_states(
             *(b_s, w, k, v, b, reads, dreads, dout, dr, da, bos, i_t, T, i_h, o_k, o_v, H, K, V, BT)
         )

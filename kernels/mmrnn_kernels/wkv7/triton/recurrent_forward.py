@@ -31,13 +31,12 @@ def recurrent_forward_kernel(
     HAS_START: tl.constexpr,
     STORE_STATES: tl.constexpr,
 ):
-    """Equations (1) to (3). Grid: (sequences x heads, blocks of BV columns of the state).
+    """Compute (1) to (3). Grid: (sequences x heads, blocks of BV columns of the state).
 
     With STORE_STATES neither `out` nor `end` is stored, but S before every SPAN positions in `checkpoints` and U, what
     each position reads at a, in `reads`.
     """
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.arange(0, K)
     o_v = tl.program_id(1) * BV + tl.arange(0, BV)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
@@ -92,9 +91,8 @@ def recurrent_reverse_kernel(
     PACKED: tl.constexpr,
     HAS_DEND: tl.constexpr,
 ):
-    """Equation (4): G backwards, which is read at b and k and written at a. Stores the gradients of v, U and S."""
-    i_n = tl.program_id(0) // H
-    i_h = tl.program_id(0) % H
+    """Compute (4): G backwards, which is read at b and k and written at a. Stores the gradients of v, U and S."""
+    i_n, i_h = tl.program_id(0) // H, tl.program_id(0) % H
     o_k = tl.arange(0, K)
     o_v = tl.program_id(1) * BV + tl.arange(0, BV)
     bos, eos = sequence_bounds(cu_seqlens, length, i_n, PACKED)
