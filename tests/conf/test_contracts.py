@@ -14,7 +14,7 @@ from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
-from mmrnn.types import Connector, Encoder, MapDataset, Objective, fulfils, implements, parts
+from mmrnn.types import Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
 
 INSIDE = {
     "encoder": (Encoder,),
@@ -24,11 +24,8 @@ INSIDE = {
 }
 """Contracts of the cards inside a card of a group."""
 
-FOR_TRAINING = {"stage", "optimizer", "schedule"}
-"""Groups whose cards name no part."""
-
-OF_SEVERAL = {"modalities", "model", "recipe", "hydra"}
-"""Groups that choose cards of others."""
+WITHOUT_CONTRACT = {"stage", "modalities", "model", "recipe", "hydra"}
+"""Stages, whose class is always the same, and groups that choose cards of others."""
 
 READ_FROM_CLASSES = {
     parts.Backbone: ("recurrent", "generates", "hooks", "axes"),
@@ -45,7 +42,7 @@ def named_targets():
     """(card, group, path inside the card, target) of every card in `conf/`; inherited ones stand in another file."""
     for path in sorted(conf_dir().glob("*/*.yaml")):
         group = path.parent.name
-        if group not in FOR_TRAINING | OF_SEVERAL:
+        if group not in WITHOUT_CONTRACT:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             for place, card in cards(content):
                 yield f"{group}/{path.stem}", group, place, card
@@ -68,13 +65,14 @@ def attributes(contract: type) -> set[str]:
 def check_instance(part, contracts: tuple[type, ...]) -> None:
     """The part is an instance of one of the contracts, and has all of its attributes."""
     [contract] = [contract for contract in contracts if isinstance(part, contract)]
-    for name in attributes(contract):
+    narrower = [base for base in (TextConnector,) if isinstance(part, base)]
+    for name in attributes(contract).union(*map(attributes, narrower)):
         getattr(part, name)
 
 
 def test_every_group_has_a_contract():
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
-    assert groups - FOR_TRAINING - OF_SEVERAL == set(CONTRACTS)
+    assert groups - WITHOUT_CONTRACT == set(CONTRACTS)
 
 
 def test_every_target_fulfils_its_contract():
@@ -104,11 +102,19 @@ def test_tiny_backbones(name):
     check_instance(instantiate(composed(f"backbone/{name}")), CONTRACTS["backbone"])
 
 
-@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter"])
+@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter", "schedule"])
 def test_parts_without_sizes(group):
     for name in options(group):
         if name != "mix":  # it has no parts of its own
             check_instance(instantiate(composed(f"{group}/{name}")), CONTRACTS[group])
+
+
+def test_optimizers():
+    matrix, vector = (torch.nn.Parameter(torch.zeros(*shape)) for shape in ((4, 4), (4,)))
+    for name in options("optimizer"):
+        groups = [{"params": [matrix], "hidden": True, "lr_mult": 1.0, "decays": True}]
+        groups += [{"params": [vector], "hidden": False, "lr_mult": 1.0, "decays": False, "weight_decay": 0.0}]
+        check_instance(instantiate(composed(f"optimizer/{name}"))(groups, 1e-3), CONTRACTS["optimizer"])
 
 
 def test_the_tokenizer_without_files():
