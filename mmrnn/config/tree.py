@@ -62,7 +62,7 @@ def get_node(tree: Tree, path: str, default: Any = None) -> Any:
 
 
 def is_card(value: Any) -> bool:
-    """True for a mapping that names a class by `_target_`."""
+    """Return True for a mapping that names a class by `_target_`."""
     return isinstance(value, Mapping) and "_target_" in value
 
 

@@ -1,4 +1,4 @@
-"""Held-out questions of a run: answers, and their accuracy beside that of blind baselines."""
+"""Held-out questions of a run: answers, their accuracy, and baselines."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from mmrnn.types import MapDataset, Sample
 
 
 class HeldOut:
-    """Splits that are not trained on, and the assistants that answer their questions.
+    """Evaluation splits, and the assistants that answer their questions.
 
     Args:
         splits: samples by the name of their split.
@@ -30,7 +30,7 @@ class HeldOut:
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
 
     def answers(self, max_samples: int | None = None) -> dict[str, list[Answer]]:
-        """Answers to the first `max_samples` questions of every split; None: to all."""
+        """Answer the first `max_samples` questions of every split; None: all."""
         return {
             name: evaluate(
                 self.assistants[name],
@@ -42,14 +42,14 @@ class HeldOut:
         }
 
     def accuracy(self, max_samples: int | None = None) -> dict[str, float]:
-        """Mean accuracy over the kinds of question, by split."""
+        """Return the mean accuracy over the kinds of question of every split, for its first `max_samples` samples."""
         return {name: mean(scores(answers)) for name, answers in self.answers(max_samples).items()}
 
 
-def beside_baselines(
+def accuracy_with_baselines(
     answers: Sequence[Answer], split: Iterable[Sample], train: Iterable[Sample]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy by kind of question, beside that of baselines without the image.
+    """Return the accuracy and the baselines without the image of every kind of question.
 
     Args:
         answers: to all questions of the split.

@@ -15,7 +15,7 @@ def load(folder: str | Path, *, trusted: Collection[str] = ()) -> Assistant:
 
     Args:
         folder: a path, or `owner/name` (`hf://owner/name@revision`) on the Hugging Face hub.
-        trusted: packages besides mmrnn whose classes the configuration may name.
+        trusted: further packages whose classes the configuration may name.
 
     Raises:
         ConfigError: there is no checkpoint, or its configuration does not fit.

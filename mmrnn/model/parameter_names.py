@@ -35,11 +35,11 @@ def part_of(name: str) -> str:
 
 
 def fits(name: str, pattern: str) -> bool:
-    """True where a pattern is the part of a parameter, or a glob of its name with or without `modalities.NAME.`."""
+    """Return True where a pattern is the part of a parameter or a glob of its name (`modalities.NAME.` is optional)."""
     short = name.split(".", 2)[2] if name.startswith("modalities.") else name
     return pattern == part_of(name) or fnmatchcase(name, pattern) or fnmatchcase(short, pattern)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """True where one of several patterns fits the name of a parameter."""
+    """Return True where one of several patterns fits the name of a parameter."""
     return any(fits(name, pattern) for pattern in patterns)

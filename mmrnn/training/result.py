@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.evaluation.accuracy import Answer, mean, scores
-from mmrnn.evaluation.held_out import HeldOut, beside_baselines
+from mmrnn.evaluation.held_out import HeldOut, accuracy_with_baselines
 from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
 from mmrnn.training import resume
@@ -34,7 +34,7 @@ def write_result(
     write_answers(out / ANSWERS, answers)
     train = [parts.data[index] for index in range(min(len(parts.data), MAX_BLIND_SAMPLES))] if answers else []
     accuracy = {
-        name: beside_baselines(answers[name], (split[index] for index in range(len(split))), train)
+        name: accuracy_with_baselines(answers[name], (split[index] for index in range(len(split))), train)
         for name, split in held_out.splits.items()
     }
     means = [mean(scores(found)) for found in answers.values()]

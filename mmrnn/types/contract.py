@@ -29,7 +29,7 @@ def implements(contract: type, **attributes: Any) -> Callable[[F], F]:
 
 
 def fulfils(target: Any, contract: type) -> bool:
-    """True for a class that inherits the contract and for a function that `implements` it."""
+    """Return True for a class that inherits the contract and for a function that `implements` it."""
     if isclass(target):
         return contract in target.__mro__
     return hasattr(target, "contract") and target.contract is contract

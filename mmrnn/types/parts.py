@@ -3,7 +3,7 @@
 A class fulfils a contract by inheriting it (`class Wide(nn.Module, Connector)`), a function by
 `@implements(Position, axes=2)`. Attributes without a default must be set; abstract methods must be defined, or the
 constructor raises a `TypeError` that names them. The contracts of tokenizers, prompts and data sets stand in
-`mmrnn.types.inputs`.
+`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`.
 """
 
 from abc import abstractmethod

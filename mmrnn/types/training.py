@@ -1,4 +1,4 @@
-"""Contracts of what changes the parameters: optimizers and learning-rate schedules."""
+"""Contracts of optimizers and learning-rate schedules."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -10,9 +10,8 @@ class Optimizer(Protocol):
     """Update rule. Its constructor takes parameter groups and a learning rate; the other arguments are knobs.
 
     Attributes:
-        param_groups: besides what torch keeps in it, each group says the factor of its learning rate (`lr_mult`), true
-            for weights of linear layers between features (`hidden`), and true for what weight decay applies to
-            (`decays`).
+        param_groups: those of torch, each also with the factor of its learning rate (`lr_mult`), `hidden` (weights of
+            linear layers between features) and `decays` (weight decay applies).
         weight_decay: at the first step.
         weight_decay_final: at the last step; None: constant.
     """
@@ -33,7 +32,7 @@ class Optimizer(Protocol):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Moments and settings, for a snapshot."""
+        """Return moments and settings, for a snapshot."""
         ...
 
     @abstractmethod
@@ -51,12 +50,12 @@ class Schedule(Protocol):
     """Learning rate over the steps of a stage.
 
     Attributes:
-        warmup: steps of growth before the decay.
+        warmup: steps in which the rate grows.
     """
 
     warmup: int = 0
 
     @abstractmethod
     def lr_at(self, step: int, *, steps: int, lr: float) -> float:
-        """Learning rate of step `step` (from 0) of `steps`, of which `lr` is the highest."""
+        """Return the learning rate of step `step` (counted from 0) of `steps`, at most `lr`."""
         ...

@@ -1,6 +1,5 @@
 """`conf/` is the registry, so the tests enumerate it: a new card or preset is covered by being there."""
 
-from collections.abc import Iterator
 from functools import cache
 from inspect import Parameter
 from io import StringIO
@@ -15,7 +14,7 @@ from mmrnn.cli.show import count, describe, on_meta
 from mmrnn.config.coerce import coerce
 from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.instantiate import find_target, parameters
-from mmrnn.config.tree import is_card, plain
+from mmrnn.config.tree import cards, is_card, plain
 from mmrnn.config.validate import WIRED, card_faults, check
 from mmrnn.inference.generate import generate
 from mmrnn.model.build import build
@@ -39,16 +38,12 @@ def card(name: str):
 
 
 def described(name: str) -> list[dict]:
-    """The classes that a card describes: one, or several under names of their own (of stages, of modalities)."""
-    return [*_cards(card(name))]
-
-
-def _cards(content) -> Iterator[dict]:
-    if is_card(content):
-        yield content
-    else:
-        for value in content.values():
-            yield from _cards(value)
+    """The outermost cards of a file: one, or several under names of their own (of stages, of modalities)."""
+    found = {}
+    for path, node in cards(card(name)):
+        if not any(outer == "" or path.startswith(f"{outer}.") for outer in found):
+            found[path] = node
+    return [*found.values()]
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -184,9 +179,9 @@ def test_a_full_size_preset_builds_without_memory(name):
 def test_a_tiny_preset_is_shown(name):
     console = Console(file=StringIO(), width=200, highlight=False)
     console.print(describe(on_meta(plain(compose(f"model={name}"))), {}))
-    told = console.file.getvalue()
-    assert "parameters" in told
-    assert "state: " in told
+    text = console.file.getvalue()
+    assert "parameters" in text
+    assert "state: " in text
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -14,7 +14,7 @@ from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
-from mmrnn.types import Connector, Encoder, MapDataset, Objective, fulfils, implements, parts
+from mmrnn.types import Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
 
 INSIDE = {
     "encoder": (Encoder,),
@@ -68,7 +68,8 @@ def attributes(contract: type) -> set[str]:
 def check_instance(part, contracts: tuple[type, ...]) -> None:
     """The part is an instance of one of the contracts, and has all of its attributes."""
     [contract] = [contract for contract in contracts if isinstance(part, contract)]
-    for name in attributes(contract):
+    narrower = [base for base in (TextConnector,) if isinstance(part, base)]
+    for name in attributes(contract).union(*map(attributes, narrower)):
         getattr(part, name)
 
 

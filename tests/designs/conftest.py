@@ -74,5 +74,5 @@ def spread():
 
 @pytest.fixture(scope="session")
 def loss():
-    """`loss(logits, labels)`: the mean over the targets, each foretold by the position before it."""
+    """`loss(logits, labels)`: the mean over the targets, each predicted from the position before it."""
     return lambda logits, labels: F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

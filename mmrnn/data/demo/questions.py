@@ -91,7 +91,7 @@ Asked = tuple[str, dict[str, str], str] | None
 
 
 def in_corner(placed: Placed, towards: tuple[int, int], size: int, slack: float) -> bool:
-    """True for an object in the corner `towards`, at least `slack` (share of the canvas) beyond both middle lines."""
+    """Return True for an object in the corner `towards`, `slack` (share of the canvas) beyond both middle lines."""
     right, down = placed.x / size - 0.5, placed.y / size - 0.5
     return min(right * towards[0], down * towards[1]) >= slack
 

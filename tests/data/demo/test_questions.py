@@ -114,15 +114,15 @@ def test_comparisons_are_true_and_clear():
 def test_descriptions_say_everything_and_where_it_is():
     lengths = set()
     for scene, _, answer in asked("describe"):
-        told = answer.split(", ")
-        lengths.add(len(told))
-        assert len(told) == len(scene.drawings)
-        if len(told) == 1:
+        phrases = answer.split(", ")
+        lengths.add(len(phrases))
+        assert len(phrases) == len(scene.drawings)
+        if len(phrases) == 1:
             [placed] = scene.drawings
             assert answer == (placed.thing.name if placed.thing.asked else placed.thing.category)
             continue
         ranks = []
-        for words in told:
+        for words in phrases:
             place, label = re.fullmatch(
                 r"(middle|top left|top right|bottom left|bottom right) ([a-z ]+)", words
             ).groups()

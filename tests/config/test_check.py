@@ -1,12 +1,10 @@
-"""What is said about a configuration that does not fit, and what is refused."""
+"""Faults of configurations, and targets that are refused."""
 
 import sys
-from typing import Any, Literal
 
 import pytest
 
 import mmrnn
-from mmrnn.config.coerce import coerce
 from mmrnn.config.compose import compose, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate
@@ -15,7 +13,7 @@ from mmrnn.config.validate import card_faults, check
 from mmrnn.model.build import build
 
 
-def said(*overrides: str, trusted=(), **options) -> tuple[str, ...]:
+def faults_of(*overrides: str, trusted=(), **options) -> tuple[str, ...]:
     """The faults of a configuration, empty when it fits."""
     try:
         check(compose(*overrides, **options), trusted=trusted)
@@ -24,42 +22,42 @@ def said(*overrides: str, trusted=(), **options) -> tuple[str, ...]:
     return ()
 
 
-def test_what_fits_is_not_complained_about():
-    assert said("model=visualrwkv6_tiny", "connector.bias=false") == ()
+def test_a_valid_configuration_has_no_faults():
+    assert faults_of("model=visualrwkv6_tiny", "connector.bias=false") == ()
 
 
-def test_every_fault_of_the_overrides_is_said_at_once():
+def test_every_fault_of_the_overrides_is_listed_at_once():
     with pytest.raises(ConfigError) as caught:
         compose("model=visualrwkv6_tiny", "connector=qformr", "bakbone=rwkv6_tiny", "backbone.dept=3", "seed")
-    told = caught.value.faults
-    assert [fault.split(":")[0] for fault in told] == ["connector=qformr", "bakbone", "seed", "backbone.dept"]
-    assert "did you mean 'qformer'?" in told[0]
-    assert "did you mean 'backbone'?" in told[1]
-    assert "key=value" in told[2]
-    assert "did you mean 'depth'?" in told[3]
+    faults = caught.value.faults
+    assert [fault.split(":")[0] for fault in faults] == ["connector=qformr", "bakbone", "seed", "backbone.dept"]
+    assert "did you mean 'qformer'?" in faults[0]
+    assert "did you mean 'backbone'?" in faults[1]
+    assert "key=value" in faults[2]
+    assert "did you mean 'depth'?" in faults[3]
 
 
-def test_an_option_that_is_near_to_none_is_answered_with_all():
+def test_an_option_that_is_close_to_none_lists_all():
     with pytest.raises(ConfigError, match=r"there is no card scan/xyz; there are: bidirectional, forward"):
         compose("model=visualrwkv6_tiny", "scan=xyz")
 
 
-def test_a_sweep_in_the_wrong_place_is_told_where_it_belongs():
+def test_a_sweep_in_the_wrong_place_is_explained():
     with pytest.raises(ConfigError, match=r"connector=linear,mlp: several values in one run; sweep over them with -m"):
         compose("connector=linear,mlp")
 
 
-def test_every_fault_of_the_cards_is_said_at_once():
-    told = said("model=visualrwkv6_tiny", "+backbone.dept=3", "backbone.width=wide", "+connector.in_dim=7")
-    assert len(told) == 3
-    assert "connector.in_dim: the builder supplies it from the neighbouring part; remove it" in told
-    assert "backbone.width: expected int, got 'wide'" in told
-    assert "backbone.dept: RWKV6 has no such knob; did you mean 'depth'?" in told
+def test_every_fault_of_the_cards_is_listed_at_once():
+    faults = faults_of("model=visualrwkv6_tiny", "+backbone.dept=3", "backbone.width=wide", "+connector.in_dim=7")
+    assert len(faults) == 3
+    assert "connector.in_dim: the builder supplies it from the neighbouring part; remove it" in faults
+    assert "backbone.width: expected int, got 'wide'" in faults
+    assert "backbone.dept: RWKV6 has no such knob; did you mean 'depth'?" in faults
 
 
 def test_values_that_belong_to_no_part():
-    told = said("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "feature_cache_gib=0.5", "pack=yes")
-    assert told == (
+    faults = faults_of("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "feature_cache_gib=0.5", "pack=yes")
+    assert faults == (
         "seed: expected int, got 'one'",
         "pack: expected bool, got 'yes'",
         "evaluate.every: expected int, got 1.5",
@@ -68,15 +66,15 @@ def test_values_that_belong_to_no_part():
 
 def test_the_optimizer_and_schedule_of_a_stage_are_checked():
     own = ("model=visualrwkv6_tiny", "+optimizer@stage.instruct.optimizer=muon")
-    assert said(*own, "stage.instruct.optimizer.momentum=0.9", "+schedule@stage.instruct.schedule=linear") == ()
-    assert said(*own, "+stage.instruct.optimizer.lr=1", "stage.instruct.schedule=linear") == (
+    assert faults_of(*own, "stage.instruct.optimizer.momentum=0.9", "+schedule@stage.instruct.schedule=linear") == ()
+    assert faults_of(*own, "+stage.instruct.optimizer.lr=1", "stage.instruct.schedule=linear") == (
         "stage.instruct.optimizer.lr: the builder supplies it from the neighbouring part; remove it",
         "stage.instruct.schedule: expected a card, got 'linear'; set +schedule@stage.instruct.schedule=NAME",
     )
-    [fault] = said("model=visualrwkv6_tiny", "+schedule@stage.instruct.optimizer=linear")
+    [fault] = faults_of("model=visualrwkv6_tiny", "+schedule@stage.instruct.optimizer=linear")
     assert "Linear does not fulfil the contract mmrnn.types.Optimizer" in fault
-    told = said("model=visualrwkv6_tiny", "schedule.warmup=few", "+optimizer.beta=1")
-    assert told == (
+    faults = faults_of("model=visualrwkv6_tiny", "schedule.warmup=few", "+optimizer.beta=1")
+    assert faults == (
         "optimizer.beta: MuonWithAdamW has no such knob; did you mean 'betas'?",
         "schedule.warmup: expected int, got 'few'",
     )
@@ -89,15 +87,15 @@ def test_a_missing_knob_is_named():
         check(cfg)
 
 
-def test_nothing_chosen_is_told():
-    assert said("model=visualrwkv6_tiny", "~connector") == (
+def test_a_missing_choice_is_named():
+    assert faults_of("model=visualrwkv6_tiny", "~connector") == (
         "connector: no card is chosen; set connector=NAME (`mmrnn list connector` shows them)",
     )
 
 
 def test_a_class_that_is_not_there():
-    told = said("model=visualrwkv6_tiny", "connector._target_=mmrnn.connectors.Liner")
-    assert told == ("connector._target_: there is no 'Liner' in mmrnn.connectors; did you mean 'Linear'?",)
+    faults = faults_of("model=visualrwkv6_tiny", "connector._target_=mmrnn.connectors.Liner")
+    assert faults == ("connector._target_: there is no 'Liner' in mmrnn.connectors; did you mean 'Linear'?",)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +111,7 @@ def test_targets_that_lead_nowhere(target, fault):
 
 
 def test_a_scan_needs_a_recurrent_backbone():
-    [fault] = said("model=llava15_tiny", "scan=bidirectional")
+    [fault] = faults_of("model=llava15_tiny", "scan=bidirectional")
     assert fault.startswith("scan: bidirectional reorders patches for recurrent backbones")
     assert "scan=forward" in fault
 
@@ -139,8 +137,8 @@ def test_a_scan_needs_a_recurrent_backbone():
         (("model=blip2_t5_tiny", "mask=prefix"), "mask", "is bidirectional already; use mask=causal"),
     ],
 )
-def test_what_makes_no_modality_together(overrides, path, reason):
-    [fault] = said(*overrides)
+def test_parts_that_do_not_fit_together(overrides, path, reason):
+    [fault] = faults_of(*overrides)
     assert fault.startswith(f"{path}: ")
     assert reason in fault
 
@@ -155,8 +153,8 @@ def test_what_makes_no_modality_together(overrides, path, reason):
         ("model=cogvlm_tiny", "connector=resampler_tiny"),
     ],
 )
-def test_what_goes_together(overrides):
-    assert said(*overrides) == ()
+def test_parts_that_fit_together(overrides):
+    assert faults_of(*overrides) == ()
 
 
 def test_a_tokenizer_larger_than_the_backbone():
@@ -167,9 +165,9 @@ def test_a_tokenizer_larger_than_the_backbone():
 
 
 def test_weights_that_are_not_there(tmp_path):
-    told = said("model=visualrwkv6_tiny", f"weights.backbone={tmp_path}/none.pth", "+weights.enc=x")
-    assert told[0] == f"weights.backbone: no such file or folder: '{tmp_path}/none.pth'"
-    assert told[1].startswith("weights.enc: no such part; there are: model, backbone, encoder")
+    faults = faults_of("model=visualrwkv6_tiny", f"weights.backbone={tmp_path}/none.pth", "+weights.enc=x")
+    assert faults[0] == f"weights.backbone: no such file or folder: '{tmp_path}/none.pth'"
+    assert faults[1].startswith("weights.enc: no such part; there are: model, backbone, encoder")
 
 
 def test_a_part_that_refuses_its_knobs_is_named():
@@ -206,7 +204,7 @@ def test_a_function_of_ours_is_not_called_by_a_card(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_card_of_somebody_elses(tmp_path, monkeypatch):
+def test_a_card_of_another_package(tmp_path, monkeypatch):
     (tmp_path / "elsewhere.py").write_text(
         "from mmrnn.connectors import Linear\n"
         "class Mine(Linear):\n"
@@ -229,13 +227,13 @@ def test_a_folder_of_cards_that_is_not_there(tmp_path):
 
 
 def test_a_reference_that_leads_nowhere():
-    assert said("model=visualrwkv6_tiny", "seed=${sed}") == ("seed: Interpolation key 'sed' not found",)
+    assert faults_of("model=visualrwkv6_tiny", "seed=${sed}") == ("seed: Interpolation key 'sed' not found",)
 
 
 def test_the_jobs_of_a_sweep():
-    told = [*sweep_jobs("connector=linear,mlp", "seed=range(1,3)", "scan=glob(s*)", "backbone=rwkv6_tiny")]
-    assert len(told) == 2 * 2 * 2
-    assert told[0] == ["connector=linear", "seed=1", "scan=snake", "backbone=rwkv6_tiny"]
+    faults = [*sweep_jobs("connector=linear,mlp", "seed=range(1,3)", "scan=glob(s*)", "backbone=rwkv6_tiny")]
+    assert len(faults) == 2 * 2 * 2
+    assert faults[0] == ["connector=linear", "seed=1", "scan=snake", "backbone=rwkv6_tiny"]
 
 
 def test_a_second_modality():
@@ -256,47 +254,3 @@ def test_compose_inside_a_running_hydra_application():
         compose("model=visualrwkv6_tiny")
         assert GlobalHydra.instance().hydra is running
     assert not GlobalHydra.instance().is_initialized()
-
-
-@pytest.mark.parametrize(
-    ("value", "hint", "wanted"),
-    [
-        (1, float, 1.0),
-        (1, int | float, 1),
-        ([1, 2], tuple[int, int], (1, 2)),
-        ([1, 2, 3], tuple[float, ...], (1.0, 2.0, 3.0)),
-        ([1], list[int] | None, [1]),
-        (None, int | None, None),
-        ("last", Literal["first", "last"] | int, "last"),
-        ({"a": 1}, dict[str, float], {"a": 1.0}),
-        (object, Any, object),
-    ],
-)
-def test_values_take_the_form_that_the_signature_asks_for(value, hint, wanted):
-    fitted = coerce(value, hint)
-    assert fitted == wanted
-    assert type(fitted) is type(wanted)
-
-
-@pytest.mark.parametrize(
-    ("value", "hint", "message"),
-    [
-        (True, int, "expected int, got True"),
-        (1.5, int, "expected int, got 1.5"),
-        ("1", float, "expected float, got '1'"),
-        (None, str, "expected str, got None"),
-        ("x", int | None, "expected int or null, got 'x'"),
-        ([1], tuple[int, int], "expected 2 values, got 1: [1]"),
-        (3, tuple[int, int], "expected tuple[int, int], got 3"),
-        (
-            "frist",
-            Literal["first", "last"],
-            "expected one of 'first', 'last', got 'frist'; did you mean 'first'?",
-        ),
-        ("frist", Literal["first"] | None, "expected one of 'first', got 'frist'; did you mean 'first'?"),
-    ],
-)
-def test_values_of_another_type_are_refused(value, hint, message):
-    with pytest.raises(TypeError) as caught:
-        coerce(value, hint)
-    assert str(caught.value) == message
