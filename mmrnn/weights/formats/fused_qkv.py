@@ -1,4 +1,4 @@
-"""FusedEncoder projections: `qkv>` and `kv>` in a name of ours mark a matrix that is split into several of ours."""
+"""Fused projections: `qkv>` and `kv>` in a name of ours mark a matrix that is split into several of ours."""
 
 import re
 

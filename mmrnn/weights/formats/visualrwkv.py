@@ -13,7 +13,7 @@ EMBEDDING = "rwkv.emb.weight"
 
 
 def gated(key: str, preset: str) -> Format:
-    """Format of a model with a gated connector; `key` is the tensor that tells the kind of gate."""
+    """Format of a model with a gated connector; `key` is the tensor that identifies the kind of gate."""
     return Format(
         "visualrwkv_mlp", None, signature=(EMBEDDING, "proj.o_proj.weight", key), submodules=WHOLE, preset=(preset,)
     )
