@@ -106,13 +106,13 @@ def replies(model: VLM) -> None:
 
 
 REFUSED = {
-    ("clip_tiny_v6", "merge_2x2"): "Merge has no place for the 1 tokens outside the grid",
-    ("eva_tiny", "merge_2x2"): "Merge has no place for the 1 tokens outside the grid",
+    ("clip_tiny_v6", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
+    ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
     ("eve_tiny", "resampler_tiny"): "Resampler cannot join patches across 1 row separators",
     ("eve_tiny", "fuyu"): "RowSeparators cannot join patches across 1 row separators",
-    ("eve_tiny", "mlp_maps"): "Positions cannot join patches across 1 row separators",
+    ("eve_tiny", "mlp_maps"): "SinCosPositions cannot join patches across 1 row separators",
     ("fuyu_tiny", "merge_strip4"): "4 x 6 patches do not divide into blocks of 1 x 4",
 }
 REFUSED |= {
