@@ -59,7 +59,7 @@ def test_the_encoder_trains_on_and_the_language_model_stays(tmp_path, parts):
     """A short alignment lowers the loss, moves the connector alone, and is kept without the parts it started from."""
     from mmrnn.training.run import train
 
-    steps = ("stage.align.steps=24", "stage.align.batch_size=8", "stage.align.warmup=1", "log_every=1")
+    steps = ("stage.align.steps=24", "stage.align.batch_size=8", "schedule.warmup=1", "log_every=1")
     few = ("data.scenes=24", "data.rounds=4", "evaluate.samples=0", "save_frozen=false", "precision=fp32")
     train(plain(compose("model=smol", *steps, *few)), tmp_path / "run")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

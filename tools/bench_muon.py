@@ -12,8 +12,7 @@ import time
 import torch
 
 import mmrnn
-from mmrnn.training.optim.build import hidden_matrices
-from mmrnn.training.optim.muon import Muon
+from mmrnn.training.optim import Muon, hidden_matrices
 
 ROUNDS = 21
 

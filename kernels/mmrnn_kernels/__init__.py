@@ -1,10 +1,10 @@
-"""Linear-recurrence operators, each with a reference that prints the paper and faster forms of the same thing.
+"""Operators of linear RNNs: each has a reference after the paper and faster implementations of the same function.
 
-Letters: `b` samples, `t` positions, `h` heads, `k` key size, `v` value size, `n` states (one a sample, or one a
-segment where a row is packed).
+Letters: `b` samples, `t` positions, `h` heads, `k` key size, `v` value size, `n` states (one a sample, or one a segment
+of a packed row).
 """
 
-from .mix import lerp, norm_gate, relu_square, sigmoid_gate, token_shift
+from .elementwise import lerp, norm_gate, relu_square, sigmoid_gate, token_shift
 from .wkv5 import wkv5
 from .wkv6 import wkv6
 from .wkv7 import wkv7

@@ -1,4 +1,4 @@
-"""One operator, several implementations: which one runs."""
+"""Choice of the implementation of an operator."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,31 +6,31 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Op:
+class Operator:
     """An operator and its implementations, fastest first.
 
-    `blocked[name]` is called with the inputs and says why that implementation cannot run on them, or None.
-    `auto` takes the first that nothing blocks; one that is asked for by name runs or raises, it is never replaced.
+    `unavailable[name]` takes the inputs and returns the reason why that implementation cannot run on them, or None.
+    `auto` takes the first implementation without such a reason; one that is asked for by name runs or raises.
     """
 
     name: str
-    impls: Mapping[str, Callable[..., Any]]
-    blocked: Mapping[str, Callable[..., str | None]] = field(default_factory=dict)
+    implementations: Mapping[str, Callable[..., Any]]
+    unavailable: Mapping[str, Callable[..., str | None]] = field(default_factory=dict)
 
     def __call__(self, backend: str, *inputs: Any) -> Any:
         """Run `backend` on the inputs.
 
         Raises:
             ValueError: there is no such backend.
-            RuntimeError: it cannot run on these inputs, or with `auto` none can.
+            RuntimeError: the backend, or with `auto` every backend, cannot run on these inputs.
         """
-        if backend != "auto" and backend not in self.impls:
-            choices = ["auto", *self.impls]
+        if backend != "auto" and backend not in self.implementations:
+            choices = ["auto", *self.implementations]
             raise ValueError(f"{self.name}: backend must be one of {choices}, got {backend!r}")
         reasons = []
-        for name in self.impls if backend == "auto" else [backend]:
-            reason = self.blocked[name](*inputs) if name in self.blocked else None
+        for name in self.implementations if backend == "auto" else [backend]:
+            reason = self.unavailable[name](*inputs) if name in self.unavailable else None
             if reason is None:
-                return self.impls[name](*inputs)
+                return self.implementations[name](*inputs)
             reasons.append(f"backend {name!r} cannot run here: {reason}")
         raise RuntimeError(f"{self.name}: " + "; ".join(reasons))

@@ -1,4 +1,4 @@
-"""x W^T + b on a CPU without gradients, by whichever library is fastest for it; the same numbers as torch's own."""
+"""x W^T + b on a CPU without gradients, by the library that is fastest for it."""
 
 import time
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import step
+from . import decode_step
 
-FEW = 8
-"""Up to so many rows a product is bound by the memory that the weights lie in, not by arithmetic."""
+MAX_IN_PLACE_ROWS = 8
+"""Up to so many rows reading the weight bounds the product, not arithmetic."""
 
-MANY = 128
+MIN_PACKED_ROWS = 128
 """From so many rows on, packing a weight costs little beside the product."""
 
 
-def plain_mode(*tensors: Tensor) -> bool:
-    """Nothing but numbers is asked for: plain CPU tensors, no gradients, no autocast, no tracing."""
+def is_plain_inference(*tensors: Tensor) -> bool:
+    """Return whether only values are computed: plain CPU tensors, no gradients, no autocast, no tracing."""
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
@@ -29,75 +29,85 @@ def plain_mode(*tensors: Tensor) -> bool:
     )
 
 
-class Pack:
-    """A packed copy of a weight, made anew whenever the weight was written to, moved or replaced.
+class PackedWeight:
+    """Packed copy of a weight, made again whenever the weight was written to, moved or replaced.
 
-    It doubles the memory of the weight. Writing through `weight.data` is not noticed. Copies and pickles of it start
-    empty.
+    It doubles the memory of the weight. Writing through `weight.data` is not noticed. Copies and pickles start empty.
     """
 
     def __init__(self):
-        self.mark, self.weight = None, None
+        self.signature, self.packed = None, None
 
-    def of(self, weight: Tensor, rows: int) -> Tensor:
+    def get(self, weight: Tensor, rows: int) -> Tensor:
+        """Return the packed copy of this weight, for products with about `rows` rows."""
         version = 0 if weight.is_inference() else weight._version
-        mark = (weight.data_ptr(), version, weight.dtype, weight.shape)
-        if self.mark != mark:
-            self.weight = None  # never two copies
-            self.mark, self.weight = mark, pack(weight.detach(), rows)
-        return self.weight
+        signature = (weight.data_ptr(), version, weight.dtype, weight.shape)
+        if self.signature != signature:
+            self.packed = None  # freed first, so that there are never two copies
+            self.signature, self.packed = signature, pack(weight.detach(), rows)
+        return self.packed
 
-    def __deepcopy__(self, memo: dict) -> "Pack":
-        return Pack()
+    def __deepcopy__(self, memo: dict) -> "PackedWeight":
+        return PackedWeight()
 
-    def __reduce__(self) -> tuple[type["Pack"], tuple[()]]:
-        return Pack, ()
+    def __reduce__(self) -> tuple[type["PackedWeight"], tuple[()]]:
+        return PackedWeight, ()
 
 
 def linear(
     x: Float[Tensor, "*b in"],
     weight: Float[Tensor, "out in"],
     bias: Float[Tensor, " out"] | None = None,
-    kept: Pack | None = None,
+    packed_weight: PackedWeight | None = None,
 ) -> Float[Tensor, "*b out"]:
-    """The same as `torch.nn.functional.linear`.
+    """Same result as `torch.nn.functional.linear`, up to rounding.
 
     Without gradients on a CPU, in fp32 and bf16:
     - a few rows are multiplied by native code that reads the weight in place;
-    - many rows in fp32 by oneDNN from a packed copy that lives for this call only, on processors where torch's own
-      library is slower by more than packing costs (AMD with AVX-512, where MKL takes an older path). Packing is a
-      thirtieth of the work at 2048 rows, so nothing is kept, doubles the memory or grows stale;
-    - with `kept`, from the packed copy that is kept there: in bf16 where oneDNN has it on this processor (not with
-      AVX2 alone), in fp32 on the processors named above.
+    - many rows in fp32 by oneDNN from a copy packed for this call, on processors where torch's own library is slower by
+      more than packing costs (AMD with AVX-512, where MKL takes an older path). Packing is a thirtieth of the work at
+      2048 rows;
+    - with `packed_weight`, from that packed copy: in bf16 if oneDNN has it on this processor (not with AVX2 alone), in
+      fp32 on the processors above.
     """
-    if not plain_mode(x, weight) or x.dtype != weight.dtype or weight.dtype not in step.DTYPES or not x.numel():
+    if not is_plain_inference(x, weight) or x.dtype != weight.dtype or weight.dtype not in decode_step.DTYPES:
+        return F.linear(x, weight, bias)
+    if not x.numel():
         return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
-    exact = weight.dtype == torch.float32
-    if kept is not None and rows > 1 and (is_faster() if exact else can_pack(weight.dtype)):
-        return multiply(x, kept.of(weight, rows), bias)
-    if rows <= FEW and x.shape[-1] % step.MULTIPLE == 0 and weight.is_contiguous() and step.blocked() is None:
-        y = step.linear(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
+    is_fp32 = weight.dtype == torch.float32
+    if packed_weight is not None and rows > 1 and (is_faster() if is_fp32 else can_pack(weight.dtype)):
+        return multiply(x, packed_weight.get(weight, rows), bias)
+    if rows <= MAX_IN_PLACE_ROWS and can_read_in_place(x, weight):
+        y = decode_step.few_rows_linear(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
-    if rows >= MANY and exact and is_faster():
+    if rows >= MIN_PACKED_ROWS and is_fp32 and is_faster():
         return multiply(x, pack(weight, rows), bias)
     return F.linear(x, weight, bias)
 
 
+def can_read_in_place(x: Tensor, weight: Tensor) -> bool:
+    """Return whether the native code takes these operands."""
+    return (
+        x.shape[-1] % decode_step.MULTIPLE == 0 and weight.is_contiguous() and decode_step.unavailable_reason() is None
+    )
+
+
 def pack(weight: Float[Tensor, "out in"], rows: int) -> Tensor:
-    """A copy in the order in which oneDNN multiplies it; only `multiply` can read it."""
+    """Copy a weight into the layout of oneDNN, which only `multiply` can read."""
     return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
 
 
 def multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute x W^T + b from a packed weight."""
     return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 @cache
 def can_pack(dtype: torch.dtype = torch.float32) -> bool:
-    """Whether oneDNN multiplies packed weights of this type on this processor.
+    """Return whether oneDNN multiplies packed weights of this type on this processor.
 
-    Its private operators are tried, as a torch may have none, or others than when this was written; bf16 needs more
+    Its private operators are tried, since another version of torch may have none or different ones; bf16 needs more
     than AVX2.
     """
     x, weight, bias = torch.eye(2, 16), torch.arange(48.0).view(3, 16), torch.ones(3)
@@ -110,15 +120,16 @@ def can_pack(dtype: torch.dtype = torch.float32) -> bool:
 
 @cache
 def is_faster() -> bool:
-    """Whether packing for one call is clearly faster in fp32 on this processor: measured once, in 20 ms."""
+    """Return whether packing for one call is clearly faster in fp32 on this processor: measured once, in 20 ms."""
     if not can_pack():
         return False
     x, weight = torch.ones(256, 512), torch.ones(512, 512)
-    return 1.25 * seconds(lambda: multiply(x, pack(weight, 256), None)) < seconds(lambda: F.linear(x, weight))
+    packed_time = shortest_time(lambda: multiply(x, pack(weight, 256), None))
+    return 1.25 * packed_time < shortest_time(lambda: F.linear(x, weight))
 
 
-def seconds(work: Callable[[], Tensor]) -> float:
-    """The shortest of five."""
+def shortest_time(work: Callable[[], Tensor]) -> float:
+    """Return the shortest of five processor times in seconds."""
     times = []
     for _ in range(5):
         start = time.process_time()

@@ -1,4 +1,4 @@
-"""Language models: recurrent ones, the transformers that they are compared with, and what designs add to them."""
+"""Language models: linear RNNs, transformers, and hooks that add layers or weights to their blocks."""
 
 from mmrnn.backbones.cross_attention import GatedCrossAttention
 from mmrnn.backbones.expert import MLPExpert, VisualExpert

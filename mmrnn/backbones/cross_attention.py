@@ -1,4 +1,4 @@
-"""Gated cross-attention to images that stand beside the text (Flamingo, arXiv 2204.14198)."""
+"""Gated cross-attention to images that fill no slots of the text (Flamingo, arXiv 2204.14198)."""
 
 from typing import Literal
 
@@ -13,71 +13,88 @@ from mmrnn.types import Backbone, BlockHooks, Sequence, State
 
 
 class GatedBlock(LatentAttention):
-    """x + tanh(gate) * attention(norm(x), image), then x + tanh(gate) * mlp(x), with both gates zero at first."""
+    """x + tanh(gate) * attention(norm(x), images), then x + tanh(mlp_gate) * mlp(x). Both gates start at zero.
 
-    def __init__(self, width: int, media: int, heads: int, head_size: int):
-        super().__init__(width, media, heads, head_size)
+    Args:
+        width: of the text, `d`.
+        media_width: of the visual tokens, `e`.
+    """
+
+    def __init__(self, width: int, media_width: int, heads: int, head_size: int):
+        super().__init__(width, media_width, heads, head_size)
         self.norm = nn.LayerNorm(width)
         self.gate = nn.Parameter(torch.zeros(1))
         self.mlp = FeedForward(width)
         self.mlp_gate = nn.Parameter(torch.zeros(1))
 
     def forward(
-        self, x: Float[Tensor, "b t d"], bank: Float[Tensor, "b s e"] | None, mask: Bool[Tensor, "b t s"] | None
+        self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"] | None, mask: Bool[Tensor, "b t s"] | None
     ) -> Float[Tensor, "b t d"]:
-        if bank is not None:
-            x = x + self.gate.tanh() * self.cross_attend(self.norm(x), bank, mask)
+        """Attend from the text to the visual tokens in `mask`; without `media` only the MLP runs."""
+        if media is not None:
+            x = x + self.gate.tanh() * self.cross_attend(self.norm(x), media, mask)
         return x + self.mlp_gate.tanh() * self.mlp(x)
 
     def cross_attend(
-        self, x: Float[Tensor, "b t d"], bank: Float[Tensor, "b s e"], mask: Bool[Tensor, "b t s"]
+        self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"], mask: Bool[Tensor, "b t s"]
     ) -> Float[Tensor, "b t d"]:
-        """Attend to the image tokens that `mask` allows; positions without any get zeros."""
-        visible = mask.any(-1, keepdim=True)
+        """Attend to the visual tokens in `mask`; the output is zero at positions with an empty mask."""
+        any_key = mask.any(-1, keepdim=True)
         # Fully masked rows would be NaN after softmax: attend everywhere, then zero the output.
-        return self.attend(x, bank, (mask | ~visible)[:, None]) * visible
+        return self.attend(x, media, (mask | ~any_key)[:, None]) * any_key
 
 
 class CrossAttentionHooks(BlockHooks):
-    """The images of one sequence, and which of them each position may look at."""
+    """Images of one sequence and of its state, and the mask of images that each position attends to.
 
-    def __init__(self, blocks: nn.ModuleDict, sequence: Sequence, state: State | None, every: bool = False):
-        self.blocks, self.every = blocks, every
+    Args:
+        blocks: gated blocks, by the index of the block that each precedes.
+        attend_all: to all images before a position, not the latest alone.
+    """
+
+    def __init__(self, blocks: nn.ModuleDict, sequence: Sequence, state: State | None, attend_all: bool = False):
+        self.blocks, self.attend_all = blocks, attend_all
         shared = {} if state is None else state.shared
-        self.bank = gather_images(sequence, shared.get("media"))
-        if self.bank is not None:
-            self.visible = visible(sequence, self.bank.shape[1], shared.get("media_seen"), every)
-            self.flat, self.mask = self.bank.flatten(1, 2), self.visible.repeat_interleave(self.bank.shape[2], dim=2)
+        self.media = gather_media(sequence, shared.get("media"))  # b p v e
+        if self.media is not None:
+            self.image_mask = media_mask(sequence, self.media.shape[1], shared.get("media_mask"), attend_all)  # b t p
+            self.token_mask = self.image_mask.repeat_interleave(self.media.shape[2], dim=2)
+            self.tokens = self.media.flatten(1, 2)
 
     def before(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Run the gated block that precedes block `layer`, if there is one."""
         name = str(layer)
         if name not in self.blocks:
             return x
-        if self.bank is None:
+        if self.media is None:
             return self.blocks[name](x, None, None)
-        return self.blocks[name](x, self.flat.to(x.dtype), self.mask)
+        return self.blocks[name](x, self.tokens.to(x.dtype), self.token_mask)
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The images that what comes next may look at, `b k v e`, and whether each row has them, `b k`."""
-        if self.bank is None:
+        """Images that later tokens attend to (`media`, b p v e), and which of them each row has (`media_mask`, b p)."""
+        if self.media is None:
             return {}
-        seen = self.visible[:, -1]
-        if self.every:
-            return {"media": self.bank, "media_seen": seen}
-        rows = torch.arange(len(seen), device=seen.device)
-        return {"media": self.bank[rows, seen.int().argmax(1)][:, None], "media_seen": seen.any(1, keepdim=True)}
+        last = self.image_mask[:, -1]
+        if self.attend_all:
+            return {"media": self.media, "media_mask": last}
+        rows = torch.arange(len(last), device=last.device)
+        return {"media": self.media[rows, last.int().argmax(1)][:, None], "media_mask": last.any(1, keepdim=True)}
 
 
 class GatedCrossAttention(HookModule):
-    """Before every `every`-th block the text looks at its latest image, which fills no slots (connector `CrossAttentionTokens`).
+    """Flamingo's gated cross-attention (arXiv 2204.14198): text attends to images that fill no slots of it.
 
-    With both gates at zero the backbone is what it was. Text before the first image looks at none.
+    The images come from a connector `CrossAttentionTokens`. With both gates at zero the backbone is unchanged. Text
+    before the first image attends to none.
 
     Args:
-        every: 1 before each block; n before the blocks n, 2n, ... counted from one.
-        images: `latest` looks at the last image before the text, `all` at every one before it (OpenFlamingo has
-            both); the state grows with them.
+        every: insert a gated block before the blocks n, 2n, ... counted from one.
+        images: `latest`: attend to the last image before a position; `all`: to all images before it (OpenFlamingo has
+            both), which the state then keeps.
+
+    Raises:
+        ValueError: `every` is below 1 or above the depth of the backbone.
     """
 
     needs_cross_attention_tokens = True
@@ -85,7 +102,7 @@ class GatedCrossAttention(HookModule):
     def __init__(
         self,
         backbone: Backbone,
-        media: int,
+        media_width: int,
         *,
         every: int = 4,
         heads: int = 8,
@@ -99,49 +116,52 @@ class GatedCrossAttention(HookModule):
             raise ValueError(f"every ({every}) must lie between 1 and the depth of the backbone ({depth})")
         self.blocks = nn.ModuleDict(
             {
-                str(layer): GatedBlock(backbone.width, media, heads, head_size)
+                str(layer): GatedBlock(backbone.width, media_width, heads, head_size)
                 for layer in range(depth)
                 if (layer + 1) % every == 0
             }
         )
 
     def start(self, sequence: Sequence, state: State | None) -> BlockHooks:
+        """Collect the images of `sequence` and of `state`."""
         return CrossAttentionHooks(self.blocks, sequence, state, self.images == "all")
 
 
-def visible(sequence: Sequence, images: int, carried: Bool[Tensor, "b k"] | None, every: bool) -> Bool[Tensor, "b t p"]:
-    """Which images beside the text each position may look at: those of its row and segment that stand before it.
+def media_mask(
+    sequence: Sequence, images: int, previous: Bool[Tensor, "b k"] | None, attend_all: bool
+) -> Bool[Tensor, "b t p"]:
+    """Return the images that each position attends to: those before it in its row and segment.
 
     Args:
-        images: the most that a row has, those of the state included.
-        carried: which of the state's images each row has seen; they come first.
-        every: all of them; else the latest alone.
+        images: number of images per row, those of the state included.
+        previous: images of the state that each row attends to; they come first.
+        attend_all: to all of them, not the latest alone.
     """
     b, t = sequence.ids.shape
-    seen = torch.zeros(b, t, images, dtype=torch.bool, device=sequence.ids.device)
-    known = 0 if carried is None else carried.shape[1]
-    if known:
-        seen[..., :known] = carried[:, None]
-    count = [known] * b
-    for block in sorted((one for one in sequence.image_spans if one.layout.cross_attention), key=lambda one: one.start):
-        row, number = seen[block.sample, block.start :], count[block.sample]
-        if not every:
-            row[:, :number] = False
-        segments = None if sequence.segments is None else sequence.segments[block.sample, block.start :]
-        # An image does not reach into another segment.
-        row[:, number] = True if segments is None else segments == segments[0]
-        count[block.sample] += 1
-    return seen
+    mask = torch.zeros(b, t, images, dtype=torch.bool, device=sequence.ids.device)
+    carried = 0 if previous is None else previous.shape[1]
+    if carried:
+        mask[..., :carried] = previous[:, None]
+    count = [carried] * b
+    spans = (span for span in sequence.image_spans if span.layout.cross_attention)
+    for span in sorted(spans, key=lambda span: span.start):
+        row, index = mask[span.sample, span.start :], count[span.sample]
+        if not attend_all:
+            row[:, :index] = False
+        segments = None if sequence.segments is None else sequence.segments[span.sample, span.start :]
+        row[:, index] = True if segments is None else segments == segments[0]
+        count[span.sample] += 1
+    return mask
 
 
-def gather_images(sequence: Sequence, before: Float[Tensor, "b k v e"] | None) -> Float[Tensor, "b p v e"] | None:
-    """The images beside each row, those of the state first; rows with fewer of them are filled up."""
-    rows: list[list[Tensor]] = [[] if before is None else [*before[row]] for row in range(len(sequence.ids))]
-    beside = [block for block in sequence.image_spans if block.layout.cross_attention]
-    for index in sorted(range(len(beside)), key=lambda index: (beside[index].start, index)):
-        rows[beside[index].sample].append(sequence.media[index])
-    most = max(map(len, rows))
-    if not most:
+def gather_media(sequence: Sequence, previous: Float[Tensor, "b k v e"] | None) -> Float[Tensor, "b p v e"] | None:
+    """Return the images of each row, those of the state first, zero-padded to one number; None: there are none."""
+    rows: list[list[Tensor]] = [[] if previous is None else [*previous[row]] for row in range(len(sequence.ids))]
+    spans = [span for span in sequence.image_spans if span.layout.cross_attention]
+    for index in sorted(range(len(spans)), key=lambda index: (spans[index].start, index)):
+        rows[spans[index].sample].append(sequence.media[index])
+    longest = max(map(len, rows))
+    if not longest:
         return None
-    some = next(image for row in rows for image in row)
-    return torch.stack([torch.stack([*row, *[torch.zeros_like(some)] * (most - len(row))]) for row in rows])
+    padding = torch.zeros_like(next(image for row in rows for image in row))
+    return torch.stack([torch.stack([*row, *[padding] * (longest - len(row))]) for row in rows])

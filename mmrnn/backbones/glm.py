@@ -1,4 +1,4 @@
-"""ChatGLM-6B, the language model of VisualGLM (GLM, arXiv 2103.10360, 2210.02414)."""
+"""ChatGLM-6B, the language model of VisualGLM (GLM: arXiv 2103.10360, 2210.02414)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +11,7 @@ from mmrnn.types import Backbone, BlockHooks, Scan, Sequence, State
 
 
 class GLMAttention(nn.Module):
-    """Self-attention whose heads are rotated by two positions, one for each half of a head."""
+    """Self-attention with 2-D rotary positions: one position rotates each half of a head."""
 
     def __init__(self, width: int, heads: int, rope_theta: float):
         super().__init__()
@@ -26,6 +26,7 @@ class GLMAttention(nn.Module):
         positions: Int[Tensor, "b t 2"],
         mask: Bool[Tensor, "b 1 t s"] | None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        """Return the output and the cache with the keys and values of `x` appended."""
         q, k, v = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
@@ -46,7 +47,7 @@ class GLMAttention(nn.Module):
 
 
 class GLMBlock(nn.Module):
-    """y = norm(x), x = y * scale + attention(y), and the same with the MLP: what is added to is normed (DeepNorm)."""
+    """DeepNorm block: y = norm(x), x = y * scale + attention(y), and the same with the MLP."""
 
     def __init__(self, width: int, heads: int, ffn: int, rope_theta: float, eps: float, scale: float):
         super().__init__()
@@ -63,6 +64,7 @@ class GLMBlock(nn.Module):
         positions: Int[Tensor, "b t 2"],
         mask: Bool[Tensor, "b 1 t s"] | None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        """Return the output and the cache with the keys and values of `x` appended."""
         y = self.norm_attention(x)
         mixed, cache = self.attention(y, cache, positions, mask)
         y = self.norm_mlp(y * self.scale + mixed)
@@ -70,11 +72,20 @@ class GLMBlock(nn.Module):
 
 
 class GLM(nn.Module, Backbone):
-    """ChatGLM. Its two positions a token and what its context sees come from outside: `position=glm_2d mask=glm`.
+    """ChatGLM language model (arXiv 2103.10360).
+
+    The two position ids per token and the mask come from the groups `position=glm_2d` and `mask=glm`.
 
     Args:
+        vocab: rows of the embedding and of the head.
+        width: model dimension `d`.
+        depth: number of blocks.
+        ffn: hidden width of the MLP.
         rope_theta: base of the rotary frequencies.
         eps: of the norms.
+
+    Raises:
+        ValueError: `width` is no multiple of 4 x `heads`.
     """
 
     recurrent = False
@@ -101,10 +112,11 @@ class GLM(nn.Module, Backbone):
         self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, rope_theta, eps, scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps)
         self.output = nn.Linear(width, vocab, bias=False)
-        self.reset()
+        self.reset_parameters()
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
+        """Initialise matrices with a standard deviation of 0.02, biases with zero."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
@@ -112,13 +124,15 @@ class GLM(nn.Module, Backbone):
                 nn.init.zeros_(parameter)
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Embed token ids."""
         return self.embedding(ids)
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        """Return the logits of hidden states."""
         return self.output(hidden)
 
     def state(self, batch: int) -> State:
-        """Empty caches, and the two positions of the next token of every row."""
+        """Return empty KV caches `b h 0 k`; `shared` holds the two positions of the next token of each row."""
         empty = self.norm.weight.new_zeros(batch, self.heads, 0, self.width // self.heads)
         layers = tuple({"key": empty, "value": empty} for _ in self.blocks)
         return State(layers, {"next_position": torch.zeros(batch, 2, dtype=torch.long, device=empty.device)})
@@ -126,10 +140,13 @@ class GLM(nn.Module, Backbone):
     def forward(
         self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """Read a sequence from `state` on; without positions it is read as context.
+        """Run the blocks over a sequence, continuing from `state`; without position ids, all of it is context.
+
+        Returns:
+            The hidden states after the last norm, and the state after the last position.
 
         Raises:
-            ValueError: positions of one axis, or a scan that moves patches.
+            ValueError: one position id per token instead of two, or a `scan` that reorders patches.
         """
         refuse_scan(sequence, scan, self.depth)
         hook = hook or BlockHooks()
@@ -141,13 +158,13 @@ class GLM(nn.Module, Backbone):
             steps = torch.arange(x.shape[1], device=x.device)
             positions = state.shared["next_position"][:, None] + torch.stack([steps, torch.zeros_like(steps)], dim=-1)
         if positions.dim() != 3:
-            raise ValueError("GLM rotates by two positions a token, and is given one; say position=glm_2d")
+            raise ValueError("GLM needs two position ids per token, and got one; set position=glm_2d")
         layers = []
         for layer, (block, old) in enumerate(zip(self.blocks, state.layers, strict=True)):
             x, new = block(hook.before(layer, x), old, positions, mask)
             x = hook.after(layer, x)
             layers.append(new)
         last = positions[:, -1]
-        # Inside a reply the second position counts, before it the first.
+        # In a reply the second position advances, in the context the first.
         step = torch.stack([last[:, 1] == 0, last[:, 1] > 0], dim=-1).long()
         return self.norm(x), State(tuple(layers), {**shared, "next_position": last + step})

@@ -1,10 +1,10 @@
-"""Language models of `transformers`: decoders (OPT, Persimmon) and encoder-decoders (T5) as backbones."""
+"""Language models of `transformers` as backbones: decoders (OPT, Persimmon) and encoder-decoders (T5)."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
@@ -12,15 +12,16 @@ from mmrnn.types import IGNORE, Backbone, BlockHooks, Scan, Sequence, State
 
 
 class HFDecoder(nn.Module, Backbone):
-    """A causal language model of `transformers` by the name of its architecture, without weights.
+    """Causal language model of `transformers`, randomly initialised.
 
     Args:
-        name: of the architecture (`opt`, `persimmon`).
-        width: of its hidden states.
-        arch: the other sizes, as transformers calls them.
+        name: architecture (`model_type` in transformers: `opt`, `persimmon`).
+        vocab: rows of the embedding and of the head.
+        width: model dimension `d`.
+        arch: further fields of the configuration, under their names in transformers.
 
     Raises:
-        ValueError: no such architecture, or another width than it has.
+        ValueError: transformers has no such architecture.
     """
 
     recurrent = False
@@ -44,13 +45,15 @@ class HFDecoder(nn.Module, Backbone):
         self._cache = getattr(config, "num_key_value_heads", None) or heads, width // heads
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Embed token ids."""
         return self.model.get_input_embeddings()(ids)
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        """Return the logits of hidden states."""
         return self.model.get_output_embeddings()(hidden)
 
     def state(self, batch: int) -> State:
-        """Empty caches, and the position of the next token of every row."""
+        """Return empty KV caches `b h 0 k`; `shared` holds the position of the next token of each row."""
         weight = self.model.get_input_embeddings().weight
         heads, size = self._cache
         empty = weight.new_zeros(batch, heads, 0, size)
@@ -64,35 +67,43 @@ class HFDecoder(nn.Module, Backbone):
         scan: Scan | None = None,
         hook: BlockHooks | None = None,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """Read a sequence from `state` on.
+        """Run the model over a sequence, continuing from `state`.
+
+        Returns:
+            The hidden states after the last norm, and the state after the last position.
 
         Raises:
-            ValueError: a scan that moves patches.
+            ValueError: `scan` reorders patches.
         """
         refuse_scan(sequence, scan, self.depth)
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
         positions, mask, shared = positions_and_mask(sequence, state)
-        answer = self.model.base_model(
+        outputs = self.model.base_model(
             inputs_embeds=x,
             position_ids=positions,
             attention_mask=mask,
             past_key_values=fill_cache(state),
             use_cache=True,
         )
-        return answer.last_hidden_state, State(read_cache(answer.past_key_values), shared)
+        return outputs.last_hidden_state, State(read_cache(outputs.past_key_values), shared)
 
 
 class HFEncoderDecoder(nn.Module, Backbone):
-    """A T5 of `transformers` as a language model that goes on: what comes before the first target is the encoder's.
+    """T5 of `transformers` as a language model: the encoder reads the context, the decoder the reply.
 
-    The hidden state of a position predicts the token after it, as everywhere; the decoder gives those from the last
-    token of the context on, the others are zero. A prompt, which has no targets, is context as a whole.
+    The reply starts at the first target; a sequence without targets (a prompt) is all context. The hidden state of a
+    position predicts the next token, as with every backbone: from the last token of the context on it is the
+    decoder's, before it is zero.
 
     Args:
-        name: of the architecture (`t5`, and `mt5` and others like it).
-        width: of its hidden states.
-        arch: the other sizes, as transformers calls them.
+        name: architecture (`model_type` in transformers: `t5`, `mt5`, `umt5`).
+        vocab: rows of the embedding and of the head.
+        width: model dimension `d`.
+        arch: further fields of the configuration, under their names in transformers.
+
+    Raises:
+        ValueError: transformers has no such architecture.
     """
 
     recurrent = False
@@ -115,21 +126,23 @@ class HFEncoderDecoder(nn.Module, Backbone):
         self.vocab, self.width, self.depth = vocab, width, config.num_decoder_layers
         self.model = AutoModelForSeq2SeqLM.from_config(config)
         if (arch or {}).get("tie_word_embeddings") is False:
-            # transformers 5 ties the head of every T5 until it reads a file; FlanT5 (T5 1.1) has one of its own.
+            # transformers 5 ties the head of every new T5; that of FlanT5 (T5 1.1) has its own weights.
             head = self.model.get_output_embeddings()
             head.weight = nn.Parameter(torch.randn_like(head.weight) * width**-0.5)
         self._cache = config.num_heads, config.d_kv
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Embed token ids."""
         return self.model.get_input_embeddings()(ids)
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        """Return the logits of hidden states."""
         if getattr(self.model.config, "scale_decoder_outputs", False):
             hidden = hidden * self.width**-0.5
         return self.model.get_output_embeddings()(hidden)
 
     def state(self, batch: int) -> State:
-        """Empty caches of the decoder; the context joins them when it is read."""
+        """Return empty KV caches of the decoder; `shared` gets the encoder output once the context was read."""
         weight = self.model.get_input_embeddings().weight
         heads, size = self._cache
         empty = weight.new_zeros(batch, heads, 0, size)
@@ -142,69 +155,66 @@ class HFEncoderDecoder(nn.Module, Backbone):
         scan: Scan | None = None,
         hook: BlockHooks | None = None,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """Read a sequence: the context, and the reply where there is one; or, from a state, more of the reply.
+        """Encode the context and decode the reply; from a state that holds a context, decode more of the reply.
+
+        Returns:
+            The hidden states, zero before the last token of the context, and the state after the last position.
 
         Raises:
-            ValueError: packed rows, or a scan that moves patches.
+            ValueError: rows with several segments and targets, or a `scan` that reorders patches.
         """
         refuse_scan(sequence, scan, self.depth)
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.state(len(x)) if state is None else state
-        if "context" in state.shared:
-            return self._decode(x, state.shared["context"], state.shared.get("known"), state)
+        if "encoder_output" in state.shared:
+            return self._decode(x, state.shared["encoder_output"], state.shared.get("encoder_mask"), state)
         b, t, _ = x.shape
         steps = torch.arange(t, device=x.device)
-        begin = _first_target(sequence)
-        # Without targets both are the length, and nothing has to be computed to know it (the meta device could not).
-        least, most = (t, t) if sequence.labels is None else (int(begin.min()), int(begin.max()))
-        known = steps < begin[:, None]
-        if sequence.segments is not None:
-            learnt = sequence.labels is not None and bool((sequence.labels != IGNORE).any())
-            if learnt and bool((sequence.segments != sequence.segments[:, :1]).any()):
-                raise ValueError("an encoder-decoder reads one sample a row; say pack=false")
-            known &= sequence.segments == sequence.segments[:, -1:]
-        # Nothing is padded in prompts of one length, and a mask would have to be computed to tell.
-        known = None if sequence.labels is None and sequence.segments is None else known[:, :most].long()
-        memory = self.model.get_encoder()(inputs_embeds=x[:, :most], attention_mask=known).last_hidden_state
-        # The decoder is given the start token, then the reply; its answers begin at the last token of the context.
-        opening = self.embed(torch.zeros(b, 1, dtype=torch.long, device=x.device))
-        offset = steps - begin[:, None] + 1
-        reply = (begin[:, None] + steps[: t - least]).clamp(max=t - 1)
-        given = torch.cat([opening, x.gather(1, reply[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
-        out, after = self._decode(given, memory, known, state)
-        spread = out.gather(1, offset.clamp(0, out.shape[1] - 1)[..., None].expand(-1, -1, out.shape[-1]))
-        return spread * (offset >= 0)[..., None], after
+        reply_start = _first_target(sequence)
+        # Without targets both are t, which needs no data: so it works on the meta device.
+        shortest, longest = (t, t) if sequence.labels is None else (int(reply_start.min()), int(reply_start.max()))
+        mask = _context_mask(sequence, reply_start)
+        mask = None if mask is None else mask[:, :longest].long()
+        encoded = self.model.get_encoder()(inputs_embeds=x[:, :longest], attention_mask=mask).last_hidden_state
+        # The decoder reads the start token, then the reply; its first output belongs to the last token of the context.
+        start_token = self.embed(torch.zeros(b, 1, dtype=torch.long, device=x.device))
+        reply = (reply_start[:, None] + steps[: t - shortest]).clamp(max=t - 1)
+        inputs = torch.cat([start_token, x.gather(1, reply[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
+        out, after = self._decode(inputs, encoded, mask, state)
+        offset = steps - reply_start[:, None] + 1
+        hidden = out.gather(1, offset.clamp(0, out.shape[1] - 1)[..., None].expand(-1, -1, out.shape[-1]))
+        return hidden * (offset >= 0)[..., None], after
 
-    def _decode(self, x: Tensor, memory: Tensor, known: Tensor | None, state: State) -> tuple[Tensor, State]:
+    def _decode(self, x: Tensor, encoded: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         from transformers import DynamicCache, EncoderDecoderCache
 
-        answer = self.model.get_decoder()(
+        outputs = self.model.get_decoder()(
             inputs_embeds=x,
-            encoder_hidden_states=memory,
-            encoder_attention_mask=known,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
             past_key_values=EncoderDecoderCache(fill_cache(state), DynamicCache()),
             use_cache=True,
         )
-        layers = read_cache(answer.past_key_values.self_attention_cache)
-        kept = {} if known is None else {"known": known}
-        return answer.last_hidden_state, State(layers, {"context": memory, **kept})
+        layers = read_cache(outputs.past_key_values.self_attention_cache)
+        shared = {"encoder_output": encoded} if mask is None else {"encoder_output": encoded, "encoder_mask": mask}
+        return outputs.last_hidden_state, State(layers, shared)
 
 
 def make_config(name: str, **sizes: Any) -> Any:
-    """The configuration of an architecture.
+    """Return the configuration of an architecture.
 
     Raises:
-        ValueError: there is no such architecture.
+        ValueError: transformers has no such architecture.
     """
     from transformers import CONFIG_MAPPING
 
     if name not in CONFIG_MAPPING:
-        raise ValueError(f"transformers has no architecture {name!r}; opt, persimmon and t5 are some that it has")
+        raise ValueError(f"transformers has no architecture {name!r}; it has, for example, opt, persimmon and t5")
     return CONFIG_MAPPING[name](**sizes)
 
 
 def fill_cache(state: State) -> Any:
-    """The cache of transformers with what a state holds."""
+    """Convert a state to a cache of transformers."""
     from transformers import DynamicCache
 
     if state.layers[0]["key"].shape[2] == 0:
@@ -213,13 +223,27 @@ def fill_cache(state: State) -> Any:
 
 
 def read_cache(cache: Any) -> tuple[dict[str, Tensor], ...]:
+    """Convert a cache of transformers to the layers of a state."""
     return tuple({"key": layer.keys, "value": layer.values} for layer in cache.layers)
 
 
 def _first_target(sequence: Sequence) -> Int[Tensor, " b"]:
-    """Where the reply of every row begins, at 1 or later; the length of the row where there is none."""
+    """Index at which the reply of each row starts, at least 1; the length of the row where there is none."""
     b, t = sequence.ids.shape
     if sequence.labels is None:
         return torch.full((b,), t, device=sequence.ids.device)
     target = sequence.labels != IGNORE
     return torch.where(target.any(1), target.int().argmax(1), t).clamp(min=1)
+
+
+def _context_mask(sequence: Sequence, reply_start: Int[Tensor, " b"]) -> Bool[Tensor, "b t"] | None:
+    """True at the context of each row, without padding; None: the whole sequence is context, without padding."""
+    if sequence.labels is None and sequence.segments is None:
+        return None
+    mask = torch.arange(sequence.ids.shape[1], device=sequence.ids.device) < reply_start[:, None]
+    if sequence.segments is None:
+        return mask
+    has_targets = sequence.labels is not None and bool((sequence.labels != IGNORE).any())
+    if has_targets and bool((sequence.segments != sequence.segments[:, :1]).any()):
+        raise ValueError("an encoder-decoder reads one sample per row; set pack=false")
+    return mask & (sequence.segments == sequence.segments[:, -1:])

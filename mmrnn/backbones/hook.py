@@ -1,4 +1,4 @@
-"""Base of the hooks: additions of a design to the blocks of a backbone, chosen by the group `hook`."""
+"""Base of the hooks: additions to the blocks of a backbone, chosen by the group `hook`."""
 
 from torch import nn
 
@@ -6,14 +6,16 @@ from mmrnn.types import Backbone, Hook
 
 
 class HookModule(nn.Module, Hook):
-    """A hook with parameters, made for a backbone.
+    """Base class of hooks with parameters.
 
     Raises:
-        ValueError: the backbone does not let it change what it `needs`.
+        ValueError: `hooks` of the backbone lacks something that the hook `needs`.
     """
 
     def __init__(self, backbone: Backbone):
         super().__init__()
-        if lacking := [need for need in self.needs if need not in backbone.hooks]:
-            kind = type(backbone).__name__
-            raise ValueError(f"{type(self).__name__} changes the {lacking[0]} of a block, which {kind} does not let it")
+        if missing := [need for need in self.needs if need not in backbone.hooks]:
+            raise ValueError(
+                f"{type(self).__name__} changes the {missing[0]} of a block, which {type(backbone).__name__} does not "
+                f"allow; its hooks: {', '.join(backbone.hooks) or 'none'}"
+            )

@@ -1,4 +1,4 @@
-"""Masks: which tokens of a sequence each token may see in a transformer. Pure functions of the sequence."""
+"""Attention masks of transformers: pure functions of the sequence."""
 
 import torch
 from jaxtyping import Bool
@@ -9,29 +9,29 @@ from mmrnn.types import IGNORE, Mask, Sequence, implements
 
 @implements(Mask, causal=True)
 def causal(sequence: Sequence) -> None:
-    """Each token sees those before it: what a backbone does by itself."""
+    """Return None: the backbone masks causally itself."""
     return None
 
 
 @implements(Mask)
 def prefix(sequence: Sequence, *, start: int | None = None) -> Bool[Tensor, "b t t"]:
-    """The context sees all of itself, the reply what is before it (GLM, arXiv 2103.10360; prefix language model).
+    """Mask a prefix language model: bidirectional in the context, causal in the reply (GLM, arXiv 2103.10360).
 
     Args:
-        start: the id of the token that opens the reply. None: the reply opens with the first target; a sequence
-            without targets, a prompt, is context as a whole.
+        start: id of the token that starts the reply. None: the reply starts at the first target, and a sequence
+            without targets (a prompt) is all context.
     """
     ids = sequence.ids
     t = ids.shape[1]
     segments = torch.zeros_like(ids) if sequence.segments is None else sequence.segments
     if start is not None:
-        opens = ids == start
+        starts = ids == start
     elif sequence.labels is not None:
-        opens = sequence.labels != IGNORE
+        starts = sequence.labels != IGNORE
     else:
-        opens = torch.zeros_like(ids, dtype=torch.bool)
-    same = segments[:, :, None] == segments[:, None]
+        starts = torch.zeros_like(ids, dtype=torch.bool)
+    same_segment = segments[:, :, None] == segments[:, None]
     steps = torch.arange(t, device=ids.device)
-    before = steps[:, None] >= steps  # rows see columns
-    reply = (same & before & opens[:, None]).any(-1)
-    return same & (before | ~reply[:, None])
+    causal_mask = steps[:, None] >= steps  # query, key
+    reply = (same_segment & causal_mask & starts[:, None]).any(-1)
+    return same_segment & (causal_mask | ~reply[:, None])

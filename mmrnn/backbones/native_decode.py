@@ -1,8 +1,7 @@
-"""Decoding on a CPU: one token through all layers by native code, where nothing speaks against it.
+"""CPU decoding: one token through all RWKV blocks in one native call, wherever the result is the same.
 
-Nothing is kept that can grow stale or take memory: the native code reads the weights where they lie, and all that
-stays between two tokens is a list of addresses, which is compared with the model before each use. So training, loading,
-moving or replacing weights in between needs no word.
+The native code reads the weights in place. The addresses kept between two tokens are compared with the model before
+each use, so training, loading, moving or replacing weights in between is safe.
 """
 
 from weakref import WeakKeyDictionary
@@ -12,101 +11,124 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.types import State
-from mmrnn_kernels.linear import plain_mode
-from mmrnn_kernels.step import COMMON, DTYPES, FIRST, LOW_RANK, MULTIPLE, STATE, Step, blocked
+from mmrnn_kernels.decode_step import (
+    BLOCK_PARAMETERS,
+    DTYPES,
+    FIRST_BLOCK_PARAMETERS,
+    LOW_RANK_PARAMETERS,
+    MULTIPLE,
+    STATE_NAMES,
+    DecodeStep,
+    unavailable_reason,
+)
+from mmrnn_kernels.linear import is_plain_inference
+
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that have an address; a subclass (distributed, quantised) may have none."""
 
 MAX_ROWS = 16
-"""Rows that are read at once; for more of them the matrix products of the layers pay."""
+"""Largest batch; for more rows the matrix products of the blocks are faster."""
 
 
-class Plan:
-    """What the step was prepared for: the modules of a model, its parameters and where these lie."""
+class PreparedStep:
+    """Native step of a model, with the modules and the tensor addresses that it was prepared for.
+
+    Attributes:
+        step: None: the native code cannot compute this model.
+    """
 
     def __init__(self, model: nn.Module):
         modules = [*model.modules()]
         self.children = [
             (module._modules, name, child) for module in modules for name, child in module._modules.items()
         ]
-        self.places = [(module._parameters, name) for module in modules for name in module._parameters]
-        inside = [model.norm, *model.blocks.modules()]
-        self.hooks = [hooks for module in inside for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-        self.hooked = any(self.hooks)
-        self.addresses = self.look()
-        self.step = None if self.hooked else prepare(model)
+        self.parameters = [(module._parameters, name) for module in modules for name in module._parameters]
+        inner = [model.norm, *model.blocks.modules()]
+        self.hooks = [hooks for module in inner for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        self.has_hooks = any(self.hooks)
+        self.addresses = self.current_addresses()
+        self.step = None if self.has_hooks else build_step(model)
 
-    def look(self) -> list[int]:
-        return [0 if (found := group[name]) is None else found.data_ptr() for group, name in self.places]
+    def current_addresses(self) -> list[int]:
+        """Return the address of every parameter; 0 for None, and that of the object for a tensor subclass."""
+        tensors = (group[name] for group, name in self.parameters)
+        return [0 if x is None else x.data_ptr() if type(x) in PLAIN else id(x) for x in tensors]
 
-    def holds(self, dtype: torch.dtype) -> bool:
-        """The model is made of the same parts and tensors as when the plan was made."""
+    def is_valid(self, dtype: torch.dtype) -> bool:
+        """Return True while the model has the modules, hooks, tensors and dtype that this was prepared for."""
         return (
             all(group.get(name) is child for group, name, child in self.children)
-            and any(self.hooks) == self.hooked
-            and self.look() == self.addresses
+            and any(self.hooks) == self.has_hooks
+            and self.current_addresses() == self.addresses
             and (self.step is None or self.step.dtype == dtype)
         )
 
 
-PLANS: "WeakKeyDictionary[nn.Module, Plan]" = WeakKeyDictionary()
+PREPARED: "WeakKeyDictionary[nn.Module, PreparedStep]" = WeakKeyDictionary()
 
 
-def native_step(model: nn.Module, x: Float[Tensor, "b t d"], state: State) -> tuple[Tensor, State] | None:
-    """The hidden state of the one position of `x` of an RWKV model and the state behind it; None where the layers have
-    to do it.
+def native_decode_step(
+    model: nn.Module, x: Float[Tensor, "b t d"], state: State
+) -> tuple[Float[Tensor, "b t d"], State] | None:
+    """Return the hidden states of an RWKV model for a one-token input, and the next state.
+
+    None: the blocks have to compute it (a longer input, training, autocast, hooks, other parts or dtypes, no compiler).
     """
     weight = model.norm.weight
     if (
         x.shape[1] != 1
         or not 1 <= len(x) <= MAX_ROWS
         or model.training
-        or not plain_mode(x, weight)
+        or not is_plain_inference(x, weight)
         or x.dtype != weight.dtype
-        or blocked() is not None
+        or unavailable_reason() is not None
     ):
         return None
-    plan = PLANS.get(model)
-    if plan is None or not plan.holds(weight.dtype):
-        plan = PLANS[model] = Plan(model)
-    if plan.step is None or not fits(plan.step, x, state):
+    prepared = PREPARED.get(model)
+    if prepared is None or not prepared.is_valid(weight.dtype):
+        prepared = PREPARED[model] = PreparedStep(model)
+    if prepared.step is None or not accepts_state(prepared.step, x, state):
         return None
-    hidden, layers = plan.step(x[:, 0], state.layers)
+    hidden, layers = prepared.step(x[:, 0], state.layers)
     return hidden[:, None], State(layers, state.shared)
 
 
-def prepare(model: nn.Module) -> Step | None:
-    """The addresses of a model whose parts are those that the native code knows; None for any other."""
-    found = {(type(block), type(block.time_mix), type(block.channel_mix)) for block in model.blocks}
-    if found != {model.native} or any(block.time_mix.backend not in ("auto", "cpu") for block in model.blocks):
+def build_step(model: nn.Module) -> DecodeStep | None:
+    """Collect the weights for the native code; None: the model has parts, parameters or sizes that it does not know."""
+    kinds = {(type(block), type(block.time_mix), type(block.channel_mix)) for block in model.blocks}
+    if kinds != {model.native} or any(block.time_mix.backend not in ("auto", "cpu") for block in model.blocks):
         return None
     mix = model.blocks[0].time_mix
     layers = [dict(block.named_parameters()) for block in model.blocks]
-    current = not set(LOW_RANK) & set(layers[0])
-    names = {*COMMON, *(() if current else LOW_RANK)}
-    if any(set(layer) - set(FIRST) != names for layer in layers) or not set(FIRST) <= set(layers[0]):
+    current = not set(LOW_RANK_PARAMETERS) & set(layers[0])
+    names = {*BLOCK_PARAMETERS, *(() if current else LOW_RANK_PARAMETERS)}
+    if any(set(layer) - set(FIRST_BLOCK_PARAMETERS) != names for layer in layers) or not set(
+        FIRST_BLOCK_PARAMETERS
+    ) <= set(layers[0]):
         return None
     norm = (model.norm.weight, model.norm.bias)
     tensors = [*norm, *(tensor for layer in layers for tensor in layer.values())]
-    summed = (model.width, mix.head_size, len(layers[0]["channel_mix.key.weight"]))
-    if any(size % MULTIPLE for size in summed) or not uniform(tensors):
+    summed_sizes = (model.width, mix.head_size, len(layers[0]["channel_mix.key.weight"]))
+    if any(size % MULTIPLE for size in summed_sizes) or not are_readable(tensors):
         return None
-    return Step(layers, norm, current=current, eps=model.norm.eps, head_eps=mix.norm.eps)
+    return DecodeStep(layers, norm, current=current, eps=model.norm.eps, head_eps=mix.norm.eps)
 
 
-def uniform(tensors: list[Tensor]) -> bool:
-    """All contiguous, on the CPU, and of one type that the native code reads."""
+def are_readable(tensors: list[Tensor]) -> bool:
+    """Return True for contiguous plain CPU tensors of one dtype that the native code reads."""
     dtype = tensors[0].dtype
     return dtype in DTYPES and all(
-        tensor.dtype == dtype and tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors
+        type(x) in PLAIN and x.dtype == dtype and x.device.type == "cpu" and x.is_contiguous() for x in tensors
     )
 
 
-def fits(step: Step, x: Tensor, state: State) -> bool:
-    """The state has the shapes of the model; the layers say what is wrong with one that has not."""
+def accepts_state(step: DecodeStep, x: Float[Tensor, "b t d"], state: State) -> bool:
+    """Return True for a state of the shapes of the model; the blocks raise the error for any other."""
     batch, _, width = x.shape
     shapes = {"time_shift": (batch, width), "wkv": (batch, step.heads, step.size, step.size)}
     shapes["channel_shift"] = shapes["time_shift"]
     return len(state.layers) == len(step.layers) and all(
         (tensor := layer.get(name)) is not None and tensor.shape == shapes[name] and tensor.device.type == "cpu"
         for layer in state.layers
-        for name in STATE
+        for name in STATE_NAMES
     )

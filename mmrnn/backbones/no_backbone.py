@@ -1,4 +1,4 @@
-"""No language model, for what is trained before there is one."""
+"""Placeholder for a missing language model."""
 
 from typing import NoReturn
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from mmrnn.types import Backbone, State
 
-NOTHING = "there is no language model here to read or say anything; choose one with backbone=NAME"
+MESSAGE = "this model has no language model (NoBackbone); choose one with backbone=NAME"
 
 
 class NoBackbone(nn.Module, Backbone):
-    """Stands where a language model will come: BLIP-2's first stage trains the connector with losses of its own.
+    """Placeholder for a model without a language model: BLIP-2's first stage trains the connector alone.
 
-    Connectors keep the width they have by themselves.
+    `width` is None: connectors keep their own width.
 
     Args:
-        vocab: ids that the tokenizer makes.
+        vocab: number of token ids.
     """
 
     recurrent = False
@@ -29,13 +29,17 @@ class NoBackbone(nn.Module, Backbone):
         self.vocab = vocab
 
     def embed(self, ids: Int[Tensor, "b t"]) -> NoReturn:
-        raise ValueError(NOTHING)
+        """Raise ValueError: there is no embedding."""
+        raise ValueError(MESSAGE)
 
     def state(self, batch: int) -> State:
+        """Return an empty state."""
         return State(())
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> NoReturn:
-        raise ValueError(NOTHING)
+        """Raise ValueError: there is no head."""
+        raise ValueError(MESSAGE)
 
-    def forward(self, *sequence: object, **more: object) -> NoReturn:
-        raise ValueError(NOTHING)
+    def forward(self, *args: object, **kwargs: object) -> NoReturn:
+        """Raise ValueError: there is nothing to run."""
+        raise ValueError(MESSAGE)

@@ -1,7 +1,7 @@
-"""Positions: which number every token of a sequence has for a transformer. Pure functions of the sequence."""
+"""Position ids of transformers: pure functions of the sequence."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mmrnn.types import Position, Sequence, implements
@@ -9,48 +9,53 @@ from mmrnn.types import Position, Sequence, implements
 
 @implements(Position, sequential=True)
 def sequential(sequence: Sequence, start: Tensor | None = None) -> None:
-    """Every token counts one: what a backbone does by itself."""
+    """Return None: the backbone counts the tokens itself."""
     return None
 
 
 @implements(Position)
 def shared_image(sequence: Sequence, start: Int[Tensor, " b"] | None = None) -> Int[Tensor, "b t"]:
-    """All patches of an image have one position, whatever its size; what stands around them counts (CogVLM)."""
+    """Give all patches of an image one id; text and the tokens around the patches count as usual (CogVLM)."""
     steps = torch.ones_like(sequence.ids)
-    for block in sequence.image_spans:
-        first, last = block.start + block.layout.prefix, block.stop - block.layout.suffix
-        steps[block.sample, first + 1 : last] = 0
+    for span in sequence.image_spans:
+        first, last = span.start + span.layout.prefix, span.stop - span.layout.suffix
+        steps[span.sample, first + 1 : last] = 0
     total = steps.cumsum(1)
-    begin = _begin(sequence)
-    places = total - total.gather(1, begin)
-    return places if start is None else places + torch.where(begin == 0, start[:, None], 0)
+    segment_start = _segment_start(sequence)
+    ids = total - total.gather(1, segment_start)
+    return ids if start is None else ids + torch.where(segment_start == 0, start[:, None], 0)
 
 
 @implements(Position, axes=2)
 def glm_2d(
     sequence: Sequence, start: Int[Tensor, "b two"] | None = None, *, sop: int = 130004
 ) -> Int[Tensor, "b t two"]:
-    """Two positions a token (GLM, arXiv 2103.10360): the place in the context, and the place in the reply.
+    """Give each token an id in the context and an id in the reply (GLM, arXiv 2103.10360).
 
-    Over the context the first counts from 0 and the second is 0. From the token `sop` on the first stays at that of
+    In the context the first id counts from 0 and the second is 0. From the token `sop` on the first id stays that of
     the token before it, and the second counts 1, 2, 3, ...
+
+    Args:
+        start: ids of the first token; the second is positive where the state ends in a reply.
+        sop: id of the token that starts the reply (start of piece).
     """
-    begin = _begin(sequence)
-    reply = _since(sequence.ids == sop, begin)
-    going = None if start is None else (begin == 0) & (start[:, 1:] > 0)  # the state is inside a reply already
-    reply = reply if going is None else reply | going
+    segment_start = _segment_start(sequence)
+    reply = _from_marker_on(sequence.ids == sop, segment_start)
+    if start is not None:
+        reply = reply | ((segment_start == 0) & (start[:, 1:] > 0))
     steps = torch.stack([~reply, reply], dim=-1).long()
     total = steps.cumsum(1)
-    first = total.gather(1, begin[..., None].expand_as(total))
-    opening = steps.gather(1, begin[..., None].expand_as(total))  # a sequence that opens with sop is at 1, not at 0
-    places = total - first + opening * torch.tensor([0, 1], device=total.device)
+    index = segment_start[..., None].expand_as(total)
+    first = total.gather(1, index)
+    # A segment that starts with sop has 1 as its first reply id, not 0.
+    ids = total - first + steps.gather(1, index) * torch.tensor([0, 1], device=total.device)
     if start is None:
-        return places
-    return torch.where((begin == 0)[..., None], total - first + start[:, None], places)
+        return ids
+    return torch.where((segment_start == 0)[..., None], total - first + start[:, None], ids)
 
 
-def _begin(sequence: Sequence) -> Int[Tensor, "b t"]:
-    """For every position the first of its segment in this sequence."""
+def _segment_start(sequence: Sequence) -> Int[Tensor, "b t"]:
+    """Index in this sequence of the first position of the segment of each position."""
     steps = torch.arange(sequence.ids.shape[1], device=sequence.ids.device).expand(sequence.ids.shape)
     if sequence.segments is None:
         return torch.zeros_like(steps)
@@ -59,7 +64,7 @@ def _begin(sequence: Sequence) -> Int[Tensor, "b t"]:
     return torch.where(new, steps, 0).cummax(dim=1).values
 
 
-def _since(mark: Tensor, begin: Int[Tensor, "b t"]) -> Tensor:
-    """True from a mark to the end of its segment."""
-    steps = torch.arange(mark.shape[1], device=mark.device).expand(mark.shape)
-    return torch.where(mark, steps, -1).cummax(dim=1).values >= begin
+def _from_marker_on(marker: Bool[Tensor, "b t"], segment_start: Int[Tensor, "b t"]) -> Bool[Tensor, "b t"]:
+    """True from a marker to the end of its segment."""
+    steps = torch.arange(marker.shape[1], device=marker.device).expand(marker.shape)
+    return torch.where(marker, steps, -1).cummax(dim=1).values >= segment_start

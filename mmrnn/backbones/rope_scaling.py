@@ -49,7 +49,7 @@ def long_context_scaling(
 
     Args:
         alpha: NTK factor of the cached keys; None: nothing is cached.
-        train_length: tokens of the texts that the language model was trained on.
+        train_length: context length that the weights were trained with.
     """
     alpha = ntk_alpha(positions[:, -1] + 1, train_length) if alpha is None else alpha
     base = rope_theta * alpha ** (head_size / (head_size - 2))

@@ -1,4 +1,4 @@
-"""Each position through one of two modules."""
+"""Routing of positions to one of two modules."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 def route(
-    where: Bool[Tensor, "b t"], first: nn.Module, second: nn.Module, *inputs: Float[Tensor, "b t d"]
+    where: Bool[Tensor, "b t"], base: nn.Module, expert: nn.Module, *inputs: Float[Tensor, "b t d"]
 ) -> Float[Tensor, "b t e"]:
-    """`second` of the positions in `where`, `first` of all others; both treat every position by itself."""
-    chosen = where.flatten()
-    split = [(x.flatten(0, 1)[~chosen][None], x.flatten(0, 1)[chosen][None]) for x in inputs]
-    both = torch.cat([first(*(x for x, _ in split)), second(*(y for _, y in split))], dim=1)[0]
-    # The positions of `first` come first, each kind in its order; back to where they were.
-    return both[chosen.long().argsort(stable=True).argsort()].view(*where.shape, -1)
+    """Apply `expert` to the positions in `where` and `base` to all others; both must act on each position alone."""
+    routed = where.flatten()
+    split = [(x.flatten(0, 1)[~routed][None], x.flatten(0, 1)[routed][None]) for x in inputs]
+    out = torch.cat([base(*(x for x, _ in split)), expert(*(y for _, y in split))], dim=1)[0]
+    # `out` has the positions of `base` first, then those of `expert`, each in order: invert that permutation.
+    return out[routed.long().argsort(stable=True).argsort()].view(*where.shape, -1)

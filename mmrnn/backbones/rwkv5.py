@@ -1,29 +1,20 @@
-"""RWKV-5.2 (Eagle): matrix states with a constant decay per channel."""
+"""RWKV-5.2 (Eagle): matrix state with a constant decay per channel."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.backbones.rwkv import (
-    RWKV,
-    Block,
-    ChannelMix,
-    SegmentBounds,
-    default_ffn,
-    default_heads,
-    ramp,
-    reset_wkv,
-    run_lerp,
-    run_wkv,
-)
+from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
+from mmrnn.backbones.rwkv import RWKV, Block, ChannelMix
+from mmrnn.backbones.rwkv_init import channel_ramp, default_ffn, default_heads, init_time_mix
 from mmrnn.layers.linear import Linear
 from mmrnn_kernels import norm_gate, wkv5
 
 
 class TimeMix5(nn.Module):
-    """Static token shift into r, k, v, g, WKV with a constant decay, group norm, gate.
+    """Time mix of RWKV-5: static token shift into r, k, v, g; WKV with a constant decay; group norm; gate.
 
-    Eagle: arXiv 2404.05892, section 4.1. The learned shift weights are those of the current token.
+    arXiv 2404.05892, section 4.1. The learned shift weights are those of the current token.
     """
 
     def __init__(self, width: int, heads: int, head_size: int, gate: bool, backend: str):
@@ -46,15 +37,15 @@ class TimeMix5(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        last: Float[Tensor, "b d"],
+        previous: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
         bounds: SegmentBounds | None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
+        """Return the output and the WKV state; `previous` is the token before the first one."""
         b, t, _ = x.shape
         split = (b, t, self.heads, self.head_size)
-        # RWKV-5 keeps the weights of the current token.
-        weights = 1 - torch.stack([getattr(self, f"lerp_{name}") for name in self.mixtures])
-        r, k, v, *g = run_lerp(x, last, weights, None, bounds, self.backend)
+        weights = 1 - torch.stack([getattr(self, f"lerp_{name}") for name in self.mixtures])  # of the previous
+        r, k, v, *g = run_lerp(x, previous, weights, None, bounds, self.backend)
         tensors = tuple(y.view(split) for y in (self.receptance(r), self.key(k), self.value(v)))
         out, state = run_wkv(wkv5, tensors, (self.decay, self.bonus), state, bounds, self.backend)
         norm = self.norm
@@ -65,27 +56,29 @@ class TimeMix5(nn.Module):
         return self.output(out), state
 
     @torch.no_grad()
-    def reset(self, layer: int, depth: int) -> None:
-        """The published initialisation (RWKV-LM since April 2024)."""
+    def reset_parameters(self, layer: int, depth: int) -> None:
+        """Initialise as published (RWKV-LM since April 2024)."""
         rise, fall = layer / max(depth - 1, 1), 1 - layer / depth
-        channel = ramp(self.lerp_k)
+        channel = channel_ramp(self.lerp_k)
         self.lerp_k.copy_(channel**fall)
         self.lerp_v.copy_(channel**fall + 0.3 * rise)
         self.lerp_r.copy_(channel ** (0.5 * fall))
         if self.gate is not None:
             self.lerp_g.copy_(channel ** (0.5 * fall))
-        reset_wkv(self, layer, depth)
+        init_time_mix(self, layer, depth)
 
 
 class ChannelMix5(ChannelMix):
-    """The channel mix of RWKV-5: the learned shift weights are those of the current token."""
+    """Channel mix of RWKV-5: that of RWKV-6, but the learned shift weights are those of the current token."""
 
-    def weights(self) -> Float[Tensor, "n d"]:
-        return 1 - super().weights()
+    def shift_weights(self) -> Float[Tensor, "n d"]:
+        """Return the weights of the previous token, for key and receptance."""
+        return 1 - super().shift_weights()
 
     @torch.no_grad()
-    def reset(self, layer: int, depth: int) -> None:
-        super().reset(layer, depth)
+    def reset_parameters(self, layer: int, depth: int) -> None:
+        """Initialise as published (RWKV-LM since April 2024)."""
+        super().reset_parameters(layer, depth)
         self.lerp_k.copy_(1 - self.lerp_k)
         self.lerp_r.copy_(1 - self.lerp_r)
 
@@ -94,12 +87,20 @@ class RWKV5(RWKV):
     """RWKV-5.2 language model (Eagle, arXiv 2404.05892).
 
     Args:
-        heads: None takes width / head_size.
-        ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
-        gate: RWKV-5.0 has none. (Its decay and bonus, and those of 5.1, are one number a head; loading spreads them.)
+        vocab: rows of the embedding and of the head.
+        width: model dimension `d`.
+        depth: number of blocks.
+        head_size: rows and columns of the WKV matrix of a head.
+        heads: None: width / head_size.
+        ffn: width of the channel mix; None: 3.5 x width, a multiple of 32.
+        gate: RWKV-5.0 has none. (RWKV-5.0 and 5.1 have one decay and one bonus per head; loading expands them.)
+        dropout: of both branches of each block.
         grad_checkpointing: recompute the blocks in the backward pass to save memory.
-        learned_state: start from a learned state instead of zero (state tuning).
-        backend: implementation of the WKV operator and of its elementwise neighbours.
+        learned_state: start from learned WKV matrices instead of zero (state tuning).
+        backend: implementation of the WKV operator and of the elementwise operators.
+
+    Raises:
+        ValueError: `heads` is None and `width` is no multiple of `head_size`.
     """
 
     native = Block, TimeMix5, ChannelMix5

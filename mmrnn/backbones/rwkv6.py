@@ -1,29 +1,20 @@
-"""RWKV-6 (Finch): token shift and decay depend on the data."""
+"""RWKV-6 (Finch): data-dependent token shift and decay."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.backbones.rwkv import (
-    RWKV,
-    Block,
-    ChannelMix,
-    SegmentBounds,
-    default_ffn,
-    default_heads,
-    ramp,
-    reset_wkv,
-    run_lerp,
-    run_wkv,
-)
+from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
+from mmrnn.backbones.rwkv import RWKV, Block, ChannelMix
+from mmrnn.backbones.rwkv_init import channel_ramp, default_ffn, default_heads, init_time_mix
 from mmrnn.layers.linear import Linear
 from mmrnn_kernels import norm_gate, wkv6
 
 
 class TimeMix6(nn.Module):
-    """Data-dependent token shift (ddlerp) into r, k, v, g and the decay, WKV, group norm, gate.
+    """Time mix of RWKV-6: data-dependent token shift into w, k, v, r, g; WKV; group norm; gate.
 
-    Finch: arXiv 2404.05892, section 4.2. The learned shift weights are those of the previous token.
+    arXiv 2404.05892, section 4.2. The learned shift weights are those of the previous token.
     """
 
     def __init__(self, width: int, heads: int, head_size: int, mix_rank: int, decay_rank: int, backend: str):
@@ -49,12 +40,13 @@ class TimeMix6(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        last: Float[Tensor, "b d"],
+        previous: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
         bounds: SegmentBounds | None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"]]:
+        """Return the output and the WKV state; `previous` is the token before the first one."""
         b, t, _ = x.shape
-        w, k, v, r, g = self.ddlerp(x, last, bounds)
+        w, k, v, r, g = self.ddlerp(x, previous, bounds)
         decay = self.decay + torch.tanh(w @ self.decay_down) @ self.decay_up
         split = (b, t, self.heads, self.head_size)
         tensors = (self.receptance(r), self.key(k), self.value(v), decay)
@@ -64,21 +56,21 @@ class TimeMix6(nn.Module):
         return self.output(out), state
 
     def ddlerp(
-        self, x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], bounds: SegmentBounds | None
+        self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b d"], bounds: SegmentBounds | None
     ) -> list[Float[Tensor, "b t d"]]:
-        """The five mixtures of this token and the one before, for decay, key, value, receptance and gate."""
+        """Return the data-dependent mixtures of each token and the one before it: w, k, v, r, g."""
         b, t, d = x.shape
-        (mixed,) = run_lerp(x, last, self.lerp_x[None], None, bounds, self.backend)
-        low = torch.tanh(mixed @ self.lerp_down).view(b * t, 5, -1)
+        (mixture,) = run_lerp(x, previous, self.lerp_x[None], None, bounds, self.backend)
+        low = torch.tanh(mixture @ self.lerp_down).view(b * t, 5, -1)
         offsets = (low.transpose(0, 1) @ self.lerp_up).view(5, b, t, d)
         weights = torch.stack([self.lerp_w, self.lerp_k, self.lerp_v, self.lerp_r, self.lerp_g])
-        return run_lerp(x, last, weights, offsets, bounds, self.backend)
+        return run_lerp(x, previous, weights, offsets, bounds, self.backend)
 
     @torch.no_grad()
-    def reset(self, layer: int, depth: int) -> None:
-        """The published initialisation (RWKV-LM since April 2024)."""
+    def reset_parameters(self, layer: int, depth: int) -> None:
+        """Initialise as published (RWKV-LM since April 2024)."""
         rise, fall = layer / max(depth - 1, 1), 1 - layer / depth
-        channel = ramp(self.lerp_x)
+        channel = channel_ramp(self.lerp_x)
         for name in ("x", "w", "k"):
             getattr(self, f"lerp_{name}").copy_(1 - channel**fall)
         self.lerp_v.copy_(1 - (channel**fall + 0.3 * rise))
@@ -88,20 +80,28 @@ class TimeMix6(nn.Module):
         nn.init.uniform_(self.lerp_up, -0.01, 0.01)
         nn.init.zeros_(self.decay_down)
         nn.init.uniform_(self.decay_up, -0.01, 0.01)
-        reset_wkv(self, layer, depth)
+        init_time_mix(self, layer, depth)
 
 
 class RWKV6(RWKV):
     """RWKV-6 language model (Finch, arXiv 2404.05892).
 
     Args:
-        heads: None takes width / head_size.
-        ffn: width of the channel mix; None takes 3.5 x width in steps of 32.
-        mix_rank: rank of the data-dependent shift; None takes 32, or 64 from width 4096 on.
-        decay_rank: rank of the data-dependent decay; None takes 64, or 128 from width 4096 on.
+        vocab: rows of the embedding and of the head.
+        width: model dimension `d`.
+        depth: number of blocks.
+        head_size: rows and columns of the WKV matrix of a head.
+        heads: None: width / head_size.
+        ffn: width of the channel mix; None: 3.5 x width, a multiple of 32.
+        mix_rank: rank of the data-dependent token shift; None: 32, from width 4096 on 64.
+        decay_rank: rank of the data-dependent decay; None: 64, from width 4096 on 128.
+        dropout: of both branches of each block.
         grad_checkpointing: recompute the blocks in the backward pass to save memory.
-        learned_state: start from a learned state instead of zero (state tuning).
-        backend: implementation of the WKV operator and of its elementwise neighbours.
+        learned_state: start from learned WKV matrices instead of zero (state tuning).
+        backend: implementation of the WKV operator and of the elementwise operators.
+
+    Raises:
+        ValueError: `heads` is None and `width` is no multiple of `head_size`.
     """
 
     native = Block, TimeMix6, ChannelMix

@@ -1,11 +1,13 @@
-"""RWKV-7 (Goose): a state that learns while it reads, by the delta rule."""
+"""RWKV-7 (Goose): matrix state updated by the generalised delta rule."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.rwkv import RWKV, SegmentBounds, default_heads, ramp, run_lerp, run_wkv
+from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
+from mmrnn.backbones.rwkv import RWKV
+from mmrnn.backbones.rwkv_init import channel_ramp, default_heads
 from mmrnn.layers.linear import Linear
 from mmrnn_kernels import relu_square, wkv7
 
@@ -13,10 +15,12 @@ MIXTURES = ("r", "w", "k", "v", "a", "g")
 
 
 class TimeMix7(nn.Module):
-    """Static token shift into r, w, k, v, a, g, WKV with removal, group norm, bonus, gate.
+    """Time mix of RWKV-7: static token shift into r, w, k, v, a, g; WKV with removal; group norm; bonus; gate.
 
-    Goose: arXiv 2503.14456, section 4. The learned shift weights are those of the previous token. Later layers mix
-    the values of the first one into theirs: it answers with them, they are given them.
+    arXiv 2503.14456, section 4. The learned shift weights are those of the previous token.
+
+    Args:
+        residual_rank: rank of the interpolation with the values of the first layer; None: this is the first layer.
     """
 
     def __init__(
@@ -41,14 +45,15 @@ class TimeMix7(nn.Module):
         self.rate = nn.Parameter(torch.zeros(inner))
         self.rate_down = nn.Parameter(torch.zeros(width, rate_rank))
         self.rate_up = nn.Parameter(torch.zeros(rate_rank, inner))
-        if residual_rank is not None:
+        self.first_layer = residual_rank is None
+        if not self.first_layer:
             self.residual = nn.Parameter(torch.zeros(inner))
             self.residual_down = nn.Parameter(torch.zeros(width, residual_rank))
             self.residual_up = nn.Parameter(torch.zeros(residual_rank, inner))
         self.gate_down = nn.Parameter(torch.zeros(width, gate_rank))
         self.gate_up = nn.Parameter(torch.zeros(gate_rank, inner))
-        self.removal = nn.Parameter(torch.zeros(inner))  # the key that is taken away, of the key that is written
-        self.replacement = nn.Parameter(torch.zeros(inner))  # how far the rate scales the key that is written
+        self.removal = nn.Parameter(torch.zeros(inner))  # scale of the removal key
+        self.replacement = nn.Parameter(torch.zeros(inner))  # how far the rate scales the replacement key
         self.bonus = nn.Parameter(torch.zeros(heads, head_size))
         self.receptance = Linear(width, inner, bias=False)
         self.key = Linear(width, inner, bias=False)
@@ -59,23 +64,29 @@ class TimeMix7(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        last: Float[Tensor, "b d"],
+        previous: Float[Tensor, "b d"],
         state: Float[Tensor, "b h k v"],
         bounds: SegmentBounds | None,
-        first: Float[Tensor, "b t c"] | None = None,
+        first_values: Float[Tensor, "b t c"] | None = None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h k v"], Float[Tensor, "b t c"]]:
+        """Return the output, the WKV state and the values of the first layer.
+
+        Args:
+            previous: token before the first one.
+            first_values: values of the first layer; None: this is the first layer.
+        """
         b, t, _ = x.shape
         weights = torch.stack([getattr(self, f"lerp_{name}") for name in MIXTURES])
-        r, w, k, mixed, a, g = run_lerp(x, last, weights, None, bounds, self.backend)
-        r, k, v = self.receptance(r), self.key(k), self.value(mixed)
+        r, w, k, v_in, a, g = run_lerp(x, previous, weights, None, bounds, self.backend)
+        r, k, v = self.receptance(r), self.key(k), self.value(v_in)
         # The decay exp(-exp(w)) is exp(-sigmoid(...) / sqrt(e)), at least 0.545.
         w = F.logsigmoid(self.decay + torch.tanh(w @ self.decay_down) @ self.decay_up) - 0.5
         rate = torch.sigmoid(self.rate + a @ self.rate_down @ self.rate_up)
         gate = torch.sigmoid(g @ self.gate_down) @ self.gate_up
-        if first is None:
-            first = v
+        if first_values is None:
+            first_values = v
         else:
-            v = v + (first - v) * torch.sigmoid(self.residual + mixed @ self.residual_down @ self.residual_up)
+            v = v + (first_values - v) * torch.sigmoid(self.residual + v_in @ self.residual_down @ self.residual_up)
 
         split = (b, t, self.heads, self.head_size)
         kappa = F.normalize((k * self.removal).view(split), dim=-1)
@@ -84,29 +95,29 @@ class TimeMix7(nn.Module):
         out, state = run_wkv(wkv7, (r, w, k, v, -kappa, kappa * rate), (), state, bounds, self.backend)
         out = self.norm(out.reshape(b * t, -1)).view(split)
         out = out + (r * k * self.bonus).sum(-1, keepdim=True) * v
-        return self.output(out.reshape(b, t, -1) * gate), state, first
+        return self.output(out.reshape(b, t, -1) * gate), state, first_values
 
     @torch.no_grad()
-    def reset(self, layer: int, depth: int) -> None:
-        """The published initialisation (RWKV-LM)."""
+    def reset_parameters(self, layer: int, depth: int) -> None:
+        """Initialise as published (RWKV-LM)."""
         rise, fall = layer / max(depth - 1, 1), 1 - layer / depth
-        channel = ramp(self.lerp_r)
+        channel = channel_ramp(self.lerp_r)
         for name, power in {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}.items():
             getattr(self, f"lerp_{name}").copy_(1 - channel ** (power * fall))
         index = torch.arange(len(self.decay), device=self.decay.device, dtype=self.decay.dtype)
-        place = index / max(len(self.decay) - 1, 1)  # 0 to 1 over all channels
-        within = 2 * (index % self.head_size) / max(self.head_size - 1, 1) - 1  # -1 to 1 over those of a head
-        curve = within * within.abs()
-        self.decay.copy_(-5.5 + 6 * place ** (1 + rise**0.3) + 2.5 * curve)
-        self.rate.copy_(-0.19 + 0.3 * curve + 0.4 * (place - 0.5))
-        self.removal.copy_(0.71 - 0.1 * (place - 0.5))
+        fraction = index / max(len(self.decay) - 1, 1)  # 0 to 1 over all channels
+        within_head = 2 * (index % self.head_size) / max(self.head_size - 1, 1) - 1  # -1 to 1 over those of a head
+        curve = within_head * within_head.abs()
+        self.decay.copy_(-5.5 + 6 * fraction ** (1 + rise**0.3) + 2.5 * curve)
+        self.rate.copy_(-0.19 + 0.3 * curve + 0.4 * (fraction - 0.5))
+        self.removal.copy_(0.71 - 0.1 * (fraction - 0.5))
         self.replacement.fill_(1.02)
         self.bonus.fill_(-0.04)
-        pairs = ["decay", "rate", "gate"]
-        if hasattr(self, "residual"):
-            self.residual.copy_(0.73 - 0.4 * (place - 0.5))
-            pairs.append("residual")
-        for name in pairs:
+        low_rank = ["decay", "rate", "gate"]
+        if not self.first_layer:
+            self.residual.copy_(0.73 - 0.4 * (fraction - 0.5))
+            low_rank.append("residual")
+        for name in low_rank:
             up = getattr(self, f"{name}_up")
             nn.init.zeros_(getattr(self, f"{name}_down"))
             nn.init.orthogonal_(up, gain=0.1 * max(1, up.shape[0] / up.shape[1]) ** 0.5)
@@ -118,7 +129,10 @@ class TimeMix7(nn.Module):
 
 
 class ChannelMix7(nn.Module):
-    """value(relu(key)^2), with a static token shift and no gate. The learned weight is that of the previous token."""
+    """Channel mix of RWKV-7: value(relu(key)^2), with a static token shift and no gate.
+
+    arXiv 2503.14456, section 4. The learned weight is that of the previous token.
+    """
 
     def __init__(self, width: int, ffn: int, backend: str = "auto"):
         super().__init__()
@@ -130,13 +144,14 @@ class ChannelMix7(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], previous: Float[Tensor, "b *t d"], bounds: SegmentBounds | None = None
     ) -> Float[Tensor, "b t d"]:
-        (mixed,) = run_lerp(x, previous, self.lerp_k[None], None, bounds, self.backend)
-        return self.value(relu_square(self.key(mixed), backend=self.backend))
+        """Mix the channels; `previous` is the token before the first one, or before every one."""
+        (mixture,) = run_lerp(x, previous, self.lerp_k[None], None, bounds, self.backend)
+        return self.value(relu_square(self.key(mixture), backend=self.backend))
 
     @torch.no_grad()
-    def reset(self, layer: int, depth: int) -> None:
-        """The published initialisation (RWKV-LM)."""
-        self.lerp_k.copy_(1 - ramp(self.lerp_k) ** ((1 - layer / depth) ** 4))
+    def reset_parameters(self, layer: int, depth: int) -> None:
+        """Initialise as published (RWKV-LM)."""
+        self.lerp_k.copy_(1 - channel_ramp(self.lerp_k) ** ((1 - layer / depth) ** 4))
         nn.init.orthogonal_(self.key.weight)
         nn.init.zeros_(self.value.weight)
 
@@ -144,18 +159,24 @@ class ChannelMix7(nn.Module):
 class RWKV7(RWKV):
     """RWKV-7 language model (Goose, arXiv 2503.14456).
 
-    Ranks that are not given are those of the published models.
-
     Args:
-        heads: None takes width / head_size.
-        ffn: width of the channel mix; None takes 4 x width.
-        decay_rank: rank of the data-dependent decay; None takes 1.8 x sqrt(width), in steps of 32.
-        rate_rank: rank of the rate at which the state is rewritten; None takes 1.8 x sqrt(width).
-        residual_rank: rank of the mix with the values of the first layer; None takes 1.3 x sqrt(width).
-        gate_rank: rank of the gate; None takes 0.6 x width^0.8.
+        vocab: rows of the embedding and of the head.
+        width: model dimension `d`.
+        depth: number of blocks.
+        head_size: rows and columns of the WKV matrix of a head.
+        heads: None: width / head_size.
+        ffn: width of the channel mix; None: 4 x width.
+        decay_rank: rank of the data-dependent decay; None: 1.8 x sqrt(width), the nearest multiple of 32.
+        rate_rank: rank of the in-context learning rate; None: 1.8 x sqrt(width), likewise.
+        residual_rank: rank of the interpolation with the values of the first layer; None: 1.3 x sqrt(width), likewise.
+        gate_rank: rank of the gate; None: 0.6 x width^0.8, likewise.
+        dropout: of both branches of each block.
         grad_checkpointing: recompute the blocks in the backward pass to save memory.
-        learned_state: start from a learned state instead of zero (state tuning).
-        backend: implementation of the WKV operator and of its elementwise neighbours.
+        learned_state: start from learned WKV matrices instead of zero (state tuning).
+        backend: implementation of the WKV operator and of the elementwise operators.
+
+    Raises:
+        ValueError: `heads` is None and `width` is no multiple of `head_size`.
     """
 
     def __init__(
@@ -199,5 +220,5 @@ class RWKV7(RWKV):
 
 
 def default_rank(size: float) -> int:
-    """The nearest multiple of 32, and at least that."""
+    """Return the multiple of 32 nearest to `size`, at least 32."""
     return max(32, round(size / 32) * 32)

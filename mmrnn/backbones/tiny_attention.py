@@ -1,4 +1,4 @@
-"""One layer of attention in an RNN (VisualRWKV-5.2, the hybrid of arXiv 2406.13362)."""
+"""One attention layer inside an RNN (VisualRWKV-5.2, the hybrid of arXiv 2406.13362)."""
 
 import torch
 from jaxtyping import Float
@@ -10,37 +10,42 @@ from mmrnn.types import Backbone, BlockHooks, Sequence, State
 
 
 class TinyAttentionHooks(BlockHooks):
-    """Attention over one sequence and over all that was read before it."""
+    """Attention over one sequence and the cache of its state."""
 
     def __init__(self, hook: "TinyAttention", sequence: Sequence, state: State | None):
         self.hook, self.sequence = hook, sequence
         shared = {} if state is None else state.shared
         self.past = {name: shared[f"tiny_{name}"] for name in ("key", "value", "segments") if f"tiny_{name}" in shared}
-        self.kept: dict[str, Tensor] = {}
+        self.cache: dict[str, Tensor] = {}
 
     def after(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Add the attention after its block."""
         if layer != self.hook.layer:
             return x
-        mixed, self.kept = self.hook.attend(x, self.past, self.sequence.segments)
+        mixed, self.cache = self.hook.attend(x, self.past, self.sequence.segments)
         return x + mixed
 
     @property
     def state(self) -> dict[str, Tensor]:
-        return {f"tiny_{name}": value for name, value in self.kept.items()}
+        """KV cache, and the segments of its keys where rows have segments."""
+        return {f"tiny_{name}": value for name, value in self.cache.items()}
 
 
 class TinyAttention(HookModule):
-    """After block `layer`: x + attention(norm(x)), causal, without positions.
+    """VisualRWKV-5.2's attention layer: x + attention(norm(x)) after one block, causal, without positions.
 
     Args:
-        layer: counted from 0; negative ones from the last.
-        width: of queries, keys and values; None takes that of the backbone.
+        layer: block that it follows, counted from 0; negative: from the last.
+        width: of queries, keys and values; None: that of the backbone.
+
+    Raises:
+        ValueError: there is no such block, or `width` is no multiple of `heads`.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        media: int | None = None,
+        media_width: int | None = None,
         *,
         layer: int = -1,
         width: int | None = None,
@@ -61,28 +66,29 @@ class TinyAttention(HookModule):
         self.output = nn.Linear(inner, backbone.width, bias=False)
 
     def start(self, sequence: Sequence, state: State | None) -> BlockHooks:
+        """Take the KV cache of `state`."""
         return TinyAttentionHooks(self, sequence, state)
 
     def attend(
         self, x: Float[Tensor, "b t d"], past: dict[str, Tensor], segments: Tensor | None
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
-        """What is recalled, and the keys and values up to here."""
+        """Return the output and the cache with the keys and values of `x` appended."""
         b, t, _ = x.shape
         y = self.norm(x)
         q, k, v = (
             z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in (self.query(y), self.key(y), self.value(y))
         )
-        kept = {"key": k, "value": v}
+        cache = {"key": k, "value": v}
         if past:
-            kept = {name: torch.cat([past[name].to(new.dtype), new], dim=2) for name, new in kept.items()}
-        total = kept["key"].shape[2]
+            cache = {name: torch.cat([past[name].to(new.dtype), new], dim=2) for name, new in cache.items()}
+        total = cache["key"].shape[2]
         steps = torch.arange(total, device=x.device)
         mask = (steps <= steps[total - t :, None]).expand(b, t, total)
-        known = past.get("segments")
-        if segments is not None or known is not None:
-            new = known[:, -1:].expand(b, t) if segments is None else segments
-            old = new[:, :1].expand(b, total - t) if known is None else known
-            kept["segments"] = every = torch.cat([old, new], dim=1)
-            mask = mask & (every[:, total - t :, None] == every[:, None])
-        out = F.scaled_dot_product_attention(q, kept["key"], kept["value"], attn_mask=mask[:, None])
-        return self.output(out.transpose(1, 2).flatten(2)), kept
+        cached = past.get("segments")
+        if segments is not None or cached is not None:
+            new = cached[:, -1:].expand(b, t) if segments is None else segments
+            old = new[:, :1].expand(b, total - t) if cached is None else cached
+            cache["segments"] = of_keys = torch.cat([old, new], dim=1)
+            mask = mask & (of_keys[:, total - t :, None] == of_keys[:, None])
+        out = F.scaled_dot_product_attention(q, cache["key"], cache["value"], attn_mask=mask[:, None])
+        return self.output(out.transpose(1, 2).flatten(2)), cache

@@ -45,6 +45,7 @@ class Attention(nn.Module):
         expert: Expert | None = None,
         scaling: LongContextScaling | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        """Return the output and the cache with the keys and values of `x` appended."""
         b, t, _ = x.shape
         theta = self.rope_theta if scaling is None else scaling.rope_theta
         expert_part = None if expert is None else expert.attention
@@ -84,6 +85,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(ffn, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Apply the MLP."""
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
@@ -107,6 +109,7 @@ class TransformerBlock(nn.Module):
         expert: Expert | None = None,
         scaling: LongContextScaling | None = None,
     ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        """Return the output and the cache with the keys and values of `x` appended."""
         mixed, cache = self.attention(self.norm_attention(x), cache, positions, mask, expert, scaling)
         x = x + self.dropout(mixed)
         y = self.norm_mlp(x)
@@ -127,7 +130,7 @@ class Transformer(nn.Module, Backbone):
         head_size: None: width / heads.
         ffn: hidden width of the SwiGLU.
         rope_theta: base of the rotary frequencies.
-        train_length: tokens of the texts that the weights were trained on. In evaluation mode, longer texts get dynamic
+        train_length: context length that the weights were trained with. In evaluation mode, longer texts get dynamic
             NTK RoPE and log-n attention (Qwen-7B). None: no scaling.
         eps: of the RMS norms.
         bias: biases of query, key and value (Qwen2).
@@ -187,10 +190,10 @@ class Transformer(nn.Module, Backbone):
         )
         self.norm = nn.RMSNorm(width, eps=eps)
         self.output = None if tie_embeddings else nn.Linear(width, vocab, bias=False)
-        self.reset()
+        self.reset_parameters()
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
         """Initialise with a standard deviation of 0.02, divided by sqrt(2 depth) at the end of each branch (GPT-2)."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
@@ -210,9 +213,11 @@ class Transformer(nn.Module, Backbone):
         return self.blocks[layer].get_submodule(name)
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Embed token ids."""
         return self.embedding(ids)
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        """Return the logits of hidden states."""
         return F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
 
     def state(self, batch: int) -> State:

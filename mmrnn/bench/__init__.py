@@ -1,1 +1,1 @@
-"""What this library costs beside what else is installed: one module a part, `measure(effort)` in each."""
+"""Benchmarks against other libraries: one module per part, each with `measure(config)`."""

@@ -1,66 +1,87 @@
-"""What a token costs: beside the `rwkv` package, and after 1K to 24K tokens beside Llama with each cache."""
+"""Decoding of one token: against the `rwkv` package, and over the context length against Llama with each cache."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmrnn.bench.peers import DEFAULT, LLAMA, OURS, RWKV, STATIC, Shape, after, cache, llama, one_token, package, rwkv6
-from mmrnn.bench.timing import BenchConfig, Peaks, Row, Work, compare, nbytes
+from mmrnn.bench.peers import (
+    DEFAULT_CACHE,
+    LLAMA,
+    MMRNN,
+    RWKV,
+    STATIC_CACHE,
+    Shape,
+    decode_token,
+    filled_cache,
+    make_llama,
+    make_rwkv6,
+    make_rwkv_package,
+    state_after,
+)
+from mmrnn.bench.timing import BenchConfig, Peaks, Row, Workload, compare
 
 ROOM = 64
-"""Tokens that a static cache has room for behind the context: more than there are rounds."""
+"""Tokens that a static cache has memory for after the context: more than there are rounds."""
 
 
 @torch.no_grad()
-def measure(effort: BenchConfig) -> Iterator[Row]:
-    yield from beside_rwkv(effort)
-    yield from over_context(effort)
+def measure(config: BenchConfig) -> Iterator[Row]:
+    """Time a token without and with a context."""
+    yield from compare_with_rwkv(config)
+    yield from compare_contexts(config)
 
 
-def beside_rwkv(effort: BenchConfig) -> Iterator[Row]:
-    shape, stream = Shape.of(effort), Peaks.measure(effort).stream
+def compare_with_rwkv(config: BenchConfig) -> Iterator[Row]:
+    """Time a token against the `rwkv` package, in fp32 and bf16."""
+    shape, bandwidth = Shape.of(config), Peaks.measure(config).bandwidth
     for dtype in ("fp32", "bf16"):
-        model, sides = rwkv6(shape, dtype), {}
-        effort.offer(sides, RWKV, lambda model=model, dtype=dtype: their_token(package(model, dtype)))
-        sides[OURS] = one_token(model, after(model, 8))
-        # Of the embedding one row is read.
-        read = nbytes(model) - model.embedding.weight.nbytes
-        for row in compare("decode", f"{shape} {dtype}, a token", sides, effort):
-            yield Row(**{**vars(row), "share": read / row.seconds / stream})
+        model, contenders = make_rwkv6(shape, dtype), {}
+        config.try_add(
+            contenders, RWKV, lambda model=model, dtype=dtype: package_token(make_rwkv_package(model, dtype))
+        )
+        contenders[MMRNN] = decode_token(model, state_after(model, 8))
+        # A token reads one row of the embedding and all other weights.
+        read = sum(parameter.nbytes for parameter in model.parameters()) - model.embedding.weight.nbytes
+        for row in compare("decode", f"{shape} {dtype}, one token", contenders, config):
+            yield replace(row, peak_fraction=read / row.seconds / bandwidth)
 
 
-def their_token(model: Any) -> Work:
-    now = [model.forward([5] * 8, None)[1]]
+def package_token(model: Any) -> Workload:
+    """Return a workload that decodes one token with the `rwkv` package."""
+    state = [model.forward([5] * 8, None)[1]]
 
-    def work() -> None:
-        _, now[0] = model.forward([5], now[0])
+    def workload() -> None:
+        _, state[0] = model.forward([5], state[0])
 
-    return work
-
-
-def over_context(effort: BenchConfig) -> Iterator[Row]:
-    shape = Shape.of(effort, vocab=32000)
-    ours, theirs = rwkv6(shape), effort.model(LLAMA, lambda: llama(shape))
-    for context in (16, 64) if effort.quick else (1024, 4096, 8192, 16384, 24576):
-        state = after(ours, context)
-        sides, memory = {}, {}
-        for kind in (DEFAULT, STATIC) if theirs is not None else ():
-            sides[kind], memory[kind] = llama_token(theirs, kind, context)
-        sides[OURS], memory[OURS] = one_token(ours, state), state.nbytes / 1e6
-        case = f"{shape} fp32, a token after {context}"
-        same = {"what": dict.fromkeys(sides, "state or cache"), "context": dict.fromkeys(sides, context)}
-        yield from compare("decode", case, sides, effort, megabytes=memory, **same)
+    return workload
 
 
-def llama_token(model: nn.Module, kind: str, context: int) -> tuple[Callable[[], object], float]:
-    kept, megabytes = cache(model, kind, context, ROOM)
+def compare_contexts(config: BenchConfig) -> Iterator[Row]:
+    """Time a token after contexts of several lengths against Llama, and compare the sizes of state and cache."""
+    shape = Shape.of(config, vocab=32000)
+    rwkv, llama = make_rwkv6(shape), config.try_make(LLAMA, lambda: make_llama(shape))
+    for context in (16, 64) if config.quick else (1024, 4096, 8192, 16384, 24576):
+        state = state_after(rwkv, context)
+        contenders, megabytes = {}, {}
+        for kind in (DEFAULT_CACHE, STATIC_CACHE) if llama is not None else ():
+            contenders[kind], megabytes[kind] = llama_token(llama, kind, context)
+        contenders[MMRNN], megabytes[MMRNN] = decode_token(rwkv, state), state.nbytes / 1e6
+        case = f"{shape} fp32, one token after {context}"
+        for row in compare("decode", case, contenders, config, megabytes=megabytes):
+            yield replace(row, memory_kind="state or cache", context=context)
+
+
+def llama_token(model: nn.Module, kind: str, context: int) -> tuple[Workload, float]:
+    """Return a workload that decodes one token with Llama, and the megabytes of its cache."""
+    cache, megabytes = filled_cache(model, kind, context, ROOM)
     position = [context]
 
-    def work() -> None:
-        place = torch.tensor([[position[0]]])
-        model(input_ids=torch.tensor([[5]]), past_key_values=kept, use_cache=True, position_ids=place)
+    def workload() -> None:
+        position_ids = torch.tensor([[position[0]]])
+        model(input_ids=torch.tensor([[5]]), past_key_values=cache, use_cache=True, position_ids=position_ids)
         position[0] += 1
 
-    return work, megabytes
+    return workload, megabytes

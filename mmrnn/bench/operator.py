@@ -1,52 +1,55 @@
-"""The WKV operators, beside the plain PyTorch recurrence of flash-linear-attention."""
+"""WKV operators: against the plain PyTorch recurrence of flash-linear-attention."""
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 import mmrnn_kernels
-from mmrnn.bench.memory import peak
+from mmrnn.bench.memory import peak_megabytes
 from mmrnn.bench.peers import FLA
-from mmrnn.bench.timing import BenchConfig, Missing, Peaks, Row, Work, compare, need
+from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, compare, require
 
 Size = tuple[int, int, int, int]  # b t h k
 
-# Multiplications with additions for every entry of the state: the decay, the write and the read; WKV-7 reads twice and
-# writes twice.
-PRODUCTS = {"wkv5": 3, "wkv6": 3, "wkv7": 5}
+MULTIPLY_ADDS = {"wkv5": 3, "wkv6": 3, "wkv7": 5}
+"""Multiply-adds per entry of the state: decay, write and read; WKV-7 reads twice and writes twice."""
+
 BACKENDS = ("cpu", "chunked")
 
 
-def measure(effort: BenchConfig) -> Iterator[Row]:
-    size, small = ((1, 32, 2, 16), (1, 8, 1, 16)) if effort.quick else ((2, 1024, 8, 64), (1, 32, 1, 64))
+def measure(config: BenchConfig) -> Iterator[Row]:
+    """Time each operator, forward alone and with its backward pass, and measure the peak memory of the latter."""
+    size, small = ((1, 32, 2, 16), (1, 8, 1, 16)) if config.quick else ((2, 1024, 8, 64), (1, 32, 1, 64))
     b, t, h, k = size
-    best = Peaks.measure(effort).fp32
-    for operator, products in PRODUCTS.items():
-        for gradients in (False, True):
-            sides: dict[str, Work] = {}
-            for who in (FLA, *BACKENDS):
-                effort.offer(sides, label(who), partial(ready, operator, who, size, gradients))
+    peak = Peaks.measure(config).fp32
+    for operator, multiply_adds in MULTIPLY_ADDS.items():
+        for backward in (False, True):
+            contenders: dict[str, Workload] = {}
+            for backend in (FLA, *BACKENDS):
+                config.try_add(contenders, label(backend), partial(make_workload, operator, backend, size, backward))
             memory = {
-                label(who): peak(run, (operator, who, small, gradients), (operator, who, size, gradients))
-                for who in (FLA, *BACKENDS)
-                if gradients and label(who) in sides
+                label(backend): peak_megabytes(run, (operator, backend, small, True), (operator, backend, size, True))
+                for backend in (FLA, *BACKENDS)
+                if backward and label(backend) in contenders
             }
-            case = f"{operator} B{b} T{t} H{h} K{k} fp32, forward{' and backward' if gradients else ''}"
-            for row in compare("operator", case, sides, effort, megabytes=memory):
-                rate = 2 * products * b * t * h * k * k / row.seconds
-                share = None if gradients or row.who == FLA else rate / best
-                yield Row(**{**vars(row), "share": share, "what": "peak" if memory else ""})
+            case = f"{operator} B{b} T{t} H{h} K{k} fp32, forward{' and backward' if backward else ''}"
+            for row in compare("operator", case, contenders, config, megabytes=memory):
+                flops = 2 * multiply_adds * b * t * h * k * k / row.seconds
+                fraction = None if backward or row.name == FLA else flops / peak
+                yield replace(row, peak_fraction=fraction, memory_kind="peak" if memory else "")
 
 
-def label(who: str) -> str:
-    return who if who == FLA else f"mmrnn {who}"
+def label(backend: str) -> str:
+    """Return the name of a backend in the tables."""
+    return backend if backend == FLA else f"mmrnn {backend}"
 
 
-def inputs(operator: str, size: Size) -> list[Tensor]:
-    """What the operator takes, in its order; pre-activations of the decay in [-8, 5]: from none to a complete one."""
+def make_inputs(operator: str, size: Size) -> list[Tensor]:
+    """Return random arguments of an operator, in order; decay pre-activations are uniform in [-8, 5]."""
     generator = torch.Generator().manual_seed(0)
     r, k, v = (torch.randn(size, generator=generator) for _ in range(3))
     if operator == "wkv7":
@@ -57,58 +60,68 @@ def inputs(operator: str, size: Size) -> list[Tensor]:
     return [r, k, v, w, torch.randn(size[2:], generator=generator)]
 
 
-def ready(operator: str, who: str, size: Size, gradients: bool) -> Work:
-    """
-    Raises:
-        Missing: it cannot run here.
-    """
-    call, tensors = implementation(operator, who), inputs(operator, size)
-    try:
-        call(*inputs(operator, (1, 2, 1, size[3])))
-    except RuntimeError as fault:
-        raise Missing(str(fault)) from fault
+def make_workload(operator: str, backend: str, size: Size, backward: bool) -> Workload:
+    """Return a workload that calls an operator, tried once on a small input.
 
-    def work() -> None:
-        with torch.set_grad_enabled(gradients):
-            out = call(*(tensor.requires_grad_(gradients) for tensor in tensors))
-            if gradients:
+    Raises:
+        Unavailable: the backend cannot run here.
+    """
+    call, tensors = implementation(operator, backend), make_inputs(operator, size)
+    try:
+        call(*make_inputs(operator, (1, 2, 1, size[3])))
+    except RuntimeError as error:
+        raise Unavailable(str(error)) from error
+
+    def workload() -> None:
+        with torch.set_grad_enabled(backward):
+            out = call(*(tensor.requires_grad_(backward) for tensor in tensors))
+            if backward:
                 torch.autograd.grad(out.sum(), tensors)
 
-    return work
+    return workload
 
 
-def run(operator: str, who: str, size: Size, gradients: bool) -> None:
-    ready(operator, who, size, gradients)()
+def run(operator: str, backend: str, size: Size, backward: bool) -> None:
+    """Call an operator once."""
+    make_workload(operator, backend, size, backward)()
 
 
-def implementation(operator: str, who: str) -> Callable[..., Tensor]:
-    if who != FLA:
-        op = getattr(mmrnn_kernels, operator)
-        return lambda *tensors: op(*tensors, backend=who)[0]
-    need("fla", "flash-linear-attention")
-    return recurrence7() if operator == "wkv7" else recurrence6()
+def implementation(operator: str, backend: str) -> Callable[..., Tensor]:
+    """Return a function of the tensors of `make_inputs` that returns the output.
+
+    Raises:
+        Unavailable: flash-linear-attention is not installed.
+    """
+    if backend != FLA:
+        op = {"wkv5": mmrnn_kernels.wkv5, "wkv6": mmrnn_kernels.wkv6, "wkv7": mmrnn_kernels.wkv7}[operator]
+        return lambda *tensors: op(*tensors, backend=backend)[0]
+    require("fla", "flash-linear-attention")
+    return fla_wkv7() if operator == "wkv7" else fla_wkv6()
 
 
-def recurrence6() -> Callable[..., Tensor]:
+def fla_wkv6() -> Callable[..., Tensor]:
+    """Return fla's recurrence of RWKV-6 with our arguments; a decay without batch and time makes it RWKV-5."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fla.ops.rwkv6.recurrent_naive import naive_recurrent_rwkv6
 
-    def theirs(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:
-        swapped = [x.transpose(1, 2).contiguous() for x in (r, k, v, -w.exp().expand_as(r))]
-        return naive_recurrent_rwkv6(*swapped, u, scale=1.0)[0].transpose(1, 2)
+    def wkv6(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:
+        # fla: b h t k, and log decay instead of its pre-activation
+        transposed = [x.transpose(1, 2).contiguous() for x in (r, k, v, -w.exp().expand_as(r))]
+        return naive_recurrent_rwkv6(*transposed, u, scale=1.0)[0].transpose(1, 2)
 
-    return theirs
+    return wkv6
 
 
-def recurrence7() -> Callable[..., Tensor]:
+def fla_wkv7() -> Callable[..., Tensor]:
+    """Return fla's recurrence of RWKV-7 with our arguments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fla.ops.generalized_delta_rule.dplr.naive import dplr_recurrence
 
-    def theirs(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        scale = r.shape[-1] ** 0.5  # it divides what reads by this
-        swapped = [x.transpose(1, 2).contiguous() for x in (r * scale, k, v, a, b, -w.exp())]
-        return dplr_recurrence(*swapped)[0].transpose(1, 2)
+    def wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        scale = r.shape[-1] ** 0.5  # fla divides the queries by it
+        transposed = [x.transpose(1, 2).contiguous() for x in (r * scale, k, v, a, b, -w.exp())]
+        return dplr_recurrence(*transposed)[0].transpose(1, 2)
 
-    return theirs
+    return wkv7

@@ -1,4 +1,4 @@
-"""Language models of one size: ours, that of the `rwkv` package with the same weights, and Llama of transformers."""
+"""Language models of one size: RWKV-6 of this library and of the `rwkv` package, and Llama of transformers."""
 
 import os
 from collections.abc import Callable
@@ -11,33 +11,42 @@ import torch
 from torch import Tensor, nn
 
 from mmrnn.backbones import RWKV6
-from mmrnn.bench.timing import BenchConfig, need
+from mmrnn.bench.timing import BenchConfig, require
 from mmrnn.types import Sequence, State
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats.rwkv import RWKV6_NAMES
 
-FLA, RWKV, OURS = "fla naive", "rwkv package", "mmrnn RWKV-6"
-LLAMA, DEFAULT, STATIC = "transformers Llama", "Llama, default cache", "Llama, static cache"
+FLA, RWKV, MMRNN = "fla naive", "rwkv package", "mmrnn RWKV-6"
+LLAMA, DEFAULT_CACHE, STATIC_CACHE = "transformers Llama", "Llama, default cache", "Llama, static cache"
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Shape:
+    """Size of a language model.
+
+    Attributes:
+        vocab: rows of the embedding.
+        width: model dimension.
+        depth: number of blocks.
+    """
+
     vocab: int = 65536
     width: int = 768
     depth: int = 12
 
     @classmethod
-    def of(cls, effort: BenchConfig, vocab: int = 65536) -> "Shape":
-        return cls(vocab=256, width=128, depth=2) if effort.quick else cls(vocab=vocab)
+    def of(cls, config: BenchConfig, vocab: int = 65536) -> "Shape":
+        """Return the size that a benchmark uses."""
+        return cls(vocab=256, width=128, depth=2) if config.quick else cls(vocab=vocab)
 
     def __str__(self) -> str:
         return f"{self.depth} x {self.width}"
 
 
-def rwkv6(shape: Shape, dtype: str = "fp32") -> RWKV6:
-    """Random weights, none of them zero: the published initialisation is slow to make and silences whole paths."""
+def make_rwkv6(shape: Shape, dtype: str = "fp32") -> RWKV6:
+    """Create an RWKV-6 with random weights, none zero: the published initialisation is slow and zeroes outputs."""
     torch.manual_seed(0)
     with torch.device("meta"):
         model = RWKV6(vocab=shape.vocab, width=shape.width, depth=shape.depth)
@@ -53,32 +62,32 @@ def rwkv6(shape: Shape, dtype: str = "fp32") -> RWKV6:
     return model.to(DTYPES[dtype]).eval()
 
 
-def package(model: RWKV6, dtype: str) -> Any:
-    """The model of the `rwkv` package with the weights of ours.
+def make_rwkv_package(model: RWKV6, dtype: str) -> Any:
+    """Create a model of the `rwkv` package with the same weights.
 
     Raises:
-        Missing: it is not installed.
+        Unavailable: the package is not installed.
     """
-    need("rwkv")
+    require("rwkv")
     os.environ.setdefault("RWKV_JIT_ON", "1")
     os.environ.setdefault("RWKV_CUDA_ON", "0")
-    from rwkv.model import RWKV as Theirs
+    from rwkv.model import RWKV as PackageRWKV
 
-    names = Format("published", "RWKV6", (), {ours: theirs for theirs, ours in RWKV6_NAMES.items()})
+    names = Format("published", RWKV6, (), {name: published for published, name in RWKV6_NAMES.items()})
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         tensors = model.state_dict().items()
         torch.save({names.rename(name): value.float().clone() for name, value in tensors}, f"{path}.pth")
-        return Theirs(model=str(path), strategy=f"cpu {dtype}", verbose=False)
+        return PackageRWKV(model=str(path), strategy=f"cpu {dtype}", verbose=False)
 
 
-def llama(shape: Shape, dtype: str = "fp32", longest: int = 32768) -> nn.Module:
-    """Llama of transformers with as many layers as wide.
+def make_llama(shape: Shape, dtype: str = "fp32", max_length: int = 32768) -> nn.Module:
+    """Create a Llama of transformers of that size, with heads of 64.
 
     Raises:
-        Missing: it is not installed.
+        Unavailable: transformers is not installed.
     """
-    need("transformers")
+    require("transformers")
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -89,40 +98,47 @@ def llama(shape: Shape, dtype: str = "fp32", longest: int = 32768) -> nn.Module:
         num_hidden_layers=shape.depth,
         num_attention_heads=shape.width // 64,
         num_key_value_heads=shape.width // 64,
-        max_position_embeddings=longest,
+        max_position_embeddings=max_length,
         attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config).to(DTYPES[dtype]).eval()
 
 
-def cache(model: nn.Module, kind: str, context: int, room: int) -> tuple[Any, float]:
-    """A cache of transformers as it is after `context` tokens, and its megabytes."""
+def filled_cache(model: nn.Module, kind: str, context: int, room: int) -> tuple[Any, float]:
+    """Return a cache of transformers that holds `context` random tokens, and its size in megabytes.
+
+    Args:
+        kind: DEFAULT_CACHE or STATIC_CACHE.
+        room: further tokens that a static cache has memory for.
+    """
     from transformers import DynamicCache, StaticCache
 
     config = model.config
-    empty = DynamicCache(config=config) if kind == DEFAULT else StaticCache(config=config, max_cache_len=context + room)
+    if kind == DEFAULT_CACHE:
+        cache, allocated = DynamicCache(config=config), context
+    else:
+        cache, allocated = StaticCache(config=config, max_cache_len=context + room), context + room
     heads, size = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
     for layer in range(config.num_hidden_layers):
         keys, values = torch.randn(2, 1, heads, context, size, dtype=model.dtype)
-        empty.update(keys, values, layer, {"cache_position": torch.arange(context)})
-    number = 2 * config.num_hidden_layers * heads * size * (context + (room if kind == STATIC else 0))
-    return empty, number * model.dtype.itemsize / 1e6
+        cache.update(keys, values, layer, {"cache_position": torch.arange(context)})
+    return cache, 2 * config.num_hidden_layers * heads * size * allocated * model.dtype.itemsize / 1e6
 
 
-def after(model: RWKV6, context: int) -> State:
-    """The state after `context` tokens."""
+def state_after(model: RWKV6, context: int) -> State:
+    """Return the state after `context` random tokens, read 1024 at a time."""
     state, ids = None, torch.randint(0, model.vocab, (1, context))
-    for piece in ids.split(1024, dim=1):
-        _, state = model(Sequence(piece), state)
+    for chunk in ids.split(1024, dim=1):
+        _, state = model(Sequence(chunk), state)
     return state
 
 
-def one_token(model: RWKV6, state: State) -> Callable[[], Tensor]:
-    """Reads a token and computes the logits of the next; goes on from where it was."""
-    token, now = Sequence(torch.tensor([[5]])), [state]
+def decode_token(model: RWKV6, state: State) -> Callable[[], Tensor]:
+    """Return a workload that decodes one token and keeps the new state."""
+    token, current = Sequence(torch.tensor([[5]])), [state]
 
-    def work() -> Tensor:
-        hidden, now[0] = model(token, now[0])
+    def workload() -> Tensor:
+        hidden, current[0] = model(token, current[0])
         return model.head(hidden[:, -1])
 
-    return work
+    return workload

@@ -1,36 +1,35 @@
-"""Time and memory of a token over the context, as an image."""
+"""Plot of the time per token and of the memory over the context length."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmrnn.bench.timing import BenchConfig, Missing, Row, need
+from mmrnn.bench.timing import BenchConfig, Row, Unavailable, require
 
 
-def draw(path: Path, rows: Sequence[Row], effort: BenchConfig) -> list[Path]:
-    """Write the curves of the rows that have a context, with both axes logarithmic; nothing where there are none."""
+def plot(path: Path, rows: Sequence[Row], config: BenchConfig) -> list[Path]:
+    """Plot the rows that have a context, on logarithmic axes; return the written files, none without such rows."""
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if row.context is not None:
-            lines.setdefault(row.who, []).append(row)
-    try:
-        if lines:
-            need("matplotlib")
-    except Missing as reason:
-        effort.left_out.append(f"curves: {reason}")
-        return []
+            lines.setdefault(row.name, []).append(row)
     if not lines:
+        return []
+    try:
+        require("matplotlib")
+    except Unavailable as reason:
+        config.skipped.append(f"plots: {reason}")
         return []
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for who, own in lines.items():
+    time_axis, memory_axis = figure.subplots(1, 2)
+    for name, own in lines.items():
         contexts = [row.context for row in own]
-        axes[0].plot(contexts, [row.seconds * 1e3 for row in own], marker="o", label=who)
-        axes[1].plot(contexts, [row.megabytes for row in own], marker="o", label=who)
-    for side, title in zip(axes, ("ms a token", "MB of state or cache"), strict=True):
-        side.set(xscale="log", yscale="log", xlabel="tokens read before", title=title)
-        side.grid(which="both", alpha=0.3)
-    axes[0].legend()
+        time_axis.plot(contexts, [row.seconds * 1e3 for row in own], marker="o", label=name)
+        memory_axis.plot(contexts, [row.megabytes for row in own], marker="o", label=name)
+    for axis, title in ((time_axis, "ms per token"), (memory_axis, "MB of state or cache")):
+        axis.set(xscale="log", yscale="log", xlabel="context (tokens)", title=title)
+        axis.grid(which="both", alpha=0.3)
+    time_axis.legend()
     figure.savefig(path, dpi=120)
     return [path]

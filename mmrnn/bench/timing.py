@@ -1,7 +1,7 @@
-"""How times are taken: in turn, so that every rival meets the same machine, and compared round by round.
+"""Timing of contenders in alternating runs, so that a slow phase of the machine hits all of them alike.
 
-With one thread the clock is the processor time of this process, which other tenants of a machine disturb least; with
-several it is the clock on the wall. What can be expected at best is measured in the same run.
+With one thread the clock is the processor time of this process, which other processes disturb least; with several
+threads it is wall time. The peak throughput of the machine is measured in the same run.
 """
 
 import time
@@ -14,88 +14,112 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-Work = Callable[[], object]
-Made = TypeVar("Made")
+Workload = Callable[[], object]
+T = TypeVar("T")
 
 
-class Missing(Exception):
-    """What cannot be measured here, and why: it is left out by name."""
+class Unavailable(Exception):
+    """A contender cannot run here; the message says why."""
 
 
-def need(package: str, install: str | None = None) -> None:
-    """
+def require(package: str, install: str | None = None) -> None:
+    """Check that a package is installed.
+
+    Args:
+        install: its name on PyPI; None: the same.
+
     Raises:
-        Missing: the package is not installed.
+        Unavailable: it is not installed.
     """
     if find_spec(package) is None:
-        raise Missing(f"{package} is not installed (pip install {install or package})")
+        raise Unavailable(f"{package} is not installed (pip install {install or package})")
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """How much is measured: small sizes if `quick`, rounds until `seconds` are over, but at least `rounds`."""
+    """Effort of a benchmark.
+
+    Attributes:
+        quick: small sizes; the times mean nothing.
+        min_rounds: rounds of every case.
+        max_rounds: no more rounds than these are run.
+        seconds: after `min_rounds`, rounds are added until so much time has passed.
+        threads: with one thread processor time is measured, with more wall time.
+        skipped: name and reason of every contender that could not run.
+    """
 
     quick: bool = False
-    rounds: int = 3
-    most: int = 41
+    min_rounds: int = 3
+    max_rounds: int = 41
     seconds: float = 20.0
     threads: int = 1
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
-    def model(self, name: str, make: Callable[[], Made]) -> Made | None:
-        """What `make` makes, or None and a note why it is not there."""
+    def try_make(self, name: str, make: Callable[[], T]) -> T | None:
+        """Return the result of `make`, or None where it raises `Unavailable`, noted in `skipped`."""
         try:
             return make()
-        except Missing as reason:
+        except Unavailable as reason:
             note = f"{name}: {reason}"
-            if note not in self.left_out:
-                self.left_out.append(note)
+            if note not in self.skipped:
+                self.skipped.append(note)
             return None
 
-    def offer(self, sides: dict[str, Work], name: str, make: Callable[[], Work]) -> None:
-        """Add a rival, if it is there."""
-        work = self.model(name, make)
-        if work is not None:
-            sides[name] = work
+    def try_add(self, contenders: dict[str, Workload], name: str, make: Callable[[], Workload]) -> None:
+        """Add the workload that `make` returns to `contenders`, unless it raises `Unavailable`."""
+        workload = self.try_make(name, make)
+        if workload is not None:
+            contenders[name] = workload
+
+    def clock(self) -> float:
+        """Return seconds of processor time, or of wall time with several threads."""
+        return time.process_time() if self.threads == 1 else time.perf_counter()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the result table.
 
     Attributes:
-        seconds: median of the rounds.
-        times: rival -> how many times as fast as that rival this is, the median of the ratios of each round.
-        share: of what the machine can do at best (matrix products or memory), where that bounds it.
-        megabytes: of state, of cache, or of the peak; `what` says of what.
-        context: tokens that were read before, where that is what is compared.
+        part: benchmark that it belongs to.
+        case: input size, dtype and direction.
+        name: contender.
+        seconds: median over the rounds.
+        speedup: median over the rounds of (time of another contender / time of this one), by the name of the other.
+        peak_fraction: throughput over the peak of the machine (matrix products or memory), where one bounds it.
+        megabytes: memory, where it is measured.
+        memory_kind: object that `megabytes` is the size of.
+        context: number of tokens before, where the cases differ in it.
     """
 
     part: str
     case: str
-    who: str
+    name: str
     seconds: float
-    times: Mapping[str, float]
-    share: float | None = None
+    speedup: Mapping[str, float]
+    peak_fraction: float | None = None
     megabytes: float | None = None
-    what: str = ""
+    memory_kind: str = ""
     context: int | None = None
 
 
 def compare(
-    part: str, case: str, sides: Mapping[str, Work], effort: BenchConfig, **facts: Mapping[str, Any]
+    part: str, case: str, contenders: Mapping[str, Workload], config: BenchConfig, **fields: Mapping[str, Any]
 ) -> list[Row]:
-    """Time the sides in turn; `facts` are further fields of a row by the name of its side."""
-    clock = time.process_time if effort.threads == 1 else time.perf_counter
-    for work in sides.values():
-        work()
-    spent: dict[str, list[float]] = {name: [] for name in sides}
+    """Time the contenders in alternating runs, after one warm-up run each.
+
+    Args:
+        fields: further fields of the rows, each by the name of the contender.
+    """
+    for workload in contenders.values():
+        workload()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     started, rounds = time.perf_counter(), 0
-    while rounds < effort.rounds or (rounds < effort.most and time.perf_counter() - started < effort.seconds):
-        for name, work in sides.items():
-            start = clock()
-            work()
-            spent[name].append(clock() - start)
+    while rounds < config.min_rounds or (rounds < config.max_rounds and time.perf_counter() - started < config.seconds):
+        for name, workload in contenders.items():
+            start = config.clock()
+            workload()
+            times[name].append(config.clock() - start)
         rounds += 1
     return [
         Row(
@@ -103,52 +127,56 @@ def compare(
             case,
             name,
             median(own),
-            {
-                other: median(b / max(a, 1e-9) for a, b in zip(own, theirs, strict=True))
-                for other, theirs in spent.items()
-                if other != name
-            },
-            **{key: values[name] for key, values in facts.items() if name in values},
+            {other: median_ratio(times[other], own) for other in times if other != name},
+            **{key: values[name] for key, values in fields.items() if name in values},
         )
-        for name, own in spent.items()
+        for name, own in times.items()
     ]
+
+
+def median_ratio(times: list[float], reference: list[float]) -> float:
+    """Return the median over the rounds of the ratio of two times."""
+    return median(a / max(b, 1e-9) for a, b in zip(times, reference, strict=True))
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """What the threads of this machine do at best: products a second in fp32 and bf16, bytes a second."""
+    """Peak throughput of this machine with the given number of threads.
+
+    Attributes:
+        fp32: operations per second of fp32 matrix products.
+        bf16: operations per second of bf16 matrix products.
+        bandwidth: bytes per second read from memory.
+    """
 
     fp32: float
     bf16: float
-    stream: float
+    bandwidth: float
 
     @classmethod
-    def measure(cls, effort: BenchConfig) -> "Peaks":
-        from mmrnn_kernels import step
+    def measure(cls, config: BenchConfig) -> "Peaks":
+        """Time large matrix products, and reads of 256 MB."""
+        from mmrnn_kernels import decode_step
 
-        size = 256 if effort.quick else 1024
+        size = 256 if config.quick else 1024
         flops = []
         for dtype in (torch.float32, torch.bfloat16):
             x, w = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-            flops.append(2 * size**3 / shortest(lambda x=x, w=w: nn.functional.linear(x, w), effort))
-        memory = torch.ones(2**20 if effort.quick else 2**26)
+            flops.append(2 * size**3 / best_time(lambda x=x, w=w: nn.functional.linear(x, w), config))
+        memory = torch.ones(2**20 if config.quick else 2**26)
         reads = [lambda: memory.sum()]
-        if step.blocked() is None:
+        if decode_step.unavailable_reason() is None:
             matrix, row = memory.view(-1, 1024), torch.ones(1, 1024)
-            reads.append(lambda: step.linear(row, matrix))
-        return cls(*flops, memory.nbytes / min(shortest(read, effort) for read in reads))
+            reads.append(lambda: decode_step.few_rows_linear(row, matrix))
+        return cls(*flops, memory.nbytes / min(best_time(read, config) for read in reads))
 
 
-def shortest(work: Work, effort: BenchConfig, rounds: int = 9) -> float:
-    clock = time.process_time if effort.threads == 1 else time.perf_counter
-    work()
+def best_time(workload: Workload, config: BenchConfig, rounds: int = 9) -> float:
+    """Return the shortest of several runs in seconds, after one warm-up run."""
+    workload()
     times = []
     for _ in range(rounds):
-        start = clock()
-        work()
-        times.append(clock() - start)
+        start = config.clock()
+        workload()
+        times.append(config.clock() - start)
     return max(min(times), 1e-9)
-
-
-def nbytes(model: nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in model.parameters())

@@ -1,1 +1,1 @@
-"""Checkpoints on disk and on the hub."""
+"""Checkpoints of mmrnn: on disk, on the hub, and converted from published weights."""

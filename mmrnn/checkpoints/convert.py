@@ -1,4 +1,4 @@
-"""Bare files into folders that mmrnn reads, and back: what a configuration would say is told by the tensors."""
+"""Conversion of published weights to checkpoints, and back: the configuration is inferred from names and shapes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from mmrnn import backbones, connectors
 from mmrnn.checkpoints.config_file import read_config
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
@@ -19,57 +19,63 @@ from mmrnn.config.instantiate import find_target, instantiate, parameters
 from mmrnn.config.tree import plain
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
-from mmrnn.io.tensor_files import Source, facts, read
+from mmrnn.io.tensor_files import Source, read, read_metadata
 from mmrnn.model.build import build
-from mmrnn.weights import Report, load
-from mmrnn.weights.convert import WeightsError, strip_wrapper_prefixes
+from mmrnn.types import Backbone, Connector, fulfils
+from mmrnn.weights import Format, Report, WeightsError, load
 from mmrnn.weights.export import rename
-from mmrnn.weights.format import Format, Sizes, most_specific
+from mmrnn.weights.format import Sizes, most_specific
 from mmrnn.weights.registry import FORMATS
+from mmrnn.weights.wrapper_prefixes import strip_wrapper_prefixes
 
-ROOMS = {"backbone": backbones, "connector": connectors}
+CONTRACTS = {"backbone": Backbone, "connector": Connector}
+"""Group of cards -> contract of its classes."""
+
+PREFIXES = {"backbone": "backbone.", "connector": "modalities.image.connector."}
+"""Part of a whole model -> prefix of its tensors."""
 
 
 def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), format: str | None = None) -> Report:
-    """Write a checkpoint that is like a file: of a part with a card for it, or of a whole model.
+    """Convert published weights to a new folder.
 
-    A part comes out as `model.safetensors` and `GROUP/NAME.yaml`, a whole model as what `mmrnn.load` opens.
+    A part is written as `model.safetensors` and a card `GROUP/NAME.yaml`, a whole model as a checkpoint.
 
     Args:
-        overrides: what the tensors of a whole model do not say, or another preset than the usual one.
+        overrides: choices for a whole model that its tensors do not determine, or another preset than the default.
 
     Raises:
-        WeightsError: no known format, or several that fit.
-        ConfigError: the overrides do not fit, or the folder has other files.
+        WeightsError: no format is recognised, or several are, or the tensors do not fit.
+        ConfigError: the overrides do not fit, or the folder has files.
+        ValueError: the metadata lacks a size that is not in the tensors.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already; name a new folder")
-    tensors, beside = strip_wrapper_prefixes(read(source)), facts(source)
+        raise ConfigError(f"{folder} is not empty; name a new folder")
+    tensors, metadata = strip_wrapper_prefixes(read(source)), read_metadata(source)
     form = recognise(tensors, format)
-    if form.part == "VLM":
-        return _whole(form, tensors, beside, folder, overrides)
+    if form.infer is None:
+        return _convert_model(form, tensors, metadata, folder, overrides)
     if overrides:
-        raise ConfigError(f"{overrides[0]}: the sizes of a {form.part} are in its tensors; leave it out")
-    sizes = form.infer({name: value.shape for name, value in tensors.items()}, beside)
-    group, card = describe(form.part, sizes)
+        raise ConfigError(f"{overrides[0]}: the sizes of a {form.part_name} are in its tensors; leave it out")
+    sizes = form.infer({name: value.shape for name, value in tensors.items()}, metadata)
+    group, card = make_card(form.part, sizes)
     module = _empty(card, sizes, tensors)
     report = load(module, tensors, format=form.name)
     name = re.sub(r"\W+", "_", folder.resolve().name)
-    text = yaml.safe_dump(card, sort_keys=False)
-    about = f"# {form.part} as found in {_title(source)} (format {form.name})\n"
-    replace_file(folder / group / f"{name}.yaml", lambda path: path.write_text(about + text, encoding="utf-8"))
+    text = f"# {form.part_name} from {_title(source)} (format {form.name})\n" + yaml.safe_dump(card, sort_keys=False)
+    replace_file(folder / group / f"{name}.yaml", lambda path: path.write_text(text, encoding="utf-8"))
     shards.write(folder, module.state_dict(), {})
     return report
 
 
 def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> int:
-    """Write the tensors of a folder under the names of somebody else.
+    """Write the tensors of a folder to a file under the names of another project.
 
     Args:
-        part: of a whole model: backbone or connector.
+        file: `.safetensors`; any other suffix: a pickle of torch.
+        part: `backbone` or `connector` of a whole model.
 
     Returns:
-        How many tensors were written.
+        Number of tensors written.
 
     Raises:
         WeightsError: the format cannot be written, or does not fit.
@@ -81,89 +87,88 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         raise ConfigError(f"{folder} holds no model ({shards.MODEL})")
     tensors = read(weights)
     if cfg is not None:
-        if part not in ROOMS:
+        if part not in PREFIXES:
             raise ConfigError("a whole model is written part by part: say --part backbone or --part connector")
-        card = cfg[part]
-        prefix = "backbone." if part == "backbone" else "modalities.image.connector."
+        prefix = PREFIXES[part]
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        card, tensors = _sole(card, tensors)
+        card, tensors = _unwrap_chain(cfg[part], tensors)
     else:
-        cards = [path for group in ROOMS for path in (folder / group).glob("*.yaml")]
+        cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
         if len(cards) != 1:
-            raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(ROOMS)}/)")
+            raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
         card = yaml.safe_load(cards[0].read_text(encoding="utf-8"))
-    named = rename(tensors, [kind.__name__ for kind in find_target(card).__mro__], format)
-    named = {name: value.contiguous() for name, value in named.items()}
-    if file.suffix == ".safetensors":
-        from safetensors.torch import save_file
-
-        replace_file(file, lambda path: save_file(named, str(path)))
-    else:
-        replace_file(file, lambda path: torch.save(named, path))
-    return len(named)
+    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card), format).items()}
+    write = save_file if file.suffix == ".safetensors" else torch.save
+    replace_file(file, lambda path: write(renamed, str(path)))
+    return len(renamed)
 
 
 def recognise(tensors: Mapping[str, Tensor], name: str | None = None) -> Format:
-    """The one format whose marks these tensors have, and that tells sizes.
+    """Format whose signature the tensors have, among those from which a configuration can be inferred.
+
+    Args:
+        name: of the format, where several fit.
 
     Raises:
-        WeightsError: none, or several.
+        WeightsError: none fits, or several.
     """
-    fitting = [form for form in FORMATS if set(form.signature) <= set(tensors) and (form.infer or form.preset)]
-    wholes = [form for form in fitting if form.part == "VLM"]
-    fitting = most_specific([form for form in wholes or fitting if name in (None, form.name)])
+    candidates = [form for form in FORMATS if form.infer or form.preset]
+    fitting = [form for form in candidates if set(form.signature) <= set(tensors)]
+    whole = [form for form in fitting if form.preset]
+    fitting = most_specific([form for form in whole or fitting if name in (None, form.name)])
     if len({(form.name, form.part) for form in fitting}) == 1:
         return fitting[0]
     if fitting:
-        names = ", ".join(sorted(f"{form.name} ({form.part})" for form in fitting))
-        raise WeightsError(f"these weights could be any of {names}: say --format NAME")
-    known = ", ".join(sorted({form.name for form in FORMATS if form.infer or form.preset}))
-    raise WeightsError(f"no format whose sizes can be told ({known}) has these names: {', '.join(list(tensors)[:3])}")
+        names = ", ".join(sorted(f"{form.name} ({form.part_name})" for form in fitting))
+        raise WeightsError(f"these weights could be any of {names}: choose one by --format NAME")
+    known = ", ".join(sorted({form.name for form in candidates}))
+    examples = ", ".join(list(tensors)[:3])
+    raise WeightsError(f"no format whose sizes can be inferred ({known}) has these names: {examples}")
 
 
-def describe(part: str, sizes: Sizes) -> tuple[str, dict[str, Any]]:
-    """The group and the card of a part of these sizes."""
-    group = next(group for group, room in ROOMS.items() if part in room.__all__)
-    target = f"mmrnn.{ROOMS[group].__name__.rpartition('.')[2]}.{part}"
-    known = parameters(find_target({"_target_": target}))
-    knobs = {name: one.default for name, one in known.items() if one.kind is Parameter.KEYWORD_ONLY}
+def make_card(part: type, sizes: Sizes) -> tuple[str, dict[str, Any]]:
+    """Group and card of a part of these sizes."""
+    group = next(group for group, contract in CONTRACTS.items() if fulfils(part, contract))
+    target = f"{part.__module__.rpartition('.')[0]}.{part.__name__}"
+    knobs = {name: knob.default for name, knob in parameters(part).items() if knob.kind is Parameter.KEYWORD_ONLY}
     return group, {"_target_": target, **knobs, **sizes.knobs}
 
 
-def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> torch.nn.Module:
-    """The part without memory, in the type of most of the tensors."""
-    kinds = [value.dtype for value in tensors.values() if value.is_floating_point()]
+def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Build a part on the meta device, in the dtype of most of the tensors."""
+    dtypes = [value.dtype for value in tensors.values() if value.is_floating_point()]
     with torch.device("meta"):
-        return instantiate(card, *sizes.wired).to(max(set(kinds), key=kinds.count))
+        return instantiate(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
 
 
-def _whole(
-    form: Format, tensors: dict[str, Tensor], beside: Mapping[str, Any], folder: Path, overrides: Sequence[str]
+def _convert_model(
+    form: Format, tensors: dict[str, Tensor], metadata: Mapping[str, Any], folder: Path, overrides: Sequence[str]
 ) -> Report:
+    """Convert a whole model: its preset with the overrides, and the backbone that is inferred from the tensors."""
     groups = {word.partition("=")[0] for word in overrides}
     preset = () if "model" in groups else (word for word in form.preset if word.partition("=")[0] not in groups)
     cfg = plain(compose(*preset, *overrides))
     if not groups & {"model", "backbone"}:
-        routed = [(form.route(name), value) for name, value in tensors.items()]
-        inner = {route[1]: value for route, value in routed if route is not None and route[0] == "backbone"}
-        language = recognise(inner)
-        sizes = language.infer({name: value.shape for name, value in inner.items()}, beside)
-        cfg["backbone"] = describe(language.part, sizes)[1]
-    cfg["weights"], cfg["hydra"] = {}, None
-    del cfg["hydra"]
+        split = [(form.submodule(key), value) for key, value in tensors.items()]
+        language = {target[1]: value for target, value in split if target is not None and target[0] == "backbone"}
+        language_form = recognise(language)
+        sizes = language_form.infer({name: value.shape for name, value in language.items()}, metadata)
+        cfg["backbone"] = make_card(language_form.part, sizes)[1]
+    cfg["weights"] = {}
+    cfg.pop("hydra", None)
     model = build(cfg, meta_backbone=True)
     report = load(model, tensors, format=form.name)
     save(model, folder)
     return report
 
 
-def _sole(card: Mapping[str, Any], tensors: dict[str, Tensor]) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    """The part of a chain that has all the tensors."""
+def _unwrap_chain(card: Mapping[str, Any], tensors: dict[str, Tensor]) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Card and tensors of the one part of a `Sequential` that has tensors."""
     while "parts" in card:
-        number = {name.split(".")[1] for name in tensors}
-        if len(number) != 1:
+        indices = {name.split(".")[1] for name in tensors}
+        if len(indices) != 1:
             break
-        (index,) = number
+        (index,) = indices
         card = card["parts"][int(index)]
         tensors = {name.removeprefix(f"parts.{index}."): value for name, value in tensors.items()}
     return card, tensors

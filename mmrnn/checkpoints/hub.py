@@ -1,64 +1,67 @@
-"""Models on the Hugging Face hub, by the mixin of `huggingface_hub` (pip install 'mmrnn[hub]')."""
+"""Checkpoints on the Hugging Face hub (pip install 'mmrnn[hub]')."""
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import ModelHubMixin
+from tempfile import TemporaryDirectory
 
 from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
-from mmrnn.io import hub
+from mmrnn.io.optional import require
 from mmrnn.model.vlm import VLM
 
 
-class HubModel(ModelHubMixin, library_name="mmrnn"):
-    """Adapter of a model to the mixin: it can be written to a folder and read from one."""
-
-    def __init__(self, model: VLM) -> None:
-        self.model = model
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save(self.model, save_directory)
-
-    @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, revision: str | None, trusted: Collection[str] = (), **_: Any
-    ) -> "HubModel":
-        source = model_id if revision is None or Path(model_id).exists() else f"hf://{model_id}@{revision}"
-        return cls(load_model(source, trusted=trusted)[0])
-
-
-def push_to_hub(model: VLM, name: str, **options: Any) -> str:
-    """Publish a model as `owner/name`.
+def push_to_hub(
+    model: VLM,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload a model of mmrnn",
+    create_pr: bool = False,
+) -> str:
+    """Upload a checkpoint to a repository `owner/name`, which is created if it does not exist.
 
     Args:
-        options: those of `huggingface_hub.ModelHubMixin.push_to_hub`.
+        revision: branch; None: the main branch.
+        private: of a new repository; None: the default of its owner.
+        token: of the hub; None: that of `hf auth login` or `HF_TOKEN`.
+        create_pr: open a pull request instead of writing to the branch.
 
     Returns:
-        The address of the commit.
+        URL of the commit.
 
     Raises:
-        ImportError: `huggingface_hub` is not installed (pip install 'mmrnn[hub]').
+        ImportError: `huggingface_hub` is not installed.
+        ValueError: the model has no configuration.
     """
-    return str(HubModel(model).push_to_hub(name, **options))
+    hub = require("huggingface_hub", "huggingface_hub", wanted_by="push_to_hub", extra="hub")
+    api = hub.HfApi(token=token)
+    with TemporaryDirectory() as folder:
+        save(model, folder)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
+    return str(commit)
 
 
-def from_pretrained(name: str | Path, *, trusted: Collection[str] = (), **options: Any) -> VLM:
-    """Load the model of a repository or folder.
+def from_pretrained(source: str | Path, *, revision: str | None = None, trusted: Collection[str] = ()) -> VLM:
+    """Load the model of a repository `owner/name` on the hub, or of a folder.
 
     Args:
-        trusted: packages beside mmrnn whose classes the configuration may name.
-        options: those of `huggingface_hub.ModelHubMixin.from_pretrained`.
+        revision: branch, tag or commit of the repository; None: its main branch.
+        trusted: packages besides mmrnn whose classes the configuration may name.
 
     Raises:
-        ConnectionError: the hub cannot be reached, and nothing of the repository has been fetched before.
-        ImportError: `huggingface_hub` is not installed (pip install 'mmrnn[hub]').
+        ConfigError: there is no checkpoint, or its configuration does not fit.
+        WeightsError: the tensors do not fit the configuration.
+        FileNotFoundError: the hub has no such repository.
+        ConnectionError: the hub cannot be reached, and its cache does not have the repository.
+        ImportError: `huggingface_hub` is not installed.
     """
-    if not Path(name).exists():
-        try:
-            hub.check_reachable(str(name))  # the mixin would try again and again before it says so
-        except Exception as fault:  # its errors have no common ancestor
-            reason = str(fault).strip().split("\n")[0] or type(fault).__name__
-            raise ConnectionError(f"there is no folder {str(name)!r}, and none is at the hub: {reason}") from fault
-    return HubModel.from_pretrained(name, trusted=trusted, **options).model
+    return load_model(source if revision is None else f"hf://{source}@{revision}", trusted=trusted)

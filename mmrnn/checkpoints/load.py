@@ -1,8 +1,7 @@
-"""Models of checkpoints."""
+"""Loading of a model from a checkpoint."""
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from mmrnn.checkpoints.config_file import CONFIG, MissingBaseError, check_base, read_config
 from mmrnn.config.error import ConfigError
@@ -12,11 +11,24 @@ from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM
 from mmrnn.weights import WeightsError
 from mmrnn.weights import load as load_weights
+from mmrnn.weights.convert import NATIVE
 
 
-def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> tuple[VLM, dict[str, Any]]:
-    """The model alone, and its configuration. See `load`."""
-    if not Path(folder).exists() and hub.is_id(folder):
+def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> VLM:
+    """Build the model of a checkpoint and fill it; `mmrnn.load` adds tokenizer and prompt.
+
+    Args:
+        folder: a path, or `owner/name` (`hf://owner/name@revision`) on the Hugging Face hub.
+        trusted: packages besides mmrnn whose classes the configuration may name.
+
+    Raises:
+        ConfigError: there is no checkpoint, or its configuration does not fit.
+        WeightsError: the tensors do not fit the configuration.
+        FileNotFoundError: the hub has no such repository.
+        ConnectionError: the hub cannot be reached, and its cache does not have the repository.
+        ImportError: `huggingface_hub` is not installed.
+    """
+    if not Path(folder).exists() and hub.is_repo_id(folder):
         folder = hub.fetch(str(folder), also=[CONFIG])
     folder = Path(folder)
     shards.finish_pending_save(folder)
@@ -25,13 +37,14 @@ def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> tuple[VL
         raise ConfigError(f"{folder} holds no model ({CONFIG} and {shards.MODEL}); name the folder of a finished run")
     tensors = read(file)
     model = build({**cfg, "weights": {}}, trusted=trusted, meta_backbone=True)
-    missing = [name for name in model.state_dict() if name not in tensors]
+    names = list(model.state_dict())
+    missing = [name for name in names if name not in tensors]
     try:
-        if missing and set(tensors) <= set(model.state_dict()):
+        if missing and set(tensors) <= set(names):
             check_base(cfg, missing)
             model = build(cfg, trusted=trusted)
-        load_weights(model, tensors, format="mmrnn", strict=not missing)
-    except (WeightsError, MissingBaseError) as fault:
-        raise WeightsError(f"{file} does not fit {CONFIG} beside it: {fault}") from fault
+        load_weights(model, tensors, format=NATIVE, strict=not missing)
+    except (WeightsError, MissingBaseError) as error:
+        raise WeightsError(f"{file} does not fit the {CONFIG} beside it: {error}") from error
     model.config = cfg
-    return model, cfg
+    return model

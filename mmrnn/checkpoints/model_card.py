@@ -1,7 +1,9 @@
-"""Model card of a checkpoint, as the hub shows it."""
+"""Model card (README.md) of a checkpoint, as the Hugging Face hub shows it."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from torch import nn
 
 from mmrnn.checkpoints.config_file import CONFIG
 from mmrnn.model.vlm import VLM
@@ -9,27 +11,31 @@ from mmrnn.model.vlm import VLM
 CARD = "README.md"
 
 
-def describe(model: VLM, cfg: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
-    """The card of a model, as the hub shows it."""
+def model_card(model: VLM, cfg: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
+    """Markdown text: parts with their numbers of parameters, chosen cards, and code that loads the checkpoint.
+
+    Args:
+        tensors: tensors of the checkpoint.
+    """
     rows = [
         (name, module)
         for name, modality in model.modalities.items()
         for module in (modality.encoder, modality.connector)
     ]
-    parts = [f"| {name} | `{type(module).__name__}` | {_count(module):,} |" for name, module in rows]
-    parts.append(f"| language | `{type(model.backbone).__name__}` | {_count(model.backbone):,} |")
+    rows.append(("language", model.backbone))
+    table = "\n".join(f"| {name} | `{type(part).__name__}` | {_num_parameters(part):,} |" for name, part in rows)
     chosen = ", ".join(f"`{group}={name}`" for group, name in (cfg.get("choices") or {}).items() if name)
-    left = len(model.state_dict()) - len(tensors)
-    lines = [
+    absent = len(model.state_dict()) - len(tensors)
+    paragraphs = [
         "---\nlibrary_name: mmrnn\npipeline_tag: image-text-to-text\ntags: [mmrnn]\n---",
         "A vision-language model of mmrnn.",
-        "| part | class | parameters |\n|---|---|---|\n" + "\n".join(parts),
+        f"| part | class | parameters |\n|---|---|---|\n{table}",
         *([f"Chosen: {chosen}."] if chosen else []),
-        *([f"{left} tensors are not in this checkpoint: they come from the base that {CONFIG} names."] if left else []),
+        *([f"{absent} tensors are not in this checkpoint: the base that {CONFIG} names has them."] if absent else []),
         '```python\nimport mmrnn\n\nprint(mmrnn.load("THIS FOLDER").ask("photo.jpg", "what is this?"))\n```',
     ]
-    return "\n\n".join(lines) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
 
 
-def _count(module: Any) -> int:
+def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,7 +1,7 @@
-"""Checkpoints: the tensors of a model, the configuration that it was built from, and a model card.
+"""Writing of checkpoints: tensors, the configuration that the model was built from, and a model card.
 
-A checkpoint may hold a part of the tensors (a projector, what a stage has trained). Then its configuration names the
-base that the rest comes from: files in `weights`, or the published weights of a part (`pretrained`).
+A checkpoint may hold only some of the tensors (a projector, what a stage has trained). Then its configuration names the
+base that the others come from: files in `weights`, or the published weights of a part (`pretrained`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.checkpoints.config_file import CONFIG, check_base, to_yaml
-from mmrnn.checkpoints.model_card import CARD, describe
+from mmrnn.checkpoints.model_card import CARD, model_card
 from mmrnn.config.tree import plain
 from mmrnn.io import shards
 from mmrnn.model.parameter_names import matches
 from mmrnn.model.vlm import VLM
+
+OBJECTIVE = "objective."
+"""Prefix of the parameters of an objective, which only training needs."""
 
 
 def save(
@@ -24,26 +27,24 @@ def save(
     only: Sequence[str] | None = None,
     max_shard_size: int = shards.MAX_SHARD_SIZE,
 ) -> None:
-    """Write a checkpoint that `mmrnn.load` opens; until all of it is there, the former one stays.
+    """Write a checkpoint that `mmrnn.load` opens, replacing a former one in the folder all at once.
 
     Args:
         config: what the model was built from; None: `model.config`.
-        only: parts (`connector`) or globs of names; what they leave out must come from the base that the
-            configuration names.
-        max_shard_size: bytes of one file; what is larger becomes shards.
+        only: parts (`connector`) or globs of names; the base that the configuration names must have all others.
+        max_shard_size: bytes of a file of tensors.
 
     Raises:
-        ValueError: there is no configuration, `only` fits no tensor, or nothing says where the rest comes from.
+        ValueError: there is no configuration, `only` matches no tensor, or the configuration names no base.
     """
     if config is None and model.config is None:
-        raise ValueError("a model that mmrnn.build has not made has no configuration to save; save its state_dict")
+        raise ValueError("a model that was not made by mmrnn.build has no configuration: pass config=...")
     cfg = plain(model.config if config is None else config)
-    # What an objective learns serves training alone.
-    tensors = {name: value for name, value in model.state_dict().items() if not name.startswith("objective.")}
+    tensors = {name: value for name, value in model.state_dict().items() if not name.startswith(OBJECTIVE)}
     if only is not None:
         tensors = {name: value for name, value in tensors.items() if matches(name, tuple(only))}
         if not tensors:
-            raise ValueError(f"only={list(only)} fits no tensor of the model")
+            raise ValueError(f"only={list(only)} matches no tensor of the model; name a part (connector) or a glob")
         check_base(cfg, [name for name in model.state_dict() if name not in tensors])
-    texts = {CONFIG: to_yaml(cfg), CARD: describe(model, cfg, tensors)}
+    texts = {CONFIG: to_yaml(cfg), CARD: model_card(model, cfg, tensors)}
     shards.write(Path(folder), tensors, texts, max_shard_size)

@@ -75,7 +75,7 @@ def read_observations(file: Path, question: str) -> dict[str, tuple["Tensor", ..
     Raises:
         ConfigError: the file cannot be read, or its observations do not match the tags of the question.
     """
-    from mmrnn.data.observations import observations
+    from mmrnn.data.observations import parse_observations
     from mmrnn.types.sample import Turn
 
     try:
@@ -85,7 +85,7 @@ def read_observations(file: Path, question: str) -> dict[str, tuple["Tensor", ..
     except (ValueError, RecursionError) as fault:
         raise ConfigError(f"--observations: {file} is not JSON ({fault})") from fault
     try:
-        return observations(given, [Turn("user", question)])
+        return parse_observations(given, [Turn("user", question)])
     except ValueError as fault:
         raise ConfigError(f"--observations: {file}: {fault}") from fault
 

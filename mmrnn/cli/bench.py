@@ -62,7 +62,9 @@ def main(arguments: Sequence[str]) -> None:
 
     from mmrnn.bench.timing import BenchConfig
 
-    config = BenchConfig(quick=True, most=3, seconds=0.0) if options.quick else BenchConfig(threads=options.threads)
+    config = (
+        BenchConfig(quick=True, max_rounds=3, seconds=0.0) if options.quick else BenchConfig(threads=options.threads)
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
@@ -74,8 +76,8 @@ def main(arguments: Sequence[str]) -> None:
     finally:
         torch.set_num_threads(before)
     written = write(options.out, rows, config)
-    for note in config.left_out:
-        print(f"left out: {note}")
+    for note in config.skipped:
+        print(f"skipped: {note}")
     for path in written:
         print(path)
 
@@ -84,14 +86,14 @@ def table(part: str, rows: "Sequence[Row]") -> "Table":
     """Terminal table of one part; ratios are relative to the first row of each case."""
     from rich.table import Table
 
-    shown = Table("case", "who", "ms", "times as fast", "of the best", "MB", title=part)
+    shown = Table("case", "name", "ms", "speedup", "of peak", "MB", title=part)
     first: dict[str, str] = {}
     for row in rows:
-        base = first.setdefault(row.case, row.who)
-        ratio = f"{row.times[base]:.2f}" if base in row.times else ""
-        share = "" if row.share is None else f"{row.share:.0%}"
-        size = "" if row.megabytes is None else f"{row.megabytes:.1f} ({row.what})"
-        shown.add_row(row.case if base == row.who else "", row.who, f"{row.seconds * 1e3:.2f}", ratio, share, size)
+        base = first.setdefault(row.case, row.name)
+        ratio = f"{row.speedup[base]:.2f}" if base in row.speedup else ""
+        fraction = "" if row.peak_fraction is None else f"{row.peak_fraction:.0%}"
+        size = "" if row.megabytes is None else f"{row.megabytes:.1f} ({row.memory_kind})"
+        shown.add_row(row.case if base == row.name else "", row.name, f"{row.seconds * 1e3:.2f}", ratio, fraction, size)
     return shown
 
 
@@ -105,21 +107,21 @@ def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Pa
 
     import torch
 
-    from mmrnn.bench.plots import draw
+    from mmrnn.bench.plots import plot
 
     folder.mkdir(parents=True, exist_ok=True)
-    curves = draw(folder / "decode.png", rows, config)
+    plots = plot(folder / "decode.png", rows, config)
     facts = {
         "torch": torch.__version__,
         "processor": processor() or platform.machine(),
         "threads": config.threads,
         "quick": config.quick,
-        "left_out": config.left_out,
+        "skipped": config.skipped,
         "rows": [asdict(row) for row in rows],
     }
     path = folder / "bench.json"
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return [path, *curves]
+    return [path, *plots]
 
 
 def processor() -> str:

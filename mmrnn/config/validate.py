@@ -23,9 +23,11 @@ from mmrnn.types import (
     MapDataset,
     Mask,
     Objective,
+    Optimizer,
     Position,
     Prompt,
     Scan,
+    Schedule,
     StreamDataset,
     Tokenizer,
     fulfils,
@@ -50,6 +52,8 @@ CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "tokenizer": (Tokenizer,),
     "data": (MapDataset, StreamDataset),
     "objective": (Objective,),
+    "optimizer": (Optimizer,),
+    "schedule": (Schedule,),
 }
 """Contracts of each group; a part fulfils one of them."""
 
@@ -89,10 +93,17 @@ def _card_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
             group = path.rpartition(".")[2]
             yield f"{path}: no card is chosen; set {path}=NAME (`mmrnn list {group}` shows them)"
     for path, card in cards(tree):
-        group = path.rpartition(".")[2] if path in required else path
+        name = path.rpartition(".")[2]
+        group = name if path in required or (path.startswith("stage.") and name in CONTRACTS) else path
         wired = WIRED.get(group, None if group in tree else 0)
         yield from card_faults(card, path, wired, trusted)
         yield from _contract_fault(card, path, CONTRACTS.get(group, ()), trusted)
+    for stage in tree.get("stage") or {}:
+        for group in ("optimizer", "schedule"):
+            path = f"stage.{stage}.{group}"
+            value = get_node(tree, path)
+            if value is not None and not is_card(value):
+                yield f"{path}: expected a card, got {value!r}; set +{group}@{path}=NAME"
 
 
 def card_faults(
@@ -167,5 +178,5 @@ def _weight_faults(tree: Tree) -> Iterator[str]:
         if path not in loadable:
             yield f"weights.{path}: no such part; there are: {', '.join(loadable)}"
         for one in source if isinstance(source, list | tuple) else [source]:
-            if one is not None and not (Path(one).exists() or hub.is_id(one) or packages.is_packaged(one)):
+            if one is not None and not (Path(one).exists() or hub.is_repo_id(one) or packages.is_packaged(one)):
                 yield f"weights.{path}: no such file or folder: {str(one)!r}"

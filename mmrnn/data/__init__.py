@@ -1,4 +1,4 @@
-"""What is learnt from: samples, the readers that make them, images as tensors, batches and the order of reading."""
+"""Data: samples, readers of data sets, image preprocessing, batches and the order of samples."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Images: opened safely, and made what an encoder reads."""
+"""Safe opening of image files, and preprocessing for an encoder."""
 
 import warnings
 from collections.abc import Callable
@@ -14,56 +14,68 @@ from torch import Tensor
 
 from mmrnn.types import ImageSpec
 
-PIXELS = 64_000_000
-"""The largest image that is opened: a small file can unpack to far more than the memory holds."""
+MAX_PIXELS = 64_000_000
+"""Largest image that is opened: a small file can decompress to more than the memory holds."""
 
-VOLUME = 2**30
-"""The most pixels of all frames of a moving image: to show one, Pillow has to make those before it."""
+MAX_VIDEO_PIXELS = 2**30
+"""Most pixels in all frames of an animated image: to decode a frame, Pillow decodes those before it."""
 
-BYTES = 2**28
-"""The largest file of a moving image: how many frames it has is only known when all of it was read."""
+MAX_VIDEO_BYTES = 2**28
+"""Largest file of an animated image: counting its frames reads all of it."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "TGA", "ICO", "AVIF")
-"""Pillow knows more, some of them programs to be run (EPS)."""
+"""Formats that are opened; some others of Pillow execute programs (EPS)."""
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-SLIM = 16
-"""No crop keeps more of an image's middle than so many times its short side."""
+MAX_ASPECT = 16
+"""Aspect ratio that an image is cut to before a crop is scaled."""
 
-SQUARE = 8192
-"""Pixels on a side of the largest square that an image is padded to."""
+MAX_SQUARE = 8192
+"""Side in pixels of the largest square that an image is padded to."""
 
 
 class ImageError(ValueError):
-    """An image that cannot be had; the sentence names the file and the fault."""
+    """An image that cannot be opened; the message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image in a file. `name` becomes its key (a path relative to the data survives a move); else the path does."""
+    """An image in a file.
+
+    Attributes:
+        path: of the file.
+        name: used as key in place of the path; a path relative to the data survives a move.
+        max_pixels: larger images are refused.
+    """
 
     path: str | Path
     name: str = ""
-    pixels: int = PIXELS
+    max_pixels: int = MAX_PIXELS
 
     @property
     def key(self) -> str:
+        """Stable identifier of the image."""
         return self.name or str(self.path)
 
     def open(self) -> Image.Image:
-        return open_image(self.path, pixels=self.pixels)
+        """Return the image as RGB.
+
+        Raises:
+            ImageError: not there, not an image, broken, or too large.
+        """
+        return open_image(self.path, max_pixels=self.max_pixels)
 
 
 def open_image(
-    source: str | Path | bytes, *, pixels: int = PIXELS, frame: Callable[[int], int] | None = None
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, frame: Callable[[int], int] | None = None
 ) -> Image.Image:
-    """The image as RGB: the first frame, upright as EXIF says, on white where it is transparent, 16 bits to 8.
+    """Open an image as 8-bit RGB, rotated as its EXIF tag requires, transparent pixels on white.
 
     Args:
         source: a path, or the bytes of a file.
-        pixels: more are refused before they are unpacked.
-        frame: answers which frame is wanted when it is told how many there are.
+        max_pixels: larger images are refused before they are decompressed.
+        frame: returns the index of the frame to decode, given the number of frames; None: the first.
 
     Raises:
         ImageError: not there, not an image, broken, or too large.
@@ -73,13 +85,13 @@ def open_image(
     formats = [known for known in FORMATS if known in Image.OPEN]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on size and broken EXIF
+            warnings.simplefilter("ignore")  # of Pillow, about size and broken EXIF
             with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
                 width, height = image.size
-                if width * height > pixels:
-                    raise ImageError(f"{name} has {width} x {height} pixels, {pixels} are allowed; scale it down")
+                if width * height > max_pixels:
+                    raise ImageError(f"{name} has {width} x {height} pixels, {max_pixels} are allowed; scale it down")
                 if frame is not None:
-                    _turn_to(image, frame, name)
+                    _seek(image, frame, name)
                 image.load()
                 return _rgb(_upright(image))
     except ImageError:
@@ -94,24 +106,24 @@ def open_image(
         raise ImageError(f"{name} is broken: {error or type(error).__name__}") from error
 
 
-def _turn_to(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
-    """Show another frame of a moving image."""
+def _seek(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
+    """Go to a frame of an animated image."""
     stream = getattr(image, "fp", None)
     size = stream.seek(0, 2) if stream is not None else 0
-    if size > BYTES:
-        raise ImageError(f"{name} has {size} bytes, {BYTES} are allowed; put its frames into a folder and name that")
+    if size > MAX_VIDEO_BYTES:
+        raise ImageError(f"{name} has {size} bytes, {MAX_VIDEO_BYTES} are allowed; use a folder of its frames")
     total, (width, height) = getattr(image, "n_frames", 1), image.size
-    if total * width * height > VOLUME:
+    if total * width * height > MAX_VIDEO_PIXELS:
         raise ImageError(
-            f"{name} has {total} frames of {width} x {height} pixels, {VOLUME} pixels are allowed in all; "
-            "put its frames into a folder and name that"
+            f"{name} has {total} frames of {width} x {height} pixels, {MAX_VIDEO_PIXELS} pixels are allowed in all; "
+            "use a folder of its frames"
         )
     image.seek(frame(total))
 
 
 def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:
-    """The image at the size and in the range that an encoder wants, scaled as CLIP's own processor does it."""
-    # In numpy: threads for so few numbers cost torch more than they bring.
+    """Resize and normalise an image as an encoder requires, with the rounding of CLIP's own processor."""
+    # numpy: for so few numbers, torch's threads cost more than they save.
     pixels = np.asarray(_fit(image.convert("RGB"), spec), dtype=np.float32) / np.float32(255)
     pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -128,10 +140,10 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
         image = _pad(image, spec)
     if spec.resize != "crop":
         return image.resize((width, height), resampling)
-    # Cut first: the ends of a very long image are not worth scaling, and could not be held in memory.
-    most = SLIM * min(image.size)
+    # Cut first: scaling a very long image could exceed the memory.
+    most = MAX_ASPECT * min(image.size)
     image = _middle(image, min(image.width, most), min(image.height, most))
-    # The short side becomes what is wanted, the long side is rounded down.
+    # The short side becomes that of the size, the long side is rounded down.
     if width * image.height >= height * image.width:
         scaled = width, max(height, int(width * image.height / image.width))
     else:
@@ -140,16 +152,16 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 
 def _fitting(image: Image.Image, spec: ImageSpec) -> tuple[int, int]:
-    """Width and height with the long side as large as that of `size`, the short side whole multiples (EVE)."""
+    """Width and height: the long side that of `size`, the short side rounded up to a multiple (EVE)."""
     long, most = max(image.size), max(spec.size)
     width, height = (min(-(-side * most // (long * spec.multiple)) * spec.multiple, most) for side in image.size)
     return width, height
 
 
 def _within(image: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
-    """The image at its own size or, where it is larger than `size`, as large as fits; black up to multiples (Fuyu).
+    """Image shrunk to at most `size`, filled up with black to multiples (Fuyu).
 
-    The value that fills up is 1 of 255, as the released processor has it.
+    The fill value is 1 of 255, as in the released processor.
     """
     height, width = spec.size
     if image.width > width or image.height > height:
@@ -167,10 +179,10 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """A square as large as the long side, the image in its middle (LLaVA-1.5)."""
-    if max(image.size) > SQUARE:
+    """Square of the long side, filled with the mean colour, the image in its middle (LLaVA-1.5)."""
+    if max(image.size) > MAX_SQUARE:
         image = image.copy()
-        image.thumbnail((SQUARE, SQUARE))
+        image.thumbnail((MAX_SQUARE, MAX_SQUARE))
     side = max(image.size)
     red, green, blue = (int(value * 255) for value in spec.mean)
     square = Image.new("RGB", (side, side), (red, green, blue))
@@ -181,7 +193,7 @@ def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF does not spoil the pixels
+    except Exception:  # broken EXIF: the pixels are valid
         return image
 
 

@@ -1,4 +1,4 @@
-"""Several data sets at once, in given proportions."""
+"""Mixture of several data sets in given proportions."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -8,35 +8,50 @@ from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING
 
-from mmrnn.types import MapDataset
-from mmrnn.types.sample import ImageSource, Sample
+from mmrnn.types import ImageSource, MapDataset, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """An image of one part of a mix: two parts may call different images by one name."""
+class PrefixedImage:
+    """An image of one part of a mixture; its key has the name of the part, as parts may use the same keys.
+
+    Attributes:
+        part: name of the part.
+        image: of the part.
+    """
 
     part: str
     image: ImageSource
 
     @property
     def key(self) -> str:
+        """Stable identifier of the image."""
         return f"{self.part}/{self.image.key}"
 
     def open(self) -> "Image":
+        """Return the image as RGB.
+
+        Raises:
+            ImageError: the image cannot be opened.
+        """
         return self.image.open()
 
 
 class Mixture(MapDataset):
-    """Data sets in given proportions. An epoch is as long as it takes to read every sample of every part once; the
-    samples of parts that have fewer than their share come again until then.
+    """Data sets in given proportions.
+
+    An epoch is long enough to read every sample of every part once; samples of parts that are smaller than their share
+    repeat.
 
     Args:
         parts: data sets by name.
-        weights: how often a sample comes from each of them, in any unit; null: every sample comes once an epoch.
+        weights: relative number of samples from each part, in any unit; None: every sample once an epoch.
+
+    Raises:
+        ValueError: no parts, or weights that do not name exactly the parts or are not positive.
     """
 
     def __init__(self, *, parts: Mapping[str, MapDataset], weights: Mapping[str, float] | None = None) -> None:
@@ -44,19 +59,19 @@ class Mixture(MapDataset):
             raise ValueError("parts is empty; name at least one data set")
         for name, weight in (weights or {}).items():
             if name not in parts:
-                raise ValueError(f"weights.{name}: there is no such part; there are: {', '.join(parts)}")
+                raise ValueError(f"weights.{name}: no such part; there are: {', '.join(parts)}")
             if weight <= 0:
-                raise ValueError(f"weights.{name} ({weight}) must be above 0; leave the part out instead")
+                raise ValueError(f"weights.{name} ({weight}) must be above 0; remove the part instead")
         if weights is not None and (missing := [name for name in parts if name not in weights]):
-            raise ValueError(f"weights: {missing[0]} has none; give one to each part, or weights=null")
+            raise ValueError(f"weights: {missing[0]} has none; give one to each part, or set weights=null")
         self.parts, self.weights = dict(parts), weights
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """How many samples of each part an epoch has.
+        """Number of samples of each part in an epoch.
 
         Raises:
-            ValueError: a part cannot be read; its name stands before the reason.
+            ValueError: a part cannot be read; the message begins with its name.
         """
         lengths = {}
         for name, part in self.parts.items():
@@ -65,11 +80,11 @@ class Mixture(MapDataset):
             except ValueError as error:
                 raise ValueError(f"data.parts.{name}: {error}") from error
             if not lengths[name]:
-                raise ValueError(f"data.parts.{name} is empty; leave it out")
+                raise ValueError(f"data.parts.{name} is empty; remove it")
         if self.weights is None:
             return lengths
-        total = max(size / self.weights[name] for name, size in lengths.items())
-        return {name: max(ceil(total * self.weights[name] - 1e-6), size) for name, size in lengths.items()}
+        total = max(length / self.weights[name] for name, length in lengths.items())
+        return {name: max(ceil(total * self.weights[name] - 1e-6), length) for name, length in lengths.items()}
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -84,15 +99,15 @@ class Mixture(MapDataset):
         number = bisect_right(self._ends, index)
         name, part = list(self.parts.items())[number]
         sample = part[(index - (self._ends[number - 1] if number else 0)) % len(part)]
-        images = tuple(Named(name, image) for image in sample.images)
+        images = tuple(PrefixedImage(name, image) for image in sample.images)
         return replace(sample, images=images, id=f"{name}/{sample.id}")
 
-    def images(self) -> Iterator[Named]:
-        """Every image, each once."""
-        return (Named(name, image) for name, part in self.parts.items() for image in part.images())
+    def images(self) -> Iterator[PrefixedImage]:
+        """Iterate over all distinct images of all parts."""
+        return (PrefixedImage(name, image) for name, part in self.parts.items() for image in part.images())
 
     def held_out(self, samples: int) -> dict[str, MapDataset]:
-        """What each part holds out, the name of the part before its own."""
+        """Return the evaluation splits of all parts, as `part: split`."""
         return {
             f"{name}: {split}": data
             for name, part in self.parts.items()

@@ -1,8 +1,8 @@
-"""In which order samples are read: pure functions of a counter, so that a run goes on where it stopped.
+"""Order in which samples are read: pure functions of a counter, so that a run can be resumed at any step.
 
-The counter `n` counts the samples of all ranks from the first step on. What a step reads depends on the order and the
-step alone, so nothing but these two numbers (seed and step) has to be saved, and another number of ranks reads the
-same samples at the same step as long as the whole batch keeps its size.
+The counter `n` counts the samples of all ranks from the first step. The samples of a step depend on the order and the
+step alone: seed and step are all that is saved, and another number of ranks reads the same samples at the same step as
+long as the global batch size stays the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,44 +14,72 @@ from jaxtyping import Int
 from torch import Tensor
 
 Order = Callable[[int], int]
-"""`order(n)`: which sample is the n-th to be read."""
+"""`order(n)`: index of the n-th sample to read."""
 
 
 class ShuffledOrder:
-    """Each epoch a new permutation: every sample once, then all again."""
+    """A new random permutation for each epoch.
+
+    Args:
+        size: number of samples.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: size is below 1.
+    """
 
     def __init__(self, size: int, *, seed: int = 0) -> None:
         if size < 1:
-            raise ValueError(f"size ({size}) must be at least 1; there is no sample to read")
+            raise ValueError(f"size ({size}) must be at least 1; the data set is empty")
         self.size, self.seed = size, seed
 
     def __call__(self, n: int) -> int:
+        """Return the index of the n-th sample."""
         epoch, position = divmod(n, self.size)
         return int(_permutation(self.size, self.seed, epoch)[position])
 
 
 class MagicPrimeOrder:
-    """VisualRWKV's order: sample n^3 mod p, p the largest prime below `size` that leaves 2 when divided by 3, which
-    makes cubing a permutation; from n = p on the samples are counted from the end.
+    """Order of VisualRWKV: sample n^3 mod p, with p the largest prime below `size` that is 2 mod 3.
 
-    It goes round p samples only: the last `size - p` are first read in the second round, which misses the first ones.
-    Take it to repeat a published run; `ShuffledOrder` reads everything equally often.
+    Cubing modulo p is a permutation. From n = p on, samples are counted from the end. An epoch covers p samples: the
+    last `size - p` are first read in the second epoch, which misses the first ones. Use it to reproduce a published
+    run; `ShuffledOrder` reads all samples equally often.
+
+    Args:
+        size: number of samples.
+
+    Raises:
+        ValueError: size is below 3.
     """
 
     def __init__(self, size: int) -> None:
         prime = next((p for p in range(size - 1, 1, -1) if p % 3 == 2 and _is_prime(p)), None)
         if prime is None:
-            raise ValueError(f"size ({size}) must be at least 3: there is no prime below it to count by")
+            raise ValueError(f"size ({size}) must be at least 3: no prime below it is 2 mod 3")
         self.size, self.prime = size, prime
 
     def __call__(self, n: int) -> int:
+        """Return the index of the n-th sample."""
         sample = n**3 % self.prime
         return sample if n < self.prime else self.size - 1 - sample
 
 
 class ResumableBatchSampler:
-    """The batches of one rank as lists of sample numbers, from step `start_step` up to `steps`: a `batch_sampler` for
-    torch's DataLoader. Ranks take turns, sample by sample.
+    """Batches of one rank as lists of sample indices: a `batch_sampler` for torch's DataLoader.
+
+    Rank r reads every `world_size`-th sample, beginning with the r-th.
+
+    Args:
+        order: of all samples.
+        batch_size: of one rank.
+        steps: where to stop.
+        start_step: where to begin.
+        rank: of this process.
+        world_size: number of ranks.
+
+    Raises:
+        ValueError: rank is not below world_size.
     """
 
     def __init__(
@@ -69,14 +97,14 @@ class ResumableBatchSampler:
         return (self.batch(step) for step in range(self.start_step, self.steps))
 
     def batch(self, step: int) -> list[int]:
-        """What this rank reads at a step."""
+        """Return the sample indices of this rank at a step."""
         whole = self.batch_size * self.world_size
         return [self.order(n) for n in range(step * whole + self.rank, (step + 1) * whole, self.world_size)]
 
 
 @lru_cache(maxsize=4)
 def _permutation(size: int, seed: int, epoch: int) -> Int[Tensor, " size"]:
-    # Seed and epoch are mixed: otherwise epoch 1 of seed 0 would be epoch 0 of seed 1.
+    # Seed and epoch are hashed: otherwise epoch 1 of seed 0 could be epoch 0 of seed 1.
     mixed = int.from_bytes(sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
     return torch.randperm(size, generator=torch.Generator().manual_seed(mixed))
 

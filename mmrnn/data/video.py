@@ -1,14 +1,13 @@
-"""Videos as images: evenly spread frames of a file or of a folder."""
+"""Videos as images: evenly spaced frames of a file or a folder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmrnn.data.image import PIXELS, ImageError, open_image
+from mmrnn.data.image import MAX_PIXELS, ImageError, open_image
 from mmrnn.io.optional import require
 from mmrnn.types.sample import TAG, ImageSource, Turn
 
@@ -16,16 +15,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VIDEO = "<video>"
-"""Marks in the text of a user's turn where the frames of a video stand."""
+"""Placeholder of a video in a user turn."""
 
-FRAMES = 8
-"""Frames that a video is shown by, where nothing else is said (VILA)."""
+DEFAULT_FRAMES = 8
+"""Frames of a video (VILA)."""
 
 MAX_FRAMES = 100_000
-"""Images of a folder that are looked at, and frames of a file that are decoded on the way to one of them."""
+"""Most files of a folder, and most frames decoded to reach one."""
 
-MOVING = (".gif", ".webp", ".png", ".apng", ".avif")
-"""What Pillow reads; other files are for PyAV."""
+ANIMATED = (".gif", ".webp", ".png", ".apng", ".avif")
+"""Files that Pillow reads; others need PyAV."""
 
 CONTAINERS = {
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".3gp"), "mov"),
@@ -33,119 +32,144 @@ CONTAINERS = {
     **dict.fromkeys((".avi",), "avi"),
     **dict.fromkeys((".mpg", ".mpeg"), "mpeg"),
 }
-"""The demuxer of each kind of file. FFmpeg is not left to guess: a playlist in disguise would open other files."""
+"""FFmpeg demuxer by suffix. FFmpeg must not guess it: a disguised playlist would open other files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The frame `number` (from 0) of `of` that are spread evenly over a video; nothing is opened before `open`."""
+    """One of several evenly spaced frames of a video; nothing is opened before `open`.
+
+    Attributes:
+        path: of the file or folder.
+        number: of the frame, counted from 0.
+        of: number of frames taken from the video.
+        name: used in the key in place of the path.
+        max_pixels: larger frames are refused.
+    """
 
     path: str | Path
     number: int
     of: int
     name: str = ""
-    pixels: int = PIXELS
+    max_pixels: int = MAX_PIXELS
 
     @property
     def key(self) -> str:
+        """Stable identifier of the frame."""
         return f"{self.name or self.path}#{self.number + 1}/{self.of}"
 
     def open(self) -> "Image":
-        """The frame as RGB.
+        """Return the frame as RGB.
 
         Raises:
             ImageError: not there, not a video, broken, or too large.
-            ImportError: only PyAV could read it, and it is not installed.
+            ImportError: the format needs PyAV, which is not installed.
         """
-        path, choose = Path(self.path), partial(frame_indices, number=self.number, of=self.of)
+        path = Path(self.path)
         if path.is_dir():
-            files = listed(path)
-            return open_image(files[choose(len(files))], pixels=self.pixels)
-        if path.suffix.lower() in MOVING:
-            return open_image(path, pixels=self.pixels, frame=choose)
-        return _decoded(path, self.number, self.of, self.pixels)
+            files = list_images(path)
+            return open_image(files[self._index(len(files))], max_pixels=self.max_pixels)
+        if path.suffix.lower() in ANIMATED:
+            return open_image(path, max_pixels=self.max_pixels, frame=self._index)
+        return _decode(path, self._index, self.max_pixels)
+
+    def _index(self, total: int) -> int:
+        """Index of the frame in a video of `total` frames."""
+        return frame_indices(total, self.of)[self.number]
 
 
-def frames(path: str | Path, count: int = FRAMES, *, name: str = "", pixels: int = PIXELS) -> tuple[Frame, ...]:
-    """So many frames of a video, from its first to its last: an animated image, a folder of images (in the order
-    of their names, numbers as numbers), or, with PyAV, a file of film.
+def frames(
+    path: str | Path, count: int = DEFAULT_FRAMES, *, name: str = "", max_pixels: int = MAX_PIXELS
+) -> tuple[Frame, ...]:
+    """Return evenly spaced frames of a video, from its first to its last; frames of a short video repeat.
+
+    Args:
+        path: an animated image, a folder of images (in natural order of their names), or, with PyAV, a video file.
+        count: number of frames.
+        name: used in the keys in place of the path.
+        max_pixels: larger frames are refused.
     """
-    return tuple(Frame(path, number, count, name, pixels) for number in range(count))
+    return tuple(Frame(path, number, count, name, max_pixels) for number in range(count))
 
 
-def frame_indices(total: int, number: int, of: int) -> int:
-    """Which of `total` frames is the `number`-th of `of` evenly spread ones; fewer frames come several times."""
-    return (total - 1) // 2 if of == 1 else round(number * (total - 1) / (of - 1))
+def frame_indices(total: int, count: int) -> list[int]:
+    """Return the indices of `count` evenly spaced frames among `total`; one frame is taken from the middle."""
+    if count == 1:
+        return [(total - 1) // 2]
+    return [round(number * (total - 1) / (count - 1)) for number in range(count)]
 
 
 def expand_videos(
     turns: Sequence[Turn], images: Sequence[ImageSource], videos: Sequence[Sequence[ImageSource]]
 ) -> tuple[tuple[Turn, ...], tuple[ImageSource, ...]]:
-    """The turns with an `<image>` for every frame in the place of each `<video>`, and all images in their order.
+    """Replace each `<video>` by an `<image>` for every frame.
+
+    Returns:
+        The turns, and images and frames in the order of their tags.
 
     Raises:
-        ValueError: the tags do not agree with the number of images or videos.
+        ValueError: tags and images, or tags and videos, differ in number.
     """
     tags = [tag for turn in turns if turn.role == "user" for tag in re.findall(f"{TAG}|{VIDEO}", turn.text)]
     for tag, given, what in ((TAG, images, "images"), (VIDEO, videos, "videos")):
         if tags.count(tag) != len(given):
             raise ValueError(f"{tags.count(tag)} tags {tag} for {len(given)} {what}")
-    alone, moving = iter(images), iter(videos)
-    found = [image for tag in tags for image in ([next(alone)] if tag == TAG else next(moving))]
+    each_image, each_video = iter(images), iter(videos)
+    ordered = [image for tag in tags for image in ([next(each_image)] if tag == TAG else next(each_video))]
     counts = iter([len(video) for video in videos])
-    spelled = [
+    expanded = [
         replace(turn, text=re.sub(VIDEO, lambda _: TAG * next(counts), turn.text)) if turn.role == "user" else turn
         for turn in turns
     ]
-    return tuple(spelled), tuple(found)
+    return tuple(expanded), tuple(ordered)
 
 
-def listed(folder: Path) -> list[Path]:
-    """The images in a folder, `2.png` before `10.png`.
+def list_images(folder: Path) -> list[Path]:
+    """List the images in a folder in natural order: `2.png` before `10.png`.
 
     Raises:
-        ImageError: there is none, or too many to be looked at.
+        ImageError: the folder holds no images, or too many files.
     """
     every = list(islice(folder.iterdir(), MAX_FRAMES + 1))
     if len(every) > MAX_FRAMES:
         raise ImageError(f"{folder} holds more than {MAX_FRAMES} files; take fewer frames")
-    kinds = {*MOVING, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"}
-    found = [path for path in every if path.suffix.lower() in kinds]
+    suffixes = {*ANIMATED, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"}
+    found = [path for path in every if path.suffix.lower() in suffixes]
     if not found:
         raise ImageError(f"{folder} holds no images")
-    return sorted(found, key=_in_order)
+    return sorted(found, key=_natural_order)
 
 
-def _in_order(path: Path) -> list[tuple[int, str]]:
+def _natural_order(path: Path) -> list[tuple[int, str]]:
     runs = re.findall(r"[0-9]+|[^0-9]+", path.name)
     return [(int(run), "") if run[0] in "0123456789" else (-1, run) for run in runs]
 
 
-def _decoded(path: Path, number: int, of: int, pixels: int) -> "Image":
-    """A frame of a film, read from the nearest key frame before it."""
+def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image":
+    """Frame of a video file that `choose` picks given their number, decoded from the nearest key frame before it."""
     if not path.is_file():
         raise ImageError(f"{path} is not there")
     if path.suffix.lower() not in CONTAINERS:
-        raise ImageError(f"{path} is no video of a known kind; put its frames into a folder and name that")
+        raise ImageError(f"{path} is no video of a known format; use a folder of its frames")
     try:
         av = require("av", "PyAV", wanted_by=path.name, extra="video")
     except ImportError as error:
-        raise ImportError(f"{error}; or put its frames into a folder and name that") from error
+        raise ImportError(f"{error}; or use a folder of its frames") from error
     try:
-        with path.open("rb") as file, av.open(file, format=CONTAINERS[path.suffix.lower()]) as film:
-            [stream, *_] = film.streams.video or [None]
+        with path.open("rb") as file, av.open(file, format=CONTAINERS[path.suffix.lower()]) as container:
+            [stream, *_] = container.streams.video or [None]
             if stream is None:
                 raise ImageError(f"{path} has no images")
             width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > pixels:
-                raise ImageError(f"{path} has {width} x {height} pixels, {pixels} are allowed; scale it down")
+            if width * height > max_pixels:
+                raise ImageError(f"{path} has {width} x {height} pixels, {max_pixels} are allowed; scale it down")
             rate = float(stream.average_rate or 0)
-            total = stream.frames or int((film.duration or 0) / 1e6 * rate) or 1
-            seconds = frame_indices(total, number, of) / rate if rate else 0.0
+            total = stream.frames or int((container.duration or 0) / 1e6 * rate) or 1
+            seconds = choose(total) / rate if rate else 0.0
             wanted = (stream.start_time or 0) + int(seconds / stream.time_base)
-            film.seek(wanted, stream=stream)
+            container.seek(wanted, stream=stream)
             last = None
-            for last in islice(film.decode(stream), MAX_FRAMES):
+            for last in islice(container.decode(stream), MAX_FRAMES):
                 if last.pts is None or last.pts >= wanted:
                     break
             if last is None:

@@ -1,1 +1,1 @@
-"""What a model can do: replies compared with what is true, and reports about it."""
+"""Evaluation: replies compared with references, baselines, and reports."""

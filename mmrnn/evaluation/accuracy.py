@@ -1,4 +1,4 @@
-"""How many replies are right, by the kind of question."""
+"""Exact-match accuracy of replies, by kind of question."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,14 @@ from mmrnn.types.sample import TAG, Sample
 
 @dataclass(frozen=True)
 class Answer:
-    """One question, what is true and what was replied."""
+    """A question, its reference answer and the reply of a model.
+
+    Attributes:
+        kind: of the question.
+        question: without image tag.
+        truth: the reference.
+        reply: of the model.
+    """
 
     kind: str
     question: str
@@ -20,35 +27,37 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        return normal(self.reply) == normal(self.truth)
+        """True where the normalised reply equals the normalised reference."""
+        return normalise_answer(self.reply) == normalise_answer(self.truth)
 
 
 @dataclass(frozen=True)
 class Score:
-    """So many right of so many."""
+    """Number of right replies, and of all replies."""
 
     right: int
     total: int
 
     @property
     def share(self) -> float:
+        """Accuracy, 0 to 1."""
         return self.right / self.total if self.total else 0.0
 
 
-def normal(text: str) -> str:
-    """What two answers are compared by: words in lower case, without articles and punctuation at the ends."""
+def normalise_answer(text: str) -> str:
+    """Return an answer in lower case, without a leading article and without punctuation at the ends."""
     words = re.sub(r"\s+", " ", text.strip().strip(".!?\"'").lower())
     return re.sub(r"^(a|an|the) ", "", words)
 
 
-def question_of(sample: Sample) -> str:
-    """The last question of a sample, without the place of its image."""
-    asked = [turn.text for turn in sample.turns if turn.role == "user"]
-    return asked[-1].replace(TAG, "").strip()
+def last_question(sample: Sample) -> str:
+    """Return the last question of a sample without image tags."""
+    questions = [turn.text for turn in sample.turns if turn.role == "user"]
+    return questions[-1].replace(TAG, "").strip()
 
 
-def truth_of(sample: Sample) -> str:
-    """The last reply of a sample."""
+def last_reply(sample: Sample) -> str:
+    """Return the last reply of a sample."""
     return [turn.text for turn in sample.turns if turn.role == "assistant"][-1]
 
 
@@ -60,22 +69,28 @@ def evaluate(
     max_new_tokens: int = 24,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> list[Answer]:
-    """Ask every sample its last question.
+    """Generate replies to the last question of every sample.
 
     Args:
+        assistant: that replies.
+        samples: with references.
+        batch_size: of generation.
         max_new_tokens: of a reply.
-        track: wraps the iteration over the batches' first numbers, to show progress.
+        track: wraps the iteration over the index of each batch's first sample, to show progress.
+
+    Raises:
+        ImageError: an image cannot be opened.
     """
     answers = []
     for start in track(range(0, len(samples), batch_size)):
         group = [samples[index] for index in range(start, min(start + batch_size, len(samples)))]
         for sample, reply in zip(group, assistant.answer(group, max_new_tokens=max_new_tokens), strict=True):
-            answers.append(Answer(sample.kind, question_of(sample), truth_of(sample), reply))
+            answers.append(Answer(sample.kind, last_question(sample), last_reply(sample), reply))
     return answers
 
 
 def scores(answers: Iterable[Answer]) -> dict[str, Score]:
-    """Right and total for every kind, in the order in which the kinds first come."""
+    """Return the score of every kind, in order of first appearance."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for answer in answers:
         counts[answer.kind][0] += answer.right
@@ -84,5 +99,5 @@ def scores(answers: Iterable[Answer]) -> dict[str, Score]:
 
 
 def mean(by_kind: dict[str, Score]) -> float:
-    """The mean over kinds, each kind counting the same."""
+    """Return the unweighted mean accuracy over kinds; 0 without any."""
     return sum(score.share for score in by_kind.values()) / len(by_kind) if by_kind else 0.0

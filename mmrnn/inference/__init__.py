@@ -1,1 +1,1 @@
-"""Answers of a trained model."""
+"""Generation of replies with a trained model."""

@@ -1,4 +1,4 @@
-"""A model that can be talked to: it knows its tokenizer and how its dialogues are written."""
+"""Assistant: a model with its tokenizer and prompt, for asking questions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,12 +20,18 @@ from mmrnn.types.sample import TAG, Sample, Turn
 
 @dataclass(frozen=True)
 class InMemoryImage:
-    """An image that is at hand already."""
+    """An image that is open already.
+
+    Attributes:
+        image: in any mode.
+        key: stable identifier; features are not cached without one.
+    """
 
     image: Image
     key: str = ""
 
     def open(self) -> Image:
+        """Return the image as RGB."""
         return self.image.convert("RGB")
 
 
@@ -33,7 +39,10 @@ class Assistant:
     """A model with its tokenizer and prompt.
 
     Args:
-        features: cached features by the key of an image; with them no image is opened.
+        model: on any device.
+        tokenizer: of the text.
+        prompt: format of the dialogues.
+        features: cached encoder tokens (`n e`) by `ImageSource.key`; with them no image is opened.
     """
 
     def __init__(
@@ -56,15 +65,18 @@ class Assistant:
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
     ) -> str:
-        """The reply to a question about an image (a file or an image; None asks without one), or about a video, where
-        the question holds the tag `<video>`.
+        """Return the reply to a question.
 
         Args:
-            observations: what other modalities read (`objects features` each): for every tag `<state>` one of `state`.
+            image: a file or an image; a video, if the question has the tag `<video>`; None: no image.
+            question: without an image tag, it comes after the image.
+            observations: inputs of other modalities by name (`objects features` each), for every `<state>` of the
+                question one of `state`.
+            max_new_tokens: of the reply.
 
         Raises:
             ImageError: the image cannot be opened.
-            ValueError: other tags than observations, or a modality that the model does not have.
+            ValueError: tags and observations differ in number, or the model has no such modality.
         """
         return list(self.stream(image, question, observations=observations, max_new_tokens=max_new_tokens))[-1]
 
@@ -76,7 +88,7 @@ class Assistant:
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
     ) -> Iterator[str]:
-        """The reply to a question, grown by a token at a time; each answer is the whole reply so far."""
+        """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`."""
         batch = self._batch([replace(_sample(image, question), observations=observations or {})])
         ids: list[int] = []
         with eval_mode(self.model):
@@ -91,7 +103,16 @@ class Assistant:
         max_new_tokens: int = 64,
         sampler: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> list[str]:
-        """The reply to the last question of every sample, whose own reply (if there is one) is not shown."""
+        """Return the replies to the last question of every sample; a reply of the sample itself is removed.
+
+        Args:
+            samples: answered as one batch.
+            max_new_tokens: of a reply.
+            sampler: draws ids (`b`) from logits (`b vocab`); None: the most likely one.
+
+        Raises:
+            ImageError: an image cannot be opened.
+        """
         batch = self._batch([_without_reply(sample) for sample in samples])
         with eval_mode(self.model):
             replies = generate(
@@ -112,9 +133,9 @@ def _sample(image: str | Path | Image | None, question: str) -> Sample:
         return Sample((Turn("user", question), Turn("assistant", "")))
     if VIDEO in question and not isinstance(image, Image):
         return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
-    seen = InMemoryImage(image) if isinstance(image, Image) else ImageFile(image)
+    source = InMemoryImage(image) if isinstance(image, Image) else ImageFile(image)
     text = question if TAG in question else f"{TAG}\n{question}"
-    return Sample((Turn("user", text), Turn("assistant", "")), (seen,))
+    return Sample((Turn("user", text), Turn("assistant", "")), (source,))
 
 
 def _without_reply(sample: Sample) -> Sample:
@@ -124,7 +145,7 @@ def _without_reply(sample: Sample) -> Sample:
 
 @contextmanager
 def eval_mode(model: VLM) -> Iterator[None]:
-    """The model without dropout, and afterwards as it was."""
+    """Context with the model in evaluation mode; the mode of every module is restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

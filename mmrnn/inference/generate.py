@@ -1,4 +1,4 @@
-"""Replies, token by token, over the state: the same loop for an RNN and a transformer."""
+"""Autoregressive generation over the state: the same loop for RNNs and transformers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,11 +13,14 @@ from mmrnn.types import Batch, Sequence, State
 
 @dataclass(frozen=True)
 class Sampler:
-    """How the next token is drawn. A temperature of 0 takes the likeliest.
+    """Sampling of the next token.
 
     Args:
-        top_k: draw among the likeliest k only; 0 means all.
-        top_p: draw among the likeliest that together have this probability (nucleus sampling, arXiv 1904.09751).
+        temperature: divides the logits; 0: take the most likely token.
+        top_k: sample among the k most likely tokens; 0: all.
+        top_p: sample among the most likely tokens that together have this probability (nucleus sampling, arXiv
+            1904.09751).
+        generator: of random numbers; None: torch's default.
     """
 
     temperature: float = 0.0
@@ -26,6 +29,7 @@ class Sampler:
     generator: torch.Generator | None = None
 
     def __call__(self, logits: Float[Tensor, "b vocab"]) -> Int[Tensor, " b"]:
+        """Draw an id for every row."""
         if self.temperature == 0:
             return logits.argmax(-1)
         logits = logits.float() / self.temperature
@@ -34,34 +38,40 @@ class Sampler:
             logits = logits.masked_fill(logits < least, float("-inf"))
         if self.top_p < 1:
             ordered, index = logits.sort(descending=True)
-            chance = ordered.softmax(-1)
-            # A token stays as long as those before it do not reach top_p, so the likeliest always stays.
-            drop = chance.cumsum(-1) - chance >= self.top_p
+            probability = ordered.softmax(-1)
+            # A token is kept while those before it do not reach top_p, so the most likely one always is.
+            drop = probability.cumsum(-1) - probability >= self.top_p
             logits = logits.masked_fill(drop.scatter(-1, index, drop), float("-inf"))
         return torch.multinomial(logits.softmax(-1), 1, generator=self.generator).squeeze(-1)
 
 
 def prefill(model: VLM, batch: Batch, state: State | None = None, prefill_chunk: int = 0) -> tuple[Tensor, State]:
-    """Read a prompt, in pieces of about `prefill_chunk` positions (0: at once); no image is cut.
+    """Run the model over a prompt, in chunks that do not split an image.
+
+    Args:
+        model: any.
+        batch: prompts, padded on the left.
+        state: to continue from; None: the initial state.
+        prefill_chunk: positions of a chunk; longer where it would split an image. 0: one chunk.
 
     Returns:
-        The last hidden state of every row (b d), and the state to go on from.
+        Hidden state of the last position (`b d`), and the state after it.
     """
     sequence = model.embed(batch)
     length = sequence.ids.shape[1]
     start, hidden = 0, None
     while start < length:
-        stop = _cut(sequence, start + prefill_chunk) if prefill_chunk else length
+        stop = _chunk_end(sequence, start + prefill_chunk) if prefill_chunk else length
         hidden, state = model.run_backbone(sequence.slice(start, stop), state)
         start = stop
     return hidden[:, -1], state
 
 
-def _cut(sequence: Sequence, stop: int) -> int:
-    """The first place from `stop` on at which no image of any row is cut."""
+def _chunk_end(sequence: Sequence, stop: int) -> int:
+    """First position from `stop` on that is inside no image of any row."""
     length = sequence.ids.shape[1]
     while True:
-        inside = [block.stop for block in sequence.image_spans if block.start < stop < block.stop]
+        inside = [span.stop for span in sequence.image_spans if span.start < stop < span.stop]
         if not inside:
             return min(stop, length)
         stop = max(inside)
@@ -78,15 +88,17 @@ def stream(
     state: State | None = None,
     prefill_chunk: int = 0,
 ) -> Iterator[dict[int, int]]:
-    """The next token of every row that is not finished: row -> id, one dictionary a step.
+    """Yield the next token of every unfinished row: row -> id, a dictionary for each step.
 
     Args:
-        batch: prompts; of different lengths only when padded on the left and marked by `segments`.
+        model: any.
+        batch: prompts; where lengths differ, padded on the left and marked by `segments`.
         max_new_tokens: of a reply.
-        sampler: draws ids (b) from logits (b vocab); None takes the likeliest.
-        finished: tells from the ids of a reply whether it has ended; the token that ends it is part of the reply.
-        state: what was read before the prompt.
-        prefill_chunk: read the prompt in pieces of about so many positions (0: at once).
+        finished: True for the ids of a reply that is complete, its end token included; None: replies end at
+            `max_new_tokens`.
+        sampler: draws ids (`b`) from logits (`b vocab`); None: the most likely one.
+        state: to continue from; None: the initial state.
+        prefill_chunk: positions of a chunk of the prompt; 0: one chunk.
     """
     sampler = sampler or Sampler()
     last, state = prefill(model, batch, state, prefill_chunk)
@@ -96,20 +108,20 @@ def stream(
         for row, token in zip(replies, ids.tolist(), strict=True):
             replies[row].append(token)
         yield {row: reply[-1] for row, reply in replies.items()}
-        going = [i for i, row in enumerate(replies) if finished is None or not finished(replies[row])]
-        if not going or step + 1 == max_new_tokens:
+        active = [i for i, row in enumerate(replies) if finished is None or not finished(replies[row])]
+        if not active or step + 1 == max_new_tokens:
             return
-        if len(going) < len(replies):
+        if len(active) < len(replies):
             rows = list(replies)
-            replies = {rows[i]: replies[rows[i]] for i in going}
-            keep = torch.tensor(going, device=ids.device)
+            replies = {rows[i]: replies[rows[i]] for i in active}
+            keep = torch.tensor(active, device=ids.device)
             ids, state = ids[keep], state.select(keep)
         hidden, state = model.run_backbone(Sequence(ids[:, None]), state)
         last = hidden[:, -1]
 
 
 def generate(model: VLM, batch: Batch, **options) -> list[list[int]]:
-    """The reply to every row of a batch of prompts, as ids; options are those of `stream`."""
+    """Return the reply to every row of a batch of prompts as ids; options as of `stream`."""
     replies: list[list[int]] = [[] for _ in range(len(batch.sequence.ids))]
     for tokens in stream(model, batch, **options):
         for row, token in tokens.items():

@@ -1,4 +1,4 @@
-"""Assistants of checkpoints."""
+"""Loading of an assistant from a checkpoint."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -9,19 +9,21 @@ from mmrnn.inference.assistant import Assistant
 
 
 def load(folder: str | Path, *, trusted: Collection[str] = ()) -> Assistant:
-    """The model in a folder that `save` or a run has left, or in such a repository of the hub; ready to be asked.
+    """Load a checkpoint as an assistant: model, tokenizer and prompt, ready to answer.
 
-    The files are not trusted: classes outside mmrnn are built only when their package is named.
+    Classes outside mmrnn are built only where their package is trusted.
 
     Args:
-        folder: a path, or `owner/name`.
-        trusted: packages beside mmrnn whose classes the configuration may name.
+        folder: a path, or `owner/name` (`hf://owner/name@revision`) on the Hugging Face hub.
+        trusted: packages besides mmrnn whose classes the configuration may name.
 
     Raises:
-        ConfigError: the folder holds no model, or its configuration does not fit.
+        ConfigError: there is no checkpoint, or its configuration does not fit.
         WeightsError: the tensors do not fit the configuration.
-        ConnectionError: the hub cannot be reached.
+        FileNotFoundError: the hub has no such repository.
+        ConnectionError: the hub cannot be reached, and its cache does not have the repository.
+        ImportError: `huggingface_hub` is not installed.
     """
-    model, cfg = load_model(folder, trusted=trusted)
-    tokenizer, prompt = instantiate(cfg["tokenizer"], trusted=trusted), instantiate(cfg["prompt"], trusted=trusted)
+    model = load_model(folder, trusted=trusted)
+    tokenizer, prompt = (instantiate(model.config[group], trusted=trusted) for group in ("tokenizer", "prompt"))
     return Assistant(model.eval(), tokenizer, prompt)

@@ -1,1 +1,1 @@
-"""Files: atomic writes, tensor files, shards, GGUF, the hub, optional packages."""
+"""File formats and storage: atomic writes, tensor files, shards, GGUF, the hub, packages, optional imports."""

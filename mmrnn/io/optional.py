@@ -1,4 +1,4 @@
-"""Packages that only one data set needs: asked for when it is used, with the cure in the message."""
+"""Import of optional packages, with an error that names the extra to install."""
 
 from importlib import import_module
 from types import ModuleType
@@ -8,7 +8,7 @@ def require(module: str, package: str, *, wanted_by: str, extra: str) -> ModuleT
     """Import `module`.
 
     Raises:
-        ImportError: it is not installed; one sentence says which package is wanted and how to get it.
+        ImportError: it is not installed; the message names the package and the extra of mmrnn that brings it.
     """
     try:
         return import_module(module)

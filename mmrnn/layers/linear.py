@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn_kernels.linear import Pack, linear, plain_mode
+from mmrnn_kernels.linear import PackedWeight, is_plain_inference, linear
 
 
 class Linear(nn.Linear):
@@ -19,7 +19,7 @@ class Linear(nn.Linear):
 class PackedLinear(nn.Linear):
     """`nn.Linear` with a packed copy of its weight, made at the first call in CPU inference."""
 
-    kept: Pack
+    kept: PackedWeight
 
     def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
         """Compute x W^T + b."""
@@ -29,7 +29,7 @@ class PackedLinear(nn.Linear):
 class PackedAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` with packed copies of its two weights, used for self-attention without a mask."""
 
-    kept: tuple[Pack, Pack]
+    kept: tuple[PackedWeight, PackedWeight]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *masks, need_weights: bool = True, **options):
         """Compute attention; arguments and results as in `nn.MultiheadAttention`."""
@@ -37,7 +37,7 @@ class PackedAttention(nn.MultiheadAttention):
         one_projection = self.in_proj_weight is not None and self.bias_k is None and not self.add_zero_attn
         self_attention = query is key and key is value and query.dim() == 3 and self.batch_first
         packed = one_projection and self_attention and not (need_weights or set_options or self.training)
-        if not packed or not plain_mode(query):
+        if not packed or not is_plain_inference(query):
             return super().forward(query, key, value, *masks, need_weights=need_weights, **options)
         inner, outer = self.kept
         projected = linear(query, self.in_proj_weight, self.in_proj_bias, inner)
@@ -55,7 +55,7 @@ def prepack(network: nn.Module) -> None:
     for part in network.modules():
         if type(part) is nn.Linear:
             part.__class__ = PackedLinear
-            part.kept = Pack()
+            part.kept = PackedWeight()
         elif type(part) is nn.MultiheadAttention:
             part.__class__ = PackedAttention
-            part.kept = (Pack(), Pack())
+            part.kept = (PackedWeight(), PackedWeight())

@@ -11,7 +11,7 @@ from mmrnn.config.tree import modalities, plain, weight_sources
 from mmrnn.config.validate import check
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.weights import load
-from mmrnn.weights.pretrained import fetch
+from mmrnn.weights.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -91,13 +91,13 @@ def _load_weights(model: VLM, weights: Mapping[str, Any]) -> None:
     for name, modality in model.modalities.items() if weights else ():
         path = "encoder" if name == "image" else f"modalities.{name}.encoder"
         if not {path, "model"} & set(named):
-            fetch(modality.encoder)
+            load_pretrained(modality.encoder)
     published = model.backbone.pretrained
     if weights and published and not {"backbone", "model"} & set(named):
         named["backbone"] = published
     for path, source in sorted(named.items(), key=lambda item: item[0] == "hook"):
         place = path if path.startswith(("backbone", "modalities.", "hook")) else f"modalities.image.{path}"
         target = model if path == "model" else model.get_submodule(place)
-        _prefix_errors(f"weights.{path}", lambda target=target, source=source: load(target, source, new_words=added))
+        _prefix_errors(f"weights.{path}", lambda target=target, source=source: load(target, source, max_new_rows=added))
     if model.hook is not None and not {"hook", "model"} & set(named):
         model.hook.init_from(model.backbone)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mmrnn.io.gguf import header
+from mmrnn.io.gguf import read_header
 
 SPECIAL = (3, 4)
 """GGUF token types of special tokens: control and user-defined."""
@@ -20,7 +20,7 @@ def from_gguf(path: Path) -> Any:
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    facts = header(path).facts
+    facts = read_header(path).metadata
     kind, split = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre", "gpt-2")
     if kind != "gpt2" or split not in SPLITS:
         raise ValueError(f"its tokenizer is {kind}/{split}; known are gpt2 with {' or '.join(SPLITS)}")

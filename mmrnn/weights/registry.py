@@ -1,4 +1,4 @@
-"""Every format that `load` knows."""
+"""Registry of all weight formats."""
 
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import (

@@ -1,4 +1,4 @@
-"""Every full-size backbone has as many parameters as its authors say, or as follows from the sizes they give."""
+"""Parameter counts of the full-size backbones: as published, or computed from the published sizes."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def rwkv6(layers, d, vocab=65536):
 
 
 def palm(layers, d, heads, vocab=256_000):
-    """One head of keys and values, a SwiGLU of four times the width, a tied head; two norms a layer as Llama has."""
+    """One key and value head, a SwiGLU of four times the width, a tied head; two norms per block, as in Llama."""
     return layers * (2 * d * heads * 256 + 2 * d * 256 + 12 * d * d + 2 * d) + vocab * d + d
 
 
@@ -63,7 +63,7 @@ PUBLISHED = {
     "yi_34b": 34_388_917_248,
 }
 ROUNDED = {"rwkv7_7b2": "7.2", "rwkv7_13b3": "13.2"}
-"""Billions, with ranks by the rule of the smaller ones: no paper gives those of the 7.2B and the 13.3B."""
+"""Billions, with ranks by the rule of the smaller models: those of the 7.2B and the 13.3B are not published."""
 OTHERS = {"hf", "hf_t5", "none_bert"}
 
 
@@ -88,8 +88,8 @@ def test_rounded_size(name):
     assert f"{count(name) / 1e9:.1f}" == ROUNDED[name]
 
 
-def test_a_head_of_its_own():
-    """FlanT5's is not its table of words, though transformers ties the two of every T5."""
+def test_flant5_has_an_untied_head():
+    """FlanT5's head is not its embedding, although transformers ties the two of every new T5."""
     pytest.importorskip("transformers")
     backbone = instantiate(plain(compose(config="backbone/flant5_tiny"))["backbone"])
     model = backbone.model

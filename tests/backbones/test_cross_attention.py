@@ -1,4 +1,4 @@
-"""Cross-attention to all images before the text, not the latest alone (the other mode of OpenFlamingo)."""
+"""Gated cross-attention to the latest image or to all images before the text (OpenFlamingo's two modes)."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmrnn.backbones import RWKV6, GatedCrossAttention, Transformer
-from mmrnn.backbones.cross_attention import GatedBlock, visible
+from mmrnn.backbones.cross_attention import GatedBlock, media_mask
 from mmrnn.model.vlm import VLM
 from mmrnn.types import ImageSpan, Layout, Sequence
 
@@ -31,9 +31,9 @@ def test_a_block_equals_the_original(golden, params):
     block.load_state_dict(weights)
     ids = tensors["in/alone_media_locations"].long()
     blocks = tuple(ImageSpan(row, at, BESIDE) for row, at in ids.nonzero().tolist())
-    seen = visible(Sequence(ids, blocks), bank.shape[1], None, every=True)
+    seen = media_mask(Sequence(ids, blocks), bank.shape[1], None, attend_all=True)
     out = block(text, bank.flatten(1, 2), seen.repeat_interleave(bank.shape[2], 2))
-    # Text before the first image looks at none here, and at all alike there, those to come included.
+    # Text before the first image attends to none here; upstream it attends to all, later ones included.
     begun = ids.cumsum(1) > 0
     assert begun.any(1).all()
     torch.testing.assert_close(out[begun], tensors["out/alone_block_all_previous"][begun], atol=1e-4, rtol=1e-4)
@@ -57,7 +57,7 @@ def two_rows():
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_later_text_sees_earlier_images(backbone):
+def test_later_text_attends_to_earlier_images(backbone):
     latest, every = (model(backbone, which).run_backbone(two_rows())[0] for which in ("latest", "all"))
     torch.testing.assert_close(every[0, :6], latest[0, :6])
     torch.testing.assert_close(every[1], latest[1])
@@ -66,7 +66,7 @@ def test_later_text_sees_earlier_images(backbone):
 
 @pytest.mark.parametrize("which", ["latest", "all"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_in_pieces_and_packed(backbone, which):
+def test_in_chunks_and_packed(backbone, which):
     made, sequence = model(backbone, which), two_rows()
     whole, state = made.run_backbone(sequence)
     assert state.shared["media"].shape[1] == (2 if which == "all" else 1)

@@ -1,4 +1,4 @@
-"""The backbones compute what the original projects' own code computes."""
+"""Backbones against golden cases of the original projects."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def build(name: str, meta: dict, **knobs):
 
 
 def state_of(tensors: dict, prefix: str, model) -> State:
-    """A golden state; `in/init_state` has no sample axis, and RWKV-7 keeps its matrices (value, key)."""
+    """State of a golden case: `in/init_state` has no batch axis, and RWKV-7 stores its matrices as (value, key)."""
     names = {"time_shift": "att_shift", "wkv": "wkv", "channel_shift": "ffn_shift"}
     layers = []
     for layer in range(model.depth):
@@ -68,7 +68,7 @@ def test_logits_loss_state_and_gradients(name, golden, params):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_going_on_from_a_state(name, golden, params):
+def test_continuing_from_a_state(name, golden, params):
     meta, tensors = golden(name)
     model = build(name, meta)
     weights.load(model, params(tensors))
@@ -79,8 +79,8 @@ def test_going_on_from_a_state(name, golden, params):
     assert_states(state, end)
 
 
-def test_visualrwkv7_fills_up_with_empty_lines(golden, params):
-    """Its kernel wants multiples of 16 positions; what it puts in front is read like any token."""
+def test_visualrwkv7_pads_with_newlines(golden, params):
+    """Its kernel needs multiples of 16 positions; the padding in front is read like any token."""
     meta, tensors = golden("rwkv7")
     model = build("rwkv7", meta)
     weights.load(model, params(tensors))
@@ -92,7 +92,7 @@ def test_visualrwkv7_fills_up_with_empty_lines(golden, params):
 
 
 def test_rwkv7_files_with_values_for_the_first_layer(golden, params):
-    """RWKV-LM writes the value residual of layer 0, which nothing reads."""
+    """RWKV-LM stores the value residual of layer 0, which is not used."""
     meta, tensors = golden("rwkv7")
     model, source = build("rwkv7", meta), params(tensors)
     unused = {f"blocks.0.att.v{i}": source[f"blocks.1.att.v{i}"] for i in range(3)}

@@ -1,4 +1,4 @@
-"""Backbones with what single designs add to them, against what the original projects compute."""
+"""Hooks, positions and masks of single designs against golden cases of the original projects."""
 
 from dataclasses import replace
 from functools import partial
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from mmrnn.backbones.cross_attention import GatedBlock, GatedCrossAttention
 from mmrnn.backbones.expert import VisualExpert, expert_mask
 from mmrnn.backbones.glm import GLM
-from mmrnn.backbones.masks import prefix
-from mmrnn.backbones.positions import glm_2d, shared_image
+from mmrnn.backbones.positions import shared_image
 from mmrnn.backbones.transformer import Transformer
+from mmrnn.config.instantiate import instantiate
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM
 from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence
@@ -59,7 +59,7 @@ def test_cogvlm(golden, params, names):
     hidden, _ = model.run_backbone(Sequence(text, embeds=backbone.embed(text)))
     close(model.head(hidden), tensors["out/text_only_logits"])
 
-    # Greedy replies from the state: positions go on behind the one that the whole image took.
+    # Greedy replies from the state: positions continue after the one of the image.
     prompt = torch.where(tensors["in/greedy_token_type_ids"].bool(), SLOT, tensors["in/greedy_input_ids"])
     embeds = backbone.embed(prompt.clamp(min=0))
     embeds[:, 1 : 1 + layout.tokens] = tensors["out/embeds"][:1, 1 : 1 + layout.tokens]
@@ -153,7 +153,9 @@ def visualglm(golden, params):
     backbone = GLM(depth=config["layers"], **knobs)
     assert load(backbone, params(tensors)).format == "visualglm"
     sop = 2  # of the toy tokenizer
-    return case, tensors, VLM(backbone, {}, position=partial(glm_2d, sop=sop), mask=partial(prefix, start=sop)).eval()
+    position = instantiate({"_target_": "mmrnn.backbones.positions.glm_2d", "_partial_": True, "sop": sop})
+    mask = instantiate({"_target_": "mmrnn.backbones.masks.prefix", "_partial_": True, "start": sop})
+    return case, tensors, VLM(backbone, {}, position=position, mask=mask).eval()
 
 
 def glm_sequence(model, ids, visual, pre_image):

@@ -1,4 +1,4 @@
-"""Backbones of `transformers` behind our contract, with the golden cases of OPT, Persimmon, BLIP-2 and Fuyu."""
+"""Backbones of `transformers`: golden cases of OPT, Persimmon, BLIP-2 and Fuyu; state and padding."""
 
 import re
 from functools import partial
@@ -54,7 +54,7 @@ def test_decoders(golden, params, name):
 
 
 @pytest.mark.parametrize("make", [opt, persimmon])
-def test_a_state_goes_on(make):
+def test_continuing_from_a_state(make):
     config = {"vocab": 60, "width": 32, "layers": 2, "heads": 4, "ffn": 48, "theta": 1e4, "eps": 1e-5}
     backbone, ids = make(config), torch.randint(0, 60, (2, 9))
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_a_state_goes_on(make):
         rest, _ = backbone(Sequence(ids[:, 4:]), state)
         torch.testing.assert_close(torch.cat([first, rest], 1), whole, atol=1e-5, rtol=1e-4)
         assert all(torch.equal(old["key"], new["key"]) for old, new in zip(kept.layers, state.layers, strict=True))
-        # A row that is padded on the left says what it says alone.
+        # Left padding does not change the results.
         padded = torch.cat([torch.zeros(2, 3, dtype=torch.long), ids], dim=1)
         segments = torch.cat([torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 9, dtype=torch.long)], dim=1)
         alike, _ = backbone(Sequence(padded, segments=segments))
@@ -119,7 +119,7 @@ def test_blip2_t5(golden, params):
     given[:, : config["queries"]] = visual
     lengths = tensors["in/mask"].sum(1).tolist()
 
-    # Our rows: the context, the reply behind it, padding; hidden states at the places that predict the reply.
+    # Our rows: context, reply, padding; the hidden states that predict the reply are not zero.
     replies = [row[row != IGNORE] for row in tensors["in/labels"]]
     size = max(n + len(reply) for n, reply in zip(lengths, replies, strict=True))
     ids, labels = torch.zeros(len(replies), size, dtype=torch.long), torch.full((len(replies), size), IGNORE)

@@ -1,4 +1,4 @@
-"""One token in one native call: the numbers of the layers, whatever happened to the model in between."""
+"""Native decoding gives the results of the blocks, whatever happened to the model in between."""
 
 import copy
 import pickle
@@ -9,24 +9,26 @@ import torch
 from torch import nn
 
 from mmrnn.backbones import RWKV5, RWKV6, rwkv
-from mmrnn.backbones.native_decode import MAX_ROWS, PLANS
+from mmrnn.backbones.native_decode import MAX_ROWS, PREPARED
 from mmrnn.types import Sequence, State
-from mmrnn_kernels import step
+from mmrnn_kernels import decode_step
 
-pytestmark = pytest.mark.skipif(step.blocked() is not None, reason=str(step.blocked()))
+pytestmark = pytest.mark.skipif(
+    decode_step.unavailable_reason() is not None, reason=str(decode_step.unavailable_reason())
+)
 
 SIZES = {"vocab": 51, "width": 48, "depth": 3, "head_size": 16, "ffn": 80}
 
 
 def rwkv6(**knobs):
-    return alive(RWKV6(**SIZES, mix_rank=5, decay_rank=7, **knobs))
+    return randomised(RWKV6(**SIZES, mix_rank=5, decay_rank=7, **knobs))
 
 
 def rwkv5(**knobs):
-    return alive(RWKV5(**SIZES, **knobs))
+    return randomised(RWKV5(**SIZES, **knobs))
 
 
-def alive(model):
+def randomised(model):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -46,9 +48,9 @@ def no_grad():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Every answer of the native step: None where the layers had to do it."""
-    found, plain = [], rwkv.native_step
-    monkeypatch.setattr(rwkv, "native_step", lambda *inputs: found.append(plain(*inputs)) or found[-1])
+    """Every result of the native step; None: the blocks computed it."""
+    found, plain = [], rwkv.native_decode_step
+    monkeypatch.setattr(rwkv, "native_decode_step", lambda *inputs: found.append(plain(*inputs)) or found[-1])
     return found
 
 
@@ -60,16 +62,16 @@ def read(model, rows=1, length=6) -> State:
     return model(Sequence(torch.randint(0, 51, (rows, length))))[1]
 
 
-def layers(model, sequence, state):
-    """The same by the layers alone."""
+def run_blocks(model, sequence, state):
+    """Run the blocks without native decoding."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rwkv, "native_step", lambda *_: None)
+        patch.setattr(rwkv, "native_decode_step", lambda *_: None)
         return model(sequence, state)
 
 
 def close(model, sequence, state, tolerance=2e-5):
     hidden, after = model(sequence, state)
-    expected, then = layers(model, sequence, state)
+    expected, then = run_blocks(model, sequence, state)
     assert hidden.dtype == expected.dtype
     assert (hidden - expected).abs().max() <= tolerance * expected.abs().max()
     for one, other in zip(after.layers, then.layers, strict=True):
@@ -82,22 +84,22 @@ def close(model, sequence, state, tolerance=2e-5):
 
 @pytest.mark.parametrize("rows", [1, 2, 5, MAX_ROWS])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 4e-2)])
-def test_the_numbers_of_the_layers(make, calls, rows, dtype, tolerance):
+def test_equals_the_blocks(make, calls, rows, dtype, tolerance):
     model = make().to(dtype)
     state = read(model, rows)
     for _ in range(3):
         _, state = close(model, token(rows), state, tolerance)
     assert all(answer is not None for answer in calls[1:])
-    assert calls[0] is None, "a prompt is read by the layers"
+    assert calls[0] is None, "the blocks read a prompt"
 
 
-def test_bf16_is_no_further_from_the_truth_than_the_layers(make):
+def test_bf16_is_as_accurate_as_the_blocks(make):
     model = make().bfloat16()
     exact = make().double()
     exact.load_state_dict(model.state_dict())
     state, step = read(model), token()
-    truth = layers(exact, step, state.map(doubled))[0]
-    hidden, plain = model(step, state)[0], layers(model, step, state)[0]
+    truth = run_blocks(exact, step, state.map(doubled))[0]
+    hidden, plain = model(step, state)[0], run_blocks(model, step, state)[0]
     assert (hidden - truth).abs().max() <= 1.5 * (plain - truth).abs().max()
 
 
@@ -105,7 +107,7 @@ def doubled(x):
     return x.double()
 
 
-def test_a_state_can_be_gone_on_from_twice(make):
+def test_continuing_twice_from_one_state(make):
     model = make()
     state = read(model, rows=2)
     for _ in range(2):  # also a state that the native code itself has made
@@ -122,7 +124,7 @@ def test_a_state_can_be_gone_on_from_twice(make):
         state = after
 
 
-def test_a_state_of_the_native_code_survives_a_file(make, tmp_path):
+def test_native_state_file_round_trip(make, tmp_path):
     model = make()
     _, state = model(token(), read(model))
     state.save(tmp_path / "state.safetensors")
@@ -187,8 +189,23 @@ class Bias(nn.Module):
         return mixed + 1, state
 
 
-@pytest.mark.parametrize("change", ["hook", "part", "bias", "double", "transposed", "backend", "training", "autocast"])
-def test_where_the_layers_have_to_do_it(make, calls, change):
+class NoAddress(torch.Tensor):
+    """A weight without memory of its own, as a quantised one; what is computed with it is a plain tensor."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def detach(self):
+        return super().detach().as_subclass(NoAddress)
+
+    def data_ptr(self):
+        raise RuntimeError("no address")
+
+
+CASES = ["hook", "part", "bias", "double", "transposed", "subclass", "backend", "training", "autocast"]
+
+
+@pytest.mark.parametrize("change", CASES)
+def test_falls_back_to_the_blocks(make, calls, change):
     model = make()
     step, state = token(), read(model)
     model(step, state)
@@ -205,6 +222,10 @@ def test_where_the_layers_have_to_do_it(make, calls, change):
     elif change == "transposed":
         weight = model.blocks[1].time_mix.key.weight
         weight.data = weight.data.T.contiguous().T
+    elif change == "subclass":
+        key = model.blocks[1].time_mix.key
+        key.weight = nn.Parameter(key.weight.detach().as_subclass(NoAddress))
+        assert type(key.weight) is NoAddress
     elif change == "backend":
         model = make(backend="reference")
     elif change == "training":
@@ -216,36 +237,36 @@ def test_where_the_layers_have_to_do_it(make, calls, change):
     assert calls == [None] * 2
 
 
-def test_gradients_are_those_of_the_layers(make, calls):
+def test_gradients_come_from_the_blocks(make, calls):
     model = make()
     with torch.enable_grad():
         model.head(model(token())[0]).square().sum().backward()
     assert calls == [None]
 
 
-def test_other_sizes_are_left_to_the_layers(calls):
-    model = alive(RWKV6(vocab=9, width=24, depth=1, head_size=8, mix_rank=2, decay_rank=2))
+def test_other_sizes_fall_back(calls):
+    model = randomised(RWKV6(vocab=9, width=24, depth=1, head_size=8, mix_rank=2, decay_rank=2))
     model(Sequence(torch.tensor([[1]])))
     assert calls == [None]
 
 
-def test_a_wrong_state_is_left_to_the_layers(make):
+def test_a_wrong_state_falls_back(make):
     model = make()
     for state in (read(model, rows=3), State(read(model).layers[:2]), State(({},) * 3)):
-        assert rwkv.native_step(model, torch.randn(2, 1, 48), state) is None
+        assert rwkv.native_decode_step(model, torch.randn(2, 1, 48), state) is None
 
 
 def test_without_a_compiler(make, monkeypatch):
     model = make()
     step, state = token(), read(model)
     expected = model(step, state)[0]
-    monkeypatch.setattr("mmrnn.backbones.native_decode.blocked", lambda: "no C++ compiler was found")
-    monkeypatch.setattr("mmrnn_kernels.step.blocked", lambda: "no C++ compiler was found")
+    monkeypatch.setattr("mmrnn.backbones.native_decode.unavailable_reason", lambda: "no C++ compiler was found")
+    monkeypatch.setattr("mmrnn_kernels.decode_step.unavailable_reason", lambda: "no C++ compiler was found")
     found = model(step, state)[0]
     assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 
 
-def test_copies_and_pickles_have_plans_of_their_own(make):
+def test_copies_and_pickles_are_prepared_anew(make):
     model = make()
     step, state = token(), read(model)
     before = model(step, state)[0]
@@ -253,9 +274,9 @@ def test_copies_and_pickles_have_plans_of_their_own(make):
         twin.blocks[0].time_mix.key.weight.mul_(3)
         assert (close(twin, step, state)[0] - before).abs().max() > 1e-4
     assert torch.equal(model(step, state)[0], before)
-    count = len(PLANS)
+    count = len(PREPARED)
     del model, twin
-    assert len(PLANS) < count, "a plan lives no longer than its model"
+    assert len(PREPARED) < count, "a prepared step lives no longer than its model"
 
 
 def test_threads_change_nothing(make):

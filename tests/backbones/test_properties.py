@@ -1,4 +1,4 @@
-"""What every backbone promises: reading in parts, packing and padding change nothing."""
+"""Properties of every backbone: chunks, packing and padding do not change the results."""
 
 import pytest
 import torch
@@ -11,24 +11,24 @@ LAYOUT = Layout(rows=3, cols=4, prefix=1, suffix=1, separators=1)
 
 
 def rwkv6(**knobs):
-    return alive(RWKV6(vocab=50, width=32, depth=4, head_size=16, mix_rank=4, decay_rank=4, **knobs))
+    return randomised(RWKV6(vocab=50, width=32, depth=4, head_size=16, mix_rank=4, decay_rank=4, **knobs))
 
 
 def rwkv7(**knobs):
     ranks = dict.fromkeys(("decay_rank", "rate_rank", "residual_rank", "gate_rank"), 4)
-    return alive(RWKV7(vocab=50, width=32, depth=4, head_size=16, **ranks, **knobs))
+    return randomised(RWKV7(vocab=50, width=32, depth=4, head_size=16, **ranks, **knobs))
 
 
 def rwkv5(**knobs):
-    return alive(RWKV5(vocab=50, width=32, depth=4, head_size=16, **knobs))
+    return randomised(RWKV5(vocab=50, width=32, depth=4, head_size=16, **knobs))
 
 
 def transformer(**knobs):
-    return alive(Transformer(vocab=50, width=32, depth=3, heads=4, kv_heads=2, ffn=48, **knobs))
+    return randomised(Transformer(vocab=50, width=32, depth=3, heads=4, kv_heads=2, ffn=48, **knobs))
 
 
-def alive(model):
-    """The published initialisations silence many paths; a test wants all of them to matter."""
+def randomised(model):
+    """Add noise: the published initialisations zero many paths."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -57,7 +57,7 @@ def make_image(length=30, start=7, rows=2):
 
 @pytest.mark.parametrize("make", ALL)
 @pytest.mark.parametrize("cut", [1, 2, 12, 16])
-def test_reading_in_two_parts(make, cut):
+def test_reading_in_two_chunks(make, cut):
     model, ids = make(), torch.randint(0, 50, (2, 17))
     whole, end = model(Sequence(ids))
     first, state = model(Sequence(ids[:, :cut]))
@@ -85,18 +85,18 @@ def test_prefill_and_decoding_equal_the_full_forward(make, name):
     close_states(state, end)
 
 
-def test_a_scan_matters_and_leaves_the_text_before_the_image_alone():
+def test_a_scan_changes_nothing_before_the_image():
     model, sequence = rwkv6(), make_image()
     plain, _ = model(sequence)
     turned, _ = model(sequence, scan=scan.bidirectional)
     start = sequence.image_spans[0].start
     close(plain[:, :start], turned[:, :start])
-    # The class token at `start` stands before every patch, so it cannot know of the order either.
+    # The class token at `start` precedes every patch, so the order does not affect it either.
     assert (plain[:, start + 1 :] - turned[:, start + 1 :]).abs().amax(-1).min() > 1e-4
 
 
-def test_first_values_belong_to_their_positions():
-    """Layers that read in other orders than the first take the value of the patch they are at."""
+def test_first_layer_values_are_reordered_with_the_scan():
+    """Layers with another order than the first take the first-layer value of the same patch."""
     model, sequence = rwkv7(), make_image(rows=1)
     order = scan.scan_permutations(scan.bidirectional, 2, sequence)[1][0]
     x, first = sequence.embeds, ()
@@ -109,7 +109,7 @@ def test_first_values_belong_to_their_positions():
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_packed_rows_equal_rows_of_their_own(make):
+def test_packed_rows_equal_separate_rows(make):
     model = make()
     lengths = [5, 1, 8]
     ids = torch.randint(0, 50, (2, sum(lengths)))
@@ -124,7 +124,7 @@ def test_packed_rows_equal_rows_of_their_own(make):
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_packed_gradients_equal_those_of_rows_of_their_own(make):
+def test_packed_gradients_equal_those_of_separate_rows(make):
     model = make()
     ids, lengths = torch.randint(0, 50, (1, 9)), [4, 5]
     segments = torch.tensor([[0] * 4 + [1] * 5])
@@ -182,7 +182,7 @@ def test_checkpointing_gives_the_same_gradients(make):
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_state_survives_a_file(make, tmp_path):
+def test_state_file_round_trip(make, tmp_path):
     model, ids = make(), torch.randint(0, 50, (2, 5))
     _, state = model(Sequence(ids))
     state.save(tmp_path / "state.safetensors")
@@ -203,7 +203,7 @@ def test_state_of_an_rnn_does_not_grow_and_a_cache_does():
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_every_parameter_learns(make):
+def test_every_parameter_gets_a_gradient(make):
     model = make()
     hidden, state = model(Sequence(torch.randint(0, 50, (2, 6))))
     (
@@ -227,7 +227,7 @@ def test_a_transformer_refuses_a_scan():
     transformer()(make_image(), scan=scan.forward)
 
 
-def test_sizes_that_do_not_fit_are_named():
+def test_errors_name_the_sizes():
     with pytest.raises(ValueError, match=r"width \(100\) must be a multiple of head_size \(64\)"):
         RWKV6(width=100)
     with pytest.raises(ValueError, match=r"heads \(6\) must be a multiple of kv_heads \(4\)"):

@@ -1,4 +1,4 @@
-"""Texts longer than those trained on, as Qwen-7B reads them."""
+"""Long-context scaling of Qwen-7B: dynamic NTK RoPE and log-n attention."""
 
 import math
 
@@ -25,7 +25,7 @@ def ids(tokens, rows=1):
     return torch.randint(1, 40, (rows, tokens), generator=torch.Generator().manual_seed(2))
 
 
-def test_the_stretch_and_the_scale():
+def test_ntk_alpha_and_log_n_scale():
     tokens = torch.tensor([1, 2047, 2048, 2049, 4096, 4097, 8192, 8193])
     assert ntk_alpha(tokens, 2048).tolist() == [1, 1, 1, 3, 3, 7, 7, 15]
     scale = log_n_scale(torch.tensor([[0, 2046, 2047, 2048, 8191]]), 2048)[0]
@@ -33,7 +33,7 @@ def test_the_stretch_and_the_scale():
     torch.testing.assert_close(scale, torch.tensor(wanted))
 
 
-def test_nothing_changes_within_the_length_and_in_training():
+def test_no_scaling_within_the_length_or_in_training():
     short, long = Sequence(ids(LENGTH)), Sequence(ids(30))
     torch.testing.assert_close(model()(short)[0], model(None)(short)[0])
     assert (model()(long)[0] - model(None)(long)[0])[:, LENGTH:].abs().max() > 1e-3
@@ -41,7 +41,7 @@ def test_nothing_changes_within_the_length_and_in_training():
 
 
 def test_the_base_is_that_of_ntk(monkeypatch):
-    """Without log-n a text of three times the length is read with the base theta * 7 ** (k / (k - 2))."""
+    """Without log-n, a text of three times the length has the base theta * 7 ** (k / (k - 2))."""
     monkeypatch.setattr(
         "mmrnn.backbones.rope_scaling.log_n_scale",
         lambda positions, train_length: torch.ones(positions.shape) * bool(train_length),
@@ -51,8 +51,8 @@ def test_the_base_is_that_of_ntk(monkeypatch):
 
 
 @pytest.mark.parametrize("cut", [10, 23])
-def test_what_is_read_first_decides(cut):
-    """From twice to four times the length the stretch is the same, so pieces equal the whole."""
+def test_the_first_pass_fixes_ntk_alpha(cut):
+    """From twice to four times the length the factor is the same, so chunks equal the whole."""
     made, text = model(), ids(3 * LENGTH)
     whole, _ = made(Sequence(text))
     first = 2 * LENGTH + 1
@@ -65,8 +65,8 @@ def test_what_is_read_first_decides(cut):
     assert grown.shared["ntk_alpha"].tolist() == [7.0]
 
 
-def test_rows_have_a_stretch_each():
-    """A short row beside a long one is read as it is alone."""
+def test_each_row_has_its_own_ntk_alpha():
+    """A short row gives the same result in a batch with a long one as alone."""
     made, long = model(), ids(2 * LENGTH)
     short = long[0, :5]
     batch = torch.cat([long, torch.cat([torch.zeros(2 * LENGTH - 5, dtype=torch.long), short])[None]])

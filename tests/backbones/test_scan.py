@@ -1,4 +1,4 @@
-"""Scans are permutations of the patches, and of nothing else."""
+"""Scans permute the patches only."""
 
 import pytest
 import torch

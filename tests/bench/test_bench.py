@@ -1,4 +1,4 @@
-"""`mmrnn bench` on tiny sizes: what it prints and writes, what it leaves out, how it tells of wrong usage."""
+"""`mmrnn bench` on tiny sizes: output, skipped contenders, usage errors."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmrnn.bench import operator, timing
-from mmrnn.bench.peers import Shape, package, rwkv6
-from mmrnn.bench.timing import BenchConfig, Missing, compare
+from mmrnn.bench.peers import Shape, make_rwkv6, make_rwkv_package
+from mmrnn.bench.timing import BenchConfig, Unavailable, compare
 from mmrnn.cli.main import main
 from mmrnn.types import Sequence
 
@@ -23,7 +23,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def nothing_installed(monkeypatch):
-    """Only what mmrnn itself needs."""
+    """Hide optional packages."""
     known = timing.find_spec
     absent = ("fla", "rwkv", "transformers", "matplotlib")
     monkeypatch.setattr(timing, "find_spec", lambda name: None if name in absent else known(name))
@@ -32,44 +32,44 @@ def nothing_installed(monkeypatch):
 @pytest.mark.slow
 def test_everything_runs_and_is_written(elsewhere, capsys):
     assert main(["bench", "--quick", "--out", "here"]) == 0
-    told = json.loads((elsewhere / "here" / "bench.json").read_text())
-    assert told["quick"]
-    rows = told["rows"]
+    result = json.loads((elsewhere / "here" / "bench.json").read_text())
+    assert result["quick"]
+    rows = result["rows"]
     assert {row["part"] for row in rows} == {"operator", "prefill", "decode", "training", "tower"}
     assert all(row["seconds"] > 0 for row in rows)
     for row in rows:
-        rivals = {other["who"] for other in rows if other["case"] == row["case"]} - {row["who"]}
-        assert set(row["times"]) == rivals
-    names = {row["who"] for row in rows}
+        others = {other["name"] for other in rows if other["case"] == row["case"]} - {row["name"]}
+        assert set(row["speedup"]) == others
+    names = {row["name"] for row in rows}
     out = capsys.readouterr().out
-    missing = told["left_out"]
-    assert all(f"left out: {note}" in out for note in missing)
+    missing = result["skipped"]
+    assert all(f"skipped: {note}" in out for note in missing)
     if not missing:
         assert {"fla naive", "rwkv package", "transformers Llama", "Llama, static cache", "timm"} <= names
         assert (elsewhere / "here" / "decode.png").stat().st_size > 1000
-    curves = [row for row in rows if row["context"] is not None and row["who"] == "mmrnn RWKV-6"]
+    curves = [row for row in rows if row["context"] is not None and row["name"] == "mmrnn RWKV-6"]
     assert len(curves) > 1
     assert len({row["megabytes"] for row in curves}) == 1, "the state of an RNN does not grow"
 
 
 @pytest.mark.usefixtures("nothing_installed")
-def test_what_is_not_installed_is_left_out_by_name(elsewhere, capsys, monkeypatch):
-    monkeypatch.setattr("mmrnn.bench.operator.peak", lambda *_: 1.5)  # a process a row: test_memory
+def test_missing_packages_are_skipped_by_name(elsewhere, capsys, monkeypatch):
+    monkeypatch.setattr("mmrnn.bench.operator.peak_megabytes", lambda *_: 1.5)  # a process a row: test_memory
     assert main(["bench", "--quick"]) == 0
-    told = json.loads((elsewhere / "bench" / "bench.json").read_text())
-    assert {row["part"] for row in told["rows"]} == {"operator", "prefill", "decode", "training", "tower"}
+    result = json.loads((elsewhere / "bench" / "bench.json").read_text())
+    assert {row["part"] for row in result["rows"]} == {"operator", "prefill", "decode", "training", "tower"}
     ours = {"mmrnn chunked", "mmrnn RWKV-6", "mmrnn transformer", "mmrnn packed", "timm"}
-    assert {row["who"] for row in told["rows"]} - {"mmrnn cpu"} == ours
-    left_out = {note.split(":")[0] for note in told["left_out"]} - {"mmrnn cpu"}
-    assert left_out == {"fla naive", "rwkv package", "transformers Llama", "curves"}
-    assert "left out: rwkv package: rwkv is not installed (pip install rwkv)" in capsys.readouterr().out
+    assert {row["name"] for row in result["rows"]} - {"mmrnn cpu"} == ours
+    skipped = {note.split(":")[0] for note in result["skipped"]} - {"mmrnn cpu"}
+    assert skipped == {"fla naive", "rwkv package", "transformers Llama", "plots"}
+    assert "skipped: rwkv package: rwkv is not installed (pip install rwkv)" in capsys.readouterr().out
     assert not (elsewhere / "bench" / "decode.png").exists()
 
 
-def test_only_the_parts_that_are_named(elsewhere):
+def test_named_parts_only(elsewhere):
     assert main(["bench", "tower", "--quick", "--out=here"]) == 0
-    told = json.loads((elsewhere / "here" / "bench.json").read_text())
-    assert {row["part"] for row in told["rows"]} == {"tower"}
+    result = json.loads((elsewhere / "here" / "bench.json").read_text())
+    assert {row["part"] for row in result["rows"]} == {"tower"}
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_wrong_usage_is_one_sentence(elsewhere, capsys, arguments, message):
     assert [path.name for path in elsewhere.iterdir()] == ["file"]
 
 
-def test_rivals_take_turns_and_ratios_are_paired(monkeypatch):
+def test_runs_alternate_and_ratios_are_paired(monkeypatch):
     now, turns = [0.0], []
     monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
 
-    def side(name, costs):
+    def contender(name, costs):
         costs = iter(costs)
 
         def work():
@@ -112,42 +112,42 @@ def test_rivals_take_turns_and_ratios_are_paired(monkeypatch):
         return work
 
     # The machine is ten times slower in the second round: each ratio stays.
-    sides = {"a": side("a", [9, 2, 20, 2]), "b": side("b", [9, 1, 10, 1])}
-    a, b = compare("part", "case", sides, QUICK, megabytes={"a": 3.0})
+    contenders = {"a": contender("a", [9, 2, 20, 2]), "b": contender("b", [9, 1, 10, 1])}
+    a, b = compare("part", "case", contenders, QUICK, megabytes={"a": 3.0})
     assert turns == ["a", "b"] * 4
     assert (a.seconds, b.seconds) == (2, 1)
-    assert (a.times, b.times) == ({"b": 0.5}, {"a": 2.0})
+    assert (a.speedup, b.speedup) == ({"b": 0.5}, {"a": 2.0})
     assert (a.megabytes, b.megabytes) == (3.0, None)
 
 
-def test_what_is_missing_is_noted_once():
-    effort, sides = replace(QUICK, left_out=[]), {}
+def test_a_skipped_contender_is_noted_once():
+    config, contenders = replace(QUICK, skipped=[]), {}
 
     def absent():
-        raise Missing("not here")
+        raise Unavailable("not here")
 
     for _ in range(2):
-        effort.offer(sides, "other", absent)
-    effort.offer(sides, "ours", lambda: print)
-    assert sides == {"ours": print}
-    assert effort.left_out == ["other: not here"]
+        config.try_add(contenders, "other", absent)
+    config.try_add(contenders, "ours", lambda: print)
+    assert contenders == {"ours": print}
+    assert config.skipped == ["other: not here"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", operator.PRODUCTS)
+@pytest.mark.parametrize("name", operator.MULTIPLY_ADDS)
 def test_the_other_recurrence_computes_the_same(name):
     pytest.importorskip("fla")
-    tensors = operator.inputs(name, (2, 9, 3, 8))
-    ours, theirs = (operator.implementation(name, who)(*tensors) for who in ("reference", operator.FLA))
+    tensors = operator.make_inputs(name, (2, 9, 3, 8))
+    ours, theirs = (operator.implementation(name, backend)(*tensors) for backend in ("reference", operator.FLA))
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.slow
 def test_the_rwkv_package_computes_the_same():
     pytest.importorskip("rwkv")
-    model = rwkv6(Shape.of(QUICK))
+    model = make_rwkv6(Shape.of(QUICK))
     ids = torch.randint(0, 256, (1, 7))
-    theirs, _ = package(model, "fp32").forward(ids[0].tolist(), None)
+    theirs, _ = make_rwkv_package(model, "fp32").forward(ids[0].tolist(), None)
     with torch.no_grad():
         ours = model.head(model(Sequence(ids))[0][0, -1])
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
@@ -155,9 +155,9 @@ def test_the_rwkv_package_computes_the_same():
 
 @pytest.mark.slow
 def test_memory():
-    from mmrnn.bench.memory import RESET, peak
+    from mmrnn.bench.memory import RESET, peak_megabytes
 
     if not RESET.exists():
-        pytest.skip("only Linux tells the peak of a process")
-    megabytes = peak(torch.ones, (1, 10), (1, 20_000_000))
+        pytest.skip("the peak of a process is measured on Linux only")
+    megabytes = peak_megabytes(torch.ones, (1, 10), (1, 20_000_000))
     assert 70 < megabytes < 110

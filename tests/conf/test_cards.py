@@ -33,8 +33,9 @@ FULL = [name for name in PRESETS if not name.endswith("_tiny")]
 @cache
 def card(name: str):
     """A card with what it inherits."""
-    group = name.partition("/")[0]
-    return plain(compose(config=name))[group]
+    group, _, option = name.partition("/")
+    # A stage may choose an optimizer, too, so that it is composed within a run.
+    return plain(compose(f"stage={option}") if group == "stage" else compose(config=name))[group]
 
 
 def described(name: str) -> list[dict]:

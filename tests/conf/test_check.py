@@ -66,6 +66,22 @@ def test_values_that_belong_to_no_part():
     )
 
 
+def test_the_optimizer_and_schedule_of_a_stage_are_checked():
+    own = ("model=visualrwkv6_tiny", "+optimizer@stage.instruct.optimizer=muon")
+    assert said(*own, "stage.instruct.optimizer.momentum=0.9", "+schedule@stage.instruct.schedule=linear") == ()
+    assert said(*own, "+stage.instruct.optimizer.lr=1", "stage.instruct.schedule=linear") == (
+        "stage.instruct.optimizer.lr: the builder supplies it from the neighbouring part; remove it",
+        "stage.instruct.schedule: expected a card, got 'linear'; set +schedule@stage.instruct.schedule=NAME",
+    )
+    [fault] = said("model=visualrwkv6_tiny", "+schedule@stage.instruct.optimizer=linear")
+    assert "Linear does not fulfil the contract mmrnn.types.Optimizer" in fault
+    told = said("model=visualrwkv6_tiny", "schedule.warmup=few", "+optimizer.beta=1")
+    assert told == (
+        "optimizer.beta: MuonWithAdamW has no such knob; did you mean 'betas'?",
+        "schedule.warmup: expected int, got 'few'",
+    )
+
+
 def test_a_missing_knob_is_named():
     cfg = plain(compose("model=visualrwkv6_tiny"))
     cfg["connector"] = {"_target_": "mmrnn.connectors.Sequential"}

@@ -106,7 +106,10 @@ def replies(model: VLM) -> None:
 
 
 REFUSED = {
-    ("clip_tiny_v6", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
+    (
+        "clip_tiny_v6",
+        "merge_2x2",
+    ): "Merge cannot keep the 1 tokens outside the grid",
     ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
@@ -221,14 +224,14 @@ def test_what_makes_sense_trains_and_replies(one):
 def test_several_kinds_of_observations():
     """Images and states in one text, in any order and number (PaLM-E)."""
     model = made(encoder="patch_tiny", connector="linear", backbone="rwkv6_tiny", modalities="state_tiny")
-    told = Sample(
+    with_states = Sample(
         (Turn("user", "<state> <image> <state>?"), Turn("assistant", "done")),
         (Slope(),),
         observations={"state": (torch.randn(2, 4), torch.randn(2, 4))},
     )
     plain_text = Sample((Turn("user", "well?"), Turn("assistant", "yes")))
     collate = Collator(DemoTokenizer(), PROMPT, dict(model.modalities))
-    batch = collate([plain_text, told])
+    batch = collate([plain_text, with_states])
     assert [(block.modality, block.layout.tokens) for block in batch.sequence.image_spans] == [
         ("state", 2),
         ("image", 16),
@@ -238,10 +241,10 @@ def test_several_kinds_of_observations():
     loss = LanguageModel()(model, model(batch))
     loss.backward()
     assert loss.isfinite()
-    for number, which in ((1, "more"), (3, "fewer")):
+    for number in (1, 3):
         given = {"state": (torch.randn(2, 4),) * number}
-        with pytest.raises(ValueError, match=f"{which} tags <state> than observations"):
-            collate([Sample(told.turns, told.images, observations=given)])
+        with pytest.raises(ValueError, match=f"has 2 tags <state> for {number} observations"):
+            collate([Sample(with_states.turns, with_states.images, observations=given)])
 
 
 def test_text_alone_leaves_no_trace_of_an_image():

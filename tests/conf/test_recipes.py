@@ -12,7 +12,8 @@ from mmrnn.config.tree import plain
 from mmrnn.config.validate import check
 from mmrnn.data import Collator
 from mmrnn.model.parameter_names import matches
-from mmrnn.training.run import Run
+from mmrnn.training.build import build_parts
+from mmrnn.training.run import run
 from mmrnn.training.step import forward_for
 
 RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
@@ -43,7 +44,7 @@ TINY = {
 }
 
 
-MAX_BLIND_SAMPLES = {"red": "a red wall", "blue": "a blue sky", "green": "green grass", "white": "white snow"}
+COLOURS = {"red": "a red wall", "blue": "a blue sky", "green": "green grass", "white": "white snow"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def records(tmp_path_factory):
     """Four images, twice as wide as high, with what is on them, and text alone; a file in LLaVA's form."""
     folder = tmp_path_factory.mktemp("records")
     listed = [{"id": "text", "conversations": talk("which colour is snow?", "white")}]
-    for colour, text in MAX_BLIND_SAMPLES.items():
+    for colour, text in COLOURS.items():
         Image.new("RGB", (24, 12), colour).save(folder / f"{colour}.png")
         listed.append({"id": colour, "image": f"{colour}.png", "conversations": talk("<image>\nwhat is it?", text)})
     (folder / "data.json").write_text(json.dumps(listed))
@@ -80,10 +81,9 @@ def composed(name, records):
         "steps": 14,
         "batch_size": 5,
         "lr": 5e-3,
-        "min_lr": 5e-3,
-        "warmup": 0,
         "lr_mult": dict.fromkeys(stage["lr_mult"], 1),
     }
+    cfg["schedule"] |= {"min_lr": 5e-3, "warmup": 0}
     return cfg | {"choices": {}}
 
 
@@ -96,29 +96,28 @@ def test_a_recipe_says_what_it_is_and_where_it_comes_from(name):
     assert data.startswith("# Data: ")
     defaults = yaml.safe_load((conf_dir() / "recipe" / f"{name}.yaml").read_text())["defaults"]
     chosen = {key.removeprefix("override /") for entry in defaults for key in entry}
-    assert {"prompt", "data", "objective", "stage"} <= chosen
+    assert {"prompt", "data", "objective", "optimizer", "schedule", "stage"} <= chosen
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains(name, records, tmp_path):
     cfg = composed(name, records)
     check(cfg)
-    run = Run(cfg, tmp_path)
-    [stage] = run.stages.values()
-    if run.model.hook is not None and hasattr(run.model.hook, "blocks"):
-        for block in run.model.hook.blocks.values():  # a gate at zero lets no gradient pass in so few steps
+    parts = build_parts(cfg)
+    [stage] = parts.stages.values()
+    if parts.model.hook is not None and hasattr(parts.model.hook, "blocks"):
+        for block in parts.model.hook.blocks.values():  # a gate at zero lets no gradient pass in so few steps
             torch.nn.init.ones_(block.gate)
-    for value in run.model.backbone.parameters():  # a fresh RNN ignores what was before: its output matrices are zero
+    for value in parts.model.backbone.parameters():  # a fresh RNN ignores what was before: its output matrices are zero
         if value.dim() == 2 and not value.any():
             torch.nn.init.normal_(value, std=0.1)
-    before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    collate = Collator(run.tokenizer, run.prompt, dict(run.model.modalities), max_length=cfg["max_length"])
-    batch = collate([run.data[index] for index in range(5)])
-    loss = loss_of(run, batch)
-    run.train()
-    run.finish()
-    assert loss_of(run, batch) < loss - 1e-3
-    after = run.model.state_dict()
+    before = {name: value.clone() for name, value in parts.model.state_dict().items()}
+    collate = Collator(parts.tokenizer, parts.prompt, dict(parts.model.modalities), max_length=cfg["max_length"])
+    batch = collate([parts.data[index] for index in range(5)])
+    loss = loss_of(parts, batch)
+    run(parts, cfg, tmp_path, 0.0)
+    assert loss_of(parts, batch) < loss - 1e-3
+    after = parts.model.state_dict()
     moved = {name for name in before if not torch.equal(after[name], before[name])}
     assert all(stage.trains(name) for name in moved), sorted(moved)
     for pattern in stage.train:
@@ -127,7 +126,7 @@ def test_a_recipe_trains(name, records, tmp_path):
 
 
 @torch.no_grad()
-def loss_of(run, batch):
+def loss_of(parts, batch):
     torch.manual_seed(0)  # negatives are drawn
-    run.model.eval()
-    return run.objective(run.model, forward_for(run.model, run.objective, batch)).item()
+    parts.model.eval()
+    return parts.objective(parts.model, forward_for(parts.model, parts.objective, batch)).item()

@@ -117,9 +117,9 @@ def test_no_file_no_image(tmp_path):
 
 def test_the_limit_is_a_choice():
     source = saved(noise(10, 10))
-    assert open_image(source, pixels=100).size == (10, 10)
+    assert open_image(source, max_pixels=100).size == (10, 10)
     with pytest.raises(ImageError, match="10 x 10 pixels, 99 are allowed"):
-        open_image(source, pixels=99)
+        open_image(source, max_pixels=99)
 
 
 def test_a_file_is_a_image(tmp_path):
@@ -130,7 +130,7 @@ def test_a_file_is_a_image(tmp_path):
     assert ImageFile(tmp_path / "a.png").key == str(tmp_path / "a.png")
     assert image.open().size == (5, 4)
     with pytest.raises(ImageError, match="3 are allowed"):
-        ImageFile(tmp_path / "a.png", pixels=3).open()
+        ImageFile(tmp_path / "a.png", max_pixels=3).open()
 
 
 MEAN, STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)

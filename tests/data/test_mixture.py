@@ -74,7 +74,7 @@ def test_what_a_part_holds_out():
     ("knobs", "message"),
     [
         ({"parts": {}}, "parts is empty"),
-        ({"parts": {"a": Shown(1)}, "weights": {"b": 1.0}}, "weights.b: there is no such part; there are: a"),
+        ({"parts": {"a": Shown(1)}, "weights": {"b": 1.0}}, "weights.b: no such part; there are: a"),
         ({"parts": {"a": Shown(1)}, "weights": {"a": 0.0}}, r"weights.a \(0.0\) must be above 0"),
         ({"parts": {"a": Shown(1), "b": Shown(1)}, "weights": {"a": 1.0}}, "weights: b has none"),
     ],
@@ -95,5 +95,5 @@ def test_a_part_that_cannot_be_read_is_named():
 def test_a_published_mix_wants_its_files(name):
     mix = instantiate(plain(compose(config=f"data/{name}"))["data"])
     assert len(mix.parts) > 1
-    with pytest.raises(ValueError, match=rf"data\.parts\.{next(iter(mix.parts))}: .* give the JSON file"):
+    with pytest.raises(ValueError, match=rf"data\.parts\.{next(iter(mix.parts))}: .* set it to the JSON file"):
         len(mix)

@@ -9,7 +9,7 @@ from PIL import Image
 from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import instantiate
 from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, LLaVAJson, frames, image, video
-from mmrnn.data.video import expand_videos, frame_indices, listed
+from mmrnn.data.video import expand_videos, frame_indices, list_images
 from mmrnn.model.build import build
 from mmrnn.types import Turn
 
@@ -40,21 +40,21 @@ def clip(request, tmp_path):
 
 
 def test_frames_are_spread_evenly(clip):
-    expand_videos = [frame.open() for frame in frames(clip, 4)]
-    assert all(image.mode == "RGB" and image.size == (6, 4) for image in expand_videos)
-    assert [level(image) for image in expand_videos] == [0, 4, 7, 11]
+    images = [frame.open() for frame in frames(clip, 4)]
+    assert all(image.mode == "RGB" and image.size == (6, 4) for image in images)
+    assert [level(image) for image in images] == [0, 4, 7, 11]
     assert level(frames(clip, 1)[0].open()) == 5
     assert [level(frame.open()) for frame in frames(clip, 12)] == list(range(12))
 
 
 @pytest.mark.parametrize(
-    ("total", "of", "wanted"), [(10, 1, [4]), (1, 3, [0, 0, 0]), (2, 4, [0, 0, 1, 1]), (100, 3, [0, 50, 99])]
+    ("total", "count", "wanted"), [(10, 1, [4]), (1, 3, [0, 0, 0]), (2, 4, [0, 0, 1, 1]), (100, 3, [0, 50, 99])]
 )
-def test_which_frames(total, of, wanted):
-    assert [frame_indices(total, number, of) for number in range(of)] == wanted
+def test_which_frames(total, count, wanted):
+    assert frame_indices(total, count) == wanted
 
 
-def test_a_image_is_a_video_of_one_frame(tmp_path):
+def test_an_image_is_a_video_of_one_frame(tmp_path):
     grey(70).save(tmp_path / "still.png")
     assert [level(frame.open()) for frame in frames(tmp_path / "still.png", 2)] == [7, 7]
 
@@ -62,7 +62,7 @@ def test_a_image_is_a_video_of_one_frame(tmp_path):
 def test_numbers_in_names_are_numbers(tmp_path):
     for name in ("f10.png", "f2.png", "f007.png", "g1.png"):
         grey(0).save(tmp_path / name)
-    assert [path.name for path in listed(tmp_path)] == ["f2.png", "f007.png", "f10.png", "g1.png"]
+    assert [path.name for path in list_images(tmp_path)] == ["f2.png", "f007.png", "f10.png", "g1.png"]
 
 
 def test_hostile_files(tmp_path, monkeypatch):
@@ -81,11 +81,13 @@ def test_hostile_files(tmp_path, monkeypatch):
     assert "broken.gif is not an image" in said("broken.gif")
     assert said("none.gif").endswith("none.gif is not there")
     assert said("none.mp4").endswith("none.mp4 is not there")
-    assert said("notes.txt").endswith("is no video of a known kind; put its frames into a folder and name that")
-    assert "100 x 100 pixels, 50 are allowed" in said("long.gif", pixels=50)
-    monkeypatch.setattr(image, "VOLUME", 99_999)
-    assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; put its fr" in said("long.gif")
-    monkeypatch.setattr(image, "BYTES", 10)
+    assert said("notes.txt").endswith("is no video of a known format; use a folder of its frames")
+    assert "100 x 100 pixels, 50 are allowed" in said("long.gif", max_pixels=50)
+    monkeypatch.setattr(image, "MAX_VIDEO_PIXELS", 99_999)
+    assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; use a folder" in said(
+        "long.gif"
+    )
+    monkeypatch.setattr(image, "MAX_VIDEO_BYTES", 10)
     assert "bytes, 10 are allowed" in said("long.gif")
     monkeypatch.setattr(video, "MAX_FRAMES", 0)
     (tmp_path / "empty" / "1.png").touch()
@@ -143,7 +145,7 @@ def test_a_record_with_a_video(clip):
     assert [level(image.open()) for image in data[0].images] == [0, 6, 11]
     assert dict(data.skipped) == {
         "b": "0 tags <video> for 1 videos",
-        "c": "video '../x.gif' lies outside the folder of the images",
+        "c": "video '../x.gif' is outside the folder of the images",
         "d": f"video 'none.gif' is not in {folder}",
     }
     with pytest.raises(ValueError, match=r"frames \(0\) must be at least 1"):
@@ -173,7 +175,7 @@ def test_asking_about_a_video(clip):
 def test_film_without_pyav_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "film.mp4").write_bytes(b"no")
-    with pytest.raises(ImportError, match=r"film.mp4 needs PyAV .*mmrnn\[video\]'; or put its frames into a folder"):
+    with pytest.raises(ImportError, match=r"film.mp4 needs PyAV .*mmrnn\[video\]'; or use a folder of its frames"):
         Frame(tmp_path / "film.mp4", 0, 2).open()
 
 
@@ -189,7 +191,7 @@ def test_film(tmp_path):
             film.mux(packet)
     assert [level(frame.open()) for frame in frames(tmp_path / "film.mp4", 3)] == pytest.approx([0, 12, 23], abs=1)
     with pytest.raises(ImageError, match="32 x 32 pixels, 100 are allowed"):
-        frames(tmp_path / "film.mp4", pixels=100)[0].open()
+        frames(tmp_path / "film.mp4", max_pixels=100)[0].open()
     (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfilm.mp4\n")
     with pytest.raises(ImageError, match=r"list\.mp4 is broken"):
         frames(tmp_path / "list.mp4")[0].open()

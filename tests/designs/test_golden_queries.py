@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from mmrnn.backbones import GLM, VisualExpert
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
-from mmrnn.backbones.masks import prefix
-from mmrnn.backbones.positions import glm_2d, shared_image
+from mmrnn.backbones.positions import shared_image
+from mmrnn.config.instantiate import instantiate
 from mmrnn.connectors import GLU, BeginEndTokens, Linear, QFormer, Resampler, Sequential
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM, Modality
@@ -103,7 +103,10 @@ def visualglm(golden, params, vit):
     load(encoder, params(tensors, "param/mixins.eva.model.vit."))
     for part in (connector, backbone):
         assert load(part, weights).format == "visualglm"
-    more = {"position": partial(glm_2d, sop=sop), "mask": partial(prefix, start=sop)}
+    more = {
+        "position": instantiate({"_target_": "mmrnn.backbones.positions.glm_2d", "_partial_": True, "sop": sop}),
+        "mask": instantiate({"_target_": "mmrnn.backbones.masks.prefix", "_partial_": True, "start": sop}),
+    }
     return case, tensors, VLM(backbone, {"image": Modality(encoder, connector)}, **more).eval()
 
 

@@ -24,7 +24,8 @@ def table() -> str:
         [stage] = content["stage"].values()
         trains = ", ".join(f"`{pattern}`" for pattern in stage["train"])
         trains += "".join(f", not `{pattern}`" for pattern in stage["freeze"])
-        rate = f"{stage['lr']:g}" + (f" to {stage['min_lr']:g}" if stage["min_lr"] != stage["lr"] else "")
+        final = content["schedule"]["min_lr"]
+        rate = f"{stage['lr']:g}" + (f" to {final:g}" if final != stage["lr"] else "")
         about = text.splitlines()[1].removeprefix("# ")
         cells = (f"`{path.stem}`", about, f"`{chosen['data']}`", trains, rate, stage["batch_size"], stage["steps"])
         rows.append(f"| {' | '.join(map(str, cells))} |")

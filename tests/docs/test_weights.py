@@ -13,8 +13,8 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 def table() -> str:
     rows = ["| part | opens | both ways |", "|---|---|---|"]
-    for part in dict.fromkeys(form.part for form in FORMATS):
-        forms = [form for form in FORMATS if form.part == part]
+    for part in dict.fromkeys(form.part_name for form in FORMATS):
+        forms = [form for form in FORMATS if form.part_name == part]
         names = dict.fromkeys(form.name for form in forms)
         written = dict.fromkeys(form.name for form in forms if form.writable)
         rows.append(

@@ -196,7 +196,7 @@ def test_visualrwkv(golden, params, make, case):
     named["vision_model.embeddings.position_ids"] = torch.arange(len(tensors["out/vit_features"][0]))[None]
     tower = make(CLIP, config, cls="first")
     report = load(tower, named)
-    assert report.ignored == {"vision_model.embeddings.position_ids": "counts the positions"}
+    assert report.ignored == {"vision_model.embeddings.position_ids": "computed, not loaded"}
     assert report.notes == ["the final norm was left out: the tower ends before it"]
     pixels, features = tensors["in/images"][:, 0], tensors["out/vit_features"]
     close(tower, pixels, features)
@@ -230,7 +230,7 @@ def test_blip2(golden, params):
     meta, tensors = golden("blip2_hf")
     tower = timm_tower(EVA_G, vision(meta["config"]), cls="first", extra_norm=1e-6)
     report = load(tower, params(tensors))
-    assert set(report.ignored.values()) == {"of the connector", "of the language model"}
+    assert set(report.ignored.values()) == {"belongs to the connector", "belongs to the language model"}
     close(tower, tensors["in/pixel_values"], tensors["out/vision_last_hidden"])
 
 

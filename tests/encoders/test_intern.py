@@ -72,7 +72,7 @@ def test_a_file_of_its_project():
     report = load(tower, tensors)
     assert report.format == "intern_vit"
     assert report.notes == [
-        "the blocks from 2 on were left out: the tower ends behind block 1",
+        "the blocks from 2 on were left out: the tower ends after block 1",
         "the position table was resampled from 4 x 4 to 6 x 6 (antialias bicubic)",
     ]
     assert torch.equal(tower.trunk.blocks[1].attn.qkv.weight, source.trunk.blocks[1].attn.qkv.weight)

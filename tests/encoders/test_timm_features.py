@@ -55,7 +55,7 @@ def test_maps_joined_on_the_coarsest_grid(whole, join):
 def test_stages_without_the_last_map(whole):
     encoder = maps(layer=[3, 1], join="pool")
     report = load(encoder, whole.state_dict())
-    assert "behind the last map that is read were left out" in report.notes[0]
+    assert "after the last feature map that is used were left out" in report.notes[0]
     assert not [name for name in encoder.state_dict() if "conv_head" in name or "blocks.4" in name]
     images = torch.randn(1, 3, 64, 64)
     stages = whole.forward_intermediates(images, intermediates_only=True)

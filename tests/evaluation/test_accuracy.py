@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmrnn.evaluation.accuracy import Answer, Score, mean, normal, question_of, scores, truth_of
+from mmrnn.evaluation.accuracy import Answer, Score, last_question, last_reply, mean, normalise_answer, scores
 from mmrnn.evaluation.reports.svg import bars, chart
 from mmrnn.types.sample import Sample, Turn
 
@@ -20,7 +20,7 @@ from mmrnn.types.sample import Sample, Turn
     ],
 )
 def test_what_counts_as_the_same(one, other, same):
-    assert (normal(one) == normal(other)) is same
+    assert (normalise_answer(one) == normalise_answer(other)) is same
 
 
 def test_scores_by_kind():
@@ -31,12 +31,12 @@ def test_scores_by_kind():
     assert mean({}) == 0.0
 
 
-def test_the_last_question_of_a_sample():
+def test_the_last_last_question_a_sample():
     first = (Turn("user", "<image>\nhow many?"), Turn("assistant", "two"))
     turns = (*first, Turn("user", "what?"), Turn("assistant", "fox"))
     sample = Sample(turns)
-    assert (question_of(sample), truth_of(sample)) == ("what?", "fox")
-    assert question_of(Sample(turns[:2])) == "how many?"
+    assert (last_question(sample), last_reply(sample)) == ("what?", "fox")
+    assert last_question(Sample(turns[:2])) == "how many?"
 
 
 def test_charts_are_drawn_to_scale_and_escape_names():

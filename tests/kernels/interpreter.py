@@ -11,11 +11,11 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 import triton
-from interpreted_mix import mix_checked, mixed, taken
+from interpreted_elementwise import elementwise, elementwise_checked, taken
 from triton.runtime.interpreter import InterpretedFunction
 
 from mmrnn_kernels import wkv5, wkv6, wkv7
-from mmrnn_kernels.wkv6.triton import ops, plan, step
+from mmrnn_kernels.wkv6.triton import ops, plan, wkv6_triton_step
 from mmrnn_kernels.wkv7.triton import ops as ops7
 from mmrnn_kernels.wkv7.triton import plan as plan7
 
@@ -38,7 +38,7 @@ def call(self, *given, **options):
 InterpretedFunction.__call__ = call
 
 
-USUAL = {plan: plan.streams, plan7: plan7.streams}
+USUAL = {plan: plan.is_recurrent, plan7: plan7.is_recurrent}
 
 
 def differentiated(name, inputs, grads, **options):
@@ -54,7 +54,7 @@ def differentiated(name, inputs, grads, **options):
 def stepped(inputs):
     state = inputs[-1].clone()
     place = state.data_ptr()
-    out = step(*inputs[:-1], state)
+    out = wkv6_triton_step(*inputs[:-1], state)
     assert state.data_ptr() == place
     return out, state
 
@@ -68,7 +68,7 @@ def checked(name, inputs, grads, bounds):
     torch.library.opcheck(found.backward, (*inputs, bounds, *grads))
     torch.library.opcheck(found.backward, (*inputs[:-1], None, None, None, grads[1]))
     if name == "wkv6":
-        torch.library.opcheck(ops.advance, (*(x[:, 0].contiguous() for x in inputs[:4]), *inputs[4:]))
+        torch.library.opcheck(ops.step, (*(x[:, 0].contiguous() for x in inputs[:4]), *inputs[4:]))
     compiled = torch.compile(OPS[name], backend="aot_eager", fullgraph=True)
     for op in (compiled, OPS[name]):
         outputs = op(*leaves, cu_seqlens=bounds, backend="triton")
@@ -91,16 +91,16 @@ def backbone(version, knobs, params, ids, targets):
 
 
 def answer(what, *arguments, processors=1, form=None, **options):
-    """`processors`: how many there seem to be, which decides into how many pieces sequences are cut. `form`: by
-    positions or by chunks, as sequences of any type and length are then."""
+    """`processors`: how many there seem to be, which decides into how many pieces sequences are cut. `form`:
+    `recurrent` or `chunks`, for sequences of any type and length."""
     plan.processors = lambda _: processors
     torch.use_deterministic_algorithms(what != "checked")  # which fills fresh memory with NaN
     for chosen, usual in USUAL.items():
-        chosen.streams = (lambda *_: form == "positions") if form else usual
+        chosen.is_recurrent = (lambda *_: form == "recurrent") if form else usual
     if what == "checked":
         return [*checked(*arguments, **options)]
     choices = {"differentiated": differentiated, "stepped": stepped, "backbone": backbone}
-    choices |= {"mixed": mixed, "mix checked": mix_checked, "taken": taken}
+    choices |= {"elementwise": elementwise, "elementwise checked": elementwise_checked, "taken": taken}
     return choices[what](*arguments, **options)
 
 

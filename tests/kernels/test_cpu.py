@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.utils.checkpoint
 
-from mmrnn_kernels import native, wkv5, wkv6
+from mmrnn_kernels import wkv5, wkv6
+from mmrnn_kernels.common.native import build
 
 OPS = {"wkv5": wkv5, "wkv6": wkv6}
 REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "beyond": (-8, 40), "weak": (-8, -6), "typical": (-7, -1)}
@@ -19,7 +20,7 @@ SIZES = {"k16": (16, 16), "k32": (32, 32), "k64": (64, 64), "k32-v64": (32, 64),
 KERNELS = Path(__file__).parents[2] / "kernels"
 
 pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, native.COMPILERS)), reason=f"no C++ compiler ({', '.join(native.COMPILERS)})"
+    not any(map(shutil.which, build.COMPILERS)), reason=f"no C++ compiler ({', '.join(build.COMPILERS)})"
 )
 
 
@@ -183,13 +184,14 @@ def test_what_it_cannot_take():
 
 # In a process of its own: what the tests check types with does not trace.
 TRACED = """
-import importlib, sys
-from mmrnn_kernels import native, wkv5, wkv6
-assert native.built.cache_info().misses == 0, "built by an import"
+import sys
+from mmrnn_kernels import wkv5, wkv6
+from mmrnn_kernels.common.native import build
+assert build.load_or_reason.cache_info().misses == 0, "built by an import"
 assert "torch._dynamo" not in sys.modules
 
 import torch
-cpu = importlib.import_module("mmrnn_kernels.wkv6.cpu")
+from mmrnn_kernels.wkv6 import cpu
 
 def draw(t, b=2, h=2, k=8, v=4):
     shapes = [(b, t, h, k), (b, t, h, k), (b, t, h, v), (b, t, h, k), (h, k), (b, h, k, v)]
@@ -207,7 +209,7 @@ torch.library.opcheck(cpu.backward, (*constant, None, None, torch.randn_like(end
 def repeated(r, k, v, w, u, state, backend):
     return wkv5(r, k, v, w[0, 0], u, state, backend=backend)
 
-native.built.cache_clear()  # so that it is the tracer who asks
+build.load_or_reason.cache_clear()  # so that it is the tracer who asks
 for op in (lambda *x, backend: wkv6(*x, backend=backend), repeated):
     for backend in ("auto", "cpu"):
         compiled = torch.compile(op, backend="aot_eager", fullgraph=True)

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from mmrnn_kernels import wkv6
-from mmrnn_kernels.dispatch import Op
-from mmrnn_kernels.inputs import accumulator, agree
+from mmrnn_kernels.common.checks import check_shapes
+from mmrnn_kernels.common.dtypes import accumulation_dtype
+from mmrnn_kernels.dispatch import Operator
 
 
-def op(**blocked):
-    return Op("op", {"triton": lambda x: ("triton", x), "reference": lambda x: ("reference", x)}, blocked)
+def op(**unavailable):
+    return Operator("op", {"triton": lambda x: ("triton", x), "reference": lambda x: ("reference", x)}, unavailable)
 
 
 def never_on_cpu(x):
@@ -49,11 +50,11 @@ def test_unknown_backend():
 def test_sizes_that_do_not_agree():
     r, k = torch.zeros(2, 6, 4, 64), torch.zeros(2, 5, 4, 64)
     with pytest.raises(ValueError, match=r"^wkv6: t is 6 in r \[2, 6, 4, 64\] but 5 in k \[2, 5, 4, 64\]"):
-        agree("wkv6", r=("b t h k", r), k=("b t h k", k))
+        check_shapes("wkv6", r=("b t h k", r), k=("b t h k", k))
     with pytest.raises(ValueError, match=r"^wkv6: u must be \[h k\], got \[256\]$"):
-        agree("wkv6", r=("b t h k", r), u=("h k", torch.zeros(256)))
+        check_shapes("wkv6", r=("b t h k", r), u=("h k", torch.zeros(256)))
     with pytest.raises(ValueError, match=r"^wkv6: r \[2, 0, 4, 64\] is empty"):
-        agree("wkv6", r=("b t h k", r[:, :0]))
+        check_shapes("wkv6", r=("b t h k", r[:, :0]))
     # Without the type checks of the tests the operator itself says it.
     with pytest.raises(ValueError, match=r"k must be \[b t h k\]"):
         inspect.unwrap(wkv6)(r, k, r, r, r[0, 0])
@@ -61,8 +62,8 @@ def test_sizes_that_do_not_agree():
         inspect.unwrap(wkv6)(r, r, r, r, r[0, 0], torch.zeros(2, 4, 64, 32))
 
 
-def test_accumulator():
+def test_accumulation_dtype():
     half, single, double = (torch.zeros(1, dtype=x) for x in (torch.bfloat16, torch.float32, torch.float64))
-    assert accumulator(half, half, None) == torch.float32
-    assert accumulator(half, single) == torch.float32
-    assert accumulator(single, double, None) == torch.float64
+    assert accumulation_dtype(half, half, None) == torch.float32
+    assert accumulation_dtype(half, single) == torch.float32
+    assert accumulation_dtype(single, double, None) == torch.float64

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmrnn_kernels import decode_step
 from mmrnn_kernels import linear as fast
-from mmrnn_kernels import step
-from mmrnn_kernels.linear import Pack, linear
+from mmrnn_kernels.linear import PackedWeight, linear
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def spy(monkeypatch, *names):
 def test_the_same_numbers(paying, rows, bias, kept, dtype, tolerance):
     x, weight = torch.randn(*rows, 64).to(dtype), torch.randn(37, 64).to(dtype)
     shift = torch.randn(37).to(dtype) if bias else None
-    found = linear(x, weight, shift, Pack() if kept else None)
+    found = linear(x, weight, shift, PackedWeight() if kept else None)
     exact = F.linear(x.double(), weight.double(), None if shift is None else shift.double())
     assert found.shape == exact.shape
     assert found.dtype == dtype
@@ -61,10 +61,10 @@ def test_the_same_numbers(paying, rows, bias, kept, dtype, tolerance):
 
 def test_many_rows_are_packed_for_one_call_and_few_read_the_weight_in_place(monkeypatch, paying):
     counts, weight = spy(monkeypatch, "pack", "multiply"), torch.randn(32, 64)
-    for rows in (1, fast.FEW, fast.FEW + 1, fast.MANY - 1):
+    for rows in (1, fast.MAX_IN_PLACE_ROWS, fast.MAX_IN_PLACE_ROWS + 1, fast.MIN_PACKED_ROWS - 1):
         linear(torch.randn(rows, 64), weight)
     assert counts == {"pack": 0, "multiply": 0}
-    linear(torch.randn(fast.MANY, 64), weight)
+    linear(torch.randn(fast.MIN_PACKED_ROWS, 64), weight)
     assert counts == {"pack": int(paying), "multiply": int(paying)}
 
 
@@ -72,7 +72,7 @@ def test_a_kept_copy_is_made_once_and_anew_after_every_change(monkeypatch):
     monkeypatch.setattr(fast, "is_faster", fast.can_pack)
     if not fast.can_pack():
         pytest.skip("torch has no oneDNN here")
-    counts, pack, x = spy(monkeypatch, "pack"), Pack(), torch.randn(5, 64)
+    counts, pack, x = spy(monkeypatch, "pack"), PackedWeight(), torch.randn(5, 64)
     weight = torch.nn.Parameter(torch.randn(32, 64))
 
     def right():
@@ -91,7 +91,7 @@ def test_a_kept_copy_is_made_once_and_anew_after_every_change(monkeypatch):
     weight = torch.nn.Parameter(weight.detach().clone())
     assert [right(), right()] == [5, 5]
     for twin in (copy.deepcopy(pack), pickle.loads(pickle.dumps(pack))):
-        assert twin.weight is None
+        assert twin.packed is None
 
 
 def test_gradients_and_autocast_go_the_ordinary_way(monkeypatch):
@@ -99,10 +99,10 @@ def test_gradients_and_autocast_go_the_ordinary_way(monkeypatch):
     counts = spy(monkeypatch, "multiply")
     x, weight = torch.randn(200, 64), torch.nn.Parameter(torch.randn(32, 64))
     with torch.enable_grad():
-        linear(x, weight, None, Pack()).sum().backward()
+        linear(x, weight, None, PackedWeight()).sum().backward()
     torch.testing.assert_close(weight.grad, x.sum(0).expand(32, -1))
     with torch.autocast("cpu", torch.bfloat16):
-        assert linear(x, weight, None, Pack()).dtype == torch.bfloat16
+        assert linear(x, weight, None, PackedWeight()).dtype == torch.bfloat16
     assert linear(x.to("meta"), weight.to("meta")).shape == (200, 32)
     assert counts == {"multiply": 0}
 
@@ -121,7 +121,7 @@ def test_private_operators_that_are_gone_or_wrong_are_not_used(monkeypatch, faul
         assert not fast.can_pack()
         assert not fast.is_faster()
         x, weight = torch.randn(300, 64), torch.randn(32, 64)
-        for kept in (None, Pack()):
+        for kept in (None, PackedWeight()):
             assert torch.equal(linear(x, weight, None, kept), F.linear(x, weight))
     finally:
         for check in (fast.can_pack, fast.is_faster):
@@ -130,14 +130,15 @@ def test_private_operators_that_are_gone_or_wrong_are_not_used(monkeypatch, faul
 
 AVX2 = """
 import torch
+from mmrnn_kernels import decode_step
 from mmrnn_kernels import linear as fast
 assert torch.backends.cpu.get_cpu_capability() == "AVX2"
 with torch.no_grad():
     for dtype in (torch.float32, torch.bfloat16):
         x, weight = torch.randn(40, 64).to(dtype), torch.randn(32, 64).to(dtype)
-        kept = fast.Pack()
+        kept = fast.PackedWeight()
         torch.testing.assert_close(fast.linear(x, weight, None, kept), torch.nn.functional.linear(x, weight))
-        assert kept.weight is None or fast.can_pack(dtype)
+        assert kept.packed is None or fast.can_pack(dtype)
 """
 
 
@@ -150,7 +151,7 @@ def test_a_processor_with_avx2_alone():
 
 
 def test_without_a_compiler(monkeypatch):
-    monkeypatch.setattr(step, "blocked", lambda: "no C++ compiler was found")
-    monkeypatch.setattr(step, "linear", None)
+    monkeypatch.setattr(decode_step, "unavailable_reason", lambda: "no C++ compiler was found")
+    monkeypatch.setattr(decode_step, "few_rows_linear", None)
     x, weight = torch.randn(2, 64), torch.randn(32, 64)
     assert torch.equal(linear(x, weight), F.linear(x, weight))

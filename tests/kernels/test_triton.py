@@ -10,7 +10,7 @@ from mmrnn_kernels import wkv5, wkv6
 
 OPS = {"wkv5": wkv5, "wkv6": wkv6}
 REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "weak": (-8, -6), "typical": (-7, -1)}
-FORMS = ("chunks", "positions")
+FORMS = ("chunks", "recurrent")
 LENGTHS = (1, 15, 63, 100, pytest.param(257, marks=pytest.mark.slow))
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 import torch.utils.checkpoint
 
-from mmrnn_kernels import native, wkv7
+from mmrnn_kernels import wkv7
+from mmrnn_kernels.common.native import build
 
 # What RWKV-7 can produce at most, decays of everything at once, near zero, near one, and as in trained models.
 REGIMES = {"model": (-8, -0.5), "mixed": (-8, 5), "strong": (2, 5), "beyond": (-8, 40), "weak": (-8, -6)}
 SHAPES = [(t, *size) for size in ((64, 64), (16, 32), (5, 7)) for t in (1, 15, 63, 100)] + [(64, 16, 16), (257, 16, 16)]
-COMPILER = any(map(shutil.which, native.COMPILERS))
+COMPILER = any(map(shutil.which, build.COMPILERS))
 CPU = pytest.param("cpu", marks=pytest.mark.skipif(not COMPILER, reason="no C++ compiler"))
 FAST = ("chunked", CPU)
 BACKENDS = ("reference", *FAST)

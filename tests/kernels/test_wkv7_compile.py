@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mmrnn_kernels import native
+from mmrnn_kernels.common.native import build
 
 DRAW = """
-import importlib, sys
-from mmrnn_kernels import native, wkv7
-assert native.built.cache_info().misses == 0, "built by an import"
+import sys
+from mmrnn_kernels import wkv7
+from mmrnn_kernels.common.native import build
+assert build.load_or_reason.cache_info().misses == 0, "built by an import"
 assert not {"triton", "torch._dynamo"} & set(sys.modules)
 
 import torch
@@ -41,7 +42,7 @@ plain = [x.detach() for x in inputs]
 """
 
 CHUNKED = """
-chunked = importlib.import_module("mmrnn_kernels.wkv7.chunked")
+from mmrnn_kernels.wkv7 import chunked
 torch.library.opcheck(chunked.forward, (*inputs, 16, True))
 torch.library.opcheck(chunked.forward, (*plain, 16, False))
 out, end, entries = chunked.forward(*plain, 16, True)
@@ -50,13 +51,13 @@ check("chunked")
 """
 
 CPU = """
-cpu = importlib.import_module("mmrnn_kernels.wkv7.cpu")
+from mmrnn_kernels.wkv7 import cpu
 for arguments in (inputs, plain, [*inputs[:6], None]):
     torch.library.opcheck(cpu.forward, tuple(arguments))
 out, end = cpu.forward(*plain)
 torch.library.opcheck(cpu.backward, (*plain, torch.randn_like(out), torch.randn_like(end)))
 torch.library.opcheck(cpu.backward, (*plain[:6], None, None, torch.randn_like(end)))
-native.built.cache_clear()  # so that it is the tracer who asks
+build.load_or_reason.cache_clear()  # so that it is the tracer who asks
 check("cpu")
 check("auto")
 """
@@ -75,6 +76,6 @@ def test_chunked(tmp_path):
     run(DRAW + CHUNKED, tmp_path)
 
 
-@pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="no C++ compiler")
+@pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C++ compiler")
 def test_cpu(tmp_path):
     run(DRAW + CPU, tmp_path)

@@ -8,7 +8,7 @@ from mmrnn_kernels import wkv7
 MODEL = (-8, -0.5)
 REGIMES = {"model": MODEL, "mixed": (-8, 5), "strong": (2, 5), "weak": (-8, -6), "typical": (-7, -1)}
 CHOICES = ("model", *(pytest.param(name, marks=pytest.mark.slow) for name in list(REGIMES)[1:]))
-FORMS = ("chunks", "positions")
+FORMS = ("chunks", "recurrent")
 LENGTHS = (1, 15, *(pytest.param(t, marks=pytest.mark.slow) for t in (63, 100, 257)))
 
 

@@ -136,9 +136,11 @@ def test_wrong_counts_are_named():
 def test_sampling():
     logits = torch.tensor([[0.0, 3.0, 2.0, -1.0]])
     assert Sampler()(logits).tolist() == [1]
-    draw = lambda **knobs: {
-        Sampler(generator=torch.Generator().manual_seed(seed), **knobs)(logits).item() for seed in range(200)
-    }
+
+    def draw(**knobs):
+        generators = (torch.Generator().manual_seed(seed) for seed in range(200))
+        return {Sampler(generator=generator, **knobs)(logits).item() for generator in generators}
+
     assert draw(temperature=1.0, top_k=1) == {1}
     assert draw(temperature=1.0, top_p=0.5) == {1}
     assert draw(temperature=1.0, top_k=2) == {1, 2}

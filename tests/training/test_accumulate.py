@@ -11,8 +11,10 @@ from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
-from mmrnn.training import LanguageModel, PatchAlignment, Stage, WeightedSum
-from mmrnn.training.trainer import run_stage
+from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
+from mmrnn.training.optim import param_groups
+from mmrnn.training.step import TrainStep
+from mmrnn.training.trainer import train_steps
 from mmrnn.types import Objective, Sample, Turn
 
 
@@ -61,13 +63,13 @@ def step(made, objective, parts, pack):
         assert len(micro[0].sequence.ids) < size
     stage = Stage(train=("connector", "backbone"), steps=1, max_grad_norm=0.0)
     stage.apply_freezing(made)
-    optimizer, grads, losses = stage.optimizer(made), {}, []
+    optimizer, grads = AdamW(param_groups(made, lr_mult={}, layer_lr_decay={}), stage.lr), {}
     optimizer.step = lambda: grads.update(
         {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
     )
-    note = lambda step, loss, rate: losses.append(loss)
-    run_stage(made, stage, optimizer, objective, iter([micro]), precision="fp32", after_step=note)
-    return losses[0], grads
+    module = TrainStep(made, objective)
+    [result] = train_steps(module, stage, optimizer, Cosine(), iter([micro]), precision="fp32")
+    return result.loss, grads
 
 
 def aligned(made):

@@ -103,7 +103,15 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, wher
     assert logs[0] == logs[1]
 
 
-CALM = ("stage.instruct.steps=3", "stage.instruct.lr=1e-4", "stage.instruct.eps=1e-5")
+def test_a_stage_can_have_a_schedule_and_an_optimizer_of_its_own(tmp_path):
+    own = ("+schedule@stage.align.schedule=linear", "+optimizer@stage.align.optimizer=muon")
+    steps = ("stage=align_then_instruct", "stage.align.steps=2", "stage.instruct.steps=2", "stage.align.batch_size=4")
+    train(config("evaluate.samples=0", *steps, *own, "schedule.min_lr=0.0"), tmp_path)
+    rates = [record["lr"] for record in jsonl.records(tmp_path / "log.jsonl")]
+    assert rates == pytest.approx([(1e-3 + 1e-5) / 2, 1e-5, 1e-3 / 2, 0])
+
+
+CALM = ("stage.instruct.steps=3", "stage.instruct.lr=1e-4", "optimizer.eps=1e-5")
 """Few small steps; Adam with its usual eps makes whole steps of what is rounding alone."""
 
 

@@ -12,6 +12,7 @@ TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 QUICK = ("blip2_t5_tiny", "flamingo_tiny", "visualrwkv6_tiny")
 """One of each kind of backbone; the default run takes these."""
 QUESTION, ANSWER = "what is this?", "a red wall"
+SHORT = ("stage.instruct.lr=0.01", "stage.instruct.steps=60", "schedule.min_lr=0.001", "schedule.warmup=0")
 
 
 @pytest.fixture
@@ -36,8 +37,7 @@ def ask(folder, capsys):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in TINY])
 def test_a_tiny_model_learns_and_answers(name, records, capsys):
-    rates = ("lr=0.01", "min_lr=0.001", "warmup=0", "steps=60", "batch_size=1")
-    train(records, f"model={name}", *(f"stage.instruct.{rate}" for rate in rates))
+    train(records, f"model={name}", *SHORT, "stage.instruct.batch_size=1")
     assert ask(records, capsys) == (0, f"{ANSWER}\n", "")
 
 
@@ -53,8 +53,7 @@ def test_states_are_told_apart(tmp_path, capsys):
         records.append({"id": answer, "observations": {"state": state}, "conversations": said})
         (tmp_path / f"{answer}.json").write_text(json.dumps({"state": state}))
     (tmp_path / "data.json").write_text(json.dumps(records))
-    rates = ("lr=0.01", "min_lr=0.001", "warmup=0", "steps=60", "batch_size=2")
-    train(tmp_path, "model=palm_e_tiny", *(f"stage.instruct.{rate}" for rate in rates))
+    train(tmp_path, "model=palm_e_tiny", *SHORT, "stage.instruct.batch_size=2")
     run = ("--run", str(tmp_path / "run"))
     for answer in states:
         capsys.readouterr()
@@ -84,4 +83,4 @@ def test_what_has_no_language_model_says_so(records, capsys):
     )
     code, said, fault = ask(records, capsys)
     assert (code, said) == (2, "")
-    assert fault == "mmrnn: there is no language model here to read or say anything; choose one with backbone=NAME\n"
+    assert fault == "mmrnn: this model has no language model (NoBackbone); choose one with backbone=NAME\n"

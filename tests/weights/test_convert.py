@@ -8,8 +8,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from mmrnn.backbones import GLM, RWKV5, RWKV6, RWKV7, Transformer
-from mmrnn.checkpoints.convert import describe, recognise, to_file, to_folder
+from mmrnn.backbones import GLM, RWKV5, RWKV6, RWKV7, GatedCrossAttention, TinyAttention, Transformer, VisualExpert
+from mmrnn.checkpoints.convert import make_card, recognise, to_file, to_folder
+from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
 from mmrnn.cli.main import main
 from mmrnn.config.compose import compose
@@ -17,19 +18,22 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.connectors import (
     MLP,
+    BeginEndTokens,
     GatedLinear,
     GatedMLP,
     Linear,
+    Perceiver,
     Pool,
     QFormer,
     Resampler,
     Sequential,
     TextQFormer,
 )
-from mmrnn.inference.load import load_model
+from mmrnn.encoders import EVEPatchEmbed
 from mmrnn.io.tensor_files import read
 from mmrnn.model.build import build
-from mmrnn.training.run import make_objective
+from mmrnn.training.build import make_objective
+from mmrnn.types import Objective
 from mmrnn.weights import WeightsError, load
 from mmrnn.weights.export import export
 from mmrnn.weights.registry import FORMATS
@@ -113,43 +117,45 @@ def inside(preset, place, *overrides):
 
 
 EXAMPLES = {
-    "RWKV5": partial(RWKV5, **MINI),
-    "RWKV6": partial(RWKV6, **MINI, mix_rank=5, decay_rank=6, learned_state=True),
-    "RWKV7": partial(RWKV7, **MINI, learned_state=True),
-    "Transformer": partial(Transformer, **LLAMA),
-    **{f"Transformer {name}": partial(Transformer, **{**LLAMA, "kv_heads": 4}) for name in ("cogvlm_hf", "cogvlm_sat")},
-    "Transformer qwen_vl": partial(Transformer, **{**LLAMA, "kv_heads": 4}, bias=True),
-    "Linear": partial(Linear, 12, 20),
-    "MLP": partial(MLP, 12, 20),
-    "MLP vila_downsample": partial(MLP, 12, 20, norm=True),
-    "GatedMLP": partial(GatedMLP, 12, 20),
-    "GatedLinear": partial(GatedLinear, 12, 20),
-    "QFormer": partial(QFormer, 12, **QUERIES),
-    **{f"QFormer {name}": partial(QFormer, 12, 20, **QUERIES) for name in HEADED},
-    "TextQFormer": partial(TextQFormer, 12, **QUERIES, vocab=9, positions=7),
-    "Resampler": partial(Resampler, 12, 32, queries=4, heads=2),
-    "GLM": partial(GLM, vocab=40, width=32, depth=2, heads=4, ffn=48),
-    "BeginEndTokens": inside("cogvlm_tiny", "modalities.image.connector"),
-    "VisualExpert": inside("cogvlm_tiny", "hook"),
-    "Perceiver": inside("flamingo_tiny", "modalities.image.connector.part"),
-    "GatedCrossAttention": inside("flamingo_rwkv_tiny", "hook"),
-    "EVEPatchEmbed": inside("eve_tiny", "modalities.image.encoder"),
-    "TinyAttention": inside("visualrwkv5_hybrid_tiny", "hook"),
-    "BLIP2Pretraining": inside("blip2_tiny", "objective", "objective=blip2_tiny"),
+    RWKV5: partial(RWKV5, **MINI),
+    RWKV6: partial(RWKV6, **MINI, mix_rank=5, decay_rank=6, learned_state=True),
+    RWKV7: partial(RWKV7, **MINI, learned_state=True),
+    Transformer: partial(Transformer, **LLAMA),
+    **{(Transformer, name): partial(Transformer, **{**LLAMA, "kv_heads": 4}) for name in ("cogvlm_hf", "cogvlm_sat")},
+    (Transformer, "qwen_vl"): partial(Transformer, **{**LLAMA, "kv_heads": 4}, bias=True),
+    Linear: partial(Linear, 12, 20),
+    MLP: partial(MLP, 12, 20),
+    (MLP, "vila_downsample"): partial(MLP, 12, 20, norm=True),
+    GatedMLP: partial(GatedMLP, 12, 20),
+    GatedLinear: partial(GatedLinear, 12, 20),
+    QFormer: partial(QFormer, 12, **QUERIES),
+    **{(QFormer, name): partial(QFormer, 12, 20, **QUERIES) for name in HEADED},
+    TextQFormer: partial(TextQFormer, 12, **QUERIES, vocab=9, positions=7),
+    Resampler: partial(Resampler, 12, 32, queries=4, heads=2),
+    GLM: partial(GLM, vocab=40, width=32, depth=2, heads=4, ffn=48),
+    BeginEndTokens: inside("cogvlm_tiny", "modalities.image.connector"),
+    VisualExpert: inside("cogvlm_tiny", "hook"),
+    Perceiver: inside("flamingo_tiny", "modalities.image.connector.part"),
+    GatedCrossAttention: inside("flamingo_rwkv_tiny", "hook"),
+    EVEPatchEmbed: inside("eve_tiny", "modalities.image.encoder"),
+    TinyAttention: inside("visualrwkv5_hybrid_tiny", "hook"),
+    Objective: inside("blip2_tiny", "objective", "objective=blip2_tiny"),
 }
-"""By the class that a format is for, and by its name where that asks for something else."""
+"""Small part for each class or contract of a format, and for a (class, format) that needs another one."""
 
-BOTH = sorted({(form.part, form.name) for form in FORMATS if form.writable})
+WRITABLE = list(dict.fromkeys((form.part, form.name) for form in FORMATS if form.writable))
 
 
-@pytest.mark.parametrize(("kind", "name"), BOTH, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "name"), WRITABLE, ids=lambda value: value if isinstance(value, str) else value.__name__
+)
 def test_every_format_with_both_directions_goes_there_and_back(kind, name):
     """Every tensor gets a name of its own, and comes back under it as it was. A part that has none here fails."""
-    make = EXAMPLES.get(f"{kind} {name}", EXAMPLES.get(kind))
-    assert make is not None, f"give EXAMPLES a small {kind} for the format {name}"
+    make = EXAMPLES.get((kind, name), EXAMPLES.get(kind))
+    assert make is not None, f"give EXAMPLES a small {kind.__name__} for the format {name}"
     part, twin = filled(make()), make()
     theirs = export(part, name)
-    report = load(twin, theirs, format=name, strict=name != "instructblip_hf" or kind != "TextQFormer")
+    report = load(twin, theirs, format=name, strict=name != "instructblip_hf" or kind is not TextQFormer)
     assert report.format == name
     assert report.loaded == len(part.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(part.parameters(), twin.parameters(), strict=True))
@@ -160,7 +166,7 @@ CONVERTED = {(form.part, form.name) for form in FORMATS if form.writable and for
 
 def test_every_format_that_tells_sizes_goes_through_files():
     """Formats of one class that differ in a prefix alone stand for each other."""
-    tried = {(PARTS[name].func.__name__, name.split()[0]) for name in PARTS}
+    tried = {(PARTS[name].func, name.split()[0]) for name in PARTS}
     assert {kind for kind, _ in CONVERTED} == {kind for kind, _ in tried}
     assert tried <= CONVERTED
 
@@ -201,9 +207,9 @@ def test_a_released_visualrwkv(tmp_path, golden, params):
     arch = tower(params(tensors), case["config"]["vision"]["num_attention_heads"])
     report = to_folder(tmp_path / "visual.pth", tmp_path / "out", (*arch, "~tokenizer"))
     assert report.format == "visualrwkv"
-    model, cfg = load_model(tmp_path / "out")
+    model = load_model(tmp_path / "out")
     assert torch.equal(model.backbone.output.weight, tensors["param/rwkv.head.weight"])
-    assert cfg["backbone"]["mix_rank"] == tensors["param/rwkv.blocks.0.att.time_maa_w2"].shape[1]
+    assert model.config["backbone"]["mix_rank"] == tensors["param/rwkv.blocks.0.att.time_maa_w2"].shape[1]
 
 
 def tower(source, heads):
@@ -218,10 +224,10 @@ def tower(source, heads):
 
 def test_what_cannot_be_told_is_said(tmp_path):
     save_file({"a": torch.zeros(1)}, str(tmp_path / "a.safetensors"))
-    with pytest.raises(WeightsError, match="no format whose sizes can be told"):
+    with pytest.raises(WeightsError, match="no format whose sizes can be inferred"):
         to_folder(tmp_path / "a.safetensors", tmp_path / "out")
     torch.save(export(Transformer(**LLAMA), "llama"), tmp_path / "llama.pth")
-    with pytest.raises(ValueError, match="how many heads"):
+    with pytest.raises(ValueError, match="number of heads is not in the tensors"):
         to_folder(tmp_path / "llama.pth", tmp_path / "out")
     gates = {name: torch.zeros(4, 4) for name in ("proj.weight", "gate.weight", "o_proj.weight")}
     torch.save(gates, tmp_path / "gates.pth")
@@ -229,9 +235,9 @@ def test_what_cannot_be_told_is_said(tmp_path):
         to_folder(tmp_path / "gates.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert to_folder(tmp_path / "gates.pth", tmp_path / "out", format="visualrwkv_uhd").loaded == 2
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="is not empty"):
         to_folder(tmp_path / "gates.pth", tmp_path / "out", format="visualrwkv_uhd")
-    with pytest.raises(WeightsError, match="no format 'rwkv6' can be written for this part"):
+    with pytest.raises(WeightsError, match="no format 'rwkv6' can be written for MLP"):
         to_file(tmp_path / "out", tmp_path / "x.pth", "rwkv6")
 
 
@@ -245,7 +251,7 @@ def test_a_card_names_every_knob():
     part = Linear(12, 20, bias=False)
     form = recognise(export(part, "minigpt"))
     sizes = form.infer({"llama_proj.weight": torch.Size([20, 12])}, {})
-    assert describe("Linear", sizes) == ("connector", {"_target_": "mmrnn.connectors.Linear", "bias": False})
+    assert make_card(Linear, sizes) == ("connector", {"_target_": "mmrnn.connectors.Linear", "bias": False})
     assert sizes.wired == (12, 20)
 
 

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from mmrnn.io.gguf import header
+from mmrnn.io.gguf import read_header
 from mmrnn.io.tensor_files import read
 from mmrnn.weights import load
 from mmrnn.weights.formats.llama import GGUF_NAMES
@@ -52,7 +52,7 @@ def test_gguf(tmp_path, kind, knobs, llama, same):
     report = load(target, tmp_path)
     assert report.format == "gguf"
     assert same(source, target)
-    assert header(tmp_path / "a.gguf").facts[f"{kind}.block_count"] == 2
+    assert read_header(tmp_path / "a.gguf").metadata[f"{kind}.block_count"] == 2
 
 
 def test_gguf_of_an_unknown_architecture(tmp_path, llama):

@@ -163,19 +163,19 @@ CASES = {
     "bare.pth": (bare_bomb, "bare.pth"),
     "cut.pth": (cut, "cut.pth is damaged"),
     "claimed.pth": (claimed, "claims 1000000000000 elements and does not have them"),
-    "meta.pth": (without_memory, "no plain tensor"),
+    "meta.pth": (without_memory, "not a plain tensor"),
     "sparse.pth": (sparse, "sparse.pth"),
-    "list.pth": (listed, "no dictionary of tensors"),
+    "list.pth": (listed, "not a dictionary of tensors"),
     "cut.safetensors": (cut_safetensors, "cut.safetensors is damaged"),
     "long.safetensors": (long_header, "long.safetensors is damaged"),
     "none.safetensors": (no_header, "none.safetensors is damaged"),
     "large.safetensors": (large, "large.safetensors is damaged"),
     "overlapping.safetensors": (overlapping, "overlapping.safetensors is damaged"),
-    "away.safetensors.index.json": (traversal, "no weight file of its own folder"),
-    "root.safetensors.index.json": (absolute, "no weight file of its own folder"),
+    "away.safetensors.index.json": (traversal, "not a weight file of its own folder"),
+    "root.safetensors.index.json": (absolute, "not a weight file of its own folder"),
     "gone.safetensors.index.json": (not_there, "which is not in"),
-    "less.safetensors.index.json": (promise, "promises 'head.weight' in shard.safetensors"),
-    "deep.safetensors.index.json": (no_map, "is no JSON"),
+    "less.safetensors.index.json": (promise, "lists 'head.weight' in shard.safetensors"),
+    "deep.safetensors.index.json": (no_map, "is not JSON"),
     "large.gguf": (gguf_large, "token_embd.weight lies beyond the end of the file"),
     "cut.gguf": (gguf_cut, "token_embd.weight lies beyond the end of the file"),
     "entries.gguf": (gguf_entries, "the file is too short for them"),
@@ -186,7 +186,7 @@ CASES = {
     "offset.gguf": (gguf_offset, "lies beyond the end of the file"),
     "version.gguf": (gguf_version, "version 77"),
     "alignment.gguf": (gguf_alignment, "an alignment of 0"),
-    "wrong.gguf": (no_header, "no GGUF file"),
+    "wrong.gguf": (no_header, "not a GGUF file"),
 }
 
 
@@ -218,7 +218,7 @@ def test_what_is_no_weight_file(name, tmp_path):
     said = {
         "folder": "no weight file in",
         "two": "name the one to load",
-        "text": "known endings",
+        "text": "known suffixes",
         "nothing": "no weight",
     }
     with pytest.raises((ValueError, FileNotFoundError), match=said[name]):

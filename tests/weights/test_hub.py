@@ -11,15 +11,15 @@ from mmrnn.weights import load
 from mmrnn.weights.export import export
 
 
-def test_what_is_a_hub_id():
-    assert all(hub.is_id(name) for name in ("BlinkDL/rwkv-6-world", "hf://a/b", "hf://a/b@main/c/d.pth"))
-    assert not any(hub.is_id(name) for name in ("a", "a/b.pth", "/a/b", "../a", "a/..", "a/b/c", "./a/b", "~/a"))
+def test_repo_ids():
+    assert all(hub.is_repo_id(name) for name in ("BlinkDL/rwkv-6-world", "hf://a/b", "hf://a/b@main/c/d.pth"))
+    assert not any(hub.is_repo_id(name) for name in ("a", "a/b.pth", "/a/b", "../a", "a/..", "a/b/c", "./a/b", "~/a"))
 
 
 def test_which_files_of_a_repository_are_fetched():
     writable = ["model.safetensors", "pytorch_model.bin", "config.json", "a.py", "onnx/model.safetensors", "README.md"]
-    assert hub.choose(writable) == ["config.json", "model.safetensors"]
-    assert hub.choose(["a.pth", "b.pth"]) == ["a.pth", "b.pth"]
+    assert hub.select_files(writable) == ["config.json", "model.safetensors"]
+    assert hub.select_files(["a.pth", "b.pth"]) == ["a.pth", "b.pth"]
 
 
 def test_the_hub_out_of_reach_and_not_installed(monkeypatch, llama):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from mmrnn.connectors import MLP, Linear, Merge, Sequential
 from mmrnn.encoders import TimmViT
-from mmrnn.io.tensor_files import facts
+from mmrnn.io.tensor_files import read_metadata
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.weights import WeightsError, load
 from mmrnn.weights.export import export
@@ -136,7 +136,7 @@ def test_vila15_in_its_three_folders(tmp_path, same, llama):
         contiguous = {key: value.contiguous() for key, value in tensors.items()}
         save_file(contiguous, str(tmp_path / name / "model.safetensors"))
     (tmp_path / "llm" / "config.json").write_text('{"num_attention_heads": 4}')
-    assert facts(tmp_path) == {"num_attention_heads": 4}
+    assert read_metadata(tmp_path) == {"num_attention_heads": 4}
     report = load(target, tmp_path)
     assert report.format == "vila15"
     assert same(source, target)

@@ -18,7 +18,7 @@ def test_a_lora_is_added_to_its_base(tmp_path, llama, lora):
     _, added = lora(tmp_path / "lora", base)
     load(target, export(base, "llama"))
     report = load(target, tmp_path / "lora")
-    assert report.notes == ["4 tensors of a LoRA were added to the weights that were there"]
+    assert report.notes == ["4 tensors of a LoRA were added to the weights of the module"]
     expected = {name: value + added.get(name, 0) for name, value in export(base, "llama").items()}
     found = export(target, "llama")
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
@@ -39,11 +39,11 @@ def test_a_file_that_holds_base_and_lora_comes_out_merged(tmp_path, llama, lora)
 
 
 BROKEN = {
-    "no scale": ({}, None, "do not say their scale"),
-    "not plain": ({"use_dora": True}, None, "no plain LoRA"),
-    "half": ({}, "lora_B", "lacks the other half"),
-    "vectors": ({}, "magnitude", "no plain LoRA"),
-    "ranks": ({}, "ranks", "no halves of one matrix"),
+    "no scale": ({}, None, "scale of the LoRA matrices is unknown"),
+    "not plain": ({"use_dora": True}, None, "not a plain LoRA"),
+    "half": ({}, "lora_B", "lacks the other matrix of the pair"),
+    "vectors": ({}, "magnitude", "not a plain LoRA"),
+    "ranks": ({}, "ranks", "cannot be multiplied"),
     "module": ({}, "module", "unexpected"),
 }
 

@@ -20,9 +20,11 @@ from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.model.build import build
 from mmrnn.weights import Report, convert
-from mmrnn.weights.convert import parts, strip_wrapper_prefixes, unwrap_single
-from mmrnn.weights.export import export, writable
+from mmrnn.weights.convert import unwrap_single
+from mmrnn.weights.export import export, writable_formats
+from mmrnn.weights.format import inner_parts
 from mmrnn.weights.registry import FORMATS
+from mmrnn.weights.wrapper_prefixes import strip_wrapper_prefixes
 
 HERE = Path(__file__).parent
 MANIFESTS = sorted(path.stem for path in (HERE / "manifests").glob("*.json"))
@@ -143,15 +145,13 @@ def test_a_manifest_has_the_published_number_of_parameters(name):
 def parts_of(model, tensors):
     """Each part of a model or of a card with the tensors of a file that are its own, under the names it is given."""
     report = opened(model, tensors)[1]
-    whole = [
-        form for form in FORMATS if form.name == report.format and form.part == "VLM" and form.fits(model, tensors)
-    ]
+    whole = [form for form in FORMATS if form.name == report.format and form.part is None and form.fits(model, tensors)]
     if not whole:
-        return [(part, tensors) for part in parts(model).values()]
+        return [(part, tensors) for part in inner_parts(model).values()]
     groups = {}
     for key, value in tensors.items():
         if whole[0].reason(key) is None:
-            path, name = whole[0].route(key)
+            path, name = whole[0].submodule(key)
             groups.setdefault(path, {})[name] = value
     return [(model.get_submodule(path), group) for path, group in groups.items()]
 
@@ -160,7 +160,7 @@ def written(part, tensors):
     """The names that a part is read from, and those it is written under; None where its format is only read."""
     _, report = opened(part, tensors)
     part = unwrap_single(part)[0]
-    if report.format not in {form.name for form in writable([kind.__name__ for kind in type(part).__mro__])}:
+    if report.format not in {form.name for form in writable_formats(type(part))}:
         return None
     used = {name: value for name, value in strip_wrapper_prefixes(tensors).items() if name not in report.ignored}
     return shapes(used), shapes(export(part, report.format))

@@ -189,5 +189,5 @@ def test_the_config_that_transformers_writes_is_read(tmp_path):
     content = json.loads(path.read_text())
     content["rope_parameters"] = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0}
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="scales its rotation"):
+    with pytest.raises(ValueError, match="scaled RoPE"):
         to_folder(tmp_path / "theirs", tmp_path / "ours")

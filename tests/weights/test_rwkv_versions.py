@@ -18,7 +18,7 @@ def test_older_rwkv_files_spread_what_a_head_has(tmp_path):
         tensors[f"blocks.{layer}.att.time_first"] = torch.tensor([0.5, 0.25])
     torch.save(tensors, tmp_path / "a.pth")
     report = load(source, tmp_path / "a.pth")
-    assert "4 decays and bonuses of whole heads" in report.notes[0]
+    assert "4 decays and bonuses per head" in report.notes[0]
     mix = source.blocks[1].time_mix
     assert mix.decay.tolist() == [[-1.0] * 16, [-2.0] * 16]
     assert torch.allclose(mix.bonus[1], torch.tensor(0.25).exp())

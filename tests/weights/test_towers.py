@@ -158,12 +158,12 @@ def test_every_change_is_linear():
         torch.testing.assert_close(value, 3 * first[name] - second[name], rtol=1e-4, atol=1e-5)
 
 
-def test_formats_of_a_part_have_marks_of_their_own():
+def test_formats_of_a_part_have_signatures_of_their_own():
     """No format is recognised by what another one is recognised by."""
     for one in FORMATS:
         for other in FORMATS:
             if one is not other and one.part == other.part:
-                assert not set(one.signature) >= set(other.signature), f"{one.marks} would be {other.name} too"
+                assert not set(one.signature) >= set(other.signature), f"{one.signature} would be {other.name} too"
 
 
 def mismatch_message(encoder, tensors):

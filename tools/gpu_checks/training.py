@@ -14,7 +14,7 @@ from mmrnn.connectors import MLP
 from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.objectives.language_model import LanguageModel
-from mmrnn.training.optim.build import optimizer
+from mmrnn.training.optim.adamw import AdamW
 from mmrnn.training.step import TrainStep, shares
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Sequence
 
@@ -64,7 +64,7 @@ def trained(model: VLM, device: torch.device, dtype: torch.dtype) -> Found:
     share = shares(objective, [batch])[0]
     named = dict(model.named_parameters())
     before = {key: value.detach().clone() for key, value in named.items()}
-    optim = optimizer([{"params": [*named.values()]}], [], lr=1.0, betas=(0.9, 0.99), eps=1.0)
+    optim = AdamW([{"params": [*named.values()]}], 1.0, betas=(0.9, 0.99), eps=1.0)
     with torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
         loss = step(batch.to(device), share)
     loss.backward()

@@ -1,39 +1,51 @@
-"""WKV-5, the time mixing of RWKV-5.2 (Eagle; Peng et al. 2024, arXiv:2404.05892). The maths is in README.md."""
-
-from functools import wraps
+"""WKV-5, the time mixing of RWKV-5.2 (Eagle; Peng et al. 2024, arXiv:2404.05892). README.md has the mathematics."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..dispatch import Op
-from ..inputs import accumulator, agree
-from ..segments import Run, packed
-from ..wkv6 import FILL
-from .chunked import chunked
-from .cpu import blocked as no_cpu
-from .cpu import cpu
-from .reference import reference
-from .triton import blocked as no_triton
-from .triton import triton
-
-IMPLS = {"cpu": cpu, "chunked": chunked, "reference": reference}
+from ..common.dtypes import accumulation_dtype
+from ..common.operator import WKVOperator
+from ..common.segments import Implementation, with_cu_seqlens
+from ..dispatch import Operator
+from ..wkv6 import PADDING
+from . import triton
+from .chunked import wkv5_chunked
+from .cpu import unavailable_reason, wkv5_cpu
+from .reference import wkv5_reference
 
 
-def repeated(run: Run) -> Run:
-    """What fills the ends of segments must not decay, so there the decay is one of its position."""
-    run = packed("wkv5", run, FILL)
+def with_timed_decay(run: Implementation) -> Implementation:
+    """Extend `run(*inputs, state)` to `(*inputs, state, cu_seqlens)`.
 
-    @wraps(run)
-    def wrapped(r, k, v, w, u, state, bounds):
-        if bounds is not None:
-            w = w.to(accumulator(r, k, v, w, u, state)).expand_as(r)
-        return run(r, k, v, w, u, state, bounds)
+    In a packed row the decay is expanded to one a position, since padded positions must not decay.
+    """
+    packed = with_cu_seqlens("wkv5", run, PADDING)
 
-    return wrapped
+    def expanded(r, k, v, w, u, state, cu_seqlens):
+        if cu_seqlens is not None:
+            w = w.to(accumulation_dtype(r, k, v, w, u, state)).expand_as(r)
+        return packed(r, k, v, w, u, state, cu_seqlens)
+
+    return expanded
 
 
-PACKED = {name: repeated(run) for name, run in IMPLS.items()}
-OP = Op("wkv5", {"triton": triton, **PACKED}, {"triton": no_triton, "cpu": no_cpu})
+OPERATOR = WKVOperator(
+    Operator(
+        "wkv5",
+        {
+            "triton": triton.wkv5_triton,
+            "cpu": with_timed_decay(wkv5_cpu),
+            "chunked": with_timed_decay(wkv5_chunked),
+            "reference": with_timed_decay(wkv5_reference),
+        },
+        {"triton": triton.unavailable_reason, "cpu": unavailable_reason},
+    ),
+    r="b t h k",
+    k="b t h k",
+    v="b t h v",
+    w="h k",
+    u="h k",
+)
 
 
 def wkv5(
@@ -44,37 +56,27 @@ def wkv5(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "n h k v"] | None = None,
     *,
-    cu_seqlens: Int[Tensor, " bounds"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """`wkv6` with a decay that is the same at every position: `y_t = r_t (S_t + diag(u) k_t^T v_t)`,
-    `S_{t+1} = diag(decay) S_t + k_t^T v_t`.
+    """`wkv6` with one decay for all positions: `y_t = r_t (S_t + diag(u) k_t^T v_t)`,
+    `S_{t+1} = diag(decay) S_t + k_t^T v_t` (Eagle, equations of section 4.1 of arXiv:2404.05892).
 
     **`w` IS NOT THE DECAY AND NOT ITS LOGARITHM.** It is the parameter of the network, any real number:
     `decay = exp(-exp(w))`. Other libraries want the log-decay, `-exp(w)`.
 
     Args:
-        state: what S starts from, rows are keys and columns values; zero if not given.
-        cu_seqlens: `[0, ..., t]`, where the segments of a single row (b = 1) begin and end. S starts anew at each
-            of them, and there is one state a segment (n = segments; without cu_seqlens n = b).
+        state: initial S, rows are keys and columns values; zero if not given.
+        cu_seqlens: `[0, ..., t]`, edges of the segments of a single row (b = 1). Each segment has an initial state of
+            its own (n = segments; without cu_seqlens n = b).
         backend: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use), `chunked` or `reference`.
 
     Returns:
-        y in the type of v, and the final S. Sums and states are fp32 (fp64 as soon as one input is fp64). Gradients
-        reach every input through both.
+        y in the type of v, and the final S. Sums and states are fp32 (fp64 if one input is fp64). Gradients reach
+        every input through both.
 
     Raises:
-        ValueError: sizes that do not agree, bounds that do not fit, an unknown backend.
+        ValueError: sizes do not agree, cu_seqlens does not fit, or the backend is unknown.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """
-    n = "b" if cu_seqlens is None else "n"
-    agree(
-        "wkv5",
-        r=("b t h k", r),
-        k=("b t h k", k),
-        v=("b t h v", v),
-        w=("h k", w),
-        u=("h k", u),
-        state=(f"{n} h k v", state),
-    )
-    return OP(backend, r, k, v, w, u, state, cu_seqlens)
+    return OPERATOR(backend, cu_seqlens, r, k, v, w, u, state)

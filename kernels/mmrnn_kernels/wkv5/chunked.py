@@ -1,13 +1,13 @@
-"""WKV-5 in chunks: WKV-6 with the decay repeated. Powers prepared beforehand were tried and are no faster."""
+"""WKV-5 in chunks: WKV-6 with the decay repeated. Preparing the powers of the decay was tried and is no faster."""
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ..inputs import accumulator
-from ..wkv6.chunked import chunked as wkv6
+from ..common.dtypes import accumulation_dtype
+from ..wkv6.chunked import wkv6_chunked
 
 
-def chunked(
+def wkv5_chunked(
     r: Float[Tensor, "b t h k"],
     k: Float[Tensor, "b t h k"],
     v: Float[Tensor, "b t h v"],
@@ -15,5 +15,5 @@ def chunked(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """The same as `reference`. The gradient of w is summed in the accumulator's type, whatever type w has."""
-    return wkv6(r, k, v, w.to(accumulator(r, k, v, w, u, state)).expand_as(r), u, state)
+    """Same result as `wkv5_reference`. The gradient of w is summed in the accumulation type, whatever type w has."""
+    return wkv6_chunked(r, k, v, w.to(accumulation_dtype(r, k, v, w, u, state)).expand_as(r), u, state)

@@ -1,5 +1,6 @@
-"""WKV-5 on the CPU by native code: that of WKV-6, which takes a decay without positions too and sums its gradient."""
+"""WKV-5 on the CPU: the native code of WKV-6, which also takes one decay for all positions and sums its gradient."""
 
-from ..wkv6.cpu import blocked, cpu
+from ..wkv6.cpu import unavailable_reason
+from ..wkv6.cpu import wkv6_cpu as wkv5_cpu
 
-__all__ = ["blocked", "cpu"]
+__all__ = ["unavailable_reason", "wkv5_cpu"]

@@ -1,14 +1,14 @@
-"""RWKV-5.2 (Eagle) as the paper prints it: a loop over time. Every other form is compared with this one."""
+"""WKV-5 as the paper prints it: a loop over time, with which every other implementation is compared."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..inputs import accumulator
-from ..wkv6.reference import decay
+from ..common.decay import decay
+from ..common.dtypes import accumulation_dtype
 
 
-def reference(
+def wkv5_reference(
     r: Float[Tensor, "b t h k"],
     k: Float[Tensor, "b t h k"],
     v: Float[Tensor, "b t h v"],
@@ -16,13 +16,13 @@ def reference(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """The Eagle recurrence of Peng et al. 2024 (arXiv:2404.05892), token by token.
+    """Eagle recurrence of Peng et al. 2024 (arXiv:2404.05892), position by position.
 
     y_t = r_t (S_t + diag(u) k_t^T v_t),  S_{t+1} = diag(exp(-exp(w))) S_t + k_t^T v_t
 
-    A `w` of `b t h k` is a decay of each position, as packing needs it.
+    A `w` of `b t h k` has a decay for every position, which packed rows need.
     """
-    out_dtype, dtype = v.dtype, accumulator(r, k, v, w, u, state)
+    out_dtype, dtype = v.dtype, accumulation_dtype(r, k, v, w, u, state)
     r, k, v, w, u = (x.to(dtype) for x in (r, k, v, w, u))
     if state is None:
         state = v.new_zeros(v.shape[0], *u.shape, v.shape[-1])

@@ -1,24 +1,36 @@
-"""WKV-6, the time mixing of RWKV-6 (Finch; Peng et al. 2024, arXiv:2404.05892). The maths is in README.md."""
+"""WKV-6, the time mixing of RWKV-6 (Finch; Peng et al. 2024, arXiv:2404.05892). README.md has the mathematics."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..dispatch import Op
-from ..inputs import agree
-from ..segments import packed
-from .chunked import chunked
-from .cpu import blocked as no_cpu
-from .cpu import cpu
-from .reference import reference
-from .triton import blocked as no_triton
-from .triton import triton
+from ..common.operator import WKVOperator
+from ..common.segments import with_cu_seqlens
+from ..dispatch import Operator
+from . import triton
+from .chunked import wkv6_chunked
+from .cpu import unavailable_reason, wkv6_cpu
+from .reference import wkv6_reference
 
-# A position with k = 0 and a decay of one (w = -inf) leaves the state as it is.
-FILL = (0.0, 0.0, 0.0, float("-inf"))
+PADDING = (0.0, 0.0, 0.0, float("-inf"))
+"""Values of r, k, v, w at a padded position: k = 0 and a decay of one leave the state unchanged."""
 
-IMPLS = {"cpu": cpu, "chunked": chunked, "reference": reference}
-PACKED = {name: packed("wkv6", run, FILL) for name, run in IMPLS.items()}
-OP = Op("wkv6", {"triton": triton, **PACKED}, {"triton": no_triton, "cpu": no_cpu})
+OPERATOR = WKVOperator(
+    Operator(
+        "wkv6",
+        {
+            "triton": triton.wkv6_triton,
+            "cpu": with_cu_seqlens("wkv6", wkv6_cpu, PADDING),
+            "chunked": with_cu_seqlens("wkv6", wkv6_chunked, PADDING),
+            "reference": with_cu_seqlens("wkv6", wkv6_reference, PADDING),
+        },
+        {"triton": triton.unavailable_reason, "cpu": unavailable_reason},
+    ),
+    r="b t h k",
+    k="b t h k",
+    v="b t h v",
+    w="b t h k",
+    u="h k",
+)
 
 
 def wkv6(
@@ -29,36 +41,27 @@ def wkv6(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "n h k v"] | None = None,
     *,
-    cu_seqlens: Int[Tensor, " bounds"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """`y_t = r_t (S_t + diag(u) k_t^T v_t)`, `S_{t+1} = diag(decay_t) S_t + k_t^T v_t`.
+    """`y_t = r_t (S_t + diag(u) k_t^T v_t)`, `S_{t+1} = diag(decay_t) S_t + k_t^T v_t` (Finch, section 4.2 of
+    arXiv:2404.05892).
 
     **`w` IS NOT THE DECAY AND NOT ITS LOGARITHM.** It is the pre-activation that the network computes, any real
     number: `decay = exp(-exp(w))`. Other libraries want the log-decay, `-exp(w)`.
 
     Args:
-        state: what S starts from, rows are keys and columns values; zero if not given.
-        cu_seqlens: `[0, ..., t]`, where the segments of a single row (b = 1) begin and end. S starts anew at each
-            of them, and there is one state a segment (n = segments; without cu_seqlens n = b).
+        state: initial S, rows are keys and columns values; zero if not given.
+        cu_seqlens: `[0, ..., t]`, edges of the segments of a single row (b = 1). Each segment has an initial state of
+            its own (n = segments; without cu_seqlens n = b).
         backend: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use), `chunked` or `reference`.
 
     Returns:
-        y in the type of v, and the final S. Sums and states are fp32 (fp64 as soon as one input is fp64). Gradients
-        reach every input through both.
+        y in the type of v, and the final S. Sums and states are fp32 (fp64 if one input is fp64). Gradients reach
+        every input through both.
 
     Raises:
-        ValueError: sizes that do not agree, bounds that do not fit, an unknown backend.
+        ValueError: sizes do not agree, cu_seqlens does not fit, or the backend is unknown.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """
-    n = "b" if cu_seqlens is None else "n"
-    agree(
-        "wkv6",
-        r=("b t h k", r),
-        k=("b t h k", k),
-        v=("b t h v", v),
-        w=("b t h k", w),
-        u=("h k", u),
-        state=(f"{n} h k v", state),
-    )
-    return OP(backend, r, k, v, w, u, state, cu_seqlens)
+    return OPERATOR(backend, cu_seqlens, r, k, v, w, u, state)

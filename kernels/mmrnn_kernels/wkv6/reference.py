@@ -1,19 +1,14 @@
-"""RWKV-6 (Finch) as the paper prints it: a loop over time. Every other form is compared with this one."""
+"""WKV-6 as the paper prints it: a loop over time, with which every other implementation is compared."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..inputs import accumulator
+from ..common.decay import decay
+from ..common.dtypes import accumulation_dtype
 
 
-def decay(w: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """exp(-exp(w)), by which a state is multiplied at each step."""
-    # Above 10 the decay is 0 in any precision, and exp(w) may be infinite: its gradient would be 0 * inf.
-    return torch.exp(-torch.exp(w.clamp(max=10.0)))
-
-
-def reference(
+def wkv6_reference(
     r: Float[Tensor, "b t h k"],
     k: Float[Tensor, "b t h k"],
     v: Float[Tensor, "b t h v"],
@@ -21,11 +16,11 @@ def reference(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """The Finch recurrence of Peng et al. 2024 (arXiv:2404.05892), token by token.
+    """Finch recurrence of Peng et al. 2024 (arXiv:2404.05892), position by position.
 
     y_t = r_t (S_t + diag(u) k_t^T v_t),  S_{t+1} = diag(exp(-exp(w_t))) S_t + k_t^T v_t
     """
-    out_dtype, dtype = v.dtype, accumulator(r, k, v, w, u, state)
+    out_dtype, dtype = v.dtype, accumulation_dtype(r, k, v, w, u, state)
     r, k, v, w, u = (x.to(dtype) for x in (r, k, v, w, u))
     if state is None:
         state = v.new_zeros(v.shape[0], *u.shape, v.shape[-1])

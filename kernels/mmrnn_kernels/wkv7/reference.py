@@ -1,14 +1,14 @@
-"""RWKV-7 (Goose) as the paper prints it: a loop over time. Every other form is compared with this one."""
+"""WKV-7 as the paper prints it: a loop over time, with which every other implementation is compared."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..inputs import accumulator
-from ..wkv6.reference import decay
+from ..common.decay import decay
+from ..common.dtypes import accumulation_dtype
 
 
-def reference(
+def wkv7_reference(
     r: Float[Tensor, "b t h k"],
     w: Float[Tensor, "b t h k"],
     k: Float[Tensor, "b t h k"],
@@ -17,11 +17,11 @@ def reference(
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "b h k v"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """The Goose recurrence of Peng et al. 2025 (arXiv:2503.14456), token by token.
+    """Goose recurrence of Peng et al. 2025 (arXiv:2503.14456), position by position.
 
     S_{t+1} = diag(exp(-exp(w_t))) S_t + b_t^T (a_t S_t) + k_t^T v_t,  y_t = r_t S_{t+1}
     """
-    out_dtype, dtype = v.dtype, accumulator(r, w, k, v, a, b, state)
+    out_dtype, dtype = v.dtype, accumulation_dtype(r, w, k, v, a, b, state)
     r, w, k, v, a, b = (x.to(dtype) for x in (r, w, k, v, a, b))
     if state is None:
         state = v.new_zeros(v.shape[0], *r.shape[2:], v.shape[-1])
@@ -30,7 +30,7 @@ def reference(
 
     out = []
     for t in range(v.shape[1]):
-        met = (a[:, t, :, :, None] * state).sum(-2, keepdim=True)  # b h 1 v
-        state = d[:, t, :, :, None] * state + b[:, t, :, :, None] * met + k[:, t, :, :, None] * v[:, t, :, None, :]
+        read = (a[:, t, :, :, None] * state).sum(-2, keepdim=True)  # b h 1 v
+        state = d[:, t, :, :, None] * state + b[:, t, :, :, None] * read + k[:, t, :, :, None] * v[:, t, :, None, :]
         out.append((r[:, t, :, :, None] * state).sum(-2))  # b h v
     return torch.stack(out, 1).to(out_dtype), state

@@ -1,1 +1,1 @@
-"""The default data set: scenes of drawings and handwriting, made on the spot."""
+"""Default data set: generated scenes of drawings and handwritten digits, with questions."""

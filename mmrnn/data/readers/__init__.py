@@ -1,4 +1,4 @@
-"""Readers of published data formats."""
+"""Readers of data formats."""
 
 from mmrnn.data.readers.llava import LLaVAJson
 

@@ -1,4 +1,4 @@
-"""Data in the form of LLaVA, which VisualRWKV and most others have taken over."""
+"""Reader of the JSON format of LLaVA, which VisualRWKV and most other projects use."""
 
 import json
 from collections.abc import Iterator
@@ -8,38 +8,44 @@ from os.path import join
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
-from mmrnn.data.image import PIXELS, ImageFile
-from mmrnn.data.observations import observations
-from mmrnn.data.video import FRAMES, expand_videos, frames
+from mmrnn.data.image import MAX_PIXELS, ImageFile
+from mmrnn.data.observations import parse_observations
+from mmrnn.data.video import DEFAULT_FRAMES, expand_videos, frames
 from mmrnn.types import MapDataset
 from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 
 ROLES = {"human": "user", "gpt": "assistant"}
+"""Roles of the format, in the order of their turns, and ours."""
 
 
 class LLaVAJson(MapDataset):
-    """A JSON list (or `.jsonl`) of records
+    r"""Samples of a JSON list of records, or of a `.jsonl` file with one record a line.
+
+    A record:
 
         {"id": "…", "image": "folder/xyz.jpg",
-         "conversations": [{"from": "human", "value": "<image>\\n…?"}, {"from": "gpt", "value": "…"}, …]}
+         "conversations": [{"from": "human", "value": "<image>\n…?"}, {"from": "gpt", "value": "…"}, …]}
 
-    `image` may be missing (text only: a tag is then plain text) or a list (one tag for each). One image without any
-    tag is not shown. `"video": "folder/clip.gif"` (or a list) stands where the text has `<video>`, as so many frames: a
-    moving image, a folder of images, or a film where PyAV is installed. What other modalities read stands in
-    `"observations": {"state": [[0.1, 0.2], [0.3, 0.4]]}`, a matrix (objects x features) or a list of them, one for each
-    `<state>`. Records that are not like this are left out; `skipped` names them with the reason.
+    `image` may be missing (text only: a tag is then plain text) or a list (one tag for each). A single image
+    without a tag is not shown to the model. `"video": "folder/clip.gif"` (or a list) belongs to `<video>`: an animated
+    image, a folder of images, or a video file where PyAV is installed. `"observations": {"state": [[0.1, 0.2], [0.3,
+    0.4]]}` are inputs of other modalities, a matrix (`objects features`) or a list of them, one for each `<state>`.
 
-    The file is read at first use, images are opened when they are needed.
+    Invalid records are left out; `skipped` lists them with the reason. The file is read at first use, images are opened
+    on demand.
 
     Args:
-        file: the records.
-        image_folder: the folder that the images' names start from; null: the folder of `file`.
-        verify: look at first use whether every image's file is there, and skip the record if not.
-        pixels: the largest image that is opened.
-        frames: images that a video becomes.
-        holdout: the share of records that is not trained on, chosen by their ids; the replies to their last questions
-            are compared with theirs, which tells something where these are short.
+        file: of the records.
+        image_folder: root of the images' paths; None: the folder of `file`.
+        verify: check at first use that every image file exists, and skip the record if not.
+        max_pixels: larger images are refused.
+        frames: number of frames taken from a video.
+        holdout: share of the records that is not trained on, selected by a hash of their ids, and evaluated by exact
+            match of the last replies (which is informative where these are short).
         split: `train`, or `holdout` for that share.
+
+    Raises:
+        ValueError: `holdout` is outside 0 to 1, or `frames` below 1.
     """
 
     def __init__(
@@ -48,8 +54,8 @@ class LLaVAJson(MapDataset):
         file: str | None = None,
         image_folder: str | None = None,
         verify: bool = False,
-        pixels: int = PIXELS,
-        frames: int = FRAMES,
+        max_pixels: int = MAX_PIXELS,
+        frames: int = DEFAULT_FRAMES,
         holdout: float = 0.0,
         split: Literal["train", "holdout"] = "train",
     ) -> None:
@@ -57,14 +63,8 @@ class LLaVAJson(MapDataset):
             raise ValueError(f"holdout ({holdout}) must lie between 0 and 1")
         if frames < 1:
             raise ValueError(f"frames ({frames}) must be at least 1")
-        self.file, self.image_folder, self.verify, self.pixels, self.holdout = (
-            file,
-            image_folder,
-            verify,
-            pixels,
-            holdout,
-        )
-        self.frames, self.split = frames, split
+        self.file, self.image_folder, self.verify, self.max_pixels = file, image_folder, verify, max_pixels
+        self.frames, self.holdout, self.split = frames, holdout, split
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -73,18 +73,18 @@ class LLaVAJson(MapDataset):
         return self._samples[index]
 
     def images(self) -> Iterator[ImageSource]:
-        """Every image, each once."""
+        """Iterate over all distinct images."""
         return iter({image.key: image for sample in self._samples for image in sample.images}.values())
 
     def held_out(self, samples: int) -> "dict[str, LLaVAJson]":
-        """The first so many of the records that are not trained on."""
+        """Return the first `samples` records that are not trained on, as the split `records`."""
         if not self.holdout:
             return {}
         rest = LLaVAJson(
             file=self.file,
             image_folder=self.image_folder,
             verify=self.verify,
-            pixels=self.pixels,
+            max_pixels=self.max_pixels,
             frames=self.frames,
             holdout=self.holdout,
             split="holdout",
@@ -94,31 +94,30 @@ class LLaVAJson(MapDataset):
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """The records left out: id, or number counted from 0 (`#12`), and the reason."""
-        return self._read[1]
+        """Id (or number, `#12`, counted from 0) of each record left out, and the reason."""
+        return self._content[1]
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        return [sample for sample in self._read[0] if self._holds(sample) == (self.split == "holdout")]
+        return [sample for sample in self._content[0] if self._is_held_out(sample) == (self.split == "holdout")]
 
-    def _holds(self, sample: Sample) -> bool:
+    def _is_held_out(self, sample: Sample) -> bool:
         digest = sha256(sample.id.encode()).digest()
         return int.from_bytes(digest[:4], "big") < self.holdout * 2**32
 
     @cached_property
-    def _read(self) -> tuple[list[Sample], list[tuple[str, str]]]:
-        """
+    def _content(self) -> tuple[list[Sample], list[tuple[str, str]]]:
+        """Samples of the file, and the records left out.
+
         Raises:
-            ValueError: the file or folder is not there or not of this form, or no record is.
+            ValueError: the file or folder does not exist, is not of this format, or has no valid record.
         """
         if self.file is None:
-            raise ValueError("data.file is not set: give the JSON file of the records")
+            raise ValueError("data.file is not set; set it to the JSON file of the records")
         file = Path(self.file)
         folder = Path(self.image_folder) if self.image_folder is not None else file.parent
         if not folder.is_dir():
-            raise ValueError(
-                f"data.image_folder ({folder}) is no folder; give the one that the images' names start from"
-            )
+            raise ValueError(f"data.image_folder ({folder}) is no folder; set it to the root of the images' paths")
         samples, skipped = [], []
         for number, record in enumerate(_records(file)):
             try:
@@ -127,57 +126,58 @@ class LLaVAJson(MapDataset):
                 skipped.append((_id(record, number), str(fault)))
         if not samples:
             reason = f"; the first ({skipped[0][0]}): {skipped[0][1]}" if skipped else ""
-            raise ValueError(f"{file} holds no usable record{reason}")
+            raise ValueError(f"{file} holds no valid record{reason}")
         return samples, skipped
 
     def _sample(self, record: Any, number: int, folder: Path) -> Sample:
-        """
+        """Sample of a record.
+
         Raises:
-            ValueError: what is wrong with the record.
+            ValueError: the record is invalid.
         """
         if isinstance(record, RecordError):
             raise record
         if not isinstance(record, dict):
             raise ValueError(f"a record must be an object, not {_kind(record)}")
         turns = _turns(record.get("conversations"))
-        seen = observations(record.get("observations"), turns)
-        names = _several(record.get("image"))
-        images = tuple(ImageFile(self._path(name, folder), name, self.pixels) for name in names)
-        if clips := _several(record.get("video")):
+        observations = parse_observations(record.get("observations"), turns)
+        names = _as_list(record.get("image"))
+        images = tuple(ImageFile(self._path(name, folder), name, self.max_pixels) for name in names)
+        if clips := _as_list(record.get("video")):
             paths = [self._path(name, folder, "video") for name in clips]
             videos = [
-                frames(path, self.frames, name=name, pixels=self.pixels)
+                frames(path, self.frames, name=name, max_pixels=self.max_pixels)
                 for path, name in zip(paths, clips, strict=True)
             ]
-            return Sample(*expand_videos(turns, images, videos), "reply", _id(record, number), seen)
+            return Sample(*expand_videos(turns, images, videos), "reply", _id(record, number), observations)
         tagged = [turn.text.count(TAG) for turn in turns if turn.role == "user" and TAG in turn.text]
         if len(images) == 1 and len(tagged) > 1:
             raise ValueError(f"one image is tagged in {len(tagged)} turns")
         if len(images) > 1 and sum(tagged) != len(images):
             raise ValueError(f"{sum(tagged)} tags {TAG} for {len(images)} images")
-        return Sample(turns, images, "reply", _id(record, number), seen)
+        return Sample(turns, images, "reply", _id(record, number), observations)
 
     def _path(self, name: Any, folder: Path, what: str = "image") -> str:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{what} must be the name of a file, not {_kind(name)}")
-        # Read as on Windows, where either slash divides and `C:` is a place of its own.
+        # Parsed as on Windows, where either slash separates and a drive (`C:`) is absolute.
         path = PureWindowsPath(name)
         if path.anchor or ".." in path.parts:
-            raise ValueError(f"{what} {name!r} lies outside the folder of the images")
+            raise ValueError(f"{what} {name!r} is outside the folder of the images")
         if self.verify and not ((folder / name).is_file() or (what == "video" and (folder / name).is_dir())):
             raise ValueError(f"{what} {name!r} is not in {folder}")
         return join(folder, name)
 
 
 class RecordError(ValueError):
-    """A line that could not be read, in the place of its record."""
+    """Fault of a line, in place of its record."""
 
 
 def _records(file: Path) -> Iterator[Any]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"data.file ({file}) is not there; give the JSON file of the records") from None
+        raise ValueError(f"data.file ({file}) does not exist; set it to the JSON file of the records") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
@@ -193,7 +193,7 @@ def _records(file: Path) -> Iterator[Any]:
         records = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is not JSON ({_reason(error)}); one record a line is read from a .jsonl file"
+            f"{file} is not JSON ({_reason(error)}); a file with one record a line must end in .jsonl"
         ) from None
     if not isinstance(records, list):
         raise ValueError(f"{file} must hold a list of records, not {_kind(records)}")
@@ -205,19 +205,19 @@ def _id(record: Any, number: int) -> str:
     return f"#{number}" if id is None else str(id)
 
 
-def _several(names: Any) -> list[Any]:
+def _as_list(names: Any) -> list[Any]:
     return [] if names is None else names if isinstance(names, list) else [names]
 
 
 def _turns(conversations: Any) -> tuple[Turn, ...]:
     if not isinstance(conversations, list) or not conversations:
-        raise ValueError("conversations are missing")
+        raise ValueError("conversations must be a list of turns")
     turns = []
     for index, turn in enumerate(conversations):
-        wanted = ("human", "gpt")[index % 2]
+        expected = list(ROLES)[index % 2]
         role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-        if role != wanted:
-            raise ValueError(f"turn {index + 1} must be from {wanted!r}, not {role!r}")
+        if role != expected:
+            raise ValueError(f"turn {index + 1} must be from {expected!r}, not {role!r}")
         if not isinstance(text, str):
             raise ValueError(f"the value of turn {index + 1} must be text, not {_kind(text)}")
         try:
@@ -228,7 +228,7 @@ def _turns(conversations: Any) -> tuple[Turn, ...]:
             raise ValueError(f"turn {index + 1} is an empty reply")
         turns.append(Turn(ROLES[role], text))
     if len(turns) < 2:
-        raise ValueError("there is no reply to learn from")
+        raise ValueError("there is no reply to train on")
     return tuple(turns)
 
 

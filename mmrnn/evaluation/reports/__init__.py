@@ -1,1 +1,1 @@
-"""Reports of runs and comparisons of them."""
+"""Reports of runs, and comparisons of several runs."""

@@ -1,4 +1,4 @@
-"""Runs side by side: what they chose differently, and what they came to."""
+"""Comparison of runs: the settings that differ, and the results."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from mmrnn.config.tree import leaves
 from mmrnn.evaluation.reports.run_report import STYLE
 from mmrnn.evaluation.reports.svg import bars
 from mmrnn.io.atomic import replace_file
@@ -14,33 +15,33 @@ from mmrnn.io.atomic import replace_file
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run: its folder and its result."""
+    """Folder and result (`result.json`) of a finished run."""
 
     folder: Path
     result: Mapping[str, Any]
 
 
 def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[Path]]:
-    """The finished runs in a folder and below it, and the folders of those that are not finished.
+    """Return the finished runs in a folder and below it, and the folders of unfinished ones.
 
     Raises:
-        ValueError: there is no run.
+        ValueError: the folder holds no run.
     """
-    finished, open_ = [], []
+    finished, unfinished = [], []
     for log in sorted(Path(folder).rglob("log.jsonl"), key=lambda path: [_number(part) for part in path.parts]):
         result = log.parent / "result.json"
         if result.is_file():
             finished.append(FinishedRun(log.parent, json.loads(result.read_text(encoding="utf-8"))))
         else:
-            open_.append(log.parent)
-    if not finished and not open_:
+            unfinished.append(log.parent)
+    if not finished and not unfinished:
         raise ValueError(f"{folder} holds no run; name a folder that `mmrnn train` has written")
-    return finished, open_
+    return finished, unfinished
 
 
 def table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: what differs between the runs, then size, time, and the accuracy on each split."""
-    settings = [_flat(run.result["config"]) for run in runs]
+    """Return columns and rows: settings that differ, then size, time, loss, and accuracy of each split."""
+    settings = [dict(leaves(run.result["config"])) for run in runs]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     differing = [key for key in keys if len({str(setting.get(key)) for setting in settings}) > 1]
     chosen = _choices(runs, differing)
@@ -57,7 +58,7 @@ def table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
 
 
 def average(run: FinishedRun, split: str) -> float | None:
-    """The mean accuracy over the kinds of question of a split."""
+    """Return the mean accuracy over the kinds of question of a split; None: the run has no such split."""
     kinds = run.result["accuracy"].get(split)
     return sum(row["accuracy"] for row in kinds.values()) / len(kinds) if kinds else None
 
@@ -66,7 +67,7 @@ def write_comparison(folder: Path, runs: Sequence[FinishedRun]) -> Path:
     """Write `comparison.html` (table and bars) and `comparison.md` into a folder.
 
     Returns:
-        The path of the page.
+        Path of the page.
     """
     columns, rows = table(runs)
     first = columns.index("parameters")
@@ -88,22 +89,13 @@ def write_comparison(folder: Path, runs: Sequence[FinishedRun]) -> Path:
 
 
 def _choices(runs: Sequence[FinishedRun], differing: Sequence[str]) -> list[str]:
-    """Groups whose option differs stand for all the knobs that differ because of it."""
+    """Settings that differ; a group whose card differs replaces its knobs."""
     groups = dict.fromkeys(group for run in runs for group in run.result["choices"])
     chosen = [group for group in groups if len({run.result["choices"].get(group) for run in runs}) > 1]
     covered = {"choices", *chosen, *(["encoder", "connector", "backbone"] if "model" in chosen else [])}
     return [*chosen, *(key for key in differing if key.split(".")[0] not in covered)]
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    found: dict[str, Any] = {}
-    for key, item in value.items():
-        found |= _flat(item, f"{path}.{key}" if path else str(key))
-    return found
-
-
 def _number(part: str) -> tuple[int, str]:
-    """Job 10 comes after job 9."""
+    """Sort key by which job 10 comes after job 9."""
     return (int(part), "") if part.isdigit() else (-1, part)

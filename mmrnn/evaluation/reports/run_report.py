@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with curves, tables and images, which needs no network and no server."""
+"""Report of a run: one self-contained HTML file with curves, tables and images."""
 
 import base64
 import io
@@ -7,14 +7,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.reports.svg import chart
 from mmrnn.io.atomic import replace_file
 from mmrnn.types import MapDataset
 from mmrnn.types.sample import Sample
 
-SHOWN = 16
-"""Images of each test in a report."""
+MAX_EXAMPLES = 16
+"""Most examples of each split in a report."""
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2937 }
@@ -39,9 +40,12 @@ def write_report(
     """Write `report.html` into the folder of a run.
 
     Args:
-        result: what the run came to (`result.json`).
+        out: folder of the run.
+        result: of the run (`result.json`).
         log: records of training (`log.jsonl`).
-        tests: the samples that are held out, by the name of their split, and in `answers` the replies to them.
+        tests: evaluation splits by name.
+        answers: replies to the samples of each split.
+        cfg: configuration of the run.
     """
     accuracy = {
         name: [(record["step"], record["accuracy"][name]) for record in log if "accuracy" in record] for name in tests
@@ -54,7 +58,7 @@ def write_report(
         chart("held-out accuracy while training (first questions of each split)", accuracy, percent=True),
         *(_table(name, kinds) for name, kinds in result["accuracy"].items()),
         *(_cards(name, tests[name], answers[name]) for name in tests),
-        f"<h2>Configuration</h2><pre>{escape(_outline(cfg))}</pre>",
+        f"<h2>Configuration</h2><pre>{escape(to_yaml(cfg))}</pre>",
     ]
     page = (
         f'<!doctype html><meta charset="utf-8"><title>{escape(out.name)}</title><style>{STYLE}</style>{"".join(parts)}'
@@ -76,7 +80,7 @@ def _table(name: str, kinds: Mapping[str, Mapping[str, float]]) -> str:
 
 def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
     figures = []
-    for index in range(min(SHOWN, len(answers))):
+    for index in range(min(MAX_EXAMPLES, len(answers))):
         answer, sample = answers[index], samples[index]
         image = f'<img alt="" src="{_data_url(sample)}">' if sample.images else ""
         truth = "" if answer.right else f" (truth: {escape(answer.truth)})"
@@ -94,10 +98,3 @@ def _data_url(sample: Sample) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _outline(value: Any, depth: int = 0) -> str:
-    if not isinstance(value, Mapping):
-        return f" {value}\n"
-    lines = "".join(f"{'  ' * depth}{key}:{_outline(item, depth + 1)}" for key, item in value.items())
-    return f"\n{lines}" if depth else lines

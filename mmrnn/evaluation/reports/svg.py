@@ -1,4 +1,4 @@
-"""Line charts as SVG, without a plotting library: enough for a report that is one file."""
+"""Line and bar charts as SVG, without a plotting library."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -10,7 +10,13 @@ Points = Sequence[tuple[int, float]]
 
 
 def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> str:
-    """An SVG chart of named lines over steps; empty lines are left out."""
+    """Return an SVG chart of named lines over steps; empty lines are left out.
+
+    Args:
+        title: of the chart.
+        lines: (step, value) of each.
+        percent: values are shares from 0 to 1.
+    """
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
         return ""
@@ -44,7 +50,7 @@ def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
 
 
 def bars(title: str, values: Mapping[str, float]) -> str:
-    """An SVG bar chart of shares between 0 and 1."""
+    """Return an SVG bar chart of named shares between 0 and 1."""
     height = TOP + 22 * len(values) + 8
     parts = [f'<svg viewBox="0 0 {WIDTH * 2} {height}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<text x="0" y="14" class="title">{escape(title)}</text>')

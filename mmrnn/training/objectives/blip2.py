@@ -63,7 +63,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         return contrast + matching + self.generation(connector, tokens, ids, known)
 
     def num_units(self, batch: Batch) -> int:
-        """How many rows with an image the means over a batch are taken of."""
+        """Number of rows with an image."""
         return len({block.sample for block in batch.sequence.image_spans if block.modality == "image"})
 
     def contrast(
@@ -99,7 +99,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         other_ids: Int[Tensor, "m t"],
         other_known: Bool[Tensor, "m t"],
     ) -> Float[Tensor, ""]:
-        """Which of pairs, of texts with a wrong image, and of images with a wrong text belong together."""
+        """Image-text matching loss over matched pairs, texts with a wrong image, and images with a wrong text."""
         logits = self.belongs(
             connector,
             torch.cat([tokens, other_tokens, tokens]),

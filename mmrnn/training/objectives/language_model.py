@@ -1,4 +1,4 @@
-"""What a model is trained for."""
+"""Language-model objective: next-token prediction."""
 
 from typing import Literal
 
@@ -51,7 +51,7 @@ class LanguageModel(Objective):
         self.l2wrap = l2wrap
 
     def num_units(self, batch: Batch) -> int:
-        """How many samples, or targets, the mean over a batch is taken of."""
+        """Number of samples, or of targets, as `reduction` says."""
         if self.reduction == "sample":
             return _samples(batch.sequence)[1]
         return int((batch.sequence.labels[:, 1:] != IGNORE).sum())

@@ -50,13 +50,13 @@ class PatchAlignment(nn.Module, Objective):
         return torch.stack(losses).mean()
 
     def num_units(self, batch: Batch) -> int:
-        """How many images the mean over a batch is taken of."""
+        """Number of images of a batch."""
         return sum(block.modality == "image" for block in batch.sequence.image_spans)
 
     def student(
         self, levels: tuple[Float[Tensor, "b t d"], ...], block: ImageSpan, rows: int, cols: int
     ) -> Float[Tensor, "rows cols e"]:
-        """What the language model says of the places of one image, averaged to so many."""
+        """Features of one image from several layers of the language model, average-pooled to `rows x cols`."""
         layout = block.layout
         places = block.start + layout.patch_indices().to(levels[0].device)
         window = layout.rows // rows
@@ -70,8 +70,9 @@ class PatchAlignment(nn.Module, Objective):
         answer = self.enter(said[0]) + self.output(rearrange(mixed, "n h 1 k -> n (h k)"))
         return answer.view(rows, cols, -1)
 
-    def loss(self, said: Float[Tensor, "rows cols e"], goal: Float[Tensor, "rows cols e"]) -> Float[Tensor, ""]:
-        return 1 - F.cosine_similarity(said.float(), goal.float(), dim=-1).mean()
+    def loss(self, student: Float[Tensor, "rows cols e"], goal: Float[Tensor, "rows cols e"]) -> Float[Tensor, ""]:
+        """One minus the mean cosine similarity of the patches of one image."""
+        return 1 - F.cosine_similarity(student.float(), goal.float(), dim=-1).mean()
 
     @torch.no_grad()
     def goals(self, batch: Batch) -> list[Float[Tensor, "_ _ e"]]:

@@ -1,1 +1,23 @@
 """Optimizers, schedules and parameter groups."""
+
+from mmrnn.training.optim.adamw import AdamW
+from mmrnn.training.optim.muon import Muon, MuonWithAdamW
+from mmrnn.training.optim.optimizer_group import OptimizerGroup
+from mmrnn.training.optim.param_groups import hidden_matrices, lr_multipliers, param_groups
+from mmrnn.training.optim.schedule import Cosine, Linear, apply_schedule, cosine, geometric, linear
+
+__all__ = [
+    "AdamW",
+    "Cosine",
+    "Linear",
+    "Muon",
+    "MuonWithAdamW",
+    "OptimizerGroup",
+    "apply_schedule",
+    "cosine",
+    "geometric",
+    "hidden_matrices",
+    "linear",
+    "lr_multipliers",
+    "param_groups",
+]

@@ -1,4 +1,4 @@
-"""Muon for many small matrices."""
+"""Muon, batched over matrices of one shape, and its combination with AdamW."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -8,20 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrnn_kernels.processor import multiplies_bf16
+from mmrnn.training.optim.adamw import AdamW
+from mmrnn.training.optim.optimizer_group import OptimizerGroup
+from mmrnn_kernels.common.cpu_features import multiplies_bf16
 
-AT_ONCE = 2**24
-"""Entries that are made orthogonal at once, which bounds the memory that this takes."""
+MAX_BATCH_ENTRIES = 2**24
+"""Entries that are orthogonalised at once; bounds the memory of a step."""
 
 
 class Muon(torch.optim.Muon):
-    """The steps of `torch.optim.Muon`, those of matrices of one shape at once.
+    """`torch.optim.Muon`, batched over matrices of one shape.
 
-    One by one small matrices cost launches more than products (`benchmarks/muon.py`). Steps are as long as those of
-    AdamW (Liu et al. 2025, arXiv:2502.16982, 2.2), so that one learning rate serves both.
+    One by one, small matrices cost more in launches than in products (`tools/bench_muon.py`). Updates have the RMS of
+    those of AdamW (Liu et al. 2025, arXiv:2502.16982, 2.2), so that one learning rate serves both.
 
     Args:
-        knobs: the other ones of `torch.optim.Muon`.
+        params: matrices, or groups of them.
+        knobs: further arguments of `torch.optim.Muon`.
     """
 
     def __init__(self, params: Iterable[Any], **knobs: Any):
@@ -29,6 +32,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Update the matrices from their gradients."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
@@ -36,19 +40,19 @@ class Muon(torch.optim.Muon):
                 if weight.grad is not None:
                     shapes.setdefault(weight.shape, []).append(weight)
             for shape, weights in shapes.items():
-                some = max(1, AT_ONCE // math.prod(shape))
-                for first in range(0, len(weights), some):
-                    self._move(weights[first : first + some], group)
+                size = max(1, MAX_BATCH_ENTRIES // math.prod(shape))
+                for first in range(0, len(weights), size):
+                    self._update(weights[first : first + size], group)
         return loss
 
-    def _move(self, weights: Sequence[Tensor], group: dict[str, Any]) -> None:
-        updates = torch.stack([self._update(weight, group) for weight in weights])
-        directions = orthogonal(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    def _update(self, weights: Sequence[Tensor], group: dict[str, Any]) -> None:
+        directions = torch.stack([self._direction(weight, group) for weight in weights])
+        directions = orthogonal(directions, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = group["lr"] * 0.2 * math.sqrt(max(weights[0].shape))
         for weight, direction in zip(weights, directions, strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
 
-    def _update(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+    def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
@@ -59,10 +63,10 @@ class Muon(torch.optim.Muon):
 def orthogonal(
     matrices: Float[Tensor, "m rows cols"], coefficients: Sequence[float], steps: int, eps: float
 ) -> Float[Tensor, "m rows cols"]:
-    """About the nearest matrices all of whose singular values are one, in bf16; in fp32 on a CPU that emulates bf16.
+    """Approximate the nearest semi-orthogonal matrices, in bf16; in fp32 on a CPU that emulates bf16.
 
     A Newton-Schulz iteration of fifth order, whose coefficients raise small singular values quickly and leave all of
-    them between 0.7 and 1.2 or so (Jordan 2024, kellerjordan.github.io/posts/muon).
+    them between about 0.7 and 1.2 (Jordan 2024, kellerjordan.github.io/posts/muon).
     """
     linear, cubic, quintic = coefficients
     x = matrices.bfloat16() if matrices.device.type != "cpu" or multiplies_bf16() else matrices.float()
@@ -73,3 +77,31 @@ def orthogonal(
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic), x, beta=linear)
     return x.mT if tall else x
+
+
+class MuonWithAdamW(OptimizerGroup):
+    """Muon for the matrices between layers, AdamW for the other parameters (embeddings, head, vectors).
+
+    Muon's updates have equal singular values (Jordan 2024, kellerjordan.github.io/posts/muon).
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        weight_decay_final: float | None = None,
+    ) -> None:
+        hidden = [group for group in groups if group["hidden"]]
+        rest = [group for group in groups if not group["hidden"]]
+        parts: list[torch.optim.Optimizer] = []
+        if rest:
+            parts.append(AdamW(rest, lr, betas=betas, eps=eps, weight_decay=weight_decay))
+        if hidden:
+            parts.append(Muon(hidden, lr=lr, momentum=momentum, weight_decay=weight_decay))
+        super().__init__(*parts)
+        self.weight_decay, self.weight_decay_final = weight_decay, weight_decay_final

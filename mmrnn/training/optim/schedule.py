@@ -1,24 +1,77 @@
-"""Learning rates over time, as pure functions of the step."""
+"""Learning rate and weight decay over time."""
 
 import math
+from dataclasses import dataclass
+
+from mmrnn.types import Optimizer, Schedule
 
 
 def progress(step: int, *, steps: int, warmup: int = 0) -> float:
-    """How far the decay is, 0 to 1, at `step` (counted from 0) of `steps`."""
+    """Fraction of the decay that is done at `step` (from 0) of `steps`."""
     return min(max((step - warmup + 1) / max(steps - warmup, 1), 0.0), 1.0)
 
 
 def cosine(step: int, *, steps: int, lr: float, min_lr: float, warmup: int = 0) -> float:
-    """Cosine from `lr` to `min_lr`, reached at the last step and kept after it (VisualRWKV).
+    """Cosine decay from `lr` to `min_lr`, reached at the last step and constant after it (VisualRWKV).
 
-    During the first `warmup` steps the rate grows linearly from a tenth of what it would be without.
+    The first `warmup` steps are scaled by a factor that grows linearly from 0.1 to 1.
     """
-    rate = min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * progress(step, steps=steps, warmup=warmup)))
-    return rate * (0.1 + 0.9 * step / warmup) if step < warmup else rate
+    share = 0.5 * (1 + math.cos(math.pi * progress(step, steps=steps, warmup=warmup)))
+    return _warm_up(min_lr + (lr - min_lr) * share, step, warmup)
+
+
+def linear(step: int, *, steps: int, lr: float, min_lr: float, warmup: int = 0) -> float:
+    """Linear decay from `lr` to `min_lr`; otherwise as `cosine`."""
+    share = 1 - progress(step, steps=steps, warmup=warmup)
+    return _warm_up(min_lr + (lr - min_lr) * share, step, warmup)
 
 
 def geometric(step: int, *, steps: int, start: float, final: float, warmup: int = 0) -> float:
-    """From `start` to `final` by equal factors: how RWKV lowers its weight decay."""
+    """Geometric decay from `start` to `final`, as RWKV lowers its weight decay; zero at either end: constant."""
     if start <= 0 or final <= 0:
         return start
     return start * (final / start) ** progress(step, steps=steps, warmup=warmup)
+
+
+def _warm_up(lr: float, step: int, warmup: int) -> float:
+    return lr * (0.1 + 0.9 * step / warmup) if step < warmup else lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """Cosine decay of the learning rate, after linear warm-up."""
+
+    min_lr: float = 1e-5
+    warmup: int = 0
+
+    def lr_at(self, step: int, *, steps: int, lr: float) -> float:
+        """See `cosine`."""
+        return cosine(step, steps=steps, lr=lr, min_lr=self.min_lr, warmup=self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Schedule):
+    """Linear decay of the learning rate, after linear warm-up."""
+
+    min_lr: float = 1e-5
+    warmup: int = 0
+
+    def lr_at(self, step: int, *, steps: int, lr: float) -> float:
+        """See `linear`."""
+        return linear(step, steps=steps, lr=lr, min_lr=self.min_lr, warmup=self.warmup)
+
+
+def apply_schedule(optimizer: Optimizer, schedule: Schedule, step: int, *, steps: int, lr: float) -> float:
+    """Set learning rate and weight decay of every parameter group for a step.
+
+    Returns:
+        The learning rate, before the factors of the groups.
+    """
+    now = schedule.lr_at(step, steps=steps, lr=lr)
+    start, final = optimizer.weight_decay, optimizer.weight_decay_final
+    decay = geometric(step, steps=steps, start=start, final=start if final is None else final, warmup=schedule.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = now * group["lr_mult"]
+        if group["decays"]:
+            group["weight_decay"] = decay
+    return now

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it runs."""
+"""Progress bars and tables on stderr."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,6 +14,7 @@ class Console:
         self.console = console or RichConsole(stderr=True)
 
     def say(self, text: str) -> None:
+        """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def bar(self) -> Progress:

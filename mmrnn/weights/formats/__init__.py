@@ -1,1 +1,1 @@
-"""Weight formats of other projects, one file for each."""
+"""Weight formats, one file for each project or kind of part."""

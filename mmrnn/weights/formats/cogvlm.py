@@ -1,21 +1,24 @@
-"""CogVLM, under the names of the Hugging Face hub and those of SAT: language model, experts, adapter."""
+"""CogVLM: language model, visual experts and adapter, under the names of the Hugging Face hub and of SAT."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format
+from mmrnn.backbones import Transformer, VisualExpert
+from mmrnn.connectors import BeginEndTokens
+from mmrnn.weights.format import Format, Tensors
 from mmrnn.weights.formats.fused_qkv import join, split
+from mmrnn.weights.formats.ignored import COMPUTED, ENCODER, HOOK, LANGUAGE
 
 HF_LAYER, OURS = "model.layers.{}", "blocks.{}"
 SAT_LAYER = "transformer.layers.{}"
-EXPERT, LANGUAGE, ENCODER, CONNECTOR = "of the hook", "of the language model", "of the encoder", "of the connector"
 
 
-def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
+def adapt(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Split fused projections."""
     return split(tensors)
 
 
 def experts(kind: str, attention: str, mlp: str, ours: str) -> dict[str, str]:
-    """The names of one kind of weights in the hub's layout."""
+    """Names of the language or vision weights (`kind`) of all blocks on the hub."""
     return {
         f"{HF_LAYER}.self_attn.{kind}_expert_query_key_value.weight": f"{ours}.{attention}.qkv>weight",
         f"{HF_LAYER}.self_attn.{kind}_expert_dense.weight": f"{ours}.{attention}.output.weight",
@@ -26,9 +29,9 @@ def experts(kind: str, attention: str, mlp: str, ours: str) -> dict[str, str]:
 
 
 HF_VISION = {
-    f"{HF_LAYER}.self_attn.vision_expert_query_key_value.weight": EXPERT,
-    f"{HF_LAYER}.self_attn.vision_expert_dense.weight": EXPERT,
-    f"{HF_LAYER}.mlp.vision_mlp.*": EXPERT,
+    f"{HF_LAYER}.self_attn.vision_expert_query_key_value.weight": HOOK,
+    f"{HF_LAYER}.self_attn.vision_expert_dense.weight": HOOK,
+    f"{HF_LAYER}.mlp.vision_mlp.*": HOOK,
 }
 HF_LANGUAGE = {
     "model.embed_tokens.weight": "embedding.weight",
@@ -60,9 +63,10 @@ SAT_EXPERTS = {
 
 
 def adapter(name: str, prefix: str, *, other: dict[str, str]) -> Format:
+    """Format of the adapter: projection, gated MLP, begin and end vectors."""
     return Format(
         name,
-        "BeginEndTokens",
+        BeginEndTokens,
         signature=(f"{prefix}boi", f"{prefix}linear_proj.linear_proj.weight"),
         names={
             f"{prefix}boi": "begin",
@@ -74,12 +78,12 @@ def adapter(name: str, prefix: str, *, other: dict[str, str]) -> Format:
             f"{prefix}linear_proj.dense_4h_to_h.*": "part.down.*",
         },
         ignored=other,
-        inverse=upright,
+        inverse=add_axes,
     )
 
 
-def upright(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The two vectors have axes for images and tokens."""
+def add_axes(tensors: Tensors) -> Tensors:
+    """Give the two vectors their axes for images and tokens."""
     return {name: value.view(1, 1, -1) if name in ("begin", "end") else value for name, value in tensors.items()}
 
 
@@ -89,21 +93,21 @@ SAT_LLM = dict.fromkeys(("transformer.*", "mixins.mlp.*", "mixins.rotary.*", "mi
 FORMATS = (
     Format(
         "cogvlm_hf",
-        "Transformer",
+        Transformer,
         signature=("model.layers.0.self_attn.language_expert_query_key_value.weight",),
         names=HF_LANGUAGE,
-        ignored={**HF_VISION, "model.vision.*": ENCODER, "model.layers.{}.self_attn.rotary_emb.*": "computed"},
+        ignored={**HF_VISION, "model.vision.*": ENCODER, "model.layers.{}.self_attn.rotary_emb.*": COMPUTED},
         adapt=adapt,
         inverse=join,
     ),
     Format(
         "cogvlm_sat",
-        "Transformer",
+        Transformer,
         signature=("mixins.lm.lm_head.weight", "mixins.mlp.gate_proj.0.weight"),
         names=SAT_LANGUAGE,
         ignored={
-            "mixins.mlp.vision_*": EXPERT,
-            "mixins.rotary.vision_*": EXPERT,
+            "mixins.mlp.vision_*": HOOK,
+            "mixins.rotary.vision_*": HOOK,
             "mixins.eva.*": ENCODER,
         },
         adapt=adapt,
@@ -111,7 +115,7 @@ FORMATS = (
     ),
     Format(
         "cogvlm_hf",
-        "VisualExpert",
+        VisualExpert,
         signature=("model.layers.0.self_attn.vision_expert_query_key_value.weight",),
         names=experts("vision", "attention", "mlp", "layers.{}"),
         ignored=dict.fromkeys(
@@ -134,7 +138,7 @@ FORMATS = (
     ),
     Format(
         "cogvlm_sat",
-        "VisualExpert",
+        VisualExpert,
         signature=("mixins.rotary.vision_query_key_value_list.0.weight",),
         names=SAT_EXPERTS,
         ignored=dict.fromkeys(("transformer.*", "mixins.mlp.gate_proj.*", "mixins.lm.*"), LANGUAGE)

@@ -1,8 +1,10 @@
-"""Connectors as LLaVA, VILA, MiniGPT, BLIP-2, VisualRWKV and others publish them."""
+"""Projections and gated connectors of LLaVA, VILA, MiniGPT, BLIP-2, VisualRWKV and others."""
 
+from mmrnn.connectors import MLP, GatedLinear, GatedMLP, Linear
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import connector_sizes as sizes
 from mmrnn.weights.formats.connector_sizes import by_our_names
+from mmrnn.weights.formats.ignored import ENCODER, LANGUAGE
 
 ENCODERS = (
     "model.vision_clip.*",
@@ -23,17 +25,18 @@ MODELS = (
     "llm_backbone.*",
 )
 LLAMA = ("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*")
-OTHER_PARTS = dict.fromkeys(ENCODERS, "of the encoder") | dict.fromkeys(MODELS + LLAMA, "of the language model")
-"""What files of whole models hold beside the connector."""
+OTHER_PARTS = dict.fromkeys(ENCODERS, ENCODER) | dict.fromkeys(MODELS + LLAMA, LANGUAGE)
+"""Keys of other parts in checkpoints of whole models."""
 
 BLIP2_HEADS = ("opt_proj", "t5_proj", "llm_proj", "language_projection")
-"""Names of the projection behind the Q-Former, one for each family of language models."""
+"""Names of the projection after the Q-Former, one for each family of language models."""
 
 
 def linear(name: str, prefix: str) -> Format:
+    """Format of a linear projection."""
     return Format(
         name,
-        "Linear",
+        Linear,
         signature=(f"{prefix}weight",),
         names={f"{prefix}weight": "proj.weight", f"{prefix}bias": "proj.bias"},
         ignored=OTHER_PARTS,
@@ -41,10 +44,10 @@ def linear(name: str, prefix: str) -> Format:
 
 
 def sequential(name: str, prefix: str) -> Format:
-    """An `nn.Sequential` of projections and activations."""
+    """Format of an MLP that is an `nn.Sequential` of projections and activations."""
     return Format(
         name,
-        "MLP",
+        MLP,
         signature=(f"{prefix}0.weight", f"{prefix}2.weight"),
         names={f"{prefix}{{}}.*": "layers.{}.*"},
         ignored=OTHER_PARTS,
@@ -52,9 +55,10 @@ def sequential(name: str, prefix: str) -> Format:
 
 
 def hf_llava(name: str, prefix: str) -> Format:
+    """Format of the two-layer MLP in transformers."""
     return Format(
         name,
-        "MLP",
+        MLP,
         signature=(f"{prefix}linear_1.weight", f"{prefix}linear_2.weight"),
         names={f"{prefix}linear_1.*": "layers.0.*", f"{prefix}linear_2.*": "layers.2.*"},
         ignored=OTHER_PARTS,
@@ -79,7 +83,7 @@ PROJECTIONS = (
     hf_llava("llava_hf5", "model.multi_modal_projector."),
     Format(
         "vila_downsample",
-        "MLP",
+        MLP,
         signature=("layers.1.weight", "layers.2.weight", "layers.4.weight"),
         names={"layers.1.*": "norm.*", "layers.2.*": "layers.0.*", "layers.4.*": "layers.2.*"},
     ),
@@ -88,34 +92,29 @@ PROJECTIONS = (
 GATED = (
     Format(
         "visualrwkv_hd",
-        "GatedMLP",
+        GatedMLP,
         signature=("proj.weight", "gate.weight", "o_proj.weight"),
         names={"proj.*": "proj.*", "gate.*": "gate.*", "o_proj.*": "output.*"},
     ),
     Format(
-        "visualrwkv_uhd",
-        "MLP",
-        signature=("proj.weight", "gate.weight", "o_proj.weight"),
-        names={"proj.*": "layers.0.*", "o_proj.*": "layers.2.*"},
-        ignored={"gate.weight": "stored, but not used: ReLU took its place"},
-    ),
-    Format(
         "visualrwkv_v7",
-        "GatedLinear",
+        GatedLinear,
         signature=("gate.weight", "o_proj.weight", "ln_v.weight"),
         names={"gate.*": "gate.*", "o_proj.*": "output.*", "ln_v.*": "norm.*"},
     ),
 )
 
-INFER = {
-    "visualrwkv_hd": sizes.gated_mlp,
-    "visualrwkv_uhd": sizes.relu_mlp,
-    "visualrwkv_v7": sizes.gated_linear,
-    "Linear": sizes.linear,
-    "MLP": sizes.mlp,
-}
-"""By format, else by class."""
+UHD = Format(
+    "visualrwkv_uhd",
+    MLP,
+    signature=("proj.weight", "gate.weight", "o_proj.weight"),
+    names={"proj.*": "layers.0.*", "o_proj.*": "layers.2.*"},
+    ignored={"gate.weight": "unused: ReLU replaced the gate"},
+)
 
-FORMATS: tuple[Format, ...] = tuple(
-    by_our_names(one, INFER.get(one.name, INFER.get(one.part))) for one in (*PROJECTIONS, *GATED)
+INFER = {Linear: sizes.linear, MLP: sizes.mlp, GatedMLP: sizes.gated_mlp, GatedLinear: sizes.gated_linear}
+
+FORMATS: tuple[Format, ...] = (
+    *(by_our_names(form, INFER[form.part]) for form in (*PROJECTIONS, *GATED)),
+    by_our_names(UHD, sizes.relu_mlp),
 )

@@ -1,17 +1,18 @@
-"""Convolutional networks: timm's own names, and those of EfficientNet-PyTorch."""
+"""Convolutional networks under the names of timm and of EfficientNet-PyTorch."""
 
 import re
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format
+from mmrnn.encoders import TimmFeatures
+from mmrnn.weights.format import Format, Tensors
+from mmrnn.weights.formats.ignored import HEAD
 
-Tensors = dict[str, Tensor]
-
-HEAD = "of the head, which no encoder here has"
 STEMS = ("conv_stem.weight", "conv1.weight", "conv1.0.weight", "stem.0.weight", "stem.conv.weight")
-"""First tensor of EfficientNet and MobileNet, ResNet (plain and with a deep stem), ConvNeXt, RegNet in timm."""
+"""Stem weight in timm: EfficientNet and MobileNet, ResNet (plain and with a deep stem), ConvNeXt, RegNet."""
 
+BLOCK = re.compile(r"trunk\.blocks\.\d+\.\d+\.")
+THEIR_BLOCK = re.compile(r"trunk\._blocks\.(?P<number>\d+)\.(?P<layer>\w+)\.(?P<leaf>\w+)")
 SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 INVERTED = {
     "_expand_conv": "conv_pw",
@@ -21,33 +22,34 @@ INVERTED = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-"""A block without and with expansion: their names -> timm's."""
+"""Layers of a block without and with expansion: their names -> those of timm."""
 
 
 def drop_unused(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
-    """Without the stages behind the maps that are read."""
+    """Drop the layers after the last feature map that is used."""
     unused = {name for name in tensors if name.removeprefix("trunk.") in module.unused}
     if unused:
-        notes.append(f"{len(unused)} tensors behind the last map that is read were left out")
+        notes.append(f"{len(unused)} tensors after the last feature map that is used were left out")
     return {name: value for name, value in tensors.items() if name not in unused}
 
 
-def stages(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
-    """EfficientNet-PyTorch counts blocks through, timm within each stage."""
-    places = [(f"{s}.{i}", block) for s, stage in enumerate(module.trunk.blocks) for i, block in enumerate(stage)]
-    renamed, late = {}, set()
+def rename_blocks(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Rename blocks, which EfficientNet-PyTorch numbers through and timm within each stage."""
+    target = module.state_dict()
+    blocks = list(dict.fromkeys(match[0] for name in target if (match := BLOCK.match(name))))
+    renamed, dropped = {}, set()
     for name, value in tensors.items():
-        match = re.fullmatch(r"trunk\._blocks\.(\d+)\.(\w+)\.(\w+)", name)
+        match = THEIR_BLOCK.fullmatch(name)
         if match is None:
             renamed[name] = value
-        elif int(match[1]) >= len(places):
-            late.add(int(match[1]))
+        elif int(match["number"]) >= len(blocks):
+            dropped.add(int(match["number"]))
         else:
-            place, block = places[int(match[1])]
-            inner = (INVERTED if hasattr(block, "conv_pwl") else SEPARABLE)[match[2]]
-            renamed[f"trunk.blocks.{place}.{inner}.{match[3]}"] = value
-    if late:
-        notes.append(f"the blocks from {min(late)} on were left out: they lie behind the last map that is read")
+            block = blocks[int(match["number"])]
+            layers = INVERTED if f"{block}conv_pwl.weight" in target else SEPARABLE
+            renamed[f"{block}{layers[match['layer']]}.{match['leaf']}"] = value
+    if dropped:
+        notes.append(f"the blocks from {min(dropped)} on were left out: no feature map after them is used")
     return drop_unused(renamed, module, notes)
 
 
@@ -55,7 +57,7 @@ FORMATS: tuple[Format, ...] = (
     *(
         Format(
             "timm",
-            "TimmFeatures",
+            TimmFeatures,
             signature=(stem,),
             names={"*": "trunk.*"},
             ignored=dict.fromkeys(("head.*", "fc.*", "classifier.*"), HEAD),
@@ -65,7 +67,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "efficientnet_pytorch",
-        "TimmFeatures",
+        TimmFeatures,
         signature=("_conv_stem.weight", "_blocks.0._depthwise_conv.weight"),
         names={
             "_conv_stem.*": "trunk.conv_stem.*",
@@ -75,6 +77,6 @@ FORMATS: tuple[Format, ...] = (
             "_bn1.*": "trunk.bn2.*",
         },
         ignored={"_fc.*": HEAD},
-        adapt=stages,
+        adapt=rename_blocks,
     ),
 )

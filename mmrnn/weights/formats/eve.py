@@ -1,16 +1,21 @@
-"""EVE: the patch embedding layer and what aligns it with a teacher. Projector and language model are LLaVA's."""
+"""EVE: patch embedding layer and patch alignment. Projector and language model have LLaVA's formats."""
 
+from mmrnn.encoders import EVEPatchEmbed
+from mmrnn.types import Objective
 from mmrnn.weights.format import Format
+from mmrnn.weights.formats.ignored import CONNECTOR, ENCODER, LANGUAGE, LOSS
 
+TEACHER = "belongs to the teacher"
 OTHER = {
-    **dict.fromkeys(("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*"), "of the language model"),
-    "model.mm_projector.*": "of the connector",
-    "model.vision_clip.*": "of the teacher",
+    **dict.fromkeys(("model.embed_tokens.*", "model.layers.*", "model.norm.*", "lm_head.*"), LANGUAGE),
+    "model.mm_projector.*": CONNECTOR,
+    "model.vision_clip.*": TEACHER,
 }
 TOWER, ALIGN = "model.vision_tower.", "model.vision_tower_compressor."
 
 
 def gather(theirs: str, ours: str) -> dict[str, str]:
+    """Names of one cross-attention of the patch embedding."""
     return {
         f"{TOWER}{theirs}.q.0.*": f"{ours}.norm_query.*",
         f"{TOWER}{theirs}.q.1.*": f"{ours}.query.*",
@@ -23,7 +28,7 @@ def gather(theirs: str, ours: str) -> dict[str, str]:
 FORMATS = (
     Format(
         "eve",
-        "EVEPatchEmbed",
+        EVEPatchEmbed,
         signature=(f"{TOWER}patch_embedding.weight", f"{TOWER}split_embedding"),
         names={
             f"{TOWER}patch_embedding.*": "proj.*",
@@ -32,11 +37,11 @@ FORMATS = (
             **gather("local_attention", "local"),
             **gather("global_attention", "whole"),
         },
-        ignored={**OTHER, f"{ALIGN}*": "of a training loss"},
+        ignored={**OTHER, f"{ALIGN}*": LOSS},
     ),
     Format(
         "eve",
-        "PatchAlignment",
+        Objective,
         signature=(f"{ALIGN}input_layer.weight",),
         names={
             f"{ALIGN}norm_layer.{{}}.0.*": "norms.{}.*",
@@ -45,9 +50,9 @@ FORMATS = (
             f"{ALIGN}output_layer.*": "output.*",
         },
         ignored={
-            **{name: why for name, why in OTHER.items() if why != "of the teacher"},
-            f"{TOWER}*": "of the encoder",
+            **{name: why for name, why in OTHER.items() if why != TEACHER},
+            f"{TOWER}*": ENCODER,
         },
-        routes={"model.vision_clip.backbone.": "teacher"},
+        submodules={"model.vision_clip.backbone.": "teacher"},
     ),
 )

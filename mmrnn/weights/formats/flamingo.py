@@ -1,16 +1,18 @@
-"""OpenFlamingo: the resampler and the gated blocks; its language models have names of their own."""
+"""OpenFlamingo: Perceiver resampler, gated cross-attention and the language model around which it is inserted."""
 
+from mmrnn.backbones import GatedCrossAttention, Transformer
+from mmrnn.connectors import Perceiver
 from mmrnn.weights.format import Format
+from mmrnn.weights.formats.ignored import CONNECTOR, ENCODER, HOOK, LANGUAGE
 from mmrnn.weights.formats.llama import NAMES, drop_tied_head
-
-LANGUAGE = "of the language model"
 
 
 def perceiver(prefix: str) -> Format:
+    """Format of the resampler."""
     layer = f"{prefix}layers.{{}}"
     return Format(
         "openflamingo",
-        "Perceiver",
+        Perceiver,
         signature=(f"{prefix}latents", f"{prefix}layers.0.0.norm_media.weight"),
         names={
             f"{prefix}latents": "latents",
@@ -22,18 +24,19 @@ def perceiver(prefix: str) -> Format:
             f"{layer}.1.{{}}.*": "ffns.{}.{}.*",
             f"{prefix}norm.*": "norm.*",
         },
-        ignored={"lang_encoder.*": LANGUAGE, "vision_encoder.*": "of the encoder"},
+        ignored={"lang_encoder.*": LANGUAGE, "vision_encoder.*": ENCODER},
     )
 
 
-BESIDE = {"perceiver.*": "of the connector", "vision_encoder.*": "of the encoder"}
-OTHER_MODULES = ("embed_tokens", "norm", "wte", "norm_f", "lm_head")
+VISION_KEYS = {"perceiver.*": CONNECTOR, "vision_encoder.*": ENCODER}
+LANGUAGE_KEYS = ("embed_tokens", "norm", "wte", "norm_f", "lm_head")
 
 
 def gated(name: str, block: str, signature: tuple[str, ...], ignored: dict[str, str]) -> Format:
+    """Format of the gated blocks, named by the pattern `block`."""
     return Format(
         name,
-        "GatedCrossAttention",
+        GatedCrossAttention,
         signature=signature,
         names={
             f"{block}.attn.norm.*": "blocks.{}.norm.*",
@@ -44,21 +47,21 @@ def gated(name: str, block: str, signature: tuple[str, ...], ignored: dict[str, 
             f"{block}.ff.{{}}.*": "blocks.{}.mlp.{}.*",
             f"{block}.ff_gate": "blocks.{}.mlp_gate",
         },
-        ignored={**BESIDE, **ignored, "lang_encoder.lm_head.*": LANGUAGE},
+        ignored={**VISION_KEYS, **ignored, "lang_encoder.lm_head.*": LANGUAGE},
     )
 
 
 def in_layers(name: str, layers: str, every: int) -> Format:
-    """As released: in the layer that each stands before, beside the one that it was (`decoder_layer`)."""
+    """Released layout: a gated block is inside the layer that follows it, whose own weights are in `decoder_layer`."""
     block = f"lang_encoder.{layers}.{{}}.gated_cross_attn_layer"
     model = layers.rpartition(".")[0]
-    others = {f"lang_encoder.{model}.{other}.*": LANGUAGE for other in OTHER_MODULES}
+    others = {f"lang_encoder.{model}.{other}.*": LANGUAGE for other in LANGUAGE_KEYS}
     decoder = {f"lang_encoder.{layers}.{{}}.decoder_layer.*": LANGUAGE}
     return gated(name, block, (f"{block}.attn_gate".format(every - 1),), {**others, **decoder})
 
 
 GATED = (
-    # Which layers there are depends on `every`, and no other project has such blocks.
+    # No signature: which layers have a block depends on `every`, and no other project has such blocks.
     gated(
         "openflamingo",
         "lang_encoder.gated_cross_attn_layers.{}",
@@ -71,7 +74,7 @@ GATED = (
 
 LLAMA = Format(
     "openflamingo",
-    "Transformer",
+    Transformer,
     signature=("lang_encoder.model.embed_tokens.weight",),
     names={
         f"lang_encoder.{theirs.replace('layers.{}.', layer)}": ours
@@ -79,9 +82,9 @@ LLAMA = Format(
         for theirs, ours in NAMES.items()
     },
     ignored={
-        "lang_encoder.gated_cross_attn_layers.*": "of the hook",
-        "lang_encoder.model.layers.{}.gated_cross_attn_layer.*": "of the hook",
-        **BESIDE,
+        "lang_encoder.gated_cross_attn_layers.*": HOOK,
+        "lang_encoder.model.layers.{}.gated_cross_attn_layer.*": HOOK,
+        **VISION_KEYS,
     },
     adapt=drop_tied_head,
 )

@@ -1,27 +1,31 @@
-"""Fuyu: the projection of patches and the vector that ends a row, which is a word of the language model."""
+"""Fuyu: projection of patches and the row separator, which is a row of the language model's embedding."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format
+from mmrnn.connectors import RowSeparators
+from mmrnn.weights.format import Format, Tensors
+from mmrnn.weights.formats.ignored import LANGUAGE
 
 NEWLINE = 71019
-"""The id of `|NEWLINE|` in the released vocabulary."""
+"""Id of `|NEWLINE|` in the released vocabulary."""
 
 TABLE = "table>"
 
 
-def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
+def adapt(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Take the row separator from the embedding of the language model."""
     table = tensors.pop(TABLE, None)
     if table is not None and len(table) > NEWLINE:
         tensors["newline"] = table[NEWLINE]
-        notes.append(f"the end of a row was taken from the words of the language model (id {NEWLINE})")
+        notes.append(f"the row separator was taken from the embedding of the language model (id {NEWLINE})")
     return tensors
 
 
 def newline(name: str, prefix: str, model: str) -> Format:
+    """Format of projection and separator; `model` is the prefix of the language model."""
     return Format(
         name,
-        "RowSeparators",
+        RowSeparators,
         signature=(f"{prefix}vision_embed_tokens.weight",),
         names={
             f"{prefix}vision_embed_tokens.*": "part.proj.*",
@@ -30,7 +34,7 @@ def newline(name: str, prefix: str, model: str) -> Format:
         },
         ignored=dict.fromkeys(
             (f"{model}layers.*", f"{model}final_layernorm.*", "language_model.lm_head.*", "lm_head.*"),
-            "of the language model",
+            LANGUAGE,
         ),
         adapt=adapt,
     )

@@ -1,35 +1,36 @@
-"""VisualGLM in the names of SAT: the Q-Former and ChatGLM. Its tower is in `towers`, its projection in `connectors`."""
+"""VisualGLM: Q-Former and ChatGLM. Its tower is in `towers`, its projection in `connectors`."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format
+from mmrnn.backbones import GLM
+from mmrnn.connectors import QFormer
+from mmrnn.weights.format import Format, Tensors
 from mmrnn.weights.formats.fused_qkv import join, split
+from mmrnn.weights.formats.ignored import COMPUTED, ENCODER, LANGUAGE, VISION
+from mmrnn.weights.formats.qformer import drop_head
 
 EVA, HUB = "mixins.eva.model.", "image_encoder."
-"""Before the names of tower, Q-Former and projection: in the files of SAT, and on the hub."""
+"""Prefix of tower, Q-Former and projection in the files of SAT, and on the hub."""
 
-BEFORE = "before>"
-"""Put before the number of a layer whose first norm is the last one of the layer before it."""
+BEFORE, LAST = "before>", "last>"
+"""Marks in a name of ours: the norm before layer `n`, and the one after the last layer."""
 
 
-def qformer(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
-    """SAT norms at the start of a layer what BERT norms at the end of the one before."""
+def shift_norms(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Split fused projections, and move norms: SAT has a norm at the start of a layer, BERT after the one before it."""
     moved = {}
     for name, value in split(tensors).items():
         if name.startswith(BEFORE):
-            number, part = name.removeprefix(BEFORE).split(".")
-            name = f"layers.{int(number) - 1}.ffn.norm.{part}" if int(number) else f"norm.{part}"
-        elif name.startswith("last>"):
-            name = f"layers.{len(module.layers) - 1}.ffn.norm.{name.removeprefix('last>')}"
+            number, leaf = name.removeprefix(BEFORE).split(".")
+            name = f"layers.{int(number) - 1}.ffn.norm.{leaf}" if int(number) else f"norm.{leaf}"
+        elif name.startswith(LAST):
+            name = f"layers.{len(module.layers) - 1}.ffn.norm.{name.removeprefix(LAST)}"
         moved[name] = value
-    if isinstance(module.head, nn.Identity) and "head.weight" in moved:
-        notes.append("the projection behind the Q-Former was left out, because this Q-Former ends before it")
-        moved = {name: value for name, value in moved.items() if not name.startswith("head.")}
-    return moved
+    return drop_head(moved, module, notes)
 
 
 GLM_LAYER = "transformer.layers.{}"
-LANGUAGE = {
+NAMES = {
     "transformer.word_embeddings.weight": "embedding.weight",
     f"{GLM_LAYER}.input_layernorm.*": "blocks.{}.norm_attention.*",
     f"{GLM_LAYER}.attention.query_key_value.weight": "blocks.{}.attention.qkv>weight",
@@ -44,12 +45,13 @@ LANGUAGE = {
 
 
 def queries(name: str, prefix: str) -> Format:
+    """Format of the Q-Former with its projection."""
     inner = f"{prefix}qformer.transformer."
     layer = f"{inner}layers.{{}}"
     language = ("transformer.*", "mixins.chatglm-final.*", "mixins.chatglm-layernorm.*", "lm_head.*")
     return Format(
         name,
-        "QFormer",
+        QFormer,
         signature=(f"{inner}word_embeddings.weight", f"{inner}final_layernorm.weight"),
         names={
             f"{inner}word_embeddings.weight": "queries",
@@ -65,12 +67,21 @@ def queries(name: str, prefix: str) -> Format:
             f"{layer}.post_cross_attention_layernorm.*": "layers.{}.cross.norm.*",
             f"{layer}.mlp.dense_h_to_4h.*": "layers.{}.ffn.up.*",
             f"{layer}.mlp.dense_4h_to_h.*": "layers.{}.ffn.down.*",
-            f"{inner}final_layernorm.*": "last>*",
+            f"{inner}final_layernorm.*": f"{LAST}*",
             f"{prefix}glm_proj.*": "head.*",
         },
-        ignored={f"{prefix}vit.*": "of the encoder", **dict.fromkeys(language, "of the language model")},
-        adapt=qformer,
+        ignored={f"{prefix}vit.*": ENCODER, **dict.fromkeys(language, LANGUAGE)},
+        adapt=shift_norms,
     )
+
+
+def split_by_head(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Split fused projections whose rows are in the order (head, qkv), as on the hub."""
+    ordered = {
+        name: value.unflatten(0, (module.heads, 3, -1)).transpose(0, 1).flatten(0, 2) if "qkv>" in name else value
+        for name, value in tensors.items()
+    }
+    return split(ordered)
 
 
 FORMATS = (
@@ -78,38 +89,29 @@ FORMATS = (
     queries("visualglm_hf", HUB),
     Format(
         "visualglm",
-        "GLM",
+        GLM,
         signature=("mixins.chatglm-final.lm_head.weight", "transformer.word_embeddings.weight"),
-        names=LANGUAGE,
-        ignored={f"{EVA}*": "of the encoder and the connector"},
+        names=NAMES,
+        ignored={f"{EVA}*": VISION},
         adapt=lambda tensors, module, notes: split(tensors),
         inverse=join,
     ),
     Format(
         "chatglm_hf",
-        "GLM",
+        GLM,
         signature=(
             "transformer.word_embeddings.weight",
             "transformer.layers.0.attention.query_key_value.weight",
             "lm_head.weight",
         ),
         names={
-            **LANGUAGE,
+            **NAMES,
             "lm_head.weight": "output.weight",
         },
         ignored={
-            f"{HUB}*": "of the encoder and the connector",
-            f"{GLM_LAYER}.attention.rotary_emb.inv_freq": "rotary frequencies are computed",
+            f"{HUB}*": VISION,
+            f"{GLM_LAYER}.attention.rotary_emb.inv_freq": COMPUTED,
         },
-        # The hub lays query, key and value out head by head.
-        adapt=lambda tensors, module, notes: split(by_head(tensors, module)),
+        adapt=split_by_head,
     ),
 )
-
-
-def by_head(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    heads = module.heads
-    return {
-        name: value.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2) if "qkv>" in name else value
-        for name, value in tensors.items()
-    }

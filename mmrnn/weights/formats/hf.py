@@ -1,11 +1,13 @@
-"""OPT, Persimmon and T5 as the hub, LAVIS and Fuyu name them, into the adapters of `backbones.hf`."""
+"""Language models of transformers (OPT, Persimmon, T5) under the names of the hub, LAVIS and Fuyu."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format
+from mmrnn.backbones import HFDecoder, HFEncoderDecoder
+from mmrnn.weights.format import Format, Tensors
+from mmrnn.weights.formats.ignored import CONNECTOR, ENCODER
 
-BESIDE = {
-    **dict.fromkeys(("vision_model.*", "visual_encoder.*", "ln_vision.*", "vision_tower.*"), "of the encoder"),
+OTHER_PARTS = {
+    **dict.fromkeys(("vision_model.*", "visual_encoder.*", "ln_vision.*", "vision_tower.*"), ENCODER),
     **dict.fromkeys(
         (
             "qformer.*",
@@ -17,13 +19,13 @@ BESIDE = {
             "vision_embed_tokens.*",
             "embeddings.*",
         ),
-        "of the connector",
+        CONNECTOR,
     ),
 }
 
 
-def tie(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
-    """What is one tensor under several names is stored once or often; here it is needed under all of them."""
+def fill_tied(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Give a tied tensor under every name that the module has for it; a file may store it once."""
     groups: dict[int, list[str]] = {}
     for name, value in module.named_parameters(remove_duplicate=False):
         groups.setdefault(id(value), []).append(name)
@@ -34,35 +36,36 @@ def tie(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict
     return tensors
 
 
-def language(name: str, part: str, prefix: str, mark: str) -> Format:
+def language(name: str, part: type, prefix: str, key: str) -> Format:
+    """Format of a language model whose tensors have a prefix; `key` is the signature."""
     return Format(
         name,
         part,
-        signature=(f"{prefix}{mark}",),
+        signature=(f"{prefix}{key}",),
         names={f"{prefix}*": "model.*"},
-        ignored=BESIDE,
-        adapt=tie,
+        ignored=OTHER_PARTS,
+        adapt=fill_tied,
     )
 
 
 IN_MEMORY = Format(
     "hf_vlm5",
-    "HFDecoder",
+    HFDecoder,
     signature=("model.language_model.layers.0.self_attn.query_key_value.weight", "lm_head.weight"),
     names={"model.language_model.*": "model.model.*", "lm_head.*": "model.lm_head.*"},
-    ignored={"model.vision_embed_tokens.*": "of the connector"},
-    adapt=tie,
+    ignored={"model.vision_embed_tokens.*": CONNECTOR},
+    adapt=fill_tied,
 )
-"""Fuyu as transformers 5 has the names in memory."""
+"""Fuyu as `state_dict` of transformers 5 names it."""
 
-MARKS = (
-    ("HFDecoder", "model.decoder.embed_tokens.weight"),
-    ("HFDecoder", "model.layers.0.self_attn.query_key_value.weight"),
-    ("HFEncoderDecoder", "shared.weight"),
+SIGNATURES = (
+    (HFDecoder, "model.decoder.embed_tokens.weight"),
+    (HFDecoder, "model.layers.0.self_attn.query_key_value.weight"),
+    (HFEncoderDecoder, "shared.weight"),
 )
 PREFIXES = (("hf", ""), ("hf_vlm", "language_model."), ("lavis", "opt_model."), ("lavis", "t5_model."))
 
 FORMATS = (
-    *(language(name, part, prefix, mark) for part, mark in MARKS for name, prefix in PREFIXES),
+    *(language(name, part, prefix, key) for part, key in SIGNATURES for name, prefix in PREFIXES),
     IN_MEMORY,
 )

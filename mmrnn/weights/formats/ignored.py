@@ -1,10 +1,15 @@
-"""What the files that hold a tower hold beside it, and why none of it is the tower's."""
+"""Keys in vision-tower checkpoints that belong to other modules, with the reason they are ignored."""
 
-LANGUAGE = "of the language model"
-CONNECTOR = "of the connector"
-TEXT = "of the text side"
-HEAD = "of the head, which no tower here has"
-LOSS = "of a training loss"
+LANGUAGE = "belongs to the language model"
+CONNECTOR = "belongs to the connector"
+ENCODER = "belongs to the encoder"
+VISION = "belongs to the encoder or the connector"
+HOOK = "belongs to the hook"
+TEXT = "belongs to the text encoder"
+HEAD = "belongs to the head, which no encoder here has"
+LOSS = "belongs to a training loss"
+PRETRAINING = "used in masked pre-training only"
+COMPUTED = "computed, not loaded"
 
 LLAMA = dict.fromkeys(("model.layers.*", "model.embed_tokens.*", "model.norm.*", "lm_head.*"), LANGUAGE)
 HF = {
@@ -39,6 +44,6 @@ SAT = {
     **dict.fromkeys(("transformer.*", "lm_head.*", "mixins.mlp.*", "mixins.rotary.*", "mixins.lm.*"), LANGUAGE),
     **dict.fromkeys(("mixins.chatglm-final.*", "mixins.chatglm-layernorm.*"), LANGUAGE),
 }
-SAM = dict.fromkeys(("prompt_encoder.*", "mask_decoder.*", "pixel_mean", "pixel_std"), "of the mask decoder")
+SAM = dict.fromkeys(("prompt_encoder.*", "mask_decoder.*", "pixel_mean", "pixel_std"), "belongs to the mask decoder")
 QWEN = dict.fromkeys(("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), LANGUAGE)
 FLAMINGO = {"perceiver.*": CONNECTOR, "lang_encoder.*": LANGUAGE}

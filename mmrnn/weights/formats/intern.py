@@ -1,5 +1,6 @@
-"""InternViT as its own project and as transformers name it."""
+"""InternViT under the names of its project and of transformers."""
 
+from mmrnn.encoders import InternViT
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats.tower_shapes import adapt
 
@@ -33,12 +34,12 @@ HF = {
 FORMATS = tuple(
     Format(
         name,
-        "InternViT",
-        signature=(f"{prefix}{mark}",),
+        InternViT,
+        signature=(f"{prefix}{key}",),
         names={f"{prefix}{theirs}": ours for theirs, ours in names.items()},
         adapt=adapt,
     )
-    for name, names, mark in (
+    for name, names, key in (
         ("intern_vit", OWN, "encoder.layers.0.attn.q_norm.weight"),
         ("hf_internvl", HF, "encoder.layer.0.attention.q_norm.weight"),
     )

@@ -1,13 +1,13 @@
-"""Llama, Qwen2 and Qwen3 in the layout of the Hugging Face hub, and in GGUF files."""
+"""Llama, Qwen2 and Qwen3 under the names of the Hugging Face hub and of GGUF files."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Size, Tensor, nn
+from torch import Size, nn
 
-from mmrnn.weights.format import Format, Sizes, unchanged
-
-Shapes = Mapping[str, Size]
+from mmrnn.backbones import Transformer
+from mmrnn.weights.format import Format, Shapes, Sizes, Tensors, unchanged
+from mmrnn.weights.formats.ignored import COMPUTED, CONNECTOR, ENCODER, LOSS
 
 NAMES = {
     "model.embed_tokens.weight": "embedding.weight",
@@ -46,54 +46,58 @@ GGUF_NAMES = {
 EMBEDDING, LAYER = "model.embed_tokens.weight", "model.layers.0."
 
 
-def drop_tied_head(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
-    """Files of models whose head is the embedding may hold it twice."""
-    if module.output is None and tensors.pop("output.weight", None) is not None:
-        notes.append("the head of the file was left out, because the head is the embedding")
+def drop_tied_head(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Drop the head where the module uses its embedding (tied weights, which a file may store twice)."""
+    if "output.weight" not in module.state_dict() and tensors.pop("output.weight", None) is not None:
+        notes.append("the head of the file was left out: the module uses its embedding")
     return tensors
 
 
-def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
-    """Sizes from the shapes; heads and the base of the rotation from the `config.json` beside them.
+def infer(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
+    """Sizes from the shapes; number of heads and RoPE base from `config.json`.
 
     Raises:
-        ValueError: nothing beside the tensors says how many heads there are.
+        ValueError: there is no number of heads, or the model has scaled RoPE or a sliding window.
     """
-    facts = facts.get("text_config") or facts
-    if "num_attention_heads" not in facts:
-        raise ValueError(
-            "the tensors do not say how many heads there are: name the folder that holds config.json as well"
-        )
-    rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
+    metadata = metadata.get("text_config") or metadata
+    if "num_attention_heads" not in metadata:
+        raise ValueError("the number of heads is not in the tensors: load the folder that has config.json")
+    rope = metadata.get("rope_parameters") or metadata.get("rope_scaling") or {}
     scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
-    if scaled or (facts.get("sliding_window") and facts.get("use_sliding_window")):
-        raise ValueError("this model scales its rotation or looks back through a window, which Transformer cannot")
-    heads = facts["num_attention_heads"]
+    if scaled or (metadata.get("sliding_window") and metadata.get("use_sliding_window")):
+        raise ValueError("this model has scaled RoPE or a sliding window, which Transformer does not support")
+    heads = metadata["num_attention_heads"]
     knobs = {
         "heads": heads,
         "head_size": shapes[f"{LAYER}self_attn.q_proj.weight"][0] // heads,
-        "rope_theta": float(facts.get("rope_theta", rope.get("rope_theta", 10000.0))),
-        "eps": float(facts.get("rms_norm_eps", 1e-6)),
+        "rope_theta": float(metadata.get("rope_theta", rope.get("rope_theta", 10000.0))),
+        "eps": float(metadata.get("rms_norm_eps", 1e-6)),
     }
-    return _rest(shapes, NAMES, knobs, tie_embeddings=facts.get("tie_word_embeddings"))
+    return _from_shapes(shapes, NAMES, knobs, tie_embeddings=metadata.get("tie_word_embeddings"))
 
 
-def infer_gguf(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
-    """Sizes from the shapes, the others from the header."""
-    kind = facts["general.architecture"]
-    if any(name.startswith(f"{kind}.rope.scaling.") for name in facts):
-        raise ValueError("this model scales its rotation, which Transformer cannot")
-    heads = facts[f"{kind}.attention.head_count"]
+def infer_gguf(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
+    """Sizes from the shapes and the metadata of the header.
+
+    Raises:
+        ValueError: the model has scaled RoPE.
+    """
+    kind = metadata["general.architecture"]
+    if any(name.startswith(f"{kind}.rope.scaling.") for name in metadata):
+        raise ValueError("this model has scaled RoPE, which Transformer does not support")
+    heads = metadata[f"{kind}.attention.head_count"]
     knobs = {
         "heads": heads,
         "head_size": shapes["blk.0.attn_q.weight"][0] // heads,
-        "rope_theta": float(facts.get(f"{kind}.rope.freq_base", 10000.0)),
-        "eps": round(float(facts[f"{kind}.attention.layer_norm_rms_epsilon"]), 12),
+        "rope_theta": float(metadata.get(f"{kind}.rope.freq_base", 10000.0)),
+        "eps": round(float(metadata[f"{kind}.attention.layer_norm_rms_epsilon"]), 12),
     }
-    return _rest(shapes, GGUF_NAMES, knobs)
+    return _from_shapes(shapes, GGUF_NAMES, knobs)
 
 
-def _rest(shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tie_embeddings: bool | None = None) -> Sizes:
+def _from_shapes(
+    shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tie_embeddings: bool | None = None
+) -> Sizes:
     theirs = {ours.replace("{}", "0"): name.replace("{}", "0") for name, ours in names.items()}
 
     def shape(ours: str) -> Size | None:
@@ -112,41 +116,41 @@ def _rest(shapes: Shapes, names: Mapping[str, str], knobs: dict[str, Any], tie_e
     return Sizes(knobs)
 
 
-BESIDE = {
-    **dict.fromkeys(("model.vision_tower.*", "vision_tower.*", "vision_model.*"), "of the encoder"),
-    **dict.fromkeys(("model.mm_projector.*", "model.image_newline", "llama_proj.*"), "of the connector"),
-    **dict.fromkeys(("model.vision_tower_compressor.*", "model.vision_clip.*"), "of a training loss"),
-    "model.layers.{}.self_attn.rotary_emb.inv_freq": "rotary frequencies are computed",
+OTHER_PARTS = {
+    **dict.fromkeys(("model.vision_tower.*", "vision_tower.*", "vision_model.*"), ENCODER),
+    **dict.fromkeys(("model.mm_projector.*", "model.image_newline", "llama_proj.*"), CONNECTOR),
+    **dict.fromkeys(("model.vision_tower_compressor.*", "model.vision_clip.*"), LOSS),
+    "model.layers.{}.self_attn.rotary_emb.inv_freq": COMPUTED,
 }
 
 FORMATS = (
     Format(
         "llama",
-        "Transformer",
+        Transformer,
         signature=(EMBEDDING, f"{LAYER}self_attn.q_proj.weight"),
         names=NAMES,
-        ignored=BESIDE,
+        ignored=OTHER_PARTS,
         adapt=drop_tied_head,
         inverse=unchanged,
         infer=infer,
     ),
     Format(
         "minigpt",
-        "Transformer",
+        Transformer,
         signature=(f"llama_model.{EMBEDDING}",),
         names={f"llama_model.{theirs}": ours for theirs, ours in NAMES.items()},
         ignored={
-            **BESIDE,
-            "llama_model.model.layers.{}.self_attn.rotary_emb.inv_freq": "rotary frequencies are computed",
-            **dict.fromkeys(("visual_encoder.*", "ln_vision.*"), "of the encoder"),
-            **dict.fromkeys(("query_tokens", "Qformer.*"), "of the connector"),
+            **OTHER_PARTS,
+            "llama_model.model.layers.{}.self_attn.rotary_emb.inv_freq": COMPUTED,
+            **dict.fromkeys(("visual_encoder.*", "ln_vision.*"), ENCODER),
+            **dict.fromkeys(("query_tokens", "Qformer.*"), CONNECTOR),
         },
         adapt=drop_tied_head,
         inverse=unchanged,
     ),
     Format(
         "gguf",
-        "Transformer",
+        Transformer,
         signature=("token_embd.weight", "blk.0.attn_q.weight"),
         names=GGUF_NAMES,
         adapt=drop_tied_head,

@@ -1,40 +1,39 @@
-"""LLaVA checkpoints: language model, projection and (in most of them) tower, in the layouts of the project and of
-Hugging Face.
-"""
+"""Whole LLaVA, EVE and VILA-1.5 checkpoints: language model, projection and (in most of them) tower."""
 
-from mmrnn.weights.format import Format, Route
+from mmrnn.weights.format import Format, SubmodulePath
+from mmrnn.weights.formats.ignored import LOSS
 
 CONNECTOR, ENCODER = "modalities.image.connector", "modalities.image.encoder"
 
 
 def _llava(projection: str) -> Format:
-    routes: dict[str, Route] = {"model.mm_projector.": CONNECTOR, "model.vision_tower.": ENCODER}
-    # A tower beside it: the files of LLaVA leave it out where it was not trained.
-    routes |= {"vision_model.": (ENCODER, "vision_model."), "": "backbone"}
+    submodules: dict[str, SubmodulePath] = {"model.mm_projector.": CONNECTOR, "model.vision_tower.": ENCODER}
+    # A separate file of the tower: LLaVA leaves out a tower that was not trained.
+    submodules |= {"vision_model.": (ENCODER, "vision_model."), "": "backbone"}
     signature = ("model.embed_tokens.weight", f"model.mm_projector.{projection}")
-    return Format("llava", "VLM", signature, routes=routes, preset=("model=llava15_7b",))
+    return Format("llava", None, signature, submodules=submodules, preset=("model=llava15_7b",))
 
 
-TOWER, LOSS = "model.vision_tower.", "of a training loss"
+TOWER = "model.vision_tower."
 
 EVE = Format(
     "eve",
-    "VLM",
+    None,
     signature=("model.embed_tokens.weight", "model.mm_projector.0.weight", f"{TOWER}split_embedding"),
     ignored={"model.vision_tower_compressor.*": LOSS, "model.vision_clip.*": LOSS},
-    routes={"model.mm_projector.": CONNECTOR, TOWER: (ENCODER, TOWER), "": "backbone"},
+    submodules={"model.mm_projector.": CONNECTOR, TOWER: (ENCODER, TOWER), "": "backbone"},
     preset=("model=eve_7b",),
 )
-"""Laid out like LLaVA; its patch embedding stands where LLaVA has its tower."""
+"""LLaVA's layout, with the patch embedding in place of the tower."""
 
 VILA15 = Format(
     "vila15",
-    "VLM",
+    None,
     signature=("llm.model.embed_tokens.weight", "mm_projector.layers.2.weight"),
-    routes={"llm.": "backbone", "mm_projector.": CONNECTOR, "vision_tower.": ENCODER},
+    submodules={"llm.": "backbone", "mm_projector.": CONNECTOR, "vision_tower.": ENCODER},
     preset=("model=vila15_8b",),
 )
-"""Three folders: `files.read` puts the name of its folder before that of a tensor."""
+"""Three folders: `io.tensor_files.read` makes their names prefixes."""
 
 
 FORMATS = (
@@ -44,9 +43,9 @@ FORMATS = (
     VILA15,
     Format(
         "llava_hf",
-        "VLM",
+        None,
         signature=("language_model.model.embed_tokens.weight", "multi_modal_projector.linear_1.weight"),
-        routes={
+        submodules={
             "language_model.": "backbone",
             "multi_modal_projector.": (CONNECTOR, "multi_modal_projector."),
             "vision_tower.": ENCODER,
@@ -55,9 +54,9 @@ FORMATS = (
     ),
     Format(
         "llava_hf5",
-        "VLM",
+        None,
         signature=("model.language_model.embed_tokens.weight", "model.multi_modal_projector.linear_1.weight"),
-        routes={
+        submodules={
             "model.language_model.": ("backbone", "model."),
             "lm_head.": ("backbone", "lm_head."),
             "model.multi_modal_projector.": (CONNECTOR, "model.multi_modal_projector."),

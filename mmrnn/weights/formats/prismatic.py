@@ -1,16 +1,18 @@
-"""Prismatic VLMs as a whole: two towers, a projection and a Llama in one dictionary."""
+"""Whole Prismatic VLMs: two towers, a projection and a Llama."""
 
+from mmrnn.encoders import FusedEncoder
 from mmrnn.weights.format import Format
+from mmrnn.weights.formats.ignored import CONNECTOR, LANGUAGE
 
-TWO = ("dino_featurizer.", "siglip_featurizer.")
-"""In the order of their channels."""
+TOWERS = ("dino_featurizer.", "siglip_featurizer.")
+"""Prefixes of the towers, in the order of their channels."""
 
 FORMATS = (
     Format(
         "prismatic",
-        "VLM",
+        None,
         signature=("llm_backbone.llm.model.embed_tokens.weight", "projector.projector.0.weight"),
-        routes={
+        submodules={
             "vision_backbone.": ("modalities.image.encoder", "vision_backbone."),
             "projector.": "modalities.image.connector",
             "llm_backbone.llm.": "backbone",
@@ -18,9 +20,9 @@ FORMATS = (
     ),
     Format(
         "prismatic",
-        "FusedEncoder",
-        signature=tuple(f"vision_backbone.{name}patch_embed.proj.weight" for name in TWO),
-        ignored={"projector.*": "of the connector", "llm_backbone.*": "of the language model"},
-        routes={f"vision_backbone.{name}": f"towers.{index}" for index, name in enumerate(TWO)},
+        FusedEncoder,
+        signature=tuple(f"vision_backbone.{name}patch_embed.proj.weight" for name in TOWERS),
+        ignored={"projector.*": CONNECTOR, "llm_backbone.*": LANGUAGE},
+        submodules={f"vision_backbone.{name}": f"towers.{index}" for index, name in enumerate(TOWERS)},
     ),
 )

@@ -1,24 +1,27 @@
-"""Q-Formers as LAVIS and Hugging Face publish them: BLIP-2, with and without text and projection, and InstructBLIP."""
+"""Q-Formers of LAVIS and transformers: BLIP-2, with and without text branch and projection, and InstructBLIP."""
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format
+from mmrnn.connectors import QFormer, Sequential, TextQFormer
+from mmrnn.types import Objective
+from mmrnn.weights.format import Format, Tensors
 from mmrnn.weights.formats import connector_sizes as sizes
 from mmrnn.weights.formats.connector_sizes import by_our_names
 from mmrnn.weights.formats.connectors import BLIP2_HEADS, OTHER_PARTS
+from mmrnn.weights.formats.ignored import COMPUTED, CONNECTOR
 
-TEXT = "of the text branch"
-LOSSES = "of the losses of BLIP-2's first stage"
-NORM = "of the encoder (its extra_norm)"
+TEXT = "belongs to the text branch"
+LOSSES = "belongs to the losses of BLIP-2's first stage"
+NORM = "belongs to the encoder (its extra_norm)"
 
 
 def qformer_names(layer: str, inner: str) -> dict[str, str]:
-    """The layers of a Q-Former.
+    """Names of the layers of a Q-Former.
 
     Args:
-        layer: what stands before every name, with {} for the number.
+        layer: prefix of a layer, with {} for its number.
         inner: name of the module that holds query, key and value.
     """
     names = {}
@@ -34,20 +37,21 @@ def qformer_names(layer: str, inner: str) -> dict[str, str]:
 
 
 def qformer_text(layer: str) -> dict[str, str]:
-    """The feed-forward of the text branch."""
+    """Ignored keys of the feed-forward layers of the text branch."""
     return {f"{layer}.intermediate.*": TEXT, f"{layer}.output.*": TEXT}
 
 
-def drop_head(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
-    """Files of BLIP-2's second stage hold the projection to its language model as well."""
-    if isinstance(module.head, nn.Identity) and tensors.keys() & {"head.weight", "head.bias"}:
-        notes.append("the projection behind the Q-Former was left out, because this Q-Former ends before it")
+def drop_head(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Drop the projection to a language model (BLIP-2's second stage) where the module has none."""
+    heads = tensors.keys() & {"head.weight", "head.bias"}
+    if heads and heads.isdisjoint(module.state_dict()):
+        notes.append("the projection after the Q-Former was left out: the module has none")
         return {name: value for name, value in tensors.items() if not name.startswith("head.")}
     return tensors
 
 
-def queries_of_a_batch(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published queries have an axis for the images, of length one."""
+def add_batch_axis(tensors: Tensors) -> Tensors:
+    """Give the queries an axis of length one for the images, as published."""
     return {name: value[None] if name == "queries" else value for name, value in tensors.items()}
 
 
@@ -57,7 +61,7 @@ LAVIS_HEADS, HF_HEAD = BLIP2_HEADS[:3], BLIP2_HEADS[3]
 
 LAVIS = Format(
     "lavis",
-    "QFormer",
+    QFormer,
     signature=("query_tokens", "Qformer.bert.embeddings.LayerNorm.weight"),
     names={
         "query_tokens": "queries",
@@ -78,7 +82,7 @@ LAVIS = Format(
         **OTHER_PARTS,
     },
     adapt=drop_head,
-    inverse=queries_of_a_batch,
+    inverse=add_batch_axis,
 )
 
 LAVIS_HEADED = tuple(
@@ -90,11 +94,11 @@ LAVIS_HEADED = tuple(
     )
     for head in LAVIS_HEADS
 )
-"""With the projection to a language model behind it."""
+"""Formats with the projection to a language model."""
 
 HF = Format(
     "blip2_hf",
-    "QFormer",
+    QFormer,
     signature=("query_tokens", "qformer.layernorm.weight"),
     names={
         "query_tokens": "queries",
@@ -112,12 +116,12 @@ HF = Format(
         **OTHER_PARTS,
     },
     adapt=drop_head,
-    inverse=queries_of_a_batch,
+    inverse=add_batch_axis,
 )
 
 INSTRUCT = Format(
     "instructblip_hf",
-    "QFormer",
+    QFormer,
     signature=("query_tokens", "qformer.embeddings.layernorm.weight"),
     names={
         "query_tokens": "queries",
@@ -132,7 +136,7 @@ INSTRUCT = Format(
         **{n: why for n, why in HF.ignored.items() if n != "embeddings.*"},
     },
     adapt=drop_head,
-    inverse=queries_of_a_batch,
+    inverse=add_batch_axis,
 )
 
 TEXT_NAMES = {
@@ -145,20 +149,20 @@ TEXT_NAMES = {
 
 INSTRUCT_TEXT = Format(
     "instructblip_hf",
-    "TextQFormer",
+    TextQFormer,
     signature=(*INSTRUCT.signature, "qformer.embeddings.word_embeddings.weight"),
     names={**INSTRUCT.names, **TEXT_NAMES},
     ignored={
-        "qformer.embeddings.position_ids": "counts the positions",
+        "qformer.embeddings.position_ids": COMPUTED,
         **{name: why for name, why in INSTRUCT.ignored.items() if why != TEXT},
     },
     adapt=drop_head,
 )
-"""Without what predicts words: InstructBLIP has none, so that `strict=False` has to be said."""
+"""InstructBLIP has no word prediction head: load it with `strict=False`."""
 
 LAVIS_TEXT = Format(
     "lavis",
-    "TextQFormer",
+    TextQFormer,
     signature=(*LAVIS.signature, "Qformer.bert.embeddings.word_embeddings.weight"),
     names={
         **LAVIS.names,
@@ -173,8 +177,8 @@ LAVIS_TEXT = Format(
     },
     ignored={
         "ln_vision.*": NORM,
-        "Qformer.bert.embeddings.position_ids": "counts the positions",
-        "Qformer.cls.predictions.decoder.*": "tied to the table of words, and stored twice",
+        "Qformer.bert.embeddings.position_ids": COMPUTED,
+        "Qformer.cls.predictions.decoder.*": "tied to the word embedding",
         "vision_proj.*": LOSSES,
         "text_proj.*": LOSSES,
         "itm_head.*": LOSSES,
@@ -182,12 +186,12 @@ LAVIS_TEXT = Format(
         **OTHER_PARTS,
     },
     adapt=drop_head,
-    inverse=queries_of_a_batch,
+    inverse=add_batch_axis,
 )
 
 STAGE1 = Format(
     "lavis",
-    "BLIP2Pretraining",
+    Objective,
     signature=("vision_proj.weight", "text_proj.weight", "itm_head.weight", "temp"),
     names={
         "vision_proj.*": "image_proj.*",
@@ -195,26 +199,26 @@ STAGE1 = Format(
         "itm_head.*": "match.*",
         "temp": "temperature",
     },
-    ignored={"Qformer.*": "of the connector", "query_tokens": "of the connector", "ln_vision.*": NORM, **OTHER_PARTS},
+    ignored={"Qformer.*": CONNECTOR, "query_tokens": CONNECTOR, "ln_vision.*": NORM, **OTHER_PARTS},
 )
 
-# A chain of a Q-Former and the projection behind it: what has no prefix of a projection is the Q-Former's.
+# A Q-Former followed by a projection: every key without the prefix of a projection belongs to the Q-Former.
 CHAINED = (
     *(
         Format(
             one.name,
-            "Sequential",
+            Sequential,
             signature=one.signature,
-            routes={**{f"{head}.": "parts.1" for head in BLIP2_HEADS}, "": "parts.0"},
+            submodules={**{f"{head}.": "parts.1" for head in BLIP2_HEADS}, "": "parts.0"},
         )
         for one in (LAVIS, HF, INSTRUCT)
     ),
-    # BLIP-2's file and MiniGPT-4's own: the projection to BLIP-2's language model stays out.
+    # Files of BLIP-2 and MiniGPT-4 together: the projection to BLIP-2's language model is left out.
     Format(
         "minigpt4",
-        "Sequential",
+        Sequential,
         signature=(*LAVIS.signature, "llama_proj.weight"),
-        routes={"llama_proj.": "parts.1", "": "parts.0"},
+        submodules={"llama_proj.": "parts.1", "": "parts.0"},
     ),
 )
 

@@ -1,28 +1,33 @@
-"""Qwen-VL: the resampler. Its tower is in `towers`."""
+"""Qwen-VL: resampler and language model. Its tower is in `towers`."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format
+from mmrnn.backbones import Transformer
+from mmrnn.connectors import Resampler
+from mmrnn.weights.format import Format, Tensors
 from mmrnn.weights.formats.fused_qkv import join, split
+from mmrnn.weights.formats.ignored import COMPUTED, ENCODER, LANGUAGE, VISION
 
 
-def adapt(tensors: dict[str, Tensor], module: nn.Module, notes: list[str]) -> dict[str, Tensor]:
-    """The matrix behind the norm is applied on the right."""
+def adapt(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Split the fused projection, and transpose the output matrix, which is published for `x @ proj`."""
     tensors = split(tensors)
     if "output.weight" in tensors:
         tensors["output.weight"] = tensors["output.weight"].T
     return tensors
 
 
-def inverse(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def inverse(tensors: Tensors) -> Tensors:
+    """Undo `adapt`."""
     return {name: value.T if name == "output.weight" else value for name, value in join(tensors).items()}
 
 
 def resampler(prefix: str) -> Format:
+    """Format of the resampler."""
     pool = f"{prefix}attn_pool."
     return Format(
         "qwen_vl",
-        "Resampler",
+        Resampler,
         signature=(f"{pool}query", f"{pool}kv_proj.weight"),
         names={
             f"{pool}query": "queries",
@@ -36,23 +41,19 @@ def resampler(prefix: str) -> Format:
             f"{prefix}proj": "output.weight",
         },
         ignored={
-            f"{pool}pos_embed": "computed",
-            **dict.fromkeys(
-                (f"{prefix}conv1.*", f"{prefix}positional_embedding", f"{prefix}ln_pre.*"), "of the encoder"
-            ),
-            f"{prefix}transformer.*": "of the encoder",
-            **dict.fromkeys(
-                ("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), "of the language model"
-            ),
+            f"{pool}pos_embed": COMPUTED,
+            **dict.fromkeys((f"{prefix}conv1.*", f"{prefix}positional_embedding", f"{prefix}ln_pre.*"), ENCODER),
+            f"{prefix}transformer.*": ENCODER,
+            **dict.fromkeys(("transformer.h.*", "transformer.wte.*", "transformer.ln_f.*", "lm_head.*"), LANGUAGE),
         },
         adapt=adapt,
         inverse=inverse,
     )
 
 
-LANGUAGE = Format(
+TRANSFORMER = Format(
     "qwen_vl",
-    "Transformer",
+    Transformer,
     signature=("transformer.wte.weight", "transformer.h.0.attn.c_attn.weight"),
     names={
         "transformer.wte.weight": "embedding.weight",
@@ -61,7 +62,7 @@ LANGUAGE = Format(
         "transformer.h.{}.attn.c_attn.bias": "blocks.{}.attention.qkv>bias",
         "transformer.h.{}.attn.c_proj.weight": "blocks.{}.attention.output.weight",
         "transformer.h.{}.ln_2.weight": "blocks.{}.norm_mlp.weight",
-        # The second of its matrices is the gate.
+        # w2 is the gate.
         "transformer.h.{}.mlp.w1.weight": "blocks.{}.mlp.up.weight",
         "transformer.h.{}.mlp.w2.weight": "blocks.{}.mlp.gate.weight",
         "transformer.h.{}.mlp.c_proj.weight": "blocks.{}.mlp.down.weight",
@@ -69,13 +70,13 @@ LANGUAGE = Format(
         "lm_head.weight": "output.weight",
     },
     ignored={
-        "transformer.visual.*": "of the encoder and the connector",
-        "transformer.h.{}.attn.rotary_emb.inv_freq": "rotary frequencies are computed",
-        "transformer.rotary_emb.inv_freq": "rotary frequencies are computed",
+        "transformer.visual.*": VISION,
+        "transformer.h.{}.attn.rotary_emb.inv_freq": COMPUTED,
+        "transformer.rotary_emb.inv_freq": COMPUTED,
         "transformer.h.{}.attn.masked_bias": "a constant",
     },
     adapt=lambda tensors, module, notes: split(tensors),
     inverse=join,
 )
 
-FORMATS = (resampler("transformer.visual."), resampler(""), LANGUAGE)
+FORMATS = (resampler("transformer.visual."), resampler(""), TRANSFORMER)

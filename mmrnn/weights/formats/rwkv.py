@@ -1,16 +1,14 @@
-"""RWKV language models in the layout of the published `.pth` files (BlinkDL's names)."""
+"""RWKV-5 and RWKV-6 under the names of the published `.pth` files (BlinkDL)."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Size, Tensor, nn
+from torch import nn
 
-from mmrnn.weights.format import Format, Sizes
-
-Tensors = dict[str, Tensor]
-Shapes = Mapping[str, Size]
+from mmrnn.backbones import RWKV5, RWKV6
+from mmrnn.weights.format import Format, Shapes, Sizes, Tensors
 
 COMMON = {
     "emb.weight": "embedding.weight",
@@ -60,60 +58,64 @@ RWKV6_NAMES = COMMON | {
 
 
 VECTOR = re.compile(r"lerp_[xwkvrg]$")
+"""Names of tensors that are published as (1, 1, d)."""
+
+START = "start."
+"""Prefix of the start states, one a layer."""
 
 
 def adapt(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
-    """Bring what older files and state-tuned ones have into the form of ours."""
-    return join_states(spread(tensors, module, notes), module, notes)
+    """Bring RWKV-5.0, RWKV-5.1 and state-tuned checkpoints to the shapes of the module."""
+    return join_states(expand_heads(tensors, module, notes), module, notes)
 
 
-def spread(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
-    """One decay and one bonus a head (RWKV-5.0, 5.1), for every channel of the head."""
-    spreaded, heads = {}, 0
+def expand_heads(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Expand one decay and one bonus per head (RWKV-5.0, 5.1) to every channel of the head."""
+    target, expanded, count = module.state_dict(), {}, 0
     for name, value in tensors.items():
         if name.endswith(".log_bonus"):
             name, value = name.replace("log_bonus", "bonus"), value.float().exp()
-        if name.endswith((".time_mix.decay", ".time_mix.bonus")) and hasattr(module, "blocks"):
-            mix = module.blocks[0].time_mix
-            if value.numel() == mix.heads < mix.bonus.numel():
-                heads += 1
-                value = value.reshape(mix.heads, 1).expand(mix.heads, mix.head_size)
-        spreaded[name] = value
-    if heads:
-        notes.append(f"{heads} decays and bonuses of whole heads were given to every channel (RWKV-5.0 and 5.1)")
-    return spreaded
+        if name.endswith((".time_mix.decay", ".time_mix.bonus")) and name in target:
+            heads, head_size = target["blocks.0.time_mix.bonus"].shape
+            if value.numel() == heads < heads * head_size:
+                count += 1
+                value = value.reshape(heads, 1).expand(heads, head_size)
+        expanded[name] = value
+    if count:
+        notes.append(f"{count} decays and bonuses per head were expanded to every channel (RWKV-5.0 and 5.1)")
+    return expanded
 
 
 def join_states(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
-    """State-tuned files keep one start state a layer, (value, key); ours are one tensor, (key, value)."""
-    starts = sorted((name for name in tensors if name.startswith("start.")), key=lambda name: int(name[6:]))
-    if not starts or not hasattr(module, "start"):
+    """Join the start states of a state-tuned checkpoint, (value, key) per layer, to one tensor (layer, key, value)."""
+    starts = sorted((name for name in tensors if name.startswith(START)), key=lambda name: int(name[len(START) :]))
+    if not starts or "start" not in module.state_dict():
         return tensors
     stacked = torch.stack([tensors[name].transpose(-1, -2) for name in starts])
-    notes.append(f"{len(starts)} learned start states turned from (value, key) to (key, value)")
+    notes.append(f"{len(starts)} learned start states were transposed from (value, key) to (key, value)")
     return {name: value for name, value in tensors.items() if name not in starts} | {"start": stacked}
 
 
 def split_states(tensors: Tensors) -> Tensors:
-    """The way back of `join_states`."""
-    own = {name: value for name, value in tensors.items() if name != "start"}
+    """Undo `join_states`."""
+    others = {name: value for name, value in tensors.items() if name != "start"}
     starts = tensors.get("start", ())
-    return own | {f"start.{layer}": one.transpose(-1, -2) for layer, one in enumerate(starts)}
+    return others | {f"{START}{layer}": state.transpose(-1, -2) for layer, state in enumerate(starts)}
 
 
 def inverse(tensors: Tensors) -> Tensors:
-    """Vectors as (1, 1, d), a start state for each layer."""
+    """Publish vectors as (1, 1, d) and one start state per layer."""
     vectors = {name for name in tensors if VECTOR.search(name) or (name.endswith(".decay") and tensors[name].ndim == 1)}
     return {name: value.view(1, 1, -1) if name in vectors else value for name, value in split_states(tensors).items()}
 
 
-def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
-    """Everything but the dropout is in the shapes."""
+def infer(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
+    """Sizes from the shapes, which determine all but the dropout."""
     vocab, width = shapes["emb.weight"]
     depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))
     inner = shapes["blocks.0.att.key.weight"][0]
-    per_head = shapes.get("blocks.0.att.time_faaaa", shapes.get("blocks.0.att.time_first"))
-    heads = per_head[0]
+    bonus = shapes.get("blocks.0.att.time_faaaa", shapes.get("blocks.0.att.time_first"))
+    heads = bonus[0]
     knobs = {"vocab": vocab, "width": width, "depth": depth, "head_size": inner // heads, "heads": heads}
     knobs["ffn"] = shapes["blocks.0.ffn.key.weight"][0]
     if "blocks.0.att.time_maa_w2" in shapes:
@@ -128,12 +130,12 @@ def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
 FORMATS = (
     Format(
         "rwkv5",
-        "RWKV5",
+        RWKV5,
         ("blocks.0.att.time_mix_k", "blocks.0.att.ln_x.weight"),
         RWKV5_NAMES,
         adapt=adapt,
         inverse=inverse,
         infer=infer,
     ),
-    Format("rwkv6", "RWKV6", ("blocks.0.att.time_maa_x",), RWKV6_NAMES, adapt=adapt, inverse=inverse, infer=infer),
+    Format("rwkv6", RWKV6, ("blocks.0.att.time_maa_x",), RWKV6_NAMES, adapt=adapt, inverse=inverse, infer=infer),
 )

@@ -1,13 +1,14 @@
-"""RWKV-7 language models in the layout of the published `.pth` files (BlinkDL's names)."""
+"""RWKV-7 under the names of the published `.pth` files (BlinkDL)."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmrnn.weights.format import Format, Sizes
-from mmrnn.weights.formats.rwkv import COMMON, Shapes, Tensors, join_states, split_states
+from mmrnn.backbones import RWKV7
+from mmrnn.weights.format import Format, Shapes, Sizes, Tensors
+from mmrnn.weights.formats.rwkv import COMMON, join_states, split_states
 
-ATT = {
+TIME_MIX = {
     **{f"x_{name}": f"lerp_{name}" for name in "rwkvag"},
     "w0": "decay",
     "w1": "decay_down",
@@ -26,30 +27,30 @@ ATT = {
 }
 
 ABSENT = ("att.time_decay", "att.time_faaaa", "att.gate.weight", "ffn.receptance.weight")
-"""What earlier versions had; RWKV-7 has other tensors in the place of some of them."""
+"""Suffixes of tensors that RWKV-5 and RWKV-6 have and RWKV-7 has not."""
 
 NAMES = {
     **{theirs: ours for theirs, ours in COMMON.items() if not theirs.endswith(ABSENT)},
-    **{f"blocks.{{}}.att.{theirs}": f"blocks.{{}}.time_mix.{ours}" for theirs, ours in ATT.items()},
+    **{f"blocks.{{}}.att.{theirs}": f"blocks.{{}}.time_mix.{ours}" for theirs, ours in TIME_MIX.items()},
     "blocks.{}.ffn.x_k": "blocks.{}.channel_mix.lerp_k",
 }
 
 UNUSED = dict.fromkeys(
     (f"blocks.0.att.{name}" for name in ("v0", "v1", "v2")),
-    "the first layer has no earlier values to mix with its own; RWKV-LM writes it all the same",
+    "unused: the first layer has no value residual",
 )
 
 VECTOR = re.compile(r"\.(lerp_[rwkvag]|decay|rate|residual|removal|replacement)$")
 
 
 def inverse(tensors: Tensors) -> Tensors:
-    """Vectors as (1, 1, d), a start state for each layer."""
-    own = split_states(tensors)
-    return {name: value.view(1, 1, -1) if VECTOR.search(name) else value for name, value in own.items()}
+    """Publish vectors as (1, 1, d) and one start state per layer."""
+    split = split_states(tensors)
+    return {name: value.view(1, 1, -1) if VECTOR.search(name) else value for name, value in split.items()}
 
 
-def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
-    """Everything but the dropout is in the shapes. One layer has no earlier values, and no rank to mix them."""
+def infer(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
+    """Sizes from the shapes, which determine all but the dropout. A model of one layer has no value residual."""
     vocab, width = shapes["emb.weight"]
     heads, head_size = shapes["blocks.0.att.r_k"]
     knobs = {
@@ -72,7 +73,7 @@ def infer(shapes: Shapes, facts: Mapping[str, Any]) -> Sizes:
 FORMATS = (
     Format(
         "rwkv7",
-        "RWKV7",
+        RWKV7,
         ("blocks.0.att.r_k", "blocks.0.att.k_k"),
         NAMES,
         UNUSED,

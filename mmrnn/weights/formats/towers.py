@@ -1,11 +1,12 @@
-"""Towers as CLIP, SigLIP, EVA, SAM, BLIP-2, CogVLM, VisualGLM and Qwen-VL publish them.
+"""Vision towers of CLIP, SigLIP, EVA, SAM, DINOv2, BLIP-2, CogVLM, VisualGLM and Qwen-VL.
 
-The same transformer goes by many names: one dictionary a project, from the role of a tensor to its name. A format is
-made of two of them and of the prefixes under which files hold a tower.
+One dictionary per project maps the role of a tensor in a ViT to its name. A format joins two of them, with the prefix
+that a tower has in a file.
 """
 
 from collections.abc import Mapping
 
+from mmrnn.encoders import OpenCLIPViT, TimmViT
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import convnets, ignored
 from mmrnn.weights.formats.tower_shapes import adapt
@@ -64,7 +65,7 @@ DINO5 = {
     **_blocks("encoder.layer", q="attention.q_proj.*", k="attention.k_proj.*", v="attention.v_proj.*"),
     **_blocks("encoder.layer", out="attention.o_proj.*"),
 }
-"""As transformers 5 has the names in memory."""
+"""As `state_dict` of transformers 5 names them."""
 
 BLIP2 = {
     **{role: name for role, name in HF.items() if role not in ("before", "q", "k", "v")},
@@ -101,15 +102,15 @@ SAT = {
     **_blocks("transformer.layers", up="mlp.dense_h_to_4h.*", down="mlp.dense_4h_to_h.*"),
 }
 
-OURS = {"TimmViT": TIMM, "OpenCLIPViT": OPEN_CLIP}
+OURS = {TimmViT: TIMM, OpenCLIPViT: OPEN_CLIP}
 PARTS = {"q": "q>", "k": "k>", "v": "v>", "heads": "heads>"}
-"""Roles that are a part or another order of `qkv`; `adapt` goes by what is put before their names."""
+"""Roles that are a part or another order of `qkv`, and the mark by which `adapt` recognises them."""
 
 
-def _names(theirs: Mapping[str, str], part: str) -> dict[str, str]:
+def _names(theirs: Mapping[str, str], part: type) -> dict[str, str]:
     ours = OURS[part]
     names = {name: f"trunk.{ours[role]}" for role, name in theirs.items() if role in ours}
-    return names | {theirs[role]: f"{sign}trunk.{ours['qkv']}" for role, sign in PARTS.items() if role in theirs}
+    return names | {theirs[role]: f"{mark}trunk.{ours['qkv']}" for role, mark in PARTS.items() if role in theirs}
 
 
 def _formats(
@@ -120,23 +121,23 @@ def _formats(
     ignored: Mapping[str, str] | None = None,
     others: Mapping[str, str] | None = None,
     more: Mapping[str, str] | None = None,
-    parts: tuple[str, ...] = ("TimmViT",),
+    parts: tuple[type, ...] = (TimmViT,),
 ) -> tuple[Format, ...]:
-    """One format for each part and each prefix under which files hold the tower.
+    """Make one format for each class and each prefix of the tower.
 
     Args:
-        ignored: what the tower itself has beside; under the same prefix.
-        others: what else a file holds, under its full names.
-        more: further names -> ours, under the same prefix.
+        ignored: keys of the tower to ignore, without the prefix.
+        others: keys of other modules to ignore, as they are.
+        more: further names -> ours, without the prefix.
     """
     formats = []
     for part in parts:
         names = {**_names(theirs, part), **(more or {})}
         for prefix in prefixes:
-            under = {prefix + key: ours for key, ours in names.items()}
-            left = {prefix + key: why for key, why in (ignored or {}).items()}
-            found = tuple(prefix + mark for mark in signature)
-            formats.append(Format(name, part, found, under, left | dict(others or {}), adapt=adapt))
+            prefixed = {prefix + key: ours for key, ours in names.items()}
+            dropped = {prefix + key: why for key, why in (ignored or {}).items()}
+            keys = tuple(prefix + key for key in signature)
+            formats.append(Format(name, part, keys, prefixed, dropped | dict(others or {}), adapt=adapt))
     return tuple(formats)
 
 
@@ -147,15 +148,15 @@ LLAVA_PREFIXES = (
     "model.vision_tower.",
     "model.vision_tower.vision_tower.vision_model.",
 )
-HF_IGNORED = {"embeddings.position_ids": "counts the positions", "head.*": ignored.HEAD}
+HF_IGNORED = {"embeddings.position_ids": ignored.COMPUTED, "head.*": ignored.HEAD}
 
 
 def _native(name: str, prefix: str, others: Mapping[str, str]) -> Format:
-    """What timm calls by its own names is ours behind `trunk.`; the original SAM differs in two of them."""
+    """Format of timm, whose names are ours without `trunk.`; the original SAM differs in two of them."""
     heads = dict.fromkeys((f"{prefix}head.*", f"{prefix}fc_norm.*", f"{prefix}attn_pool.*"), ignored.HEAD)
     return Format(
         name,
-        "TimmViT",
+        TimmViT,
         signature=(f"{prefix}patch_embed.proj.weight",),
         names={
             "ln_vision.*": "extra_norm.*",
@@ -164,7 +165,7 @@ def _native(name: str, prefix: str, others: Mapping[str, str]) -> Format:
             f"{prefix}blocks.{{}}.mlp.lin2.*": "trunk.blocks.{}.mlp.fc2.*",
             f"{prefix}*": "trunk.*",
         },
-        ignored={**heads, f"{prefix}mask_token": "of masked pre-training", **others},
+        ignored={**heads, f"{prefix}mask_token": ignored.PRETRAINING, **others},
         adapt=adapt,
     )
 
@@ -181,7 +182,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=LLAVA_PREFIXES,
         ignored=HF_IGNORED,
         others=ignored.HF,
-        parts=("TimmViT", "OpenCLIPViT"),
+        parts=(TimmViT, OpenCLIPViT),
     ),
     *_formats(
         "hf_siglip",
@@ -200,7 +201,7 @@ FORMATS: tuple[Format, ...] = (
             names,
             "embeddings.cls_token",
             f"encoder.layer.0.{query}.weight",
-            ignored={"embeddings.mask_token": "of masked pre-training"},
+            ignored={"embeddings.mask_token": ignored.PRETRAINING},
         )
     ),
     *_formats(
@@ -211,7 +212,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=("visual.",),
         ignored={"proj": ignored.HEAD},
         others=ignored.OPEN_CLIP,
-        parts=("TimmViT", "OpenCLIPViT"),
+        parts=(TimmViT, OpenCLIPViT),
     ),
     *_formats(
         "openflamingo",
@@ -221,7 +222,7 @@ FORMATS: tuple[Format, ...] = (
         prefixes=("vision_encoder.",),
         ignored={"proj": ignored.HEAD},
         others=ignored.FLAMINGO,
-        parts=("TimmViT", "OpenCLIPViT"),
+        parts=(TimmViT, OpenCLIPViT),
     ),
     *_formats(
         "open_clip_visual",
@@ -229,9 +230,9 @@ FORMATS: tuple[Format, ...] = (
         "class_embedding",
         "conv1.weight",
         ignored={"proj": ignored.HEAD},
-        parts=("TimmViT", "OpenCLIPViT"),
+        parts=(TimmViT, OpenCLIPViT),
     ),
-    *_formats("timm", TIMM, "patch_embed.proj.weight", "norm_pre.weight", parts=("OpenCLIPViT",)),
+    *_formats("timm", TIMM, "patch_embed.proj.weight", "norm_pre.weight", parts=(OpenCLIPViT,)),
     *_formats(
         "blip2_hf",
         BLIP2,

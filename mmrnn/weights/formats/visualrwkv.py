@@ -1,51 +1,55 @@
-"""Released VisualRWKV checkpoints: language model, projection and towers in one file, or (v5) in a pair of files."""
+"""Whole VisualRWKV checkpoints: language model, projection and towers in one file, or (v5) in two."""
 
-from mmrnn.weights.format import Format, Route
+from mmrnn.backbones import TinyAttention
+from mmrnn.encoders import FusedEncoder
+from mmrnn.weights.format import Format, SubmodulePath
 
-PARTS: dict[str, Route] = {"proj.": "modalities.image.connector", "vit.": "modalities.image.encoder"}
+VISION: dict[str, SubmodulePath] = {"proj.": "modalities.image.connector", "vit.": "modalities.image.encoder"}
 TINY = "blocks.{}.tiny_att."
-"""The one attention of the hybrid (v5.2)."""
+"""Attention of the hybrid v5.2."""
 
-WHOLE: dict[str, Route] = {f"rwkv.{TINY}": "hook", "rwkv.": "backbone", **PARTS}
-LANGUAGE = "rwkv.emb.weight"
+WHOLE: dict[str, SubmodulePath] = {f"rwkv.{TINY}": "hook", "rwkv.": "backbone", **VISION}
+EMBEDDING = "rwkv.emb.weight"
 
 
-def gated(mark: str, preset: str) -> Format:
-    """A projection behind or before a gate."""
+def gated(key: str, preset: str) -> Format:
+    """Format of a model with a gated connector; `key` is the tensor that tells the kind of gate."""
     return Format(
-        "visualrwkv_mlp", "VLM", signature=(LANGUAGE, "proj.o_proj.weight", mark), routes=WHOLE, preset=(preset,)
+        "visualrwkv_mlp", None, signature=(EMBEDDING, "proj.o_proj.weight", key), submodules=WHOLE, preset=(preset,)
     )
 
 
-THREE = ("dino_featurizer.", "siglip_featurizer.", "sam_featurizer.")
+TOWERS = ("dino_featurizer.", "siglip_featurizer.", "sam_featurizer.")
 
 FORMATS = (
-    Format("visualrwkv", "VLM", signature=(LANGUAGE, "proj.weight"), routes=WHOLE, preset=("model=visualrwkv6_1b6",)),
+    Format(
+        "visualrwkv", None, signature=(EMBEDDING, "proj.weight"), submodules=WHOLE, preset=("model=visualrwkv6_1b6",)
+    ),
     gated("proj.proj.weight", "model=visualrwkv_hd_1b6"),
     gated("proj.ln_v.weight", "model=visualrwkv7_0b1"),
     Format(
         "visualrwkv5",
-        "VLM",
+        None,
         signature=("emb.weight", "proj.weight", "vit.vision_model.pre_layrnorm.weight"),
-        routes={**PARTS, TINY: "hook", "": "backbone"},
+        submodules={**VISION, TINY: "hook", "": "backbone"},
         preset=("model=visualrwkv5_1b5",),
     ),
-    # The visual file of such a pair, for a modality alone.
+    # The visual file of v5, for a modality alone.
     Format(
         "visualrwkv5",
-        "Modality",
+        None,
         signature=("proj.weight", "vit.vision_model.pre_layrnorm.weight"),
-        routes={"proj.": "connector", "vit.": "encoder"},
+        submodules={"proj.": "connector", "vit.": "encoder"},
     ),
     Format(
         "visualrwkv",
-        "FusedEncoder",
-        signature=tuple(f"{name}patch_embed.proj.weight" for name in THREE),
-        routes={name: f"towers.{index}" for index, name in enumerate(THREE)},
+        FusedEncoder,
+        signature=tuple(f"{name}patch_embed.proj.weight" for name in TOWERS),
+        submodules={name: f"towers.{index}" for index, name in enumerate(TOWERS)},
     ),
     Format(
         "visualrwkv",
-        "TinyAttention",
+        TinyAttention,
         signature=("tiny_q.weight", "tiny_o.weight"),
         names={
             "tiny_ln.*": "norm.*",

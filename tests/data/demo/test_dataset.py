@@ -7,9 +7,9 @@ import pytest
 
 from mmrnn.data import DemoVQA
 from mmrnn.data.demo.dataset import SPLITS
-from mmrnn.data.demo.digits import handwriting, scans, stroke
-from mmrnn.data.demo.drawings import concepts, known
-from mmrnn.data.demo.sprites import font, master, shares, sprite
+from mmrnn.data.demo.digits import digit_mask, scans, split_digits
+from mmrnn.data.demo.drawings import all_drawings, split_drawings
+from mmrnn.data.demo.sprites import colour_shares, font, full_size, sprite
 from mmrnn.evaluation.blind_baselines import baselines
 
 TESTS = {name: DemoVQA(scenes=50).held_out(samples=900)[name] for name in SPLITS if name != "train"}
@@ -176,7 +176,17 @@ def test_a_missing_package_is_one_sentence(monkeypatch, module, package, digits)
             raise ImportError(f"No module named '{name}'")
         return import_module(name)
 
-    for remembered in (font, master, sprite, shares, known, concepts, scans, handwriting, stroke):
+    for remembered in (
+        font,
+        full_size,
+        sprite,
+        colour_shares,
+        all_drawings,
+        split_drawings,
+        scans,
+        split_digits,
+        digit_mask,
+    ):
         remembered.cache_clear()
     monkeypatch.setattr("mmrnn.io.optional.import_module", without)
     with pytest.raises(ImportError, match=rf"^data=demo needs {package} \(.*\): pip install 'mmrnn\[demo\]'$"):

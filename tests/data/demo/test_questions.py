@@ -6,7 +6,7 @@ import pytest
 
 from mmrnn.data import DemoVQA
 from mmrnn.data.demo.dataset import SPLITS
-from mmrnn.data.demo.drawings import STRETCHES
+from mmrnn.data.demo.drawings import CATEGORY_RANGES
 from mmrnn.data.demo.questions import KINDS, WORDINGS, ask, vocabulary
 
 NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
@@ -53,7 +53,7 @@ def test_counts_are_those_of_the_scene():
 
 def test_counts_of_a_category_are_those_of_the_scene():
     for scene, text, answer in asked("count_of"):
-        [category] = [name for name in STRETCHES if re.search(rf"\b{name}s?\b", text.removeprefix("count the"))]
+        [category] = [name for name in CATEGORY_RANGES if re.search(rf"\b{name}s?\b", text.removeprefix("count the"))]
         assert NUMBERS[answer] == sum(placed.thing.category == category for placed in scene.drawings)
 
 

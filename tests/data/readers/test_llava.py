@@ -62,23 +62,23 @@ def test_records_become_samples(write, tmp_path):
     [
         ("text", "a record must be an object, not text"),
         (None, "a record must be an object, not null"),
-        ({"id": "x"}, "conversations are missing"),
-        ({"conversations": []}, "conversations are missing"),
-        ({"conversations": {"from": "human"}}, "conversations are missing"),
+        ({"id": "x"}, "conversations must be a list of turns"),
+        ({"conversations": []}, "conversations must be a list of turns"),
+        ({"conversations": {"from": "human"}}, "conversations must be a list of turns"),
         ({"conversations": ["a", "b"]}, "turn 1 must be from 'human', not None"),
         ({"conversations": talk("a", "b")[::-1]}, "turn 1 must be from 'human', not 'gpt'"),
         ({"conversations": [*talk("a"), {"from": "bot", "value": "b"}]}, "turn 2 must be from 'gpt', not 'bot'"),
         ({"conversations": talk("a", 3)}, "the value of turn 2 must be text, not a number"),
         ({"conversations": talk("a", None)}, "the value of turn 2 must be text, not null"),
         ({"conversations": talk("a", " \n")}, "turn 2 is an empty reply"),
-        ({"conversations": talk("a")}, "there is no reply to learn from"),
+        ({"conversations": talk("a")}, "there is no reply to train on"),
         ({"conversations": talk("a", "\ud800")}, "turn 2 holds half a character (a lone surrogate)"),
         ({"image": "1.png", "conversations": talk("<image>", "a", "<image>", "b")}, "one image is tagged in 2 turns"),
         ({"image": ["1.png", "2.png"], "conversations": talk("<image>", "a")}, "1 tags <image> for 2 images"),
         *(
             (
                 {"observations": {"state": numbers}, "conversations": talk("<state>", "a")},
-                "observations: state must have a list of as many finite numbers for every object",
+                "observations: state must be a matrix of finite numbers, a row for every object",
             )
             for numbers in (
                 [],
@@ -100,7 +100,7 @@ def test_records_become_samples(write, tmp_path):
         ),
         (
             {"observations": {"image": [[1]]}, "conversations": talk("<image>", "a")},
-            "observations: 'image' is no name of a modality like 'state'",
+            "observations: 'image' is no name of a modality such as 'state'",
         ),
         (
             {"observations": [[1]], "conversations": talk("<state>", "a")},
@@ -112,7 +112,7 @@ def test_records_become_samples(write, tmp_path):
         *(
             (
                 {"image": name, "conversations": talk("<image>", "a")},
-                f"image {name!r} lies outside the folder of the images",
+                f"image {name!r} is outside the folder of the images",
             )
             for name in ("../1.png", "/etc/1.png", "a/../../1.png", "..\\1.png", "C:\\1.png", "\\\\host\\1.png")
         ),
@@ -138,12 +138,12 @@ def test_other_modalities_read_numbers(write):
 
 
 def test_missing_images_can_be_looked_for(write, tmp_path):
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "1.png").touch()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").touch()
     records = [
         {"id": name, "image": name, "conversations": talk("<image>", "a")} for name in ("1.png", "2.png", "1.png")
     ]
-    folder = str(tmp_path / "pictures")
+    folder = str(tmp_path / "images")
     assert len(LLaVAJson(file=write(records), image_folder=folder)) == 3
     data = LLaVAJson(file=write(records), image_folder=folder, verify=True)
     assert len(data) == 2
@@ -171,8 +171,8 @@ def test_a_byte_order_mark_is_no_fault(write):
         (json.dumps(GOOD), "must hold a list of records, not an object"),
         ("3", "must hold a list of records, not a number"),
         (b"\xff\xfe[\x00]\x00", "is not UTF-8"),
-        ("[]", "holds no usable record$"),
-        ("[3]", r"holds no usable record; the first \(#0\): a record must be an object, not a number"),
+        ("[]", "holds no valid record$"),
+        ("[3]", r"holds no valid record; the first \(#0\): a record must be an object, not a number"),
         ("[1" + "0" * 5000 + "]", "data.json"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_hostile_file_is_one_sentence(write, content, message):
 def test_nothing_is_read_before_it_is_needed(write, tmp_path):
     for knobs, message in (
         ({}, "data.file is not set"),
-        ({"file": str(tmp_path / "none.json")}, "none.json.* is not there"),
+        ({"file": str(tmp_path / "none.json")}, "none.json.* does not exist"),
         ({"file": str(tmp_path), "image_folder": str(tmp_path)}, "cannot be read: Is a directory"),
         ({"file": write([GOOD]), "image_folder": "/nowhere"}, "data.image_folder .* is no folder"),
     ):

@@ -1,8 +1,10 @@
 """Learning rates, beside those of VisualRWKV's trainer."""
 
+from itertools import pairwise
+
 import pytest
 
-from mmrnn.training.optim.schedule import cosine, geometric
+from mmrnn.training.optim.schedule import Cosine, Linear, cosine, geometric, linear
 
 
 @pytest.mark.golden
@@ -29,3 +31,16 @@ def test_the_ends_of_the_curve():
     assert max(rates) == pytest.approx(1.0, abs=0.01)
     assert rates[99] == rates[119] == pytest.approx(0.1)
     assert cosine(5, steps=1, lr=1.0, min_lr=0.5) == pytest.approx(0.5)
+
+
+def test_a_line_falls_by_equal_steps():
+    rates = [linear(step, steps=10, lr=1.0, min_lr=0.1) for step in range(10)]
+    assert [one - other for one, other in pairwise(rates)] == pytest.approx([0.09] * 9)
+    assert rates[-1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("schedule", "function"), [(Cosine, cosine), (Linear, linear)])
+def test_a_card_of_a_schedule_is_its_function(schedule, function):
+    made = schedule(min_lr=0.1, warmup=3)
+    for step in range(12):
+        assert made.lr_at(step, steps=10, lr=1.0) == function(step, steps=10, lr=1.0, min_lr=0.1, warmup=3)

@@ -1,27 +1,27 @@
-"""The kernels as operators of torch: differentiable, traceable, and with nothing saved but the inputs."""
+"""The kernels as custom ops of torch: differentiable, traceable, and with nothing saved but the inputs."""
 
 import torch
 from torch import Tensor
 
-from ...inputs import remember
-from ...rows import single
-from . import chunks, plan, stream
-from .sequences import Sequences
+from ...common.autograd import register_recurrence
+from ...common.dtypes import contiguous_fp32
+from ...common.triton.plan import MAX_RECURRENT_LENGTH, compile_mode
+from ...common.triton.sequences import Sequences
+from . import chunk_launch, plan, recurrent_launch
 
 
 @torch.library.custom_op("mmrnn::wkv6_triton", mutates_args=())
 def forward(
-    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, bounds: Tensor | None
+    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The output and the final states."""
-    sequences, mode = Sequences("wkv", r, v, bounds), plan.mode(r, k, v)
+    """Compute the output and the final states."""
+    sequences, mode = Sequences("wkv", r, v, cu_seqlens), compile_mode(r, k, v)
     inputs = [x.contiguous() for x in (r, k, v, w, u)]
-    out, end = torch.empty_like(inputs[2]), sequences.states(r)
+    out, end = torch.empty_like(inputs[2]), sequences.empty_states(r)
+    is_recurrent = sequences.longest <= MAX_RECURRENT_LENGTH or plan.is_recurrent(sequences.key, mode)
+    launch = recurrent_launch if is_recurrent else chunk_launch
     with torch.cuda.device_of(r):
-        if sequences.longest <= plan.SHORT or plan.streams(sequences.key, mode):
-            stream.run(sequences, mode, *inputs, single(state), out, end)
-        else:
-            chunks.forward(sequences, mode, *inputs, single(state), out, end)
+        launch.forward(sequences, mode, *inputs, contiguous_fp32(state), out, end)
     return out, end
 
 
@@ -33,63 +33,39 @@ def backward(
     w: Tensor,
     u: Tensor,
     state: Tensor | None,
-    bounds: Tensor | None,
+    cu_seqlens: Tensor | None,
     dout: Tensor | None,
     dend: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of r, k, v, w, u and the first states (empty where there are none)."""
-    sequences, mode = Sequences("wkv", r, v, bounds), plan.mode(r, k, v)
+    """Compute the gradients of r, k, v, w, u and the initial states (empty if there are none)."""
+    sequences, mode = Sequences("wkv", r, v, cu_seqlens), compile_mode(r, k, v)
     dout = torch.zeros_like(v) if dout is None else dout.to(v.dtype)
     inputs = [x.contiguous() for x in (r, k, v, w, u)]
-    rest = (single(state), dout.contiguous(), single(dend))
+    rest = (contiguous_fp32(state), dout.contiguous(), contiguous_fp32(dend))
+    launch = recurrent_launch if plan.is_recurrent(sequences.key, mode) else chunk_launch
     with torch.cuda.device_of(r):
-        if plan.streams(sequences.key, mode):
-            dr, dk, dv, dw, du, dstart = stream.backward(sequences, mode, *inputs, *rest)
-        else:
-            dr, dk, dv, dw, du, dstart = chunks.backward(sequences, mode, *inputs, *rest)
-    # Where there are no positions every sequence, or piece of one, has its own.
+        dr, dk, dv, dw, du, dstart = launch.backward(sequences, mode, *inputs, *rest)
+    # One decay for all positions: every sequence, or piece of one, has its own gradient.
     dw = dw.sum(0).to(w.dtype) if w.dim() == 2 else dw
-    first = r.new_empty(0) if state is None else dstart.to(state.dtype)
-    return dr, dk, dv, dw, du.sum(0).to(u.dtype), first
+    dstate = r.new_empty(0) if state is None else dstart.to(state.dtype)
+    return dr, dk, dv, dw, du.sum(0).to(u.dtype), dstate
 
 
-@forward.register_fake
-def _(*inputs):
-    r, _, v, _, u, _, bounds = inputs
-    count = len(r) if bounds is None else len(bounds) - 1
-    return v.new_empty(v.shape), r.new_empty((count, *u.shape, v.shape[-1]), dtype=torch.float32)
-
-
-@backward.register_fake
-def _(*inputs):
-    r, state = inputs[0], inputs[5]
-    first = r.new_empty(0) if state is None else state.new_empty(state.shape)
-    return *(x.new_empty(x.shape) for x in inputs[:5]), first
-
-
-def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):
-    inputs = ctx.saved_tensors  # asked for once: a checkpoint hands them out only once
-    *grads, dstate = backward(*inputs, dout, dend)
-    return *grads, None if inputs[5] is None else dstate, None
-
-
-forward.register_autograd(differentiate, setup_context=remember)
+register_recurrence(forward, backward, value=2, state=5)
 
 
 @torch.library.custom_op("mmrnn::wkv6_triton_step", mutates_args=("state",))
-def advance(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> Tensor:
-    """The output of one position (`b h k`); `state` moves on."""
-    constant = w.dim() == 2
+def step(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> Tensor:
+    """Compute the output of one position (`b h k`) and update `state` in place."""
     rows = [x.unsqueeze(1).contiguous() for x in (r, k, v)]
-    w = (w if constant else w.unsqueeze(1)).contiguous()
+    w = (w if w.dim() == 2 else w.unsqueeze(1)).contiguous()
     out = torch.empty_like(rows[2])
+    sequences = Sequences("wkv", rows[0], rows[2], None)
     with torch.cuda.device_of(r):
-        stream.run(
-            Sequences("wkv", rows[0], rows[2], None), plan.mode(r, k, v), *rows, w, u.contiguous(), state, out, state
-        )
+        recurrent_launch.forward(sequences, compile_mode(r, k, v), *rows, w, u.contiguous(), state, out, state)
     return out.squeeze(1)
 
 
-@advance.register_fake
+@step.register_fake
 def _(*inputs):
     return inputs[2].new_empty(inputs[2].shape)

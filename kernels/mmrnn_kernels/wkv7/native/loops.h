@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "../../wkv6/native/loops.h"
+#include "../../common/native/loops.h"
 
 // Forwards: met_t = a_t S, S <- decay_t S + b_t met_t + k_t v_t, out_t = r_t S. `met` and `out` come in as zeros.
 template <int N, bool READ>

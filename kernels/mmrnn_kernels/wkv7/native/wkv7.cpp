@@ -1,7 +1,7 @@
 // WKV-7 and its gradient in fp32, one (row, head) pair after another. The maths is in ../README.md.
 
-#include "../../wkv6/native/memory.h"
-#include "../../wkv6/native/pairs.h"
+#include "../../common/native/memory.h"
+#include "../../common/native/pairs.h"
 #include "loops.h"
 
 struct Forward {

@@ -1,20 +1,21 @@
-"""WKV-7 on a GPU, in Triton, which is imported by the first call. The maths is in ../README.md."""
+"""WKV-7 on a GPU in Triton, which the first call imports. ../README.md has the mathematics."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...gpu import check_states, obstacle
+from ...common.checks import check_state_count
+from ...common.triton.availability import wkv_unavailable_reason
 
-SIZES = (32, 64, 128)
-"""Of a head: what the kernels are compiled and held to bounds for."""
-
-
-def blocked(*inputs: Tensor | None) -> str | None:
-    """Why this cannot run on the inputs of the operator, or None."""
-    return obstacle(inputs[:7], inputs[0].shape[-1], inputs[3].shape[-1], SIZES)
+HEAD_SIZES = (32, 64, 128)
+"""Head sizes that the kernels are compiled for."""
 
 
-def triton(
+def unavailable_reason(*inputs: Tensor | None) -> str | None:
+    """Return why this backend cannot run on the inputs of the operator, or None."""
+    return wkv_unavailable_reason(inputs[:7], inputs[0].shape[-1], inputs[3].shape[-1], HEAD_SIZES)
+
+
+def wkv7_triton(
     r: Float[Tensor, "b t h k"],
     w: Float[Tensor, "b t h k"],
     k: Float[Tensor, "b t h k"],
@@ -22,14 +23,15 @@ def triton(
     a: Float[Tensor, "b t h k"],
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "n h k v"] | None = None,
-    bounds: Int[Tensor, " bounds"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
-    """The same as `reference`, also of packed rows. Differentiable once.
+    """Same result as `wkv7_reference`, also of packed rows. Differentiable once.
 
     Raises:
-        ValueError: bounds that do not fit the row or the number of states.
+        ValueError: cu_seqlens does not fit the row or the number of states.
     """
     from .ops import forward
 
-    check_states("wkv7", state, bounds)
-    return forward(r, w, k, v, a, b, state, bounds)
+    if cu_seqlens is not None:
+        check_state_count("wkv7", state, len(cu_seqlens) - 1)
+    return forward(r, w, k, v, a, b, state, cu_seqlens)

@@ -1,12 +1,13 @@
-"""The kernels as operators of torch: differentiable, traceable, and with nothing saved but the inputs."""
+"""The kernels as custom ops of torch: differentiable, traceable, and with nothing saved but the inputs."""
 
 import torch
 from torch import Tensor
 
-from ...inputs import remember
-from ...rows import single
-from ...wkv6.triton.sequences import Sequences
-from . import chunks, plan, stream
+from ...common.autograd import register_recurrence
+from ...common.dtypes import contiguous_fp32
+from ...common.triton.plan import MAX_RECURRENT_LENGTH
+from ...common.triton.sequences import Sequences
+from . import chunk_launch, plan, recurrent_launch
 
 
 @torch.library.custom_op("mmrnn::wkv7_triton", mutates_args=())
@@ -18,17 +19,16 @@ def forward(
     a: Tensor,
     b: Tensor,
     state: Tensor | None,
-    bounds: Tensor | None,
+    cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The output and the final states."""
-    sequences, mode = Sequences("wkv7", r, v, bounds), plan.mode(r, k, v, a, b)
+    """Compute the output and the final states."""
+    sequences, mode = Sequences("wkv7", r, v, cu_seqlens), plan.compile_mode(r, k, v, a, b)
     inputs = [x.contiguous() for x in (r, w, k, v, a, b)]
-    out, end = torch.empty_like(inputs[3]), sequences.states(r)
+    out, end = torch.empty_like(inputs[3]), sequences.empty_states(r)
+    is_recurrent = sequences.longest <= MAX_RECURRENT_LENGTH or plan.is_recurrent(sequences.key, mode)
+    launch = recurrent_launch if is_recurrent else chunk_launch
     with torch.cuda.device_of(r):
-        if sequences.longest <= plan.SHORT or plan.streams(sequences.key, mode):
-            stream.run(sequences, mode, inputs, single(state), out, None, end, None)
-        else:
-            chunks.run(sequences, mode, inputs, single(state), out, None, end)
+        launch.forward(sequences, mode, inputs, contiguous_fp32(state), out, end)
     return out, end
 
 
@@ -41,41 +41,19 @@ def backward(
     a: Tensor,
     b: Tensor,
     state: Tensor | None,
-    bounds: Tensor | None,
+    cu_seqlens: Tensor | None,
     dout: Tensor | None,
     dend: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of r, w, k, v, a, b and the first states (empty where there are none)."""
-    sequences, mode = Sequences("wkv7", r, v, bounds), plan.mode(r, k, v, a, b)
+    """Compute the gradients of r, w, k, v, a, b and the initial states (empty if there are none)."""
+    sequences, mode = Sequences("wkv7", r, v, cu_seqlens), plan.compile_mode(r, k, v, a, b)
     dout = torch.zeros_like(v) if dout is None else dout.to(v.dtype)
     inputs = [x.contiguous() for x in (r, w, k, v, a, b)]
-    rest = (single(state), dout.contiguous(), single(dend))
+    rest = (contiguous_fp32(state), dout.contiguous(), contiguous_fp32(dend))
+    launch = recurrent_launch if plan.is_recurrent(sequences.key, mode) else chunk_launch
     with torch.cuda.device_of(r):
-        if plan.streams(sequences.key, mode):
-            grads, dstart = stream.backward(sequences, mode, inputs, *rest)
-        else:
-            grads, dstart = chunks.backward(sequences, mode, inputs, *rest)
+        grads, dstart = launch.backward(sequences, mode, inputs, *rest)
     return *grads, r.new_empty(0) if state is None else dstart.to(state.dtype)
 
 
-@forward.register_fake
-def _(*inputs):
-    r, v, bounds = inputs[0], inputs[3], inputs[7]
-    count = len(r) if bounds is None else len(bounds) - 1
-    return v.new_empty(v.shape), r.new_empty((count, *r.shape[2:], v.shape[-1]), dtype=torch.float32)
-
-
-@backward.register_fake
-def _(*inputs):
-    r, state = inputs[0], inputs[6]
-    first = r.new_empty(0) if state is None else state.new_empty(state.shape)
-    return *(x.new_empty(x.shape) for x in inputs[:6]), first
-
-
-def differentiate(ctx, dout: Tensor | None, dend: Tensor | None):
-    inputs = ctx.saved_tensors  # asked for once: a checkpoint hands them out only once
-    *grads, dstate = backward(*inputs, dout, dend)
-    return *grads, None if inputs[6] is None else dstate, None
-
-
-forward.register_autograd(differentiate, setup_context=remember)
+register_recurrence(forward, backward, value=3, state=6)

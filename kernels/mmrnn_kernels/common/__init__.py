@@ -1,0 +1,1 @@
+"""Shared pieces of the operators: input checks, gradients, packed rows, tiling, native builds, Triton helpers."""

@@ -1,0 +1,138 @@
+"""The decoding step. It reads every weight once and computes almost nothing with it, so memory bandwidth bounds it:
+weights are read in place, fp32 or bf16, without packing or copies; activations are fp32.
+"""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .cpu import call
+
+BLOCK_PARAMETERS = (
+    *("norm_time.weight", "norm_time.bias", "norm_channel.weight", "norm_channel.bias"),
+    *(f"time_mix.{name}" for name in ("lerp_k", "lerp_v", "lerp_r", "lerp_g", "decay", "bonus")),
+    *(f"time_mix.{name}.weight" for name in ("receptance", "key", "value", "gate", "output", "norm")),
+    "time_mix.norm.bias",
+    *(f"channel_mix.{name}" for name in ("lerp_k", "lerp_r", "key.weight", "receptance.weight", "value.weight")),
+)
+"""Parameters of every block, by their names in the module."""
+
+LOW_RANK_PARAMETERS = tuple(
+    f"time_mix.{name}" for name in ("lerp_x", "lerp_w", "lerp_down", "lerp_up", "decay_down", "decay_up")
+)
+"""Parameters that RWKV-6 has in every block besides."""
+
+FIRST_BLOCK_PARAMETERS = ("norm_in.weight", "norm_in.bias")
+"""Parameters that the first block has besides."""
+
+STATE_NAMES = ("time_shift", "wkv", "channel_shift")
+"""Tensors in the state of a layer."""
+
+
+class Layer(ctypes.Structure):
+    """Addresses of the parameters of a block, and of its states before and after."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_void_p)
+        for name in (
+            *FIRST_BLOCK_PARAMETERS,
+            *BLOCK_PARAMETERS,
+            *LOW_RANK_PARAMETERS,
+            *STATE_NAMES,
+            *(f"new {name}" for name in STATE_NAMES),
+        )
+    )
+
+
+class StepArguments(ctypes.Structure):
+    """Arguments of `mmrnn_decode_step`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "depth", "width", "heads", "size", "ffn", "mix_rank")),
+        *((name, ctypes.c_int64) for name in ("decay_rank", "current")),
+        *((name, ctypes.c_double) for name in ("eps", "head_eps")),
+        *((name, ctypes.c_void_p) for name in ("layers", "embeds", "norm_weight", "norm_bias", "hidden")),
+    )
+
+
+class DecodeStep:
+    """Addresses of the weights of a model for the native code, valid as long as the tensors stay where they are.
+
+    Args:
+        layers: the parameters of every block by their names there: BLOCK_PARAMETERS, in the first block
+            FIRST_BLOCK_PARAMETERS, and for RWKV-6 LOW_RANK_PARAMETERS; all contiguous and of one type of DTYPES.
+        norm: weight and bias of the final norm.
+        current: whether the learned weights of the token shift belong to the current token (RWKV-5) or to the previous.
+        eps, head_eps: of the norms, and of the group norm of the heads.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Mapping[str, Tensor]],
+        norm: tuple[Tensor, Tensor],
+        *,
+        current: bool,
+        eps: float,
+        head_eps: float,
+    ):
+        first = layers[0]
+        self.heads, self.size = first["time_mix.bonus"].shape
+        self.dtype = norm[0].dtype
+        lerp_up, decay_up = first.get("time_mix.lerp_up"), first.get("time_mix.decay_up")
+        self.layers = (Layer * len(layers))()
+        for layer, tensors in zip(self.layers, layers, strict=True):
+            for name, tensor in tensors.items():
+                setattr(layer, name, tensor.data_ptr())
+        self.arguments = StepArguments(
+            depth=len(layers),
+            width=len(norm[0]),
+            heads=self.heads,
+            size=self.size,
+            ffn=len(first["channel_mix.key.weight"]),
+            mix_rank=0 if lerp_up is None else lerp_up.shape[1],
+            decay_rank=0 if decay_up is None else len(decay_up),
+            current=current,
+            eps=eps,
+            head_eps=head_eps,
+            layers=ctypes.addressof(self.layers),
+            norm_weight=norm[0].data_ptr(),
+            norm_bias=norm[1].data_ptr(),
+        )
+
+    def __call__(
+        self, embeds: Float[Tensor, "b d"], states: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[Float[Tensor, "b d"], tuple[dict[str, Tensor], ...]]:
+        """Compute the hidden state after the final norm and the states after this token; `states` are not changed.
+
+        Args:
+            states: `time_shift` and `channel_shift` (b d) and `wkv` (b h k v, fp32) of every layer.
+
+        Raises:
+            MemoryError: there is no memory for the activations.
+        """
+        arguments, embeds = self.arguments, embeds.to(self.dtype).contiguous()
+        new_states = self.empty_states(embeds)
+        inputs = []  # copies must live until the call has ended
+        for layer, old, new in zip(self.layers, states, new_states, strict=True):
+            for name in STATE_NAMES:
+                tensor = old[name].to(new[name].dtype).contiguous()
+                inputs.append(tensor)
+                setattr(layer, name, tensor.data_ptr())
+                setattr(layer, f"new {name}", new[name].data_ptr())
+        hidden = torch.empty_like(embeds)
+        arguments.batch, arguments.embeds, arguments.hidden = len(embeds), embeds.data_ptr(), hidden.data_ptr()
+        call("mmrnn_decode_step", arguments, self.dtype)
+        return hidden, new_states
+
+    def empty_states(self, embeds: Float[Tensor, "b d"]) -> tuple[dict[str, Tensor], ...]:
+        """Memory for the states of all layers."""
+        (batch, width), depth = embeds.shape, len(self.layers)
+        shifts = embeds.new_empty(2, depth, batch, width)
+        matrices = embeds.new_empty(depth, batch, self.heads, self.size, self.size, dtype=torch.float32)
+        return tuple(
+            {"time_shift": time, "wkv": wkv, "channel_shift": channel}
+            for time, wkv, channel in zip(shifts[0], matrices, shifts[1], strict=True)
+        )

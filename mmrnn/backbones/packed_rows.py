@@ -1,0 +1,91 @@
+"""Token shift and WKV on rows that hold several segments: both start anew at each segment boundary."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmrnn_kernels import lerp
+
+
+@dataclass(frozen=True)
+class SegmentBounds:
+    """Boundaries of the segments of packed rows.
+
+    Attributes:
+        starts: True at the first position of a segment that does not continue the one of the state.
+        cu_seqlens: cumulative lengths of all segments, row after row, with a leading zero.
+        first: index of the first segment of each row.
+        last: index of the last segment of each row.
+    """
+
+    starts: Bool[Tensor, "b t"]
+    cu_seqlens: Int[Tensor, " edges"]
+    first: Int[Tensor, " b"]
+    last: Int[Tensor, " b"]
+
+    @classmethod
+    def of(cls, segments: Int[Tensor, "b t"] | None, previous: Int[Tensor, " b"] | None) -> "SegmentBounds | None":
+        """Find the boundaries; None: each row is one segment that continues its state.
+
+        Args:
+            previous: segment that the state of each row ends in; None: that of its first position.
+        """
+        if segments is None:
+            return None
+        previous = segments[:, 0] if previous is None else previous
+        starts = torch.cat([previous[:, None], segments[:, :-1]], dim=1) != segments
+        if not bool(starts.any()):
+            return None
+        heads = starts.clone()
+        heads[:, 0] = True
+        edges = heads.flatten().nonzero().flatten()
+        cu_seqlens = torch.cat([edges, edges.new_tensor([segments.numel()])])
+        last = heads.sum(1).cumsum(0) - 1
+        first = F.pad(last[:-1] + 1, (1, 0))
+        return cls(starts, cu_seqlens, first, last)
+
+
+def run_lerp(
+    x: Float[Tensor, "b t d"],
+    previous: Float[Tensor, "b *t d"],
+    weights: Float[Tensor, "n d"],
+    offsets: Float[Tensor, "n b t d"] | None,
+    bounds: SegmentBounds | None,
+    backend: str,
+) -> list[Float[Tensor, "b t d"]]:
+    """Mix each token with the one before it, n times.
+
+    Args:
+        previous: token before the first one (`b d`), or before every one (`b t d`).
+        weights: weights of the previous token.
+        offsets: data-dependent additions to `weights`.
+    """
+    starts = None if bounds is None else bounds.starts
+    return lerp(x, previous, weights, offsets, starts=starts, backend=backend)
+
+
+def run_wkv(
+    op: Callable[..., tuple[Tensor, Tensor]],
+    tensors: tuple[Float[Tensor, "b t h k"], ...],
+    constants: tuple[Tensor, ...],
+    state: Float[Tensor, "b h k v"],
+    bounds: SegmentBounds | None,
+    backend: str,
+) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
+    """Call a WKV operator: the first segment of each row continues from its state, later ones from zero.
+
+    Args:
+        constants: inputs of the operator without a time axis (decay, bonus).
+    """
+    if bounds is None:
+        return op(*tensors, *constants, state, backend=backend)
+    b, t = tensors[0].shape[:2]
+    flat = tuple(x.reshape(1, b * t, *x.shape[2:]) for x in tensors)
+    state = state.masked_fill(bounds.starts[:, 0, None, None, None], 0)
+    initial = state.new_zeros(len(bounds.cu_seqlens) - 1, *state.shape[1:]).index_copy(0, bounds.first, state)
+    out, final = op(*flat, *constants, initial, cu_seqlens=bounds.cu_seqlens, backend=backend)
+    return out.view(b, t, *out.shape[2:]), final[bounds.last]

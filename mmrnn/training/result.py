@@ -1,0 +1,62 @@
+"""Result of a run: answers to the held-out questions, report and `result.json`."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmrnn.evaluation.accuracy import Answer, mean, scores
+from mmrnn.evaluation.held_out import HeldOut, beside_baselines
+from mmrnn.evaluation.reports.run_report import write_report
+from mmrnn.io.atomic import replace_file
+from mmrnn.training import resume
+from mmrnn.training.build import TrainingParts
+from mmrnn.training.trackers import jsonl
+from mmrnn.training.trainer import LOG
+
+RESULT, ANSWERS = "result.json", "answers.jsonl"
+
+MAX_BLIND_SAMPLES = 30_000
+"""Training samples that the blind baseline counts; more do not change it."""
+
+
+def write_result(
+    out: Path, parts: TrainingParts, held_out: HeldOut, cfg: Mapping[str, Any], began: float
+) -> dict[str, Any]:
+    """Answer all held-out questions, and write answers, report and, last, `result.json`; remove the snapshot.
+
+    Returns:
+        The content of `result.json`.
+    """
+    answers = held_out.answers()
+    write_answers(out / ANSWERS, answers)
+    train = [parts.data[index] for index in range(min(len(parts.data), MAX_BLIND_SAMPLES))] if answers else []
+    accuracy = {
+        name: beside_baselines(answers[name], (split[index] for index in range(len(split))), train)
+        for name, split in held_out.splits.items()
+    }
+    means = [mean(scores(found)) for found in answers.values()]
+    log = jsonl.records(out / LOG)
+    result = {
+        "config": {name: value for name, value in cfg.items() if name != "choices"},
+        "choices": cfg["choices"],
+        "seed": cfg["seed"],
+        "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
+        "seconds": round(time.monotonic() - began, 1),
+        "loss": log[-1]["loss"],
+        "accuracy": accuracy,
+        "objective": 1 - sum(means) / len(means) if means else log[-1]["loss"],
+    }
+    write_report(out, result, log, held_out.splits, answers, cfg)
+    text = json.dumps(result, indent=1)
+    replace_file(out / RESULT, lambda path: path.write_text(text))
+    (out / resume.FILE).unlink(missing_ok=True)
+    return result
+
+
+def write_answers(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
+    """Write the answers by split as JSON lines, one per question."""
+    lines = [json.dumps({"split": name, **asdict(answer)}) for name, found in answers.items() for answer in found]
+    replace_file(path, lambda new: new.write_text("".join(f"{line}\n" for line in lines)))
