@@ -38,7 +38,7 @@ VILA_FOLDERS = ("llm", "mm_projector", "vision_tower")
 """Folders of a VILA-1.5 checkpoint; the name of its folder becomes the prefix of a tensor."""
 
 Source = str | Path | Sequence[str | Path]
-"""Where tensors come from; see `read`."""
+"""Source of tensors; see `read`."""
 
 
 def read(source: Source) -> dict[str, Tensor]:

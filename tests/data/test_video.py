@@ -19,7 +19,7 @@ def grey(level, size=(6, 4)):
 
 
 def level(image):
-    """How light an image is, in tens."""
+    """Mean brightness of an image, in tens."""
     return round(sum(image.getpixel((2, 2))) / 30)
 
 

@@ -1,4 +1,4 @@
-"""What interpreter.py answers about the elementwise operators."""
+"""Results of interpreter.py for the elementwise operators."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -1,4 +1,4 @@
-"""What the Triton kernels of the elementwise operators compile to: nothing spilled, little shared, and fewer
+"""Compiled figures of the Triton kernels of the elementwise operators: nothing spilled, little shared, and fewer
 instructions than the memory needs time for."""
 
 import json
