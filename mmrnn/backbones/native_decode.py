@@ -90,7 +90,7 @@ def native_decode_step(
     if prepared.step is None or not accepts_state(prepared.step, x, state):
         return None
     hidden, layers = prepared.step(x[:, 0], state.layers)
-    return hidden[:, None], State(layers, state.shared)
+    return hidden[:, None], State(layers, state.shared, model.state_origin)
 
 
 def build_step(model: nn.Module) -> DecodeStep | None:
