@@ -2,7 +2,8 @@
 
 Every operator computes in fp32 and returns the type of its first input, or of its gate. `backend` is `auto`, `triton`
 (on a GPU), `cpu` (native code, built on first use) or `reference`; `chunked`, a backend of the WKV operators, is the
-reference. On a CPU `auto` takes the reference for few tokens too, where the call costs more than the pass.
+reference. On a CPU `auto` takes the reference for few tokens too, where the call costs more than the pass, and
+everywhere inside `torch.func` transforms and forward-mode AD; the other backends refuse those, and second derivatives.
 
 All raise ValueError if sizes do not agree or the backend is unknown, and RuntimeError if the backend that was asked for
 cannot run on these inputs.
