@@ -5,8 +5,8 @@ Every operator computes in fp32 and returns the type of its first input, or of i
 reference. On a CPU `auto` takes the reference for few tokens too, where the call costs more than the pass, and
 everywhere inside `torch.func` transforms and forward-mode AD; the other backends refuse those, and second derivatives.
 
-All raise TypeError if an input is no tensor or of a type that the operators do not take, ValueError if sizes do not agree
-or the backend is unknown, and RuntimeError if the backend that was asked for cannot run on these inputs.
+All raise TypeError if an input is no tensor or of a type that the operators do not take, ValueError if sizes do not
+agree or the backend is unknown, and RuntimeError if the backend that was asked for cannot run on these inputs.
 """
 
 from collections.abc import Callable
