@@ -47,7 +47,7 @@ def described(name: str) -> list[dict]:
 
 @pytest.mark.parametrize("name", CARDS)
 def test_card(name):
-    """It begins with what it is, fits its class, lists every knob, and repeats the defaults if it inherits from none."""
+    """It begins with what it is, fits its class, lists every knob; without a parent it repeats the defaults."""
     first = (conf_dir() / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# "), f"{name} begins with {first!r} instead of a comment"
     assert described(name), f"{name} names no class"
