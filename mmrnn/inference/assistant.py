@@ -11,12 +11,13 @@ from mmrnn.data.collate import Collator
 from mmrnn.data.image import ImageError, ImageFile
 from mmrnn.data.video import VIDEO, expand_videos, frames
 from mmrnn.inference.eval_mode import eval_mode
+from mmrnn.inference.fingerprint import state_facts
 from mmrnn.inference.generate import generate, stream
 from mmrnn.inference.sampler import TokenSampler
 from mmrnn.inference.text_stream import TextStream
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import StopCriteria
-from mmrnn.types import Batch, Prompt, Tokenizer
+from mmrnn.types import Batch, Prompt, State, Tokenizer
 from mmrnn.types.sample import TAG, Sample, Turn
 
 
@@ -139,6 +140,32 @@ class Assistant:
             )
         return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
 
+    def save_state(self, state: State, path: str | Path) -> None:
+        """Write a state of the model to a safetensors file, with fingerprints of weights, tokenizer and scan.
+
+        Raises:
+            ValueError: the state belongs to another backbone.
+        """
+        backbone = self.model.backbone
+        state.check(backbone.state_origin, backbone.state(0))
+        state.save(path, state_facts(self.model, self.tokenizer))
+
+    def load_state(self, path: str | Path) -> State:
+        """Read a state that `save_state` wrote, onto the device of the model.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or was made with another backbone, weights, tokenizer or scan.
+        """
+        backbone = self.model.backbone
+        state = State.load(path, str(self._device), state_facts(self.model, self.tokenizer))
+        state.check(backbone.state_origin, backbone.state(0))
+        return state
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         # A collator of this call alone, because it records what it drops.
         modalities = dict(self.model.modalities)
@@ -146,7 +173,7 @@ class Assistant:
         batch = collate(samples)
         if collate.dropped:
             raise ImageError(collate.dropped[0][1])
-        return batch.to(next(self.model.parameters()).device)
+        return batch.to(self._device)
 
 
 def _sample(image: str | Path | Image | None, question: str) -> Sample:
