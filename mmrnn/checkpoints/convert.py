@@ -1,7 +1,7 @@
 """Conversion of published weights to checkpoints, and back: the configuration is inferred from names and shapes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,13 @@ def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), forma
     return report
 
 
-def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> int:
+def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, trusted: Collection[str] = ()) -> int:
     """Write the tensors of a folder to a file under the names of another project.
 
     Args:
         file: `.safetensors`; any other suffix: a pickle of torch.
         part: `backbone` or `connector` of a whole model.
+        trusted: packages beside mmrnn whose classes the configuration may name.
 
     Returns:
         Number of tensors written.
@@ -96,7 +97,11 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         if len(cards) != 1:
             raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
         card = read_yaml(cards[0])
-    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card), format).items()}
+    try:
+        target = find_target(card, trusted)
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
+    renamed = {name: value.contiguous() for name, value in rename(tensors, target, format).items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
@@ -155,7 +160,7 @@ def _convert_model(
         cfg["backbone"] = make_card(language_form.part, sizes)[1]
     cfg["weights"] = {}
     cfg.pop("hydra", None)
-    model = build(cfg, meta_backbone=True)
+    model = build(cfg, trusted=cfg["trusted"], meta_backbone=True)
     report = load(model, tensors, format=form.name)
     save(model, folder)
     return report
