@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrnn.data.image import to_tensor
+from mmrnn.data.preprocess import to_tensor
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.precision import Precision, autocast
 from mmrnn.training.trackers.console import Console
