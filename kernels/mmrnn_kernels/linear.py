@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import decode_step
+from .common.transforms import is_transformed
 
 MAX_IN_PLACE_ROWS = 8
 """Up to so many rows reading the weight bounds the product, not arithmetic."""
@@ -19,9 +20,10 @@ MIN_PACKED_ROWS = 128
 
 
 def is_plain_inference(*tensors: Tensor) -> bool:
-    """Return whether only values are computed: plain CPU tensors, no gradients, no autocast, no tracing."""
+    """Return whether only values are computed: plain CPU tensors, no derivatives, no autocast, no tracing."""
     return not (
         torch.is_grad_enabled()
+        or is_transformed()
         or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch.is_autocast_enabled("cpu")
@@ -33,19 +35,21 @@ class PackedWeight:
     """Packed copy of a weight, made again whenever the weight was written to, moved or replaced.
 
     It doubles the memory of the weight. Writing through `weight.data` is not noticed. Copies and pickles start empty.
+    Several threads may use one at the same time.
     """
 
     def __init__(self):
-        self.signature, self.packed = None, None
+        self.entry: tuple[tuple, Tensor] | None = None
 
     def get(self, weight: Tensor, rows: int) -> Tensor:
         """Return the packed copy of this weight, for products with about `rows` rows."""
         version = 0 if weight.is_inference() else weight._version
         signature = (weight.data_ptr(), version, weight.dtype, weight.shape)
-        if self.signature != signature:
-            self.packed = None  # freed first, so that there are never two copies
-            self.signature, self.packed = signature, pack(weight.detach(), rows)
-        return self.packed
+        entry = self.entry  # read once: another thread may replace it
+        if entry is None or entry[0] != signature:
+            entry = self.entry = None  # freed first, so that one thread never holds two copies
+            entry = self.entry = signature, pack(weight.detach(), rows)
+        return entry[1]
 
     def __deepcopy__(self, memo: dict) -> "PackedWeight":
         return PackedWeight()

@@ -77,7 +77,7 @@ class CrossAttentionHooks(BlockHooks):
             return {}
         last = self.image_mask[:, -1]
         if self.attend_all:
-            return {"media": self.media, "media_mask": last}
+            return {"media": self.media, "media_mask": last.clone()}
         rows = torch.arange(len(last), device=last.device)
         return {"media": self.media[rows, last.int().argmax(1)][:, None], "media_mask": last.any(1, keepdim=True)}
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from mmrnn.backbones.attention_mask import attention_mask, refuse_scan
 from mmrnn.backbones.rope import apply_rope
-from mmrnn.types import Backbone, BlockHooks, Scan, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, Scan, Sequence, State, StateOrigin
 
 
 class GLMAttention(nn.Module):
@@ -107,6 +107,7 @@ class GLM(nn.Module, Backbone):
         if width % (4 * heads):
             raise ValueError(f"width ({width}) must be a multiple of 4 x heads ({heads}): half a head is rotated")
         self.vocab, self.width, self.depth, self.heads = vocab, width, depth, heads
+        self.state_origin = StateOrigin("glm", {"depth": depth, "width": width, "heads": heads})
         self.embedding = nn.Embedding(vocab, width)
         scale = (2 * depth) ** 0.5
         self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, rope_theta, eps, scale) for _ in range(depth))
@@ -135,7 +136,8 @@ class GLM(nn.Module, Backbone):
         """Return empty KV caches `b h 0 k`; `shared` holds the two positions of the next token of each row."""
         empty = self.norm.weight.new_zeros(batch, self.heads, 0, self.width // self.heads)
         layers = tuple({"key": empty, "value": empty} for _ in self.blocks)
-        return State(layers, {"next_position": torch.zeros(batch, 2, dtype=torch.long, device=empty.device)})
+        position = torch.zeros(batch, 2, dtype=torch.long, device=empty.device)
+        return State(layers, {"next_position": position}, self.state_origin)
 
     def forward(
         self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
@@ -151,7 +153,7 @@ class GLM(nn.Module, Backbone):
         refuse_scan(sequence, scan, self.depth)
         hook = hook or BlockHooks()
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
-        state = self.state(len(x)) if state is None else state
+        state = self.resume(state, len(x))
         mask, shared, _ = attention_mask(sequence, state)
         positions = sequence.positions
         if positions is None:
@@ -167,4 +169,4 @@ class GLM(nn.Module, Backbone):
         last = positions[:, -1]
         # In a reply the second position advances, in the context the first.
         step = torch.stack([last[:, 1] == 0, last[:, 1] > 0], dim=-1).long()
-        return self.norm(x), State(tuple(layers), {**shared, "next_position": last + step})
+        return self.norm(x), State(tuple(layers), {**shared, "next_position": last + step}, self.state_origin)

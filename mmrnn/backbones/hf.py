@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
-from mmrnn.types import IGNORE, Backbone, BlockHooks, Scan, Sequence, State
+from mmrnn.types import IGNORE, Backbone, BlockHooks, Scan, Sequence, State, StateOrigin
 
 
 class HFDecoder(nn.Module, Backbone):
@@ -42,6 +42,7 @@ class HFDecoder(nn.Module, Backbone):
         self.vocab, self.width, self.depth = vocab, width, config.num_hidden_layers
         self.model = AutoModelForCausalLM.from_config(config)
         heads = config.num_attention_heads
+        self.state_origin = StateOrigin(name, {"depth": self.depth, "width": width})
         self._cache = getattr(config, "num_key_value_heads", None) or heads, width // heads
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -58,7 +59,8 @@ class HFDecoder(nn.Module, Backbone):
         heads, size = self._cache
         empty = weight.new_zeros(batch, heads, 0, size)
         layers = tuple({"key": empty, "value": empty} for _ in range(self.depth))
-        return State(layers, {"next_position": torch.zeros(batch, dtype=torch.long, device=weight.device)})
+        position = torch.zeros(batch, dtype=torch.long, device=weight.device)
+        return State(layers, {"next_position": position}, self.state_origin)
 
     def forward(
         self,
@@ -77,7 +79,7 @@ class HFDecoder(nn.Module, Backbone):
         """
         refuse_scan(sequence, scan, self.depth)
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
-        state = self.state(len(x)) if state is None else state
+        state = self.resume(state, len(x))
         positions, mask, shared = positions_and_mask(sequence, state)
         outputs = self.model.base_model(
             inputs_embeds=x,
@@ -86,7 +88,7 @@ class HFDecoder(nn.Module, Backbone):
             past_key_values=fill_cache(state),
             use_cache=True,
         )
-        return outputs.last_hidden_state, State(read_cache(outputs.past_key_values), shared)
+        return outputs.last_hidden_state, State(read_cache(outputs.past_key_values), shared, self.state_origin)
 
 
 class HFEncoderDecoder(nn.Module, Backbone):
@@ -129,6 +131,7 @@ class HFEncoderDecoder(nn.Module, Backbone):
             # transformers 5 ties the head of every new T5; that of FlanT5 (T5 1.1) has its own weights.
             head = self.model.get_output_embeddings()
             head.weight = nn.Parameter(torch.randn_like(head.weight) * width**-0.5)
+        self.state_origin = StateOrigin(name, {"depth": self.depth, "width": width})
         self._cache = config.num_heads, config.d_kv
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -146,7 +149,7 @@ class HFEncoderDecoder(nn.Module, Backbone):
         weight = self.model.get_input_embeddings().weight
         heads, size = self._cache
         empty = weight.new_zeros(batch, heads, 0, size)
-        return State(tuple({"key": empty, "value": empty} for _ in range(self.depth)))
+        return State(tuple({"key": empty, "value": empty} for _ in range(self.depth)), origin=self.state_origin)
 
     def forward(
         self,
@@ -165,7 +168,7 @@ class HFEncoderDecoder(nn.Module, Backbone):
         """
         refuse_scan(sequence, scan, self.depth)
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
-        state = self.state(len(x)) if state is None else state
+        state = self.resume(state, len(x))
         if "encoder_output" in state.shared:
             return self._decode(x, state.shared["encoder_output"], state.shared.get("encoder_mask"), state)
         b, t, _ = x.shape
@@ -197,7 +200,7 @@ class HFEncoderDecoder(nn.Module, Backbone):
         )
         layers = read_cache(outputs.past_key_values.self_attention_cache)
         shared = {"encoder_output": encoded} if mask is None else {"encoder_output": encoded, "encoder_mask": mask}
-        return outputs.last_hidden_state, State(layers, shared)
+        return outputs.last_hidden_state, State(layers, shared, self.state_origin)
 
 
 def make_config(name: str, **sizes: Any) -> Any:

@@ -90,7 +90,7 @@ def native_decode_step(
     if prepared.step is None or not accepts_state(prepared.step, x, state):
         return None
     hidden, layers = prepared.step(x[:, 0], state.layers)
-    return hidden[:, None], State(layers, state.shared)
+    return hidden[:, None], State(layers, state.shared, model.state_origin)
 
 
 def build_step(model: nn.Module) -> DecodeStep | None:
@@ -127,8 +127,8 @@ def accepts_state(step: DecodeStep, x: Float[Tensor, "b t d"], state: State) -> 
     batch, _, width = x.shape
     shapes = {"time_shift": (batch, width), "wkv": (batch, step.heads, step.size, step.size)}
     shapes["channel_shift"] = shapes["time_shift"]
-    return len(state.layers) == len(step.layers) and all(
-        (tensor := layer.get(name)) is not None and tensor.shape == shapes[name] and tensor.device.type == "cpu"
+    return len(state.layers) == step.depth and all(
+        type(tensor := layer.get(name)) in PLAIN and tensor.shape == shapes[name] and tensor.device.type == "cpu"
         for layer in state.layers
         for name in STATE_NAMES
     )

@@ -14,7 +14,7 @@ from mmrnn.backbones.route import route
 from mmrnn.backbones.rwkv_init import channel_ramp
 from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
-from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin
 from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
 
 
@@ -91,7 +91,9 @@ class Block(nn.Module):
             previous = token_shift(z, state["channel_shift"], None if bounds is None else bounds.starts)
             ffn_out = route(expert.where, self.channel_mix, expert.mlp, z, previous)
         x = x + self.dropout(ffn_out)
-        return x, {"time_shift": y[:, -1], "wkv": wkv, "channel_shift": z[:, -1]}, tuple(shared)
+        # Clones, because a view of the last position would keep all positions in memory.
+        new = {"time_shift": y[:, -1].clone(), "wkv": wkv, "channel_shift": z[:, -1].clone()}
+        return x, new, tuple(shared)
 
 
 class RWKV(nn.Module, Backbone):
@@ -102,6 +104,8 @@ class RWKV(nn.Module, Backbone):
 
     recurrent = True
     hooks = ("layer", "mlp")
+    kind = "rwkv"
+    """Name of the version, which its states carry."""
     native: tuple[type[nn.Module], ...] = ()
     """Exact types of block, time mix and channel mix that `native_decode` computes; empty: it has no such code."""
 
@@ -128,6 +132,7 @@ class RWKV(nn.Module, Backbone):
         heads, size = self.blocks[0].time_mix.heads, self.blocks[0].time_mix.head_size
         self.start = nn.Parameter(torch.zeros(depth, heads, size, size)) if learned_state else None
         self._wkv_shape = (heads, size, size)
+        self.state_origin = StateOrigin(self.kind, {"depth": depth, "width": width, "heads": heads, "head_size": size})
         self.reset_parameters()
 
     @torch.no_grad()
@@ -160,13 +165,12 @@ class RWKV(nn.Module, Backbone):
     def state(self, batch: int) -> State:
         """Return the initial state: zero, but for the learned WKV matrices of a state-tuned model."""
         weight = self.norm.weight
-        shift = weight.new_zeros(batch, self.width)
-        zero = weight.new_zeros(batch, *self._wkv_shape, dtype=torch.promote_types(weight.dtype, torch.float32))
         layers = []
         for layer in range(self.depth):
-            wkv = zero if self.start is None else self.start[layer].to(zero.dtype).expand_as(zero)
-            layers.append({"time_shift": shift, "wkv": wkv, "channel_shift": shift})
-        return State(tuple(layers))
+            shifts = {name: weight.new_zeros(batch, self.width) for name in ("time_shift", "channel_shift")}
+            wkv = weight.new_zeros(batch, *self._wkv_shape, dtype=torch.promote_types(weight.dtype, torch.float32))
+            layers.append({**shifts, "wkv": wkv if self.start is None else wkv + self.start[layer].to(wkv.dtype)})
+        return State(tuple(layers), origin=self.state_origin)
 
     def forward(
         self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
@@ -177,7 +181,7 @@ class RWKV(nn.Module, Backbone):
             The hidden states after the last norm, and the state after the last position.
         """
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
-        state = self.state(len(x)) if state is None else state
+        state = self.resume(state, len(x))
         if hook is None and sequence.segments is None and (decoded := native_decode_step(self, x, state)) is not None:
             return decoded
         bounds = SegmentBounds.of(sequence.segments, state.shared.get("segment"))
@@ -198,8 +202,8 @@ class RWKV(nn.Module, Backbone):
                 x, *shared = (reorder(y, inverse) for y in (x, *shared))
             x = hook.after(layer, x)
             layers.append(new)
-        common = state.shared if sequence.segments is None else {"segment": sequence.segments[:, -1]}
-        return self.norm(x), State(tuple(layers), common)
+        common = state.shared if sequence.segments is None else {"segment": sequence.segments[:, -1].clone()}
+        return self.norm(x), State(tuple(layers), common, self.state_origin)
 
 
 def cast_for_autocast(x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:

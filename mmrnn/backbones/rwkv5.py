@@ -103,6 +103,7 @@ class RWKV5(RWKV):
         ValueError: `heads` is None and `width` is no multiple of `head_size`.
     """
 
+    kind = "rwkv5"
     native = Block, TimeMix5, ChannelMix5
 
     def __init__(

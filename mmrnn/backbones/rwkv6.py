@@ -104,6 +104,7 @@ class RWKV6(RWKV):
         ValueError: `heads` is None and `width` is no multiple of `head_size`.
     """
 
+    kind = "rwkv6"
     native = Block, TimeMix6, ChannelMix
 
     def __init__(

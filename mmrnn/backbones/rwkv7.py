@@ -179,6 +179,8 @@ class RWKV7(RWKV):
         ValueError: `heads` is None and `width` is no multiple of `head_size`.
     """
 
+    kind = "rwkv7"
+
     def __init__(
         self,
         *,

@@ -10,7 +10,7 @@ from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
 from mmrnn.backbones.rope import apply_rope
 from mmrnn.backbones.rope_scaling import LongContextScaling, long_context_scaling
 from mmrnn.backbones.route import route
-from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin
 
 
 class Attention(nn.Module):
@@ -177,6 +177,8 @@ class Transformer(nn.Module, Backbone):
         head_size = head_size or width // heads
         self.vocab, self.width, self.depth, self.grad_checkpointing = vocab, width, depth, grad_checkpointing
         self.pretrained, self.train_length = pretrained, train_length
+        sizes = {"depth": depth, "width": width, "kv_heads": kv_heads, "head_size": head_size}
+        self.state_origin = StateOrigin("transformer", sizes)
         self.embedding = nn.Embedding(vocab, width)
         self.blocks = nn.ModuleList(
             TransformerBlock(
@@ -228,7 +230,8 @@ class Transformer(nn.Module, Backbone):
         weight, attention = self.norm.weight, self.blocks[0].attention
         empty = weight.new_zeros(batch, attention.kv_heads, 0, attention.head_size)
         layers = tuple({"key": empty, "value": empty} for _ in self.blocks)
-        return State(layers, {"next_position": torch.zeros(batch, dtype=torch.long, device=weight.device)})
+        position = torch.zeros(batch, dtype=torch.long, device=weight.device)
+        return State(layers, {"next_position": position}, self.state_origin)
 
     def forward(
         self, sequence: Sequence, state: State | None = None, scan: Scan | None = None, hook: BlockHooks | None = None
@@ -244,7 +247,7 @@ class Transformer(nn.Module, Backbone):
         refuse_scan(sequence, scan, self.depth)
         hook = hook or BlockHooks()
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
-        state = self.state(len(x)) if state is None else state
+        state = self.resume(state, len(x))
         positions, mask, shared = positions_and_mask(sequence, state)
         scaling = None
         if self.train_length is not None and not self.training:
@@ -265,4 +268,4 @@ class Transformer(nn.Module, Backbone):
                 x, new = block(x, old, positions, mask, hook.expert(layer), scaling)
             x = hook.after(layer, x)
             layers.append(new)
-        return self.norm(x), State(tuple(layers), shared)
+        return self.norm(x), State(tuple(layers), shared, self.state_origin)

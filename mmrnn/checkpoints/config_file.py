@@ -8,7 +8,9 @@ import yaml
 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain, weight_sources
+from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
+from mmrnn.io.errors import first_line
 from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 from mmrnn.model.parameter_names import matches
 
@@ -30,17 +32,24 @@ def read_config(folder: str | Path) -> dict[str, Any] | None:
     Raises:
         ConfigError: the file is not a configuration.
     """
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        return None
+    path = shards.text_file(Path(folder), CONFIG)
+    return read_yaml(path) if path.is_file() else None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Parse a configuration or a card: plain YAML of bounded size, without aliases.
+
+    Raises:
+        ConfigError: the file is not a configuration.
+    """
     try:
         if path.stat().st_size > MAX_TEXT_SIZE:
             raise ConfigError(f"{path} is no configuration: it has {path.stat().st_size} bytes")
         cfg = yaml.load(path.read_text(encoding="utf-8"), NoAliasLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no configuration: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no configuration: {first_line(error)}") from error
     if not isinstance(cfg, dict):
-        raise ConfigError(f"{path} is no configuration")
+        raise ConfigError(f"{path} is no configuration: it holds no names with values")
     return cfg
 
 

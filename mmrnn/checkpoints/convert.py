@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmrnn.checkpoints.config_file import read_config
+from mmrnn.checkpoints.config_file import read_config, read_yaml
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
@@ -81,8 +81,7 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         WeightsError: the format cannot be written, or does not fit.
         ConfigError: the folder holds no model, or more than one part.
     """
-    shards.finish_pending_save(folder)
-    weights, cfg = shards.weight_file(folder), read_config(folder)
+    weights, cfg = shards.weight_source(folder), read_config(folder)
     if weights is None:
         raise ConfigError(f"{folder} holds no model ({shards.MODEL})")
     tensors = read(weights)
@@ -96,7 +95,7 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
         if len(cards) != 1:
             raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
-        card = yaml.safe_load(cards[0].read_text(encoding="utf-8"))
+        card = read_yaml(cards[0])
     renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card), format).items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))

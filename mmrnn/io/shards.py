@@ -2,7 +2,7 @@
 
 New files are written to a folder `.saving` inside the checkpoint. Renaming it to `.saved` commits them; only then are
 they moved to their places. A writer that is killed before the commit leaves the old files, one that is killed after it
-leaves a `.saved` whose files the next reader or writer moves.
+leaves a `.saved` whose files the next writer moves. A reader changes nothing: it reads them where they are.
 """
 
 import json
@@ -34,7 +34,8 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     finish_pending_save(folder)
     staging = folder / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
+    if _is_own_folder(staging):
+        shutil.rmtree(staging)
     staging.mkdir()
     shards = list(_split(tensors, max_shard_size))
     files = [MODEL] if len(shards) == 1 else [_shard_name(index, len(shards)) for index in range(1, len(shards) + 1)]
@@ -61,28 +62,66 @@ def finish_pending_save(folder: Path) -> None:
     """Move the files that a killed writer has committed to their places.
 
     Raises:
-        ValueError: the list of those files is damaged.
+        ValueError: the list of those files is damaged, or `.saved` is a link.
     """
     committed = folder / COMMITTED
-    if not committed.is_dir():
+    if not _is_own_folder(committed):
         return
-    if (committed / FILE_LIST).is_file():
-        names = read_json(committed / FILE_LIST).get("files")
-        if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise ValueError(f"{committed / FILE_LIST} names files outside of its folder; delete {committed}")
+    if pending := pending_files(folder):
         for old in folder.glob("model*.safetensors*"):
-            if old.name not in names:
+            if old.name not in pending:
                 old.unlink()
-        for name in names:
-            if (committed / name).is_file():
-                (committed / name).replace(folder / name)
+        for name, path in pending.items():
+            if path.parent == committed:
+                path.replace(folder / name)
         (committed / FILE_LIST).unlink()
     shutil.rmtree(committed)
 
 
-def weight_file(folder: Path) -> Path | None:
-    """File of tensors, or index of shards, that `write` has left in a folder; None: there is none."""
+def pending_files(folder: Path) -> dict[str, Path]:
+    """Files of a commit that its writer did not live to move, by name: some may be in their places already.
+
+    Raises:
+        ValueError: the list of those files is damaged, or `.saved` is a link.
+    """
+    committed = folder / COMMITTED
+    if not _is_own_folder(committed) or not (committed / FILE_LIST).is_file():
+        return {}
+    names = read_json(committed / FILE_LIST).get("files")
+    if not isinstance(names, list) or not all(isinstance(name, str) and _is_file_name(name) for name in names):
+        raise ValueError(f"{committed / FILE_LIST} names files outside of its folder; delete {committed}")
+    return {name: committed / name if (committed / name).is_file() else folder / name for name in names}
+
+
+def weight_source(folder: Path) -> Path | list[Path] | None:
+    """File of tensors, index of shards or shards that `write` has left in a folder; None: there are none.
+
+    Raises:
+        ValueError: a killed writer has left a damaged list of files.
+    """
+    if pending := pending_files(folder):
+        return [path for name, path in pending.items() if name.endswith(".safetensors")]
     return next((folder / name for name in (MODEL, MODEL + INDEX) if (folder / name).is_file()), None)
+
+
+def text_file(folder: Path, name: str) -> Path:
+    """Place of a text file that `write` has left in a folder; it need not exist.
+
+    Raises:
+        ValueError: a killed writer has left a damaged list of files.
+    """
+    return pending_files(folder).get(name, folder / name)
+
+
+def _is_own_folder(path: Path) -> bool:
+    """True for a folder, False for nothing; a link would lead out of the checkpoint."""
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, which no writer of mmrnn makes; delete it")
+    return path.is_dir()
+
+
+def _is_file_name(name: str) -> bool:
+    return Path(name).name == name not in ("", "..", FILE_LIST) and "\0" not in name
 
 
 def _split(tensors: Mapping[str, Tensor], max_shard_size: int) -> Iterator[list[str]]:

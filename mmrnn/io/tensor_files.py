@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -176,15 +176,21 @@ def _read_index(path: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(str(path))
+        tensors = load_file(str(path))
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path.name} is damaged or not a safetensors file: {error}") from error
+    for name, value in tensors.items():
+        require_dense(path.name, name, value)
+    return tensors
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         # Files from before torch 1.6 are not zip archives and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        is_zip = is_zipfile(path)
+        if is_zip:
+            _require_stored(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} holds more than tensors and was not opened, because opening it could run its code; "
@@ -195,26 +201,59 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     for key in NESTED_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    tensors = _flatten(content) if isinstance(content, dict) else {"": content}
+    tensors = _flatten(path, content, set()) if isinstance(content, dict) else {"": content}
     if not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ValueError(f"{path.name} is not a dictionary of tensors")
     for name, value in tensors.items():
         _check_tensor(path, name, value)
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
+    if (total := sum(storages.values())) > (size := path.stat().st_size):
+        raise ValueError(f"{path.name} is damaged: its tensors claim {total} bytes, and the file has {size}")
     return tensors
 
 
-def _flatten(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries: Prismatic stores one for each part."""
+def _require_stored(path: Path) -> None:
+    """Refuse an archive with compressed entries: a small one can expand to more than any memory holds."""
+    with ZipFile(path) as archive:
+        compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != ZIP_STORED]
+    if compressed:
+        raise BadZipFile(f"{compressed[0]} is compressed, which torch.save never does")
+
+
+def _flatten(
+    path: Path, content: Mapping[Any, Any], seen: set[int], prefix: str = "", depth: int = 0
+) -> dict[str, Any]:
+    """Flatten nested dictionaries: Prismatic stores one for each part.
+
+    A dictionary in several places, or in itself, would make far more names than the file has.
+    """
+    if id(content) in seen:
+        raise ValueError(f"{path.name} is not a dictionary of tensors: {prefix[:-1]!r} is in it more than once")
+    seen.add(id(content))
     flat: dict[str, Any] = {}
     for name, value in content.items():
-        nested = isinstance(value, dict) and prefix.count(".") < MAX_NESTING
-        flat |= _flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+        nested = isinstance(value, dict) and depth < MAX_NESTING
+        flat |= _flatten(path, value, seen, f"{prefix}{name}.", depth + 1) if nested else {f"{prefix}{name}": value}
     return flat
 
 
 def _check_tensor(path: Path, name: str, value: Tensor) -> None:
-    """Reject a tensor whose elements are not all in the file: its shape can claim any number of them."""
-    if value.device.type != "cpu" or value.is_sparse or value.is_quantized or value.is_nested:
+    """Refuse a tensor whose elements are not all in the file: its shape can claim any number of them."""
+    require_dense(path.name, name, value)
+    if value.device.type != "cpu":
         raise ValueError(f"{path.name}: {name} is not a plain tensor with its elements in the file")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise ValueError(f"{path.name} is damaged: {name} claims {value.numel()} elements and does not have them")
+
+
+def require_dense(source: str, name: str, value: Tensor) -> None:
+    """Check that a tensor is dense and of real numbers, as weights are.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value.layout != torch.strided or value.is_quantized or value.is_nested:
+        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else str(value.layout)
+        raise ValueError(f"{source}: {name} is not a plain tensor ({kind}); write it as a dense one")
+    if value.is_complex():
+        raise ValueError(f"{source}: {name} is complex ({value.dtype}); no weights here are")

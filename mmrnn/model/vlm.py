@@ -170,7 +170,12 @@ class VLM(nn.Module, Composite):
 
         Returns:
             Hidden states after the last norm, and the state after the last position.
+
+        Raises:
+            ValueError: the state has another number of rows, or belongs to another backbone.
         """
+        if state is not None:
+            state = self.backbone.resume(state, len(sequence.ids))
         start = None if state is None else state.shared.get("next_position")
         if self.position is not None and (positions := self.position(sequence, start)) is not None:
             sequence = replace(sequence, positions=positions)
@@ -181,7 +186,7 @@ class VLM(nn.Module, Composite):
         if hook is None:
             return self.backbone(sequence, state, self.scan)
         hidden, state = self.backbone(sequence, state, self.scan, hook)
-        return hidden, State(state.layers, {**state.shared, **hook.state})
+        return hidden, replace(state, shared={**state.shared, **hook.state})
 
     def embed(self, batch: Batch) -> Sequence:
         """Return the sequence of a batch with the embeddings of text and images.

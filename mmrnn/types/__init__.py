@@ -25,7 +25,7 @@ from mmrnn.types.parts import (
 from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
-from mmrnn.types.state import State
+from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.text_connector import TextConnector
 from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule
 
@@ -61,6 +61,7 @@ __all__ = [
     "Sequence",
     "Span",
     "State",
+    "StateOrigin",
     "StreamDataset",
     "TextConnector",
     "Tokenizer",

@@ -18,7 +18,7 @@ from mmrnn.types.hooks import BlockHooks
 from mmrnn.types.layout import ImageSpec, Layout
 from mmrnn.types.output import Output
 from mmrnn.types.sequence import Batch, Sequence
-from mmrnn.types.state import State
+from mmrnn.types.state import State, StateOrigin
 
 
 @runtime_checkable
@@ -165,6 +165,7 @@ class Backbone(Composite, Protocol):
         hooks: what a hook may change: `layer` (input and output of a block), `attention`, `mlp`.
         axes: position ids per token; 0: neither position ids, masks nor packed rows are accepted.
         pretrained: published weights to load when a model is built; None: none.
+        state_origin: kind and sizes that its states carry; None: states are told apart by their tensors alone.
     """
 
     width: int | None
@@ -175,6 +176,7 @@ class Backbone(Composite, Protocol):
     hooks: tuple[str, ...] = ()
     axes: int = 1
     pretrained: str | None = None
+    state_origin: StateOrigin | None = None
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -201,6 +203,20 @@ class Backbone(Composite, Protocol):
     @abstractmethod
     def state(self, batch: int) -> State:
         """Return the initial state of `batch` rows."""
+
+    def resume(self, state: State | None, rows: int) -> State:
+        """Return `state`, or without one the initial state of `rows` rows.
+
+        Raises:
+            ValueError: the state has another number of rows, or belongs to another backbone.
+        """
+        if state is None:
+            return self.state(rows)
+        if state.origin is None or state.origin is not self.state_origin:
+            state.check(self.state_origin, self.state(0))
+        if state.rows != rows:
+            raise ValueError(f"the state has {state.rows} rows for {rows}; `State.select` chooses and repeats rows")
+        return state
 
     def hook_target(self, layer: int, name: str) -> nn.Module:
         """Return the module of block `layer` that `hooks` calls `name` (`attention` or `mlp`).

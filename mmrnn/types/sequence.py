@@ -31,6 +31,9 @@ class Sequence:
             from the start of the segment.
         attention_mask: True where the query of axis 1 attends to the key of axis 2; None: causal.
         media: visual tokens that fill no slots, one row for each span with `layout.cross_attention`.
+
+    Raises:
+        ValueError: `ids` has another number of axes than two.
     """
 
     ids: Int[Tensor, "b t"]
@@ -41,6 +44,10 @@ class Sequence:
     positions: Int[Tensor, "b t *axes"] | None = None
     attention_mask: Bool[Tensor, "b t t"] | None = None
     media: Float[Tensor, "m v e"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids.dim() != 2:
+            raise ValueError(f"ids must have two axes, rows and positions, not {self.ids.dim()}; see `Tensor.view`")
 
     @property
     def visual(self) -> Tensor:

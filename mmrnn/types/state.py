@@ -1,12 +1,35 @@
 """Backbone state."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+FORMAT = "mmrnn.state.1"
+"""Name of the file format, in the metadata of every state file."""
+
+
+@dataclass(frozen=True)
+class StateOrigin:
+    """Kind and sizes of the backbone that a state belongs to.
+
+    Attributes:
+        kind: of the architecture (`rwkv6`).
+        sizes: by name (`depth`, `width`).
+    """
+
+    kind: str
+    sizes: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({', '.join(f'{name} {size}' for name, size in self.sizes.items())})"
 
 
 @dataclass(frozen=True)
@@ -14,24 +37,26 @@ class State:
     """Backbone state: token shifts and WKV matrices, or KV cache.
 
     A backbone returns a new state and does not modify the one that it was given, so that several continuations can
-    start from one state.
+    start from one state. The tensors own their memory: none is a view of a larger one.
 
     Attributes:
         layers: tensors of each block by name, batch axis first.
         shared: tensors of the whole backbone and of its hook by name, batch axis first.
+        origin: backbone that the state belongs to; None: unknown.
     """
 
     layers: tuple[dict[str, Tensor], ...]
     shared: dict[str, Tensor] = field(default_factory=dict)
+    origin: StateOrigin | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "State":
         """Return the state with `change` applied to every tensor."""
         layers = tuple({name: change(value) for name, value in layer.items()} for layer in self.layers)
-        return State(layers, {name: change(value) for name, value in self.shared.items()})
+        return replace(self, layers=layers, shared={name: change(value) for name, value in self.shared.items()})
 
     def clone(self) -> "State":
         """Return a copy that shares no memory."""
-        return self.map(Tensor.clone)
+        return self.map(lambda value: value.clone(memory_format=torch.contiguous_format))
 
     def detach(self) -> "State":
         """Return the state without its graph."""
@@ -46,31 +71,133 @@ class State:
         return self.map(lambda value: value[rows])
 
     @property
-    def nbytes(self) -> int:
-        """Size of all tensors in bytes."""
-        tensors = [*self.shared.values(), *(value for layer in self.layers for value in layer.values())]
-        return sum(value.nbytes for value in tensors)
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors by name: `layers.0.wkv`, `shared.segment`."""
+        named = {f"shared.{name}": value for name, value in self.shared.items()}
+        for index, layer in enumerate(self.layers):
+            named |= {f"layers.{index}.{name}": value for name, value in layer.items()}
+        return named
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file."""
+    @property
+    def rows(self) -> int:
+        """Number of rows of the batch; 0 for a state without tensors."""
+        values = chain.from_iterable(layer.values() for layer in (*self.layers, self.shared))
+        return next((len(value) for value in values), 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors in bytes: the memory that the state holds."""
+        return sum(value.nbytes for value in self.tensors.values())
+
+    def check(self, origin: StateOrigin | None, like: "State") -> None:
+        """Check that a backbone can continue from the state.
+
+        Args:
+            origin: of the backbone; None: unknown, and only the tensors are compared.
+            like: a state of the backbone; axes of size 0 stand for any size.
+
+        Raises:
+            ValueError: the state belongs to a backbone of another kind or of other sizes, or its tensors do not fit.
+        """
+        ours = f"this model is {origin}" if origin else "this model is another"
+        if self.origin and origin and self.origin != origin:
+            raise ValueError(f"the state belongs to {self.origin}, but {ours}; use the model that made the state")
+        if len(self.layers) != len(like.layers):
+            raise ValueError(f"the state has {len(self.layers)} layers for {len(like.layers)}; {ours}")
+        if missing := sorted(like.shared.keys() - self.shared.keys()):
+            raise ValueError(f"the state lacks {missing[0]!r}; {ours}")
+        for index, (layer, wanted) in enumerate(zip(self.layers, like.layers, strict=True)):
+            if layer.keys() != wanted.keys():
+                raise ValueError(f"layer {index} of the state has {sorted(layer)} for {sorted(wanted)}; {ours}")
+            for name, value in layer.items():
+                shape = wanted[name].shape
+                if value.dim() != len(shape) or any(b not in (0, a) for a, b in zip(value.shape, shape, strict=True)):
+                    raise ValueError(
+                        f"{name} of layer {index} of the state is {_sizes(value.shape)} for {_sizes(shape)}; {ours}"
+                    )
+        if fault := _row_fault(self.tensors):
+            raise ValueError(f"the state is damaged: {fault}")
+
+    def save(self, path: str | Path, facts: Mapping[str, str] | None = None) -> None:
+        """Write a safetensors file, with the origin and `facts` in its metadata.
+
+        Args:
+            path: of the file; an existing one is replaced.
+            facts: further facts by name that `load` can ask for, such as a fingerprint of the weights.
+        """
         from safetensors.torch import save_file
 
-        tensors = {f"shared.{name}": value for name, value in self.shared.items()}
-        for index, layer in enumerate(self.layers):
-            tensors |= {f"layers.{index}.{name}": value for name, value in layer.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, str(path))
+        known = {"format": FORMAT, "depth": str(len(self.layers))}
+        if self.origin is not None:
+            known |= {"kind": self.origin.kind, "sizes": json.dumps(dict(self.origin.sizes))}
+        owned = self.detach().clone()
+        save_file(owned.tensors, str(path), {**(facts or {}), **known})
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> "State":
-        """Read a file that `save` wrote."""
-        from safetensors.torch import load_file
+    def load(cls, path: str | Path, device: str = "cpu", facts: Mapping[str, str] | None = None) -> "State":
+        """Read a file that `save` wrote.
 
-        shared, layers = {}, {}
-        for key, value in load_file(str(path), device=device).items():
-            kind, _, name = key.partition(".")
-            if kind == "shared":
-                shared[name] = value
-            else:
-                index, _, name = name.partition(".")
-                layers.setdefault(int(index), {})[name] = value
-        return cls(tuple(layers[index] for index in sorted(layers)), shared)
+        Args:
+            path: of the file.
+            device: of the tensors.
+            facts: that the file must have been saved with; None: any.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, holds no state, or was saved with other facts.
+        """
+        known, tensors = _read(Path(path), device)
+        for name, value in (facts or {}).items():
+            if (found := known.get(name)) != value:
+                told = f"was made with {name} {found}" if found else f"does not say which {name} it was made with"
+                raise ValueError(f"{path}: the state {told}, but this model has {name} {value}")
+        depth = int(known["depth"])
+        layers, shared = tuple({} for _ in range(depth)), {}
+        for key, value in tensors.items():
+            match = re.fullmatch(r"layers\.([0-9]{1,5})\.(.+)|shared\.(.+)", key)
+            if match is None or (match[1] and int(match[1]) >= depth):
+                raise ValueError(f"{path} is damaged: {key!r} is no tensor of a state of {depth} layers")
+            (layers[int(match[1])] if match[1] else shared)[match[2] or match[3]] = value
+        if fault := _row_fault(tensors):
+            raise ValueError(f"{path} is damaged: {fault}")
+        return cls(layers, shared, _parse_origin(path, known))
+
+
+def _read(path: Path, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a state file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no state file {path}")
+    try:
+        with safe_open(str(path), "pt", device=device) as file:
+            known = file.metadata() or {}
+            # The tensors of the reader are views of the mapped file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or not a state file: {error}") from error
+    if known.get("format") != FORMAT or not re.fullmatch("[0-9]{1,5}", known.get("depth", "")):
+        raise ValueError(f"{path} is no state file (format {known.get('format')!r} for {FORMAT!r})")
+    return known, tensors
+
+
+def _parse_origin(path: str | Path, known: Mapping[str, str]) -> StateOrigin | None:
+    if "kind" not in known:
+        return None
+    try:
+        sizes: Any = json.loads(known.get("sizes", ""))
+    except (ValueError, RecursionError):
+        sizes = None
+    if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
+        raise ValueError(f"{path} is damaged: its sizes are {known.get('sizes')!r}")
+    return StateOrigin(known["kind"], sizes)
+
+
+def _row_fault(tensors: Mapping[str, Tensor]) -> str:
+    """Fault of tensors that do not have one batch size; empty: there is none."""
+    rows = {value.shape[:1] for value in tensors.values()}
+    return "" if len(rows) <= 1 and () not in rows else "its tensors differ in the number of rows"
+
+
+def _sizes(shape: torch.Size) -> str:
+    return " x ".join("any" if size == 0 else str(size) for size in shape)

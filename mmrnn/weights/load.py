@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mmrnn.io.tensor_files import Source, read, read_metadata
+from mmrnn.io.tensor_files import Source, read, read_metadata, require_dense
 from mmrnn.weights import lora
 from mmrnn.weights.convert import Report, WeightsError, convert, mismatch_message
 from mmrnn.weights.resize_embeddings import resize_embeddings
@@ -44,6 +44,8 @@ def load(
     """
     report = Report(format="")
     if isinstance(source, Mapping):
+        for name, value in source.items():
+            require_dense("these weights", name, value)
         tensors, metadata = strip_wrapper_prefixes(source), {}
     else:
         tensors = strip_wrapper_prefixes(read(source))
@@ -91,8 +93,14 @@ def _check(module: nn.Module, converted: Mapping[str, Tensor], format: str, comp
         for name, value in converted.items()
         if value.shape != target[name].shape
     ]
-    if missing or shapes:
-        raise WeightsError(mismatch_message(module, format, {"missing": missing, "of another shape": shapes}))
+    kinds = [
+        f"{name}: {value.dtype}, the module has {target[name].dtype}"
+        for name, value in converted.items()
+        if value.is_floating_point() != target[name].is_floating_point()
+    ]
+    if missing or shapes or kinds:
+        mismatches = {"missing": missing, "of another shape": shapes, "of another kind": kinds}
+        raise WeightsError(mismatch_message(module, format, mismatches))
 
 
 @torch.no_grad()

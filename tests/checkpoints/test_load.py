@@ -93,6 +93,23 @@ def test_a_hostile_list_of_files(tmp_path):
         mmrnn.load(tmp_path / "run")
 
 
+def test_a_commit_that_was_not_moved_is_read_where_it_is(tmp_path, model, same, files):
+    """A reader changes nothing, and takes the new files however many of them were moved before the writer died."""
+    old, new = model(), model(seed=1)
+    save(new, tmp_path / "new", max_shard_size=100_000)
+    names = files(tmp_path / "new")
+    for moved in range(len(names) + 1):
+        run = tmp_path / f"run{moved}"
+        save(old, run)
+        (run / ".saved").mkdir()
+        for index, name in enumerate(names):
+            (run / name if index < moved else run / ".saved" / name).write_bytes((tmp_path / "new" / name).read_bytes())
+        (run / ".saved" / "files.json").write_text(json.dumps({"files": names}))
+        before = sorted(run.rglob("*"))
+        assert same(new, mmrnn.load(run).model)
+        assert sorted(run.rglob("*")) == before
+
+
 @pytest.mark.parametrize("call", [mmrnn.load, mmrnn.from_pretrained, load_model])
 def test_nothing_to_load(tmp_path, call):
     with pytest.raises(ConfigError, match="holds no model"):

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -91,7 +92,31 @@ def test_a_kept_copy_is_made_once_and_anew_after_every_change(monkeypatch):
     weight = torch.nn.Parameter(weight.detach().clone())
     assert [right(), right()] == [5, 5]
     for twin in (copy.deepcopy(pack), pickle.loads(pickle.dumps(pack))):
-        assert twin.packed is None
+        assert twin.entry is None
+
+
+def test_threads_that_share_a_kept_copy_each_get_that_of_their_weight(monkeypatch):
+    monkeypatch.setattr(fast, "pack", lambda weight, rows: weight.clone())
+    kept, wrong = PackedWeight(), []
+
+    def work(value):
+        weight = torch.full((2, 2), value)
+        for _ in range(3000):
+            found = kept.get(weight, 1)
+            if found is None or found[0, 0] != value:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=work, args=(float(value),)) for value in range(3)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []
 
 
 def test_gradients_and_autocast_go_the_ordinary_way(monkeypatch):
@@ -138,7 +163,7 @@ with torch.no_grad():
         x, weight = torch.randn(40, 64).to(dtype), torch.randn(32, 64).to(dtype)
         kept = fast.PackedWeight()
         torch.testing.assert_close(fast.linear(x, weight, None, kept), torch.nn.functional.linear(x, weight))
-        assert kept.packed is None or fast.can_pack(dtype)
+        assert kept.entry is None or fast.can_pack(dtype)
 """
 
 

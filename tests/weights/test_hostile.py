@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from mmrnn import weights
 from mmrnn.backbones import RWKV6
+from mmrnn.weights.export import export
 
 MANY = 10**12
 
@@ -53,6 +55,52 @@ def without_memory(path):
 
 def sparse(path):
     torch.save({"emb.weight": torch.sparse_coo_tensor(torch.tensor([[0]]), [1.0], (MANY,))}, path)
+
+
+def compressed_sparse(path):
+    torch.save({"emb.weight": torch.eye(20, 32).to_sparse_csr()}, path)
+
+
+def complex_numbers(path):
+    torch.save({"emb.weight": torch.zeros(20, 32, dtype=torch.complex64)}, path)
+
+
+def complex_safetensors(path):
+    save_file({"emb.weight": torch.zeros(20, 32, dtype=torch.complex64)}, str(path))
+
+
+def shared_dictionaries(path):
+    """20 kB, and 60^5 names."""
+    shared = {str(index): torch.zeros(1) for index in range(60)}
+    for _ in range(4):
+        shared = {str(index): shared for index in range(60)}
+    torch.save(shared, path)
+
+
+def cyclic_dictionaries(path):
+    content = {"emb.weight": torch.zeros(20, 32)}
+    content["module"] = content["again"] = content
+    torch.save(content, path)
+
+
+def deflated(path):
+    """A megabyte of names in a few kilobytes; nothing bounds how much more it could be."""
+    torch.save({"x" * 2**20: torch.zeros(1)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+
+
+class Allocation:
+    def __reduce__(self):
+        return torch.Tensor, (10_000, 10_000)
+
+
+def allocated(path):
+    """A tensor that the reader is told to make, and whose elements nobody has written."""
+    torch.save({"emb.weight": Allocation()}, path)
 
 
 def listed(path):
@@ -165,6 +213,13 @@ CASES = {
     "claimed.pth": (claimed, "claims 1000000000000 elements and does not have them"),
     "meta.pth": (without_memory, "not a plain tensor"),
     "sparse.pth": (sparse, "sparse.pth"),
+    "csr.pth": (compressed_sparse, "not a plain tensor (torch.sparse_csr)"),
+    "complex.pth": (complex_numbers, "emb.weight is complex (torch.complex64)"),
+    "complex.safetensors": (complex_safetensors, "emb.weight is complex (torch.complex64)"),
+    "shared.pth": (shared_dictionaries, "is in it more than once"),
+    "cyclic.pth": (cyclic_dictionaries, "is in it more than once"),
+    "deflated.pth": (deflated, "is compressed, which torch.save never does"),
+    "allocated.pth": (allocated, "its tensors claim 400000000 bytes"),
     "list.pth": (listed, "not a dictionary of tensors"),
     "cut.safetensors": (cut_safetensors, "cut.safetensors is damaged"),
     "long.safetensors": (long_header, "long.safetensors is damaged"),
@@ -223,3 +278,19 @@ def test_what_is_no_weight_file(name, tmp_path):
     }
     with pytest.raises((ValueError, FileNotFoundError), match=said[name]):
         weights.load(rwkv(), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(20, 32, dtype=torch.complex64), "is complex"),
+        (torch.eye(20, 32).to_sparse(), "not a plain tensor"),
+        (torch.zeros(20, 32, dtype=torch.int8), "of another kind: embedding.weight: torch.int8"),
+    ],
+)
+def test_values_that_are_no_weights(value, said):
+    """Complex numbers lost their imaginary part, and quantised ones their scale, without a word."""
+    model = rwkv()
+    tensors = {**export(model, "rwkv6"), "emb.weight": value}
+    with pytest.raises(ValueError, match=said):
+        weights.load(model, tensors)

@@ -51,9 +51,10 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
             seen.append("finished")
         except Killed:
             pass
-        shards.finish_pending_save(tmp_path)
-        found = int((tmp_path / "config.yaml").read_text())
-        tensors = read(shards.weight_file(tmp_path))
+        before = sorted(tmp_path.rglob("*"))
+        found = int(shards.text_file(tmp_path, "config.yaml").read_text())
+        tensors = read(shards.weight_source(tmp_path))
+        assert sorted(tmp_path.rglob("*")) == before
         assert {value.item() for tensor in tensors.values() for value in tensor} == {float(found)}
         assert set(tensors) == set("abc")
         assert found in (seed, seed - 1)
@@ -61,6 +62,24 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
     assert seen.count("old") > 5
     assert seen.count("new") > 5
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", [".saved", ".saving"])
+def test_a_link_in_place_of_a_folder_of_the_writer(name, tmp_path):
+    """Reading a folder whose `.saved` was a link moved files out of the folder behind it."""
+    other, folder = tmp_path / "other", tmp_path / "folder"
+    shards.write(folder, *state(0, files=False))
+    other.mkdir()
+    (other / "secret.txt").write_text("secret")
+    (other / "files.json").write_text(json.dumps({"files": ["secret.txt"]}))
+    (folder / name).symlink_to(other)
+    before = sorted(tmp_path.rglob("*"))
+    if name == ".saved":
+        with pytest.raises(ValueError, match="is a link, which no writer of mmrnn makes"):
+            shards.weight_source(folder)
+    with pytest.raises(ValueError, match="is a link, which no writer of mmrnn makes"):
+        shards.write(folder, *state(1, files=False))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_shards(tmp_path):

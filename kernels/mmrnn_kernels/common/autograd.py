@@ -13,6 +13,16 @@ def save_inputs(ctx, inputs: tuple, **_) -> None:
     ctx.set_materialize_grads(False)
 
 
+def refuse_second_derivative(backward: CustomOpDef) -> None:
+    """Register that the gradients which `backward` computes have no gradients themselves."""
+    name = backward._name.split("::")[-1].removesuffix("_backward")
+
+    def refuse(*_):
+        raise RuntimeError(f'{name} is differentiable once; for second derivatives choose backend="reference"')
+
+    backward.register_autograd(refuse)
+
+
 def register_recurrence(forward: CustomOpDef, backward: CustomOpDef, *, value: int, state: int) -> None:
     """Register an operator that recomputes everything from its inputs in the backward pass.
 
@@ -41,6 +51,7 @@ def register_recurrence(forward: CustomOpDef, backward: CustomOpDef, *, value: i
         return *grads, None if inputs[state] is None else dstart, *(None for _ in inputs[state + 1 :])
 
     forward.register_autograd(differentiate, setup_context=save_inputs)
+    refuse_second_derivative(backward)
 
 
 def register_chunked(forward: CustomOpDef, backward: CustomOpDef, *, value: int) -> None:
@@ -78,3 +89,4 @@ def register_chunked(forward: CustomOpDef, backward: CustomOpDef, *, value: int)
         return *backward(*inputs, chunk_states, dout, dstate, ctx.chunk), None, None
 
     forward.register_autograd(differentiate, setup_context=save)
+    refuse_second_derivative(backward)

@@ -61,6 +61,8 @@ class StepArguments(ctypes.Structure):
 class DecodeStep:
     """Addresses of the weights of a model for the native code, valid as long as the tensors stay where they are.
 
+    Several threads may call one step at the same time: every call fills tables of its own.
+
     Args:
         layers: the parameters of every block by their names there: BLOCK_PARAMETERS, in the first block
             FIRST_BLOCK_PARAMETERS, and for RWKV-6 LOW_RANK_PARAMETERS; all contiguous and of one type of DTYPES.
@@ -82,12 +84,14 @@ class DecodeStep:
         self.heads, self.size = first["time_mix.bonus"].shape
         self.dtype = norm[0].dtype
         lerp_up, decay_up = first.get("time_mix.lerp_up"), first.get("time_mix.decay_up")
-        self.layers = (Layer * len(layers))()
-        for layer, tensors in zip(self.layers, layers, strict=True):
+        self.depth = len(layers)
+        table = (Layer * self.depth)()
+        for layer, tensors in zip(table, layers, strict=True):
             for name, tensor in tensors.items():
                 setattr(layer, name, tensor.data_ptr())
-        self.arguments = StepArguments(
-            depth=len(layers),
+        self.layers = bytes(table)
+        arguments = StepArguments(
+            depth=self.depth,
             width=len(norm[0]),
             heads=self.heads,
             size=self.size,
@@ -97,10 +101,10 @@ class DecodeStep:
             current=current,
             eps=eps,
             head_eps=head_eps,
-            layers=ctypes.addressof(self.layers),
             norm_weight=norm[0].data_ptr(),
             norm_bias=norm[1].data_ptr(),
         )
+        self.arguments = bytes(arguments)
 
     def __call__(
         self, embeds: Float[Tensor, "b d"], states: Sequence[Mapping[str, Tensor]]
@@ -113,25 +117,28 @@ class DecodeStep:
         Raises:
             MemoryError: there is no memory for the activations.
         """
-        arguments, embeds = self.arguments, embeds.to(self.dtype).contiguous()
+        arguments = StepArguments.from_buffer_copy(self.arguments)
+        layers = (Layer * self.depth).from_buffer_copy(self.layers)
+        embeds = embeds.to(self.dtype).contiguous()
         new_states = self.empty_states(embeds)
         inputs = []  # copies must live until the call has ended
-        for layer, old, new in zip(self.layers, states, new_states, strict=True):
+        for layer, old, new in zip(layers, states, new_states, strict=True):
             for name in STATE_NAMES:
                 tensor = old[name].to(new[name].dtype).contiguous()
                 inputs.append(tensor)
                 setattr(layer, name, tensor.data_ptr())
                 setattr(layer, f"new {name}", new[name].data_ptr())
         hidden = torch.empty_like(embeds)
-        arguments.batch, arguments.embeds, arguments.hidden = len(embeds), embeds.data_ptr(), hidden.data_ptr()
+        arguments.batch, arguments.layers = len(embeds), ctypes.addressof(layers)
+        arguments.embeds, arguments.hidden = embeds.data_ptr(), hidden.data_ptr()
         call("mmrnn_decode_step", arguments, self.dtype)
         return hidden, new_states
 
     def empty_states(self, embeds: Float[Tensor, "b d"]) -> tuple[dict[str, Tensor], ...]:
         """Allocate the states of all layers."""
-        (batch, width), depth = embeds.shape, len(self.layers)
-        shifts = embeds.new_empty(2, depth, batch, width)
-        matrices = embeds.new_empty(depth, batch, self.heads, self.size, self.size, dtype=torch.float32)
+        batch, width = embeds.shape
+        shifts = embeds.new_empty(2, self.depth, batch, width)
+        matrices = embeds.new_empty(self.depth, batch, self.heads, self.size, self.size, dtype=torch.float32)
         return tuple(
             {"time_shift": time, "wkv": wkv, "channel_shift": channel}
             for time, wkv, channel in zip(shifts[0], matrices, shifts[1], strict=True)

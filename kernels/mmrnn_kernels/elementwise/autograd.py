@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.library import CustomOpDef
 
-from ..common.autograd import save_inputs
+from ..common.autograd import refuse_second_derivative, save_inputs
 
 
 def empty_like_all(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -29,6 +29,7 @@ def register_lerp(forward: CustomOpDef, backward: CustomOpDef) -> None:
         return *found, None if inputs[3] is None else doffsets, None
 
     forward.register_autograd(differentiate, setup_context=save_inputs)
+    refuse_second_derivative(backward)
 
 
 def register_relu_square(forward: CustomOpDef, backward: CustomOpDef) -> None:
@@ -36,6 +37,7 @@ def register_relu_square(forward: CustomOpDef, backward: CustomOpDef) -> None:
     forward.register_fake(lambda x: x.new_empty(x.shape))
     backward.register_fake(lambda x, *_: x.new_empty(x.shape))
     forward.register_autograd(lambda ctx, grad: backward(*ctx.saved_tensors, grad), setup_context=save_inputs)
+    refuse_second_derivative(backward)
 
 
 def register_sigmoid_gate(forward: CustomOpDef, backward: CustomOpDef) -> None:
@@ -43,6 +45,7 @@ def register_sigmoid_gate(forward: CustomOpDef, backward: CustomOpDef) -> None:
     forward.register_fake(lambda *inputs: inputs[1].new_empty(inputs[1].shape))
     backward.register_fake(lambda *inputs: empty_like_all(*inputs[:2]))
     forward.register_autograd(lambda ctx, grad: backward(*ctx.saved_tensors, grad), setup_context=save_inputs)
+    refuse_second_derivative(backward)
 
 
 def register_norm_gate(forward: CustomOpDef, backward: CustomOpDef) -> None:
@@ -58,3 +61,4 @@ def register_norm_gate(forward: CustomOpDef, backward: CustomOpDef) -> None:
         return *backward(*ctx.saved_tensors, ctx.eps, grad), None
 
     forward.register_autograd(differentiate, setup_context=save)
+    refuse_second_derivative(backward)

@@ -61,9 +61,11 @@ def wkv7(
 
     Returns:
         y in the type of v, and the final S. Sums and states are fp32 (fp64 if one input is fp64). Gradients reach
-        every input through both.
+        every input through both, once: second derivatives need `backend="reference"`, which `auto` takes by itself
+        inside `torch.func` transforms and forward-mode AD.
 
     Raises:
+        TypeError: an input is no tensor, or none of fp16, bf16, fp32, fp64; cu_seqlens is no int32 or int64 tensor.
         ValueError: sizes do not agree, cu_seqlens does not fit, or the backend is unknown.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """
