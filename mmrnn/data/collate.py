@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmrnn.data.image import ImageError, to_tensor
+from mmrnn.data.image import ImageError
+from mmrnn.data.preprocess import to_tensor
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
 from mmrnn.types import IGNORE, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Tokenizer
 from mmrnn.types import Sequence as Tokens

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrnn.data.image import ImageError, to_tensor
+from mmrnn.data.image import ImageError
 from mmrnn.data.left_out import LeftOut
+from mmrnn.data.preprocess import to_tensor
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.precision import Precision, autocast
 from mmrnn.training.trackers.console import Console
