@@ -46,10 +46,7 @@ def load(
         ValueError: the source is damaged or not safe to read, or an adapter of an unknown kind.
     """
     report = Report(format="")
-    if isinstance(source, Mapping):
-        for name, value in source.items():
-            require_dense("these weights", name, value)
-    tensors = unwrap(module, source if isinstance(source, Mapping) else read(source))
+    tensors = unwrap(module, _require_dense(source) if isinstance(source, Mapping) else read(source))
     # A module with LoRA layers of its own takes the matrices themselves.
     if adapters.is_adapter(tensors) and not set(tensors) <= set(module.state_dict()):
         config = {} if isinstance(source, Mapping) else read_adapter_config(source)
@@ -72,6 +69,12 @@ def load(
     report.loaded = len(converted)
     _assign(module, converted)
     return report
+
+
+def _require_dense(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    for name, value in tensors.items():
+        require_dense("these weights", name, value)
+    return tensors
 
 
 def _merge_adapter(module: nn.Module, changes: adapters.Changes, format: str | None, report: Report) -> Report:

@@ -308,5 +308,5 @@ def test_sizes_that_are_claimed_by_names(tmp_path):
 
 def test_names_without_the_tensors_behind_them(tmp_path):
     torch.save({"blocks.0.att.time_maa_x": torch.zeros(0)}, tmp_path / "empty.pth")
-    with pytest.raises(weights.WeightsError, match=r"lack the sizes of a RWKV6 \(rwkv6\): KeyError: 'emb\.weight'"):
+    with pytest.raises(weights.WeightsError, match=r"are not in these tensors: KeyError: 'emb\.weight'"):
         to_folder(tmp_path / "empty.pth", tmp_path / "out")
