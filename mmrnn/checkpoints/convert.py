@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrnn.checkpoints.config_file import read_config, read_yaml
+from mmrnn.checkpoints.infer import CONTRACTS, infer_sizes, is_recognised, make_card, recognise
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find_target, instantiate, parameters
+from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.tree import plain
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.tensor_files import Source, read, read_metadata
 from mmrnn.model.build import build
-from mmrnn.types import Backbone, Connector, fulfils
-from mmrnn.weights import Format, Report, WeightsError, load
+from mmrnn.weights import Format, Report, load
 from mmrnn.weights.export import rename
-from mmrnn.weights.format import Sizes, most_specific
-from mmrnn.weights.registry import FORMATS
-from mmrnn.weights.wrapper_prefixes import strip_wrapper_prefixes
-
-CONTRACTS = {"backbone": Backbone, "connector": Connector}
-"""Group of cards -> contract of its classes."""
+from mmrnn.weights.format import Sizes
+from mmrnn.weights.wrapper_prefixes import strip_attribute, strip_wrapper_prefixes
 
 PREFIXES = {"backbone": "backbone.", "connector": "modalities.image.connector."}
 """Part of a whole model -> prefix of its tensors."""
@@ -50,13 +45,14 @@ def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), forma
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty; name a new folder")
-    tensors, metadata = strip_wrapper_prefixes(read(source)), read_metadata(source)
+    tensors = strip_attribute(strip_wrapper_prefixes(read(source)), is_recognised)
+    metadata = read_metadata(source)
     form = recognise(tensors, format)
     if form.infer is None:
         return _convert_model(form, tensors, metadata, folder, overrides)
     if overrides:
         raise ConfigError(f"{overrides[0]}: the sizes of a {form.part_name} are in its tensors; leave it out")
-    sizes = form.infer({name: value.shape for name, value in tensors.items()}, metadata)
+    sizes = infer_sizes(form, tensors, metadata)
     group, card = make_card(form.part, sizes)
     module = _empty(card, sizes, tensors)
     report = load(module, tensors, format=form.name)
@@ -107,37 +103,6 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, t
     return len(renamed)
 
 
-def recognise(tensors: Mapping[str, Tensor], name: str | None = None) -> Format:
-    """Format whose signature the tensors have, among those from which a configuration can be inferred.
-
-    Args:
-        name: of the format, where several fit.
-
-    Raises:
-        WeightsError: none fits, or several.
-    """
-    candidates = [form for form in FORMATS if form.infer or form.preset]
-    fitting = [form for form in candidates if set(form.signature) <= set(tensors)]
-    whole = [form for form in fitting if form.preset]
-    fitting = most_specific([form for form in whole or fitting if name in (None, form.name)])
-    if len({(form.name, form.part) for form in fitting}) == 1:
-        return fitting[0]
-    if fitting:
-        names = ", ".join(sorted(f"{form.name} ({form.part_name})" for form in fitting))
-        raise WeightsError(f"these weights could be any of {names}: choose one by --format NAME")
-    known = ", ".join(sorted({form.name for form in candidates}))
-    examples = ", ".join(list(tensors)[:3])
-    raise WeightsError(f"no format whose sizes can be inferred ({known}) has these names: {examples}")
-
-
-def make_card(part: type, sizes: Sizes) -> tuple[str, dict[str, Any]]:
-    """Group and card of a part of these sizes."""
-    group = next(group for group, contract in CONTRACTS.items() if fulfils(part, contract))
-    target = f"{part.__module__.rpartition('.')[0]}.{part.__name__}"
-    knobs = {name: knob.default for name, knob in parameters(part).items() if knob.kind is Parameter.KEYWORD_ONLY}
-    return group, {"_target_": target, **knobs, **sizes.knobs}
-
-
 def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build a part on the meta device, in the dtype of most of the tensors."""
     dtypes = [value.dtype for value in tensors.values() if value.is_floating_point()]
@@ -156,8 +121,7 @@ def _convert_model(
         split = [(form.submodule(key), value) for key, value in tensors.items()]
         language = {target[1]: value for target, value in split if target is not None and target[0] == "backbone"}
         language_form = recognise(language)
-        sizes = language_form.infer({name: value.shape for name, value in language.items()}, metadata)
-        cfg["backbone"] = make_card(language_form.part, sizes)[1]
+        cfg["backbone"] = make_card(language_form.part, infer_sizes(language_form, language, metadata))[1]
     cfg["weights"] = {}
     cfg.pop("hydra", None)
     model = build(cfg, trusted=cfg["trusted"], meta_backbone=True)

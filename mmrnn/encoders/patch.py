@@ -103,7 +103,7 @@ class Patchify(nn.Module, Encoder):
         *,
         patch: int = 30,
         size: int | tuple[int, int] = (1080, 1920),
-        resize: Literal["squash", "crop", "pad", "within"] = "squash",
+        resize: Resize | Literal["within"] = "squash",
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.5, 0.5, 0.5),
     ):

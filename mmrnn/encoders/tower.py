@@ -12,7 +12,7 @@ from mmrnn.types import Encoder, ImageSpec, Layout
 Cls = Literal["drop", "first", "last"]
 """Position of the class token. Register tokens are always dropped."""
 
-Resize = Literal["squash", "crop", "pad"]
+Resize = Literal["squash", "crop", "crop_rounded", "pad"]
 """Way to make an image square, see `ImageSpec`."""
 
 PosInterp = Literal["antialias", "plain"]

@@ -1,14 +1,13 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
 
 from mmrnn.data.collate import Collator
-from mmrnn.data.image import ImageError, ImageFile
+from mmrnn.data.image import ImageError, ImageLike, image_source
 from mmrnn.data.video import VIDEO, expand_videos, frames
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
@@ -19,23 +18,6 @@ from mmrnn.model.vlm import VLM
 from mmrnn.prompts import StopCriteria
 from mmrnn.types import Batch, Prompt, State, Tokenizer
 from mmrnn.types.sample import TAG, Sample, Turn
-
-
-@dataclass(frozen=True)
-class InMemoryImage:
-    """An image that is open already.
-
-    Attributes:
-        image: in any mode.
-        key: stable identifier; features are not cached without one.
-    """
-
-    image: Image
-    key: str = ""
-
-    def open(self) -> Image:
-        """Return the image as RGB."""
-        return self.image.convert("RGB")
 
 
 class Assistant:
@@ -62,7 +44,7 @@ class Assistant:
 
     def ask(
         self,
-        image: str | Path | Image | None,
+        image: ImageLike | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
@@ -71,7 +53,8 @@ class Assistant:
         """Return the reply to a question.
 
         Args:
-            image: a file or an image; a video, if the question has the tag `<video>`; None: no image.
+            image: a file, the bytes of one, an open image or an array; a video, if the question has the
+                tag `<video>`; None: no image.
             question: without an image tag, it comes after the image.
             observations: inputs of other modalities by name (`objects features` each), for every `<state>` of the
                 question one of `state`.
@@ -86,7 +69,7 @@ class Assistant:
 
     def stream(
         self,
-        image: str | Path | Image | None,
+        image: ImageLike | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
@@ -176,14 +159,13 @@ class Assistant:
         return batch.to(self._device)
 
 
-def _sample(image: str | Path | Image | None, question: str) -> Sample:
+def _sample(image: ImageLike | None, question: str) -> Sample:
     if image is None:
         return Sample((Turn("user", question), Turn("assistant", "")))
-    if VIDEO in question and not isinstance(image, Image):
+    if VIDEO in question and isinstance(image, str | Path):
         return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
-    source = InMemoryImage(image) if isinstance(image, Image) else ImageFile(image)
     text = question if TAG in question else f"{TAG}\n{question}"
-    return Sample((Turn("user", text), Turn("assistant", "")), (source,))
+    return Sample((Turn("user", text), Turn("assistant", "")), (image_source(image),))
 
 
 def _without_reply(sample: Sample) -> Sample:
