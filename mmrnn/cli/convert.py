@@ -49,9 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
     if target.suffix in SUFFIXES:
         if not options.format:
-            raise ConfigError(
-                f"convert: {target} is a file, and its tensors need names; add --format NAME"
-            )
+            raise ConfigError(f"convert: {target} is a file, and its tensors need names; add --format NAME")
         trusted = _trusted(options.overrides)
         count = to_file(Path(source), target, options.format, options.part, trusted=trusted)
         print(f"{target}: {count} tensors")

@@ -81,15 +81,15 @@ def test_a_run_without_its_base(tmp_path, base):
 
 def test_a_trusted_package(tmp_path, monkeypatch, capsys):
     """The class of somebody's backbone is imported only where the command names its package."""
-    (tmp_path / "theirs.py").write_text("from mmrnn.backbones import RWKV6\nclass Mine(RWKV6): pass\n")
+    (tmp_path / "their_backbone.py").write_text("from mmrnn.backbones import RWKV6\nclass Mine(RWKV6): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    model = build(compose("model=visualrwkv6_tiny", "trusted=[theirs]"))
-    card = {**model.config["backbone"], "_target_": "theirs.Mine"}
+    model = build(compose("model=visualrwkv6_tiny", "trusted=[their_backbone]"))
+    card = {**model.config["backbone"], "_target_": "their_backbone.Mine"}
     save(model, tmp_path / "run", config={**model.config, "backbone": card})
     command = ["convert", str(tmp_path / "run"), str(tmp_path / "b.pth"), "--part", "backbone", "--format", "rwkv6"]
     assert main(command) == 2
-    assert "to trust it, set trusted=[theirs]" in capsys.readouterr().err
-    assert main([*command, "trusted=[theirs]"]) == 0
+    assert "to trust it, set trusted=[their_backbone]" in capsys.readouterr().err
+    assert main([*command, "trusted=[their_backbone]"]) == 0
     assert read(tmp_path / "b.pth").keys() == export(model.backbone, "rwkv6").keys()
     assert main([*command, "backbone=rwkv6"]) == 2
     assert "backbone=rwkv6: a file of tensors has no configuration" in capsys.readouterr().err
