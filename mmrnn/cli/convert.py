@@ -23,7 +23,7 @@ Cards may name classes of other packages where the override trusted=[PACKAGE] na
   mmrnn convert RWKV-x060-World-1B6-v2.1-20240328-ctx4096.pth finch       a card and a checkpoint
   mmrnn train --config-dir finch backbone=finch weights.backbone=finch    train with them
   mmrnn convert VisualRWKV-v060-1B6-v1.0-20240612.pth visual              a whole model, for `mmrnn ask --run visual`
-  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back
+  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back, adapters (LoRA) merged
 """,
     )
     made.add_argument(
@@ -50,10 +50,12 @@ def main(arguments: Sequence[str]) -> None:
 
     if target.suffix in SUFFIXES:
         if not options.format:
-            raise ConfigError(f"convert: name the format of the tensors in {target}: --format NAME")
-        overrides, trusted = split_trusted(options.overrides)
-        if overrides:
-            raise ConfigError(f"{overrides[0]}: a file of weights takes no overrides beside trusted=[PACKAGE]")
+            raise ConfigError(f"convert: {target} is a file, and its tensors need names; add --format NAME")
+        others, trusted = split_trusted(options.overrides)
+        if others:
+            raise ConfigError(
+                f"{others[0]}: a file of tensors has no configuration; leave it out, or name a new folder"
+            )
         count = to_file(Path(source), target, options.format, options.part, trusted=trusted)
         print(f"{target}: {count} tensors")
         return
