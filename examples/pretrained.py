@@ -12,7 +12,7 @@ from timm.data import ImageNetInfo
 
 import mmrnn
 from mmrnn.config.instantiate import instantiate
-from mmrnn.data.image import to_tensor
+from mmrnn.data.preprocess import to_tensor
 from mmrnn.inference.assistant import Assistant
 from mmrnn.io.tensor_files import read
 

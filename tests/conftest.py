@@ -1,7 +1,8 @@
-"""Jaxtyping checks shapes in every call; golden cases are read from one folder."""
+"""Golden cases are read from one folder; with `--shapes`, shapes are checked in every call."""
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,19 @@ import torch
 from jaxtyping import install_import_hook
 from safetensors.torch import load_file
 
-hook = install_import_hook(["mmrnn", "mmrnn_kernels"], "beartype.beartype")
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--shapes", action="store_true", help="check the annotated shapes and types of every call")
+
+
+def pytest_configure(config):
+    """Before anything of mmrnn is imported: the hook changes modules while they are loaded."""
+    if config.getoption("--shapes"):
+        loaded = {"mmrnn", "mmrnn_kernels"} & set(sys.modules)
+        assert not loaded, f"{loaded} came before the hook"
+        install_import_hook(["mmrnn", "mmrnn_kernels"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmrnn.data.collate import Collator
     from mmrnn.data.demo.dataset import DemoVQA
-    from mmrnn.data.image import ImageError, ImageFile, open_image, to_tensor
+    from mmrnn.data.image import ImageError, ImageFile, InMemoryImage, image_source, open_image
     from mmrnn.data.mixture import Mixture
+    from mmrnn.data.preprocess import to_tensor
     from mmrnn.data.readers.llava import LLaVAJson
     from mmrnn.data.sampler import MagicPrimeOrder, ResumableBatchSampler, ShuffledOrder
     from mmrnn.data.video import VIDEO, Frame, frames
@@ -19,12 +20,14 @@ __all__ = [
     "Frame",
     "ImageError",
     "ImageFile",
+    "InMemoryImage",
     "LLaVAJson",
     "MagicPrimeOrder",
     "Mixture",
     "ResumableBatchSampler",
     "ShuffledOrder",
     "frames",
+    "image_source",
     "open_image",
     "to_tensor",
 ]
@@ -32,8 +35,9 @@ __all__ = [
 _MODULES = {
     "collate": ("Collator",),
     "demo.dataset": ("DemoVQA",),
-    "image": ("ImageFile", "ImageError", "open_image", "to_tensor"),
+    "image": ("ImageFile", "ImageError", "InMemoryImage", "image_source", "open_image"),
     "mixture": ("Mixture",),
+    "preprocess": ("to_tensor",),
     "readers.llava": ("LLaVAJson",),
     "sampler": ("ResumableBatchSampler", "MagicPrimeOrder", "ShuffledOrder"),
     "video": ("VIDEO", "Frame", "frames"),

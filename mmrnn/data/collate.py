@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmrnn.data.image import ImageError, to_tensor
+from mmrnn.data.image import ImageError
+from mmrnn.data.preprocess import to_tensor
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
 from mmrnn.types import IGNORE, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Tokenizer
 from mmrnn.types import Sequence as Tokens
@@ -50,7 +51,8 @@ class Collator:
         tokenizer: of the text.
         prompt: format of the dialogues.
         modalities: of the model, by name.
-        features: cached encoder tokens (`n e`) by `ImageSource.key`; with them no image is opened.
+        features: cached encoder tokens (`n e`) by `ImageSource.key`; with them no image is opened. A lookup raises
+            ImageError for an image that could not be opened when they were computed.
         max_length: of a row in positions, visual tokens included.
         for_generation: collate prompts to be answered.
         pack: put several samples into a row.
@@ -153,11 +155,11 @@ class Collator:
 
     def _input(self, image: ImageSource) -> Tensor:
         """Cached features of an image (`n e`), or its pixels (`3 H W`)."""
-        if self.features is not None:
-            if image.key not in self.features:
-                raise ValueError(f"there are no cached features of {image.key}; compute the cache again")
-            return self.features[image.key]
+        if self.features is not None and image.key not in self.features:
+            raise ValueError(f"there are no cached features of {image.key}; compute the cache again")
         try:
+            if self.features is not None:
+                return self.features[image.key]
             return to_tensor(image.open(), self.modalities[IMAGE].image)
         except ImageError as error:
             raise DroppedSampleError(str(error)) from error

@@ -1,5 +1,8 @@
-"""Safe opening of image files, and preprocessing for an encoder."""
+"""Safe opening of images: files, bytes, open images and arrays, all through one door."""
 
+import os
+import re
+import stat
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,15 +10,19 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image, UnidentifiedImageError
 
-from mmrnn.types import ImageSpec
+from mmrnn.data.rgb import Decoding, array_to_image, to_rgb
+from mmrnn.types import ImageSource
 
 MAX_PIXELS = 64_000_000
 """Largest image that is opened: a small file can decompress to more than the memory holds."""
+
+MAX_SIDE = 2**16
+"""Longest side in pixels: scaling a line of a few pixels by millions takes a multiple of its memory."""
+
+MAX_BYTES = 2**29
+"""Largest file that is opened."""
 
 MAX_VIDEO_PIXELS = 2**30
 """Most pixels in all frames of an animated image: to decode a frame, Pillow decodes those before it."""
@@ -26,13 +33,14 @@ MAX_VIDEO_BYTES = 2**28
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "TGA", "ICO", "AVIF")
 """Formats that are opened; some others of Pillow execute programs (EPS)."""
 
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+PPM_KINDS, MAX_PPM_HEADER = b"0123456fFy", 2**16
+PPM_HEADER = re.compile(
+    rb"P(?:[14](?:SEP[^\s#]+){2}|[^\s14]\w*(?:SEP[^\s#]+){3})\s".replace(b"SEP", rb"(?:\s|#[^\r\n]*[\r\n])+")
+)
+"""Pillow reads the header of a PPM a byte at a time: with a long comment for minutes."""
 
-MAX_ASPECT = 16
-"""Aspect ratio that an image is cut to before a crop is scaled."""
-
-MAX_SQUARE = 8192
-"""Side in pixels of the largest square that an image is padded to."""
+ImageLike = str | Path | bytes | Image.Image | np.ndarray
+"""A path, the bytes of a file, an open image, or an array (`height width`, or `height width channels`)."""
 
 
 class ImageError(ValueError):
@@ -47,11 +55,13 @@ class ImageFile:
         path: of the file.
         name: used as key in place of the path; a path relative to the data survives a move.
         max_pixels: larger images are refused.
+        decoding: way to RGB.
     """
 
     path: str | Path
     name: str = ""
     max_pixels: int = MAX_PIXELS
+    decoding: Decoding = "composed"
 
     @property
     def key(self) -> str:
@@ -64,36 +74,65 @@ class ImageFile:
         Raises:
             ImageError: not there, not an image, broken, or too large.
         """
-        return open_image(self.path, max_pixels=self.max_pixels)
+        return open_image(self.path, max_pixels=self.max_pixels, decoding=self.decoding)
+
+
+@dataclass(frozen=True)
+class InMemoryImage:
+    """An image that is in memory.
+
+    Attributes:
+        image: open image, array, or the bytes of a file.
+        key: stable identifier; features are not cached without one.
+    """
+
+    image: bytes | Image.Image | np.ndarray
+    key: str = ""
+
+    def open(self) -> Image.Image:
+        """Return the image as RGB, as that of a file.
+
+        Raises:
+            ImageError: broken, too large, or an array of another form.
+        """
+        return open_image(self.image)
+
+
+def image_source(image: ImageLike) -> ImageSource:
+    """Return the source of an image of any kind; nothing is opened yet."""
+    return ImageFile(image) if isinstance(image, str | Path) else InMemoryImage(image)
 
 
 def open_image(
-    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, frame: Callable[[int], int] | None = None
+    source: ImageLike,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    frame: Callable[[int], int] | None = None,
+    decoding: Decoding = "composed",
 ) -> Image.Image:
-    """Open an image as 8-bit RGB, rotated as its EXIF tag requires, transparent pixels on white.
+    """Open an image as 8-bit RGB. The same image gives the same pixels as a file, bytes, open image or array.
 
     Args:
-        source: a path, or the bytes of a file.
+        source: a path, the bytes of a file, an open image (its current frame), or an array.
         max_pixels: larger images are refused before they are decompressed.
         frame: returns the index of the frame to decode, given the number of frames; None: the first.
+        decoding: way to RGB.
 
     Raises:
-        ImageError: not there, not an image, broken, or too large.
+        ImageError: not there, not an image, broken, or too large; no regular file.
     """
-    name = f"an image of {len(source)} bytes" if isinstance(source, bytes) else str(source)
-    Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]
+    name = _name(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about size and broken EXIF
-            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise ImageError(f"{name} has {width} x {height} pixels, {max_pixels} are allowed; scale it down")
-                if frame is not None:
-                    _seek(image, frame, name)
-                image.load()
-                return _rgb(_upright(image))
+            if isinstance(source, np.ndarray):
+                source = array_to_image(source)
+            if isinstance(source, Image.Image):
+                return _decode(source, name, max_pixels, frame, decoding)
+            Image.init()
+            formats = [known for known in FORMATS if known in Image.OPEN]
+            with Image.open(_checked(source, name), formats=formats) as image:
+                return _decode(image, name, max_pixels, frame, decoding)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -104,6 +143,55 @@ def open_image(
         raise ImageError(f"{name} is too large to be opened: {error}") from None
     except Exception as error:  # a broken file makes Pillow raise almost anything
         raise ImageError(f"{name} is broken: {error or type(error).__name__}") from error
+
+
+def _name(source: ImageLike) -> str:
+    if isinstance(source, bytes):
+        return f"an image of {len(source)} bytes"
+    if isinstance(source, Image.Image):
+        return f"an image of mode {source.mode}"
+    return "an array" if isinstance(source, np.ndarray) else str(source)
+
+
+def _checked(source: str | Path | bytes, name: str) -> str | Path | BytesIO:
+    """Return what Pillow opens: a regular file of bounded size and header, or bytes."""
+    if isinstance(source, bytes):
+        size, start = len(source), source[:MAX_PPM_HEADER]
+    else:
+        try:
+            status = os.stat(source)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:  # a name of more than 255 bytes, or with a null character
+            raise ImageError(f"{name} cannot be read: {error}") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name} is no regular file")
+        size = status.st_size
+        with open(source, "rb") as file:
+            start = file.read(2)
+            start += file.read(MAX_PPM_HEADER) if start[:1] == b"P" else b""
+    if size > MAX_BYTES:
+        raise ImageError(f"{name} has {size} bytes, {MAX_BYTES} are allowed")
+    is_ppm = start[:1] == b"P" and start[1:2] in PPM_KINDS
+    if is_ppm and size > MAX_PPM_HEADER and not PPM_HEADER.match(start):
+        raise ImageError(f"{name} has a header of more than {MAX_PPM_HEADER} bytes, or is not an image")
+    return BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, frame: Callable[[int], int] | None, decoding: Decoding
+) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"{name} has {width} x {height} pixels, {max_pixels} are allowed; scale it down")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{name} has {width} x {height} pixels, sides of {MAX_SIDE} are allowed; cut it into parts")
+    if min(image.size) < 1:
+        raise ImageError(f"{name} has {width} x {height} pixels")
+    if frame is not None:
+        _seek(image, frame, name)
+    image.load()
+    return to_rgb(image, decoding)
 
 
 def _seek(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
@@ -119,91 +207,3 @@ def _seek(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
             "use a folder of its frames"
         )
     image.seek(frame(total))
-
-
-def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:
-    """Resize and normalise an image as an encoder requires, with the rounding of CLIP's own processor."""
-    # numpy: for so few numbers, torch's threads cost more than they save.
-    pixels = np.asarray(_fit(image.convert("RGB"), spec), dtype=np.float32) / np.float32(255)
-    pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-
-
-def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    height, width = spec.size
-    resampling = RESAMPLING[spec.interpolation]
-    if spec.resize == "fit":
-        return image.resize(_fitting(image, spec), resampling)
-    if spec.resize == "within":
-        return _within(image, spec, resampling)
-    if spec.resize == "pad":
-        image = _pad(image, spec)
-    if spec.resize != "crop":
-        return image.resize((width, height), resampling)
-    # Cut first: scaling a very long image could exceed the memory.
-    most = MAX_ASPECT * min(image.size)
-    image = _middle(image, min(image.width, most), min(image.height, most))
-    # The short side becomes that of the size, the long side is rounded down.
-    if width * image.height >= height * image.width:
-        scaled = width, max(height, int(width * image.height / image.width))
-    else:
-        scaled = max(width, int(height * image.width / image.height)), height
-    return _middle(image.resize(scaled, resampling), width, height)
-
-
-def _fitting(image: Image.Image, spec: ImageSpec) -> tuple[int, int]:
-    """Width and height: the long side that of `size`, the short side rounded up to a multiple (EVE)."""
-    long, most = max(image.size), max(spec.size)
-    width, height = (min(-(-side * most // (long * spec.multiple)) * spec.multiple, most) for side in image.size)
-    return width, height
-
-
-def _within(image: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
-    """Image shrunk to at most `size`, filled up with black to multiples (Fuyu).
-
-    The fill value is 1 of 255, as in the released processor.
-    """
-    height, width = spec.size
-    if image.width > width or image.height > height:
-        scale = min(height / image.height, width / image.width)
-        image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)), resampling)
-    whole = tuple(-(-side // spec.multiple) * spec.multiple for side in image.size)
-    filled = Image.new("RGB", whole, (1, 1, 1))
-    filled.paste(image, (0, 0))
-    return filled
-
-
-def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """Square of the long side, filled with the mean colour, the image in its middle (LLaVA-1.5)."""
-    if max(image.size) > MAX_SQUARE:
-        image = image.copy()
-        image.thumbnail((MAX_SQUARE, MAX_SQUARE))
-    side = max(image.size)
-    red, green, blue = (int(value * 255) for value in spec.mean)
-    square = Image.new("RGB", (side, side), (red, green, blue))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF: the pixels are valid
-        return image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        scale = 257 if image.mode != "I" or values.max() > 255 else 1
-        return Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white")
-        ground.alpha_composite(image.convert("RGBA"))
-        return ground.convert("RGB")
-    return image.convert("RGB")

@@ -102,6 +102,10 @@ class Mixture(MapDataset):
         images = tuple(PrefixedImage(name, image) for image in sample.images)
         return replace(sample, images=images, id=f"{name}/{sample.id}")
 
+    def left_out(self) -> list[tuple[str, str]]:
+        """Id of each record left out of a part, with the name of the part, and the reason."""
+        return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.left_out()]
+
     def images(self) -> Iterator[PrefixedImage]:
         """Iterate over all distinct images of all parts."""
         return (PrefixedImage(name, image) for name, part in self.parts.items() for image in part.images())

@@ -8,6 +8,7 @@ long as the global batch size stays the same.
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
+from itertools import count
 
 import torch
 from jaxtyping import Int
@@ -73,7 +74,7 @@ class ResumableBatchSampler:
     Args:
         order: of all samples.
         batch_size: of one rank.
-        steps: where to stop.
+        steps: where to stop; None: never.
         start_step: where to begin.
         rank: of this process.
         world_size: number of ranks.
@@ -83,7 +84,14 @@ class ResumableBatchSampler:
     """
 
     def __init__(
-        self, order: Order, *, batch_size: int, steps: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        order: Order,
+        *,
+        batch_size: int,
+        steps: int | None,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank ({rank}) must lie between 0 and world_size ({world_size}) - 1")
@@ -91,10 +99,13 @@ class ResumableBatchSampler:
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
+        if self.steps is None:
+            raise TypeError("batches without end have no number; set steps")
         return max(0, self.steps - self.start_step)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (self.batch(step) for step in range(self.start_step, self.steps))
+        numbers = count(self.start_step) if self.steps is None else range(self.start_step, self.steps)
+        return (self.batch(step) for step in numbers)
 
     def batch(self, step: int) -> list[int]:
         """Return the sample indices of this rank at a step."""

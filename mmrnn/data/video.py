@@ -1,5 +1,6 @@
 """Videos as images: evenly spaced frames of a file or a folder."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ class Frame:
             ImportError: the format needs PyAV, which is not installed.
         """
         path = Path(self.path)
-        if path.is_dir():
+        if os.path.isdir(path):
             files = list_images(path)
             return open_image(files[self._index(len(files))], max_pixels=self.max_pixels)
         if path.suffix.lower() in ANIMATED:
@@ -147,7 +148,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 
 def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image":
     """Frame of a video file that `choose` picks given their number, decoded from the nearest key frame before it."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ImageError(f"{path} is not there")
     if path.suffix.lower() not in CONTAINERS:
         raise ImageError(f"{path} is no video of a known format; use a folder of its frames")
@@ -174,7 +175,8 @@ def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image
                     break
             if last is None:
                 raise ImageError(f"{path} has no images")
-            return last.to_image().convert("RGB")
+            image = last.to_image()
+        return open_image(image, max_pixels=max_pixels)
     except ImageError:
         raise
     except Exception as error:  # a broken file makes FFmpeg raise almost anything

@@ -34,9 +34,11 @@ class EVEPatchEmbed(nn.Module, Encoder):
         width: `e`, of the tokens.
         size: of the long side in pixels.
         window: patches a side of a window.
+        multiple: pixels that the short side is rounded up to a multiple of; None: a window. EVE takes the teacher's
+            patches, 14 of 336 pixels: 28 of 672, as a window is, and 56 of 1344.
 
     Raises:
-        ValueError: the width does not divide by `heads`, or the size by the windows.
+        ValueError: the width does not divide by `heads`, the size by `multiple`, or that by the windows.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class EVEPatchEmbed(nn.Module, Encoder):
         size: PositiveInt = 672,
         window: PositiveInt = 2,
         heads: PositiveInt = 8,
+        multiple: PositiveInt | None = None,
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.48145466, 0.4578275, 0.40821073),
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.26862954, 0.26130258, 0.27577711),
     ):
@@ -54,7 +57,12 @@ class EVEPatchEmbed(nn.Module, Encoder):
         if width % heads:
             raise ValueError(f"width ({width}) must be a multiple of heads ({heads})")
         self.width, self.patch, self.window = width, patch, window
-        self.image = ImageSpec((size, size), tuple(mean), tuple(std), "fit", multiple=patch * window)
+        multiple = patch * window if multiple is None else multiple
+        if multiple < 1 or multiple % (patch * window) or size % multiple:
+            raise ValueError(
+                f"multiple ({multiple}) must be a multiple of a window ({patch * window}) that divides size ({size})"
+            )
+        self.image = ImageSpec((size, size), tuple(mean), tuple(std), "fit", multiple=multiple)
         self.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch, bias=False)
         self.local = EVECrossAttention(width, heads)
         self.whole = EVECrossAttention(width, heads)

@@ -103,7 +103,7 @@ class Patchify(nn.Module, Encoder):
         *,
         patch: PositiveInt = 30,
         size: PositiveInt | tuple[PositiveInt, PositiveInt] = (1080, 1920),
-        resize: Literal["squash", "crop", "pad", "within"] = "squash",
+        resize: Resize | Literal["within"] = "squash",
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.5, 0.5, 0.5),
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5),
     ):

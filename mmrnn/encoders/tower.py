@@ -12,7 +12,7 @@ from mmrnn.types import Encoder, ImageSpec, Layout, PositiveFloat, PositiveInt
 Cls = Literal["drop", "first", "last"]
 """Position of the class token. Register tokens are always dropped."""
 
-Resize = Literal["squash", "crop", "pad"]
+Resize = Literal["squash", "crop", "crop_rounded", "pad"]
 """Way to make an image square, see `ImageSpec`."""
 
 TrunkDtype = Literal["float32", "bfloat16", "float16"]

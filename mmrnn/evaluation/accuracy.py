@@ -3,10 +3,13 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from mmrnn.data.image import ImageError
+from mmrnn.data.left_out import LeftOut
 from mmrnn.inference.assistant import Assistant
-from mmrnn.types.sample import TAG, Sample
+from mmrnn.types.sample import TAG, Sample, Turn
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,14 @@ class Answer:
         question: without image tag.
         truth: the reference.
         reply: of the model.
+        index: of the sample in its split.
     """
 
     kind: str
     question: str
     truth: str
     reply: str
+    index: int = 0
 
     @property
     def right(self) -> bool:
@@ -50,15 +55,42 @@ def normalise_answer(text: str) -> str:
     return re.sub(r"^(a|an|the) ", "", words)
 
 
-def last_question(sample: Sample) -> str:
-    """Return the last question of a sample without image tags."""
-    questions = [turn.text for turn in sample.turns if turn.role == "user"]
-    return questions[-1].replace(TAG, "").strip()
+def question_of(sample: Sample) -> str:
+    """Return the question that an `examination` ends in, without image tags."""
+    return sample.turns[-2].text.replace(TAG, "").strip()
 
 
-def last_reply(sample: Sample) -> str:
-    """Return the last reply of a sample."""
-    return [turn.text for turn in sample.turns if turn.role == "assistant"][-1]
+def truth_of(sample: Sample) -> str:
+    """Return the reply by which an `examination` is judged."""
+    return sample.turns[-1].text
+
+
+def examination(sample: Sample) -> Sample | None:
+    """Cut a dialogue behind its last reply to a question, so that what is asked is what is judged; None: it has none.
+
+    Images and observations of the turns that are cut off go with them.
+    """
+    roles = [turn.role for turn in sample.turns]
+    stops = [stop for stop in range(2, len(roles) + 1) if roles[stop - 2 : stop] == ["user", "assistant"]]
+    if not stops:
+        return None
+    kept, cut = sample.turns[: stops[-1]], sample.turns[stops[-1] :]
+    observations = {
+        modality: given[: len(given) - _count(cut, f"<{modality}>")] for modality, given in sample.observations.items()
+    }
+    images = sample.images[: len(sample.images) - _count(cut, TAG)]
+    return replace(sample, turns=kept, images=images, observations=observations)
+
+
+def _count(turns: Sequence[Turn], tag: str) -> int:
+    return sum(turn.text.count(tag) for turn in turns if turn.role == "user")
+
+
+class Evaluation(NamedTuple):
+    """Answers, and samples that could not be asked."""
+
+    answers: list[Answer]
+    left_out: LeftOut
 
 
 def evaluate(
@@ -68,8 +100,10 @@ def evaluate(
     batch_size: int = 64,
     max_new_tokens: int = 24,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> list[Answer]:
-    """Generate replies to the last question of every sample.
+) -> Evaluation:
+    """Generate replies to the last answered question of every sample.
+
+    A sample without such a question, or with an image that cannot be opened, is left out.
 
     Args:
         assistant: that replies.
@@ -77,16 +111,35 @@ def evaluate(
         batch_size: of generation.
         max_new_tokens: of a reply.
         track: wraps the iteration over the index of each batch's first sample, to show progress.
-
-    Raises:
-        ImageError: an image cannot be opened.
     """
-    answers = []
+    answers, left_out = [], LeftOut()
     for start in track(range(0, len(samples), batch_size)):
-        group = [samples[index] for index in range(start, min(start + batch_size, len(samples)))]
-        for sample, reply in zip(group, assistant.answer(group, max_new_tokens=max_new_tokens), strict=True):
-            answers.append(Answer(sample.kind, last_question(sample), last_reply(sample), reply))
-    return answers
+        group: dict[int, Sample] = {}
+        for index in range(start, min(start + batch_size, len(samples))):
+            if (asked := examination(samples[index])) is None:
+                left_out.add("there is no reply to a question", samples[index].id)
+            else:
+                group[index] = asked
+        for index, reply in _replies(assistant, group, max_new_tokens, left_out).items():
+            asked = group[index]
+            answers.append(Answer(asked.kind, question_of(asked), truth_of(asked), reply, index))
+    return Evaluation(answers, left_out)
+
+
+def _replies(assistant: Assistant, group: dict[int, Sample], max_new_tokens: int, left_out: LeftOut) -> dict[int, str]:
+    """Replies to one batch; where an image cannot be opened, its halves are asked, down to the sample at fault."""
+    if not group:
+        return {}
+    try:
+        return dict(zip(group, assistant.answer([*group.values()], max_new_tokens=max_new_tokens), strict=True))
+    except ImageError as fault:
+        if len(group) == 1:
+            [sample] = group.values()
+            left_out.add(str(fault), sample.id)
+            return {}
+    items, middle = [*group.items()], len(group) // 2
+    halves = (_replies(assistant, dict(half), max_new_tokens, left_out) for half in (items[:middle], items[middle:]))
+    return {index: reply for half in halves for index, reply in half.items()}
 
 
 def scores(answers: Iterable[Answer]) -> dict[str, Score]:

@@ -1,38 +1,23 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
 
 from mmrnn.data.collate import Collator
-from mmrnn.data.image import ImageError, ImageFile
+from mmrnn.data.image import ImageError, ImageLike, image_source
 from mmrnn.data.video import VIDEO, expand_videos, frames
+from mmrnn.inference.eval_mode import eval_mode
+from mmrnn.inference.fingerprint import state_facts
 from mmrnn.inference.generate import generate, stream
+from mmrnn.inference.sampler import TokenSampler
+from mmrnn.inference.text_stream import TextStream
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import StopCriteria
-from mmrnn.types import Batch, Prompt, Tokenizer
+from mmrnn.types import Batch, Prompt, State, Tokenizer
 from mmrnn.types.sample import TAG, Sample, Turn
-
-
-@dataclass(frozen=True)
-class InMemoryImage:
-    """An image that is open already.
-
-    Attributes:
-        image: in any mode.
-        key: stable identifier; features are not cached without one.
-    """
-
-    image: Image
-    key: str = ""
-
-    def open(self) -> Image:
-        """Return the image as RGB."""
-        return self.image.convert("RGB")
 
 
 class Assistant:
@@ -55,11 +40,11 @@ class Assistant:
     ) -> None:
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.stop = StopCriteria(tokenizer, prompt.stops)
-        self.collate = Collator(tokenizer, prompt, dict(model.modalities), features, for_generation=True)
+        self.features = features
 
     def ask(
         self,
-        image: str | Path | Image | None,
+        image: ImageLike | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
@@ -68,88 +53,124 @@ class Assistant:
         """Return the reply to a question.
 
         Args:
-            image: a file or an image; a video, if the question has the tag `<video>`; None: no image.
+            image: a file, the bytes of one, an open image or an array; a video, if the question has the
+                tag `<video>`; None: no image.
             question: without an image tag, it comes after the image.
             observations: inputs of other modalities by name (`objects features` each), for every `<state>` of the
                 question one of `state`.
-            max_new_tokens: of the reply.
+            max_new_tokens: of the reply; 0: it is empty.
 
         Raises:
             ImageError: the image cannot be opened.
             ValueError: tags and observations differ in number, or the model has no such modality.
         """
-        return list(self.stream(image, question, observations=observations, max_new_tokens=max_new_tokens))[-1]
+        texts = self.stream(image, question, observations=observations, max_new_tokens=max_new_tokens)
+        return ["", *texts][-1]
 
     def stream(
         self,
-        image: str | Path | Image | None,
+        image: ImageLike | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
     ) -> Iterator[str]:
-        """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`."""
+        """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`.
+
+        Each text is the beginning of the next one: an incomplete character and the beginning of a stop string wait
+        for the tokens that decide on them.
+        """
         batch = self._batch([replace(_sample(image, question), observations=observations or {})])
-        ids: list[int] = []
+        text = TextStream(self.tokenizer, self.stop)
         with eval_mode(self.model):
             for tokens in stream(self.model, batch, max_new_tokens=max_new_tokens, finished=self.stop.finished):
-                ids.append(tokens[0])
-                yield self.stop.clean(self.tokenizer.decode(ids))
+                yield text.push(tokens[0])
+        shown = text.text
+        if text.finish() != shown:
+            yield text.text
 
     def answer(
         self,
         samples: Sequence[Sample],
         *,
         max_new_tokens: int = 64,
-        sampler: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        sampler: TokenSampler | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> list[str]:
         """Return the replies to the last question of every sample; a reply of the sample itself is removed.
 
         Args:
-            samples: answered as one batch.
-            max_new_tokens: of a reply.
-            sampler: draws ids (`b`) from logits (`b vocab`); None: the most likely one.
+            samples: answered as one batch; none: there are no replies.
+            max_new_tokens: of a reply; 0: it is empty.
+            sampler: chooses the next token; None: the most likely one.
+            seeds: of the random numbers of each reply; None: drawn from torch's default generator.
 
         Raises:
             ImageError: an image cannot be opened.
+            ValueError: a sample asks nothing, or tags and images or observations differ in number.
         """
+        if not samples:
+            return []
         batch = self._batch([_without_reply(sample) for sample in samples])
         with eval_mode(self.model):
             replies = generate(
-                self.model, batch, max_new_tokens=max_new_tokens, finished=self.stop.finished, sampler=sampler
+                self.model,
+                batch,
+                max_new_tokens=max_new_tokens,
+                finished=self.stop.finished,
+                sampler=sampler,
+                seeds=seeds,
             )
         return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
 
+    def save_state(self, state: State, path: str | Path) -> None:
+        """Write a state of the model to a safetensors file, with fingerprints of weights, tokenizer and scan.
+
+        Raises:
+            ValueError: the state belongs to another backbone.
+        """
+        backbone = self.model.backbone
+        state.check(backbone.state_origin, backbone.state(0))
+        state.save(path, state_facts(self.model, self.tokenizer))
+
+    def load_state(self, path: str | Path) -> State:
+        """Read a state that `save_state` wrote, onto the device of the model.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or was made with another backbone, weights, tokenizer or scan.
+        """
+        backbone = self.model.backbone
+        state = State.load(path, str(self._device), state_facts(self.model, self.tokenizer))
+        state.check(backbone.state_origin, backbone.state(0))
+        return state
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def _batch(self, samples: Sequence[Sample]) -> Batch:
-        self.collate.dropped.clear()
-        batch = self.collate(samples)
-        if self.collate.dropped:
-            raise ImageError(self.collate.dropped[0][1])
-        return batch.to(next(self.model.parameters()).device)
+        # A collator of this call alone, because it records what it drops.
+        modalities = dict(self.model.modalities)
+        collate = Collator(self.tokenizer, self.prompt, modalities, self.features, for_generation=True)
+        batch = collate(samples)
+        if collate.dropped:
+            raise ImageError(collate.dropped[0][1])
+        return batch.to(self._device)
 
 
-def _sample(image: str | Path | Image | None, question: str) -> Sample:
+def _sample(image: ImageLike | None, question: str) -> Sample:
     if image is None:
         return Sample((Turn("user", question), Turn("assistant", "")))
-    if VIDEO in question and not isinstance(image, Image):
+    if VIDEO in question and isinstance(image, str | Path):
         return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
-    source = InMemoryImage(image) if isinstance(image, Image) else ImageFile(image)
     text = question if TAG in question else f"{TAG}\n{question}"
-    return Sample((Turn("user", text), Turn("assistant", "")), (source,))
+    return Sample((Turn("user", text), Turn("assistant", "")), (image_source(image),))
 
 
 def _without_reply(sample: Sample) -> Sample:
-    turns = sample.turns[:-1] if sample.turns[-1].role == "assistant" else sample.turns
+    turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
+    if not turns or turns[-1].role != "user":
+        which = f"sample {sample.id}" if sample.id else "a sample"
+        raise ValueError(f"{which} ends with no question of the user, so there is nothing to answer")
     return replace(sample, turns=(*turns, Turn("assistant", "")))
-
-
-@contextmanager
-def eval_mode(model: VLM) -> Iterator[None]:
-    """Context with the model in evaluation mode; the mode of every module is restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,48 +1,14 @@
 """Autoregressive generation over the state: the same loop for RNNs and transformers."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence as Several
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmrnn.inference.sampler import Sampler, TokenSampler, seeded_generators
 from mmrnn.model.vlm import VLM
 from mmrnn.types import Batch, Sequence, State
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Sampling of the next token.
-
-    Args:
-        temperature: divides the logits; 0: take the most likely token.
-        top_k: sample among the k most likely tokens; 0: all.
-        top_p: sample among the most likely tokens that together have this probability (nucleus sampling, arXiv
-            1904.09751).
-        generator: of random numbers; None: torch's default.
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    generator: torch.Generator | None = None
-
-    def __call__(self, logits: Float[Tensor, "b vocab"]) -> Int[Tensor, " b"]:
-        """Draw an id for every row."""
-        if self.temperature == 0:
-            return logits.argmax(-1)
-        logits = logits.float() / self.temperature
-        if self.top_k:
-            least = logits.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
-            logits = logits.masked_fill(logits < least, float("-inf"))
-        if self.top_p < 1:
-            ordered, index = logits.sort(descending=True)
-            probability = ordered.softmax(-1)
-            # A token is kept while those before it do not reach top_p, so the most likely one always is.
-            drop = probability.cumsum(-1) - probability >= self.top_p
-            logits = logits.masked_fill(drop.scatter(-1, index, drop), float("-inf"))
-        return torch.multinomial(logits.softmax(-1), 1, generator=self.generator).squeeze(-1)
 
 
 def prefill(model: VLM, batch: Batch, state: State | None = None, prefill_chunk: int = 0) -> tuple[Tensor, State]:
@@ -56,9 +22,17 @@ def prefill(model: VLM, batch: Batch, state: State | None = None, prefill_chunk:
 
     Returns:
         Hidden state of the last position (`b d`), and the state after it.
+
+    Raises:
+        ValueError: the prompt is empty, `prefill_chunk` is negative, or the state belongs to other rows or another
+            model.
     """
+    length = batch.sequence.ids.shape[1]
+    if not length:
+        raise ValueError("the prompt is empty; give at least one token, with a state too")
+    if prefill_chunk < 0:
+        raise ValueError(f"prefill_chunk ({prefill_chunk}) must be a number of positions; 0 is one chunk")
     sequence = model.embed(batch)
-    length = sequence.ids.shape[1]
     start, hidden = 0, None
     while start < length:
         stop = _chunk_end(sequence, start + prefill_chunk) if prefill_chunk else length
@@ -84,7 +58,8 @@ def stream(
     *,
     max_new_tokens: int = 64,
     finished: Callable[[list[int]], bool] | None = None,
-    sampler: Callable[[Tensor], Tensor] | None = None,
+    sampler: TokenSampler | None = None,
+    seeds: Several[int] | None = None,
     state: State | None = None,
     prefill_chunk: int = 0,
 ) -> Iterator[dict[int, int]]:
@@ -93,18 +68,32 @@ def stream(
     Args:
         model: any.
         batch: prompts; where lengths differ, padded on the left and marked by `segments`.
-        max_new_tokens: of a reply.
+        max_new_tokens: of a reply; 0: no tokens.
         finished: True for the ids of a reply that is complete, its end token included; None: replies end at
             `max_new_tokens`.
-        sampler: draws ids (`b`) from logits (`b vocab`); None: the most likely one.
+        sampler: chooses the next token; None: the most likely one.
+        seeds: of the random numbers of each row, so that a reply does not depend on the other rows; None: drawn from
+            torch's default generator.
         state: to continue from; None: the initial state.
         prefill_chunk: positions of a chunk of the prompt; 0: one chunk.
+
+    Raises:
+        ValueError: an empty prompt, a negative number, a state of other rows or of another model, or seeds and rows
+            that differ in number.
     """
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens ({max_new_tokens}) must not be negative; 0 is an empty reply")
+    rows = len(batch.sequence.ids)
+    if not rows or not max_new_tokens:
+        return
+    # Without a sampler nothing is drawn, and torch's default generator stays as it is.
+    device = batch.sequence.ids.device
+    generators = None if sampler is None else seeded_generators(seeds, rows, device)
     sampler = sampler or Sampler()
     last, state = prefill(model, batch, state, prefill_chunk)
     replies: dict[int, list[int]] = {row: [] for row in range(len(last))}
     for step in range(max_new_tokens):
-        ids = sampler(model.head(last))
+        ids = sampler(model.head(last), None if generators is None else [generators[row] for row in replies])
         for row, token in zip(replies, ids.tolist(), strict=True):
             replies[row].append(token)
         yield {row: reply[-1] for row, reply in replies.items()}
@@ -112,8 +101,8 @@ def stream(
         if not active or step + 1 == max_new_tokens:
             return
         if len(active) < len(replies):
-            rows = list(replies)
-            replies = {rows[i]: replies[rows[i]] for i in active}
+            names = list(replies)
+            replies = {names[i]: replies[names[i]] for i in active}
             keep = torch.tensor(active, device=ids.device)
             ids, state = ids[keep], state.select(keep)
         hidden, state = model.run_backbone(Sequence(ids[:, None]), state)

@@ -20,7 +20,8 @@ class RWKVChat(Prompt):
         image_position: position of the images of a turn, see `place_images`.
     """
 
-    stops = ("\n\n",)
+    stops = ("\n\n", "\n \n", "\r\n\r\n")
+    """Forms of the empty line. No turn of the training data holds one, so each of them ends a reply."""
 
     def __init__(self, *, image_position: ImagePosition = "first") -> None:
         self.image_position = image_position

@@ -36,3 +36,14 @@ class StopCriteria:
         for stop in self._stops:
             text = text.partition(stop)[0]
         return text.strip()
+
+    def clean_unfinished(self, text: str) -> str:
+        r"""Clean the text of a reply that more tokens will follow, without the end that they may change.
+
+        That is an incomplete character (`\ufffd`), white space, and the beginning of a stop string.
+        """
+        if any(stop in text for stop in self._stops):
+            return self.clean(text)
+        text = text.rstrip("\ufffd")
+        begun = (size for stop in self._stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
+        return text[: len(text) - max(begun, default=0)].strip()

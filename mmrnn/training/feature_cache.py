@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrnn.data.image import to_tensor
+from mmrnn.data.image import ImageError
+from mmrnn.data.left_out import LeftOut
+from mmrnn.data.preprocess import to_tensor
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.precision import Precision, autocast
 from mmrnn.training.trackers.console import Console
@@ -16,14 +18,28 @@ from mmrnn.types.sample import ImageSource
 
 
 class FeatureCache(Mapping[str, Tensor]):
-    """Features by the key of their image; stored in half precision, read in single precision."""
+    """Features by the key of their image; stored in half precision, read in single precision.
 
-    def __init__(self, keys: Sequence[str], features: Float[Tensor, "m n e"]):
+    Args:
+        keys: of the images.
+        features: of each of them.
+        faults: key and fault of the images that could not be opened; to look one up raises ImageError.
+    """
+
+    def __init__(
+        self, keys: Sequence[str], features: Float[Tensor, "m n e"], faults: Mapping[str, str] | None = None
+    ) -> None:
         self._rows = {key: row for row, key in enumerate(keys)}
         self._features = features
+        self.faults = faults or {}
 
     def __getitem__(self, key: str) -> Float[Tensor, "n e"]:
+        if key in self.faults:
+            raise ImageError(self.faults[key])
         return self._features[self._rows[key]].float()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows or key in self.faults
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -61,7 +77,7 @@ def cache_features(
     precision: Precision = "auto",
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> FeatureCache:
-    """Encode every image once.
+    """Encode every image once; an image that cannot be opened is left out, with the reason.
 
     Args:
         modality: the encoder and its image specification.
@@ -70,25 +86,39 @@ def cache_features(
         device: of the encoder.
         precision: of the encoder.
         track: wraps the iteration over the first indices of the batches, to show progress.
-
-    Raises:
-        ImageError: an image cannot be opened.
     """
     layout = modality.encoder.layout(*modality.image.size)
     features = torch.empty(len(images), layout.tokens, modality.encoder.width, dtype=torch.float16)
     modality.encoder.eval()
 
-    def read(start: int) -> list[Tensor]:
-        return [to_tensor(image.open(), modality.image) for image in images[start : start + batch_size]]
+    keys: list[str] = []
+    faults: dict[str, str] = {}
+
+    def read(start: int) -> list[tuple[str, Tensor | ImageError]]:
+        return [(image.key, _pixels(image, modality)) for image in images[start : start + batch_size]]
 
     with ThreadPoolExecutor(1) as executor:
         # One batch is encoded while the next one is read.
         upcoming = executor.submit(read, 0)
         for start in track(range(0, len(images), batch_size)):
-            pixels, upcoming = upcoming.result(), executor.submit(read, start + batch_size)
+            found, upcoming = upcoming.result(), executor.submit(read, start + batch_size)
+            faults |= {key: str(fault) for key, fault in found if isinstance(fault, ImageError)}
+            pixels = {key: value for key, value in found if isinstance(value, Tensor)}
+            if not pixels:
+                continue
+            stop = len(keys) + len(pixels)
             with autocast(precision, device):
-                features[start : start + len(pixels)] = modality.encode(torch.stack(pixels).to(device)).cpu()
-    return FeatureCache([image.key for image in images], features)
+                features[len(keys) : stop] = modality.encode(torch.stack([*pixels.values()]).to(device)).cpu()
+            keys += pixels
+    return FeatureCache(keys, features[: len(keys)], faults)
+
+
+def _pixels(image: ImageSource, modality: Modality) -> Tensor | ImageError:
+    """Pixels of an image, or the reason why it cannot be opened."""
+    try:
+        return to_tensor(image.open(), modality.image)
+    except ImageError as fault:
+        return fault
 
 
 def cache_datasets(
@@ -136,4 +166,6 @@ def cache_datasets(
         caches[name] = cache_features(
             modality, images, batch_size=batch_size, device=device, precision=precision, track=track
         )
+        if faults := caches[name].faults:
+            console.say(f"{name}: {len(faults)} of {len(images)} images are left out: {LeftOut.of(faults.items())}")
     return caches

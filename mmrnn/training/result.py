@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Answer, mean, scores
 from mmrnn.evaluation.held_out import HeldOut, accuracy_with_baselines
 from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
 from mmrnn.training import resume
 from mmrnn.training.build import TrainingParts
+from mmrnn.training.error import TrainingError
 from mmrnn.training.trackers import jsonl
 from mmrnn.training.trainer import LOG
 
@@ -29,15 +31,19 @@ def write_result(
 
     Returns:
         The content of `result.json`.
+
+    Raises:
+        TrainingError: there are held-out samples, and none of them can be asked.
     """
-    answers = held_out.answers()
+    found = held_out.evaluate()
+    answers = {name: evaluation.answers for name, evaluation in found.items()}
     write_answers(out / ANSWERS, answers)
     train = [parts.data[index] for index in range(min(len(parts.data), MAX_BLIND_SAMPLES))] if answers else []
-    accuracy = {
-        name: accuracy_with_baselines(answers[name], (split[index] for index in range(len(split))), train)
-        for name, split in held_out.splits.items()
-    }
-    means = [mean(scores(found)) for found in answers.values()]
+    accuracy = {name: accuracy_with_baselines(answers[name], split, train) for name, split in held_out.splits.items()}
+    if answers and not any(answers.values()):
+        reasons = "; ".join(str(evaluation.left_out) for evaluation in found.values())
+        raise TrainingError(f"no held-out question can be asked, so nothing is known of the model in {out}: {reasons}")
+    means = [mean(scores(replies)) for replies in answers.values() if replies]
     log = jsonl.records(out / LOG)
     result = {
         "config": {name: value for name, value in cfg.items() if name != "choices"},
@@ -46,6 +52,12 @@ def write_result(
         "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
         "seconds": round(time.monotonic() - began, 1),
         "loss": log[-1]["loss"],
+        "skipped_steps": sum(record["skipped_steps"] for record in log),
+        "left_out": {
+            "records": LeftOut.of(parts.data.left_out()).record(),
+            "train": LeftOut.merge(record["dropped"] for record in log).record(),
+            "held_out": {name: evaluation.left_out.record() for name, evaluation in found.items()},
+        },
         "accuracy": accuracy,
         "objective": 1 - sum(means) / len(means) if means else log[-1]["loss"],
     }

@@ -1,14 +1,15 @@
 """Snapshots of a run: enough to resume bit-identically at any step."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmrnn.io.atomic import replace_file
+from mmrnn.training.error import TrainingError
 from mmrnn.types import Optimizer
 
 FILE = "snapshot.pt"
@@ -16,10 +17,11 @@ FILE = "snapshot.pt"
 
 @dataclass(frozen=True)
 class Progress:
-    """Position in a run: `step` steps of stage number `stage` are done."""
+    """Position in a run: `step` steps of stage number `stage` are done, and `samples` samples of the run are read."""
 
     stage: int = 0
     step: int = 0
+    samples: int = 0
 
 
 def save(folder: Path, progress: Progress, model: nn.Module, optimizer: Optimizer, trained: Collection[str]) -> None:
@@ -31,6 +33,9 @@ def save(folder: Path, progress: Progress, model: nn.Module, optimizer: Optimize
         model: its trained parameters and its buffers are saved.
         optimizer: of the current stage.
         trained: names of the parameters that any stage trains; the others can be built again.
+
+    Raises:
+        TrainingError: a trained parameter or the state of the optimizer is not finite; the snapshot before stays.
     """
     changing = {*trained, *(name for name, _ in model.named_buffers())}
     content = {
@@ -38,7 +43,14 @@ def save(folder: Path, progress: Progress, model: nn.Module, optimizer: Optimize
         "model": {name: value for name, value in model.state_dict().items() if name in changing},
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
+        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+    learnt = [content["model"][name] for name in trained if name in content["model"]]
+    if not _all_finite([*learnt, *_tensors(content["optimizer"])]):
+        raise TrainingError(
+            f"weights or the state of the optimizer are not finite after step {progress.step}; lower the learning rate "
+            "or train in fp32; the snapshot of an earlier step is kept"
+        )
     replace_file(folder / FILE, lambda path: torch.save(content, path))
 
 
@@ -59,7 +71,26 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | N
 
 
 def restore(snapshot: dict[str, Any], model: nn.Module, optimizer: Optimizer) -> None:
-    """Restore model, optimizer and random state."""
+    """Restore model, optimizer and random state (that of as many GPUs as there are here)."""
     model.load_state_dict(snapshot["model"], strict=False)
     optimizer.load_state_dict(snapshot["optimizer"])
     torch.set_rng_state(snapshot["random"].cpu())
+    for index, state in enumerate(snapshot["cuda_random"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state.cpu(), index)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors of nested dictionaries and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    """True where no entry is infinite or NaN; one synchronisation for each device."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        by_device.setdefault(tensor.device, []).append(tensor.isfinite().all())
+    return all(bool(torch.stack(flags).all()) for flags in by_device.values())

@@ -11,17 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmrnn.checkpoints import config_file
 from mmrnn.checkpoints.save import save
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
+from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.held_out import HeldOut
 from mmrnn.inference.assistant import Assistant
 from mmrnn.model.vlm import VLM
 from mmrnn.training.build import TrainingParts, build_parts
 from mmrnn.training.feature_cache import FeatureCache, cache_datasets
-from mmrnn.training.loader import load_steps
+from mmrnn.training.loader import StepLoader
 from mmrnn.training.result import RESULT, write_result
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trainer import Trainer
@@ -46,7 +49,7 @@ def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None) -> f
 
     Raises:
         ConfigError: the configuration does not fit, or the folder holds another run.
-        TrainingError: the loss is not finite.
+        TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
     """
     cfg = json.loads(json.dumps({**plain(cfg), "out": None, "choices": dict(choices or {})}))
     cfg.pop("hydra", None)
@@ -71,7 +74,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
 
     Raises:
         ValueError: `save_frozen` is false, and no base holds the frozen parameters.
-        TrainingError: the loss is not finite.
+        TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
     """
     console = Console()
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
@@ -82,6 +85,8 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     trained = sum(sizes[name] for name in parts.trained)
     console.say(f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}")
 
+    if (skipped := LeftOut.of(parts.data.left_out())).total:
+        console.say(f"data: {skipped.total} records are left out: {skipped}")
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
     features = cache_datasets(
@@ -140,7 +145,15 @@ def make_trainer(
     return Trainer(
         parts=parts,
         out=out,
-        load=partial(load_steps, parts.data, collate, seed=cfg["seed"], workers=cfg["workers"]),
+        load=partial(
+            StepLoader,
+            parts.data,
+            collate,
+            parts.objective,
+            seed=cfg["seed"],
+            workers=cfg["workers"],
+            pin_memory=torch.device(parts.device).type == "cuda",
+        ),
         evaluate=partial(held_out.accuracy, INTERIM_QUESTIONS),
         console=console,
         precision=cfg["precision"],

@@ -5,12 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
+from mmrnn.data.left_out import LeftOut
 from mmrnn.training import resume
 from mmrnn.training.build import TrainingParts
+from mmrnn.training.error import TrainingError
+from mmrnn.training.loader import StepLoader
 from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import Precision, autocast
@@ -23,17 +27,24 @@ from mmrnn.types import Batch, Optimizer, Schedule
 
 LOG = "log.jsonl"
 
-
-class TrainingError(RuntimeError):
-    """Training cannot continue; the message says why and what to change."""
+MAX_SKIPPED_STEPS = 5
+"""Steps in a row whose loss or gradient is not finite, with which a run ends."""
 
 
 class StepResult(NamedTuple):
-    """One optimizer step: number of steps done, loss and learning rate."""
+    """One optimizer step.
+
+    Attributes:
+        step: number of steps done.
+        loss: of the step.
+        lr: learning rate.
+        skipped: attempts at this step that were skipped, as their loss or gradient was not finite.
+    """
 
     step: int
     loss: float
     lr: float
+    skipped: int = 0
 
 
 def train_steps(
@@ -49,6 +60,8 @@ def train_steps(
 ) -> Iterator[StepResult]:
     """Take the optimizer steps `start` to `stage.steps`, one at a time.
 
+    Where the loss or the gradient is not finite, the weights are left as they are, and the step takes the next batches.
+
     Args:
         module: model and objective.
         stage: number of steps, learning rate and norm of the gradient.
@@ -60,27 +73,52 @@ def train_steps(
         precision: of the forward pass.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: loss or gradient is not finite `MAX_SKIPPED_STEPS` times in a row.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for step in range(start, stage.steps):
         lr = apply_schedule(optimizer, schedule, step, steps=stage.steps, lr=stage.lr)
-        micro_batches = next(batches)
-        total = 0.0
-        for batch, share in zip(micro_batches, shares(module.objective, micro_batches), strict=True):
-            with autocast(precision, device):
-                loss = module(batch.to(device), share)
-            loss.backward()
-            total += loss.item()
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"the loss became {total} at step {step}; lower the learning rate ({stage.lr}) or train in fp32"
-            )
-        if stage.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(trained, stage.max_grad_norm)
+        skipped = 0
+        while True:
+            losses = _backward(module, next(batches), device, precision)
+            loss, norm = _loss_and_norm(losses, trained, stage.max_grad_norm)
+            if math.isfinite(loss) and math.isfinite(norm):
+                break
+            optimizer.zero_grad(set_to_none=True)
+            skipped += 1
+            if skipped == MAX_SKIPPED_STEPS:
+                raise TrainingError(
+                    f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient ({norm}) "
+                    f"is not finite; lower the learning rate ({stage.lr}) or train in fp32"
+                )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield StepResult(step + 1, total, lr)
+        yield StepResult(step + 1, loss, lr, skipped)
+
+
+def _backward(
+    module: TrainStep, micro_batches: Sequence[Batch], device: torch.device | str, precision: Precision
+) -> list[Tensor]:
+    """Losses of the micro-batches of a step, whose gradients are added up."""
+    losses = []
+    on_gpu = torch.device(device).type == "cuda"
+    for batch, share in zip(micro_batches, shares(module.objective, micro_batches), strict=True):
+        with autocast(precision, device):
+            loss = module(batch.to(device, non_blocking=on_gpu), share)
+        loss.backward()
+        losses.append(loss.detach())
+    return losses
+
+
+def _loss_and_norm(
+    losses: Sequence[Tensor], trained: Sequence[nn.Parameter], max_grad_norm: float
+) -> tuple[float, float]:
+    """Sum of the losses, and norm of the gradient before it is clipped; the only synchronisation of a step."""
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    if max_grad_norm:
+        nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
+    *values, norm = torch.stack([*losses, norm.to(losses[0].device)]).tolist()
+    return sum(values), norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +128,7 @@ class Trainer:
     Attributes:
         parts: model, objective, stages, optimizer and schedule.
         out: folder of the run, for its log and snapshot.
-        load: stage, steps of it that are done and samples of the stages before -> micro-batches of every step.
+        load: stage and number of samples that the run has read -> micro-batches of every step.
         evaluate: held-out accuracy by split.
         evaluate_every: steps; 0: never.
         log_every: steps between records of the log; snapshots are saved with them.
@@ -99,7 +137,7 @@ class Trainer:
 
     parts: TrainingParts
     out: Path
-    load: Callable[[Stage, int, int], Iterator[list[Batch]]]
+    load: Callable[[Stage, int], StepLoader]
     evaluate: Callable[[], dict[str, float]]
     console: Console
     precision: Precision
@@ -111,20 +149,23 @@ class Trainer:
         """Train every stage, from the snapshot in the folder on.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
             ValueError: the snapshot is damaged, or a stage names no parameter of the model.
         """
         snapshot = resume.load(self.out, self.parts.device)
         reached = snapshot["progress"] if snapshot else Progress()
-        samples = steps = 0
+        samples, steps = reached.samples, 0
         for number, (name, stage) in enumerate(self.parts.stages.items()):
             if number >= reached.stage:
-                self._train_stage(number, name, samples, steps, snapshot if number == reached.stage else None)
-            samples += stage.steps * stage.batch_size
+                samples = self._train_stage(number, name, samples, steps, snapshot if number == reached.stage else None)
             steps += stage.steps
 
-    def _train_stage(self, number: int, name: str, samples: int, steps: int, snapshot: dict | None) -> None:
-        """Train one stage; the stages before it took so many samples and steps."""
+    def _train_stage(self, number: int, name: str, samples: int, steps: int, snapshot: dict | None) -> int:
+        """Train one stage; the run has read so many samples, and the stages before took so many steps.
+
+        Returns:
+            Number of samples that the run has read.
+        """
         parts, stage = self.parts, self.parts.stages[name]
         stage.apply_freezing(parts.model)
         groups = param_groups(parts.model, lr_mult=stage.lr_mult, layer_lr_decay=stage.layer_lr_decay)
@@ -134,31 +175,45 @@ class Trainer:
             resume.restore(snapshot, parts.model, optimizer)
             start = snapshot["progress"].step
         jsonl.truncate_log(self.out / LOG, steps + start)
-        losses: list[float] = []
-        saved_at = time.monotonic()
+        batches = self.load(stage, samples)
         results = train_steps(
             TrainStep(parts.model, parts.objective),
             stage,
             optimizer,
             stage.schedule or parts.schedule,
-            self.load(stage, start, samples),
+            batches,
             start=start,
             device=parts.device,
             precision=self.precision,
         )
+        saved_at = time.monotonic()
+        since_record: list[StepResult] = []
         with self.console.bar() as bar:
             task = bar.add_task(name, total=stage.steps, completed=start)
-            for step, loss, lr in results:
-                losses.append(loss)
-                bar.update(task, completed=step, description=f"{name} loss {loss:.3f}")
-                last = step == stage.steps
-                if step % self.log_every and not last:
+            for result in results:
+                since_record.append(result)
+                bar.update(task, completed=result.step, description=f"{name} loss {result.loss:.3f}")
+                last = result.step == stage.steps
+                if result.step % self.log_every and not last:
                     continue
-                record = {"step": steps + step, "stage": name, "loss": sum(losses) / len(losses), "lr": lr}
-                losses.clear()
-                if self.evaluate_every and step % self.evaluate_every == 0 and not last:
+                record = {"step": steps + result.step, "stage": name, **_summary(since_record, batches)}
+                since_record.clear()
+                if self.evaluate_every and result.step % self.evaluate_every == 0 and not last:
                     record["accuracy"] = self.evaluate()
                 jsonl.append(self.out / LOG, record)
                 if last or time.monotonic() - saved_at > self.save_every_seconds:
-                    resume.save(self.out, Progress(number, step), parts.model, optimizer, parts.trained)
+                    progress = Progress(number, result.step, batches.samples)
+                    resume.save(self.out, progress, parts.model, optimizer, parts.trained)
                     saved_at = time.monotonic()
+        return batches.samples
+
+
+def _summary(results: Sequence[StepResult], batches: StepLoader) -> dict[str, Any]:
+    """Mean loss, learning rate, and number of skipped steps and dropped samples since the last record."""
+    dropped, batches.dropped = batches.dropped, LeftOut()
+    return {
+        "loss": sum(result.loss for result in results) / len(results),
+        "lr": results[-1].lr,
+        "skipped_steps": sum(result.skipped for result in results),
+        "dropped": dropped.record(),
+    }

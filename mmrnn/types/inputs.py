@@ -54,7 +54,7 @@ class Prompt(Protocol):
 
 @runtime_checkable
 class MapDataset(Protocol):
-    """Samples by index. `images` and `held_out` are optional."""
+    """Samples by index. `left_out`, `images` and `held_out` are optional."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -63,6 +63,10 @@ class MapDataset(Protocol):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Return sample `index`, counted from 0."""
+
+    def left_out(self) -> Sequence[tuple[str, str]]:
+        """Id of each record that is left out because it is invalid, and the reason; empty: none."""
+        return ()
 
     def images(self) -> Iterator[ImageSource]:
         """Iterate over all distinct images, for caching features; empty: none are cached."""
@@ -75,11 +79,15 @@ class MapDataset(Protocol):
 
 @runtime_checkable
 class StreamDataset(Protocol):
-    """Samples in the order of a stream without a length. `images` and `held_out` are optional."""
+    """Samples in the order of a stream without a length. `left_out`, `images` and `held_out` are optional."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Sample]:
         """Iterate over the samples from the beginning."""
+
+    def left_out(self) -> Sequence[tuple[str, str]]:
+        """Id of each record that is left out because it is invalid, and the reason; empty: none."""
+        return ()
 
     def images(self) -> Iterator[ImageSource]:
         """Iterate over all distinct images, for caching features; empty: none are cached."""

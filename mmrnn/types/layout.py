@@ -16,10 +16,12 @@ class ImageSpec:
         size: height and width in pixels; with `fit` and `within` the largest.
         mean: of each channel, subtracted from pixels of range 0 to 1.
         std: of each channel, divided by.
-        resize: `squash` scales both sides to `size`; `crop` scales the short side and cuts out the middle; `pad` first
-            fills up to a square with the mean colour. Two keep the aspect ratio: `fit` scales the long side to that of
-            `size` and rounds the short side up to a multiple of `multiple` (EVE); `within` shrinks only what is larger
-            than `size` and fills up with black to multiples (Fuyu). `none`: the input is no image.
+        resize: `squash` scales both sides to `size`; `crop` scales the short side and cuts out the middle, with an odd
+            margin rounded down (CLIP in transformers), `crop_rounded` with it rounded to the even neighbour (open_clip,
+            torchvision); `pad` first fills up to a square with the mean colour. Two keep the aspect ratio: `fit` scales
+            the long side to that of `size` and rounds the short side up to a multiple of `multiple` (EVE); `within`
+            shrinks only what is larger than `size` and fills up with black to multiples (Fuyu). `none`: the input is no
+            image.
         interpolation: of the scaling.
         multiple: height and width become multiples of it, in pixels.
     """
@@ -27,7 +29,7 @@ class ImageSpec:
     size: tuple[int, int]
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    resize: Literal["squash", "crop", "pad", "fit", "within", "none"] = "squash"
+    resize: Literal["squash", "crop", "crop_rounded", "pad", "fit", "within", "none"] = "squash"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     multiple: int = 1
 

@@ -1,6 +1,6 @@
 """Token sequence and batch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -31,6 +31,9 @@ class Sequence:
             from the start of the segment.
         attention_mask: True where the query of axis 1 attends to the key of axis 2; None: causal.
         media: visual tokens that fill no slots, one row for each span with `layout.cross_attention`.
+
+    Raises:
+        ValueError: `ids` has another number of axes than two.
     """
 
     ids: Int[Tensor, "b t"]
@@ -41,6 +44,10 @@ class Sequence:
     positions: Int[Tensor, "b t *axes"] | None = None
     attention_mask: Bool[Tensor, "b t t"] | None = None
     media: Float[Tensor, "m v e"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids.dim() != 2:
+            raise ValueError(f"ids must have two axes, rows and positions, not {self.ids.dim()}; see `Tensor.view`")
 
     @property
     def visual(self) -> Tensor:
@@ -72,12 +79,17 @@ class Sequence:
             parts["media"] = self.media[media]
         return replace(self, image_spans=tuple(spans), **parts)
 
-    def to(self, device: torch.device | str) -> "Sequence":
-        """Return the sequence on a device."""
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Sequence":
+        """Return the sequence on a device; `non_blocking` as of `Tensor.to`."""
+        return self._map(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Sequence":
+        """Return the sequence in page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Sequence":
         fields = ("ids", "embeds", "labels", "segments", "positions", "attention_mask", "media")
-        return replace(
-            self, **{name: value.to(device) for name in fields if (value := getattr(self, name)) is not None}
-        )
+        return replace(self, **{name: change(value) for name in fields if (value := getattr(self, name)) is not None})
 
 
 @dataclass(frozen=True)
@@ -94,12 +106,21 @@ class Batch:
     images: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch on a device."""
-        images = {name: _to(value, device) for name, value in self.images.items()}
-        features = {name: value.to(device) for name, value in self.features.items()}
-        return Batch(self.sequence.to(device), images, features)
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """Return the batch on a device; `non_blocking` as of `Tensor.to`."""
+        return Batch(
+            self.sequence.to(device, non_blocking=non_blocking),
+            *self._map(lambda value: value.to(device, non_blocking=non_blocking)),
+        )
 
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory; a DataLoader calls this."""
+        return Batch(self.sequence.pin_memory(), *self._map(Tensor.pin_memory))
 
-def _to(value: Tensor | tuple[Tensor, ...], device: torch.device | str) -> Tensor | tuple[Tensor, ...]:
-    return value.to(device) if isinstance(value, Tensor) else tuple(item.to(device) for item in value)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor | tuple[Tensor, ...]], ...]:
+        """Images and features, changed."""
+        images = {
+            name: change(value) if isinstance(value, Tensor) else tuple(change(item) for item in value)
+            for name, value in self.images.items()
+        }
+        return images, {name: change(value) for name, value in self.features.items()}

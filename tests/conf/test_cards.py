@@ -23,7 +23,6 @@ from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
 PATHS = [path for path in sorted(conf_dir().glob("*/*.yaml")) if path.parent.name not in ("hydra", "model", "recipe")]
 CONTENT = {f"{path.parent.name}/{path.stem}": yaml.safe_load(path.read_text()) for path in PATHS}
 CARDS = list(CONTENT)
-ORIGINALS = [name for name, content in CONTENT.items() if is_card(content) and "defaults" not in content]
 PRESETS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 TINY = [name for name in PRESETS if name.endswith("_tiny")]
 FULL = [name for name in PRESETS if not name.endswith("_tiny")]
@@ -47,35 +46,25 @@ def described(name: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_card_says_what_it_is(name):
+def test_card(name):
+    """It begins with what it is, fits its class, lists every knob; without a parent it repeats the defaults."""
     first = (conf_dir() / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# "), f"{name} begins with {first!r} instead of a comment"
-
-
-@pytest.mark.parametrize("name", CARDS)
-def test_a_card_fits_its_class(name):
     assert described(name), f"{name} names no class"
     for content in described(name):
         assert [*card_faults(content, name, WIRED.get(name.partition("/")[0]))] == []
-
-
-@pytest.mark.parametrize("name", CARDS)
-def test_a_card_lists_every_knob(name):
-    for content in described(name):
         known = parameters(find_target(content)).values()
         knobs = {parameter.name for parameter in known if parameter.kind is Parameter.KEYWORD_ONLY}
         assert knobs - set(content) == set(), f"{name} leaves out knobs of its class"
-
-
-@pytest.mark.parametrize("name", ORIGINALS)
-def test_a_card_that_inherits_from_none_repeats_the_defaults(name):
-    for knob, parameter in parameters(find_target(CONTENT[name])).items():
-        if knob in CONTENT[name] and parameter.default is not Parameter.empty:
-            assert coerce(CONTENT[name][knob], parameter.annotation) == parameter.default, knob
+    if is_card(CONTENT[name]) and "defaults" not in CONTENT[name]:
+        for knob, parameter in parameters(find_target(CONTENT[name])).items():
+            if knob in CONTENT[name] and parameter.default is not Parameter.empty:
+                assert coerce(CONTENT[name][knob], parameter.annotation) == parameter.default, knob
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_chooses_and_sets_nothing(name):
+def test_preset(name):
+    """It chooses options of groups, sets nothing, and fits."""
     path = conf_dir() / "model" / f"{name}.yaml"
     package, about, *_ = path.read_text().splitlines()
     assert package == "# @package _global_"
@@ -86,10 +75,6 @@ def test_a_preset_chooses_and_sets_nothing(name):
         [(key, option)] = entry.items()
         assert key.startswith("override /"), f"{key} does not choose an option of a group"
         assert isinstance(option, str), f"{key} chooses {option!r}"
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_fits(name):
     check(compose(f"model={name}"))
 
 

@@ -1,6 +1,8 @@
 """Images from files of every kind and fault, and as tensors."""
 
+import os
 import struct
+import time
 import zlib
 from io import BytesIO
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrnn.data import ImageError, ImageFile, open_image, to_tensor
+from mmrnn.data import ImageError, ImageFile, image, open_image, to_tensor
 from mmrnn.types import ImageSource, ImageSpec
 
 
@@ -110,9 +112,131 @@ def test_one_sentence_names_file_and_fault(tmp_path, content, message):
 
 
 def test_no_file_no_image(tmp_path):
-    for path in (tmp_path / "none.png", tmp_path, f"{tmp_path}/a\0.png"):
+    for path in (tmp_path / "none.png", f"{tmp_path}/a\0.png"):
         with pytest.raises(ImageError, match=str(tmp_path)):
             open_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_regular_files_alone_are_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    for path in (tmp_path / "fifo.png", "/dev/zero", "/dev/null", tmp_path):
+        with pytest.raises(ImageError, match=f"{path} is no regular file"):
+            open_image(path)
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(noise(5, 5)))
+    with path.open("ab") as file:
+        file.truncate(image.MAX_BYTES + 1)  # a hole: no bytes on the disk
+    with pytest.raises(ImageError, match=r"a\.png has 536870913 bytes, 536870912 are allowed"):
+        open_image(path)
+
+
+def test_a_name_of_any_length_is_one_sentence(tmp_path):
+    with pytest.raises(ImageError, match=r"cannot be read: .*File name too long"):
+        open_image(tmp_path / ("a" * 300 + ".png"))
+
+
+@pytest.mark.parametrize("size", [(1, 60_000_000), (60_000_000, 1)])
+def test_a_line_of_millions_of_pixels_is_refused(size):
+    """Within the limit of pixels; scaled to a square, a row of it would be millions of times as wide."""
+    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels, sides of 65536 are allowed"):
+        open_image(png_of(*size))
+
+
+@pytest.mark.parametrize("before", [b"P6\n#", b"P5 2 #", b"P6\n2 2\n#", b"P4\n2\n#", b"P6" + b"\n" * 70_000])
+def test_the_header_of_a_ppm_is_bounded(tmp_path, before):
+    """Pillow reads it a byte at a time: this comment took it ten seconds."""
+    path = tmp_path / "a.ppm"
+    path.write_bytes(before + b"x" * 50_000_000 + b"\n2 2\n255\n" + b"0" * 12)
+    begun = time.process_time()
+    with pytest.raises(ImageError, match=r"a\.ppm has a header of more than 65536 bytes, or is not an image"):
+        open_image(path)
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "content"),
+    [
+        ("RGB", b"P6\n# made by hand\n#\n200 # wide\n200\n255\n" + b"0" * 120_000),
+        ("L", b"P5 200 200 255 " + b"0" * 40_000),
+        ("1", b"P4\n#x\n2000 2000\n" + b"0" * 500_000),
+        ("L", b"P2\n300 300\n255\n" + b"48 " * 90_000),
+    ],
+)
+def test_a_ppm_with_comments_is_read(mode, content):
+    assert np.array_equal(np.asarray(open_image(content)), np.asarray(Image.open(BytesIO(content)).convert("RGB")))
+
+
+def test_arrays_are_images(tmp_path):
+    """An array gives the pixels of the file that it is saved in, whatever its depth."""
+    colours = np.asarray(noise(6, 5))
+    grey, alpha = colours[..., :1], np.concatenate((colours, colours[..., :1]), 2)
+    for array in (colours, grey[..., 0], grey, alpha, alpha[..., 2:], colours > 99):
+        array = array if array.dtype == np.uint8 else array[..., 0]
+        file = saved(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
+        assert np.array_equal(np.asarray(open_image(array)), np.asarray(open_image(file)))
+    sixteen = colours.astype(np.uint16) * 257
+    for array in (sixteen, sixteen.astype(np.int64), colours.astype(np.int32), colours / 255, colours.astype(float)):
+        assert np.array_equal(np.asarray(open_image(array)), colours), array.dtype
+    assert np.array_equal(np.asarray(open_image(grey[..., 0].astype(np.uint16) * 257))[..., :1], grey)
+    floats = Image.fromarray((grey[..., 0] / 255).astype(np.float32))
+    assert np.array_equal(np.asarray(open_image(floats))[..., :1], grey)
+    assert np.array_equal(np.asarray(open_image(saved(floats, "TIFF")))[..., :1], grey)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 4, 5)), r"its shape \(3 x 4 x 5\) must be height x width, or height x width x 1 to 4 channels"),
+        (np.zeros(3), r"its shape \(3\) must be"),
+        (np.zeros((0, 4, 3), np.uint8), r"its shape \(0 x 4 x 3\) must be"),
+        (np.full((2, 2), np.nan), "it holds values that are not finite"),
+        (np.full((2, 2), np.inf, np.float32), "it holds values that are not finite"),
+        (np.zeros((2, 2), complex), r"its values \(complex128\) must be"),
+        (np.full((2, 2), "a"), "its values .* must be"),
+        (np.full((2, 2), None), r"its values \(object\) must be"),
+    ],
+)
+def test_other_arrays_are_refused(array, message):
+    with pytest.raises(ImageError, match=f"an array is broken: {message}"):
+        open_image(array)
+
+
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_open_image_of_every_mode(mode):
+    """Opened again it stays as it is, the given one is left alone, and size and turning are those of a file."""
+    grey = Image.linear_gradient("L").resize((8, 4))
+    given = (
+        grey.convert(mode)
+        if mode not in ("La", "RGBa", "PA")
+        else grey.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, "P")).convert(mode)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    given.info["exif"] = exif.tobytes()
+    before = given.tobytes()
+    opened = open_image(given)
+    assert (opened.mode, opened.size, opened.info) == ("RGB", (4, 8), {})
+    assert (given.mode, given.size, given.tobytes()) == (mode, (8, 4), before)
+    for decoding in ("composed", "load_image", "convert"):
+        assert open_image(opened, decoding=decoding).tobytes() == opened.tobytes()
+    assert open_image(given, decoding="convert").size == (8, 4)
+    assert open_image(open_image(given, decoding="convert")).size == (8, 4)
+    with pytest.raises(ImageError, match="8 x 4 pixels, 31 are allowed"):
+        open_image(given, max_pixels=31)
+
+
+def test_a_tensor_is_made_of_the_same_pixels(tmp_path):
+    """`to_tensor` composes on white and turns upright, too."""
+    spec = ImageSpec((4, 4))
+    given = two("RGBA")
+    assert torch.equal(to_tensor(given, spec), to_tensor(open_image(given), spec))
 
 
 def test_the_limit_is_a_choice():

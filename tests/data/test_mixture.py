@@ -8,12 +8,12 @@ from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.data import LLaVAJson, Mixture
-from mmrnn.types import Sample, Turn
+from mmrnn.types import MapDataset, Sample, Turn
 
 MIXES = sorted(path.stem for path in (conf_dir() / "data").glob("mix_*.yaml"))
 
 
-class Shown:
+class Shown(MapDataset):
     """So many samples, each with an image, of which two data sets call theirs alike."""
 
     def __init__(self, size, held=0):

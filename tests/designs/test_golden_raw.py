@@ -9,7 +9,7 @@ from PIL import Image
 from mmrnn.backbones import GatedCrossAttention
 from mmrnn.backbones.hf import HFDecoder
 from mmrnn.connectors import MLP, CrossAttentionTokens, Linear, Perceiver, RowSeparators
-from mmrnn.data.image import to_tensor
+from mmrnn.data.preprocess import to_tensor
 from mmrnn.encoders import EVEPatchEmbed, Patchify
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM, Modality

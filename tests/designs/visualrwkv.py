@@ -114,7 +114,7 @@ def replies(model: VLM, batch: Batch, limit: int) -> tuple[list[int], torch.Tens
     """Greedy tokens over the state, and the logits of every step."""
     logits = []
 
-    def sampler(row):
+    def sampler(row, generators):
         logits.append(row)
         return row.argmax(-1)
 

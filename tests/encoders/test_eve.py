@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from mmrnn.config.compose import compose
+from mmrnn.config.instantiate import instantiate
+from mmrnn.config.tree import plain
 from mmrnn.connectors import MLP
-from mmrnn.data.image import to_tensor
+from mmrnn.data.preprocess import fitted_size, to_tensor
 from mmrnn.encoders import EVEPatchEmbed, Patchify, StateEncoder
 from mmrnn.model.vlm import Modality
 from mmrnn.types import ImageSpec, Layout
@@ -67,6 +70,27 @@ def test_the_short_side_is_whole_windows(size, wanted):
     spec = ImageSpec((672, 672), resize="fit", multiple=28)
     shown = to_tensor(Image.fromarray(np.zeros((*size[::-1], 3), np.uint8)), spec)
     assert tuple(shown.shape[-2:]) == wanted[::-1]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("card", "key"), [("eve", "eve"), ("eve_hd", "eve_hd")])
+def test_the_originals_sizes(golden, card, key):
+    """The short side is rounded up to the teacher's patches: 28 pixels of 672, 56 of 1344."""
+    knobs = plain(compose(f"encoder={card}")["encoder"])
+    encoder = instantiate({**knobs, "width": 8, "heads": 1})
+    case, _ = golden("eve_sizes")
+    for row in case["rows"]:
+        wanted = row[key]
+        width, height = fitted_size((row["width"], row["height"]), encoder.image)
+        assert (width, height) == (wanted["width"], wanted["height"])
+        layout = encoder.layout(height, width)
+        assert (layout.rows, layout.cols, layout.tokens) == (wanted["rows"], wanted["cols"], wanted["tokens"])
+
+
+@pytest.mark.parametrize("multiple", [0, 14, 42, 224 + 28])
+def test_a_multiple_is_of_whole_windows(multiple):
+    with pytest.raises(ValueError, match=rf"multiple \({multiple}\) must be a multiple of a window \(28\)"):
+        EVEPatchEmbed(width=8, heads=1, multiple=multiple)
 
 
 def test_states_become_tokens():

@@ -1,7 +1,6 @@
 """Feature maps of convolutional networks as tokens."""
 
 import pytest
-import timm
 import torch
 from einops import rearrange
 from torch.nn import functional as F
@@ -12,13 +11,19 @@ from mmrnn.weights import load
 NAME = "test_efficientnet"  # timm's own miniature: 16, 24, 32, 48, 64 channels, then 256
 
 
+def create(name, **knobs):
+    import timm
+
+    return timm.create_model(name, **knobs)
+
+
 def maps(**knobs):
     return TimmFeatures(**{"name": NAME, "size": 64, **knobs}).eval()
 
 
 @pytest.fixture(scope="module")
 def whole():
-    return timm.create_model(NAME, num_classes=0).eval()
+    return create(NAME, num_classes=0).eval()
 
 
 def tokens(features):
@@ -70,7 +75,7 @@ def test_other_families(name):
     found.sum().backward()
     assert not [key for key, value in encoder.named_parameters() if value.grad is None]
     twin = TimmFeatures(name=name, size=64)
-    load(twin, timm.create_model(name).state_dict())
+    load(twin, create(name).state_dict())
 
 
 def test_batch_norms_learn_only_where_they_are_trained():

@@ -5,7 +5,6 @@ import re
 from inspect import unwrap
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -221,6 +220,6 @@ def test_choices_are_checked_where_no_type_checker_runs(part, knobs, message):
 
 def test_constructing_downloads_nothing(monkeypatch):
     """A tag only chooses how the images must look."""
-    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", None)
+    monkeypatch.setattr("timm.models.load_state_dict_from_hf", None)
     tower = timm_tower("vit_so400m_patch14_siglip_378", pretrained="webli")
     assert tower.trunk.pretrained_cfg["tag"] == "webli"

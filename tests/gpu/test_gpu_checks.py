@@ -100,7 +100,7 @@ def test_greedy_replies_have_no_near_ties(name):
     _, truth = decoding.models(name, torch.device("cpu"))
     margins = []
 
-    def sampler(logits):
+    def sampler(logits, generators):
         best = logits.topk(2).values
         margins.append(((best[:, 0] - best[:, 1]) / best.abs().amax(1)).min().item())
         return Sampler()(logits)

@@ -139,7 +139,7 @@ def test_sampling():
 
     def draw(**knobs):
         generators = (torch.Generator().manual_seed(seed) for seed in range(200))
-        return {Sampler(generator=generator, **knobs)(logits).item() for generator in generators}
+        return {Sampler(**knobs)(logits, [generator]).item() for generator in generators}
 
     assert draw(temperature=1.0, top_k=1) == {1}
     assert draw(temperature=1.0, top_p=0.5) == {1}

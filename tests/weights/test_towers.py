@@ -4,7 +4,6 @@ from copy import deepcopy
 from functools import cache
 
 import pytest
-import timm
 import torch
 
 from mmrnn.config.compose import compose
@@ -58,6 +57,8 @@ OF_TIMM = (
 @pytest.mark.parametrize("name", OF_TIMM)
 def test_files_of_timm(name):
     """The whole published model, head and all, at the size at which it is published."""
+    import timm
+
     with torch.device("meta"):
         encoder = instantiate(card(name))
         whole = timm.create_model(card(name)["name"]).state_dict()

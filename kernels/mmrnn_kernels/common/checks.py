@@ -1,6 +1,31 @@
 """Checks of the inputs of an operator."""
 
+import torch
 from torch import Tensor
+
+from .dtypes import DTYPES
+
+INDEX_DTYPES = (torch.int32, torch.int64)
+
+
+def check_dtypes(op: str, dtypes: tuple[torch.dtype, ...] = DTYPES, /, **inputs: object) -> None:
+    """Check that all inputs are tensors of one of these types.
+
+    Raises:
+        TypeError: one is not.
+    """
+    for name, x in inputs.items():
+        if isinstance(x, Tensor) and x.dtype in dtypes:
+            continue
+        wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        if isinstance(x, Tensor):
+            raise TypeError(f"{op}: {name} must be {wanted}, got {x.dtype}; convert it with .to({dtypes[0]})")
+        raise TypeError(f"{op}: {name} must be a tensor of {wanted}, got {type(x).__name__}")
+
+
+def present(**inputs: object) -> dict[str, object]:
+    """Return the inputs that are given."""
+    return {name: x for name, x in inputs.items() if x is not None}
 
 
 def check_shapes(op: str, **tensors: tuple[str, Tensor | None]) -> None:

@@ -8,6 +8,9 @@ from torch import Tensor
 FP32_COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """Types of inputs that the native and the Triton backends take; both compute in fp32."""
 
+DTYPES = (*FP32_COMPUTE_DTYPES, torch.float64)
+"""Types of inputs that the operators take; fp64 is for the others."""
+
 
 def accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
     """Return the type of states and sums: fp32, or fp64 if one input is fp64."""

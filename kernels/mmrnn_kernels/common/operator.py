@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..dispatch import Operator
-from .checks import check_shapes
+from .checks import INDEX_DTYPES, check_dtypes, check_shapes, present
 
 
 class WKVOperator:
@@ -16,16 +16,22 @@ class WKVOperator:
     def __init__(self, operator: Operator, **axes: str):
         self.operator, self.axes = operator, axes
 
-    def __call__(self, backend: str, cu_seqlens: Tensor | None, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Check the shapes of the inputs (the last is the state) and run `backend`.
+    def __call__(self, backend: str, cu_seqlens: object, *inputs: object) -> tuple[Tensor, Tensor]:
+        """Check the types and shapes of the inputs (the last is the state) and run `backend`.
 
         Raises:
+            TypeError: an input is no tensor, or of a type that the operators do not take.
             ValueError: sizes do not agree, cu_seqlens does not fit, or there is no such backend.
             RuntimeError: the backend cannot run on these inputs.
         """
-        state = f"{'b' if cu_seqlens is None else 'n'} h k v"
-        axes = {**self.axes, "state": state}
+        op, (*required, state) = self.operator.name, inputs
+        named = dict(zip(self.axes, required, strict=True))
+        check_dtypes(op, **named, **present(state=state))
+        check_dtypes(op, INDEX_DTYPES, **present(cu_seqlens=cu_seqlens))
         check_shapes(
-            self.operator.name, **{name: (letters, x) for (name, letters), x in zip(axes.items(), inputs, strict=True)}
+            op,
+            **{name: (self.axes[name], x) for name, x in named.items()},
+            state=(f"{'b' if cu_seqlens is None else 'n'} h k v", state),
+            cu_seqlens=("edges", cu_seqlens),
         )
         return self.operator(backend, *inputs, cu_seqlens)

@@ -5,20 +5,20 @@ Every operator computes in fp32 and returns the type of its first input, or of i
 reference. On a CPU `auto` takes the reference for few tokens too, where the call costs more than the pass, and
 everywhere inside `torch.func` transforms and forward-mode AD; the other backends refuse those, and second derivatives.
 
-All raise ValueError if sizes do not agree or the backend is unknown, and RuntimeError if the backend that was asked for
-cannot run on these inputs.
+All raise TypeError if an input is no tensor or of a type that the operators do not take, ValueError if sizes do not
+agree or the backend is unknown, and RuntimeError if the backend that was asked for cannot run on these inputs.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..common.checks import check_shapes
+from ..common.checks import check_dtypes, check_shapes, present
 from ..dispatch import Operator
 from . import cpu, cpu_gates, cpu_lerp, reference, triton
-from .reference import token_shift
 
 __all__ = ["lerp", "norm_gate", "relu_square", "sigmoid_gate", "token_shift"]
 
@@ -60,6 +60,21 @@ NORM_GATE = operator(
 )
 
 
+def token_shift(
+    x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], starts: Bool[Tensor, "b t"] | None = None
+) -> Float[Tensor, "b t d"]:
+    """Return the token before each token: `last` before the first one, zero where a segment starts.
+
+    Raises:
+        TypeError: an input is no tensor or of another type.
+        ValueError: sizes do not agree.
+    """
+    check_dtypes("token_shift", x=x, last=last)
+    check_dtypes("token_shift", (torch.bool,), **present(starts=starts))
+    check_shapes("token_shift", x=("b t d", x), last=("b d", last), starts=("b t", starts))
+    return reference.token_shift(x, last, starts)
+
+
 def lerp(
     x: Float[Tensor, "b t d"],
     previous: Float[Tensor, "b *t d"],
@@ -77,9 +92,12 @@ def lerp(
         starts: True where a segment of a packed row starts: there `previous` is zero. Only for `b d`.
 
     Raises:
+        TypeError: an input is no tensor or of another type.
         ValueError: sizes do not agree, the backend is unknown, or `starts` is given with `previous` of every position.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """
+    check_dtypes("lerp", x=x, previous=previous, weights=weights, **present(offsets=offsets))
+    check_dtypes("lerp", (torch.bool,), **present(starts=starts))
     every = previous.dim() == 3
     check_shapes(
         "lerp",
@@ -101,9 +119,11 @@ def relu_square(x: Float[Tensor, "b t c"], *, backend: str = "auto") -> Float[Te
     """Compute `relu(x)^2`.
 
     Raises:
+        TypeError: an input is no tensor or of another type.
         ValueError: the backend is unknown, or x is empty.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """
+    check_dtypes("relu_square", x=x)
     check_shapes("relu_square", x=("b t c", x))
     return RELU_SQUARE(resolve_backend(backend, x), x)
 
@@ -114,9 +134,11 @@ def sigmoid_gate(
     """Compute `sigmoid(gate) * x`.
 
     Raises:
+        TypeError: an input is no tensor or of another type.
         ValueError: sizes do not agree, or the backend is unknown.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """
+    check_dtypes("sigmoid_gate", gate=gate, x=x)
     check_shapes("sigmoid_gate", gate=("b t d", gate), x=("b t d", x))
     return SIGMOID_GATE(resolve_backend(backend, x), gate, x)
 
@@ -136,8 +158,11 @@ def norm_gate(
         eps: added to the variance.
 
     Raises:
+        TypeError: an input is no tensor or of another type.
         ValueError: sizes do not agree, or the backend is unknown.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """
+    check_dtypes("norm_gate", x=x, gate=gate, weight=weight, bias=bias)
+    check_shapes("norm_gate", x=("b t h v", x))
     check_shapes("norm_gate", x=("b t c", x.flatten(2)), gate=("b t c", gate), weight=("c", weight), bias=("c", bias))
     return NORM_GATE(resolve_backend(backend, x), x, gate, weight, bias, eps)

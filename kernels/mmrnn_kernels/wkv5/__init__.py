@@ -78,6 +78,7 @@ def wkv5(
         inside `torch.func` transforms and forward-mode AD.
 
     Raises:
+        TypeError: an input is no tensor, or none of fp16, bf16, fp32, fp64; cu_seqlens is no int32 or int64 tensor.
         ValueError: sizes do not agree, cu_seqlens does not fit, or the backend is unknown.
         RuntimeError: the backend that was asked for cannot run on these inputs.
     """

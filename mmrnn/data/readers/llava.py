@@ -97,6 +97,10 @@ class LLaVAJson(MapDataset):
         """Id (or number, `#12`, counted from 0) of each record left out, and the reason."""
         return self._content[1]
 
+    def left_out(self) -> list[tuple[str, str]]:
+        """Return `skipped`."""
+        return self.skipped
+
     @cached_property
     def _samples(self) -> list[Sample]:
         return [sample for sample in self._content[0] if self._is_held_out(sample) == (self.split == "holdout")]

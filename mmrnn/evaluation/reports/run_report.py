@@ -54,6 +54,7 @@ def write_report(
         f"<h1>{escape(out.name)}</h1>",
         f"<p>{result['parameters']:,} parameters, {result['seconds']:.0f} s, seed {result['seed']}, last loss "
         f"{result['loss']:.3f}.</p>",
+        _left_out(result),
         chart("loss", {"loss": [(record["step"], record["loss"]) for record in log]}),
         chart("held-out accuracy while training (first questions of each split)", accuracy, percent=True),
         *(_table(name, kinds) for name, kinds in result["accuracy"].items()),
@@ -64,6 +65,22 @@ def write_report(
         f'<!doctype html><meta charset="utf-8"><title>{escape(out.name)}</title><style>{STYLE}</style>{"".join(parts)}'
     )
     replace_file(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def _left_out(result: Mapping[str, Any]) -> str:
+    """Samples and steps that were left out, by reason; empty: none."""
+    skipped = result["skipped_steps"]
+    said = f"<p>{skipped} steps were skipped: their loss or gradient was not finite.</p>" if skipped else ""
+    places = {"records of the data": result["left_out"]["records"], "training": result["left_out"]["train"]}
+    places |= {f"held out: {name}": record for name, record in result["left_out"]["held_out"].items()}
+    rows = "".join(
+        f"<tr><td>{escape(place)}</td><td class=n>{row['samples']}</td><td>{escape(reason)}</td>"
+        f"<td>{escape(row['first'])}</td></tr>"
+        for place, record in places.items()
+        for reason, row in record["reasons"].items()
+    )
+    head = "<tr><th>where<th>times<th>reason<th>first</tr>"
+    return said + (f"<h2>Left out</h2><table>{head}{rows}</table>" if rows else "")
 
 
 def _table(name: str, kinds: Mapping[str, Mapping[str, float]]) -> str:
@@ -81,7 +98,7 @@ def _table(name: str, kinds: Mapping[str, Mapping[str, float]]) -> str:
 def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
     figures = []
     for index in range(min(MAX_EXAMPLES, len(answers))):
-        answer, sample = answers[index], samples[index]
+        answer, sample = answers[index], samples[answers[index].index]
         image = f'<img alt="" src="{_data_url(sample)}">' if sample.images else ""
         truth = "" if answer.right else f" (truth: {escape(answer.truth)})"
         mark = "right" if answer.right else "wrong"

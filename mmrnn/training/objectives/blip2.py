@@ -46,14 +46,14 @@ class BLIP2Pretraining(nn.Module, Objective):
         super().__init__()
         connector = model.modalities["image"].connector
         if not isinstance(connector, TextConnector):
-            raise ValueError(f"{type(connector).__name__} reads no text; say connector=qformer_text")
+            raise ValueError(f"{type(connector).__name__} reads no text; choose connector=qformer_text")
         if begin >= connector.vocab:
             raise ValueError(f"begin ({begin}) must be below the connector's vocab ({connector.vocab})")
         inner = connector.hidden_width
         self.smoothing, self.begin = smoothing, begin
         self.image_proj = nn.Linear(inner, width)
         self.text_proj = nn.Linear(inner, width)
-        self.match = nn.Linear(inner, 2)
+        self.itm_head = nn.Linear(inner, 2)
         self.temperature = nn.Parameter(torch.tensor(temperature))
 
     def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
@@ -134,7 +134,7 @@ class BLIP2Pretraining(nn.Module, Objective):
     ) -> Float[Tensor, "m 2"]:
         """Logits of no and yes, the mean over the queries."""
         queries, _ = connector.forward_joint(tokens, ids, known)
-        return self.match(queries).mean(1)
+        return self.itm_head(queries).mean(1)
 
     def generation(
         self,

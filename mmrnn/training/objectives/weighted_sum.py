@@ -30,7 +30,7 @@ class WeightedSum(nn.Module, Objective):
         made = [part(model) if isinstance(part, partial) else part for part in parts]
         self.parts, self.weights = made, tuple(weights)
         # Those that learn are modules of this one.
-        self.learnt = nn.ModuleList(part for part in made if isinstance(part, nn.Module))
+        self.learned = nn.ModuleList(part for part in made if isinstance(part, nn.Module))
         self.needs_hidden_states = any(part.needs_hidden_states for part in made)
         self.needs_backbone = any(part.needs_backbone for part in made)
 

@@ -1,4 +1,4 @@
-"""Build of C++ sources with the compiler of this machine on first use, kept in a cache folder."""
+"""Build of C++ sources with the compiler of this machine on first use, kept in a cache folder of this user."""
 
 import ctypes
 import hashlib
@@ -6,9 +6,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+from .cache import UnsafeFolderError, cache_folder, require_safe, unsafe_reason
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
@@ -62,27 +65,28 @@ def load_or_reason(source: Path) -> ctypes.CDLL | str:
         for extra in OPTIONAL_FLAGS:
             try:
                 return load_or_compile(source, [compiler, *FLAGS, *extra])
-            except (OSError, subprocess.SubprocessError) as error:
+            except (OSError, UnsafeFolderError, subprocess.SubprocessError) as error:
                 reason = reason or f"{compiler} could not build {source.name}: {first_error_line(error)}"
     return reason
 
 
 def load_or_compile(source: Path, command: list[str]) -> ctypes.CDLL:
-    """Load from the cache folder or compile into it; where no folder can be used, into a temporary one."""
+    """Load from the cache folder or compile into it; where none can be used, into a temporary folder.
+
+    Warns if the cache folder is not safe: then every process builds.
+    """
     key = cache_key(source, command)
     try:
         folder = cache_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return load_cached(folder, key) or compile_library(source, command, folder, key)
+    except UnsafeFolderError as error:
+        warnings.warn(f"native code is built in each process and not kept: {error}", RuntimeWarning, stacklevel=2)
     except (OSError, RuntimeError):
-        with tempfile.TemporaryDirectory(prefix="mmrnn-", ignore_cleanup_errors=True) as folder:
-            return compile_library(source, command, Path(folder), key)
-
-
-def cache_folder() -> Path:
-    """Return the folder of the compiled libraries: `$XDG_CACHE_HOME/mmrnn` or `~/.cache/mmrnn`."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "mmrnn"
+        pass  # read-only or without a home: nothing to mend
+    with tempfile.TemporaryDirectory(prefix="mmrnn-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary).resolve(strict=True)
+        require_safe(folder)
+        return compile_library(source, command, folder, key)
 
 
 def cache_key(source: Path, command: list[str]) -> str:
@@ -93,9 +97,12 @@ def cache_key(source: Path, command: list[str]) -> str:
 
 
 def load_cached(folder: Path, key: str) -> ctypes.CDLL | None:
-    """Load the library of this key whose name has the hash of its content: half a library would end the process."""
+    """Load the library of this key that only this user can write.
+
+    Its name has the hash of its content, since half a library would end the process.
+    """
     for path in folder.glob(f"{key}-*.so"):
-        if path.name == library_name(key, path):
+        if path.is_file() and unsafe_reason(path) is None and path.name == library_name(key, path):
             try:
                 return ctypes.CDLL(str(path))
             except OSError:
@@ -110,6 +117,7 @@ def compile_library(source: Path, command: list[str], folder: Path, key: str) ->
     output = Path(name)
     try:
         run([*command, "-x", "c++", str(source), "-o", str(output)])
+        output.chmod(0o700)  # the linker made it anew with the modes of the umask
         path = folder / library_name(key, output)
         os.replace(output, path)
     finally:

@@ -1,0 +1,92 @@
+"""Preprocessing of an image for an encoder: resized, cut or filled up, normalised."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from mmrnn.data.rgb import to_rgb
+from mmrnn.types import ImageSpec
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+MAX_SCALED_PIXELS = 64_000_000
+"""Largest scaled image that a crop is taken from; of an image that would exceed it, the middle is cut out first."""
+
+MAX_SQUARE = 8192
+"""Side in pixels of the largest square that an image is padded to."""
+
+
+def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:
+    """Resize and normalise an image as an encoder requires, with the rounding of CLIP's own processor."""
+    # numpy: for so few numbers, torch's threads cost more than they save.
+    pixels = np.asarray(_fit(to_rgb(image), spec), dtype=np.float32) / np.float32(255)
+    pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    height, width = spec.size
+    resampling = RESAMPLING[spec.interpolation]
+    if spec.resize == "fit":
+        return image.resize(fitted_size(image.size, spec), resampling)
+    if spec.resize == "within":
+        return _within(image, spec, resampling)
+    if spec.resize == "pad":
+        image = _pad(image, spec)
+    if spec.resize not in ("crop", "crop_rounded"):
+        return image.resize((width, height), resampling)
+    # Cut first where scaling a very long image would exceed the memory.
+    most = MAX_SCALED_PIXELS // (width * height) * min(image.size)
+    image = _middle(image, min(image.width, most), min(image.height, most))
+    # The short side becomes that of the size, the long side is rounded down.
+    if width * image.height >= height * image.width:
+        scaled = width, max(height, int(width * image.height / image.width))
+    else:
+        scaled = max(width, int(height * image.width / image.height)), height
+    return _middle(image.resize(scaled, resampling), width, height, rounded=spec.resize == "crop_rounded")
+
+
+def fitted_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Width and height that `fit` makes of `size` (EVE).
+
+    The long side becomes that of the specification, the short side is rounded up to a multiple.
+    """
+    long, most = max(size), max(spec.size)
+    width, height = (min(-(-side * most // (long * spec.multiple)) * spec.multiple, most) for side in size)
+    return width, height
+
+
+def _within(image: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:
+    """Image shrunk to at most `size`, filled up with black to multiples (Fuyu).
+
+    The fill value is 1 of 255, as in the released processor.
+    """
+    height, width = spec.size
+    if image.width > width or image.height > height:
+        scale = min(height / image.height, width / image.width)
+        image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)), resampling)
+    whole = tuple(-(-side // spec.multiple) * spec.multiple for side in image.size)
+    filled = Image.new("RGB", whole, (1, 1, 1))
+    filled.paste(image, (0, 0))
+    return filled
+
+
+def _middle(image: Image.Image, width: int, height: int, *, rounded: bool = False) -> Image.Image:
+    """Middle of an image; an odd margin is rounded down, or to the even neighbour (torchvision, open_clip)."""
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    left, top = (round(left), round(top)) if rounded else (int(left), int(top))
+    return image.crop((left, top, left + width, top + height))
+
+
+def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """Square of the long side, filled with the mean colour, the image in its middle (LLaVA-1.5)."""
+    if max(image.size) > MAX_SQUARE:
+        image = image.copy()
+        image.thumbnail((MAX_SQUARE, MAX_SQUARE))
+    side = max(image.size)
+    red, green, blue = (int(value * 255) for value in spec.mean)
+    square = Image.new("RGB", (side, side), (red, green, blue))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square

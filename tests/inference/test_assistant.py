@@ -1,0 +1,166 @@
+"""The assistant: edges, streams of text, and calls that overlap."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+import torch
+from PIL import Image
+
+import mmrnn
+from mmrnn.backbones import RWKV6
+from mmrnn.config.instantiate import instantiate
+from mmrnn.data import InMemoryImage
+from mmrnn.data.image import ImageError
+from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.eval_mode import eval_mode
+from mmrnn.inference.sampler import Sampler
+from mmrnn.inference.text_stream import TextStream
+from mmrnn.model.vlm import VLM
+from mmrnn.prompts import RWKVChat, StopCriteria, Template
+from mmrnn.tokenizers import DemoTokenizer, RWKVWorldTokenizer
+from mmrnn.types.sample import Sample, Turn
+
+
+@pytest.fixture(scope="module")
+def assistant():
+    """A tiny model with random weights, whose replies differ from question to question."""
+    torch.manual_seed(0)
+    cfg = mmrnn.compose("model=visualrwkv6_tiny")
+    model = mmrnn.build(cfg)
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.normal_(std=0.3)
+    return Assistant(model, instantiate(cfg.tokenizer), instantiate(cfg.prompt))
+
+
+class ScriptedModel(VLM):
+    """A model that says given ids."""
+
+    def __init__(self, script, vocab):
+        super().__init__(RWKV6(vocab=vocab, width=16, depth=1, head_size=16), {})
+        self.script, self.vocab = iter(script), vocab
+
+    def head(self, hidden):
+        return torch.nn.functional.one_hot(torch.tensor([next(self.script)]), self.vocab).float()
+
+
+def streamed(text, tokenizer, prompt, end=(0,), **options):
+    """Texts of the stream of a model that says `text`."""
+    model = ScriptedModel([*tokenizer.encode(text), *end], tokenizer.vocab)
+    return [*Assistant(model, tokenizer, prompt).stream(None, "hi", **{"max_new_tokens": 999, **options})]
+
+
+def assert_prefixes(texts):
+    assert all(after.startswith(before) for before, after in pairwise(texts)), texts
+
+
+@pytest.mark.parametrize("tokenizer", [RWKVWorldTokenizer, DemoTokenizer])
+@pytest.mark.parametrize("text", [" 你好👨‍👩‍👧 안녕 𓀀 end. ", " a \n b\n", "é", ""])
+def test_a_streamed_text_only_grows(tokenizer, text):
+    texts = streamed(text, tokenizer(), RWKVChat())
+    assert texts[-1] == text.strip()
+    assert not any("\ufffd" in each for each in texts)
+    assert_prefixes(texts)
+
+
+def test_an_unfinished_character_waits_until_the_end():
+    tokenizer = DemoTokenizer()
+    ids = tokenizer.encode("a𓀀")
+    texts = streamed("a𓀀", tokenizer, RWKVChat(), max_new_tokens=len(ids) - 1)
+    assert texts[:-1] == ["a"] * (len(ids) - 1)
+    assert texts[-1].startswith("a\ufffd")
+
+
+@pytest.mark.parametrize("said", ["a cat ### Human: and", "a cat ## 5 # ###", "a cat ##", "a cat</s", "###"])
+def test_the_beginning_of_a_stop_string_is_held_back(said):
+    stops = ("###", "</s>")
+    texts = streamed(said, DemoTokenizer(), Template(stops=stops))
+    assert texts[-1] == said.partition("###")[0].strip()
+    assert_prefixes(texts)
+    # All that is shown before the end stays whatever follows.
+    assert not any(text.endswith(("#", "</s")) for text in texts[:-1] if text != "a cat ## 5 #")
+
+
+def test_whole_characters_that_become_broken_again_stay():
+    class Fused(DemoTokenizer):
+        """Decodes as SentencePiece with byte fallback does: one broken byte breaks all bytes beside it."""
+
+        def decode(self, ids):
+            text = super().decode(ids)
+            return "\ufffd" * len(ids) if "\ufffd" in text else text
+
+    tokenizer = Fused()
+    stream = TextStream(tokenizer, StopCriteria(tokenizer))
+    texts = [stream.push(id) for id in DemoTokenizer().encode("你好")]
+    assert texts[-1] == stream.finish() == "你好"
+    assert "你" in texts[:-1]
+    assert_prefixes(texts)
+
+
+def test_no_tokens_no_samples_no_question(assistant):
+    assert assistant.ask(None, "what?", max_new_tokens=0) == ""
+    assert [*assistant.stream(None, "what?", max_new_tokens=0)] == []
+    sample = Sample((Turn("user", "what?"),))
+    assert assistant.answer([sample], max_new_tokens=0) == [""]
+    assert assistant.answer([]) == []
+    for turns in ((), (Turn("assistant", "a"),), (Turn("user", "q"), Turn("assistant", "a"), Turn("assistant", "b"))):
+        with pytest.raises(ValueError, match="sample 7 ends with no question of the user"):
+            assistant.answer([Sample(turns, id="7")])
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        assistant.ask(None, "what?", max_new_tokens=-1)
+
+
+def test_a_seeded_reply_is_the_same_alone_and_among_others(assistant):
+    samples = [Sample((Turn("user", text),)) for text in ("what?", "who is it?", "what?")]
+    options = {"sampler": Sampler(temperature=1.0), "max_new_tokens": 8}
+    together = assistant.answer(samples, seeds=[1, 2, 3], **options)
+    assert together == [
+        assistant.answer([one], seeds=[seed], **options)[0] for one, seed in zip(samples, (1, 2, 3), strict=True)
+    ]
+    assert together[0] != together[2]
+
+
+def test_overlapping_contexts_restore_the_mode_once(assistant):
+    model = assistant.model.train()
+    model.backbone.norm.eval()
+    first, second = assistant.stream(None, "a"), assistant.stream(None, "b")
+    next(first), next(second)
+    first.close()
+    assert not any(module.training for module in model.modules())
+    second.close()
+    assert model.training
+    assert not model.backbone.norm.training
+    with pytest.raises(KeyError), eval_mode(model), eval_mode(model):
+        raise KeyError
+    assert model.training
+
+
+class Interrupts(InMemoryImage):
+    """An image during whose opening another question fails."""
+
+    def open(self):
+        with pytest.raises(ImageError):
+            Interrupts.assistant.ask("no such file.png", "what?")
+        return super().open()
+
+
+def test_a_call_does_not_see_the_faults_of_another(assistant):
+    Interrupts.assistant = assistant
+    sample = Sample((Turn("user", "<image>\nwhat?"),), (Interrupts(Image.new("RGB", (9, 9))),))
+    assert len(assistant.answer([sample], max_new_tokens=2)) == 1
+
+
+def test_threads_get_what_each_gets_alone(assistant):
+    assistant.model.train()
+    image = InMemoryImage(Image.new("RGB", (20, 20), "red"))
+
+    def ask(seed):
+        sample = Sample((Turn("user", "<image>\nwhat is this? " + "why? " * seed),), (image,))
+        return assistant.answer([sample], sampler=Sampler(temperature=1.0), seeds=[seed], max_new_tokens=10)
+
+    alone = [ask(seed) for seed in range(6)]
+    assert len({*map(tuple, alone)}) == 6
+    with ThreadPoolExecutor(3) as pool:
+        assert [*pool.map(ask, range(6))] == alone
+    assert assistant.model.training
