@@ -1,7 +1,7 @@
 """Conversion of published weights to checkpoints, and back: the configuration is inferred from names and shapes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from mmrnn.checkpoints.config_file import read_config, read_yaml
 from mmrnn.checkpoints.infer import CONTRACTS, infer_sizes, is_recognised, make_card, recognise
+from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.skip_init import SkipInit
-from mmrnn.config.tree import plain
+from mmrnn.config.tree import plain, weight_sources
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.tensor_files import Source, read, read_metadata
@@ -64,12 +65,13 @@ def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), forma
     return report
 
 
-def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> int:
-    """Write the tensors of a folder to a file under the names of another project.
+def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, trusted: Collection[str] = ()) -> int:
+    """Write the tensors of a folder to a file under the names of another project. Adapters (LoRA) are merged.
 
     Args:
         file: `.safetensors`; any other suffix: a pickle of torch.
         part: `backbone` or `connector` of a whole model.
+        trusted: packages besides mmrnn whose classes the configuration may name.
 
     Returns:
         Number of tensors written.
@@ -78,25 +80,47 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         WeightsError: the format cannot be written, or does not fit.
         ConfigError: the folder holds no model, or more than one part.
     """
-    weights, cfg = shards.weight_source(folder), read_config(folder)
-    if weights is None:
-        raise ConfigError(f"{folder} holds no model ({shards.MODEL})")
-    tensors = read(weights)
-    if cfg is not None:
-        if part not in PREFIXES:
-            raise ConfigError("a whole model is written part by part: say --part backbone or --part connector")
-        prefix = PREFIXES[part]
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        card, tensors = _unwrap_chain(cfg[part], tensors)
-    else:
-        cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
-        if len(cards) != 1:
-            raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
-        card = read_yaml(cards[0])
-    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card), format).items()}
+    cfg = read_config(folder)
+    card, tensors = _read_part(folder) if cfg is None else _read_model(folder, cfg, part, trusted)
+    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card, trusted), format).items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
+
+
+def _read_part(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Card and tensors of a folder that `to_folder` has written for a part."""
+    tensors = _read_own(folder)
+    cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
+    if len(cards) != 1:
+        raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
+    return read_yaml(cards[0]), tensors
+
+
+def _read_own(folder: Path) -> dict[str, Tensor]:
+    source = shards.weight_source(folder)
+    if source is None:
+        raise ConfigError(f"{folder} holds no model ({shards.MODEL}); name the folder of a finished run")
+    return read(source)
+
+
+def _read_model(
+    folder: Path, cfg: Mapping[str, Any], part: str | None, trusted: Collection[str]
+) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Card and tensors of a part of a checkpoint. An adapter, or tensors in a base, need the built model."""
+    tensors = _read_own(folder)
+    if part not in PREFIXES:
+        raise ConfigError(
+            f"{folder} holds a whole model, and a file takes one part: add --part {' or --part '.join(PREFIXES)}"
+        )
+    if cfg.get("adapter") or weight_sources(cfg.get("weights")):
+        model = load_model(folder, trusted=trusted)
+        if cfg.get("adapter"):
+            instantiate(cfg["adapter"], trusted=trusted).merge(model)
+        tensors = model.state_dict()
+    prefix = PREFIXES[part]
+    tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return _unwrap_chain(cfg[part], tensors)
 
 
 def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -120,7 +144,7 @@ def _convert_model(
         cfg["backbone"] = make_card(language_form.part, infer_sizes(language_form, language, metadata))[1]
     cfg["weights"] = {}
     cfg.pop("hydra", None)
-    model = build(cfg, meta_backbone=True)
+    model = build(cfg, trusted=cfg["trusted"], meta_backbone=True)
     report = load(model, tensors, format=form.name)
     save(model, folder)
     return report

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mmrnn.data.image import MAX_PIXELS, ImageFile
 from mmrnn.data.observations import parse_observations
 from mmrnn.data.video import DEFAULT_FRAMES, expand_videos, frames
-from mmrnn.types import MapDataset
+from mmrnn.types import Fraction, MapDataset, PositiveInt
 from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -54,9 +54,9 @@ class LLaVAJson(MapDataset):
         file: str | None = None,
         image_folder: str | None = None,
         verify: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        frames: int = DEFAULT_FRAMES,
-        holdout: float = 0.0,
+        max_pixels: PositiveInt = MAX_PIXELS,
+        frames: PositiveInt = DEFAULT_FRAMES,
+        holdout: Fraction = 0.0,
         split: Literal["train", "holdout"] = "train",
     ) -> None:
         if not 0 <= holdout < 1:
