@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,9 @@ from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
 from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin
 from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
+
+Backend = Literal["auto", "triton", "cpu", "chunked", "reference"]
+"""Implementations of the operators."""
 
 
 class ChannelMix(nn.Module):

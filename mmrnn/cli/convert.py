@@ -22,7 +22,7 @@ With a file as TARGET, write the weights of such a folder (or of a run) under th
   mmrnn convert RWKV-x060-World-1B6-v2.1-20240328-ctx4096.pth finch       a card and a checkpoint
   mmrnn train --config-dir finch backbone=finch weights.backbone=finch    train with them
   mmrnn convert VisualRWKV-v060-1B6-v1.0-20240612.pth visual              a whole model, for `mmrnn ask --run visual`
-  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back
+  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back, adapters (LoRA) merged
 """,
     )
     made.add_argument(
@@ -49,8 +49,9 @@ def main(arguments: Sequence[str]) -> None:
 
     if target.suffix in SUFFIXES:
         if not options.format:
-            raise ConfigError(f"convert: name the format of the tensors in {target}: --format NAME")
-        count = to_file(Path(source), target, options.format, options.part)
+            raise ConfigError(f"convert: {target} is a file, and its tensors need names; add --format NAME")
+        trusted = _trusted(options.overrides)
+        count = to_file(Path(source), target, options.format, options.part, trusted=trusted)
         print(f"{target}: {count} tensors")
         return
     report = to_folder(source.split(",") if "," in source else source, target, options.overrides, options.format)
@@ -59,3 +60,13 @@ def main(arguments: Sequence[str]) -> None:
         print(f"  {note}")
     for reason in dict.fromkeys(report.ignored.values()):
         print(f"  left out {sum(why == reason for why in report.ignored.values())} tensors: {reason}")
+
+
+def _trusted(overrides: Sequence[str]) -> list[str]:
+    """Packages of `trusted=[...]`, the one override that a file as target can have."""
+    from mmrnn.config.compose import compose
+
+    if others := [word for word in overrides if not word.startswith("trusted=")]:
+        raise ConfigError(f"{others[0]}: a file of tensors has no configuration; leave it out, or name a new folder")
+    found = compose(*overrides)["trusted"]
+    return [found] if isinstance(found, str) else list(found)

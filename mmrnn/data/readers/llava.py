@@ -18,7 +18,7 @@ from mmrnn.data.observations import parse_observations
 from mmrnn.data.readers.dialogue import Dialogue, RecordError, check_characters, kind_of, parse_dialogue
 from mmrnn.data.rgb import Decoding
 from mmrnn.data.video import DEFAULT_FRAMES, expand_videos, frames
-from mmrnn.types import MapDataset
+from mmrnn.types import Fraction, MapDataset, PositiveInt
 from mmrnn.types.sample import ImageSource, Sample
 
 DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
@@ -68,11 +68,11 @@ class LLaVAJson(MapDataset):
         file: str | None = None,
         image_folder: str | None = None,
         verify: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        frames: int = DEFAULT_FRAMES,
+        max_pixels: PositiveInt = MAX_PIXELS,
+        frames: PositiveInt = DEFAULT_FRAMES,
         decoding: Decoding = "composed",
         absolute_paths: bool = False,
-        holdout: float = 0.0,
+        holdout: Fraction = 0.0,
         split: Literal["train", "holdout"] = "train",
     ) -> None:
         if not 0 <= holdout < 1:
