@@ -82,7 +82,11 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, t
     """
     cfg = read_config(folder)
     card, tensors = _read_part(folder) if cfg is None else _read_model(folder, cfg, part, trusted)
-    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card, trusted), format).items()}
+    try:
+        target = find_target(card, trusted)
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
+    renamed = {name: value.contiguous() for name, value in rename(tensors, target, format).items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
