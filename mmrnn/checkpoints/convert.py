@@ -17,6 +17,7 @@ from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate
+from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import plain, weight_sources
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
@@ -129,7 +130,7 @@ def _read_model(
 def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build a part on the meta device, in the dtype of most of the tensors."""
     dtypes = [value.dtype for value in tensors.values() if value.is_floating_point()]
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInit():
         return instantiate(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
 
 

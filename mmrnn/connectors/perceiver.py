@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmrnn.layers.feed_forward import FeedForward
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveInt
 
 
 class PerceiverAttention(LatentAttention):
@@ -37,10 +37,10 @@ class Perceiver(nn.Module, Connector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        latents: int = 64,
-        depth: int = 6,
-        heads: int = 8,
-        head_size: int = 64,
+        latents: PositiveInt = 64,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 8,
+        head_size: PositiveInt = 64,
     ):
         super().__init__()
         self.width = out_dim or in_dim

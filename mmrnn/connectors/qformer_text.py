@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.connectors.qformer import EPS, PostNormFeedForward, QFormer
-from mmrnn.types import TextConnector
+from mmrnn.types import Fraction, PositiveInt, TextConnector
 
 
 class TextQFormer(QFormer, TextConnector):
@@ -26,15 +26,15 @@ class TextQFormer(QFormer, TextConnector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        queries: int = 32,
-        width: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        ffn: int = 3072,
-        cross_every: int = 2,
-        dropout: float = 0.1,
-        vocab: int = 30523,
-        positions: int = 512,
+        queries: PositiveInt = 32,
+        width: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 12,
+        ffn: PositiveInt = 3072,
+        cross_every: PositiveInt = 2,
+        dropout: Fraction = 0.1,
+        vocab: PositiveInt = 30523,
+        positions: PositiveInt = 512,
     ):
         super().__init__(
             in_dim,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mmrnn.connectors.grid import require_grid, split_prefix_grid_suffix
 from mmrnn.layers.latent_attention import multi_head_attention
 from mmrnn.layers.sincos import geometric_frequencies, sincos_2d
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveInt
 
 EPS = 1e-6
 """Of every LayerNorm."""
@@ -29,7 +29,7 @@ class Resampler(nn.Module, Connector):
         ValueError: `queries` is no square number, or the width does not divide.
     """
 
-    def __init__(self, in_dim: int, out_dim: int | None = None, *, queries: int = 256, heads: int = 32):
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, queries: PositiveInt = 256, heads: PositiveInt = 32):
         super().__init__()
         width = out_dim or in_dim
         if isqrt(queries) ** 2 != queries:

@@ -4,7 +4,7 @@ from torch import nn
 
 from mmrnn.io.optional import require
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Adapter
+from mmrnn.types import Adapter, Fraction, PositiveFloat, PositiveInt
 
 
 class LoRA(Adapter):
@@ -26,9 +26,9 @@ class LoRA(Adapter):
     def __init__(
         self,
         *,
-        rank: int = 64,
-        alpha: float = 16.0,
-        dropout: float = 0.05,
+        rank: PositiveInt = 64,
+        alpha: PositiveFloat = 16.0,
+        dropout: Fraction = 0.05,
         targets: tuple[str, ...] = ("query", "value"),
     ):
         if rank < 1:

@@ -6,7 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import IGNORE, Batch, Objective, Output, TextConnector
+from mmrnn.types import (
+    IGNORE,
+    Batch,
+    Fraction,
+    NonNegativeInt,
+    Objective,
+    Output,
+    PositiveFloat,
+    PositiveInt,
+    TextConnector,
+)
 
 
 class BLIP2Pretraining(nn.Module, Objective):
@@ -25,7 +35,13 @@ class BLIP2Pretraining(nn.Module, Objective):
     needs_backbone = False
 
     def __init__(
-        self, model: VLM, *, width: int = 256, smoothing: float = 0.1, begin: int = 30522, temperature: float = 0.07
+        self,
+        model: VLM,
+        *,
+        width: PositiveInt = 256,
+        smoothing: Fraction = 0.1,
+        begin: NonNegativeInt = 30522,
+        temperature: PositiveFloat = 0.07,
     ):
         super().__init__()
         connector = model.modalities["image"].connector

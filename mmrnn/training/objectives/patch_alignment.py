@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Batch, Encoder, ImageSpan, Objective, Output
+from mmrnn.types import Batch, Encoder, ImageSpan, Objective, Output, PositiveInt
 
 
 class PatchAlignment(nn.Module, Objective):
@@ -24,7 +24,7 @@ class PatchAlignment(nn.Module, Objective):
 
     needs_hidden_states = True
 
-    def __init__(self, model: VLM, *, teacher: Encoder, every: int = 4, heads: int = 8):
+    def __init__(self, model: VLM, *, teacher: Encoder, every: PositiveInt = 4, heads: PositiveInt = 8):
         super().__init__()
         depth, width = model.backbone.depth, model.backbone.width
         if depth % every:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Objective, Output
+from mmrnn.types import NonNegativeFloat, Objective, Output
 
 
 class WeightedSum(nn.Module, Objective):
@@ -22,7 +22,7 @@ class WeightedSum(nn.Module, Objective):
         ValueError: not as many weights as parts.
     """
 
-    def __init__(self, model: VLM, *, parts: Sequence[Any], weights: tuple[float, ...] | None = None):
+    def __init__(self, model: VLM, *, parts: Sequence[Any], weights: tuple[NonNegativeFloat, ...] | None = None):
         super().__init__()
         weights = weights or (1.0,) * len(parts)
         if len(weights) != len(parts):
