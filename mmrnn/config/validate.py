@@ -88,7 +88,11 @@ def _field_faults(node: Any, settings: type, prefix: str) -> Iterator[str]:
     if not isinstance(node, Mapping):
         yield f"{prefix.rstrip('.')}: expected a mapping, got {node!r}"
         return
-    for name, knob in parameters(settings).items():
+    known = parameters(settings)
+    for name in node if prefix else ():
+        if name not in known:
+            yield f"{prefix}{name}: no such setting{did_you_mean(name, known) or _list(known)}"
+    for name, knob in known.items():
         if name in node and not is_dataclass(knob.annotation):
             yield from _misfit(node[name], knob.annotation, f"{prefix}{name}")
 
