@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .common.transforms import is_transformed
+from .transforms import is_transformed
 
 OPAQUE = 'vmap, jvp, forward-mode AD and the like do not see through it; take backend="reference"'
 

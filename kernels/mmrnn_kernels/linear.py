@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import decode_step
-from .common.transforms import is_transformed
+from .transforms import is_transformed
 
 MAX_IN_PLACE_ROWS = 8
 """Up to so many rows reading the weight bounds the product, not arithmetic."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmrnn.backbones.hook import HookModule
 from mmrnn.layers.feed_forward import FeedForward
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Backbone, BlockHooks, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State
 
 
 class GatedBlock(LatentAttention):
@@ -104,9 +104,9 @@ class GatedCrossAttention(HookModule):
         backbone: Backbone,
         media_width: int,
         *,
-        every: int = 4,
-        heads: int = 8,
-        head_size: int = 64,
+        every: PositiveInt = 4,
+        heads: PositiveInt = 8,
+        head_size: PositiveInt = 64,
         images: Literal["latest", "all"] = "latest",
     ):
         super().__init__(backbone)

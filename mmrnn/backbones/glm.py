@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from mmrnn.backbones.attention_mask import attention_mask, refuse_scan
 from mmrnn.backbones.rope import apply_rope
-from mmrnn.types import Backbone, BlockHooks, Scan, Sequence, State, StateOrigin
+from mmrnn.types import Backbone, BlockHooks, PositiveFloat, PositiveInt, Scan, Sequence, State, StateOrigin
 
 
 class GLMAttention(nn.Module):
@@ -95,13 +95,13 @@ class GLM(nn.Module, Backbone):
     def __init__(
         self,
         *,
-        vocab: int = 130528,
-        width: int = 4096,
-        depth: int = 28,
-        heads: int = 32,
-        ffn: int = 16384,
-        rope_theta: float = 10000.0,
-        eps: float = 1e-5,
+        vocab: PositiveInt = 130528,
+        width: PositiveInt = 4096,
+        depth: PositiveInt = 28,
+        heads: PositiveInt = 32,
+        ffn: PositiveInt = 16384,
+        rope_theta: PositiveFloat = 10000.0,
+        eps: PositiveFloat = 1e-5,
     ):
         super().__init__()
         if width % (4 * heads):

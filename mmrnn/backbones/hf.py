@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
-from mmrnn.types import IGNORE, Backbone, BlockHooks, Scan, Sequence, State, StateOrigin
+from mmrnn.types import IGNORE, Backbone, BlockHooks, PositiveInt, Scan, Sequence, State, StateOrigin
 
 
 class HFDecoder(nn.Module, Backbone):
@@ -31,8 +31,8 @@ class HFDecoder(nn.Module, Backbone):
         self,
         *,
         name: str = "opt",
-        vocab: int = 50272,
-        width: int = 2560,
+        vocab: PositiveInt = 50272,
+        width: PositiveInt = 2560,
         arch: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -116,8 +116,8 @@ class HFEncoderDecoder(nn.Module, Backbone):
         self,
         *,
         name: str = "t5",
-        vocab: int = 32128,
-        width: int = 2048,
+        vocab: PositiveInt = 32128,
+        width: PositiveInt = 2048,
         arch: Mapping[str, Any] | None = None,
     ):
         super().__init__()

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mmrnn.types import IGNORE, Mask, Sequence, implements
+from mmrnn.types import IGNORE, Mask, NonNegativeInt, Sequence, implements
 
 
 @implements(Mask, causal=True)
@@ -14,7 +14,7 @@ def causal(sequence: Sequence) -> None:
 
 
 @implements(Mask)
-def prefix(sequence: Sequence, *, start: int | None = None) -> Bool[Tensor, "b t t"]:
+def prefix(sequence: Sequence, *, start: NonNegativeInt | None = None) -> Bool[Tensor, "b t t"]:
     """Mask a prefix language model: bidirectional in the context, causal in the reply (GLM, arXiv 2103.10360).
 
     Args:

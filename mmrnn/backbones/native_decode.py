@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.types import State
+from mmrnn_kernels.common.cpu_features import multiplies_bf16
 from mmrnn_kernels.decode_step import (
     BLOCK_PARAMETERS,
     DTYPES,
@@ -26,8 +27,11 @@ from mmrnn_kernels.linear import is_plain_inference
 PLAIN = (Tensor, nn.Parameter)
 """Types of tensors that have an address; a subclass (distributed, quantised) may have none."""
 
-MAX_ROWS = 16
-"""Largest batch; for more rows the matrix products of the blocks are faster."""
+MAX_ROWS = {torch.float32: 40, torch.bfloat16: 24}
+"""Largest batch; for more rows the matrix products of the blocks are faster (`tools/bench_decode_rows.py`)."""
+
+MAX_EMULATED_ROWS = 256
+"""Largest batch in bf16 on a processor that has no such products: there the blocks were slower at every size tried."""
 
 
 class PreparedStep:
@@ -77,7 +81,7 @@ def native_decode_step(
     weight = model.norm.weight
     if (
         x.shape[1] != 1
-        or not 1 <= len(x) <= MAX_ROWS
+        or not 1 <= len(x) <= max_rows(x.dtype)
         or model.training
         or not is_plain_inference(x, weight)
         or x.dtype != weight.dtype
@@ -91,6 +95,13 @@ def native_decode_step(
         return None
     hidden, layers = prepared.step(x[:, 0], state.layers)
     return hidden[:, None], State(layers, state.shared, model.state_origin)
+
+
+def max_rows(dtype: torch.dtype) -> int:
+    """Return the largest batch of this type that the native step is faster for on this processor."""
+    if dtype == torch.bfloat16 and not multiplies_bf16():
+        return MAX_EMULATED_ROWS
+    return MAX_ROWS.get(dtype, 0)
 
 
 def build_step(model: nn.Module) -> DecodeStep | None:

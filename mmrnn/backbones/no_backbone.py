@@ -5,7 +5,7 @@ from typing import NoReturn
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmrnn.types import Backbone, State
+from mmrnn.types import Backbone, PositiveInt, State
 
 MESSAGE = "this model has no language model (NoBackbone); choose one with backbone=NAME"
 
@@ -24,7 +24,7 @@ class NoBackbone(nn.Module, Backbone):
     width = None
     generates = False
 
-    def __init__(self, *, vocab: int = 30523):
+    def __init__(self, *, vocab: PositiveInt = 30523):
         super().__init__()
         self.vocab = vocab
 

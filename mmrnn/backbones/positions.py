@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mmrnn.types import Position, Sequence, implements
+from mmrnn.types import NonNegativeInt, Position, Sequence, implements
 
 
 @implements(Position, sequential=True)
@@ -28,7 +28,7 @@ def shared_image(sequence: Sequence, start: Int[Tensor, " b"] | None = None) -> 
 
 @implements(Position, axes=2)
 def glm_2d(
-    sequence: Sequence, start: Int[Tensor, "b two"] | None = None, *, sop: int = 130004
+    sequence: Sequence, start: Int[Tensor, "b two"] | None = None, *, sop: NonNegativeInt = 130004
 ) -> Int[Tensor, "b t two"]:
     """Give each token an id in the context and an id in the reply (GLM, arXiv 2103.10360).
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,9 @@ from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
 from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin
 from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
+
+Backend = Literal["auto", "triton", "cpu", "chunked", "reference"]
+"""Implementations of the operators."""
 
 
 class ChannelMix(nn.Module):
@@ -137,7 +141,9 @@ class RWKV(nn.Module, Backbone):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise as published (RWKV-LM since April 2024)."""
+        """Initialise as published (RWKV-LM since April 2024); on the meta device there is nothing to initialise."""
+        if self.embedding.weight.is_meta:
+            return
         nn.init.uniform_(self.embedding.weight, -1e-4, 1e-4)
         nn.init.orthogonal_(self.output.weight, gain=0.5 * max(1, self.vocab / self.width) ** 0.5)
         for layer, block in enumerate(self.blocks):

@@ -5,9 +5,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
-from mmrnn.backbones.rwkv import RWKV, Block, ChannelMix
+from mmrnn.backbones.rwkv import RWKV, Backend, Block, ChannelMix
 from mmrnn.backbones.rwkv_init import channel_ramp, default_ffn, default_heads, init_time_mix
 from mmrnn.layers.linear import Linear
+from mmrnn.types import Fraction, PositiveInt
 from mmrnn_kernels import norm_gate, wkv5
 
 
@@ -109,17 +110,17 @@ class RWKV5(RWKV):
     def __init__(
         self,
         *,
-        vocab: int = 65536,
-        width: int = 768,
-        depth: int = 12,
-        head_size: int = 64,
-        heads: int | None = None,
-        ffn: int | None = None,
+        vocab: PositiveInt = 65536,
+        width: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        head_size: PositiveInt = 64,
+        heads: PositiveInt | None = None,
+        ffn: PositiveInt | None = None,
         gate: bool = True,
-        dropout: float = 0.0,
+        dropout: Fraction = 0.0,
         grad_checkpointing: bool = False,
         learned_state: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ):
         heads = default_heads(width, heads, head_size)
         super().__init__(

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
-from mmrnn.backbones.rwkv import RWKV
+from mmrnn.backbones.rwkv import RWKV, Backend
 from mmrnn.backbones.rwkv_init import channel_ramp, default_heads
 from mmrnn.layers.linear import Linear
+from mmrnn.types import Fraction, PositiveInt
 from mmrnn_kernels import relu_square, wkv7
 
 MIXTURES = ("r", "w", "k", "v", "a", "g")
@@ -184,20 +185,20 @@ class RWKV7(RWKV):
     def __init__(
         self,
         *,
-        vocab: int = 65536,
-        width: int = 768,
-        depth: int = 12,
-        head_size: int = 64,
-        heads: int | None = None,
-        ffn: int | None = None,
-        decay_rank: int | None = None,
-        rate_rank: int | None = None,
-        residual_rank: int | None = None,
-        gate_rank: int | None = None,
-        dropout: float = 0.0,
+        vocab: PositiveInt = 65536,
+        width: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        head_size: PositiveInt = 64,
+        heads: PositiveInt | None = None,
+        ffn: PositiveInt | None = None,
+        decay_rank: PositiveInt | None = None,
+        rate_rank: PositiveInt | None = None,
+        residual_rank: PositiveInt | None = None,
+        gate_rank: PositiveInt | None = None,
+        dropout: Fraction = 0.0,
         grad_checkpointing: bool = False,
         learned_state: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ):
         heads = default_heads(width, heads, head_size)
         decay_rank = decay_rank or default_rank(1.8 * width**0.5)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.hook import HookModule
-from mmrnn.types import Backbone, BlockHooks, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State
 
 
 class TinyAttentionHooks(BlockHooks):
@@ -48,8 +48,8 @@ class TinyAttention(HookModule):
         media_width: int | None = None,
         *,
         layer: int = -1,
-        width: int | None = None,
-        heads: int = 8,
+        width: PositiveInt | None = None,
+        heads: PositiveInt = 8,
     ):
         super().__init__(backbone)
         depth = backbone.depth

@@ -10,7 +10,18 @@ from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
 from mmrnn.backbones.rope import apply_rope
 from mmrnn.backbones.rope_scaling import LongContextScaling, long_context_scaling
 from mmrnn.backbones.route import route
-from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin
+from mmrnn.types import (
+    Backbone,
+    BlockHooks,
+    Expert,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Scan,
+    Sequence,
+    State,
+    StateOrigin,
+)
 
 
 class Attention(nn.Module):
@@ -151,20 +162,20 @@ class Transformer(nn.Module, Backbone):
     def __init__(
         self,
         *,
-        vocab: int = 32000,
-        width: int = 4096,
-        depth: int = 32,
-        heads: int = 32,
-        kv_heads: int | None = None,
-        head_size: int | None = None,
-        ffn: int = 11008,
-        rope_theta: float = 10000.0,
-        train_length: int | None = None,
-        eps: float = 1e-5,
+        vocab: PositiveInt = 32000,
+        width: PositiveInt = 4096,
+        depth: PositiveInt = 32,
+        heads: PositiveInt = 32,
+        kv_heads: PositiveInt | None = None,
+        head_size: PositiveInt | None = None,
+        ffn: PositiveInt = 11008,
+        rope_theta: PositiveFloat = 10000.0,
+        train_length: PositiveInt | None = None,
+        eps: PositiveFloat = 1e-5,
         bias: bool = False,
         qk_norm: bool = False,
         tie_embeddings: bool = False,
-        dropout: float = 0.0,
+        dropout: Fraction = 0.0,
         grad_checkpointing: bool = False,
         pretrained: str | None = None,
     ):

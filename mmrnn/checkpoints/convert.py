@@ -1,8 +1,7 @@
 """Conversion of published weights to checkpoints, and back: the configuration is inferred from names and shapes."""
 
 import re
-from collections.abc import Mapping, Sequence
-from inspect import Parameter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrnn.checkpoints.config_file import read_config, read_yaml
+from mmrnn.checkpoints.infer import CONTRACTS, infer_sizes, is_recognised, make_card, recognise
+from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find_target, instantiate, parameters
-from mmrnn.config.tree import plain
+from mmrnn.config.instantiate import find_target, instantiate
+from mmrnn.config.skip_init import SkipInit
+from mmrnn.config.tree import plain, weight_sources
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.tensor_files import Source, read, read_metadata
 from mmrnn.model.build import build
-from mmrnn.types import Backbone, Connector, fulfils
-from mmrnn.weights import Format, Report, WeightsError, load
+from mmrnn.weights import Format, Report, load
 from mmrnn.weights.export import rename
-from mmrnn.weights.format import Sizes, most_specific
-from mmrnn.weights.registry import FORMATS
-from mmrnn.weights.wrapper_prefixes import strip_wrapper_prefixes
-
-CONTRACTS = {"backbone": Backbone, "connector": Connector}
-"""Group of cards -> contract of its classes."""
+from mmrnn.weights.format import Sizes
+from mmrnn.weights.wrapper_prefixes import strip_attribute, strip_wrapper_prefixes
 
 PREFIXES = {"backbone": "backbone.", "connector": "modalities.image.connector."}
 """Part of a whole model -> prefix of its tensors."""
@@ -50,13 +47,14 @@ def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), forma
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty; name a new folder")
-    tensors, metadata = strip_wrapper_prefixes(read(source)), read_metadata(source)
+    tensors = strip_attribute(strip_wrapper_prefixes(read(source)), is_recognised)
+    metadata = read_metadata(source)
     form = recognise(tensors, format)
     if form.infer is None:
         return _convert_model(form, tensors, metadata, folder, overrides)
     if overrides:
         raise ConfigError(f"{overrides[0]}: the sizes of a {form.part_name} are in its tensors; leave it out")
-    sizes = form.infer({name: value.shape for name, value in tensors.items()}, metadata)
+    sizes = infer_sizes(form, tensors, metadata)
     group, card = make_card(form.part, sizes)
     module = _empty(card, sizes, tensors)
     report = load(module, tensors, format=form.name)
@@ -67,12 +65,13 @@ def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), forma
     return report
 
 
-def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> int:
-    """Write the tensors of a folder to a file under the names of another project.
+def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, trusted: Collection[str] = ()) -> int:
+    """Write the tensors of a folder to a file under the names of another project. Adapters (LoRA) are merged.
 
     Args:
         file: `.safetensors`; any other suffix: a pickle of torch.
         part: `backbone` or `connector` of a whole model.
+        trusted: packages besides mmrnn whose classes the configuration may name.
 
     Returns:
         Number of tensors written.
@@ -81,62 +80,57 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None) -> i
         WeightsError: the format cannot be written, or does not fit.
         ConfigError: the folder holds no model, or more than one part.
     """
-    weights, cfg = shards.weight_source(folder), read_config(folder)
-    if weights is None:
-        raise ConfigError(f"{folder} holds no model ({shards.MODEL})")
-    tensors = read(weights)
-    if cfg is not None:
-        if part not in PREFIXES:
-            raise ConfigError("a whole model is written part by part: say --part backbone or --part connector")
-        prefix = PREFIXES[part]
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        card, tensors = _unwrap_chain(cfg[part], tensors)
-    else:
-        cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
-        if len(cards) != 1:
-            raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
-        card = read_yaml(cards[0])
-    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card), format).items()}
+    cfg = read_config(folder)
+    card, tensors = _read_part(folder) if cfg is None else _read_model(folder, cfg, part, trusted)
+    try:
+        target = find_target(card, trusted)
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
+    renamed = {name: value.contiguous() for name, value in rename(tensors, target, format).items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
 
 
-def recognise(tensors: Mapping[str, Tensor], name: str | None = None) -> Format:
-    """Format whose signature the tensors have, among those from which a configuration can be inferred.
-
-    Args:
-        name: of the format, where several fit.
-
-    Raises:
-        WeightsError: none fits, or several.
-    """
-    candidates = [form for form in FORMATS if form.infer or form.preset]
-    fitting = [form for form in candidates if set(form.signature) <= set(tensors)]
-    whole = [form for form in fitting if form.preset]
-    fitting = most_specific([form for form in whole or fitting if name in (None, form.name)])
-    if len({(form.name, form.part) for form in fitting}) == 1:
-        return fitting[0]
-    if fitting:
-        names = ", ".join(sorted(f"{form.name} ({form.part_name})" for form in fitting))
-        raise WeightsError(f"these weights could be any of {names}: choose one by --format NAME")
-    known = ", ".join(sorted({form.name for form in candidates}))
-    examples = ", ".join(list(tensors)[:3])
-    raise WeightsError(f"no format whose sizes can be inferred ({known}) has these names: {examples}")
+def _read_part(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Card and tensors of a folder that `to_folder` has written for a part."""
+    tensors = _read_own(folder)
+    cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
+    if len(cards) != 1:
+        raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
+    return read_yaml(cards[0]), tensors
 
 
-def make_card(part: type, sizes: Sizes) -> tuple[str, dict[str, Any]]:
-    """Group and card of a part of these sizes."""
-    group = next(group for group, contract in CONTRACTS.items() if fulfils(part, contract))
-    target = f"{part.__module__.rpartition('.')[0]}.{part.__name__}"
-    knobs = {name: knob.default for name, knob in parameters(part).items() if knob.kind is Parameter.KEYWORD_ONLY}
-    return group, {"_target_": target, **knobs, **sizes.knobs}
+def _read_own(folder: Path) -> dict[str, Tensor]:
+    source = shards.weight_source(folder)
+    if source is None:
+        raise ConfigError(f"{folder} holds no model ({shards.MODEL}); name the folder of a finished run")
+    return read(source)
+
+
+def _read_model(
+    folder: Path, cfg: Mapping[str, Any], part: str | None, trusted: Collection[str]
+) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Card and tensors of a part of a checkpoint. An adapter, or tensors in a base, need the built model."""
+    tensors = _read_own(folder)
+    if part not in PREFIXES:
+        raise ConfigError(
+            f"{folder} holds a whole model, and a file takes one part: add --part {' or --part '.join(PREFIXES)}"
+        )
+    if cfg.get("adapter") or weight_sources(cfg.get("weights")):
+        model = load_model(folder, trusted=trusted)
+        if cfg.get("adapter"):
+            instantiate(cfg["adapter"], trusted=trusted).merge(model)
+        tensors = model.state_dict()
+    prefix = PREFIXES[part]
+    tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return _unwrap_chain(cfg[part], tensors)
 
 
 def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build a part on the meta device, in the dtype of most of the tensors."""
     dtypes = [value.dtype for value in tensors.values() if value.is_floating_point()]
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInit():
         return instantiate(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
 
 
@@ -151,11 +145,10 @@ def _convert_model(
         split = [(form.submodule(key), value) for key, value in tensors.items()]
         language = {target[1]: value for target, value in split if target is not None and target[0] == "backbone"}
         language_form = recognise(language)
-        sizes = language_form.infer({name: value.shape for name, value in language.items()}, metadata)
-        cfg["backbone"] = make_card(language_form.part, sizes)[1]
+        cfg["backbone"] = make_card(language_form.part, infer_sizes(language_form, language, metadata))[1]
     cfg["weights"] = {}
     cfg.pop("hydra", None)
-    model = build(cfg, meta_backbone=True)
+    model = build(cfg, trusted=cfg["trusted"], meta_backbone=True)
     report = load(model, tensors, format=form.name)
     save(model, folder)
     return report

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmrnn.cli.options import Parser, add_overrides, to_path
+from mmrnn.cli.options import Parser, add_overrides, split_trusted, to_path
 from mmrnn.config.error import ConfigError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -17,12 +17,13 @@ def parser() -> Parser:
         """
 Convert published weights to a folder that mmrnn reads; sizes, heads and vocabulary are inferred from the tensors.
 With a file as TARGET, write the weights of such a folder (or of a run) under the names of the original project.
+Cards may name classes of other packages where the override trusted=[PACKAGE] names these.
 """,
         """
   mmrnn convert RWKV-x060-World-1B6-v2.1-20240328-ctx4096.pth finch       a card and a checkpoint
   mmrnn train --config-dir finch backbone=finch weights.backbone=finch    train with them
   mmrnn convert VisualRWKV-v060-1B6-v1.0-20240612.pth visual              a whole model, for `mmrnn ask --run visual`
-  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back
+  mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back, adapters (LoRA) merged
 """,
     )
     made.add_argument(
@@ -49,8 +50,13 @@ def main(arguments: Sequence[str]) -> None:
 
     if target.suffix in SUFFIXES:
         if not options.format:
-            raise ConfigError(f"convert: name the format of the tensors in {target}: --format NAME")
-        count = to_file(Path(source), target, options.format, options.part)
+            raise ConfigError(f"convert: {target} is a file, and its tensors need names; add --format NAME")
+        others, trusted = split_trusted(options.overrides)
+        if others:
+            raise ConfigError(
+                f"{others[0]}: a file of tensors has no configuration; leave it out, or name a new folder"
+            )
+        count = to_file(Path(source), target, options.format, options.part, trusted=trusted)
         print(f"{target}: {count} tensors")
         return
     report = to_folder(source.split(",") if "," in source else source, target, options.overrides, options.format)

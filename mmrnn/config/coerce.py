@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from mmrnn.types import Constraint
 
 CHECKED = (tuple, list, Sequence, Collection, dict, Mapping, float, Path, None, types.NoneType, bool, int, str)
 """Types that YAML can write; a value for a hint of any other type (a part, a function) passes unchecked."""
@@ -18,6 +20,8 @@ def coerce(value: Any, hint: Any) -> Any:
         TypeError: the value does not fit; the message names the expected type.
     """
     kind, inside = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        return _coerce_annotated(value, hint)
     if kind in (Union, types.UnionType):
         return _coerce_union(value, hint)
     if kind is Literal:
@@ -28,7 +32,7 @@ def coerce(value: Any, hint: Any) -> Any:
         return _coerce_items(value, kind, inside)
     if kind in (dict, Mapping) and isinstance(value, Mapping):
         return {key: coerce(item, inside[1] if inside else Any) for key, item in value.items()}
-    if kind is float and type(value) in (int, float):
+    if kind is float and type(value) in (int, float) and value == value:  # NaN differs from itself
         return float(value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
@@ -48,7 +52,11 @@ def did_you_mean(word: Any, words: Collection[Any]) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """Return the name of a type in the notation of a card: `null`, `int or null`."""
+    """Return the name of a type in the notation of a card: `null`, `int or null`, `int of at least 1`."""
+    if get_origin(hint) is Annotated:
+        inner, *conditions = get_args(hint)
+        words = [one.expected() for one in conditions if isinstance(one, Constraint)]
+        return " ".join([type_name(inner), *words])
     if hint in (None, types.NoneType):
         return "null"
     if get_origin(hint) in (Union, types.UnionType):
@@ -56,6 +64,14 @@ def type_name(hint: Any) -> str:
     if get_origin(hint) is not None or not isclass(hint):
         return str(hint).replace("typing.", "").replace("collections.abc.", "")
     return hint.__name__
+
+
+def _coerce_annotated(value: Any, hint: Any) -> Any:
+    inner, *conditions = get_args(hint)
+    value = coerce(value, inner)
+    if all(one.holds(value) for one in conditions if isinstance(one, Constraint)):
+        return value
+    raise TypeError(f"expected {type_name(hint)}, got {value!r}")
 
 
 def _coerce_union(value: Any, hint: Any) -> Any:

@@ -1,18 +1,17 @@
 """Validation of a configuration: its cards one by one, its settings, and parts that do not fit together."""
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import is_dataclass
 from inspect import Parameter, isclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from mmrnn.config.coerce import coerce, did_you_mean
 from mmrnn.config.compatibility import mismatches
-from mmrnn.config.compose import conf_dir
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import RESERVED_KEYS, find_target, parameters, positional_names
-from mmrnn.config.tree import Tree, cards, get_node, is_card, leaves, modalities, plain, weight_sources
+from mmrnn.config.instantiate import RESERVED_KEYS, find_target, instantiate, parameters, positional_names
+from mmrnn.config.settings import EvaluateSettings, Settings
+from mmrnn.config.tree import Tree, cards, get_node, is_card, modalities, plain, weight_sources
 from mmrnn.io import hub, packages
 from mmrnn.types import (
     Adapter,
@@ -74,16 +73,42 @@ def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
 def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
     """Return all faults of a configuration; parts are compared with each other only where each is valid."""
     single = [*_card_faults(tree, trusted), *_weight_faults(tree)]
-    return [*(single or mismatches(tree, trusted)), *_setting_faults(tree)]
+    return [*(single or mismatches(tree, trusted)), *_setting_faults(tree), *_stage_faults(tree, trusted)]
 
 
 def _setting_faults(tree: Tree) -> Iterator[str]:
-    """Settings that belong to no part and whose type differs from that of their default in the root file."""
-    root = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
-    own = {name: value for name, value in root.items() if name not in ("defaults", "hydra", "out")}
-    for path, default in leaves(own):
-        if default is not None:
-            yield from _misfit(get_node(tree, path, default), type(default), path)
+    """Settings that belong to no part and do not fit `Settings`; those left out have their defaults."""
+    yield from _field_faults(tree, Settings, "")
+    yield from _field_faults(get_node(tree, "evaluate", {}), EvaluateSettings, "evaluate.")
+
+
+def _field_faults(node: Any, settings: type, prefix: str) -> Iterator[str]:
+    if not isinstance(node, Mapping):
+        yield f"{prefix.rstrip('.')}: expected a mapping, got {node!r}"
+        return
+    for name, knob in parameters(settings).items():
+        if name in node and not is_dataclass(knob.annotation):
+            yield from _misfit(node[name], knob.annotation, f"{prefix}{name}")
+
+
+def _stage_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
+    """Stages that refuse their knobs, and patterns of parameters that name no part of the model."""
+    hook = ["hook"] if tree.get("hook") else []
+    known = ["backbone", "encoder", "connector", *hook, "objective", "modalities"]
+    for path, card in ((f"stage.{name}", card) for name, card in (tree.get("stage") or {}).items()):
+        if not is_card(card) or [*card_faults(card, path, trusted=trusted)]:
+            continue
+        for name in ("train", "freeze", "lr_mult", "layer_lr_decay"):
+            for pattern in card.get(name) or ():
+                part = pattern.partition(".")[0]
+                if part not in known and not set("*?[").intersection(part):
+                    near = did_you_mean(part, known) or f"; there are {', '.join(known)}"
+                    yield f"{path}.{name}: {pattern!r} names no part of the model{near}"
+        try:
+            own = {name: value for name, value in card.items() if name not in ("optimizer", "schedule")}
+            instantiate(own, trusted=trusted)
+        except ValueError as error:
+            yield f"{path}: {error}"
 
 
 def _card_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:

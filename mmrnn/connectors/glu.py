@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveInt
 
 
 class GLU(nn.Module, Connector):
@@ -14,7 +14,7 @@ class GLU(nn.Module, Connector):
         hidden: width inside the gated MLP; in CogVLM that of the MLPs of the language model.
     """
 
-    def __init__(self, in_dim: int, out_dim: int | None = None, *, hidden: int = 11008):
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, hidden: PositiveInt = 11008):
         super().__init__()
         self.width = out_dim or in_dim
         self.proj = nn.Linear(in_dim, self.width, bias=False)

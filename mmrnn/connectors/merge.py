@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.connectors.grid import require_grid, require_same_width, split_prefix_grid_suffix
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveInt
 
 
 class Merge(nn.Module, Connector):
@@ -29,8 +29,8 @@ class Merge(nn.Module, Connector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        rows: int = 2,
-        cols: int = 2,
+        rows: PositiveInt = 2,
+        cols: PositiveInt = 2,
         order: Literal["row", "col"] = "row",
         pad: bool = True,
     ):

@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveInt
 
 ACTIVATIONS = {
     "gelu": nn.GELU,
@@ -37,8 +37,8 @@ class MLP(nn.Module, Connector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        depth: int = 2,
-        hidden: int | Sequence[int | None] | None = None,
+        depth: PositiveInt = 2,
+        hidden: PositiveInt | Sequence[PositiveInt | None] | None = None,
         act: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu",
         bias: bool = True,
         norm: bool = False,

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmrnn.layers.feed_forward import FeedForward
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveInt
 
 
 class PerceiverAttention(LatentAttention):
@@ -37,15 +37,15 @@ class Perceiver(nn.Module, Connector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        latents: int = 64,
-        depth: int = 6,
-        heads: int = 8,
-        head_size: int = 64,
+        latents: PositiveInt = 64,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 8,
+        head_size: PositiveInt = 64,
     ):
         super().__init__()
         self.width = out_dim or in_dim
         self.latents = nn.Parameter(torch.randn(latents, in_dim))
-        self.looks = nn.ModuleList(PerceiverAttention(in_dim, heads, head_size) for _ in range(depth))
+        self.attentions = nn.ModuleList(PerceiverAttention(in_dim, heads, head_size) for _ in range(depth))
         self.ffns = nn.ModuleList(FeedForward(in_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(in_dim)
         self.head = nn.Identity() if out_dim is None else nn.Linear(in_dim, out_dim)
@@ -57,7 +57,7 @@ class Perceiver(nn.Module, Connector):
     def forward(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m q d"]:
         """Resample the tokens to the latents."""
         latents = self.latents.expand(len(tokens), -1, -1)
-        for attention, ffn in zip(self.looks, self.ffns, strict=True):
+        for attention, ffn in zip(self.attentions, self.ffns, strict=True):
             latents = latents + attention(tokens, latents)
             latents = latents + ffn(latents)
         return self.head(self.norm(latents))

@@ -1,6 +1,7 @@
 """Average pooling of patches."""
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.connectors.grid import require_grid, require_same_width, split_prefix_grid_suffix
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Bounds, Connector, Layout
 
 
 class Pool(nn.Module, Connector):
@@ -24,7 +25,7 @@ class Pool(nn.Module, Connector):
         ValueError: `grid` is below -1, or another width is asked for.
     """
 
-    def __init__(self, in_dim: int, out_dim: int | None = None, *, grid: int):
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, grid: Annotated[int, Bounds(ge=-1)]):
         super().__init__()
         if grid < -1:
             raise ValueError(f"grid ({grid}) must be -1 (all patches), 0 (none of them) or a number of cells a side")

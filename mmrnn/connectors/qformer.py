@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.layers.latent_attention import multi_head_attention
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Fraction, Layout, PositiveInt
 
 EPS = 1e-12
 """Of every LayerNorm, as in BERT."""
@@ -102,13 +102,13 @@ class QFormer(nn.Module, Connector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        queries: int = 32,
-        width: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        ffn: int = 3072,
-        cross_every: int = 2,
-        dropout: float = 0.1,
+        queries: PositiveInt = 32,
+        width: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 12,
+        ffn: PositiveInt = 3072,
+        cross_every: PositiveInt = 2,
+        dropout: Fraction = 0.1,
     ):
         super().__init__()
         if width % heads:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.connectors.qformer import EPS, PostNormFeedForward, QFormer
-from mmrnn.types import TextConnector
+from mmrnn.types import Fraction, PositiveInt, TextConnector
 
 
 class TextQFormer(QFormer, TextConnector):
@@ -26,15 +26,15 @@ class TextQFormer(QFormer, TextConnector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        queries: int = 32,
-        width: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        ffn: int = 3072,
-        cross_every: int = 2,
-        dropout: float = 0.1,
-        vocab: int = 30523,
-        positions: int = 512,
+        queries: PositiveInt = 32,
+        width: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 12,
+        ffn: PositiveInt = 3072,
+        cross_every: PositiveInt = 2,
+        dropout: Fraction = 0.1,
+        vocab: PositiveInt = 30523,
+        positions: PositiveInt = 512,
     ):
         super().__init__(
             in_dim,
@@ -48,14 +48,15 @@ class TextQFormer(QFormer, TextConnector):
             dropout=dropout,
         )
         self.vocab, self.hidden_width = vocab, width
-        self.words = nn.Embedding(vocab, width)
-        self.places = nn.Embedding(positions, width)
+        self.token_embedding = nn.Embedding(vocab, width)
+        self.position_embedding = nn.Embedding(positions, width)
         self.text_ffns = nn.ModuleList(PostNormFeedForward(width, ffn, dropout) for _ in range(depth))
         # Its output is multiplied by the embedding matrix, so that the weights are tied.
-        self.predict = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, EPS))
-        self.predict_bias = nn.Parameter(torch.zeros(vocab))
+        self.lm_transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, EPS))
+        self.lm_bias = nn.Parameter(torch.zeros(vocab))
         with torch.no_grad():
-            for module in (self.words, self.places, *self.text_ffns.modules(), *self.predict):
+            embeddings = (self.token_embedding, self.position_embedding)
+            for module in (*embeddings, *self.text_ffns.modules(), *self.lm_transform):
                 if isinstance(module, nn.Linear | nn.Embedding):
                     nn.init.normal_(module.weight, std=0.02)
 
@@ -89,11 +90,11 @@ class TextQFormer(QFormer, TextConnector):
 
     def next_token_logits(self, hidden: Float[Tensor, "m t w"]) -> Float[Tensor, "m t vocab"]:
         """Compute the logits of the token after each position of a text."""
-        return self.predict(hidden) @ self.words.weight.T + self.predict_bias
+        return self.lm_transform(hidden) @ self.token_embedding.weight.T + self.lm_bias
 
     def _embed_text(self, ids: Int[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
-        positions = self.places.weight[: ids.shape[1]]
-        return self.dropout(self.norm(self.words(ids) + positions))
+        positions = self.position_embedding.weight[: ids.shape[1]]
+        return self.dropout(self.norm(self.token_embedding(ids) + positions))
 
 
 def _joint_mask(queries: int, text_mask: Bool[Tensor, "m t"], mode: str) -> Bool[Tensor, "m 1 s s"]:

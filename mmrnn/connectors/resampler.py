@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mmrnn.connectors.grid import require_grid, split_prefix_grid_suffix
 from mmrnn.layers.latent_attention import multi_head_attention
 from mmrnn.layers.sincos import geometric_frequencies, sincos_2d
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveInt
 
 EPS = 1e-6
 """Of every LayerNorm."""
@@ -29,7 +29,7 @@ class Resampler(nn.Module, Connector):
         ValueError: `queries` is no square number, or the width does not divide.
     """
 
-    def __init__(self, in_dim: int, out_dim: int | None = None, *, queries: int = 256, heads: int = 32):
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, queries: PositiveInt = 256, heads: PositiveInt = 32):
         super().__init__()
         width = out_dim or in_dim
         if isqrt(queries) ** 2 != queries:
@@ -38,13 +38,13 @@ class Resampler(nn.Module, Connector):
             raise ValueError(f"width ({width}) must be a multiple of heads ({heads}) and of 4")
         self.width, self.heads = width, heads
         self.queries = nn.Parameter(torch.empty(queries, width))
-        self.enter = nn.Linear(in_dim, width, bias=False)
+        self.in_proj = nn.Linear(in_dim, width, bias=False)
         self.norm_query = nn.LayerNorm(width, EPS)
         self.norm_key = nn.LayerNorm(width, EPS)
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
-        self.mix = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, EPS)
         self.output = nn.Linear(width, width, bias=False)
         self.reset_parameters()
@@ -54,7 +54,7 @@ class Resampler(nn.Module, Connector):
         """Initialise as the released code does."""
         nn.init.trunc_normal_(self.queries, std=0.02)
         nn.init.normal_(self.output.weight, std=self.width**-0.5)
-        for name in ("enter", "query", "key", "value", "mix"):
+        for name in ("in_proj", "query", "key", "value", "out_proj"):
             nn.init.trunc_normal_(getattr(self, name).weight, std=0.02)
 
     def layout(self, layout: Layout) -> Layout:
@@ -75,10 +75,10 @@ class Resampler(nn.Module, Connector):
         _, patches, _ = split_prefix_grid_suffix(tokens, layout, "Resampler")
         table = position_table(isqrt(len(self.queries)), self.width).to(tokens)
         positions = resample_table(table, layout.rows, layout.cols).flatten(0, 1)
-        source = self.norm_key(self.enter(patches.flatten(1, 2)))
+        source = self.norm_key(self.in_proj(patches.flatten(1, 2)))
         query = self.query(self.norm_query(self.queries) + table.flatten(0, 1)).expand(len(tokens), -1, -1)
         key, value = self.key(source + positions), self.value(source)
-        return self.mix(multi_head_attention(query, key, value, self.heads))
+        return self.out_proj(multi_head_attention(query, key, value, self.heads))
 
 
 def position_table(side: int, width: int) -> Float[Tensor, "side side width"]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmrnn.connectors.grid import require_grid, require_same_width, split_prefix_grid_suffix
 from mmrnn.layers.sincos import sincos_2d
-from mmrnn.types import Connector, Layout
+from mmrnn.types import Connector, Layout, PositiveFloat
 
 
 class SinCosPositions(nn.Module, Connector):
@@ -22,7 +22,7 @@ class SinCosPositions(nn.Module, Connector):
         ValueError: the width is no multiple of 4, or another width is asked for.
     """
 
-    def __init__(self, in_dim: int, out_dim: int | None = None, *, scale: float = 0.5):
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, scale: PositiveFloat = 0.5):
         super().__init__()
         if in_dim % 4:
             raise ValueError(f"width ({in_dim}) must be a multiple of 4 for 2-D positions")

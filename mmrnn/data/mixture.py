@@ -8,7 +8,7 @@ from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING
 
-from mmrnn.types import ImageSource, MapDataset, Sample
+from mmrnn.types import ImageSource, MapDataset, PositiveFloat, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,7 +54,7 @@ class Mixture(MapDataset):
         ValueError: no parts, or weights that do not name exactly the parts or are not positive.
     """
 
-    def __init__(self, *, parts: Mapping[str, MapDataset], weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, *, parts: Mapping[str, MapDataset], weights: Mapping[str, PositiveFloat] | None = None) -> None:
         if not parts:
             raise ValueError("parts is empty; name at least one data set")
         for name, weight in (weights or {}).items():

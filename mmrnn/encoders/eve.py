@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmrnn.encoders.patch import patch_grid
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Encoder, ImageSpec, Layout
+from mmrnn.types import Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt
 
 
 class EVECrossAttention(LatentAttention):
@@ -44,14 +44,14 @@ class EVEPatchEmbed(nn.Module, Encoder):
     def __init__(
         self,
         *,
-        patch: int = 14,
-        width: int = 1024,
-        size: int = 672,
-        window: int = 2,
-        heads: int = 8,
-        multiple: int | None = None,
-        mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073),
-        std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711),
+        patch: PositiveInt = 14,
+        width: PositiveInt = 1024,
+        size: PositiveInt = 672,
+        window: PositiveInt = 2,
+        heads: PositiveInt = 8,
+        multiple: PositiveInt | None = None,
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.48145466, 0.4578275, 0.40821073),
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.26862954, 0.26130258, 0.27577711),
     ):
         super().__init__()
         if width % heads:

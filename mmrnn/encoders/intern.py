@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.encoders.timm_vit import TimmViT
-from mmrnn.encoders.tower import PosInterp, Resize
+from mmrnn.encoders.tower import PosInterp, Resize, TrunkDtype
+from mmrnn.types import FiniteFloat, PositiveFloat, PositiveInt
 
 EPS = 1e-6
 """Of every RMS norm."""
@@ -38,18 +39,18 @@ class InternViT(TimmViT):
     def __init__(
         self,
         *,
-        size: int = 448,
-        patch: int = 14,
-        width: int = 3200,
-        depth: int = 45,
-        heads: int = 25,
-        ffn: int = 12800,
+        size: PositiveInt = 448,
+        patch: PositiveInt = 14,
+        width: PositiveInt = 3200,
+        depth: PositiveInt = 45,
+        heads: PositiveInt = 25,
+        ffn: PositiveInt = 12800,
         layer: int = -1,
         pos_interp: PosInterp = "antialias",
         resize: Resize = "squash",
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
-        dtype: str | None = None,
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406),
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225),
+        dtype: TrunkDtype | None = None,
     ):
         super().__init__(
             name="vit_huge_patch14_224",

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, num_blocks
-from mmrnn.types import ImageSpec
+from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, TrunkDtype, num_blocks
+from mmrnn.types import FiniteFloat, ImageSpec, PositiveFloat, PositiveInt
 
 
 class OpenCLIPViT(Tower):
@@ -38,18 +38,18 @@ class OpenCLIPViT(Tower):
         self,
         *,
         name: str = "ViT-L-14-336-quickgelu",
-        size: int | None = None,
+        size: PositiveInt | None = None,
         layer: int = -2,
         cls: Cls = "drop",
         norm: bool = False,
-        extra_norm: bool | float = False,
+        extra_norm: bool | PositiveFloat = False,
         act: Literal["quick_gelu", "gelu"] | None = None,
-        depth: int | None = None,
+        depth: PositiveInt | None = None,
         pos_interp: PosInterp = "antialias",
         resize: Resize = "pad",
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
-        dtype: str | None = None,
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None,
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
+        dtype: TrunkDtype | None = None,
         prepack_weights: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: str | None = None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmrnn.encoders.tower import Resize
 from mmrnn.layers.sincos import geometric_frequencies, sincos_2d
-from mmrnn.types import Encoder, ImageSpec, Layout
+from mmrnn.types import Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt
 
 
 class PatchEmbed(nn.Module, Encoder):
@@ -29,14 +29,14 @@ class PatchEmbed(nn.Module, Encoder):
     def __init__(
         self,
         *,
-        patch: int = 16,
-        width: int = 256,
-        size: int = 128,
+        patch: PositiveInt = 16,
+        width: PositiveInt = 256,
+        size: PositiveInt = 128,
         positions: Literal["learned", "sincos", "none"] = "learned",
         norm: bool = True,
         resize: Resize = "squash",
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.5, 0.5, 0.5),
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5),
     ):
         super().__init__()
         if size % patch:
@@ -101,11 +101,11 @@ class Patchify(nn.Module, Encoder):
     def __init__(
         self,
         *,
-        patch: int = 30,
-        size: int | tuple[int, int] = (1080, 1920),
+        patch: PositiveInt = 30,
+        size: PositiveInt | tuple[PositiveInt, PositiveInt] = (1080, 1920),
         resize: Resize | Literal["within"] = "squash",
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.5, 0.5, 0.5),
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5),
     ):
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size

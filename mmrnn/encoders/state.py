@@ -5,7 +5,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.types import Encoder, ImageSpec, Layout
+from mmrnn.types import Encoder, ImageSpec, Layout, PositiveInt
 
 
 class StateEncoder(nn.Module, Encoder):
@@ -24,7 +24,15 @@ class StateEncoder(nn.Module, Encoder):
         ValueError: a number is below 1.
     """
 
-    def __init__(self, *, objects: int = 4, features: int = 16, width: int = 512, tokens: int = 1, depth: int = 2):
+    def __init__(
+        self,
+        *,
+        objects: PositiveInt = 4,
+        features: PositiveInt = 16,
+        width: PositiveInt = 512,
+        tokens: PositiveInt = 1,
+        depth: PositiveInt = 2,
+    ):
         super().__init__()
         for name, value in (("objects", objects), ("features", features), ("tokens", tokens), ("depth", depth)):
             if value < 1:

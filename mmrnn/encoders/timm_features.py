@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmrnn.encoders.timm_factory import create_trunk, image_spec
-from mmrnn.encoders.tower import Resize, Tower
+from mmrnn.encoders.tower import Resize, Tower, TrunkDtype
+from mmrnn.types import FiniteFloat, PositiveFloat, PositiveInt
 
 
 class TimmFeatures(Tower):
@@ -44,13 +45,13 @@ class TimmFeatures(Tower):
         self,
         *,
         name: str = "tf_efficientnet_lite0",
-        size: int | None = None,
+        size: PositiveInt | None = None,
         layer: int | Sequence[int] = -1,
         join: Literal["unshuffle", "pool"] = "unshuffle",
         resize: Resize = "squash",
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
-        dtype: str | None = None,
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None,
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
+        dtype: TrunkDtype | None = None,
         arch: Mapping[str, Any] | None = None,
         pretrained: bool | str | None = None,
     ):

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmrnn.encoders.timm_factory import create_trunk, image_spec
-from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, num_blocks
+from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, TrunkDtype, num_blocks
+from mmrnn.types import FiniteFloat, PositiveFloat, PositiveInt
 
 
 class TimmViT(Tower):
@@ -44,19 +45,19 @@ class TimmViT(Tower):
         self,
         *,
         name: str = "vit_large_patch14_clip_quickgelu_336",
-        size: int | None = None,
+        size: PositiveInt | None = None,
         layer: int = -2,
         cls: Cls = "drop",
         norm: bool = False,
-        extra_norm: bool | float = False,
+        extra_norm: bool | PositiveFloat = False,
         act: str | None = None,
-        depth: int | None = None,
+        depth: PositiveInt | None = None,
         pos_interp: PosInterp = "antialias",
         dynamic: bool = False,
         resize: Resize = "pad",
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
-        dtype: str | None = None,
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None,
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
+        dtype: TrunkDtype | None = None,
         prepack_weights: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: bool | str | None = None,

@@ -7,13 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.layers.linear import prepack
-from mmrnn.types import Encoder, ImageSpec, Layout
+from mmrnn.types import Encoder, ImageSpec, Layout, PositiveFloat, PositiveInt
 
 Cls = Literal["drop", "first", "last"]
 """Position of the class token. Register tokens are always dropped."""
 
 Resize = Literal["squash", "crop", "crop_rounded", "pad"]
 """Way to make an image square, see `ImageSpec`."""
+
+TrunkDtype = Literal["float32", "bfloat16", "float16"]
+"""Of the parameters of a tower."""
 
 PosInterp = Literal["antialias", "plain"]
 """Bicubic resampling of a position table for another grid."""
@@ -45,13 +48,13 @@ class Tower(nn.Module, Encoder):
         self,
         trunk: nn.Module,
         *,
-        width: int,
+        width: PositiveInt,
         stride: int,
         image: ImageSpec,
         has_cls: bool = False,
         cls: Cls = "drop",
-        extra_norm: bool | float = False,
-        dtype: str | None = None,
+        extra_norm: bool | PositiveFloat = False,
+        dtype: TrunkDtype | None = None,
         prepack_weights: bool = False,
         dynamic: bool = False,
     ):

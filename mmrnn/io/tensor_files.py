@@ -85,7 +85,7 @@ def locate(source: str | Path) -> list[Path]:
 
 
 def read_metadata(source: Source) -> dict[str, Any]:
-    """Metadata of a source: the header of a GGUF file, or the `config.json` (`adapter_config.json`) of a folder.
+    """Metadata of a source: the header of a GGUF file, or the `config.json` of a folder.
 
     Raises:
         FileNotFoundError: there is no such file, or no file of tensors in the folder.
@@ -99,8 +99,24 @@ def read_metadata(source: Source) -> dict[str, Any]:
     file = locate(source)[0]
     if file.suffix == ".gguf":
         return gguf.read_header(file).metadata
-    path = file.parent / (ADAPTER_CONFIG if file.name in ADAPTERS else CONFIG)
+    path = file.parent / CONFIG
     return read_json(path) if path.is_file() else {}
+
+
+def read_adapter_config(source: Source) -> dict[str, Any]:
+    """Content of the `adapter_config.json` beside the files of a source; empty: there is none.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no file of tensors in the folder.
+        ConnectionError: the hub cannot be reached.
+        ValueError: it is damaged, or there are several that differ.
+    """
+    sources = [source] if isinstance(source, str | Path) else source
+    found = {path.parent / ADAPTER_CONFIG for one in sources if not _is_vila(one) for path in locate(one)}
+    configs = [read_json(path) for path in sorted(found) if path.is_file()]
+    if any(config != configs[0] for config in configs):
+        raise ValueError(f"the folders of these files have {ADAPTER_CONFIG} that differ; merge one adapter at a time")
+    return configs[0] if configs else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:

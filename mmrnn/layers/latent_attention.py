@@ -42,7 +42,7 @@ class LatentAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, heads * head_size, bias=False)
-        self.pair = nn.Linear(source_width, 2 * heads * head_size, bias=False)  # keys, then values
+        self.kv = nn.Linear(source_width, 2 * heads * head_size, bias=False)  # keys, then values
         self.output = nn.Linear(heads * head_size, width, bias=bias)
 
     def attend(
@@ -53,5 +53,5 @@ class LatentAttention(nn.Module):
         scale: float | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Attend from `x` to `source`; `mask` and `scale` as in `multi_head_attention`."""
-        key, value = self.pair(source).chunk(2, dim=-1)
+        key, value = self.kv(source).chunk(2, dim=-1)
         return self.output(multi_head_attention(self.query(x), key, value, self.heads, mask=mask, scale=scale))

@@ -4,7 +4,7 @@ from torch import nn
 
 from mmrnn.io.optional import require
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Adapter
+from mmrnn.types import Adapter, Fraction, PositiveFloat, PositiveInt
 
 
 class LoRA(Adapter):
@@ -26,9 +26,9 @@ class LoRA(Adapter):
     def __init__(
         self,
         *,
-        rank: int = 64,
-        alpha: float = 16.0,
-        dropout: float = 0.05,
+        rank: PositiveInt = 64,
+        alpha: PositiveFloat = 16.0,
+        dropout: Fraction = 0.05,
         targets: tuple[str, ...] = ("query", "value"),
     ):
         if rank < 1:
@@ -51,3 +51,11 @@ class LoRA(Adapter):
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets
         )
         peft.inject_adapter_in_model(config, model.backbone)
+
+    def merge(self, model: VLM) -> None:
+        """Add the products of the adapters to the weights of their layers, and remove the adapters."""
+        peft = require("peft", "peft", wanted_by="adapter=lora", extra="hf")
+        for name, module in list(model.named_modules()):
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                module.merge(safe_merge=True)
+                model.set_submodule(name, module.get_base_layer())

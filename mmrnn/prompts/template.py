@@ -5,6 +5,7 @@ from string import Formatter
 
 from mmrnn.prompts.image_position import ImagePosition, place_images
 from mmrnn.prompts.spans import split_at_tags
+from mmrnn.prompts.system_turn import split_system
 from mmrnn.types import TAG, Prompt, Span, Turn
 
 FIELDS = {
@@ -71,9 +72,13 @@ class Template(Prompt):
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
         """Format turns; the user begins, and the roles alternate. See `Prompt.spans`.
 
+        A first turn of the system replaces the system message; without a field for it, it stands before the words of
+        the first turn.
+
         Raises:
             ValueError: tags and images do not agree, roles do not alternate, or a reply before the last is empty.
         """
+        system, turns = split_system(turns)
         _check_roles(turns)
         texts = place_images([turn.text for turn in turns[::2]], images, self.image_position, self.image_separator)
         replies = [turn.text for turn in turns[1::2]]
@@ -88,7 +93,10 @@ class Template(Prompt):
                 parts = text.split(TAG)
                 text = "".join(part + tag for part, tag in zip(parts, [*numbered, ""], strict=True))
             template = self.user if index else self.first
-            spans += split_at_tags(template.format(system=self.system, text=text, words=words, images=tags), images)
+            if system is not None and not index and _holds_words_alone(template):
+                template = f"{{system}}\n{template}"
+            message = self.system if system is None else system
+            spans += split_at_tags(template.format(system=message, text=text, words=words, images=tags), images)
             reply = replies[index] if index < len(replies) else ""
             spans += self._last_reply(reply) if index + 1 == len(texts) else self._past_reply(reply)
         return spans
@@ -103,6 +111,12 @@ class Template(Prompt):
         if text:
             return [*prefix, Span(self.reply_opening + self.reply.format(text=text), target=True)]
         return [*prefix, *([Span(self.reply_opening)] if self.reply_opening else [])]
+
+
+def _holds_words_alone(template: str) -> bool:
+    """True where a format string holds the user's words and no system message."""
+    fields = {field for _, field, _, _ in Formatter().parse(template)}
+    return "system" not in fields and not fields.isdisjoint({"text", "words"})
 
 
 def _check_roles(turns: Sequence[Turn]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from mmrnn.io import packages
 from mmrnn.io.optional import require
 from mmrnn.tokenizers.gguf import from_gguf
-from mmrnn.types import Tokenizer
+from mmrnn.types import PositiveInt, Tokenizer
 
 
 class HFTokenizer(Tokenizer):
@@ -32,7 +32,7 @@ class HFTokenizer(Tokenizer):
         self,
         *,
         path: str | None = None,
-        vocab: int = 32000,
+        vocab: PositiveInt = 32000,
         bos: str | None = "<s>",
         eos: tuple[str, ...] = ("</s>",),
         pad: str | None = "<unk>",

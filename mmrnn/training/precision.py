@@ -1,13 +1,11 @@
 """Precision of the forward pass."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 
+from mmrnn.config.settings import Precision
 from mmrnn_kernels.common.cpu_features import multiplies_bf16
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 def autocast(precision: Precision, device: torch.device | str) -> AbstractContextManager:

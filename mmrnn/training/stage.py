@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from mmrnn.model.parameter_names import fits, matches, part_of
-from mmrnn.types import OptimizerFactory, Schedule
+from mmrnn.types import NonNegativeFloat, OptimizerFactory, PositiveFloat, PositiveInt, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class Stage:
 
     train: tuple[str, ...] = ("connector", "backbone")
     freeze: tuple[str, ...] = ()
-    steps: int = 1000
-    batch_size: int = 32
-    grad_accum_steps: int = 1
-    lr: float = 1e-3
-    lr_mult: Mapping[str, float] = field(default_factory=dict)
-    layer_lr_decay: Mapping[str, float] = field(default_factory=dict)
-    max_grad_norm: float = 1.0
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 32
+    grad_accum_steps: PositiveInt = 1
+    lr: PositiveFloat = 1e-3
+    lr_mult: Mapping[str, NonNegativeFloat] = field(default_factory=dict)
+    layer_lr_decay: Mapping[str, PositiveFloat] = field(default_factory=dict)
+    max_grad_norm: NonNegativeFloat = 1.0
     optimizer: OptimizerFactory | None = None
     schedule: Schedule | None = None
 

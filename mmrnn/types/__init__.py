@@ -4,6 +4,18 @@ Letters: `b` samples, `m` images of the batch, `t` positions, `n` encoder tokens
 `e` encoder width, `d` backbone width, `h` heads, `k` key size.
 """
 
+from mmrnn.types.bounds import (
+    Bounds,
+    Constraint,
+    FiniteFloat,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
+)
 from mmrnn.types.contract import fulfils, implements
 from mmrnn.types.hooks import BlockHooks, Expert
 from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
@@ -37,10 +49,14 @@ __all__ = [
     "Backbone",
     "Batch",
     "BlockHooks",
+    "Bounds",
     "Composite",
     "Connector",
+    "Constraint",
     "Encoder",
     "Expert",
+    "FiniteFloat",
+    "Fraction",
     "Hook",
     "ImageSource",
     "ImageSpan",
@@ -49,15 +65,21 @@ __all__ = [
     "MapDataset",
     "Mask",
     "ModalitySpec",
+    "NonNegativeFloat",
+    "NonNegativeInt",
     "Objective",
     "Optimizer",
     "OptimizerFactory",
     "Output",
     "Position",
+    "PositiveFloat",
+    "PositiveInt",
+    "Probability",
     "Prompt",
     "Sample",
     "Scan",
     "Schedule",
+    "Seed",
     "Sequence",
     "Span",
     "State",

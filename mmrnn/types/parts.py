@@ -259,6 +259,10 @@ class Adapter(Protocol):
             ValueError: the model has none of the modules to change.
         """
 
+    @abstractmethod
+    def merge(self, model: nn.Module) -> None:
+        """Replace the changes by weights that compute the same, under the names that the model had before them."""
+
 
 @runtime_checkable
 class Objective(Protocol):

@@ -1,6 +1,6 @@
 """Conversion of tensors in any known format to the names and shapes of a module."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mmrnn.types import Composite
 from mmrnn.weights.format import Format, inner_parts, most_specific
-from mmrnn.weights.registry import FORMATS
-from mmrnn.weights.wrapper_prefixes import strip_wrapper_prefixes
+from mmrnn.weights.registry import FORMATS, UNSUPPORTED
+from mmrnn.weights.wrapper_prefixes import strip_attribute, strip_wrapper_prefixes
 
 NATIVE = "mmrnn"
 """Format of our own names, which every part has."""
@@ -70,6 +70,18 @@ def convert(
         return _convert_parts(module, tensors, format, report, partial)
     converted = _apply(chosen, module, tensors, report, partial)
     return {prefix + name: value for name, value in converted.items()}
+
+
+def unwrap(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove from all names what training wrappers have added, the attribute of a LightningModule included."""
+    parts = [module, unwrap_single(module)[0], *(unwrap_single(part)[0] for part in inner_parts(module).values())]
+    own = {name for part in parts for name in part.state_dict()}
+
+    def is_known(keys: Iterable[str]) -> bool:
+        keys = set(keys)
+        return keys <= own or any(form.signature and form.fits(part, keys) for form in FORMATS for part in parts)
+
+    return strip_attribute(strip_wrapper_prefixes(tensors), is_known)
 
 
 def unwrap_single(module: nn.Module) -> tuple[nn.Module, str]:
@@ -187,7 +199,15 @@ def _choose(module: nn.Module, tensors: Mapping[str, Tensor], name: str | None, 
     if inner_parts(module):
         return None
     examples = ", ".join(list(tensors)[:3]) or "nothing"
-    raise WeightsError(f"no format of {kind} ({', '.join(known)}) has these names: {examples}, ...")
+    raise WeightsError(f"no format of {kind} ({', '.join(known)}) has these names: {examples}, ...{describe(tensors)}")
+
+
+def describe(tensors: Mapping[str, Tensor]) -> str:
+    """End of an error message: the parts whose formats have these names; empty if there are none."""
+    fitting = most_specific([form for form in FORMATS if form.signature and set(form.signature) <= set(tensors)])
+    kinds = [f"{form.part_name} (format {form.name})" for form in fitting]
+    kinds = kinds or [kind for kind, names in UNSUPPORTED.items() if set(names) <= set(tensors)]
+    return f"; they are those of {' or '.join(dict.fromkeys(kinds))}" if kinds else ""
 
 
 def _nearest(module: nn.Module, formats: list[Format]) -> list[Format]:

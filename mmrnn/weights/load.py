@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mmrnn.io.tensor_files import Source, read, read_metadata, require_dense
-from mmrnn.weights import lora
-from mmrnn.weights.convert import Report, WeightsError, convert, mismatch_message
+from mmrnn.io.tensor_files import Source, read, read_adapter_config, require_dense
+from mmrnn.weights import adapters, start_states
+from mmrnn.weights.convert import MAX_LISTED, Report, WeightsError, convert, mismatch_message, unwrap
 from mmrnn.weights.resize_embeddings import resize_embeddings
-from mmrnn.weights.wrapper_prefixes import strip_wrapper_prefixes
 
 
 def load(
@@ -19,6 +18,7 @@ def load(
     format: str | None = None,
     strict: bool = True,
     max_new_rows: int = 0,
+    lora_alpha: float | None = None,
 ) -> Report:
     """Fill `module` from a file, a folder, the hub or a dictionary of tensors.
 
@@ -26,62 +26,79 @@ def load(
     A load that fails changes nothing. Files are memory-mapped and released tensor by tensor; a module on the meta
     device takes the tensors of the file themselves, so that nothing is in memory twice.
 
-    A LoRA without its base is added to the weights of the module: load the base first, then the LoRA once.
+    An adapter without its base (LoRA, PiSSA, Bone, DiSHA) is merged into the weights of the module, and start states of
+    an RWKV alone (state tuning) replace those of the module: load the base first, then the small file once.
+    Start states that no file brings are zero.
 
     Args:
         source: see `mmrnn.io.tensor_files.read`, or name -> tensor.
         format: name of the format; None: recognised by the names of the tensors.
-        strict: False: tensors that the source lacks keep their values.
+        strict: False: tensors that the source lacks keep their values; the notes of the report list them.
         max_new_rows: rows that the embedding of a backbone may have beyond that of the source; they are initialised to
             the mean embedding.
+        lora_alpha: scale of a LoRA, times its rank; None: that of `adapter_config.json` beside the file.
 
     Raises:
         WeightsError: unknown or ambiguous format; missing, unexpected or mis-shaped tensors.
         FileNotFoundError: there is no such file, folder or repository.
         ConnectionError: the hub cannot be reached.
         ImportError: the source needs an optional package.
-        ValueError: the source is damaged or not safe to read, or an adapter is not a plain LoRA.
+        ValueError: the source is damaged or not safe to read, or an adapter of an unknown kind.
     """
     report = Report(format="")
-    if isinstance(source, Mapping):
-        for name, value in source.items():
-            require_dense("these weights", name, value)
-        tensors, metadata = strip_wrapper_prefixes(source), {}
-    else:
-        tensors = strip_wrapper_prefixes(read(source))
-        metadata = read_metadata(source) if lora.is_lora(tensors) else {}
-    added: dict[str, Tensor] = {}
+    tensors = unwrap(module, _require_dense(source) if isinstance(source, Mapping) else read(source))
     # A module with LoRA layers of its own takes the matrices themselves.
-    if lora.is_lora(tensors) and not set(tensors) <= set(module.state_dict()):
-        tensors, added = lora.split(tensors, metadata)
-    if added:
-        return _add(module, tensors, added, format, report)
-    converted = convert(module, tensors, format=format, report=report)
+    if adapters.is_adapter(tensors) and not set(tensors) <= set(module.state_dict()):
+        config = {} if isinstance(source, Mapping) else read_adapter_config(source)
+        changes = adapters.split(tensors, config if lora_alpha is None else {**config, "lora_alpha": lora_alpha})
+        if changes.added or changes.blocks:
+            return _merge_adapter(module, changes, format, report)
+        tensors = changes.plain
+    only_states = start_states.are_all(tensors)
+    if only_states:
+        start_states.require_base(module)
+    converted = convert(module, tensors, format=format, report=report, partial=only_states)
     del tensors
     if max_new_rows:
         converted = resize_embeddings(module, converted, max_new_rows, report.notes)
-    _check(module, converted, report.format, complete=strict)
+    if strict and not only_states:
+        start_states.fill(module, converted, report.notes)
+    _check(module, converted, report.format, complete=strict and not only_states)
+    if not strict:
+        _note_missing(module, converted, report.notes)
     report.loaded = len(converted)
     _assign(module, converted)
     return report
 
 
-def _add(
-    module: nn.Module, tensors: dict[str, Tensor], added: dict[str, Tensor], format: str | None, report: Report
-) -> Report:
-    """Add the products of a LoRA (`added`) to the weights of the module, and replace those that are in `tensors`."""
-    both = convert(module, tensors | added, format=format, report=report, partial=True)
-    replaced = convert(module, tensors, format=report.format, partial=True) if tensors else {}
+def _require_dense(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    for name, value in tensors.items():
+        require_dense("these weights", name, value)
+    return tensors
+
+
+def _merge_adapter(module: nn.Module, changes: adapters.Changes, format: str | None, report: Report) -> Report:
+    """Merge an adapter into the weights of the module, and replace those that are in the checkpoint as a whole."""
+    # Blocks depend on the weight that they change: each is converted by name alone, as a scalar that is its index.
+    names = list(changes.blocks)
+    indices = {name: torch.tensor(float(index)) for index, name in enumerate(names)}
+    both = convert(module, changes.plain | changes.added | indices, format=format, report=report, partial=True)
+    replaced = convert(module, changes.plain, format=report.format, partial=True) if changes.plain else {}
+    target, blocks = module.state_dict(), {}
+    for name in [name for name in both if name not in replaced and both[name].ndim == 0 and target[name].ndim == 2]:
+        blocks[name] = changes.blocks[names[int(both.pop(name))]]
     _check(module, both, report.format, complete=False)
-    target = module.state_dict()
+    if without := [name for name in (*both, *blocks) if target[name].is_meta]:
+        raise WeightsError(f"an adapter changes the weights of a base, and {without[0]} has none: load the base first")
+    updates = {name: adapters.block_update(name, target[name], value) for name, value in blocks.items()}
+    updates |= {name: value for name, value in both.items() if name not in replaced}
     with torch.no_grad():
-        for name, value in both.items():
-            if name in replaced:
-                target[name].copy_(value)
-            else:
-                target[name].add_(value.to(target[name].dtype))
-    report.loaded = len(both)
-    report.notes.append(f"{len(both) - len(replaced)} tensors of a LoRA were added to the weights of the module")
+        for name, value in updates.items():
+            target[name].add_(value.to(target[name].dtype))
+        for name, value in replaced.items():
+            target[name].copy_(value)
+    report.loaded = len(updates) + len(replaced)
+    report.notes.append(f"{len(updates)} tensors of an adapter were merged into the weights of the module")
     return report
 
 
@@ -101,6 +118,12 @@ def _check(module: nn.Module, converted: Mapping[str, Tensor], format: str, comp
     if missing or shapes or kinds:
         mismatches = {"missing": missing, "of another shape": shapes, "of another kind": kinds}
         raise WeightsError(mismatch_message(module, format, mismatches))
+
+
+def _note_missing(module: nn.Module, converted: Mapping[str, Tensor], notes: list[str]) -> None:
+    if missing := [name for name in module.state_dict() if name not in converted]:
+        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
+        notes.append(f"not in the source, values kept: {', '.join(missing[:MAX_LISTED])}{more}")
 
 
 @torch.no_grad()

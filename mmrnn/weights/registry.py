@@ -40,3 +40,9 @@ FORMATS: tuple[Format, ...] = (
     *hf.FORMATS,
     *qwen_vl.FORMATS,
 )
+
+UNSUPPORTED = {
+    "RWKV-4, which mmrnn does not have": ("blocks.0.att.time_first", "blocks.0.att.time_mix_k"),
+    "RWKV-4 of transformers, which mmrnn does not have": ("rwkv.blocks.0.attention.time_first",),
+}
+"""Kinds of models without a format -> names by which they are recognised, to say what a file is."""

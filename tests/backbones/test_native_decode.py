@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmrnn.backbones import RWKV5, RWKV6, rwkv
-from mmrnn.backbones.native_decode import MAX_ROWS, PREPARED
+from mmrnn.backbones.native_decode import PREPARED, max_rows
 from mmrnn.types import Sequence, State
 from mmrnn_kernels import decode_step
 
@@ -82,7 +82,7 @@ def close(model, sequence, state, tolerance=2e-5):
     return hidden, after
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, MAX_ROWS])
+@pytest.mark.parametrize("rows", [1, 2, 5, 17])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 4e-2)])
 def test_equals_the_blocks(make, calls, rows, dtype, tolerance):
     model = make().to(dtype)
@@ -91,6 +91,17 @@ def test_equals_the_blocks(make, calls, rows, dtype, tolerance):
         _, state = close(model, token(rows), state, tolerance)
     assert all(answer is not None for answer in calls[1:])
     assert calls[0] is None, "the blocks read a prompt"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_largest_batch(make, calls, monkeypatch, dtype, multiplies):
+    monkeypatch.setattr("mmrnn.backbones.native_decode.multiplies_bf16", lambda: multiplies)
+    model, most = make().to(dtype), max_rows(dtype)
+    assert most == {torch.float32: 40, torch.bfloat16: 24 if multiplies else 256}[dtype]
+    for rows in (most, most + 1):
+        model(token(rows))
+    assert [answer is None for answer in calls] == [False, True]
 
 
 def test_bf16_is_as_accurate_as_the_blocks(make):

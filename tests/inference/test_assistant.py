@@ -10,8 +10,9 @@ from PIL import Image
 import mmrnn
 from mmrnn.backbones import RWKV6
 from mmrnn.config.instantiate import instantiate
+from mmrnn.data import InMemoryImage
 from mmrnn.data.image import ImageError
-from mmrnn.inference.assistant import Assistant, InMemoryImage
+from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.text_stream import TextStream

@@ -9,7 +9,7 @@ from mmrnn.layers.latent_attention import LatentAttention, multi_head_attention
 def test_it_equals_the_attention_of_torch():
     attention = LatentAttention(24, 16, heads=3, head_size=8, bias=True)
     peer = nn.MultiheadAttention(24, 3, bias=True, batch_first=True, kdim=16, vdim=16).eval()
-    key, value = attention.pair.weight.chunk(2)
+    key, value = attention.kv.weight.chunk(2)
     weights = {"q_proj_weight": attention.query.weight, "k_proj_weight": key, "v_proj_weight": value}
     weights |= {f"out_proj.{name}": tensor for name, tensor in attention.output.state_dict().items()}
     peer.load_state_dict(weights | {"in_proj_bias": torch.zeros(72)})

@@ -192,7 +192,7 @@ def test_eve_with_language():
 
 def test_an_objective_that_reads_text_wants_a_connector_that_does():
     model = VLM(NoBackbone(), {"image": Modality(PatchEmbed(), QFormer(256, width=12, depth=1, heads=1, ffn=4))})
-    with pytest.raises(ValueError, match="QFormer reads no text; say connector=qformer_text"):
+    with pytest.raises(ValueError, match="QFormer reads no text; choose connector=qformer_text"):
         BLIP2Pretraining(model)
 
 

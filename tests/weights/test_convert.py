@@ -195,7 +195,7 @@ def test_a_run_writes_its_backbone_and_its_connector(tmp_path):
     assert torch.equal(twin.backbone.output.weight, model.backbone.output.weight)
     to_file(tmp_path / "run", tmp_path / "c.safetensors", "minigpt", "connector")
     assert list(load_file(str(tmp_path / "c.safetensors"))) == ["llama_proj.weight"]
-    with pytest.raises(ConfigError, match="say --part backbone or --part connector"):
+    with pytest.raises(ConfigError, match="add --part backbone or --part connector"):
         to_file(tmp_path / "run", tmp_path / "b.pth", "rwkv6")
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from mmrnn import weights
 from mmrnn.backbones import RWKV6
+from mmrnn.checkpoints.convert import to_folder
 from mmrnn.weights.export import export
 
 MANY = 10**12
@@ -294,3 +295,18 @@ def test_values_that_are_no_weights(value, said):
     tensors = {**export(model, "rwkv6"), "emb.weight": value}
     with pytest.raises(ValueError, match=said):
         weights.load(model, tensors)
+
+
+def test_sizes_that_are_claimed_by_names(tmp_path):
+    """One name made a model of ten million layers before a tensor was compared."""
+    tensors = {**export(rwkv(), "rwkv6"), "blocks.9999999.ln1.weight": torch.zeros(32)}
+    torch.save({name: value.clone() for name, value in tensors.items()}, tmp_path / "deep.pth")
+    with pytest.raises(weights.WeightsError, match=r"claim depth=10000000, and the tensors allow \d\d at most"):
+        to_folder(tmp_path / "deep.pth", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_without_the_tensors_behind_them(tmp_path):
+    torch.save({"blocks.0.att.time_maa_x": torch.zeros(0)}, tmp_path / "empty.pth")
+    with pytest.raises(weights.WeightsError, match=r"are not in these tensors: KeyError: 'emb\.weight'"):
+        to_folder(tmp_path / "empty.pth", tmp_path / "out")

@@ -18,7 +18,7 @@ def test_a_lora_is_added_to_its_base(tmp_path, llama, lora):
     _, added = lora(tmp_path / "lora", base)
     load(target, export(base, "llama"))
     report = load(target, tmp_path / "lora")
-    assert report.notes == ["4 tensors of a LoRA were added to the weights of the module"]
+    assert report.notes == ["4 tensors of an adapter were merged into the weights of the module"]
     expected = {name: value + added.get(name, 0) for name, value in export(base, "llama").items()}
     found = export(target, "llama")
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)

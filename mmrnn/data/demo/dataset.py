@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL import Image
 
@@ -14,7 +14,7 @@ from mmrnn.data.demo.digits import Digit, split_digits
 from mmrnn.data.demo.drawings import Drawing, named_short_names, split_drawings
 from mmrnn.data.demo.questions import KINDS, Question, ask
 from mmrnn.data.demo.scenes import MAX_OBJECTS, Scene, digit_scene, drawing_scene
-from mmrnn.types import MapDataset
+from mmrnn.types import Bounds, MapDataset, PositiveInt, Probability, Seed
 from mmrnn.types.sample import TAG, Sample, Turn
 
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -84,16 +84,16 @@ class DemoVQA(MapDataset):
         self,
         *,
         split: Literal["train", "scenes", "drawings", "writing"] = "train",
-        scenes: int = 7000,
-        rounds: int = 16,
-        turns: int = 4,
-        size: int = 128,
-        names: int = 60,
-        holdout: float = 0.15,
-        digits: float = 0.2,
-        fold: int = 0,
+        scenes: PositiveInt = 7000,
+        rounds: PositiveInt = 16,
+        turns: PositiveInt = 4,
+        size: Annotated[int, Bounds(ge=64)] = 128,
+        names: PositiveInt = 60,
+        holdout: Annotated[float, Bounds(gt=0, lt=1)] = 0.15,
+        digits: Probability = 0.2,
+        fold: Literal[0, 1] = 0,
         kinds: tuple[str, ...] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split ({split}) must be one of {', '.join(SPLITS)}")

@@ -6,7 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import IGNORE, Batch, Objective, Output, TextConnector
+from mmrnn.types import (
+    IGNORE,
+    Batch,
+    Fraction,
+    NonNegativeInt,
+    Objective,
+    Output,
+    PositiveFloat,
+    PositiveInt,
+    TextConnector,
+)
 
 
 class BLIP2Pretraining(nn.Module, Objective):
@@ -25,19 +35,25 @@ class BLIP2Pretraining(nn.Module, Objective):
     needs_backbone = False
 
     def __init__(
-        self, model: VLM, *, width: int = 256, smoothing: float = 0.1, begin: int = 30522, temperature: float = 0.07
+        self,
+        model: VLM,
+        *,
+        width: PositiveInt = 256,
+        smoothing: Fraction = 0.1,
+        begin: NonNegativeInt = 30522,
+        temperature: PositiveFloat = 0.07,
     ):
         super().__init__()
         connector = model.modalities["image"].connector
         if not isinstance(connector, TextConnector):
-            raise ValueError(f"{type(connector).__name__} reads no text; say connector=qformer_text")
+            raise ValueError(f"{type(connector).__name__} reads no text; choose connector=qformer_text")
         if begin >= connector.vocab:
             raise ValueError(f"begin ({begin}) must be below the connector's vocab ({connector.vocab})")
         inner = connector.hidden_width
         self.smoothing, self.begin = smoothing, begin
         self.image_proj = nn.Linear(inner, width)
         self.text_proj = nn.Linear(inner, width)
-        self.match = nn.Linear(inner, 2)
+        self.itm_head = nn.Linear(inner, 2)
         self.temperature = nn.Parameter(torch.tensor(temperature))
 
     def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
@@ -118,7 +134,7 @@ class BLIP2Pretraining(nn.Module, Objective):
     ) -> Float[Tensor, "m 2"]:
         """Logits of no and yes, the mean over the queries."""
         queries, _ = connector.forward_joint(tokens, ids, known)
-        return self.match(queries).mean(1)
+        return self.itm_head(queries).mean(1)
 
     def generation(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import IGNORE, Batch, Objective, Output, Sequence
+from mmrnn.types import IGNORE, Batch, NonNegativeFloat, Objective, Output, Sequence
 
 
 def language_loss(
@@ -46,7 +46,7 @@ class LanguageModel(Objective):
         l2wrap: strength of the pull on the largest logits; 0 leaves it out, RWKV takes 1e-4.
     """
 
-    def __init__(self, *, reduction: Literal["sample", "token"] = "sample", l2wrap: float = 0.0):
+    def __init__(self, *, reduction: Literal["sample", "token"] = "sample", l2wrap: NonNegativeFloat = 0.0):
         self.reduction = reduction
         self.l2wrap = l2wrap
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Batch, Encoder, ImageSpan, Objective, Output
+from mmrnn.types import Batch, Encoder, ImageSpan, Objective, Output, PositiveInt
 
 
 class PatchAlignment(nn.Module, Objective):
@@ -24,7 +24,7 @@ class PatchAlignment(nn.Module, Objective):
 
     needs_hidden_states = True
 
-    def __init__(self, model: VLM, *, teacher: Encoder, every: int = 4, heads: int = 8):
+    def __init__(self, model: VLM, *, teacher: Encoder, every: PositiveInt = 4, heads: PositiveInt = 8):
         super().__init__()
         depth, width = model.backbone.depth, model.backbone.width
         if depth % every:
@@ -33,8 +33,8 @@ class PatchAlignment(nn.Module, Objective):
             raise ValueError(f"the teacher's width ({teacher.width}) must be a multiple of heads ({heads})")
         self.heads, self.chosen = heads, list(range(depth, -1, -every))
         self.norms = nn.ModuleList(nn.LayerNorm(width, 1e-5) for _ in self.chosen)
-        self.levels_in = nn.ModuleList(nn.Linear(width, teacher.width, bias=False) for _ in self.chosen)
-        self.enter = nn.Linear(width, teacher.width)
+        self.level_proj = nn.ModuleList(nn.Linear(width, teacher.width, bias=False) for _ in self.chosen)
+        self.input_proj = nn.Linear(width, teacher.width)
         self.output = nn.Linear(teacher.width, teacher.width)
         self.teacher = teacher.requires_grad_(False)
 
@@ -64,10 +64,10 @@ class PatchAlignment(nn.Module, Objective):
         for level in self.chosen:
             grid = levels[level][block.sample, places].view(layout.rows, layout.cols, -1)
             said.append(F.avg_pool2d(grid.movedim(-1, 0), window).movedim(0, -1).flatten(0, 1))
-        query, *keys = (into(norm(x)) for norm, into, x in zip(self.norms, self.levels_in, said, strict=True))
+        query, *keys = (into(norm(x)) for norm, into, x in zip(self.norms, self.level_proj, said, strict=True))
         q, k = (rearrange(x, "n l (h k) -> n h l k", h=self.heads) for x in (query[:, None], torch.stack(keys, 1)))
         mixed = F.scaled_dot_product_attention(q, k, k, scale=query.shape[-1] ** -0.5)
-        answer = self.enter(said[0]) + self.output(rearrange(mixed, "n h 1 k -> n (h k)"))
+        answer = self.input_proj(said[0]) + self.output(rearrange(mixed, "n h 1 k -> n (h k)"))
         return answer.view(rows, cols, -1)
 
     def loss(self, student: Float[Tensor, "rows cols e"], goal: Float[Tensor, "rows cols e"]) -> Float[Tensor, ""]:

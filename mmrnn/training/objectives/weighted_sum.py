@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Objective, Output
+from mmrnn.types import NonNegativeFloat, Objective, Output
 
 
 class WeightedSum(nn.Module, Objective):
@@ -22,7 +22,7 @@ class WeightedSum(nn.Module, Objective):
         ValueError: not as many weights as parts.
     """
 
-    def __init__(self, model: VLM, *, parts: Sequence[Any], weights: tuple[float, ...] | None = None):
+    def __init__(self, model: VLM, *, parts: Sequence[Any], weights: tuple[NonNegativeFloat, ...] | None = None):
         super().__init__()
         weights = weights or (1.0,) * len(parts)
         if len(weights) != len(parts):
@@ -30,7 +30,7 @@ class WeightedSum(nn.Module, Objective):
         made = [part(model) if isinstance(part, partial) else part for part in parts]
         self.parts, self.weights = made, tuple(weights)
         # Those that learn are modules of this one.
-        self.learnt = nn.ModuleList(part for part in made if isinstance(part, nn.Module))
+        self.learned = nn.ModuleList(part for part in made if isinstance(part, nn.Module))
         self.needs_hidden_states = any(part.needs_hidden_states for part in made)
         self.needs_backbone = any(part.needs_backbone for part in made)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmrnn.training.optim.adamw import AdamW
 from mmrnn.training.optim.optimizer_group import OptimizerGroup
+from mmrnn.types import Fraction, NonNegativeFloat, PositiveFloat
 from mmrnn_kernels.common.cpu_features import multiplies_bf16
 
 MAX_BATCH_ENTRIES = 2**24
@@ -90,11 +91,11 @@ class MuonWithAdamW(OptimizerGroup):
         groups: list[dict[str, Any]],
         lr: float,
         *,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        weight_decay_final: float | None = None,
+        momentum: Fraction = 0.95,
+        betas: tuple[Fraction, Fraction] = (0.9, 0.99),
+        eps: PositiveFloat = 1e-8,
+        weight_decay: NonNegativeFloat = 0.0,
+        weight_decay_final: NonNegativeFloat | None = None,
     ) -> None:
         hidden = [group for group in groups if group["hidden"]]
         rest = [group for group in groups if not group["hidden"]]

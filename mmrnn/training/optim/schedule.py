@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mmrnn.types import Optimizer, Schedule
+from mmrnn.types import NonNegativeFloat, NonNegativeInt, Optimizer, Schedule
 
 
 def progress(step: int, *, steps: int, warmup: int = 0) -> float:
@@ -41,8 +41,8 @@ def _warm_up(lr: float, step: int, warmup: int) -> float:
 class Cosine(Schedule):
     """Cosine decay of the learning rate, after linear warm-up."""
 
-    min_lr: float = 1e-5
-    warmup: int = 0
+    min_lr: NonNegativeFloat = 1e-5
+    warmup: NonNegativeInt = 0
 
     def lr_at(self, step: int, *, steps: int, lr: float) -> float:
         """See `cosine`."""
@@ -53,8 +53,8 @@ class Cosine(Schedule):
 class Linear(Schedule):
     """Linear decay of the learning rate, after linear warm-up."""
 
-    min_lr: float = 1e-5
-    warmup: int = 0
+    min_lr: NonNegativeFloat = 1e-5
+    warmup: NonNegativeInt = 0
 
     def lr_at(self, step: int, *, steps: int, lr: float) -> float:
         """See `linear`."""

@@ -20,7 +20,7 @@ def gather(theirs: str, ours: str) -> dict[str, str]:
         f"{TOWER}{theirs}.q.0.*": f"{ours}.norm_query.*",
         f"{TOWER}{theirs}.q.1.*": f"{ours}.query.*",
         f"{TOWER}{theirs}.kv.0.*": f"{ours}.norm_source.*",
-        f"{TOWER}{theirs}.kv.1.*": f"{ours}.pair.*",
+        f"{TOWER}{theirs}.kv.1.*": f"{ours}.kv.*",
         f"{TOWER}{theirs}.proj.*": f"{ours}.output.*",
     }
 
@@ -45,8 +45,8 @@ FORMATS = (
         signature=(f"{ALIGN}input_layer.weight",),
         names={
             f"{ALIGN}norm_layer.{{}}.0.*": "norms.{}.*",
-            f"{ALIGN}norm_layer.{{}}.1.*": "levels_in.{}.*",
-            f"{ALIGN}input_layer.*": "enter.*",
+            f"{ALIGN}norm_layer.{{}}.1.*": "level_proj.{}.*",
+            f"{ALIGN}input_layer.*": "input_proj.*",
             f"{ALIGN}output_layer.*": "output.*",
         },
         ignored={

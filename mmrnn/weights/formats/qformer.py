@@ -143,8 +143,8 @@ TEXT_NAMES = {
     f"{HF_LAYER}.intermediate.dense.*": "text_ffns.{}.up.*",
     f"{HF_LAYER}.output.dense.*": "text_ffns.{}.down.*",
     f"{HF_LAYER}.output.LayerNorm.*": "text_ffns.{}.norm.*",
-    "qformer.embeddings.word_embeddings.weight": "words.weight",
-    "qformer.embeddings.position_embeddings.weight": "places.weight",
+    "qformer.embeddings.word_embeddings.weight": "token_embedding.weight",
+    "qformer.embeddings.position_embeddings.weight": "position_embedding.weight",
 }
 
 INSTRUCT_TEXT = Format(
@@ -166,14 +166,14 @@ LAVIS_TEXT = Format(
     signature=(*LAVIS.signature, "Qformer.bert.embeddings.word_embeddings.weight"),
     names={
         **LAVIS.names,
-        "Qformer.bert.embeddings.word_embeddings.weight": "words.weight",
-        "Qformer.bert.embeddings.position_embeddings.weight": "places.weight",
+        "Qformer.bert.embeddings.word_embeddings.weight": "token_embedding.weight",
+        "Qformer.bert.embeddings.position_embeddings.weight": "position_embedding.weight",
         f"{LAVIS_LAYER}.intermediate.dense.*": "text_ffns.{}.up.*",
         f"{LAVIS_LAYER}.output.dense.*": "text_ffns.{}.down.*",
         f"{LAVIS_LAYER}.output.LayerNorm.*": "text_ffns.{}.norm.*",
-        "Qformer.cls.predictions.transform.dense.*": "predict.0.*",
-        "Qformer.cls.predictions.transform.LayerNorm.*": "predict.2.*",
-        "Qformer.cls.predictions.bias": "predict_bias",
+        "Qformer.cls.predictions.transform.dense.*": "lm_transform.0.*",
+        "Qformer.cls.predictions.transform.LayerNorm.*": "lm_transform.2.*",
+        "Qformer.cls.predictions.bias": "lm_bias",
     },
     ignored={
         "ln_vision.*": NORM,
@@ -196,7 +196,7 @@ STAGE1 = Format(
     names={
         "vision_proj.*": "image_proj.*",
         "text_proj.*": "text_proj.*",
-        "itm_head.*": "match.*",
+        "itm_head.*": "itm_head.*",
         "temp": "temperature",
     },
     ignored={"Qformer.*": CONNECTOR, "query_tokens": CONNECTOR, "ln_vision.*": NORM, **OTHER_PARTS},

@@ -1,0 +1,76 @@
+"""Settings of a run that belong to no part, with their ranges; `conf/train.yaml` repeats the defaults."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class DeviceName(Constraint):
+    """Device of torch: `cpu`, `cuda`, `cuda:1`."""
+
+    def expected(self) -> str:
+        """Return the condition."""
+        return "that names a device of torch (cpu, cuda, cuda:1, ...)"
+
+    def holds(self, value: str) -> bool:
+        """Return True for a device that torch knows, here or elsewhere."""
+        import torch
+
+        try:
+            torch.device(value)
+        except RuntimeError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Evaluation on held-out samples.
+
+    Attributes:
+        samples: held-out samples of each split at the end.
+        every: steps between evaluations; 0: at the end alone.
+        batch_size: questions.
+        max_new_tokens: of an answer.
+    """
+
+    samples: NonNegativeInt = 720
+    every: NonNegativeInt = 400
+    batch_size: PositiveInt = 64
+    max_new_tokens: PositiveInt = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a run.
+
+    Attributes:
+        seed: of torch and of the order of samples.
+        trusted: packages beside mmrnn whose classes the cards may name.
+        device: None: a GPU where there is one.
+        precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
+        max_length: positions of a row.
+        pack: pack several samples into a row.
+        workers: processes that prepare batches.
+        feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
+        log_every: steps.
+        save_frozen: save what no stage trains.
+        save_every_seconds: between snapshots.
+        evaluate: evaluation on held-out samples.
+    """
+
+    seed: Seed = 0
+    trusted: tuple[str, ...] = ()
+    device: Annotated[str, DeviceName()] | None = None
+    precision: Precision = "auto"
+    max_length: Annotated[int, Bounds(ge=2)] = 1024
+    pack: bool = False
+    workers: NonNegativeInt = 0
+    feature_cache_gib: NonNegativeFloat = 4.0
+    log_every: PositiveInt = 10
+    save_frozen: bool = True
+    save_every_seconds: NonNegativeFloat = 60.0
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
