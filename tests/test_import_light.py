@@ -37,11 +37,21 @@ heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "num
 assert not heavy, heavy
 """
 
+META = """
+import sys, torch
+import mmrnn
+configs = [mmrnn.compose("model=eve_tiny"), mmrnn.compose("model=eve_tiny", "backbone=rwkv6_tiny")]
+with torch.device("meta"):
+    models = [mmrnn.build(config) for config in configs]
+assert all(parameter.is_meta for model in models for parameter in model.parameters())
+assert "torch._dynamo" not in sys.modules
+"""
 
-def run(code: str) -> None:
+
+def run(code: str, block: str = BLOCK) -> None:
     # A checkout is on the path of these tests without being installed.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", BLOCK + code]
+    command = [sys.executable, "-c", block + code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -56,3 +66,7 @@ def test_the_package_alone_imports_not_even_torch():
 
 def test_help_and_the_list_of_cards_need_neither_torch_nor_hydra():
     run(HELP)
+
+
+def test_a_build_on_the_meta_device_does_not_import_the_compiler():
+    run(META, block="")

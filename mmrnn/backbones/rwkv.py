@@ -141,7 +141,9 @@ class RWKV(nn.Module, Backbone):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise as published (RWKV-LM since April 2024)."""
+        """Initialise as published (RWKV-LM since April 2024); on the meta device there is nothing to initialise."""
+        if self.embedding.weight.is_meta:
+            return
         nn.init.uniform_(self.embedding.weight, -1e-4, 1e-4)
         nn.init.orthogonal_(self.output.weight, gain=0.5 * max(1, self.vocab / self.width) ** 0.5)
         for layer, block in enumerate(self.blocks):

@@ -17,6 +17,7 @@ from mmrnn.checkpoints.save import save
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate
+from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import plain, weight_sources
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
@@ -81,7 +82,11 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, t
     """
     cfg = read_config(folder)
     card, tensors = _read_part(folder) if cfg is None else _read_model(folder, cfg, part, trusted)
-    renamed = {name: value.contiguous() for name, value in rename(tensors, find_target(card, trusted), format).items()}
+    try:
+        target = find_target(card, trusted)
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
+    renamed = {name: value.contiguous() for name, value in rename(tensors, target, format).items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
@@ -125,7 +130,7 @@ def _read_model(
 def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build a part on the meta device, in the dtype of most of the tensors."""
     dtypes = [value.dtype for value in tensors.values() if value.is_floating_point()]
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInit():
         return instantiate(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
 
 

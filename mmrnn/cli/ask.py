@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmrnn.cli.options import Parser, add_max_new_tokens, add_run, to_path
+from mmrnn.cli.options import Parser, add_max_new_tokens, add_run, split_trusted, to_path
 from mmrnn.config.error import ConfigError
 
 if TYPE_CHECKING:
@@ -18,15 +18,17 @@ def parser() -> Parser:
     """Parser of `mmrnn ask`."""
     made = Parser(
         "ask",
-        "[IMAGE] QUESTION [OPTION ...]",
+        "[IMAGE] QUESTION [trusted=[PACKAGE,...]] [OPTION ...]",
         """
 Answer a question about an image with a trained model. With the tag <video> in the question, IMAGE is a video: an
 animated image, a folder of frames, or a film (mmrnn[video]). Inputs of other modalities come from a JSON file.
+A model whose configuration names classes of other packages is loaded where trusted=[PACKAGE] names these.
 """,
         """
   mmrnn ask photo.jpg "what is this?"
   mmrnn ask photo.jpg "how many things are there?" --run runs/2026-01-31_12-00-00
   mmrnn ask clip.gif "<video> what happens?"
+  mmrnn ask photo.jpg "what is this?" --run their_run trusted=[their_package]
   mmrnn ask table.jpg "<image> <state> what is left of the cup?" --observations table.json
 """,
     )
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: wrong usage, no finished run, an image that cannot be opened, or a model that generates nothing.
     """
-    options = parser().parse(arguments)
+    words, trusted = split_trusted(arguments)
+    options = parser().parse(words)
     if options.image is None and options.observations is None:
         raise ConfigError('ask: name an image and a question: mmrnn ask photo.jpg "what is this?"')
     folder = options.run or newest(RUNS)
@@ -63,7 +66,8 @@ def main(arguments: Sequence[str]) -> None:
         if image is not None and VIDEO not in question:
             image = open_image(image)
         observations = read_observations(options.observations, question) if options.observations else None
-        reply = load(folder).ask(image, question, observations=observations, max_new_tokens=options.max_new_tokens)
+        assistant = load(folder, trusted=trusted)
+        reply = assistant.ask(image, question, observations=observations, max_new_tokens=options.max_new_tokens)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
     print(reply)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmrnn.cli.options import Parser, add_overrides, to_path
+from mmrnn.cli.options import Parser, add_overrides, split_trusted, to_path
 from mmrnn.config.error import ConfigError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -17,6 +17,7 @@ def parser() -> Parser:
         """
 Convert published weights to a folder that mmrnn reads; sizes, heads and vocabulary are inferred from the tensors.
 With a file as TARGET, write the weights of such a folder (or of a run) under the names of the original project.
+Cards may name classes of other packages where the override trusted=[PACKAGE] names these.
 """,
         """
   mmrnn convert RWKV-x060-World-1B6-v2.1-20240328-ctx4096.pth finch       a card and a checkpoint
@@ -50,7 +51,11 @@ def main(arguments: Sequence[str]) -> None:
     if target.suffix in SUFFIXES:
         if not options.format:
             raise ConfigError(f"convert: {target} is a file, and its tensors need names; add --format NAME")
-        trusted = _trusted(options.overrides)
+        others, trusted = split_trusted(options.overrides)
+        if others:
+            raise ConfigError(
+                f"{others[0]}: a file of tensors has no configuration; leave it out, or name a new folder"
+            )
         count = to_file(Path(source), target, options.format, options.part, trusted=trusted)
         print(f"{target}: {count} tensors")
         return
@@ -60,13 +65,3 @@ def main(arguments: Sequence[str]) -> None:
         print(f"  {note}")
     for reason in dict.fromkeys(report.ignored.values()):
         print(f"  left out {sum(why == reason for why in report.ignored.values())} tensors: {reason}")
-
-
-def _trusted(overrides: Sequence[str]) -> list[str]:
-    """Packages of `trusted=[...]`, the one override that a file as target can have."""
-    from mmrnn.config.compose import compose
-
-    if others := [word for word in overrides if not word.startswith("trusted=")]:
-        raise ConfigError(f"{others[0]}: a file of tensors has no configuration; leave it out, or name a new folder")
-    found = compose(*overrides)["trusted"]
-    return [found] if isinstance(found, str) else list(found)

@@ -142,6 +142,24 @@ def add_overrides(parser: Parser) -> None:
     )
 
 
+def split_trusted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words without `trusted=[PACKAGE,...]`, and the packages that it names.
+
+    Raises:
+        ConfigError: what stands behind `trusted=` is no list of packages.
+    """
+    others = [word for word in words if not word.startswith("trusted=")]
+    trusted: list[str] = []
+    for word in (word for word in words if word.startswith("trusted=")):
+        names = [name.strip() for name in word.removeprefix("trusted=").strip("[]").split(",")]
+        if not all(name.isidentifier() for name in names if name):
+            raise ConfigError(
+                f"{word}: name packages beside mmrnn whose classes a card may name: trusted=[mine,theirs]"
+            )
+        trusted += filter(None, names)
+    return others, trusted
+
+
 def add_run(parser: Parser) -> None:
     """Folder of the trained model."""
     parser.add_argument(

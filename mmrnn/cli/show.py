@@ -73,10 +73,9 @@ def on_meta(tree: Mapping[str, Any], trusted: Sequence[str] = ()) -> "VLM":
     """Model on the meta device, without weights."""
     import torch
 
-    from mmrnn.config.skip_init import SkipInit
     from mmrnn.model.build import build
 
-    with torch.device("meta"), SkipInit():
+    with torch.device("meta"):
         return build({**tree, "weights": {}}, trusted=trusted)
 
 

@@ -84,10 +84,14 @@ class InMemoryImage:
     Attributes:
         image: open image, array, or the bytes of a file.
         key: stable identifier; features are not cached without one.
+        max_pixels: larger images are refused.
+        decoding: way to RGB.
     """
 
     image: bytes | Image.Image | np.ndarray
     key: str = ""
+    max_pixels: int = MAX_PIXELS
+    decoding: Decoding = "composed"
 
     def open(self) -> Image.Image:
         """Return the image as RGB, as that of a file.
@@ -95,7 +99,7 @@ class InMemoryImage:
         Raises:
             ImageError: broken, too large, or an array of another form.
         """
-        return open_image(self.image)
+        return open_image(self.image, max_pixels=self.max_pixels, decoding=self.decoding)
 
 
 def image_source(image: ImageLike) -> ImageSource:

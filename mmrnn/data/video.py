@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmrnn.data.image import MAX_PIXELS, ImageError, open_image
+from mmrnn.data.rgb import Decoding
 from mmrnn.io.optional import require
 from mmrnn.types.sample import TAG, ImageSource, Turn
 
@@ -46,6 +47,7 @@ class Frame:
         of: number of frames taken from the video.
         name: used in the key in place of the path.
         max_pixels: larger frames are refused.
+        decoding: way to RGB, of the images of a folder and of an animated image.
     """
 
     path: str | Path
@@ -53,6 +55,7 @@ class Frame:
     of: int
     name: str = ""
     max_pixels: int = MAX_PIXELS
+    decoding: Decoding = "composed"
 
     @property
     def key(self) -> str:
@@ -69,9 +72,9 @@ class Frame:
         path = Path(self.path)
         if os.path.isdir(path):
             files = list_images(path)
-            return open_image(files[self._index(len(files))], max_pixels=self.max_pixels)
+            return open_image(files[self._index(len(files))], max_pixels=self.max_pixels, decoding=self.decoding)
         if path.suffix.lower() in ANIMATED:
-            return open_image(path, max_pixels=self.max_pixels, frame=self._index)
+            return open_image(path, max_pixels=self.max_pixels, frame=self._index, decoding=self.decoding)
         return _decode(path, self._index, self.max_pixels)
 
     def _index(self, total: int) -> int:
@@ -80,7 +83,12 @@ class Frame:
 
 
 def frames(
-    path: str | Path, count: int = DEFAULT_FRAMES, *, name: str = "", max_pixels: int = MAX_PIXELS
+    path: str | Path,
+    count: int = DEFAULT_FRAMES,
+    *,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+    decoding: Decoding = "composed",
 ) -> tuple[Frame, ...]:
     """Return evenly spaced frames of a video, from its first to its last; frames of a short video repeat.
 
@@ -89,8 +97,9 @@ def frames(
         count: number of frames.
         name: used in the keys in place of the path.
         max_pixels: larger frames are refused.
+        decoding: way to RGB.
     """
-    return tuple(Frame(path, number, count, name, max_pixels) for number in range(count))
+    return tuple(Frame(path, number, count, name, max_pixels, decoding) for number in range(count))
 
 
 def frame_indices(total: int, count: int) -> list[int]:

@@ -7,6 +7,7 @@ import torch
 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
+from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import modalities, plain, weight_sources
 from mmrnn.config.validate import check
 from mmrnn.model.vlm import VLM, Modality
@@ -37,7 +38,8 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     tree, parts = plain(cfg), {}
 
     def part(path: str, card: Any, *wired: Any) -> Any:
-        return _prefix_errors(path, lambda: instantiate(card, *wired, trusted=trusted))
+        with SkipInit():
+            return _prefix_errors(path, lambda: instantiate(card, *wired, trusted=trusted))
 
     weights = tree.get("weights") or {}
     named = {path for path, source in weight_sources(weights) if source is not None}

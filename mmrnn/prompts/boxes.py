@@ -38,9 +38,17 @@ def parse_minigptv2(text: str, width: int, height: int) -> list[GroundedBox]:
 
 
 def parse_minigptv2_refer(text: str, width: int, height: int) -> Box | None:
-    """Parse an answer to `[refer]` as in MiniGPT-v2's evaluation; None unless it is exactly one box."""
-    match = re.fullmatch(r"\s*\{" + r"\s*<(\d{1,3})>" * 4 + r"\s*\}\s*(?:</s>)?\s*", text)
-    return _pixels(match.groups(), 100, width, height) if match else None
+    """Parse an answer to `[refer]` as MiniGPT-v2's evaluation does.
+
+    Blanks and `<unk>` are removed first, also from inside numbers. Words without digits may follow the box.
+
+    Returns:
+        The box; None: the answer does not begin with a box, or has other numbers behind it.
+    """
+    text = text.replace("<unk>", "").replace(" ", "").strip()
+    numbers = re.findall(r"\d+", text)
+    begins = re.match(r"\{" + r"<\d{1,3}>" * 4 + r"\}", text)
+    return _pixels(numbers, 100, width, height) if begins and len(numbers) == 4 else None
 
 
 def format_cogvlm(boxes: list[Box], width: int, height: int) -> str:

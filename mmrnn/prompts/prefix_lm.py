@@ -5,6 +5,7 @@ from hashlib import sha256
 
 from mmrnn.prompts.image_position import place_images
 from mmrnn.prompts.spans import split_at_tags
+from mmrnn.prompts.system_turn import split_system
 from mmrnn.types import TAG, Prompt, Span, Turn
 
 
@@ -13,8 +14,8 @@ class PrefixLM(Prompt):
 
     The pre-training of BLIP-2 with FlanT5 (arXiv 2301.12597), where the encoder reads the prefix and the decoder
     generates the rest. The length of the prefix is derived from a hash of the caption, so that runs are reproducible;
-    at least one word is supervised. The user's words are left out, except where a caption is to be generated: there
-    they are its prefix.
+    at least one word is supervised. The words of system and user are left out, except where a caption is to be
+    generated: there the user's are its prefix.
 
     Args:
         end: end of a caption, supervised.
@@ -30,6 +31,7 @@ class PrefixLM(Prompt):
         Raises:
             ValueError: there are other turns, or tags and images do not agree.
         """
+        _, turns = split_system(turns)
         if [turn.role for turn in turns] not in (["user"], ["user", "assistant"]):
             raise ValueError(f"{len(turns)} turns are no caption; take a prompt for dialogues")
         [question] = place_images([turns[0].text], images, "first", "")

@@ -13,8 +13,9 @@ BLANK_LINES = re.compile(r"\n\s*\n")
 class RWKVChat(Prompt):
     """`User: {text}` and `Assistant: {text}`, each turn closed by an empty line (VisualRWKV arXiv 2406.13362, v6.0).
 
-    Inside a turn any run of blank lines becomes one line break, so that an empty line always ends a turn. Supervised
-    are the replies, from the space after `Assistant:` to the empty line.
+    A system message stands before them as `System: {text}` (RWKV-7's chat). Inside a turn any run of blank lines
+    becomes one line break, so that an empty line always ends a turn. Supervised are the replies, from the space after
+    `Assistant:` to the empty line.
 
     Args:
         image_position: position of the images of a turn, see `place_images`.
@@ -43,6 +44,8 @@ class RWKVChat(Prompt):
                 spans.append(Span("Assistant:"))
                 if text:
                     spans.append(Span(f" {text}\n\n", target=True))
+            elif turn.role == "system":
+                spans.append(Span(f"System: {_collapse_blank_lines(turn.text)}\n\n"))
             else:
                 spans += split_at_tags(f"User: {_collapse_blank_lines(next(placed))}\n\n", images)
         return spans

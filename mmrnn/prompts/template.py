@@ -6,6 +6,7 @@ from string import Formatter
 
 from mmrnn.prompts.image_position import ImagePosition, place_images
 from mmrnn.prompts.spans import split_at_tags
+from mmrnn.prompts.system_turn import split_system
 from mmrnn.types import TAG, Prompt, Span, Turn
 
 FIELDS = {
@@ -76,12 +77,16 @@ class Template(Prompt):
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
         """Format turns; the user begins, and the roles alternate. See `Prompt.spans`.
 
+        A first turn of the system replaces the system message; without a field for it, it stands before the words of
+        the first turn.
+
         Raises:
             ValueError: tags and images do not agree, roles do not alternate, or a reply before the last is empty.
         """
-        _check_roles(turns)
         if self.asking is not None and not (turns[-1].role == "assistant" and turns[-1].text):
             return self.asking.spans(turns, images)
+        system, turns = split_system(turns)
+        _check_roles(turns)
         texts = place_images([turn.text for turn in turns[::2]], images, self.image_position, self.image_separator)
         replies = [turn.text for turn in turns[1::2]]
         spans, count = [], 0
@@ -95,7 +100,10 @@ class Template(Prompt):
                 parts = text.split(TAG)
                 text = "".join(part + tag for part, tag in zip(parts, [*numbered, ""], strict=True))
             template = self.user if index else self.first
-            spans += split_at_tags(template.format(system=self.system, text=text, words=words, images=tags), images)
+            if system is not None and not index and _holds_words_alone(template):
+                template = f"{{system}}\n{template}"
+            message = self.system if system is None else system
+            spans += split_at_tags(template.format(system=message, text=text, words=words, images=tags), images)
             reply = replies[index] if index < len(replies) else ""
             spans += self._last_reply(reply) if index + 1 == len(texts) else self._past_reply(reply)
         return _strip_around_images(spans) if self.strip_around_images else spans
@@ -139,6 +147,12 @@ def _strip_around_images(spans: Sequence[Span]) -> list[Span]:
         if span.image or text:
             found.append(replace(span, text=text))
     return found
+
+
+def _holds_words_alone(template: str) -> bool:
+    """True where a format string holds the user's words and no system message."""
+    fields = {field for _, field, _, _ in Formatter().parse(template)}
+    return "system" not in fields and not fields.isdisjoint({"text", "words"})
 
 
 def _check_roles(turns: Sequence[Turn]) -> None:

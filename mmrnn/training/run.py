@@ -86,7 +86,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     console.say(f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}")
 
     if (skipped := LeftOut.of(parts.data.left_out())).total:
-        console.say(f"data: {skipped.total} records are left out: {skipped}")
+        console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
     features = cache_datasets(

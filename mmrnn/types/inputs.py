@@ -51,6 +51,8 @@ class Prompt(Protocol):
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
         """Return the spans of a dialogue about `images` images; an empty last turn is the reply to generate.
 
+        A first turn of the system replaces the prompt's own system message.
+
         Raises:
             ValueError: tags and images differ in number, or the prompt cannot format these turns.
         """

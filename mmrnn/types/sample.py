@@ -32,9 +32,12 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of a dialogue. An empty last turn of the assistant is the reply to generate."""
+    """One turn of a dialogue. An empty last turn of the assistant is the reply to generate.
 
-    role: Literal["user", "assistant"]
+    A first turn of the system is written in place of the system message of the prompt.
+    """
+
+    role: Literal["user", "assistant", "system"]
     text: str
 
 
@@ -43,7 +46,7 @@ class Sample:
     """A dialogue about any number of images.
 
     Attributes:
-        turns: of user and assistant.
+        turns: of user and assistant, perhaps with one of the system first.
         images: one for every `<image>` of the user turns, in their order.
         kind: category in reports.
         id: identifier in logs.

@@ -5,6 +5,7 @@ from mmrnn.weights.formats import (
     cogvlm,
     connectors,
     eve,
+    fla,
     flamingo,
     fuyu,
     glm,
@@ -24,6 +25,7 @@ from mmrnn.weights.formats import (
 FORMATS: tuple[Format, ...] = (
     *rwkv.FORMATS,
     *rwkv7.FORMATS,
+    *fla.FORMATS,
     *visualrwkv.FORMATS,
     *llama.FORMATS,
     *llava.FORMATS,

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import mmrnn
 from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
+from mmrnn.cli.main import main
 from mmrnn.config.error import ConfigError
 from mmrnn.io import shards
 from mmrnn.weights import WeightsError
@@ -83,6 +85,29 @@ def test_a_configuration_of_a_trusted_package(tmp_path, monkeypatch, model, same
         mmrnn.load(tmp_path / "run")
     assert type(mmrnn.load(tmp_path / "run", trusted=["theirs"]).tokenizer).__name__ == "Mine"
     assert same(one, mmrnn.from_pretrained(tmp_path / "run", trusted=["theirs"]))
+
+
+def test_verbs_that_load_a_model_take_trusted_packages(tmp_path, monkeypatch, model, capsys):
+    (tmp_path / "parts_of_others.py").write_text(
+        "from mmrnn.backbones import RWKV6\nfrom mmrnn.tokenizers import DemoTokenizer\n"
+        "class Mine(DemoTokenizer): pass\nclass Own(RWKV6): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    one = model()
+    backbone = {**one.config["backbone"], "_target_": "parts_of_others.Own"}
+    save(
+        one,
+        tmp_path / "run",
+        config={**one.config, "tokenizer": {"_target_": "parts_of_others.Mine"}, "backbone": backbone},
+    )
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    ask = ["ask", str(tmp_path / "a.png"), "what?", "--run", str(tmp_path / "run"), "--max-new-tokens", "2"]
+    convert = ["convert", str(tmp_path / "run"), str(tmp_path / "a.pth"), "--part", "backbone", "--format", "rwkv6"]
+    for words in (ask, convert):
+        assert main(words) == 2
+        assert "outside mmrnn; to trust it, set trusted=[parts_of_others]" in capsys.readouterr().err
+        assert main([*words, "trusted=[parts_of_others]"]) == 0
+        assert capsys.readouterr().out
 
 
 def test_a_hostile_list_of_files(tmp_path):

@@ -113,6 +113,9 @@ def test_list_of_further_cards(capsys, tmp_path):
         (["ask"], "ask: missing QUESTION (see `mmrnn ask --help`)"),
         (["ask", "a.png", "what?", "now"], "now: one word too many; the usage is `mmrnn ask [IMAGE] QUESTION"),
         (["ask", "a.png", "what?", "--max-new-tokens", "٣"], "--max-new-tokens: expected a whole number of at least 1"),
+        (["ask", "a.png", "what?", "trusted=[a b]"], "trusted=[a b]: name packages beside mmrnn whose classes"),
+        (["ask", "a.png", "what?", "trust=[a]"], "trust=[a]: one word too many"),
+        (["convert", "a.pth", "b.pth", "c=1", "--format", "rwkv6"], "c=1: a file of tensors has no configuration"),
         (["train", TINY, "--config-dir", "/none"], "/none: there is no such folder of cards"),
     ],
 )

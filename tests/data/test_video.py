@@ -144,9 +144,9 @@ def test_a_record_with_a_video(clip):
     assert [image.key for image in data.images()] == [f"{name}#{number}/3" for number in (1, 2, 3)]
     assert [level(image.open()) for image in data[0].images] == [0, 6, 11]
     assert dict(data.skipped) == {
-        "b": "0 tags <video> for 1 videos",
-        "c": "video '../x.gif' is outside the folder of the images",
-        "d": f"video 'none.gif' is not in {folder}",
+        "b": "tags and videos differ in number (0 tags <video> for 1 videos)",
+        "c": "video is outside the folder of the images ('../x.gif')",
+        "d": f"video is not in the folder ('none.gif' in {folder})",
     }
     with pytest.raises(ValueError, match=r"frames \(0\) must be at least 1"):
         LLaVAJson(frames=0)

@@ -61,6 +61,26 @@ def test_minigpt(golden):
 
 
 @pytest.mark.golden
+def test_minigpt_answers_count_as_in_its_evaluation(golden):
+    answers = golden("minigpt_refer")[0]["answers"]
+    assert len(answers) == 20
+    for one in answers:
+        box = boxes.parse_minigptv2_refer(one["text"], one["width"], one["height"])
+        assert (box is None) == (one["box"] is None), one["text"]
+        assert box is None or box == pytest.approx(one["box"], abs=1e-9)
+
+
+@pytest.mark.parametrize("text", ["{<10><20><60><90>} is it.", "<unk>{ <1 0> <20><60><90>}</s>", "{<10><20><60><90>}."])
+def test_words_blanks_and_unk_around_a_minigpt_box(text):
+    assert boxes.parse_minigptv2_refer(text, 100, 100) == (10, 20, 60, 90)
+
+
+@pytest.mark.parametrize("text", ["{<10><20><60><90>} 2 mugs", "it is {<10><20><60><90>}", "{<1><2><3>}", ""])
+def test_no_minigpt_box(text):
+    assert boxes.parse_minigptv2_refer(text, 100, 100) is None
+
+
+@pytest.mark.golden
 def test_cogvlm(golden):
     for one in golden("cogvlm_expert")[0]["box_decoding"]:
         found = boxes.parse_cogvlm(one["text"], 1, 1)

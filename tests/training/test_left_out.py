@@ -69,7 +69,10 @@ def test_one_broken_image_costs_its_sample(write, tmp_path, gib, capsys):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<h2>Left out</h2>" in page
     assert page.count("<td>bad</td>") == page.count("<td>odd</td>") == 1
-    assert "1 records are left out: 1 x conversations must be a list of turns (first: odd)" in capsys.readouterr().err
+    assert (
+        "1 records or turns are left out: 1 x conversations must be a list of turns (first: odd)"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("gib", [0, 4], ids=["not cached", "cached"])

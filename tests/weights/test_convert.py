@@ -120,6 +120,9 @@ EXAMPLES = {
     RWKV5: partial(RWKV5, **MINI),
     RWKV6: partial(RWKV6, **MINI, mix_rank=5, decay_rank=6, learned_state=True),
     RWKV7: partial(RWKV7, **MINI, learned_state=True),
+    # Start states have a name in the original project alone.
+    **{(RWKV6, name): partial(RWKV6, **MINI, mix_rank=5, decay_rank=6) for name in ("hf_rwkv6", "fla")},
+    (RWKV7, "fla"): partial(RWKV7, **MINI),
     Transformer: partial(Transformer, **LLAMA),
     **{(Transformer, name): partial(Transformer, **{**LLAMA, "kv_heads": 4}) for name in ("cogvlm_hf", "cogvlm_sat")},
     (Transformer, "qwen_vl"): partial(Transformer, **{**LLAMA, "kv_heads": 4}, bias=True),

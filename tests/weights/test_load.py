@@ -78,7 +78,7 @@ def test_many_faults_are_counted():
 
 
 def test_formats_are_known_by_their_names():
-    with pytest.raises(WeightsError, match=r"no format of RWKV6 \(mmrnn, rwkv6\) has these names: a, b"):
+    with pytest.raises(WeightsError, match=r"no format of RWKV6 \(fla, hf_rwkv6, mmrnn, rwkv6\) has these names: a, b"):
         weights.load(rwkv(), {"a": torch.zeros(1), "b": torch.zeros(1)})
     with pytest.raises(WeightsError, match="RWKV6 has no weight format 'llama'"):
         weights.load(rwkv(), published(rwkv()), format="llama")

@@ -1,21 +1,28 @@
-"""Reader of the JSON format of LLaVA, which VisualRWKV and most other projects use."""
+"""Reader of records in JSON: the format of LLaVA, which VisualRWKV and most other projects use, and its relatives."""
 
 import json
+import os
+import re
+from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from os.path import join
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
+from urllib.parse import unquote
 
-from mmrnn.data.image import MAX_PIXELS, ImageFile
+from mmrnn.data.image import MAX_PIXELS, ImageFile, InMemoryImage
 from mmrnn.data.observations import parse_observations
+from mmrnn.data.readers.dialogue import Dialogue, RecordError, check_characters, kind_of, parse_dialogue
+from mmrnn.data.rgb import Decoding
 from mmrnn.data.video import DEFAULT_FRAMES, expand_videos, frames
 from mmrnn.types import Fraction, MapDataset, PositiveInt
-from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
+from mmrnn.types.sample import ImageSource, Sample
 
-ROLES = {"human": "user", "gpt": "assistant"}
-"""Roles of the format, in the order of their turns, and ours."""
+DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
+"""Beginning of an image that is written into the record."""
 
 
 class LLaVAJson(MapDataset):
@@ -31,6 +38,11 @@ class LLaVAJson(MapDataset):
     image, a folder of images, or a video file where PyAV is installed. `"observations": {"state": [[0.1, 0.2], [0.3,
     0.4]]}` are inputs of other modalities, a matrix (`objects features`) or a list of them, one for each `<state>`.
 
+    Also read are the roles `user` and `assistant`, a first turn or a key `system`, `images` and `videos` (ShareGPT,
+    LLaMA-Factory), and `messages` of `role` and `content`, a text or a list of parts (`text`, `image_url`, `image`,
+    `video`; OpenAI, Hugging Face). An image may be a `data:` URL. An assistant's turn before the first question is left
+    out, as in LLaVA.
+
     Invalid records are left out; `skipped` lists them with the reason. The file is read at first use, images are opened
     on demand.
 
@@ -40,6 +52,8 @@ class LLaVAJson(MapDataset):
         verify: check at first use that every image file exists, and skip the record if not.
         max_pixels: larger images are refused.
         frames: number of frames taken from a video.
+        decoding: way to RGB.
+        absolute_paths: accept absolute paths of images, so that a record can name any file of the machine.
         holdout: share of the records that is not trained on, selected by a hash of their ids, and evaluated by exact
             match of the last replies (which is informative where these are short).
         split: `train`, or `holdout` for that share.
@@ -56,6 +70,8 @@ class LLaVAJson(MapDataset):
         verify: bool = False,
         max_pixels: PositiveInt = MAX_PIXELS,
         frames: PositiveInt = DEFAULT_FRAMES,
+        decoding: Decoding = "composed",
+        absolute_paths: bool = False,
         holdout: Fraction = 0.0,
         split: Literal["train", "holdout"] = "train",
     ) -> None:
@@ -64,6 +80,7 @@ class LLaVAJson(MapDataset):
         if frames < 1:
             raise ValueError(f"frames ({frames}) must be at least 1")
         self.file, self.image_folder, self.verify, self.max_pixels = file, image_folder, verify, max_pixels
+        self.decoding, self.absolute_paths = decoding, absolute_paths
         self.frames, self.holdout, self.split = frames, holdout, split
 
     def __len__(self) -> int:
@@ -86,6 +103,8 @@ class LLaVAJson(MapDataset):
             verify=self.verify,
             max_pixels=self.max_pixels,
             frames=self.frames,
+            decoding=self.decoding,
+            absolute_paths=self.absolute_paths,
             holdout=self.holdout,
             split="holdout",
         )
@@ -94,24 +113,24 @@ class LLaVAJson(MapDataset):
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Id (or number, `#12`, counted from 0) of each record left out, and the reason."""
-        return self._content[1]
+        """Id (or number, `#12`, counted from 0) of each record left out, and the reason with its details."""
+        return self._content.skipped
 
     def left_out(self) -> list[tuple[str, str]]:
-        """Return `skipped`."""
-        return self.skipped
+        """Id of each record that is left out, wholly or a part of it, and the reason, the same for all such records."""
+        return self._content.left_out
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        return [sample for sample in self._content[0] if self._is_held_out(sample) == (self.split == "holdout")]
+        return [sample for sample in self._content.samples if self._is_held_out(sample) == (self.split == "holdout")]
 
     def _is_held_out(self, sample: Sample) -> bool:
         digest = sha256(sample.id.encode()).digest()
         return int.from_bytes(digest[:4], "big") < self.holdout * 2**32
 
     @cached_property
-    def _content(self) -> tuple[list[Sample], list[tuple[str, str]]]:
-        """Samples of the file, and the records left out.
+    def _content(self) -> "_Content":
+        """Content of the file.
 
         Raises:
             ValueError: the file or folder does not exist, is not of this format, or has no valid record.
@@ -122,59 +141,74 @@ class LLaVAJson(MapDataset):
         folder = Path(self.image_folder) if self.image_folder is not None else file.parent
         if not folder.is_dir():
             raise ValueError(f"data.image_folder ({folder}) is no folder; set it to the root of the images' paths")
-        samples, skipped = [], []
+        found = _Content()
         for number, record in enumerate(_records(file)):
+            name = _id(record, number)
             try:
-                samples.append(self._sample(record, number, folder))
+                dialogue = parse_dialogue(record)
+                found.samples.append(self._sample(dialogue, record, name, folder))
+                found.left_out += [(name, note) for note in dialogue.notes]
             except ValueError as fault:
-                skipped.append((_id(record, number), str(fault)))
-        if not samples:
-            reason = f"; the first ({skipped[0][0]}): {skipped[0][1]}" if skipped else ""
+                found.skipped.append((name, str(fault)))
+                found.left_out.append((name, fault.reason if isinstance(fault, RecordError) else str(fault)))
+        if not found.samples:
+            reason = f"; the first ({found.skipped[0][0]}): {found.skipped[0][1]}" if found.skipped else ""
             raise ValueError(f"{file} holds no valid record{reason}")
-        return samples, skipped
+        return found
 
-    def _sample(self, record: Any, number: int, folder: Path) -> Sample:
+    def _sample(self, dialogue: Dialogue, record: dict[str, Any], id: str, folder: Path) -> Sample:
         """Sample of a record.
 
         Raises:
-            ValueError: the record is invalid.
+            ValueError: observations or files are invalid.
         """
-        if isinstance(record, RecordError):
-            raise record
-        if not isinstance(record, dict):
-            raise ValueError(f"a record must be an object, not {_kind(record)}")
-        turns = _turns(record.get("conversations"))
+        turns = dialogue.turns
         observations = parse_observations(record.get("observations"), turns)
-        names = _as_list(record.get("image"))
-        images = tuple(ImageFile(self._path(name, folder), name, self.max_pixels) for name in names)
-        if clips := _as_list(record.get("video")):
-            paths = [self._path(name, folder, "video") for name in clips]
+        images = tuple(self._image(name, folder) for name in dialogue.images)
+        if dialogue.videos:
+            paths = [self._path(name, folder, "video") for name in dialogue.videos]
             videos = [
-                frames(path, self.frames, name=name, max_pixels=self.max_pixels)
-                for path, name in zip(paths, clips, strict=True)
+                frames(path, self.frames, name=name, max_pixels=self.max_pixels, decoding=self.decoding)
+                for path, name in zip(paths, dialogue.videos, strict=True)
             ]
-            return Sample(*expand_videos(turns, images, videos), "reply", _id(record, number), observations)
-        tagged = [turn.text.count(TAG) for turn in turns if turn.role == "user" and TAG in turn.text]
-        if len(images) == 1 and len(tagged) > 1:
-            raise ValueError(f"one image is tagged in {len(tagged)} turns")
-        if len(images) > 1 and sum(tagged) != len(images):
-            raise ValueError(f"{sum(tagged)} tags {TAG} for {len(images)} images")
-        return Sample(turns, images, "reply", _id(record, number), observations)
+            return Sample(*expand_videos(turns, images, videos), "reply", id, observations)
+        return Sample(turns, images, "reply", id, observations)
 
-    def _path(self, name: Any, folder: Path, what: str = "image") -> str:
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"{what} must be the name of a file, not {_kind(name)}")
-        # Parsed as on Windows, where either slash separates and a drive (`C:`) is absolute.
+    def _image(self, name: str, folder: Path) -> ImageSource:
+        if match := DATA_URL.match(name):
+            try:
+                content = b64decode(name[match.end() :], validate=True)
+            except ValueError as error:
+                raise RecordError("an image in the record is no base64", str(error)) from None
+            key = f"data:{sha256(content).hexdigest()[:32]}"
+            return InMemoryImage(content, key, self.max_pixels, self.decoding)
+        return ImageFile(self._path(name, folder, "image"), name, self.max_pixels, self.decoding)
+
+    def _path(self, name: str, folder: Path, what: str) -> str:
+        """Path of a file of a record, in the folder."""
+        if name.startswith("file://"):
+            name = unquote(name.removeprefix("file://"))
+        if re.match(r"[A-Za-z][\w+.-]+://", name):
+            raise RecordError(f"{what} is in the network: download it and name the file", f"{name!r:.100}")
+        # Parsed as on Windows, where either slash separates; on other systems `a:b.png` is a name.
         path = PureWindowsPath(name)
-        if path.anchor or ".." in path.parts:
-            raise ValueError(f"{what} {name!r} is outside the folder of the images")
-        if self.verify and not ((folder / name).is_file() or (what == "video" and (folder / name).is_dir())):
-            raise ValueError(f"{what} {name!r} is not in {folder}")
-        return join(folder, name)
+        absolute = bool(path.root or (path.drive and os.name == "nt"))
+        if ".." in path.parts or (absolute and not (self.absolute_paths and os.path.isabs(name))):
+            cure = "; to allow absolute paths, set absolute_paths=true" if os.path.isabs(name) else ""
+            raise RecordError(f"{what} is outside the folder of the images{cure}", repr(name))
+        whole = join(folder, name)
+        if self.verify and not (os.path.isfile(whole) or (what == "video" and os.path.isdir(whole))):
+            raise RecordError(f"{what} is not in the folder", f"{name!r} in {folder}")
+        return whole
 
 
-class RecordError(ValueError):
-    """Fault of a line, in place of its record."""
+@dataclass
+class _Content:
+    """Samples of a file, the records left out, and all that is left out by reason."""
+
+    samples: list[Sample] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
 def _records(file: Path) -> Iterator[Any]:
@@ -191,7 +225,7 @@ def _records(file: Path) -> Iterator[Any]:
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield RecordError(_reason(error))
+                yield RecordError("a line is no JSON", _reason(error))
         return
     try:
         records = json.loads(text)
@@ -200,45 +234,20 @@ def _records(file: Path) -> Iterator[Any]:
             f"{file} is not JSON ({_reason(error)}); a file with one record a line must end in .jsonl"
         ) from None
     if not isinstance(records, list):
-        raise ValueError(f"{file} must hold a list of records, not {_kind(records)}")
+        raise ValueError(f"{file} must hold a list of records, not {kind_of(records)}")
     yield from records
 
 
 def _id(record: Any, number: int) -> str:
+    """Id of a record; its number where it has none that can be written."""
     id = record.get("id") if isinstance(record, dict) else None
-    return f"#{number}" if id is None else str(id)
-
-
-def _as_list(names: Any) -> list[Any]:
-    return [] if names is None else names if isinstance(names, list) else [names]
-
-
-def _turns(conversations: Any) -> tuple[Turn, ...]:
-    if not isinstance(conversations, list) or not conversations:
-        raise ValueError("conversations must be a list of turns")
-    turns = []
-    for index, turn in enumerate(conversations):
-        expected = list(ROLES)[index % 2]
-        role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-        if role != expected:
-            raise ValueError(f"turn {index + 1} must be from {expected!r}, not {role!r}")
-        if not isinstance(text, str):
-            raise ValueError(f"the value of turn {index + 1} must be text, not {_kind(text)}")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"turn {index + 1} holds half a character (a lone surrogate)") from None
-        if role == "gpt" and not text.strip():
-            raise ValueError(f"turn {index + 1} is an empty reply")
-        turns.append(Turn(ROLES[role], text))
-    if len(turns) < 2:
-        raise ValueError("there is no reply to train on")
-    return tuple(turns)
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "null", dict: "an object", list: "a list", str: "text", bool: "a truth value"}
-    return "empty text" if value == "" else names.get(type(value), "a number")
+    if not isinstance(id, int | float | str):
+        return f"#{number}"
+    try:
+        check_characters(str(id), "id")
+    except RecordError:
+        return f"#{number}"
+    return str(id)
 
 
 def _reason(error: Exception) -> str:

@@ -57,6 +57,16 @@ RWKV6_NAMES = COMMON | {
 }
 
 
+HF_WORDS = {
+    "emb.": "embeddings.",
+    ".ln0.": ".pre_ln.",
+    ".att.": ".attention.",
+    ".ffn.": ".feed_forward.",
+    **{f".time_mix_{word[0]}": f".time_mix_{word}" for word in ("key", "value", "receptance", "gate")},
+}
+"""Words of BlinkDL's names -> of the RWKV repositories of the hub (RWKV/rwkv-5-world, RWKV/v6-Finch)."""
+
+
 VECTOR = re.compile(r"lerp_[xwkvrg]$")
 """Names of tensors that are published as (1, 1, d)."""
 
@@ -127,6 +137,27 @@ def infer(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
     return Sizes(knobs)
 
 
+def hf_name(name: str) -> str:
+    """Name of a tensor in the code that the RWKV repositories of the hub bring for transformers."""
+    for theirs, hf in HF_WORDS.items():
+        name = name.replace(theirs, hf)
+    return name if name.startswith("head.") else f"rwkv.{name}"
+
+
+def hf(name: str, part: type, keys: tuple[str, ...], original: Mapping[str, str]) -> Format:
+    """Format of the hub's RWKV-5 or RWKV-6; `keys` tell the version, `original` are BlinkDL's names."""
+    hf_names = {hf_name(theirs): theirs for theirs in original if not theirs.endswith(("time_state", "time_first"))}
+    to_original = Format("original", None, (), names=hf_names)
+
+    def infer_hf(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
+        renamed = {to_original.rename(theirs): shape for theirs, shape in shapes.items()}
+        return infer({theirs: shape for theirs, shape in renamed.items() if theirs is not None}, metadata)
+
+    names = {theirs: original[blinkdl] for theirs, blinkdl in hf_names.items()}
+    signature = tuple(f"rwkv.blocks.0.attention.{key}" for key in keys)
+    return Format(name, part, signature, names, adapt=adapt, inverse=inverse, infer=infer_hf)
+
+
 FORMATS = (
     Format(
         "rwkv5",
@@ -138,4 +169,6 @@ FORMATS = (
         infer=infer,
     ),
     Format("rwkv6", RWKV6, ("blocks.0.att.time_maa_x",), RWKV6_NAMES, adapt=adapt, inverse=inverse, infer=infer),
+    hf("hf_rwkv5", RWKV5, ("time_mix_key", "time_faaaa", "ln_x.weight"), RWKV5_NAMES),
+    hf("hf_rwkv6", RWKV6, ("time_maa_x",), RWKV6_NAMES),
 )

@@ -14,6 +14,8 @@ def talk(*texts):
     return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
 
 
+ROLE = "a turn must be from one of human, user, gpt, assistant, system, developer"
+cure = "; to allow absolute paths, set absolute_paths=true"
 GOOD = {"id": "good", "conversations": talk("a", "b")}
 
 
@@ -53,6 +55,7 @@ def test_records_become_samples(write, tmp_path):
     assert data[2].images == ()
     assert len(data[3].images) == 1
     assert data.skipped == []
+    assert data.left_out() == [("hidden", "an image without a tag <image> is not shown")]
     with pytest.raises(ImageError, match=r"2\.png is not there"):
         data[1].images[1].open()
 
@@ -60,21 +63,27 @@ def test_records_become_samples(write, tmp_path):
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ("text", "a record must be an object, not text"),
-        (None, "a record must be an object, not null"),
+        ("text", "a record must be an object (text)"),
+        (None, "a record must be an object (null)"),
         ({"id": "x"}, "conversations must be a list of turns"),
         ({"conversations": []}, "conversations must be a list of turns"),
         ({"conversations": {"from": "human"}}, "conversations must be a list of turns"),
-        ({"conversations": ["a", "b"]}, "turn 1 must be from 'human', not None"),
-        ({"conversations": talk("a", "b")[::-1]}, "turn 1 must be from 'human', not 'gpt'"),
-        ({"conversations": [*talk("a"), {"from": "bot", "value": "b"}]}, "turn 2 must be from 'gpt', not 'bot'"),
-        ({"conversations": talk("a", 3)}, "the value of turn 2 must be text, not a number"),
-        ({"conversations": talk("a", None)}, "the value of turn 2 must be text, not null"),
-        ({"conversations": talk("a", " \n")}, "turn 2 is an empty reply"),
+        ({"conversations": ["a", "b"]}, "a turn must be an object (turn 1: text)"),
+        ({"conversations": talk("a", "b")[::-1]}, "there is no reply to train on"),
+        ({"conversations": [*talk("a"), {"from": "bot", "value": "b"}]}, f"{ROLE} (turn 2: 'bot')"),
+        ({"conversations": talk("a", 3)}, "the text of a turn must be text (turn 2: a number)"),
+        ({"conversations": talk("a", None)}, "the text of a turn must be text (turn 2: null)"),
+        ({"conversations": talk("a", " \n")}, "a reply is empty (turn 2)"),
         ({"conversations": talk("a")}, "there is no reply to train on"),
-        ({"conversations": talk("a", "\ud800")}, "turn 2 holds half a character (a lone surrogate)"),
-        ({"image": "1.png", "conversations": talk("<image>", "a", "<image>", "b")}, "one image is tagged in 2 turns"),
-        ({"image": ["1.png", "2.png"], "conversations": talk("<image>", "a")}, "1 tags <image> for 2 images"),
+        ({"conversations": talk("a", "\ud800")}, "half a character (a lone surrogate) (turn 2)"),
+        (
+            {"image": "1.png", "conversations": talk("<image>", "a", "<image>", "b")},
+            "one image is tagged in several turns (2 turns)",
+        ),
+        (
+            {"image": ["1.png", "2.png"], "conversations": talk("<image>", "a")},
+            "tags and images differ in number (1 tags <image> for 2 images)",
+        ),
         *(
             (
                 {"observations": {"state": numbers}, "conversations": talk("<state>", "a")},
@@ -106,13 +115,13 @@ def test_records_become_samples(write, tmp_path):
             {"observations": [[1]], "conversations": talk("<state>", "a")},
             'observations must be an object: {"state": [[0.1, 0.2], [0.3, 0.4]]}',
         ),
-        ({"image": 3, "conversations": talk("<image>", "a")}, "image must be the name of a file, not a number"),
-        ({"image": "", "conversations": talk("<image>", "a")}, "image must be the name of a file, not empty text"),
-        ({"image": {}, "conversations": talk("<image>", "a")}, "image must be the name of a file, not an object"),
+        ({"image": 3, "conversations": talk("<image>", "a")}, "image must be the name of a file (a number)"),
+        ({"image": "", "conversations": talk("<image>", "a")}, "image must be the name of a file (empty text)"),
+        ({"image": {}, "conversations": talk("<image>", "a")}, "image must be the name of a file (an object)"),
         *(
             (
                 {"image": name, "conversations": talk("<image>", "a")},
-                f"image {name!r} is outside the folder of the images",
+                f"image is outside the folder of the images{cure if name[0] == '/' else ''} ({name!r})",
             )
             for name in ("../1.png", "/etc/1.png", "a/../../1.png", "..\\1.png", "C:\\1.png", "\\\\host\\1.png")
         ),
@@ -147,7 +156,7 @@ def test_missing_images_can_be_looked_for(write, tmp_path):
     assert len(LLaVAJson(file=write(records), image_folder=folder)) == 3
     data = LLaVAJson(file=write(records), image_folder=folder, verify=True)
     assert len(data) == 2
-    assert data.skipped == [("2.png", f"image '2.png' is not in {folder}")]
+    assert data.skipped == [("2.png", f"image is not in the folder ('2.png' in {folder})")]
 
 
 def test_one_record_a_line(write):
@@ -155,7 +164,7 @@ def test_one_record_a_line(write):
     data = LLaVAJson(file=write("\n".join(lines), "data.jsonl"))
     assert len(data) == 2
     assert [name for name, _ in data.skipped] == ["#1", "#2", "#4"]
-    assert data.skipped[1][1] == "nested too deeply"
+    assert data.skipped[1][1] == "a line is no JSON (nested too deeply)"
 
 
 def test_a_byte_order_mark_is_no_fault(write):
@@ -172,7 +181,7 @@ def test_a_byte_order_mark_is_no_fault(write):
         ("3", "must hold a list of records, not a number"),
         (b"\xff\xfe[\x00]\x00", "is not UTF-8"),
         ("[]", "holds no valid record$"),
-        ("[3]", r"holds no valid record; the first \(#0\): a record must be an object, not a number"),
+        ("[3]", r"holds no valid record; the first \(#0\): a record must be an object \(a number\)"),
         ("[1" + "0" * 5000 + "]", "data.json"),
     ],
 )
