@@ -59,10 +59,6 @@ SHORT_NAMES = {
 
 PICTURE = {
     "conf/prompt/qwen_vl.yaml": "published prompt",
-    "mmrnn/data/demo/dataset.py": "seed of the default data",
-    "mmrnn/data/demo/questions.py": "default data",
-    "mmrnn/tokenizers/demo.json": "default vocabulary",
-    "mmrnn/tokenizers/demo_vocab.py": "default vocabulary",
 }
 """Files that may contain the word `picture`; elsewhere it is `image`."""
 

@@ -20,7 +20,7 @@ STARTS = "what which how where who when why is are was do does did can name coun
 
 WORDS = """
     what which how where who when why is are was be do does did can could has have had will would name count read
-    describe say tell see look show find write written answer question picture image drawing drawn scene thing things
+    describe say tell see look show find write written answer question photo image drawing drawn scene thing things
     kind kinds order colour color colours shape size side corner place word phrase sentence digit digits number numbers
     letter letters many much more most fewer less few some any all each both other another same different twice once
     one two three four five six seven eight nine ten zero none no not yes nothing first second third fourth fifth last

@@ -1,4 +1,4 @@
-"""The shipped vocabulary is what its recipe makes, and serves the default pictures."""
+"""The shipped vocabulary is what its recipe makes, and serves the default images."""
 
 import json
 from importlib.metadata import version

@@ -113,7 +113,7 @@ class DemoVQA(MapDataset):
         self.rounds = rounds if split == "train" else 1
         self.kinds = tuple(kinds or SPLITS[split])
         # Data: the keys of images seed the generator, and published figures depend on every byte of them.
-        self._root = f"pictures/{split}/{size}/{names}/{holdout}/{fold}/{seed}"
+        self._root = f"images/{split}/{size}/{names}/{holdout}/{fold}/{seed}"
 
     def __len__(self) -> int:
         return self.scenes * self.rounds

@@ -54,7 +54,7 @@ WORDINGS = {
         "what is further {way}: the {one} or the {other}?",
         "the {one} or the {other}: which is further {way}?",
     ),
-    "describe": ("describe the picture.", "what do you see, and where?", "say what is where."),
+    "describe": ("describe the image.", "what do you see, and where?", "say what is where."),
     "same": ("are the two things the same?", "is it the same thing twice?", "do you see the same thing twice?"),
     "digits": ("read the digits.", "which digits do you see?", "what is written here?"),
     "digit": ("what is the {rank} digit?", "read the {rank} digit.", "which digit is the {rank} one?"),
@@ -113,7 +113,7 @@ def places(scene: Scene) -> Iterator[tuple[str, Placed]]:
     """
     drawings, size = scene.drawings, scene.size
     if len(drawings) == 1:
-        yield "in the picture", drawings[0]
+        yield "in the image", drawings[0]
         return
     for name, towards in CORNERS.items():
         near = [placed for placed in drawings if in_corner(placed, towards, size, MIN_GAP / 4)]
@@ -282,5 +282,5 @@ def vocabulary() -> tuple[str, ...]:
         *WAYS,
         "above below at the",
     ]
-    texts += ["in the picture yes no", " ".join("0123456789")]
+    texts += ["in the image yes no", " ".join("0123456789")]
     return tuple(sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)}))

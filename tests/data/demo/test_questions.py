@@ -32,7 +32,7 @@ def called(scene, words: str):
 
 def pointed(scene, text: str):
     """The one drawing that a question points at, found by eye: the image cut at its middle, or its extremes."""
-    if "in the picture" in text:
+    if "in the image" in text:
         [placed] = scene.drawings
         return placed
     if match := re.search(r"at the (top|bottom) (left|right)", text):
