@@ -1,6 +1,7 @@
-"""Language models of `transformers` as backbones: decoders (OPT, Persimmon) and encoder-decoders (T5)."""
+"""Language models of `transformers` as backbones: decoders (OPT, Llama, Mistral ...) and encoder-decoders (T5)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -8,10 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
-from mmrnn.types import IGNORE, Backbone, BlockHooks, PositiveInt, Scan, Sequence, State, StateOrigin
+from mmrnn.backbones.hf_config import decoder_faults, encoder_decoder_faults, make_config
+from mmrnn.backbones.hf_native import fill_cache, logit_function, native_masks, read_cache
+from mmrnn.types import IGNORE, Backbone, BlockHooks, ChecksKnobs, PositiveInt, Scan, Sequence, State, StateOrigin
 
 
-class HFDecoder(nn.Module, Backbone):
+class HFDecoder(nn.Module, Backbone, ChecksKnobs):
     """Causal language model of `transformers`, randomly initialised.
 
     Args:
@@ -21,7 +24,7 @@ class HFDecoder(nn.Module, Backbone):
         arch: further fields of the configuration, under their names in transformers.
 
     Raises:
-        ValueError: transformers has no such architecture.
+        ValueError: the architecture is none of `hf_config.DECODERS`, or its sizes are refused.
     """
 
     recurrent = False
@@ -38,12 +41,16 @@ class HFDecoder(nn.Module, Backbone):
         super().__init__()
         from transformers import AutoModelForCausalLM
 
+        _refuse(decoder_faults(name, vocab, width, arch))
         config = make_config(name, vocab_size=vocab, hidden_size=width, **(arch or {}))
         self.vocab, self.width, self.depth = vocab, width, config.num_hidden_layers
         self.model = AutoModelForCausalLM.from_config(config)
-        heads = config.num_attention_heads
         self.state_origin = StateOrigin(name, {"depth": self.depth, "width": width})
-        self._cache = getattr(config, "num_key_value_heads", None) or heads, width // heads
+        heads = config.num_attention_heads
+        size = getattr(config, "head_dim", None) or width // heads
+        self._cache = getattr(config, "num_key_value_heads", None) or heads, size
+        self._logits = logit_function(config)
+        self._names = frozenset(signature(self.model.base_model.forward).parameters)
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Embed token ids."""
@@ -51,7 +58,7 @@ class HFDecoder(nn.Module, Backbone):
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         """Return the logits of hidden states."""
-        return self.model.get_output_embeddings()(hidden)
+        return self._logits(self.model.get_output_embeddings()(hidden))
 
     def state(self, batch: int) -> State:
         """Return empty KV caches `b h 0 k`; `shared` holds the position of the next token of each row."""
@@ -81,17 +88,23 @@ class HFDecoder(nn.Module, Backbone):
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.resume(state, len(x))
         positions, mask, shared = positions_and_mask(sequence, state)
-        outputs = self.model.base_model(
-            inputs_embeds=x,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=fill_cache(state),
-            use_cache=True,
-        )
-        return outputs.last_hidden_state, State(read_cache(outputs.past_key_values), shared, self.state_origin)
+        cache = fill_cache(state)
+        if mask is not None:
+            mask = native_masks(self.model.config, x, cache, positions, mask, causal=sequence.attention_mask is None)
+        inputs = {"position_ids": positions, "cache": cache, "past_key_values": cache}
+        if "cache" in self._names:
+            del inputs["past_key_values"]
+        inputs = {name: value for name, value in inputs.items() if name in self._names}
+        outputs = self.model.base_model(inputs_embeds=x, attention_mask=mask, use_cache=True, **inputs)
+        return outputs.last_hidden_state, State(read_cache(cache), shared, self.state_origin)
+
+    @classmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield what transformers, or this wrapper around it, cannot do with an architecture and its sizes."""
+        return decoder_faults(**knobs)
 
 
-class HFEncoderDecoder(nn.Module, Backbone):
+class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
     """T5 of `transformers` as a language model: the encoder reads the context, the decoder the reply.
 
     The reply starts at the first target; a sequence without targets (a prompt) is all context. The hidden state of a
@@ -105,7 +118,7 @@ class HFEncoderDecoder(nn.Module, Backbone):
         arch: further fields of the configuration, under their names in transformers.
 
     Raises:
-        ValueError: transformers has no such architecture.
+        ValueError: the architecture is none of `hf_config.ENCODER_DECODERS`, or its sizes are refused.
     """
 
     recurrent = False
@@ -123,6 +136,7 @@ class HFEncoderDecoder(nn.Module, Backbone):
         super().__init__()
         from transformers import AutoModelForSeq2SeqLM
 
+        _refuse(encoder_decoder_faults(name, vocab, width, arch))
         config = make_config(name, vocab_size=vocab, d_model=width, **(arch or {}))
         config.pad_token_id = config.decoder_start_token_id = 0
         self.vocab, self.width, self.depth = vocab, width, config.num_decoder_layers
@@ -188,46 +202,32 @@ class HFEncoderDecoder(nn.Module, Backbone):
         hidden = out.gather(1, offset.clamp(0, out.shape[1] - 1)[..., None].expand(-1, -1, out.shape[-1]))
         return hidden * (offset >= 0)[..., None], after
 
+    @classmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield what transformers, or this wrapper around it, cannot do with an architecture and its sizes."""
+        return encoder_decoder_faults(**knobs)
+
     def _decode(self, x: Tensor, encoded: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         from transformers import DynamicCache, EncoderDecoderCache
 
-        outputs = self.model.get_decoder()(
+        decoder, cache = self.model.get_decoder(), EncoderDecoderCache(fill_cache(state), DynamicCache())
+        name = "cache" if "cache" in signature(decoder.forward).parameters else "past_key_values"
+        outputs = decoder(
             inputs_embeds=x,
             encoder_hidden_states=encoded,
             encoder_attention_mask=mask,
-            past_key_values=EncoderDecoderCache(fill_cache(state), DynamicCache()),
             use_cache=True,
+            **{name: cache},
         )
-        layers = read_cache(outputs.past_key_values.self_attention_cache)
+        layers = read_cache(cache.self_attention_cache)
         shared = {"encoder_output": encoded} if mask is None else {"encoder_output": encoded, "encoder_mask": mask}
         return outputs.last_hidden_state, State(layers, shared, self.state_origin)
 
 
-def make_config(name: str, **sizes: Any) -> Any:
-    """Return the configuration of an architecture.
-
-    Raises:
-        ValueError: transformers has no such architecture.
-    """
-    from transformers import CONFIG_MAPPING
-
-    if name not in CONFIG_MAPPING:
-        raise ValueError(f"transformers has no architecture {name!r}; it has, for example, opt, persimmon and t5")
-    return CONFIG_MAPPING[name](**sizes)
-
-
-def fill_cache(state: State) -> Any:
-    """Convert a state to a cache of transformers."""
-    from transformers import DynamicCache
-
-    if state.layers[0]["key"].shape[2] == 0:
-        return DynamicCache()
-    return DynamicCache([(layer["key"], layer["value"]) for layer in state.layers])
-
-
-def read_cache(cache: Any) -> tuple[dict[str, Tensor], ...]:
-    """Convert a cache of transformers to the layers of a state."""
-    return tuple({"key": layer.keys, "value": layer.values} for layer in cache.layers)
+def _refuse(faults: Iterator[tuple[str, str]]) -> None:
+    found = [f"{name}: {fault}" for name, fault in faults]
+    if found:
+        raise ValueError("; ".join(found))
 
 
 def _first_target(sequence: Sequence) -> Int[Tensor, " b"]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
 from mmrnn.config.compose import compose, conf_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
+from mmrnn.config.overrides import readable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     import hydra
     from hydra.errors import HydraException
 
-    with _hydra_arguments([*options.hydra, *options.overrides, *search_path(options.dirs)]):
+    with _hydra_arguments([*options.hydra, *readable(options.overrides), *search_path(options.dirs)]):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
         except HydraException as error:

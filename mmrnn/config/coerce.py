@@ -5,9 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from mmrnn.types import Constraint
+if TYPE_CHECKING:
+    from mmrnn.types import Constraint
 
 CHECKED = (tuple, list, Sequence, Collection, dict, Mapping, float, Path, None, types.NoneType, bool, int, str)
 """Types that YAML can write; a value for a hint of any other type (a part, a function) passes unchecked."""
@@ -54,9 +55,7 @@ def did_you_mean(word: Any, words: Collection[Any]) -> str:
 def type_name(hint: Any) -> str:
     """Return the name of a type in the notation of a card: `null`, `int or null`, `int of at least 1`."""
     if get_origin(hint) is Annotated:
-        inner, *conditions = get_args(hint)
-        words = [one.expected() for one in conditions if isinstance(one, Constraint)]
-        return " ".join([type_name(inner), *words])
+        return " ".join([type_name(get_args(hint)[0]), *(one.expected() for one in _constraints(hint))])
     if hint in (None, types.NoneType):
         return "null"
     if get_origin(hint) in (Union, types.UnionType):
@@ -67,11 +66,16 @@ def type_name(hint: Any) -> str:
 
 
 def _coerce_annotated(value: Any, hint: Any) -> Any:
-    inner, *conditions = get_args(hint)
-    value = coerce(value, inner)
-    if all(one.holds(value) for one in conditions if isinstance(one, Constraint)):
+    value = coerce(value, get_args(hint)[0])
+    if all(one.holds(value) for one in _constraints(hint)):
         return value
     raise TypeError(f"expected {type_name(hint)}, got {value!r}")
+
+
+def _constraints(hint: Any) -> "list[Constraint]":
+    from mmrnn.types import Constraint
+
+    return [one for one in get_args(hint)[1:] if isinstance(one, Constraint)]
 
 
 def _coerce_union(value: Any, hint: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.override_errors import explain_overrides
+from mmrnn.config.overrides import readable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +31,7 @@ def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] =
     Raises:
         ConfigError: overrides that name no card, group or knob, all at once, each with the closest name.
     """
-    found = search_path(dirs)
+    found, overrides = search_path(dirs), readable(overrides)
     with _hydra() as hydra_compose:
         try:
             return hydra_compose(config, [*found, *overrides])
@@ -53,7 +54,7 @@ def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    found = search_path(dirs)
+    found, overrides = search_path(dirs), readable(overrides)
     with _hydra() as hydra_compose:
         try:
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())

@@ -1,10 +1,12 @@
 """Faults of overrides that do not compose, a sentence each."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
+from mmrnn.config.overrides import quoting_advice
 
 
 def explain_overrides(
@@ -47,7 +49,14 @@ def _sentence(override: str, error: Exception, cfg: Mapping[str, Any], groups: S
     if text.startswith("Ambiguous value"):
         return f"{override}: several values in one run; sweep over them with -m, or write a list: {key}=[{value}]"
     if "Could not override" in text or "Could not delete" in text:
-        return _missing(key, cfg, groups)
+        inner = (
+            re.search(r"Key '([^']+)' is not in struct", f"{text}\n{error.__cause__}")
+            if value.startswith("{")
+            else None
+        )
+        return _missing(f"{key}.{inner[1]}" if inner else key, cfg, groups)
+    if type(error).__name__ == "OverrideParseException":
+        return f"{override}: the value has characters with a meaning of their own; quote it: {quoting_advice(override)}"
     return f"{override}: {_first_line(error)}"
 
 
@@ -57,6 +66,8 @@ def _missing(key: str, cfg: Mapping[str, Any], groups: Sequence[str]) -> str:
     path = ""
     for name in key.split("."):
         names = [str(other) for other in node] if isinstance(node, Mapping) else []
+        if not path and name in groups and name not in names:
+            return f"{key}: {name} is a group of cards, which is chosen by {name}=NAME and has no knobs"
         if name not in names:
             names = sorted({*names, *groups}) if not path else names
             what = "no such knob" if path else "no such group or key"

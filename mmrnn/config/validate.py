@@ -16,6 +16,7 @@ from mmrnn.io import hub, packages
 from mmrnn.types import (
     Adapter,
     Backbone,
+    ChecksKnobs,
     Connector,
     Encoder,
     Hook,
@@ -73,7 +74,8 @@ def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
 def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
     """Return all faults of a configuration; parts are compared with each other only where each is valid."""
     single = [*_card_faults(tree, trusted), *_weight_faults(tree)]
-    return [*(single or mismatches(tree, trusted)), *_setting_faults(tree), *_stage_faults(tree, trusted)]
+    joint = single or [*_joint_faults(tree, trusted), *mismatches(tree, trusted)]
+    return [*joint, *_setting_faults(tree), *_stage_faults(tree, trusted)]
 
 
 def _setting_faults(tree: Tree) -> Iterator[str]:
@@ -86,7 +88,11 @@ def _field_faults(node: Any, settings: type, prefix: str) -> Iterator[str]:
     if not isinstance(node, Mapping):
         yield f"{prefix.rstrip('.')}: expected a mapping, got {node!r}"
         return
-    for name, knob in parameters(settings).items():
+    known = parameters(settings)
+    for name in node if prefix else ():
+        if name not in known:
+            yield f"{prefix}{name}: no such setting{did_you_mean(name, known) or _list(known)}"
+    for name, knob in known.items():
         if name in node and not is_dataclass(knob.annotation):
             yield from _misfit(node[name], knob.annotation, f"{prefix}{name}")
 
@@ -164,6 +170,19 @@ def card_faults(
     for name in () if card.get("_partial_") else named:
         if name not in card and named[name].default is Parameter.empty:
             yield f"{path}.{name}: {target.__name__} requires it; add it to the card"
+
+
+def _joint_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
+    """Faults that parts find in their knobs taken together; every card of the tree must be valid."""
+    for path, card in cards(tree):
+        target = find_target(card, trusted)
+        if not fulfils(target, ChecksKnobs):
+            continue
+        known = parameters(target)
+        knobs = {name: one.default for name, one in known.items() if one.kind is Parameter.KEYWORD_ONLY}
+        knobs |= {name: coerce(card[name], known[name].annotation) for name in knobs if name in card}
+        for name, fault in target.knob_faults(knobs):
+            yield f"{path}.{name}: {fault}"
 
 
 def _contract_fault(

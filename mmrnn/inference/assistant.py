@@ -62,7 +62,7 @@ class Assistant:
 
         Raises:
             ImageError: the image cannot be opened.
-            ValueError: tags and observations differ in number, or the model has no such modality.
+            ValueError: tags and images or observations differ in number, or the model has no such modality.
         """
         texts = self.stream(image, question, observations=observations, max_new_tokens=max_new_tokens)
         return ["", *texts][-1]
@@ -160,9 +160,15 @@ class Assistant:
 
 
 def _sample(image: ImageLike | None, question: str) -> Sample:
+    counts = {tag: question.count(tag) for tag in (TAG, VIDEO)}
+    if sum(counts.values()) > (image is not None):
+        tags = " and ".join(f"{count} {tag}" for tag, count in counts.items() if count)
+        raise ValueError(f"the question has {tags} for {int(image is not None)} images; each tag needs one image")
     if image is None:
         return Sample((Turn("user", question), Turn("assistant", "")))
-    if VIDEO in question and isinstance(image, str | Path):
+    if VIDEO in question:
+        if not isinstance(image, str | Path):
+            raise ValueError(f"the question has the tag {VIDEO}; give the path of a video (got {type(image).__name__})")
         return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
     text = question if TAG in question else f"{TAG}\n{question}"
     return Sample((Turn("user", text), Turn("assistant", "")), (image_source(image),))

@@ -6,6 +6,7 @@ Letters: `b` samples, `m` images of the batch, `t` positions, `n` encoder tokens
 
 from mmrnn.types.bounds import (
     Bounds,
+    ChecksKnobs,
     Constraint,
     FiniteFloat,
     Fraction,
@@ -50,6 +51,7 @@ __all__ = [
     "Batch",
     "BlockHooks",
     "Bounds",
+    "ChecksKnobs",
     "Composite",
     "Connector",
     "Constraint",

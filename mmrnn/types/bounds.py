@@ -1,5 +1,7 @@
 """Ranges of numbers in signatures: `depth: PositiveInt`, `dropout: Fraction`."""
 
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -14,6 +16,16 @@ class Constraint(Protocol):
 
     def holds(self, value: Any) -> bool:
         """Return True for a value that meets the condition."""
+
+
+@runtime_checkable
+class ChecksKnobs(Protocol):
+    """A class that compares its knobs with each other, or with another library, before it is built."""
+
+    @classmethod
+    @abstractmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield the name (`arch.num_hidden_layers`) and the fault of knobs that each have the right type."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,21 @@ def test_no_tokens_no_samples_no_question(assistant):
         assistant.ask(None, "what?", max_new_tokens=-1)
 
 
+@pytest.mark.parametrize(
+    ("image", "question", "message"),
+    [
+        (Image.new("RGB", (9, 9)), "<image><image> what?", "2 <image> for 1 images"),
+        (Image.new("RGB", (9, 9)), "<image> and <video>", "1 <image> and 1 <video> for 1 images"),
+        (Image.new("RGB", (9, 9)), "<video> what?", r"give the path of a video \(got Image\)"),
+        (None, "<image> what?", "1 <image> for 0 images"),
+        (None, "<video> what?", "1 <video> for 0 images"),
+    ],
+)
+def test_tags_without_an_image_are_refused(assistant, image, question, message):
+    with pytest.raises(ValueError, match=message):
+        assistant.ask(image, question)
+
+
 def test_a_seeded_reply_is_the_same_alone_and_among_others(assistant):
     samples = [Sample((Turn("user", text),)) for text in ("what?", "who is it?", "what?")]
     options = {"sampler": Sampler(temperature=1.0), "max_new_tokens": 8}

@@ -162,6 +162,23 @@ def test_the_number_of_threads_changes_nothing():
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
+@pytest.mark.parametrize("kinds", [(torch.float16, torch.bfloat16), (torch.float32, torch.bfloat16)], ids=str)
+def test_norm_of_any_mixture_of_types(kinds, backend):
+    inputs = normal(1, 3, 2, 4, dtype=kinds[0]), normal(1, 3, 8), normal(8), normal(8, dtype=kinds[1])
+    found = norm_gate(*inputs, 1e-5, backend=backend)
+    truth = reference.norm_gate(*(x.double() for x in inputs), 1e-5)
+    torch.testing.assert_close(found.double(), truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
+def test_norm_of_one_value(backend):
+    one = torch.ones(1)
+    assert norm_gate(one.view(1, 1, 1, 1), one.view(1, 1, 1), one, 3 * one, 1e-5, backend=backend).item() == (
+        pytest.approx(3 * torch.sigmoid(one).item())
+    )
+
+
 def test_what_cannot_run_says_so():
     x = normal(1, 2, 4)
     with pytest.raises(RuntimeError, match="relu_square: backend 'cpu' cannot run here: it computes in fp32, got"):

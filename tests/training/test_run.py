@@ -144,7 +144,7 @@ def test_mistakes_leave_nothing_behind(tmp_path):
     with pytest.raises(ConfigError, match=r"another configuration.*seed"):
         train(config("evaluate.samples=0", "seed=5"), tmp_path / "run")
     with pytest.raises(ValueError, match="fits no parameter"):
-        train(config("stage.instruct.train=[nothing]"), tmp_path / "wrong")
+        train(config("stage.instruct.train=[backbone.nothing.*]"), tmp_path / "wrong")
     with pytest.raises(TrainingError, match=r"lower the learning rate \(1e\+30\)"):
         train(
             config("stage.instruct.lr=1e30", "stage.instruct.max_grad_norm=0", "stage.instruct.steps=40"),

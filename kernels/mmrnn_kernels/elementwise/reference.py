@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.dtypes import accumulation_dtype
+
 
 def token_shift(
     x: Float[Tensor, "b t d"], last: Float[Tensor, "b d"], starts: Bool[Tensor, "b t"] | None = None
@@ -49,5 +51,11 @@ def norm_gate(
 ) -> Float[Tensor, "b t c"]:
     """Normalise every head, then scale, shift and gate with silu, (6) of README.md."""
     b, t, heads, size = x.shape
-    normed = F.group_norm(x.reshape(b * t, heads * size), heads, weight, bias, eps)
+    kinds = {x.dtype, weight.dtype, bias.dtype}
+    on_cpu = x.device.type == "cpu" and weight.dtype == bias.dtype == torch.float32 and x.dtype != torch.float64
+    if len(kinds) > 1 and not on_cpu:  # torch has the norm of these mixtures alone
+        dtype = accumulation_dtype(x, weight, bias)
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    # Not that of torch.nn.functional, which refuses a head of one value for the sake of training.
+    normed = torch.group_norm(x.reshape(b * t, heads * size), heads, weight, bias, eps)
     return (normed.view(gate.shape) * F.silu(gate)).to(gate.dtype)

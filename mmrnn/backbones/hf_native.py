@@ -1,0 +1,70 @@
+"""Masks, caches and logits as `transformers` makes them."""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmrnn.types import State
+
+
+def native_masks(config: Any, x: Tensor, cache: Any, positions: Tensor, mask: Tensor, *, causal: bool) -> Any:
+    """Return the masks that an architecture makes itself (of windows, for eager attention ...), restricted to `mask`.
+
+    Args:
+        config: of the model.
+        x: embeddings `b t d` of the new tokens.
+        cache: of the tokens before.
+        positions: of the new tokens.
+        mask: True where a query may attend to a key, `b 1 t s`, over cached and new keys.
+        causal: `mask` is within the causal mask; otherwise it takes the place of it.
+
+    Raises:
+        ValueError: `mask` is not causal, and layers attend within a window.
+    """
+    from transformers.masking_utils import create_masks_for_generate
+
+    if not causal and getattr(config, "sliding_window", None):
+        raise ValueError(
+            f"{config.model_type} attends within a window, which this mask would replace; use mask=causal, or set "
+            "arch.sliding_window=null where the architecture accepts it"
+        )
+    past = mask.shape[3] - mask.shape[2]
+
+    def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return mask[row, 0, query - past, key]
+
+    inputs = {"config": config, "inputs_embeds": x, "attention_mask": None, "position_ids": positions}
+    inputs |= {"and_mask_function": allowed, "or_mask_function": None if causal else allowed}
+    # The names of the cache and its position differ between versions of transformers.
+    inputs |= {"cache": cache, "past_key_values": cache, "cache_position": torch.arange(past, mask.shape[3])}
+    known = signature(create_masks_for_generate).parameters
+    return create_masks_for_generate(**{name: value for name, value in inputs.items() if name in known})
+
+
+def logit_function(config: Any) -> Callable[[Tensor], Tensor]:
+    """Return what an architecture does with the output of its head: a factor (Cohere), a soft cap (Gemma-2)."""
+    factor = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def change(logits: Tensor) -> Tensor:
+        logits = logits if factor == 1.0 else logits * factor
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    return change
+
+
+def fill_cache(state: State) -> Any:
+    """Convert a state to a cache of transformers."""
+    from transformers import DynamicCache
+
+    if state.layers[0]["key"].shape[2] == 0:
+        return DynamicCache()
+    return DynamicCache([(layer["key"], layer["value"]) for layer in state.layers])
+
+
+def read_cache(cache: Any) -> tuple[dict[str, Tensor], ...]:
+    """Convert a cache of transformers to the layers of a state."""
+    return tuple({"key": layer.keys, "value": layer.values} for layer in cache.layers)
