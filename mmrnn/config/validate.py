@@ -73,9 +73,26 @@ def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
 
 def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
     """Return all faults of a configuration; parts are compared with each other only where each is valid."""
+    if broken := list(_shape_faults(tree)):
+        return broken
     single = [*_card_faults(tree, trusted), *_weight_faults(tree)]
     joint = single or [*_joint_faults(tree, trusted), *mismatches(tree, trusted)]
     return [*joint, *_setting_faults(tree), *_stage_faults(tree, trusted)]
+
+
+def _shape_faults(tree: Tree) -> Iterator[str]:
+    """Nodes that hold cards or settings and are something else, so that nothing behind them can be read."""
+    if others := [name for name in tree if not isinstance(name, str)]:
+        yield f"{others[0]!r}: a name of a setting is a text; put it in quotes or leave it out"
+        return
+    for path in (*CONTRACTS, "stage", "modalities", "weights"):
+        if (node := tree.get(path)) is not None and not isinstance(node, Mapping):
+            yield f"{path}: expected a mapping (a card), got {node!r}; set {path}=NAME, or leave it out"
+    for path in ("stage", "modalities"):
+        node = tree.get(path)
+        for name, value in node.items() if isinstance(node, Mapping) else ():
+            if value is not None and not isinstance(value, Mapping):
+                yield f"{path}.{name}: expected a mapping, got {value!r}; leave it out"
 
 
 def _setting_faults(tree: Tree) -> Iterator[str]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmrnn.config.compose import compose
 from mmrnn.data import open_image, to_tensor
 from mmrnn.types import ImageSpec
 
@@ -173,3 +174,7 @@ def test_fuyu(size):
     # Fuyu fills up to the whole size, of which only the patches that hold a part of the image are read.
     theirs = torch.tensor(np.asarray(padded))[:, : ours.shape[1], : ours.shape[2]]
     assert torch.equal(levels(ours, spec.mean, spec.std), levels(theirs, spec.mean, spec.std))
+
+
+def test_openflamingos_tower_is_cut_as_open_clip_does():
+    assert compose("model=flamingo_rwkv6_7b")["encoder"]["resize"] == "crop_rounded"

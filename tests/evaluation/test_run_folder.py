@@ -84,7 +84,12 @@ DAMAGED = {
     b"[]": "it is no JSON object",
     b"{}": "it lacks 'config'",
     b"[" * 100_000: "is no result of a run",
-    json.dumps(result(0) | {"loss": None}).encode(): "it has loss='None', which should be of type int",
+    json.dumps(result(0) | {"loss": None}).encode(): "it has loss=None, which should be of type float",
+    json.dumps(result(0) | {"loss": float("nan")}).encode(): "it has loss=nan, which is no finite number",
+    json.dumps(result(0) | {"seconds": 10**400}).encode(): "which is no finite number",
+    json.dumps(
+        result(0) | {"choices": {"connector": ["a"]}}
+    ).encode(): "it has connector=['a'], which should be of type",
     json.dumps(result(0) | {"accuracy": {"a": 1}}).encode(): "holds an accuracy of 'a' that is no JSON object",
     json.dumps(result(0) | {"accuracy": {"a": {"b": {}}}}).encode(): "holds an accuracy of 'a' that lacks 'accuracy'",
 }

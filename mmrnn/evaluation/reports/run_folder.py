@@ -14,7 +14,8 @@ from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 
 LOG, RESULT, FAILURE = "log.jsonl", "result.json", "failure.json"
 
-NUMBER = (int, float)
+NUMBER = (float, int)
+MAX_NUMBER = 1e300
 
 LOG_FIELDS: Mapping[str, tuple[type, ...]] = {
     "step": (int,),
@@ -64,7 +65,11 @@ def read_result(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         empty = path.stat().st_size == 0
         raise ValueError(f"{path} is no result of a run: {'it is empty' if empty else error}; {cure}") from None
-    fault = _fault(result, RESULT_FIELDS) or _accuracy_fault(result["accuracy"])
+    fault = (
+        _fault(result, RESULT_FIELDS)
+        or _fault(result["choices"], dict.fromkeys(result["choices"], (str,)))
+        or _accuracy_fault(result["accuracy"])
+    )
     if fault:
         raise ValueError(f"{path} is no result of a run: it {fault}; {cure}")
     return result
@@ -109,9 +114,19 @@ def _fault(record: Any, fields: Mapping[str, tuple[type, ...]]) -> str:
     for name, kinds in fields.items():
         if name not in record:
             return f"lacks {name!r}"
-        if not isinstance(record[name], kinds) or isinstance(record[name], bool):
-            return f"has {name}={str(record[name])[:40]!r}, which should be of type {kinds[0].__name__}"
+        value = record[name]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return f"has {name}={_shown(value)}, which should be of type {kinds[0].__name__}"
+        if kinds is NUMBER and not -MAX_NUMBER < value < MAX_NUMBER:
+            return f"has {name}={_shown(value)}, which is no finite number"
     return ""
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:40]
+    except ValueError:  # an integer of thousands of digits
+        return "..."
 
 
 def _accuracy_fault(accuracy: Mapping[str, Any]) -> str:
