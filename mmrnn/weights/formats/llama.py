@@ -104,7 +104,7 @@ def _from_shapes(
         return shapes.get(theirs[ours])
 
     attention = "blocks.0.attention"
-    depth_of = {int(part) for name in shapes for part in name.split(".")[1:3] if part.isdigit()}
+    depth_of = {int(part) for name in shapes for part in name.split(".")[1:3] if part.isdecimal()}
     knobs["vocab"], knobs["width"] = shapes[theirs["embedding.weight"]]
     knobs["depth"] = 1 + max(depth_of)
     key = theirs[f"{attention}.key.*"].replace("*", "weight")
