@@ -16,6 +16,7 @@ from mmrnn.config.error import ConfigError
 VERBS = {
     "list": "print the groups of cards, or the options of one",
     "show": "print parts, parameters, tokens and state of a model; nothing is loaded",
+    "plan": "estimate time and memory of a training run on GPUs; nothing is loaded",
     "train": "train a model, or with -m a sweep of models",
     "ask": "answer a question about an image with a trained model",
     "report": "compare finished runs in a table and a chart",

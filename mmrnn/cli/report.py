@@ -46,8 +46,11 @@ def main(arguments: Sequence[str]) -> None:
             raise ConfigError(str(fault)) from fault
         finished += done
         unfinished += others
-    for folder in unfinished:
-        print(f"not finished: {folder}")
+    for run in unfinished:
+        print(f"not finished: {run.folder}: {run.reason}")
+    for run in finished:
+        if run.note:
+            print(f"note: {run.note}")
     if not finished:
         raise ConfigError("none of these runs is finished")
 
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     for row in rows:
         shown.add_row(*row)
     Console().print(shown)
-    print(write_comparison(folders[0], finished))
+    print(write_comparison(folders[0], finished, unfinished))
 
 
 def _newest() -> Path:

@@ -140,9 +140,14 @@ def state_size(backbone: "Backbone") -> str:
 def count(parameters: Iterable["nn.Parameter"]) -> str:
     """`7.64B (7,635,767,296)`."""
     number = sum(parameter.numel() for parameter in parameters)
+    return str(number) if number < 1000 else f"{rounded(number)} ({number:,})"
+
+
+def rounded(number: int) -> str:
+    """`7.64B`."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= scale:
-            return f"{number / scale:.3g}{unit} ({number:,})"
+            return f"{number / scale:.3g}{unit}"
     return str(number)
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,15 @@ MAX_CHECKED_JOBS = 100
 
 SWEEP = {"-m", "--multirun"}
 CFG = ("job", "hydra", "all")
+
+
+LAUNCHERS = {
+    "WORLD_SIZE": "torchrun or accelerate",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpiexec",
+    "SLURM_STEP_NUM_TASKS": "srun",
+}
+"""Environment variables that hold the number of processes which a launcher has started."""
 
 
 class HydraPassthrough(BaseException):
@@ -66,9 +75,11 @@ def main(arguments: Sequence[str]) -> None:
     """Check every job, then let Hydra run them.
 
     Raises:
-        ConfigError: wrong usage, or the first job that does not fit, before anything is created.
+        ConfigError: wrong usage, one of several processes, or the first job that does not fit, before anything is
+            created.
     """
     options = parser().parse(arguments)
+    _refuse_launchers(os.environ)
     if SWEEP.issuperset(options.hydra):
         sweep = bool(options.hydra)
         every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
@@ -84,6 +95,17 @@ def main(arguments: Sequence[str]) -> None:
             raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
         except HydraPassthrough as failure:
             raise failure.__cause__ from None
+
+
+def _refuse_launchers(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError in one of several processes: each would be a whole training of its own."""
+    for name, launcher in LAUNCHERS.items():
+        number = environment.get(name, "1")
+        if number.isdecimal() and int(number) > 1:
+            raise ConfigError(
+                f"train runs in one process, but {launcher} has started {number} ({name}={number}); start it "
+                "without a launcher"
+            )
 
 
 def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:

@@ -162,24 +162,29 @@ def _checked(source: str | Path | bytes, name: str) -> str | Path | BytesIO:
     if isinstance(source, bytes):
         size, start = len(source), source[:MAX_PPM_HEADER]
     else:
-        try:
-            status = os.stat(source)
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError) as error:  # a name of more than 255 bytes, or with a null character
-            raise ImageError(f"{name} cannot be read: {error}") from None
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{name} is no regular file")
-        size = status.st_size
-        with open(source, "rb") as file:
-            start = file.read(2)
-            start += file.read(MAX_PPM_HEADER) if start[:1] == b"P" else b""
+        size, start = _beginning(source, name)
     if size > MAX_BYTES:
         raise ImageError(f"{name} has {size} bytes, {MAX_BYTES} are allowed")
     is_ppm = start[:1] == b"P" and start[1:2] in PPM_KINDS
     if is_ppm and size > MAX_PPM_HEADER and not PPM_HEADER.match(start):
         raise ImageError(f"{name} has a header of more than {MAX_PPM_HEADER} bytes, or is not an image")
     return BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _beginning(path: str | Path, name: str) -> tuple[int, bytes]:
+    """Size and first bytes of a regular file."""
+    try:
+        # Not opened before: opening a FIFO waits for a writer.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name} is no regular file")
+        with open(path, "rb") as file:
+            start = file.read(2)
+            return status.st_size, start + (file.read(MAX_PPM_HEADER) if start[:1] == b"P" else b"")
+    except (ImageError, FileNotFoundError):
+        raise
+    except (OSError, ValueError) as error:  # a name of more than 255 bytes, or with a null character; no permission
+        raise ImageError(f"{name} cannot be read: {error}") from None
 
 
 def _decode(

@@ -138,9 +138,12 @@ def list_images(folder: Path) -> list[Path]:
     """List the images in a folder in natural order: `2.png` before `10.png`.
 
     Raises:
-        ImageError: the folder holds no images, or too many files.
+        ImageError: the folder cannot be read, or holds no images or too many files.
     """
-    every = list(islice(folder.iterdir(), MAX_FRAMES + 1))
+    try:
+        every = list(islice(folder.iterdir(), MAX_FRAMES + 1))
+    except OSError as error:
+        raise ImageError(f"{folder} cannot be read: {error.strerror}") from None
     if len(every) > MAX_FRAMES:
         raise ImageError(f"{folder} holds more than {MAX_FRAMES} files; take fewer frames")
     suffixes = {*ANIMATED, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"}

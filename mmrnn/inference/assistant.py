@@ -168,9 +168,7 @@ def _sample(image: ImageLike | None, question: str) -> Sample:
         return Sample((Turn("user", question), Turn("assistant", "")))
     if VIDEO in question:
         if not isinstance(image, str | Path):
-            raise ValueError(
-                f"the question has the tag {VIDEO}; give the path of a video, not a {type(image).__name__}"
-            )
+            raise ValueError(f"the question has the tag {VIDEO}; give the path of a video (got {type(image).__name__})")
         return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
     text = question if TAG in question else f"{TAG}\n{question}"
     return Sample((Turn("user", text), Turn("assistant", "")), (image_source(image),))

@@ -71,8 +71,9 @@ class Sampler(TokenSampler):
         # Below zero and in fp64, so that a tiny temperature is greedy instead of inf - inf.
         probability = ((logits.double() - peak.double()) / self.temperature).softmax(-1)
         if self.top_k:
-            least = probability.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
-            probability = probability.masked_fill(probability < least, 0)
+            # By the logits, because a large temperature rounds probabilities to ties.
+            least = logits.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
+            probability = probability.masked_fill(logits < least, 0)
         if self.top_p < 1:
             ordered, index = (probability / probability.sum(-1, keepdim=True)).sort(descending=True)
             # A token is kept while those before it do not reach top_p, so the most likely one always is.

@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmrnn.io.disk import explain_full_disk
 from mmrnn.io.tensor_files import INDEX, read_json
 
 MODEL = "model.safetensors"
@@ -30,6 +31,9 @@ def write(
 
     Args:
         max_shard_size: bytes of a file of tensors.
+
+    Raises:
+        DiskFullError: there is no space for them; the old files are left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     finish_pending_save(folder)
@@ -37,6 +41,18 @@ def write(
     if _is_own_folder(staging):
         shutil.rmtree(staging)
     staging.mkdir()
+    try:
+        with explain_full_disk(staging, sum(value.nbytes for value in tensors.values())):
+            _stage(staging, tensors, texts, max_shard_size)
+    except BaseException:
+        shutil.rmtree(staging)
+        raise
+    os.rename(staging, folder / COMMITTED)
+    finish_pending_save(folder)
+
+
+def _stage(staging: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str], max_shard_size: int) -> None:
+    """Write all files, and the list of their names, into the staging folder."""
     shards = list(_split(tensors, max_shard_size))
     files = [MODEL] if len(shards) == 1 else [_shard_name(index, len(shards)) for index in range(1, len(shards) + 1)]
     for file, names in zip(files, shards, strict=True):
@@ -54,8 +70,6 @@ def write(
     (staging / FILE_LIST).write_text(json.dumps({"files": [*files, *texts]}))
     for path in staging.iterdir():
         _sync(path)
-    os.rename(staging, folder / COMMITTED)
-    finish_pending_save(folder)
 
 
 def finish_pending_save(folder: Path) -> None:

@@ -19,10 +19,11 @@ class PrefixLM(Prompt):
 
     Args:
         end: end of a caption, supervised.
+        prefix_end: end of what is given, not supervised: FlanT5's encoder reads texts that end with `</s>`.
     """
 
-    def __init__(self, *, end: str = "</s>") -> None:
-        self.end, self.stops = end, (end,)
+    def __init__(self, *, end: str = "</s>", prefix_end: str = "</s>") -> None:
+        self.end, self.prefix_end, self.stops = end, prefix_end, (end,)
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
         """Format one turn of the user and at most one reply. See `Prompt.spans`.
@@ -38,7 +39,15 @@ class PrefixLM(Prompt):
         tags = TAG * question.count(TAG) if images else ""
         if not words:
             prefix = question.replace(TAG, "") if images else question
-            return split_at_tags(tags + prefix.strip(), images)
-        cut = int.from_bytes(sha256(" ".join(words).encode()).digest()[:4], "big") % len(words)
+            return self._given(tags, prefix.strip(), images)
+        cut = self._cut(words)
         rest = " ".join(words[cut:]) + self.end
-        return [*split_at_tags(tags + " ".join(words[:cut]), images), Span(f" {rest}" if cut else rest, target=True)]
+        return [*self._given(tags, " ".join(words[:cut]), images), Span(rest, target=True)]
+
+    @staticmethod
+    def _cut(words: Sequence[str]) -> int:
+        return int.from_bytes(sha256(" ".join(words).encode()).digest()[:4], "big") % len(words)
+
+    def _given(self, tags: str, prefix: str, images: int) -> list[Span]:
+        ends = [Span(self.prefix_end)] if self.prefix_end else []
+        return [*split_at_tags(tags, images), *([Span(prefix)] if prefix else []), *ends]

@@ -31,7 +31,9 @@ def split_at_tags(text: str, images: int) -> list[Span]:
 def tokenize(
     spans: Sequence[Span], tokenizer: Tokenizer, layouts: Sequence[Layout] = (), row: int = 0, modality: str = "image"
 ) -> TokenizedSample:
-    """Tokenize each span by itself, behind the `starts` of the tokenizer; images become slots.
+    """Tokenize each span, behind the `starts` of the tokenizer; images become slots.
+
+    A text knows the one in front of it, unless an image stands between them (see `Tokenizer.encode_after`).
 
     An image whose tokens are for cross-attention fills no slots; the ids of `<image>` mark its position.
 
@@ -46,8 +48,10 @@ def tokenize(
     ids = list(tokenizer.starts)
     labels = [IGNORE] * len(ids)
     image_spans: list[ImageSpan] = []
+    before = ""
     for span in spans:
         if span.image:
+            before = ""
             if len(image_spans) == len(layouts):
                 needed = sum(span.image for span in spans)
                 raise ValueError(f"the text has places for {needed} images, but there are layouts for {len(layouts)}")
@@ -55,7 +59,8 @@ def tokenize(
             image_spans.append(ImageSpan(row, len(ids), layout, span.modality or modality))
             tokens = tokenizer.encode(TAG) if layout.cross_attention else [SLOT] * layout.tokens
         else:
-            tokens = tokenizer.encode(span.text)
+            tokens = tokenizer.encode_after(before, span.text) if before else tokenizer.encode(span.text)
+            before = span.text
         ids += tokens
         labels += tokens if span.target else [IGNORE] * len(tokens)
     return TokenizedSample(ids, labels, image_spans)

@@ -1,6 +1,7 @@
 """Prompts given by format strings: Vicuna, LLaVA's captions, Llama-2, ChatML, MiniGPT-4, GLM, CogVLM, ..."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from string import Formatter
 
 from mmrnn.prompts.image_position import ImagePosition, place_images
@@ -36,9 +37,13 @@ class Template(Prompt):
         image_position: position of the images of a turn, see `place_images`.
         image_template: text of one image; holds `<image>` once, and may hold `{number}`, which counts images from 1.
         image_separator: text between the images, and between them and the words.
+        strip_around_images: remove the white space on both sides of every image, that of the format included.
+        asking: format of a dialogue whose last reply is to be generated, where a design asks in another text than it
+            was trained with; None: this format. Its `stops` are not used.
 
     Raises:
-        ValueError: a format string has an unknown field, or `image_template` has no tag.
+        ValueError: a format string has an unknown field, or more than its name in a field, or `image_template` has no
+            tag.
     """
 
     def __init__(
@@ -56,17 +61,17 @@ class Template(Prompt):
         image_position: ImagePosition = "first",
         image_template: str = TAG,
         image_separator: str = "\n",
+        strip_around_images: bool = False,
+        asking: Prompt | None = None,
     ) -> None:
-        templates = (first, user, reply, past_reply or "", image_template)
-        for (name, known), template in zip(FIELDS.items(), templates, strict=True):
-            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
-            if unknown := fields - known:
-                raise ValueError(f"{name} ({template!r}) holds {{{unknown.pop()}}}; it may hold {sorted(known)}")
+        for name, template in zip(FIELDS, (first, user, reply, past_reply or "", image_template), strict=True):
+            _check_fields(name, template)
         if image_template.count(TAG) != 1:
             raise ValueError(f"image_template ({image_template!r}) must hold {TAG} once, for the visual tokens")
         self.system, self.first, self.user, self.reply = system, first, user, reply
         self.past_reply, self.reply_prefix, self.reply_opening = past_reply, reply_prefix, reply_opening
         self.image_position, self.image_template, self.image_separator = image_position, image_template, image_separator
+        self.strip_around_images, self.asking = strip_around_images, asking
         self.stops = tuple(stops)
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
@@ -78,6 +83,8 @@ class Template(Prompt):
         Raises:
             ValueError: tags and images do not agree, roles do not alternate, or a reply before the last is empty.
         """
+        if self.asking is not None and not (turns[-1].role == "assistant" and turns[-1].text):
+            return self.asking.spans(turns, images)
         system, turns = split_system(turns)
         _check_roles(turns)
         texts = place_images([turn.text for turn in turns[::2]], images, self.image_position, self.image_separator)
@@ -99,7 +106,7 @@ class Template(Prompt):
             spans += split_at_tags(template.format(system=message, text=text, words=words, images=tags), images)
             reply = replies[index] if index < len(replies) else ""
             spans += self._last_reply(reply) if index + 1 == len(texts) else self._past_reply(reply)
-        return spans
+        return _strip_around_images(spans) if self.strip_around_images else spans
 
     def _past_reply(self, text: str) -> list[Span]:
         if not text:
@@ -111,6 +118,35 @@ class Template(Prompt):
         if text:
             return [*prefix, Span(self.reply_opening + self.reply.format(text=text), target=True)]
         return [*prefix, *([Span(self.reply_opening)] if self.reply_opening else [])]
+
+
+def _check_fields(name: str, template: str) -> None:
+    """Raise ValueError unless every field of a format string is a known name alone.
+
+    A width (`{text:>9}`) could ask for any amount of memory, an attribute or index for any object behind the value.
+    """
+    try:
+        fields = [field for field in Formatter().parse(template) if field[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{name} ({template!r}) is no format string: {error}; write a brace as {{{{ or }}}}") from None
+    for _, field, width, conversion in fields:
+        if field not in FIELDS[name] or width or conversion:
+            written = field + (f"!{conversion}" if conversion else "") + (f":{width}" if width else "")
+            known = ", ".join(f"{{{known}}}" for known in sorted(FIELDS[name]))
+            raise ValueError(f"{name} ({template!r}) holds {{{written}}}; it may hold {known}, as they stand here")
+
+
+def _strip_around_images(spans: Sequence[Span]) -> list[Span]:
+    found = []
+    for index, span in enumerate(spans):
+        text = span.text
+        if index and spans[index - 1].image:
+            text = text.lstrip()
+        if index + 1 < len(spans) and spans[index + 1].image:
+            text = text.rstrip()
+        if span.image or text:
+            found.append(replace(span, text=text))
+    return found
 
 
 def _holds_words_alone(template: str) -> bool:

@@ -24,8 +24,9 @@ class HFTokenizer(Tokenizer):
         eos: tokens that end a reply.
         pad: token that fills rows up; None: the first of `eos`.
         prefix_space: the file puts a space in front of every text, as SentencePiece does.
-        added_tokens: tokens with ids behind those of the file (LLaVA's `<im_start>`). The embeddings that a language
-            model loads for them are the mean of the others.
+        added_tokens: tokens with ids behind those of the file (LLaVA's `<im_start>`). White space beside them in a text
+            is dropped, as by the Llama tokenizer that LLaVA added them to. The embeddings that a language model loads
+            for them are the mean of the others.
     """
 
     def __init__(
@@ -45,16 +46,26 @@ class HFTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without BOS.
 
-        With `prefix_space` the file prepends a space, so one at the beginning of the text is removed: ` Yes` after
-        `ASSISTANT:` gets the ids that it has in the whole text.
-
         Raises:
             ImportError: the package `tokenizers` is missing.
             ValueError: the file cannot be read, or does not have the tokens of this configuration.
         """
-        if self.prefix_space and text.startswith(" "):
-            text = text[1:]
         return self._file.encode(text, add_special_tokens=False).ids
+
+    def encode_after(self, before: str, text: str) -> list[int]:
+        """Ids of a text that directly follows another.
+
+        With `prefix_space` the file prepends a space to whatever it is given, so the text is read together with the
+        one before it: ` Yes` after `ASSISTANT:` and `Human:` after `###` get the ids that they have in the whole. Where
+        one token lies in both texts, the second is encoded by itself.
+        """
+        if not self.prefix_space:
+            return self.encode(text)
+        whole = self._file.encode(before + text, add_special_tokens=False)
+        cut = len(before)
+        if any(start < cut < stop for start, stop in whole.offsets):
+            return self.encode(text)
+        return [id for id, (start, _) in zip(whole.ids, whole.offsets, strict=True) if start >= cut]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without special tokens; unknown ids are skipped."""
@@ -97,7 +108,8 @@ class HFTokenizer(Tokenizer):
         file.no_padding()
         file.no_truncation()
         if self.added_tokens:
-            file.add_special_tokens([package.AddedToken(token, normalized=False) for token in self.added_tokens])
+            plain = {"normalized": False, "lstrip": True, "rstrip": True}
+            file.add_special_tokens([package.AddedToken(token, **plain) for token in self.added_tokens])
         if (largest := max(file.get_vocab().values())) >= self.vocab:
             raise ValueError(f"{self.path} has ids up to {largest}, more than tokenizer.vocab ({self.vocab}) allows")
         return file

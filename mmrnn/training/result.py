@@ -10,22 +10,22 @@ from typing import Any
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Answer, mean, scores
 from mmrnn.evaluation.held_out import HeldOut, accuracy_with_baselines
+from mmrnn.evaluation.reports.run_folder import RESULT, read_log
 from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
 from mmrnn.training import resume
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.error import TrainingError
-from mmrnn.training.trackers import jsonl
-from mmrnn.training.trainer import LOG
+from mmrnn.training.trackers.console import Console
 
-RESULT, ANSWERS = "result.json", "answers.jsonl"
+ANSWERS = "answers.jsonl"
 
 MAX_BLIND_SAMPLES = 30_000
 """Training samples that the blind baseline counts; more do not change it."""
 
 
 def write_result(
-    out: Path, parts: TrainingParts, held_out: HeldOut, cfg: Mapping[str, Any], began: float
+    out: Path, parts: TrainingParts, held_out: HeldOut, cfg: Mapping[str, Any], began: float, console: Console
 ) -> dict[str, Any]:
     """Answer all held-out questions, and write answers, report and, last, `result.json`; remove the snapshot.
 
@@ -35,7 +35,7 @@ def write_result(
     Raises:
         TrainingError: there are held-out samples, and none of them can be asked.
     """
-    found = held_out.evaluate()
+    found = held_out.evaluate(track=lambda name: console.tracker(f"held out: {name}"))
     answers = {name: evaluation.answers for name, evaluation in found.items()}
     write_answers(out / ANSWERS, answers)
     train = [parts.data[index] for index in range(min(len(parts.data), MAX_BLIND_SAMPLES))] if answers else []
@@ -44,7 +44,7 @@ def write_result(
         reasons = "; ".join(str(evaluation.left_out) for evaluation in found.values())
         raise TrainingError(f"no held-out question can be asked, so nothing is known of the model in {out}: {reasons}")
     means = [mean(scores(replies)) for replies in answers.values() if replies]
-    log = jsonl.records(out / LOG)
+    log = read_log(out)
     result = {
         "config": {name: value for name, value in cfg.items() if name != "choices"},
         "choices": cfg["choices"],

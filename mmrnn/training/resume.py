@@ -35,6 +35,7 @@ def save(folder: Path, progress: Progress, model: nn.Module, optimizer: Optimize
         trained: names of the parameters that any stage trains; the others can be built again.
 
     Raises:
+        DiskFullError: there is no space for it; the snapshot before stays.
         TrainingError: a trained parameter or the state of the optimizer is not finite; the snapshot before stays.
     """
     changing = {*trained, *(name for name, _ in model.named_buffers())}
@@ -51,7 +52,8 @@ def save(folder: Path, progress: Progress, model: nn.Module, optimizer: Optimize
             f"weights or the state of the optimizer are not finite after step {progress.step}; lower the learning rate "
             "or train in fp32; the snapshot of an earlier step is kept"
         )
-    replace_file(folder / FILE, lambda path: torch.save(content, path))
+    size = sum(tensor.nbytes for tensor in _tensors(content))
+    replace_file(folder / FILE, lambda path: torch.save(content, path), size)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:

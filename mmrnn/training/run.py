@@ -1,7 +1,8 @@
 """A run: from a configuration to a trained model, its accuracy and its report, in one resumable run folder.
 
 The folder holds `config.yaml`, `log.jsonl` (a record every few steps), `snapshot.pt` until the run is finished, and
-then `model.safetensors`, `answers.jsonl`, `result.json` and `report.html`.
+then `model.safetensors`, `answers.jsonl`, `result.json` and `report.html`. While it is trained, `.lock` names its
+process; `failure.json` says why it ended without a result.
 """
 
 import json
@@ -20,12 +21,14 @@ from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.held_out import HeldOut
+from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
 from mmrnn.inference.assistant import Assistant
+from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
 from mmrnn.training.build import TrainingParts, build_parts
 from mmrnn.training.feature_cache import FeatureCache, cache_datasets
 from mmrnn.training.loader import StepLoader
-from mmrnn.training.result import RESULT, write_result
+from mmrnn.training.result import write_result
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trainer import Trainer
 from mmrnn.types import MapDataset
@@ -49,18 +52,31 @@ def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None) -> f
 
     Raises:
         ConfigError: the configuration does not fit, or the folder holds another run.
+        FolderInUseError: another process trains in the folder.
+        ValueError: a file in the folder is damaged; the message names it.
         TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
     """
     cfg = json.loads(json.dumps({**plain(cfg), "out": None, "choices": dict(choices or {})}))
     cfg.pop("hydra", None)
-    before = config_file.read_config(out)
-    if before is not None and before != cfg:
-        names = sorted(name for name in {*before, *cfg} if before.get(name) != cfg.get(name))
-        raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
-    if not (out / RESULT).is_file():
+    if (out / RESULT).is_file() and config_file.read_config(out) == cfg:
+        return read_result(out)["objective"]
+    with lock_folder(out):
+        before = config_file.read_config(out)
+        if before is not None and before != cfg:
+            names = sorted(name for name in {*before, *cfg} if before.get(name) != cfg.get(name))
+            raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
+        if (out / RESULT).is_file():
+            if before is None:
+                raise ConfigError(f"out: {out} holds {RESULT} without {config_file.CONFIG}; choose another folder")
+            return read_result(out)["objective"]
+        remove_failure(out)
         began = time.monotonic()
-        run(build_parts(cfg), cfg, out, began)
-    return json.loads((out / RESULT).read_text())["objective"]
+        try:
+            run(build_parts(cfg), cfg, out, began)
+        except BaseException as error:
+            write_failure(out, error)
+            raise
+    return read_result(out)["objective"]
 
 
 def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
@@ -83,7 +99,10 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     config_file.save_config(out, cfg)
     sizes = {name: parameter.numel() for name, parameter in parts.model.named_parameters()}
     trained = sum(sizes[name] for name in parts.trained)
-    console.say(f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}")
+    steps = sum(stage.steps for stage in parts.stages.values())
+    console.say(
+        f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}; {steps:,} steps"
+    )
 
     if (skipped := LeftOut.of(parts.data.left_out())).total:
         console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
@@ -102,7 +121,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     held_out = make_held_out(parts, splits, features, cfg["evaluate"])
     make_trainer(parts, features, held_out, cfg, out, console).train()
     save(parts.model, out, config=cfg, only=only)
-    result = write_result(out, parts, held_out, cfg, began)
+    result = write_result(out, parts, held_out, cfg, began, console)
     console.table(result["accuracy"])
     console.say(f"{result['seconds']:.0f} s; report: {out / 'report.html'}")
 

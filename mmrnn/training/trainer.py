@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrnn.data.left_out import LeftOut
+from mmrnn.evaluation.reports.run_folder import LOG, read_log
+from mmrnn.io import jsonl
 from mmrnn.training import resume
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.error import TrainingError
@@ -21,11 +23,8 @@ from mmrnn.training.precision import Precision, autocast
 from mmrnn.training.resume import Progress
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep, shares
-from mmrnn.training.trackers import jsonl
 from mmrnn.training.trackers.console import Console
 from mmrnn.types import Batch, Optimizer, Schedule
-
-LOG = "log.jsonl"
 
 MAX_SKIPPED_STEPS = 5
 """Steps in a row whose loss or gradient is not finite, with which a run ends."""
@@ -174,7 +173,8 @@ class Trainer:
         if snapshot is not None:
             resume.restore(snapshot, parts.model, optimizer)
             start = snapshot["progress"].step
-        jsonl.truncate_log(self.out / LOG, steps + start)
+        # Records of steps after the snapshot will be written again.
+        jsonl.replace(self.out / LOG, [record for record in read_log(self.out) if record["step"] <= steps + start])
         batches = self.load(stage, samples)
         results = train_steps(
             TrainStep(parts.model, parts.objective),
@@ -188,11 +188,10 @@ class Trainer:
         )
         saved_at = time.monotonic()
         since_record: list[StepResult] = []
-        with self.console.bar() as bar:
-            task = bar.add_task(name, total=stage.steps, completed=start)
+        with self.console.progress(name, stage.steps, start) as show:
             for result in results:
                 since_record.append(result)
-                bar.update(task, completed=result.step, description=f"{name} loss {result.loss:.3f}")
+                show(result.step, f"{name} loss {result.loss:.3f}")
                 last = result.step == stage.steps
                 if result.step % self.log_every and not last:
                     continue

@@ -28,6 +28,10 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without `starts`."""
 
+    def encode_after(self, before: str, text: str) -> list[int]:
+        """Return the ids of a text that directly follows another; by default those of the text by itself."""
+        return self.encode(text)
+
     @abstractmethod
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids."""

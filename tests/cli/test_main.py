@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import mmrnn
+from mmrnn.cli import train
 from mmrnn.cli.main import VERBS, main
 from mmrnn.cli.options import Forward
 
@@ -152,6 +153,17 @@ def test_a_run(capsys, runs, tmp_path):
     assert cfg.seed == 3
     assert out.parent == tmp_path / "runs"
     assert cfg.out == str(out)
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_one_of_several_processes_is_refused(capsys, runs, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert run_cli(capsys, "train", TINY)[0] == 0
+    monkeypatch.setenv(name, "2")
+    code, out, err = run_cli(capsys, "train", TINY)
+    assert (code, out) == (2, "")
+    assert f"train runs in one process, but {train.LAUNCHERS[name]} has started 2 ({name}=2); start it without" in err
+    assert len(runs.calls) == 1
 
 
 def test_a_run_resumes_in_its_folder(capsys, runs, tmp_path):

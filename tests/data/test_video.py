@@ -2,6 +2,8 @@
 
 import json
 import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -80,6 +82,11 @@ def test_hostile_files(tmp_path, monkeypatch):
     assert said("empty").endswith("empty holds no images")
     assert "broken.gif is not an image" in said("broken.gif")
     assert said("none.gif").endswith("none.gif is not there")
+    assert "File name too long" in said("a" * 300 + ".gif")
+    assert said("a" * 300 + ".mp4").endswith("is not there")
+    monkeypatch.setattr(Path, "iterdir", Mock(side_effect=PermissionError(13, "Permission denied")))
+    assert said("empty").endswith("empty cannot be read: Permission denied")
+    monkeypatch.undo()
     assert said("none.mp4").endswith("none.mp4 is not there")
     assert said("notes.txt").endswith("is no video of a known format; use a folder of its frames")
     assert "100 x 100 pixels, 50 are allowed" in said("long.gif", max_pixels=50)

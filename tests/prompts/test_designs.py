@@ -9,7 +9,7 @@ from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.prompts import insert_modality_slots, tokenize
-from mmrnn.types import IGNORE, SLOT, Layout, Span, Turn
+from mmrnn.types import IGNORE, SLOT, Layout, Span, Tokenizer, Turn
 
 pytestmark = pytest.mark.golden
 
@@ -26,7 +26,7 @@ def dialogue(*texts):
     return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
 
 
-class Bytes:
+class Bytes(Tokenizer):
     """A byte and what is added to it, with the strings that have an id of their own."""
 
     vocab, pad, ends, starts = 400, 0, (2,), ()

@@ -1,6 +1,7 @@
 """Every prompt card writes what `written.json` says, and what is learnt decodes to the replies and their ends.
 
-There `@` is the image, and what is learnt stands between ⟦ and ⟧. The strings of published designs were compared with
+There `@` is the image, and what is learnt stands between ⟦ and ⟧; `NAME asking` is what a prompt that asks in another
+text than it was trained with writes up to the reply. The strings of published designs were compared with
 those of the original code in test_template.py and test_designs.py.
 """
 
@@ -10,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from mmrnn.config.compose import conf_dir
 from mmrnn.config.instantiate import instantiate
@@ -27,13 +28,13 @@ LEARNT_WHOLE = {"<sop>", "\x02"}
 
 def knobs(name):
     """What a card says, with what it inherits."""
-    content = yaml.safe_load((conf_dir() / "prompt" / f"{name}.yaml").read_text(encoding="utf-8"))
+    content = OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml")
     parents = [parent for parent in content.pop("defaults", []) if parent != "_self_"]
-    return {key: value for parent in parents for key, value in knobs(parent).items()} | content
+    return OmegaConf.merge(*map(knobs, parents), content)
 
 
 def card(name):
-    return instantiate(knobs(name))
+    return instantiate(OmegaConf.to_container(knobs(name)))
 
 
 def dialogue(prompt):
@@ -42,7 +43,7 @@ def dialogue(prompt):
 
 
 def test_all_cards_are_listed():
-    assert sorted(WRITTEN) == CARDS
+    assert sorted({name.removesuffix(" asking") for name in WRITTEN}) == CARDS
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -80,8 +81,12 @@ def test_what_is_learnt_decodes_to_the_replies(name):
 def test_a_prompt_to_be_answered_ends_where_the_reply_begins(name):
     prompt = card(name)
     if isinstance(prompt, PrefixLM | Interleaved):
-        turns, begun = [Turn("user", "<image>\na photo"), Turn("assistant", "")], "@a photo"
+        turns = [Turn("user", "<image>\na photo"), Turn("assistant", "")]
+        begun = "@a photo" + getattr(prompt, "prefix_end", "")
+    elif f"{name} asking" in WRITTEN:
+        turns, begun = [*dialogue(prompt)[:3], Turn("assistant", "")], WRITTEN[f"{name} asking"]
     else:
         turns = [*dialogue(prompt)[:3], Turn("assistant", "")]
+        assert getattr(prompt, "asking", None) is None
         begun = re.sub("[⟦⟧]", "", WRITTEN[name].rpartition("⟦")[0]) + getattr(prompt, "reply_opening", "")
     assert "".join("@" if span.image else span.text for span in prompt.spans(turns, 1)) == begun

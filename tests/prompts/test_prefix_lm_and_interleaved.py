@@ -23,8 +23,8 @@ def test_a_caption_is_cut_between_two_words(caption):
     assert spans[0] == Span(image=True)
     assert spans[-1].target
     assert not any(span.target for span in spans[:-1])
-    text = "".join(span.text for span in spans)
-    assert text == f"{caption}</s>"
+    assert spans[-2] == Span("</s>"), "what is given ends, too"
+    assert " ".join(span.text for span in [*spans[1:-2], spans[-1]]) == f"{caption}</s>"
     assert spans == PrefixLM().spans(turns("<image> again", caption), 1)
 
 
@@ -36,9 +36,9 @@ def test_captions_are_cut_in_different_places():
 
 
 def test_a_caption_to_be_generated_goes_on_from_the_users_words():
-    assert written(PrefixLM().spans(turns("<image>\na photo of", ""), 1)) == "*a photo of"
-    assert written(PrefixLM().spans(turns("<image>"), 1)) == "*"
-    assert written(PrefixLM(end="#").spans(turns("", "word"), 0)) == "[word#]"
+    assert written(PrefixLM().spans(turns("<image>\na photo of", ""), 1)) == "*a photo of</s>"
+    assert written(PrefixLM().spans(turns("<image>"), 1)) == "*</s>"
+    assert written(PrefixLM(end="#", prefix_end="").spans(turns("", "word"), 0)) == "[word#]"
     with pytest.raises(ValueError, match="4 turns are no caption"):
         PrefixLM().spans(turns("<image>", "a", "b", "c"), 1)
 

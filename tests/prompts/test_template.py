@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from mmrnn.config.compose import conf_dir
 from mmrnn.config.instantiate import instantiate
 from mmrnn.prompts import Template, tokenize
-from mmrnn.types import IGNORE, SLOT, Layout, Span, Turn
+from mmrnn.types import IGNORE, SLOT, Layout, Span, Tokenizer, Turn
 
 
 def card(name):
@@ -27,7 +27,7 @@ def dialogue(*texts):
     return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
 
 
-class Bytes:
+class Bytes(Tokenizer):
     """The toy tokenizer of the golden case: BOS 1, `</s>` 2, any other byte b is b + 3."""
 
     vocab, pad, ends, starts = 262, 0, (2,), (1,)
@@ -147,6 +147,15 @@ def test_turns_must_alternate(turns, message):
         ({"first": "{sytem} {text}"}, r"holds \{sytem\}"),
         ({"reply": "{answer}"}, r"holds \{answer\}"),
         ({"image_template": "<Img></Img>"}, "must hold <image> once"),
+        ({"first": "{text:>3000000000}"}, r"first .* holds \{text:>3000000000\}; it may hold \{images\}"),
+        ({"user": "{text!r}"}, r"user .* holds \{text!r\}"),
+        ({"user": "{text:{words}}"}, r"user .* holds \{text:\{words\}\}"),
+        ({"user": "{text.__class__}"}, r"user .* holds \{text\.__class__\}"),
+        ({"user": "{system[0]}"}, r"user .* holds \{system\[0\]\}"),
+        ({"past_reply": "{0}"}, r"past_reply .* holds \{0\}"),
+        ({"reply": "{}"}, r"reply .* holds \{\}"),
+        ({"reply": "{text"}, r"reply .* is no format string: .*; write a brace as \{\{ or \}\}"),
+        ({"image_template": "{number:09d}<image>"}, r"image_template .* holds \{number:09d\}; it may hold \{number\}"),
     ],
 )
 def test_a_form_that_cannot_be_filled_is_refused_at_once(knobs, message):

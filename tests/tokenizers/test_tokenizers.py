@@ -94,10 +94,19 @@ def file(tmp_path):
 def test_a_file_gives_a_reply_the_ids_it_has_in_the_whole_text(file):
     tokenizer = HFTokenizer(path=file)
     assert isinstance(tokenizer, Contract)
-    whole = tokenizer.encode("A: a b.</s>B:")
-    assert tokenizer.encode("A:") + tokenizer.encode(" a b.</s>") + tokenizer.encode("B:") == whole
-    assert tokenizer.decode(whole) == "A: a b. B:"
-    assert HFTokenizer(path=file, prefix_space=False).encode(" a") != tokenizer.encode(" a")
+    parts = ["A:", " a b.</s>", "B:a", "b:", " a"]
+    whole = tokenizer.encode("".join(parts))
+    after = [tokenizer.encode_after(before, text) for before, text in zip(["", *parts], parts, strict=False)]
+    assert [id for ids in after for id in ids] == whole
+    assert tokenizer.decode(whole) == "A: a b. B:ab: a"
+    assert tokenizer.encode(" a") == [3, *tokenizer.encode("a")], "a text by itself keeps its blank, and gets another"
+    assert HFTokenizer(path=file, prefix_space=False).encode_after("A:", " a") == tokenizer.encode(" a")
+
+
+def test_a_token_in_two_texts_is_cut_where_they_meet(file):
+    """`▁a` lies in both: the second is encoded by itself."""
+    tokenizer = HFTokenizer(path=file)
+    assert tokenizer.encode_after("A: ", "a") == tokenizer.encode("a")
 
 
 def test_special_tokens_of_a_file(file):
@@ -112,6 +121,7 @@ def test_words_that_are_added(file):
     tokenizer = HFTokenizer(path=file, vocab=14, added_tokens=("<im_start>", "<im_end>"))
     assert tokenizer.encode("<im_start>a<im_end>") == [12, *HFTokenizer(path=file).encode("a"), 13]
     assert tokenizer.decode([12, *tokenizer.encode("a"), 13]) == "a"
+    assert tokenizer.encode("b <im_start>\n a") == [*tokenizer.encode("b"), 12, *tokenizer.encode("a")]
     with pytest.raises(ValueError, match=r"ids up to 13, more than tokenizer.vocab \(12\)"):
         HFTokenizer(path=file, vocab=12, added_tokens=("<im_start>", "<im_end>")).encode("a")
 

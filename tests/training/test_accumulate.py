@@ -1,8 +1,11 @@
 """A step of several micro-batches has the loss and the gradients of one batch of all their samples."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from mmrnn.backbones import RWKV6
 from mmrnn.connectors import Linear
@@ -12,6 +15,7 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
+from mmrnn.training.loader import Collated
 from mmrnn.training.optim import param_groups
 from mmrnn.training.step import TrainStep
 from mmrnn.training.trainer import train_steps
@@ -117,3 +121,43 @@ def test_an_objective_of_ones_own_counts_rows():
 
     made = model()
     assert step(made, Plain(), 2, False)[0] > 0
+
+
+def test_a_step_waits_for_the_device_once(monkeypatch):
+    """Every value that is read on the host is a synchronisation on a GPU."""
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__float__"):
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, read=read, name=name: reads.append(name) or read(self))
+    forward, counted = TrainStep.forward, []
+
+    def count_outside(self, batch, share):
+        before = len(reads)
+        loss = forward(self, batch, share)
+        del reads[before:]  # the model's own
+        counted.append(share)
+        return loss
+
+    monkeypatch.setattr(TrainStep, "forward", count_outside)
+    step(model(), LanguageModel(), 3, False)
+    assert len(counted) == 3
+    assert reads.count("tolist") == 1
+    assert len(reads) == 1
+
+
+def test_batches_can_be_copied_from_pinned_memory(monkeypatch):
+    """Without a GPU no memory can be pinned: what the loader would pin is recorded."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone())
+    made = model()
+    batch = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities))(SAMPLES)
+    batch = replace(batch, features={"state": torch.ones(1, 2, 3)})
+    collated = pin_memory(Collated(batch, ["a"], [("b", "too long")]))
+    assert collated._replace(batch=None) == (None, ["a"], [("b", "too long")])
+    tensors = [batch.sequence.ids, batch.sequence.labels, *batch.images.values(), *batch.features.values()]
+    assert len(pinned) == len(tensors)
+    assert all(any(one is tensor for one in pinned) for tensor in tensors)
+    assert torch.equal(collated.batch.sequence.ids, batch.sequence.ids)
+    assert collated.batch.sequence.image_spans == batch.sequence.image_spans
+    moved = collated.batch.to("cpu", non_blocking=True)
+    assert torch.equal(moved.images["image"], batch.images["image"])

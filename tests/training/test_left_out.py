@@ -9,13 +9,13 @@ from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.data import Collator, LLaVAJson
 from mmrnn.data.left_out import MAX_REASONS, LeftOut
+from mmrnn.io import jsonl
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import Stage
 from mmrnn.training.loader import NO_UNITS, StepLoader
 from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.run import train
-from mmrnn.training.trackers import jsonl
 from mmrnn.training.trainer import TrainingError
 
 SMALL = (

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
+from mmrnn.io import jsonl
 from mmrnn.training import AdamW, resume
 from mmrnn.training.loader import StepLoader
 from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.run import train
-from mmrnn.training.trackers import jsonl
 from mmrnn.training.trainer import MAX_SKIPPED_STEPS, TrainingError
 
 SMALL = (

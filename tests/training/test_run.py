@@ -12,9 +12,9 @@ from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.image import ImageError
+from mmrnn.io import jsonl
 from mmrnn.training import resume
 from mmrnn.training.run import train
-from mmrnn.training.trackers import jsonl
 from mmrnn.training.trainer import TrainingError
 
 SMALL = (

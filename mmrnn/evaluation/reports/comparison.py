@@ -1,6 +1,6 @@
 """Comparison of runs: the settings that differ, and the results."""
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -8,35 +8,62 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.config.tree import leaves
+from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT, read_log, read_result, unfinished_reason
 from mmrnn.evaluation.reports.run_report import STYLE
 from mmrnn.evaluation.reports.svg import bars
 from mmrnn.io.atomic import replace_file
+from mmrnn.io.lock import LOCK
+
+MARKS = {LOG, RESULT, FAILURE, LOCK, ".hydra"}
+"""Names of which a folder of a run holds one at least, from its first second on."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Folder and result (`result.json`) of a finished run."""
+    """Folder and result (`result.json`) of a finished run; `note`: a fault of its other files."""
 
     folder: Path
     result: Mapping[str, Any]
+    note: str = ""
 
 
-def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[Path]]:
-    """Return the finished runs in a folder and below it, and the folders of unfinished ones.
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """Folder of a run without a result, and the reason in words."""
+
+    folder: Path
+    reason: str
+
+
+def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
+    """Return the finished runs in a folder and below it, and the unfinished ones.
 
     Raises:
         ValueError: the folder holds no run.
     """
     finished, unfinished = [], []
-    for log in sorted(Path(folder).rglob("log.jsonl"), key=lambda path: [_number(part) for part in path.parts]):
-        result = log.parent / "result.json"
-        if result.is_file():
-            finished.append(FinishedRun(log.parent, json.loads(result.read_text(encoding="utf-8"))))
-        else:
-            unfinished.append(log.parent)
-    if not finished and not unfinished:
+    found = [Path(root) for root, folders, files in os.walk(folder) if MARKS & {*folders, *files}]
+    for run in sorted(found, key=lambda path: [_number(part) for part in path.parts]):
+        if not (run / RESULT).is_file():
+            unfinished.append(UnfinishedRun(run, unfinished_reason(run)))
+            continue
+        try:
+            result = read_result(run)
+        except (OSError, ValueError) as fault:
+            unfinished.append(UnfinishedRun(run, str(fault)))
+            continue
+        finished.append(FinishedRun(run, result, _log_fault(run)))
+    if not found:
         raise ValueError(f"{folder} holds no run; name a folder that `mmrnn train` has written")
     return finished, unfinished
+
+
+def _log_fault(folder: Path) -> str:
+    try:
+        read_log(folder)
+    except (OSError, ValueError) as fault:
+        return str(fault)
+    return ""
 
 
 def table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
@@ -63,8 +90,13 @@ def average(run: FinishedRun, split: str) -> float | None:
     return sum(row["accuracy"] for row in kinds.values()) / len(kinds) if kinds else None
 
 
-def write_comparison(folder: Path, runs: Sequence[FinishedRun]) -> Path:
+def write_comparison(folder: Path, runs: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRun] = ()) -> Path:
     """Write `comparison.html` (table and bars) and `comparison.md` into a folder.
+
+    Args:
+        folder: for both files.
+        runs: that are compared.
+        unfinished: that are listed, with the reason.
 
     Returns:
         Path of the page.
@@ -81,8 +113,11 @@ def write_comparison(folder: Path, runs: Sequence[FinishedRun]) -> Path:
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
     page = f'<!doctype html><meta charset="utf-8"><title>runs</title><style>{STYLE} svg {{ width: 100% }}</style>'
     page += f"<h1>{escape(folder.name)}</h1><table><tr>{head}{body}</table>{images}"
+    rest = [f"{run.folder}: {run.reason}" for run in unfinished]
+    page += "<h2>Not finished</h2><ul>" + "".join(f"<li>{escape(line)}" for line in rest) + "</ul>" if rest else ""
     lines = [columns, ["---"] * len(columns), *rows]
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    text += "\nNot finished:\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in rest) if rest else ""
     replace_file(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8"))
     replace_file(folder / "comparison.html", lambda path: path.write_text(page, encoding="utf-8"))
     return folder / "comparison.html"

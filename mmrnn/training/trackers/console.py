@@ -1,14 +1,38 @@
 """Progress bars and tables on stderr."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+FIRST_LINE, NEXT_LINE, SLOWER = 10.0, 30.0, 0.1
+"""Seconds before the first line and the next ones; least share of the elapsed time between two lines of a long run."""
+
+
+class _Lines:
+    """Lines of progress with the time left, the fewer the longer it takes."""
+
+    def __init__(self, say: Callable[[str], None], total: int, completed: int) -> None:
+        self.say, self.total, self.start = say, total, completed
+        self.began = time.monotonic()
+        self.due = self.began + FIRST_LINE
+
+    def show(self, completed: int, what: str) -> None:
+        now = time.monotonic()
+        if now < self.due or completed >= self.total or completed <= self.start:
+            return
+        elapsed = now - self.began
+        left = elapsed / (completed - self.start) * (self.total - completed)
+        self.say(f"{what}: {completed:,} of {self.total:,}, {timedelta(seconds=round(left))} left")
+        self.due = now + max(NEXT_LINE, SLOWER * elapsed)
+
 
 class Console:
-    """Lines, bars and tables on stderr; where that is no terminal, no bars."""
+    """Lines, bars and tables on stderr; where that is no terminal, lines in place of bars."""
 
     def __init__(self, console: RichConsole | None = None) -> None:
         self.console = console or RichConsole(stderr=True)
@@ -17,8 +41,34 @@ class Console:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def bar(self) -> Progress:
-        """A bar to be used as a context: `add_task`, `update`."""
+    @contextmanager
+    def progress(self, what: str, total: int, completed: int = 0) -> Iterator[Callable[[int, str], None]]:
+        """Context of `show(completed, what)`: a bar with the time left; where that is no terminal, a line now and then.
+
+        Args:
+            what: is done, until `show` says it anew.
+            total: number of its steps.
+            completed: steps that were done before.
+        """
+        if not self.console.is_terminal:
+            yield _Lines(self.say, total, completed).show
+            return
+        with self._bar() as bar:
+            task = bar.add_task(what, total=total, completed=completed)
+            yield lambda done, text: bar.update(task, completed=done, description=text)
+
+    def tracker(self, what: str) -> Callable[[range], Iterator[int]]:
+        """Wraps the iteration over a range in a bar, or in lines."""
+
+        def track(steps: range) -> Iterator[int]:
+            with self.progress(what, len(steps)) as show:
+                for done, step in enumerate(steps, 1):
+                    yield step
+                    show(done, what)
+
+        return track
+
+    def _bar(self) -> Progress:
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -26,17 +76,7 @@ class Console:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
         )
-
-    def tracker(self, what: str) -> Callable[[range], Iterator[int]]:
-        """Wraps the iteration over a range in a bar."""
-
-        def track(steps: range) -> Iterator[int]:
-            with self.bar() as bar:
-                yield from bar.track(steps, description=what)
-
-        return track
 
     def table(self, accuracy: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """Accuracy by split and kind of question, beside the baselines."""

@@ -1,0 +1,225 @@
+"""Time and memory of a training stage, estimated before it is started.
+
+FLOPs: every parameter costs 2 per token in the forward pass, 2 for the gradient of its input, 2 for its own gradient
+if it is trained, and 2 more where `grad_checkpointing` recomputes the block (6N and 8N: Kaplan et al., 2020).
+Encoders are counted operation by operation. Attention scores and optimizer steps are not counted.
+
+Memory: AdamW in mixed precision keeps 16 bytes per trained parameter (fp32 weight, gradient and two moments), a frozen
+parameter takes 2 (bf16); both are sharded over all GPUs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmrnn.model.vlm import VLM, Modality
+from mmrnn.training.stage import Stage
+
+
+class GPU(NamedTuple):
+    """Peak of dense bf16 products in FLOPs per second, and memory in GiB, as the vendor states them."""
+
+    flops: float
+    memory: int
+
+
+GPUS = {
+    "a100_40g": GPU(312e12, 40),
+    "a100_80g": GPU(312e12, 80),
+    "h100_80g": GPU(989e12, 80),
+    "h200_141g": GPU(989e12, 141),
+    "b200_180g": GPU(2250e12, 180),
+    "l40s_48g": GPU(362e12, 48),
+    "rtx4090_24g": GPU(165e12, 24),
+    "rtx5090_32g": GPU(209e12, 32),
+    "mi250x_128g": GPU(383e12, 128),
+    "mi300x_192g": GPU(1307e12, 192),
+}
+
+USABLE = 0.92
+"""Share of a GPU's memory that a run can fill; the rest is the context, the workspace of products, fragmentation."""
+
+
+class PartCost(NamedTuple):
+    """One part of a model: its parameters, those of them that are trained, FLOPs of a sample in a training step."""
+
+    name: str
+    parameters: int
+    trained: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimate of one stage on a number of equal GPUs.
+
+    Attributes:
+        parts: in the order of the data flow.
+        tokens: positions of the backbone per sample, padding included.
+        samples: of the whole stage.
+        batch_size: samples of a step.
+        gpu: kind of GPU.
+        gpus: number of them.
+        mfu: model FLOPs utilisation: share of the peak that a run reaches.
+        width: of the backbone.
+        depth: of the backbone.
+        vocab: of the backbone.
+        recomputes: the backbone recomputes its blocks.
+    """
+
+    parts: tuple[PartCost, ...]
+    tokens: int
+    samples: int
+    batch_size: int
+    gpu: GPU
+    gpus: int
+    mfu: float
+    width: int
+    depth: int
+    vocab: int
+    recomputes: bool
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the stage."""
+        return self.samples * sum(part.flops for part in self.parts)
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the stage."""
+        return self.flops / (self.mfu * self.gpu.flops * self.gpus)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Positions of the backbone per second, all GPUs together."""
+        return self.samples * self.tokens / self.seconds
+
+    def weight_bytes(self, part: PartCost, gpus: int) -> float:
+        """Bytes per GPU for the weights, gradients and moments of a part."""
+        return (16 * part.trained + 2 * (part.parameters - part.trained)) / gpus
+
+    def gathered_bytes(self, gpus: int) -> float:
+        """Bytes for the two blocks that are whole at one time where weights are sharded."""
+        return 0.0 if gpus == 1 else 2 * 2 * self.parts[-1].parameters / self.depth
+
+    def activation_bytes(self, samples: int) -> float:
+        """Bytes of a micro-batch of so many samples: inputs and activations of the blocks, logits and their gradient.
+
+        A block keeps about 34 values of its width per token, and 4 of the width of its feed-forward layer (3.5 to 4
+        times as wide), in bf16.
+        """
+        tokens = samples * self.tokens
+        block = tokens * 100 * self.width
+        blocks = block + tokens * self.depth * self.width * 4 if self.recomputes else block * self.depth
+        return blocks + tokens * self.vocab * 10
+
+    def memory_bytes(self, samples: int, gpus: int | None = None) -> float:
+        """Bytes per GPU with a micro-batch of so many samples."""
+        gpus = gpus or self.gpus
+        weights = sum(self.weight_bytes(part, gpus) for part in self.parts)
+        return weights + self.gathered_bytes(gpus) + self.activation_bytes(samples)
+
+    def fits(self, samples: int, gpus: int | None = None) -> bool:
+        """True where a micro-batch of so many samples fits into the memory of every GPU."""
+        return self.memory_bytes(samples, gpus) <= USABLE * self.gpu.memory * 2**30
+
+    def micro_batch(self) -> int:
+        """Largest micro-batch per GPU that fits and divides the share of a step; 0: not even one sample fits."""
+        share = max(1, self.batch_size // self.gpus)
+        return next((size for size in range(share, 0, -1) if share % size == 0 and self.fits(size)), 0)
+
+    def fewest_gpus(self) -> int | None:
+        """Smallest number of GPUs on which one sample at a time fits; None: on no number up to 1024."""
+        counts = [*range(1, 9), *range(16, 1025, 8)]
+        return next((count for count in counts if self.fits(1, count)), None)
+
+
+def plan_stage(
+    model: VLM,
+    stage: Stage,
+    gpu: GPU,
+    *,
+    gpus: int = 1,
+    mfu: float = 0.35,
+    text_tokens: int = 170,
+    padded_to: int | None = None,
+) -> Plan:
+    """Estimate a stage, every sample with one input of each modality.
+
+    Args:
+        model: may be on the meta device.
+        stage: what is trained, and on how many samples.
+        gpu: kind of GPU.
+        gpus: number of them.
+        mfu: share of the peak that a run reaches.
+        text_tokens: tokens of text in a sample.
+        padded_to: positions to which every sample is padded; None: no padding.
+
+    Raises:
+        ValueError: the model has no language model.
+    """
+    backbone = model.backbone
+    if backbone.width is None:
+        raise ValueError(f"{type(backbone).__name__} is no language model: there is nothing to plan by its tokens")
+    slots = sum(modality.layout(*modality.image.size).tokens for modality in model.modalities.values())
+    tokens = padded_to or slots + text_tokens
+    parts = []
+    for name, modality in model.modalities.items():
+        parts += _modality_costs(name, modality, stage)
+    behind = any(part.trained for part in parts)
+    language = [("hook", model.hook)] if model.hook is not None else []
+    for name, module in (*language, ("backbone", backbone)):
+        forward = 2.0 * tokens * sum(parameter.numel() for parameter in module.parameters())
+        parts.append(_part_cost(name, name, module, stage, forward, behind, backbone.grad_checkpointing))
+    return Plan(
+        parts=tuple(parts),
+        tokens=tokens,
+        samples=stage.steps * stage.batch_size,
+        batch_size=stage.batch_size,
+        gpu=gpu,
+        gpus=gpus,
+        mfu=mfu,
+        width=backbone.width,
+        depth=backbone.depth,
+        vocab=backbone.vocab,
+        recomputes=backbone.grad_checkpointing,
+    )
+
+
+def _modality_costs(name: str, modality: Modality, stage: Stage) -> Iterator[PartCost]:
+    """Costs of the encoder and of the connector, which reads the tokens of the encoder."""
+    path, (height, width) = f"modalities.{name}", modality.image.size
+    encoder = _part_cost(
+        f"{name} encoder", f"{path}.encoder", modality.encoder, stage, encoder_flops(modality), behind=False
+    )
+    yield encoder
+    tokens = modality.encoder.layout(height, width).tokens
+    forward = 2.0 * tokens * sum(parameter.numel() for parameter in modality.connector.parameters())
+    behind = encoder.trained > 0
+    yield _part_cost(f"{name} connector", f"{path}.connector", modality.connector, stage, forward, behind)
+
+
+def encoder_flops(modality: Modality) -> float:
+    """FLOPs of the forward pass of one input, counted on the meta device."""
+    encoder, size = modality.encoder, modality.image.size
+    shape = (1, *size) if modality.image.resize == "none" else (1, 3, *size)
+    with FlopCounterMode(display=False) as counter:
+        device = next((parameter.device for parameter in encoder.parameters()), torch.device("meta"))
+        encoder(torch.empty(shape, device=device))
+    return float(counter.get_total_flops())
+
+
+def _part_cost(
+    name: str, path: str, module: nn.Module, stage: Stage, forward: float, behind: bool, recomputes: bool = False
+) -> PartCost:
+    """Cost of a part whose forward pass takes `forward` FLOPs; `behind`: something in front of it is trained."""
+    sizes = {known: parameter.numel() for known, parameter in module.named_parameters(prefix=path)}
+    total, trained = sum(sizes.values()), sum(size for known, size in sizes.items() if stage.trains(known))
+    passes = 1.0
+    if behind or trained:
+        passes += 1 + recomputes + (trained / total if total else 0)
+    return PartCost(name, total, trained, passes * forward)

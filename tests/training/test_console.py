@@ -1,0 +1,51 @@
+"""The time left is said on a terminal and elsewhere."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console as RichConsole
+
+from mmrnn.training.trackers import console
+from mmrnn.training.trackers.console import Console
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when told."""
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_lines_where_there_is_no_terminal(clock):
+    out = StringIO()
+    with Console(RichConsole(file=out, width=200)).progress("stage", 840, 40) as show:
+        for step in range(41, 841):
+            clock[0] += 1.0
+            show(step, f"stage loss {step}.0")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "stage loss 50.0: 50 of 840, 0:13:10 left"
+    assert lines[1] == "stage loss 80.0: 80 of 840, 0:12:40 left"
+    # A tenth of what has elapsed lies between the later ones.
+    assert 10 < len(lines) < 25
+    steps = [int(line.split(": ")[1].split()[0]) for line in lines]
+    assert steps == sorted(set(steps))
+    assert steps[-1] < 840
+
+
+def test_the_first_minute_of_a_tracked_loop_says_the_time_left(clock):
+    out = StringIO()
+    for _ in Console(RichConsole(file=out, width=200)).tracker("features: train")(range(10)):
+        clock[0] += 12.0
+    assert out.getvalue().splitlines()[:2] == [
+        "features: train: 1 of 10, 0:01:48 left",
+        "features: train: 4 of 10, 0:01:12 left",
+    ]
+
+
+def test_a_bar_on_a_terminal():
+    out = StringIO()
+    terminal = Console(RichConsole(file=out, width=200, force_terminal=True))
+    assert list(terminal.tracker("features")(range(3, 6))) == [3, 4, 5]
+    assert "features" in out.getvalue()
+    assert "3/3" in out.getvalue()

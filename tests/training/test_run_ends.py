@@ -1,0 +1,137 @@
+"""Ends of a run: failures are noted, folders belong to one process, and a killed run resumes as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmrnn.config.compose import compose
+from mmrnn.config.error import ConfigError
+from mmrnn.config.tree import plain
+from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT
+from mmrnn.io.disk import DiskFullError
+from mmrnn.io.lock import FolderInUseError
+from mmrnn.training import resume, run
+from mmrnn.training.run import train
+
+SMALL = (
+    "model=visualrwkv6_tiny",
+    "encoder=patch_tiny",
+    "data.scenes=12",
+    "data.rounds=4",
+    "stage.instruct.batch_size=2",
+    "evaluate.samples=0",
+    "log_every=1",
+    "save_every_seconds=0",
+)
+STEPS = "stage.instruct.steps"
+
+TRAIN = """
+import sys, pathlib
+from mmrnn.config.compose import compose
+from mmrnn.config.tree import plain
+from mmrnn.training.run import train
+train(plain(compose(*sys.argv[2:])), pathlib.Path(sys.argv[1]))
+"""
+
+
+def config(*overrides):
+    return plain(compose(*SMALL, *overrides))
+
+
+def start(folder, *overrides):
+    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder), *SMALL, *overrides], stderr=subprocess.PIPE)
+
+
+def test_a_failure_is_noted_until_the_next_attempt(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise DiskFullError("no space left")
+
+    monkeypatch.setattr(run, "save", fail)
+    with pytest.raises(DiskFullError):
+        train(config(f"{STEPS}=1"), tmp_path)
+    failure = json.loads((tmp_path / FAILURE).read_text())
+    assert (failure["error"], failure["message"]) == ("DiskFullError", "no space left")
+    assert (tmp_path / resume.FILE).is_file()
+    monkeypatch.undo()
+    train(config(f"{STEPS}=1"), tmp_path)
+    assert not (tmp_path / FAILURE).exists()
+    assert (tmp_path / RESULT).is_file()
+
+
+def test_a_mistake_leaves_the_run_in_the_folder_alone(tmp_path):
+    train(config(f"{STEPS}=1"), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(config(f"{STEPS}=2"), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_damaged_files_are_named(tmp_path):
+    cfg = config(f"{STEPS}=1")
+    train(cfg, tmp_path)
+    (tmp_path / RESULT).write_text("{}")
+    with pytest.raises(ValueError, match=rf"{tmp_path / RESULT} is no result of a run: it lacks 'config'; delete it"):
+        train(cfg, tmp_path)
+    (tmp_path / RESULT).unlink()
+    (tmp_path / LOG).write_text("{]\n")
+    with pytest.raises(ValueError, match=rf"{tmp_path / LOG} is damaged: line 1"):
+        train(cfg, tmp_path)
+    (tmp_path / LOG).unlink()
+    (tmp_path / resume.FILE).write_bytes(b"half")
+    with pytest.raises(ValueError, match=rf"{tmp_path / resume.FILE} is damaged .*; delete it"):
+        train(cfg, tmp_path)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / RESULT).write_text("{}")
+    with pytest.raises(ConfigError, match=rf"{foreign} holds result\.json without config\.yaml"):
+        train(cfg, foreign)
+    assert (foreign / RESULT).read_text() == "{}"
+
+
+@pytest.mark.slow
+def test_the_second_run_in_a_folder_is_told_of_the_first(tmp_path):
+    first = start(tmp_path, f"{STEPS}=1000")
+    try:
+        while not (tmp_path / LOG).is_file():
+            assert first.poll() is None, first.stderr.read()
+            time.sleep(0.05)
+        for other in (f"{STEPS}=1000", f"{STEPS}=2"):
+            with pytest.raises(FolderInUseError, match=f"in use by process {first.pid} "):
+                train(config(other), tmp_path)
+        assert not (tmp_path / FAILURE).exists()
+    finally:
+        first.kill()
+        first.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_is_killed_again_and_again_ends_as_a_whole_one(tmp_path, workers):
+    words = (f"{STEPS}=12", f"workers={workers}", "backbone.dropout=0.1")
+    train(config(*words), tmp_path / "whole")
+    killed = 0
+    for steps in (2, 5, 9):
+        process = start(tmp_path / "parts", *words)
+        while process.poll() is None and _lines(tmp_path / "parts" / LOG) < steps:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.communicate()
+    assert killed
+    train(config(*words), tmp_path / "parts")
+    one, other = (load_file(str(tmp_path / name / "model.safetensors")) for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (tmp_path / "whole" / LOG).read_bytes() == (tmp_path / "parts" / LOG).read_bytes()
+    assert [path.name for path in (tmp_path / "parts").iterdir() if path.name.startswith(".")] == []
+
+
+def _lines(path):
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
