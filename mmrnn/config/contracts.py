@@ -125,6 +125,9 @@ def _unfulfilled(target: Any, contracts: tuple[type, ...]) -> str:
 
 def shape_faults(tree: Tree) -> Iterator[str]:
     """Yield the places of a configuration that hold something else than a card, or a mapping of cards."""
+    if others := [name for name in tree if not isinstance(name, str)]:
+        yield f"{others[0]!r}: a name of a setting is a text; put it in quotes or leave it out"
+        return
     for group in CONTRACTS:
         if tree.get(group) is not None and not is_card(tree[group]):
             yield f"{group}: expected a card, got {tree[group]!r}; set {group}=NAME (`mmrnn list {group}` shows them)"

@@ -31,8 +31,9 @@ def create_trunk(name: str, pretrained: bool | str | None, options: Mapping[str,
         known = timm.list_models() if full == name else timm.list_pretrained(f"{name}.*")
         near = ", ".join(get_close_matches(full, known)) or "see timm.list_models()"
         raise ValueError(f"timm has no model {full!r}; near to it: {near}") from fault
-    except TypeError as fault:
-        raise ValueError(f"timm cannot build {name} with {', '.join(options)}: {fault}") from fault
+    except (TypeError, LookupError, ArithmeticError, AttributeError, AssertionError) as fault:
+        reason = f"{type(fault).__name__}: {fault}"
+        raise ValueError(f"timm cannot build {name} with {', '.join(options)}: {reason}") from fault
 
 
 def image_spec(

@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...common.checks import check_state_count
+from ...common.segments import Segments, edges_of
 from ...common.triton.availability import wkv_unavailable_reason
 
 HEAD_SIZES = (32, 64, 128)
@@ -23,7 +24,7 @@ def wkv7_triton(
     a: Float[Tensor, "b t h k"],
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "n h k v"] | None = None,
-    cu_seqlens: Int[Tensor, " edges"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | Segments | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
     """Compute the result of `wkv7_reference`, also of packed rows. Differentiable once.
 
@@ -32,6 +33,7 @@ def wkv7_triton(
     """
     from .ops import forward
 
-    if cu_seqlens is not None:
-        check_state_count("wkv7", state, len(cu_seqlens) - 1)
-    return forward(r, w, k, v, a, b, state, cu_seqlens)
+    edges = edges_of(cu_seqlens)
+    if edges is not None:
+        check_state_count("wkv7", state, len(edges) - 1)
+    return forward(r, w, k, v, a, b, state, edges)
