@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mmrnn.config.compose import conf_dir
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
+from mmrnn.config.validate import check
 from mmrnn.prompts import Template, tokenize
 from mmrnn.types import IGNORE, SLOT, Layout, Span, Tokenizer, Turn
 
@@ -161,3 +163,12 @@ def test_turns_must_alternate(turns, message):
 def test_a_form_that_cannot_be_filled_is_refused_at_once(knobs, message):
     with pytest.raises(ValueError, match=message):
         Template(**knobs)
+
+
+@pytest.mark.parametrize("name", ["prompt", "prompt.asking"])
+def test_check_refuses_a_form_with_a_width(name):
+    config = OmegaConf.to_container(compose("model=llava_tiny"), resolve=True)
+    knobs = config["prompt"]["asking"] if name == "prompt.asking" else config["prompt"]
+    knobs["first"] = "{text:>3000000000}"
+    with pytest.raises(ConfigError, match=rf"{name}\.first: .* holds \{{text:>3000000000\}}; it may hold"):
+        check(config)
