@@ -98,7 +98,7 @@ def _read_part(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     tensors = _read_own(folder)
     cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
     if len(cards) != 1:
-        raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
+        raise ConfigError(f"{folder} holds {len(cards)} cards; leave one (in {' or '.join(CONTRACTS)}/)")
     return read_yaml(cards[0]), tensors
 
 
