@@ -103,11 +103,11 @@ def test_minigpt_prompts_equal_the_original(golden):
     assert written(card("minigpt4").spans(turns[:2], 1), tag).startswith(case["first_turn_prompt"])
     assert written(card("minigpt4").spans(turns, 1), tag) == case["second_turn_prompt"]
 
-    first, second = meta["dialog"]["turns"]
-    wrapped = meta["dialog"]["wrapped_questions"]
-    turns = dialogue(f"{first[0]}<image>", first[1], second[0], second[1])
-    text = written(card("minigptv2").spans(turns, 1), tag)
-    assert text == f"{wrapped[0]}{first[1]}</s><s>{wrapped[1]}{second[1]}</s>"
+    pairs, wrapped = meta["dialog"]["turns"], meta["dialog"]["wrapped_questions"]
+    texts = [text for pair in pairs for text in pair]
+    text = written(card("minigptv2").spans(dialogue(f"{texts[0]}<image>", *texts[1:]), 1), tag)
+    answered = zip(wrapped, pairs, strict=True)
+    assert text == "<s>".join(f"{question}{answer}</s>" for question, (_, answer) in answered)
 
 
 def test_chatml_as_qwen_writes_it():
