@@ -128,7 +128,7 @@ def test_a_packed_tower_has_the_numbers_of_a_plain_one(make, monkeypatch, dtype,
 
     def packed_now():
         kept = [pack for part in layers for pack in (part.kept if isinstance(part.kept, tuple) else [part.kept])]
-        return [pack.packed is not None for pack in kept]
+        return [pack.entry is not None for pack in kept]
 
     def same():
         torch.testing.assert_close(packed(images), plain(images), atol=tolerance, rtol=tolerance)

@@ -12,7 +12,9 @@ HEAD_SIZES = (32, 64, 128)
 """Head sizes that the kernels are compiled for."""
 
 
-def unavailable_reason(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, *rest: Tensor | None) -> str | None:
+def unavailable_reason(
+    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, *rest: Tensor | Segments | None
+) -> str | None:
     """Return why this backend cannot run on the inputs of the operator, or None."""
     return wkv_unavailable_reason((r, k, v, w, u, *rest[:1]), r.shape[-1], v.shape[-1], HEAD_SIZES)
 

@@ -11,7 +11,7 @@ HEAD_SIZES = (32, 64, 128)
 """Head sizes that the kernels are compiled for."""
 
 
-def unavailable_reason(*inputs: Tensor | None) -> str | None:
+def unavailable_reason(*inputs: Tensor | Segments | None) -> str | None:
     """Return why this backend cannot run on the inputs of the operator, or None."""
     return wkv_unavailable_reason(inputs[:7], inputs[0].shape[-1], inputs[3].shape[-1], HEAD_SIZES)
 
