@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 from torch import nn
 
+from mmrnn.encoders.arch import check_arch
 from mmrnn.encoders.tower import Resize
 from mmrnn.types import ImageSpec
 
@@ -15,15 +17,16 @@ def create_trunk(name: str, pretrained: bool | str | None, options: Mapping[str,
 
     Args:
         pretrained: tag whose published configuration the model has; nothing is downloaded.
-        options: keyword arguments of the model.
+        options: keyword arguments of the model: sizes and choices.
 
     Raises:
-        ValueError: timm has no such model, tag or option.
+        ValueError: timm has no such model, tag or option, or an option is one of loading.
     """
     import timm
 
     if ":" in name:
         raise ValueError(f"name ({name!r}) must be in timm.list_models(): no model is downloaded to build another")
+    check_arch("timm", options, refused=signature(timm.create_model).parameters)
     full = f"{name}.{pretrained}" if isinstance(pretrained, str) and pretrained != "package" else name
     try:
         return timm.create_model(full, pretrained=False, num_classes=0, **options)

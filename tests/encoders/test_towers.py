@@ -223,3 +223,20 @@ def test_constructing_downloads_nothing(monkeypatch):
     monkeypatch.setattr("timm.models.load_state_dict_from_hf", None)
     tower = timm_tower("vit_so400m_patch14_siglip_378", pretrained="webli")
     assert tower.trunk.pretrained_cfg["tag"] == "webli"
+
+
+@pytest.mark.parametrize(
+    ("part", "arch", "message"),
+    [
+        (timm_tower, {"checkpoint_path": "/tmp/weights.pth"}, "arch.checkpoint_path: it is no size of the model"),
+        (timm_tower, {"pretrained_cfg": {"file": "weights.pth"}}, "arch.pretrained_cfg: it is no size of the model"),
+        (timm_tower, {"cache_dir": "cache"}, "arch.cache_dir: it is no size of the model"),
+        (timm_tower, {"norm_layer": "../norm"}, "arch.norm_layer: expected a number or a word, got '../norm'"),
+        (clip_vit, {"timm_model_name": "resnet18"}, "arch.timm_model_name: it is no size of the model"),
+        (clip_vit, {"timm_model_pretrained": True}, "arch.timm_model_pretrained: it is no size of the model"),
+        (clip_vit, {"act_kwargs": {"file": "a/b"}}, "arch.act_kwargs: expected a number or a word"),
+    ],
+)
+def test_options_that_read_files_are_refused(part, arch, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        part(arch=arch)
