@@ -29,5 +29,5 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     if isinstance(value, str):
-        return re.fullmatch(r"[\w.-]+", value) is not None
+        return re.fullmatch(r"[\w.-]*", value) is not None
     return value is None or isinstance(value, bool | int | float)
