@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,9 +13,16 @@ from safetensors.torch import load_file
 
 torch.set_num_threads(1)
 
+TESTS = Path(__file__).parent
+PARTS = ("backbones", "conf", "connectors", "designs", "encoders", "layers", "model")
+WKV = re.compile(r"test_wkv\d")
+"""Where shapes are checked: the tests of parts, and those of the operators that they call."""
+
 
 def pytest_addoption(parser):
-    parser.addoption("--shapes", action="store_true", help="check the annotated shapes and types of every call")
+    parser.addoption(
+        "--shapes", action="store_true", help="run the tests of parts alone, and check shapes and types of every call"
+    )
 
 
 def pytest_configure(config):
@@ -25,10 +33,17 @@ def pytest_configure(config):
         install_import_hook(["mmrnn", "mmrnn_kernels"], "beartype.beartype")
 
 
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--shapes"):
+        chosen = [item for item in items if item.path.relative_to(TESTS).parts[0] in PARTS or WKV.match(item.path.name)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+
+
 @pytest.fixture(scope="session")
 def golden():
     """`golden(name)`: the description of a golden case and its tensors."""
-    folder = Path(os.environ.get("MMRNN_GOLDEN", Path(__file__).parent / "golden"))
+    folder = Path(os.environ.get("MMRNN_GOLDEN", TESTS / "golden"))
 
     def read(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
         if not (folder / f"{name}.json").is_file():

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmrnn_kernels import lerp
+from mmrnn_kernels import Segments, lerp
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class SegmentBounds:
 
     Attributes:
         starts: True at the first position of a segment that does not continue the one of the state.
-        cu_seqlens: cumulative lengths of all segments, row after row, with a leading zero.
+        segments: all segments, row after row, prepared once for all layers.
         first: index of the first segment of each row.
         last: index of the last segment of each row.
     """
 
     starts: Bool[Tensor, "b t"]
-    cu_seqlens: Int[Tensor, " edges"]
+    segments: Segments
     first: Int[Tensor, " b"]
     last: Int[Tensor, " b"]
 
@@ -38,15 +38,15 @@ class SegmentBounds:
             return None
         previous = segments[:, 0] if previous is None else previous
         starts = torch.cat([previous[:, None], segments[:, :-1]], dim=1) != segments
-        if not bool(starts.any()):
+        heads = starts.to("cpu", copy=True)  # the only time that the device is waited for
+        if not bool(heads.any()):
             return None
-        heads = starts.clone()
-        heads[:, 0] = True
+        heads[:, 0], device = True, starts.device
         edges = heads.flatten().nonzero().flatten()
         cu_seqlens = torch.cat([edges, edges.new_tensor([segments.numel()])])
         last = heads.sum(1).cumsum(0) - 1
         first = F.pad(last[:-1] + 1, (1, 0))
-        return cls(starts, cu_seqlens, first, last)
+        return cls(starts, Segments.of(cu_seqlens, device), first.to(device), last.to(device))
 
 
 def run_lerp(
@@ -86,6 +86,6 @@ def run_wkv(
     b, t = tensors[0].shape[:2]
     flat = tuple(x.reshape(1, b * t, *x.shape[2:]) for x in tensors)
     state = state.masked_fill(bounds.starts[:, 0, None, None, None], 0)
-    initial = state.new_zeros(len(bounds.cu_seqlens) - 1, *state.shape[1:]).index_copy(0, bounds.first, state)
-    out, final = op(*flat, *constants, initial, cu_seqlens=bounds.cu_seqlens, backend=backend)
+    initial = state.new_zeros(len(bounds.segments.order), *state.shape[1:]).index_copy(0, bounds.first, state)
+    out, final = op(*flat, *constants, initial, cu_seqlens=bounds.segments, backend=backend)
     return out.view(b, t, *out.shape[2:]), final[bounds.last]

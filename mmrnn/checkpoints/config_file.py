@@ -44,12 +44,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_TEXT_SIZE:
-            raise ConfigError(f"{path} is no configuration: it has {path.stat().st_size} bytes")
+            raise ConfigError(f"{path} is no configuration: it has {path.stat().st_size} bytes; name another folder")
         cfg = yaml.load(path.read_text(encoding="utf-8"), NoAliasLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no configuration: {first_line(error)}") from error
+        raise ConfigError(
+            f"{path} is no configuration: {first_line(error)}; mend it, or name another folder"
+        ) from error
     if not isinstance(cfg, dict):
-        raise ConfigError(f"{path} is no configuration: it holds no names with values")
+        raise ConfigError(f"{path} is no configuration: it holds no names with values; mend it, or name another folder")
     return cfg
 
 

@@ -21,9 +21,10 @@ from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import plain, weight_sources
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
+from mmrnn.io.errors import first_line
 from mmrnn.io.tensor_files import Source, read, read_metadata
 from mmrnn.model.build import build
-from mmrnn.weights import Format, Report, load
+from mmrnn.weights import Format, Report, WeightsError, load
 from mmrnn.weights.export import rename
 from mmrnn.weights.format import Sizes
 from mmrnn.weights.wrapper_prefixes import strip_attribute, strip_wrapper_prefixes
@@ -97,7 +98,7 @@ def _read_part(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     tensors = _read_own(folder)
     cards = [path for group in CONTRACTS for path in (folder / group).glob("*.yaml")]
     if len(cards) != 1:
-        raise ConfigError(f"{folder} holds {len(cards)} cards; it needs one (in {' or '.join(CONTRACTS)}/)")
+        raise ConfigError(f"{folder} holds {len(cards)} cards; leave one (in {' or '.join(CONTRACTS)}/)")
     return read_yaml(cards[0]), tensors
 
 
@@ -130,8 +131,14 @@ def _read_model(
 def _empty(card: Mapping[str, Any], sizes: Sizes, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build a part on the meta device, in the dtype of most of the tensors."""
     dtypes = [value.dtype for value in tensors.values() if value.is_floating_point()]
-    with torch.device("meta"), SkipInit():
-        return instantiate(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
+    if not dtypes:
+        raise WeightsError("none of these tensors is of floating point; quantised weights are read from GGUF alone")
+    try:
+        with torch.device("meta"), SkipInit():
+            return instantiate(card, *sizes.wired).to(max(set(dtypes), key=dtypes.count))
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        kind = card["_target_"].rpartition(".")[2]
+        raise WeightsError(f"no {kind} has the sizes that these tensors claim: {first_line(error)}") from error
 
 
 def _convert_model(

@@ -66,11 +66,13 @@ def infer_sizes(form: Format, tensors: Mapping[str, Tensor], metadata: Mapping[s
     except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise WeightsError(
-            f"the sizes of a {form.part_name} ({form.name}) are not in these tensors: {reason}"
+            f"the sizes of a {form.part_name} ({form.name}) are not in these tensors: {reason}; fetch them again"
         ) from error
     largest = max(max(value.shape, default=0) for value in tensors.values())
     bounds = {"depth": len(tensors)}
     for name, value in sizes.knobs.items():
         if isinstance(value, int) and not 0 <= value <= (most := bounds.get(name, max(largest, len(tensors)))):
-            raise WeightsError(f"these names and metadata claim {name}={value}, and the tensors allow {most} at most")
+            raise WeightsError(
+                f"these names and metadata claim {name}={value}, and the tensors allow {most} at most; fetch them again"
+            )
     return sizes

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mmrnn.checkpoints.config_file import CONFIG, MissingBaseError, check_base, read_config
+from mmrnn.checkpoints.size_check import check_numbers, check_shapes
 from mmrnn.config.error import ConfigError
 from mmrnn.io import hub, shards
 from mmrnn.io.tensor_files import read
@@ -35,6 +36,8 @@ def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> VLM:
     if cfg is None or source is None:
         raise ConfigError(f"{folder} holds no model ({CONFIG} and {shards.MODEL}); name the folder of a finished run")
     tensors = read(source)
+    check_numbers(cfg, tensors)
+    check_shapes(cfg, tensors, trusted)
     model = build({**cfg, "weights": {}}, trusted=trusted, meta_backbone=True)
     names = list(model.state_dict())
     missing = [name for name in names if name not in tensors]

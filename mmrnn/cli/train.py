@@ -109,11 +109,11 @@ def _refuse_launchers(environment: Mapping[str, str]) -> None:
 
 
 def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
-    from mmrnn.config.validate import check
+    from mmrnn.config.validate import RUN, check
 
     try:
         cfg = compose(*overrides, dirs=dirs)
-        check(cfg, trusted=cfg.trusted)
+        check(cfg, trusted=cfg.trusted, needs=RUN)
     except ConfigError as error:
         raise ConfigError(*error.faults, *([f"(in the job {shlex.join(overrides)})"] * sweep)) from error
 

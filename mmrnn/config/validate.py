@@ -2,36 +2,19 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
-from inspect import Parameter, isclass
+from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.config.coerce import coerce, did_you_mean
 from mmrnn.config.compatibility import mismatches
+from mmrnn.config.contracts import CONTRACTS, group_faults, knob_card_faults, shape_faults
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import RESERVED_KEYS, find_target, instantiate, parameters, positional_names
 from mmrnn.config.settings import EvaluateSettings, Settings
 from mmrnn.config.tree import Tree, cards, get_node, is_card, modalities, plain, weight_sources
 from mmrnn.io import hub, packages
-from mmrnn.types import (
-    Adapter,
-    Backbone,
-    ChecksKnobs,
-    Connector,
-    Encoder,
-    Hook,
-    MapDataset,
-    Mask,
-    Objective,
-    Optimizer,
-    Position,
-    Prompt,
-    Scan,
-    Schedule,
-    StreamDataset,
-    Tokenizer,
-    fulfils,
-)
+from mmrnn.types import ChecksKnobs, fulfils
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,43 +22,35 @@ if TYPE_CHECKING:
 WIRED = {"encoder": 0, "connector": 2, "backbone": 0}
 """Number of positional arguments that the builder supplies to parts of these groups; elsewhere it supplies all."""
 
-CONTRACTS: Mapping[str, tuple[type, ...]] = {
-    "encoder": (Encoder,),
-    "connector": (Connector,),
-    "backbone": (Backbone,),
-    "scan": (Scan,),
-    "position": (Position,),
-    "mask": (Mask,),
-    "hook": (Hook,),
-    "adapter": (Adapter,),
-    "prompt": (Prompt,),
-    "tokenizer": (Tokenizer,),
-    "data": (MapDataset, StreamDataset),
-    "objective": (Objective,),
-    "optimizer": (Optimizer,),
-    "schedule": (Schedule,),
-}
-"""Contracts of each group; a part fulfils one of them."""
+
+RUN = ("prompt", "tokenizer", "data", "stage", "objective", "optimizer", "schedule")
+"""Groups that a training run needs beside those of the model."""
 
 
-def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = ()) -> None:
+def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (), needs: Collection[str] = ()) -> None:
     """Compare a configuration with the parts that it names, before anything is built.
 
     Args:
         trusted: further packages whose classes the cards may name.
+        needs: groups that must be chosen beside those of the model (`RUN`: to train it).
 
     Raises:
         ConfigError: all faults at once, each as `path: fault; way out`.
     """
-    if found := faults(plain(cfg), trusted):
+    tree = plain(cfg)
+    absent = [f"{group}: no card is chosen; set {group}=NAME" for group in needs if not tree.get(group)]
+    if found := [*absent, *faults(tree, trusted)]:
         raise ConfigError(*found)
 
 
 def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
     """Return all faults of a configuration; parts are compared with each other only where each is valid."""
+    if wrong := [*shape_faults(tree)]:
+        return wrong
     single = [*_card_faults(tree, trusted), *_weight_faults(tree)]
     joint = single or [*_joint_faults(tree, trusted), *mismatches(tree, trusted)]
-    return [*joint, *_setting_faults(tree), *_stage_faults(tree, trusted)]
+    # A card inside a stage is compared with its group and with the hint of its knob.
+    return [*dict.fromkeys([*joint, *_setting_faults(tree), *_stage_faults(tree, trusted)])]
 
 
 def _setting_faults(tree: Tree) -> Iterator[str]:
@@ -102,7 +77,7 @@ def _stage_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     hook = ["hook"] if tree.get("hook") else []
     known = ["backbone", "encoder", "connector", *hook, "objective", "modalities"]
     for path, card in ((f"stage.{name}", card) for name, card in (tree.get("stage") or {}).items()):
-        if not is_card(card) or [*card_faults(card, path, trusted=trusted)]:
+        if [*card_faults(card, path, trusted=trusted), *group_faults(card, path, "stage", trusted)]:
             continue
         for name in ("train", "freeze", "lr_mult", "layer_lr_decay"):
             for pattern in card.get(name) or ():
@@ -126,15 +101,12 @@ def _card_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     for path, card in cards(tree):
         name = path.rpartition(".")[2]
         group = name if path in required or (path.startswith("stage.") and name in CONTRACTS) else path
+        group = "stage" if path.startswith("stage.") and path.count(".") == 1 else group
         wired = WIRED.get(group, None if group in tree else 0)
-        yield from card_faults(card, path, wired, trusted)
-        yield from _contract_fault(card, path, CONTRACTS.get(group, ()), trusted)
-    for stage in tree.get("stage") or {}:
-        for group in ("optimizer", "schedule"):
-            path = f"stage.{stage}.{group}"
-            value = get_node(tree, path)
-            if value is not None and not is_card(value):
-                yield f"{path}: expected a card, got {value!r}; set +{group}@{path}=NAME"
+        found = [*card_faults(card, path, wired, trusted)]
+        yield from found
+        if not any(fault.startswith(f"{path}._target_:") for fault in found):
+            yield from group_faults(card, path, group, trusted)
 
 
 def card_faults(
@@ -166,7 +138,8 @@ def card_faults(
         elif isinstance(value, str) and value == "???":
             yield f"{place}: a value is required; set {place}=VALUE"
         elif name in named:
-            yield from _misfit(value, named[name].annotation, place)
+            found = [*_misfit(value, named[name].annotation, place)]
+            yield from found or knob_card_faults(value, named[name].annotation, place, trusted)
     for name in () if card.get("_partial_") else named:
         if name not in card and named[name].default is Parameter.empty:
             yield f"{path}.{name}: {target.__name__} requires it; add it to the card"
@@ -183,19 +156,6 @@ def _joint_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
         knobs |= {name: coerce(card[name], known[name].annotation) for name in knobs if name in card}
         for name, fault in target.knob_faults(knobs):
             yield f"{path}.{name}: {fault}"
-
-
-def _contract_fault(
-    card: Mapping[str, Any], path: str, contracts: tuple[type, ...], trusted: Collection[str]
-) -> Iterator[str]:
-    try:
-        target = find_target(card, trusted)
-    except ValueError:
-        return  # reported by `card_faults`
-    if contracts and not any(fulfils(target, contract) for contract in contracts):
-        names = " or ".join(contract.__name__ for contract in contracts)
-        way = "inherit it" if isclass(target) else f"decorate it with @implements({names})"
-        yield f"{path}._target_: {target.__name__} does not fulfil the contract mmrnn.types.{names}; {way}"
 
 
 def _misfit(value: Any, hint: Any, place: str) -> Iterator[str]:
@@ -222,5 +182,7 @@ def _weight_faults(tree: Tree) -> Iterator[str]:
         if path not in loadable:
             yield f"weights.{path}: no such part; there are: {', '.join(loadable)}"
         for one in source if isinstance(source, list | tuple) else [source]:
-            if one is not None and not (Path(one).exists() or hub.is_repo_id(one) or packages.is_packaged(one)):
+            if one is not None and not isinstance(one, str):
+                yield f"weights.{path}: expected a file, a folder or a name on the hub, got {one!r}"
+            elif one is not None and not (Path(one).exists() or hub.is_repo_id(one) or packages.is_packaged(one)):
                 yield f"weights.{path}: no such file or folder: {str(one)!r}"

@@ -26,7 +26,7 @@ class Sequential(nn.Module, Connector):
         in_dim: int,
         out_dim: int | None = None,
         *,
-        parts: Sequence[Callable[[int, int | None], nn.Module]],
+        parts: Sequence[Callable[[int, int | None], Connector]],
     ):
         super().__init__()
         if not parts:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmrnn.connectors.grid import require_grid, split_prefix_grid_suffix
 from mmrnn.types import Connector, Layout
 
-Part = Callable[[int, int | None], nn.Module]
+Part = Callable[[int, int | None], Connector]
 
 
 class BeginEndTokens(nn.Module, Connector):

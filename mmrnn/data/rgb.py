@@ -8,13 +8,17 @@ from PIL import Image, ImageOps
 Decoding = Literal["composed", "load_image", "convert"]
 """Way to RGB.
 
-`composed`: turned upright as EXIF says; transparent pixels on white; 16 bits divided by 257; of integers of 32 bits the
-values up to 255 as they are, larger ones as 16 bits; floats from 0 to 1, or from 0 to 255 where one is above 1; CMYK,
-YCbCr, palettes and all others as Pillow converts them, without colour profiles. The originals drop the alpha channel:
-`load_image` is that of transformers (turned upright, then as `convert`), `convert` is `Image.convert("RGB")`, which
-ignores EXIF as well (LLaVA, VisualRWKV, EVE, LAVIS, MiniGPT, Qwen-VL, CogVLM, open_clip). For 8-bit RGB, grey, palette
-or CMYK without transparency or orientation the three are equal.
+`composed`: turned upright as EXIF says; transparent pixels on white; 16 bits divided by 257; of integers of 32 bits
+the values up to 255 as they are, larger ones as 16 bits; floats from 0 to 1, or from 0 to 255 where one is above 1.25;
+other values are refused, such as normalised ones; CMYK, YCbCr, palettes and all others as Pillow converts them,
+without colour profiles. The originals drop the alpha channel: `load_image` is that of transformers (turned upright,
+then as `convert`), `convert` is `Image.convert("RGB")`, which ignores EXIF as well (LLaVA, VisualRWKV, EVE, LAVIS,
+MiniGPT, Qwen-VL, CogVLM, open_clip). For 8-bit RGB, grey, palette or CMYK without transparency or orientation the
+three are equal.
 """
+
+OVERSHOOT = 0.25
+"""Share by which floats may leave the range from 0 to 1, or from 0 to 255: scaled images do."""
 
 ORIENTATION = 0x0112
 """EXIF tag."""
@@ -83,8 +87,16 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     wide = values.astype(np.float64)
     if not np.isfinite(wide).all():
         raise ValueError("it holds values that are not finite")
-    if values.dtype.kind == "b" or (values.dtype.kind == "f" and wide.max() <= 1):
+    lowest, highest = wide.min(), wide.max()
+    if values.dtype.kind == "b":
         wide *= 255
-    elif values.dtype.kind != "f" and (values.dtype.itemsize == 2 or wide.max() > 255):
+    elif values.dtype.kind == "f":
+        scale = 255 if highest <= 1 + OVERSHOOT else 1
+        if lowest < -OVERSHOOT * highest or highest * scale > 255 * (1 + OVERSHOOT):
+            raise ValueError(f"its values ({lowest:.6g} to {highest:.6g}) must lie from 0 to 1, or from 0 to 255")
+        wide *= scale
+    elif lowest < 0 or highest > 65535:
+        raise ValueError(f"its values ({lowest:.0f} to {highest:.0f}) must lie from 0 to 65535")
+    elif values.dtype.kind + str(values.dtype.itemsize) == "u2" or highest > 255:
         wide /= 257
     return wide.clip(0, 255).round().astype(np.uint8)

@@ -26,7 +26,7 @@ class FusedEncoder(nn.Module, Encoder):
         ValueError: there are no towers, one emits other tokens than patches, or the grids do not divide.
     """
 
-    def __init__(self, *, towers: Sequence[nn.Module], resize: Resize = "squash"):
+    def __init__(self, *, towers: Sequence[Encoder], resize: Resize = "squash"):
         super().__init__()
         if not towers:
             raise ValueError("towers () must name at least one encoder")

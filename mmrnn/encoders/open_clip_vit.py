@@ -7,6 +7,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmrnn.encoders.arch import check_arch
 from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, TrunkDtype, num_blocks
 from mmrnn.types import FiniteFloat, ImageSpec, PositiveFloat, PositiveInt
 
@@ -56,6 +57,7 @@ class OpenCLIPViT(Tower):
     ):
         if pos_interp not in ("antialias", "plain"):
             raise ValueError(f"pos_interp ({pos_interp!r}) must be antialias or plain")
+        check_arch("open_clip", arch or {}, refused=())
         config = _config(name)
         quick = config.get("quick_gelu", False) if act is None else act == "quick_gelu"
         if pretrained == "openai" and not quick:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmrnn.checkpoints.load import load_model
 from mmrnn.config.instantiate import instantiate
+from mmrnn.config.validate import check
 from mmrnn.inference.assistant import Assistant
 
 
@@ -25,5 +26,6 @@ def load(folder: str | Path, *, trusted: Collection[str] = ()) -> Assistant:
         ImportError: `huggingface_hub` is not installed.
     """
     model = load_model(folder, trusted=trusted)
+    check(model.config, trusted=trusted, needs=("tokenizer", "prompt"))
     tokenizer, prompt = (instantiate(model.config[group], trusted=trusted) for group in ("tokenizer", "prompt"))
     return Assistant(model.eval(), tokenizer, prompt)

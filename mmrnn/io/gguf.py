@@ -61,12 +61,12 @@ def read_header(path: Path) -> Header:
     """
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError(f"{path.name} is not a GGUF file")
+            raise ValueError(f"{path.name} is not a GGUF file; name one, or give it the suffix of its kind")
         with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
             try:
                 return _Parser(content).header()
             except (IndexError, struct.error, UnicodeDecodeError, OverflowError) as error:
-                raise ValueError(f"{path.name} is damaged: {error}") from error
+                raise ValueError(f"{path.name} is damaged: {error}; fetch it again") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ def _dequantise(raw: Tensor, info: TensorInfo) -> Tensor:
 def _unpermute(path: Path, name: str, value: Tensor, heads: Any) -> Tensor:
     """Turn interleaved rotary pairs (llama.cpp) into pairs half a head apart (Hugging Face, mmrnn)."""
     if not isinstance(heads, int) or heads < 1 or len(value) % (2 * heads):
-        raise ValueError(f"{path.name} is damaged: {name} has {len(value)} rows for {heads} heads")
+        raise ValueError(f"{path.name} is damaged: {name} has {len(value)} rows for {heads} heads; fetch it again")
     return value.view(heads, -1, 2, *value.shape[1:]).transpose(1, 2).reshape(value.shape)
 
 

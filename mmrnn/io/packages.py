@@ -34,5 +34,5 @@ def locate(source: str) -> Path:
     folder = Path(next(iter(spec.submodule_search_locations))).resolve()
     path = (folder / file).resolve()
     if not (path.is_file() and path.is_relative_to(folder)):
-        raise FileNotFoundError(f"the package {name} has no file {file!r}")
+        raise FileNotFoundError(f"the package {name} has no file {file!r}; name one that it has")
     return path

@@ -130,9 +130,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from error
+        raise ValueError(f"{path.name} is not JSON: {error}; fetch it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
+        raise ValueError(f"{path.name} is not a JSON object; fetch it again")
     return content
 
 
@@ -144,7 +144,9 @@ def _merge(files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     merged: dict[str, Tensor] = {}
     for file, tensors in files.items():
         if duplicates := merged.keys() & tensors.keys():
-            raise ValueError(f"{file} holds {sorted(duplicates)[0]!r}, which another of these files holds, too")
+            raise ValueError(
+                f"{file} holds {sorted(duplicates)[0]!r}, which another of these files holds, too; name one of them"
+            )
         merged |= tensors
     return merged
 
@@ -176,16 +178,16 @@ def _read_index(path: Path) -> dict[str, Tensor]:
     """Tensors of all shards. Shards are plain file names, so that an index cannot point outside of its folder."""
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ValueError(f"{path.name} has no weight_map from names of tensors to names of files")
+        raise ValueError(f"{path.name} has no weight_map from names of tensors to names of files; fetch it again")
     tensors: dict[str, Tensor] = {}
     for shard in dict.fromkeys(weight_map.values()):
         if Path(shard).name != shard or "\\" in shard or not shard.endswith(SUFFIXES[:-1]):
             raise ValueError(f"{path.name} names the file {shard!r}, which is not a weight file of its own folder")
         if not (path.parent / shard).is_file():
-            raise FileNotFoundError(f"{path.name} names {shard}, which is not in {path.parent}")
+            raise FileNotFoundError(f"{path.name} names {shard}, which is not in {path.parent}; fetch it, too")
         content = _read_file(path.parent / shard)
         if missing := sorted(name for name, file in weight_map.items() if file == shard and name not in content):
-            raise ValueError(f"{path.name} lists {missing[0]!r} in {shard}, which does not hold it")
+            raise ValueError(f"{path.name} lists {missing[0]!r} in {shard}, which does not hold it; fetch both again")
         tensors |= content
     return tensors
 
@@ -194,7 +196,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(str(path))
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path.name} is damaged or not a safetensors file: {error}") from error
+        raise ValueError(f"{path.name} is damaged or not a safetensors file: {error}; fetch it again") from error
     for name, value in tensors.items():
         require_dense(path.name, name, value)
     return tensors
@@ -213,18 +215,20 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             "ask its author for safetensors"
         ) from error
     except Exception as error:  # a damaged file can fail anywhere in the reader
-        raise ValueError(f"{path.name} is damaged or not a weight file: {first_line(error)}") from error
+        raise ValueError(f"{path.name} is damaged or not a weight file: {first_line(error)}; fetch it again") from error
     for key in NESTED_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = _flatten(path, content, set()) if isinstance(content, dict) else {"": content}
     if not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"{path.name} is not a dictionary of tensors")
+        raise ValueError(f"{path.name} is not a dictionary of tensors; name the file that holds the weights")
     for name, value in tensors.items():
         _check_tensor(path, name, value)
     storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
     if (total := sum(storages.values())) > (size := path.stat().st_size):
-        raise ValueError(f"{path.name} is damaged: its tensors claim {total} bytes, and the file has {size}")
+        raise ValueError(
+            f"{path.name} is damaged: its tensors claim {total} bytes, and the file has {size}; fetch it again"
+        )
     return tensors
 
 
@@ -244,7 +248,8 @@ def _flatten(
     A dictionary in several places, or in itself, would make far more names than the file has.
     """
     if id(content) in seen:
-        raise ValueError(f"{path.name} is not a dictionary of tensors: {prefix[:-1]!r} is in it more than once")
+        twice = f"{prefix[:-1]!r} is in it more than once"
+        raise ValueError(f"{path.name} is not a dictionary of tensors: {twice}; save the tensors alone")
     seen.add(id(content))
     flat: dict[str, Any] = {}
     for name, value in content.items():
@@ -257,9 +262,11 @@ def _check_tensor(path: Path, name: str, value: Tensor) -> None:
     """Refuse a tensor whose elements are not all in the file: its shape can claim any number of them."""
     require_dense(path.name, name, value)
     if value.device.type != "cpu":
-        raise ValueError(f"{path.name}: {name} is not a plain tensor with its elements in the file")
+        raise ValueError(f"{path.name}: {name} is not a plain tensor with its elements in the file; save it as one")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise ValueError(f"{path.name} is damaged: {name} claims {value.numel()} elements and does not have them")
+        raise ValueError(
+            f"{path.name} is damaged: {name} claims {value.numel()} elements and does not have them; fetch it again"
+        )
 
 
 def require_dense(source: str, name: str, value: Tensor) -> None:
@@ -272,4 +279,4 @@ def require_dense(source: str, name: str, value: Tensor) -> None:
         kind = "nested" if value.is_nested else "quantized" if value.is_quantized else str(value.layout)
         raise ValueError(f"{source}: {name} is not a plain tensor ({kind}); write it as a dense one")
     if value.is_complex():
-        raise ValueError(f"{source}: {name} is complex ({value.dtype}); no weights here are")
+        raise ValueError(f"{source}: {name} is complex ({value.dtype}); save real numbers")

@@ -65,7 +65,7 @@ def parse_cogvlm(text: str, width: int, height: int) -> list[list[Box]]:
     for group in re.findall(r"\[\[(.*?)\]\]", text):
         parts = (part.split(",") for part in group.split(";"))
         groups.append(
-            [_pixels(part, 1000, width, height) for part in parts if len(part) == 4 and all(map(str.isdigit, part))]
+            [_pixels(part, 1000, width, height) for part in parts if len(part) == 4 and all(map(str.isdecimal, part))]
         )
     return groups
 

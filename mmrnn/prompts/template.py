@@ -1,13 +1,14 @@
 """Prompts given by format strings: Vicuna, LLaVA's captions, Llama-2, ChatML, MiniGPT-4, GLM, CogVLM, ..."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from string import Formatter
+from typing import Any
 
 from mmrnn.prompts.image_position import ImagePosition, place_images
 from mmrnn.prompts.spans import split_at_tags
 from mmrnn.prompts.system_turn import split_system
-from mmrnn.types import TAG, Prompt, Span, Turn
+from mmrnn.types import TAG, ChecksKnobs, Prompt, Span, Turn
 
 FIELDS = {
     "first": {"system", "text", "words", "images"},
@@ -19,7 +20,7 @@ FIELDS = {
 """Fields that each format string may hold."""
 
 
-class Template(Prompt):
+class Template(Prompt, ChecksKnobs):
     """Alternating turns of user and assistant, each written by a format string.
 
     The defaults are LLaVA-1.5's `v1` (arXiv 2310.03744). A BOS is not written here: the tokenizer adds it.
@@ -64,15 +65,23 @@ class Template(Prompt):
         strip_around_images: bool = False,
         asking: Prompt | None = None,
     ) -> None:
-        for name, template in zip(FIELDS, (first, user, reply, past_reply or "", image_template), strict=True):
-            _check_fields(name, template)
-        if image_template.count(TAG) != 1:
-            raise ValueError(f"image_template ({image_template!r}) must hold {TAG} once, for the visual tokens")
+        templates = dict(zip(FIELDS, (first, user, reply, past_reply, image_template), strict=True))
+        for name, fault in self.knob_faults(templates):
+            raise ValueError(f"{name} {fault}")
         self.system, self.first, self.user, self.reply = system, first, user, reply
         self.past_reply, self.reply_prefix, self.reply_opening = past_reply, reply_prefix, reply_opening
         self.image_position, self.image_template, self.image_separator = image_position, image_template, image_separator
         self.strip_around_images, self.asking = strip_around_images, asking
         self.stops = tuple(stops)
+
+    @classmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield the name and the fault of format strings. See `ChecksKnobs`."""
+        for name in FIELDS:
+            if fault := _format_fault(name, knobs[name] or ""):
+                yield name, f"({knobs[name]!r}) {fault}"
+        if knobs["image_template"].count(TAG) != 1:
+            yield "image_template", f"({knobs['image_template']!r}) must hold {TAG} once, for the visual tokens"
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
         """Format turns; the user begins, and the roles alternate. See `Prompt.spans`.
@@ -120,20 +129,21 @@ class Template(Prompt):
         return [*prefix, *([Span(self.reply_opening)] if self.reply_opening else [])]
 
 
-def _check_fields(name: str, template: str) -> None:
-    """Raise ValueError unless every field of a format string is a known name alone.
+def _format_fault(name: str, template: str) -> str | None:
+    """Return the fault of a format string one of whose fields is no known name alone.
 
     A width (`{text:>9}`) could ask for any amount of memory, an attribute or index for any object behind the value.
     """
     try:
         fields = [field for field in Formatter().parse(template) if field[1] is not None]
     except ValueError as error:
-        raise ValueError(f"{name} ({template!r}) is no format string: {error}; write a brace as {{{{ or }}}}") from None
+        return f"is no format string: {error}; write a brace as {{{{ or }}}}"
     for _, field, width, conversion in fields:
         if field not in FIELDS[name] or width or conversion:
             written = field + (f"!{conversion}" if conversion else "") + (f":{width}" if width else "")
             known = ", ".join(f"{{{known}}}" for known in sorted(FIELDS[name]))
-            raise ValueError(f"{name} ({template!r}) holds {{{written}}}; it may hold {known}, as they stand here")
+            return f"holds {{{written}}}; it may hold {known}, as they stand here"
+    return None
 
 
 def _strip_around_images(spans: Sequence[Span]) -> list[Span]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate, positional_names
+from mmrnn.config.validate import RUN, check
 from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM
 from mmrnn.training.stage import Stage
@@ -53,6 +54,7 @@ def build_parts(cfg: Mapping[str, Any]) -> TrainingParts:
         ConfigError: the parts do not fit together.
     """
     trusted = cfg["trusted"]
+    check(cfg, trusted=trusted, needs=RUN)
     torch.manual_seed(cfg["seed"])
     device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     model = build(cfg, trusted=trusted).to(device)

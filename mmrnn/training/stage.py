@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from mmrnn.model.parameter_names import fits, matches, part_of
-from mmrnn.types import NonNegativeFloat, OptimizerFactory, PositiveFloat, PositiveInt, Schedule
+from mmrnn.types import NonNegativeFloat, OptimizerFactory, PositiveFloat, PositiveInt, Schedule, TrainingStage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(TrainingStage):
     """One stage. Everything that `train` does not name is frozen and in evaluation mode.
 
     Attributes:

@@ -15,6 +15,9 @@ from torch import Tensor
 FORMAT = "mmrnn.state.1"
 """Name of the file format, in the metadata of every state file."""
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Types that a backbone converts where a state has another one than itself."""
+
 
 @dataclass(frozen=True)
 class StateOrigin:
@@ -115,6 +118,8 @@ class State:
                     raise ValueError(
                         f"{name} of layer {index} of the state is {_sizes(value.shape)} for {_sizes(shape)}; {ours}"
                     )
+                if value.dtype not in (*DTYPES, wanted[name].dtype):
+                    raise ValueError(f"{name} of layer {index} of the state is {value.dtype} for {wanted[name].dtype}")
         if fault := _row_fault(self.tensors):
             raise ValueError(f"the state is damaged: {fault}")
 

@@ -41,6 +41,21 @@ class Optimizer(Protocol):
         ...
 
 
+@runtime_checkable
+class TrainingStage(Protocol):
+    """Stage of a run: what is trained, for how many steps, at which learning rate.
+
+    Attributes:
+        train: parts, or globs of names of parameters.
+        freeze: globs of parameters that stay frozen nevertheless.
+        steps: optimizer steps.
+    """
+
+    train: tuple[str, ...]
+    freeze: tuple[str, ...]
+    steps: int
+
+
 OptimizerFactory = Callable[[list[dict[str, Any]], float], Optimizer]
 """An optimizer card: parameter groups and learning rate to an optimizer."""
 

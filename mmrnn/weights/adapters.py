@@ -103,15 +103,19 @@ def block_update(name: str, weight: Tensor, blocks: Tensor) -> Tensor:
         return (grid @ b + b).transpose(1, 2).reshape(out_dim, in_dim).to(weight.dtype)
     if blocks.ndim == 2 and blocks.shape[1] == out_dim and rank:
         return b.T.repeat(1, -(-in_dim // rank))[:, :in_dim].to(weight.dtype)
-    raise ValueError(f"{name}: blocks {tuple(blocks.shape)} do not fit a weight {tuple(weight.shape)}")
+    raise ValueError(
+        f"{name}: blocks {tuple(blocks.shape)} do not fit a weight {tuple(weight.shape)}; load the base of the adapter"
+    )
 
 
 def _product(module: str, pair: Mapping[str, Tensor]) -> Tensor:
     if set(pair) != {"A", "B"}:
-        raise ValueError(f"{module} has lora_{next(iter(pair))} and lacks the other matrix of the pair")
+        raise ValueError(f"{module} has lora_{next(iter(pair))} and lacks the other matrix of the pair; fetch it again")
     down, up = pair["A"].float(), pair["B"].float()
     if down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1]:
-        raise ValueError(f"{module}: lora_B {tuple(up.shape)} and lora_A {tuple(down.shape)} cannot be multiplied")
+        raise ValueError(
+            f"{module}: lora_B {tuple(up.shape)} and lora_A {tuple(down.shape)} cannot be multiplied; fetch it again"
+        )
     return up @ down
 
 

@@ -57,6 +57,6 @@ def _rename(tensors: Mapping[str, Tensor], form: Format) -> dict[str, Tensor]:
         candidates = form.their_names(name)
         if len(candidates) != 1:
             problem = f"could be any of {', '.join(candidates)}" if candidates else "has no name"
-            raise WeightsError(f"{name} {problem} in the format {form.name!r}")
+            raise WeightsError(f"{name} {problem} in the format {form.name!r}; choose another format")
         renamed[candidates[0]] = value
     return renamed

@@ -19,7 +19,7 @@ def extend_with_mean(table: Float[Tensor, "old d"], rows: int) -> Float[Tensor, 
         ValueError: the table has more rows already.
     """
     if rows < len(table):
-        raise ValueError(f"a table of {len(table)} rows cannot be extended to {rows}")
+        raise ValueError(f"a table of {len(table)} rows cannot be extended to {rows}; ask for at least as many")
     mean = table.float().mean(0, keepdim=True).to(table.dtype)
     return torch.cat([table, mean.expand(rows - len(table), -1)])
 

@@ -22,7 +22,7 @@ def test_a_block_equals_the_original(golden, params):
     case, tensors = golden("perceiver")
     bank, text = tensors["out/alone_latents"], tensors["in/alone_text"]
     block = GatedBlock(text.shape[-1], bank.shape[-1], case["config"]["x_heads"], case["config"]["dim_head"])
-    names = {"attn.norm": "norm", "attn.to_q": "query", "attn.to_kv": "pair", "attn.to_out": "output"}
+    names = {"attn.norm": "norm", "attn.to_q": "query", "attn.to_kv": "kv", "attn.to_out": "output"}
     names |= {"attn_gate": "gate", "ff_gate": "mlp_gate", "ff": "mlp"}
     weights = {}
     for name, value in params(tensors, "param/alone_block.").items():

@@ -129,7 +129,7 @@ def test_gated_block(golden, params):
     case, tensors = golden("perceiver")
     config = case["config"]
     block = GatedBlock(config["width"], config["v_width"], config["x_heads"], config["dim_head"])
-    names = {"attn.norm": "norm", "attn.to_q": "query", "attn.to_kv": "pair", "attn.to_out": "output"}
+    names = {"attn.norm": "norm", "attn.to_q": "query", "attn.to_kv": "kv", "attn.to_out": "output"}
     names |= {"attn_gate": "gate", "ff_gate": "mlp_gate", "ff": "mlp"}
     weights = {}
     for name, value in params(tensors, "param/alone_block.").items():

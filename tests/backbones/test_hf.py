@@ -138,3 +138,21 @@ def test_blip2_t5(golden, params):
         asked = tensors["in/ids"][row : row + 1, :n]
         [said] = reply(backbone, asked, config["new"], given[row : row + 1, :n])
         assert said == tensors["out/greedy_ids"][row].tolist()
+
+
+def test_flan_t5_saved_by_transformers_5(tmp_path):
+    """Its head is tied, whatever the configuration says, and is not in the file."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"num_layers": 2, "num_heads": 2, "d_kv": 16, "d_ff": 48, "feed_forward_proj": "gated-gelu"}
+    sizes |= {"dropout_rate": 0.0, "tie_word_embeddings": False}
+    peer = T5ForConditionalGeneration(T5Config(vocab_size=60, d_model=32, **sizes)).eval()
+    peer.save_pretrained(tmp_path)
+    ours = HFEncoderDecoder(vocab=60, width=32, arch=sizes).eval()
+    report = load(ours, tmp_path / "model.safetensors")
+    assert any("the file has no head" in note for note in report.notes)
+    ids = torch.randint(1, 60, (2, 6))
+    with torch.no_grad():
+        hidden, _ = ours(Sequence(ids))
+        expected = peer(input_ids=ids, decoder_input_ids=torch.zeros(2, 1, dtype=torch.long)).logits
+    close(ours.head(hidden[:, -1]), expected[:, 0])

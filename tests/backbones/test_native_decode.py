@@ -109,13 +109,9 @@ def test_bf16_is_as_accurate_as_the_blocks(make):
     exact = make().double()
     exact.load_state_dict(model.state_dict())
     state, step = read(model), token()
-    truth = run_blocks(exact, step, state.map(doubled))[0]
+    truth = run_blocks(exact, step, state.map(torch.Tensor.double))[0]
     hidden, plain = model(step, state)[0], run_blocks(model, step, state)[0]
     assert (hidden - truth).abs().max() <= 1.5 * (plain - truth).abs().max()
-
-
-def doubled(x):
-    return x.double()
 
 
 def test_continuing_twice_from_one_state(make):
@@ -229,7 +225,7 @@ def test_falls_back_to_the_blocks(make, calls, change):
     elif change == "bias":
         model.blocks[1].time_mix.key = nn.Linear(48, 48)
     elif change == "double":
-        model, state = model.double(), state.map(doubled)
+        model, state = model.double(), state.map(torch.Tensor.double)
     elif change == "transposed":
         weight = model.blocks[1].time_mix.key.weight
         weight.data = weight.data.T.contiguous().T
@@ -263,7 +259,8 @@ def test_other_sizes_fall_back(calls):
 
 def test_a_wrong_state_falls_back(make):
     model = make()
-    for state in (read(model, rows=3), State(read(model).layers[:2]), State(({},) * 3)):
+    no_address = read(model, rows=2).map(lambda x: x.as_subclass(NoAddress))
+    for state in (read(model, rows=3), State(read(model).layers[:2]), State(({},) * 3), no_address):
         assert rwkv.native_decode_step(model, torch.randn(2, 1, 48), state) is None
 
 

@@ -135,6 +135,10 @@ FOREIGN = {
     "fewer layers": (lambda: State(rwkv(RWKV6).state(2).layers[:1]), "1 layers for 2"),
     "other tensors": (lambda: State(MAKERS["transformer"]().state(2).layers), "layer 0 of the state has"),
     "other shapes": (lambda: State(rwkv(RWKV6, width=64).state(2).layers), "time_shift .* is 2 x 64 for any x 32"),
+    "whole numbers": (
+        lambda: State(rwkv(RWKV6).state(2).map(torch.Tensor.long).layers),
+        "time_shift .* is torch.int64",
+    ),
     "mixed rows": (
         lambda: State((rwkv(RWKV6).state(2).layers[0], rwkv(RWKV6).state(1).layers[0])),
         "differ in the number of rows",

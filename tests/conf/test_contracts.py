@@ -17,6 +17,7 @@ from mmrnn.training.build import make_objective
 from mmrnn.types import Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
 
 INSIDE = {
+    "prompt": CONTRACTS["prompt"],
     "encoder": (Encoder,),
     "connector": (Connector,),
     "data": CONTRACTS["data"],

@@ -68,8 +68,8 @@ def test_the_optimizer_and_schedule_of_a_stage_are_checked():
     own = ("model=visualrwkv6_tiny", "+optimizer@stage.instruct.optimizer=muon")
     assert faults_of(*own, "stage.instruct.optimizer.momentum=0.9", "+schedule@stage.instruct.schedule=linear") == ()
     assert faults_of(*own, "+stage.instruct.optimizer.lr=1", "stage.instruct.schedule=linear") == (
-        "stage.instruct.optimizer.lr: the builder supplies it from the neighbouring part; remove it",
         "stage.instruct.schedule: expected a card, got 'linear'; set +schedule@stage.instruct.schedule=NAME",
+        "stage.instruct.optimizer.lr: the builder supplies it from the neighbouring part; remove it",
     )
     [fault] = faults_of("model=visualrwkv6_tiny", "+schedule@stage.instruct.optimizer=linear")
     assert "Linear does not fulfil the contract mmrnn.types.Optimizer" in fault
@@ -254,3 +254,26 @@ def test_compose_inside_a_running_hydra_application():
         compose("model=visualrwkv6_tiny")
         assert GlobalHydra.instance().hydra is running
     assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("tokenizer", "mmrnn"),
+        ("prompt", [1]),
+        ("stage", "connector"),
+        ("modalities", 3),
+        ("weights", "a.pth"),
+        ("data", "x"),
+    ],
+)
+def test_a_node_of_another_shape(path, value):
+    """A group that is no mapping ended in AttributeError, in whatever read it first."""
+    tree = plain(compose("model=visualrwkv6_tiny"))
+    with pytest.raises(ConfigError, match=rf"^{path}: expected a (card|mapping of \w+( to files)?), got "):
+        check({**tree, path: value})
+
+
+def test_an_option_that_timm_stumbles_over():
+    with pytest.raises(ConfigError, match=r"encoder: timm cannot build .* with .*: KeyError: 'ull'"):
+        build(compose("model=visualrwkv6_tiny", "encoder.act=ull"))

@@ -178,8 +178,17 @@ def test_arrays_are_images(tmp_path):
         array = array if array.dtype == np.uint8 else array[..., 0]
         file = saved(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
         assert np.array_equal(np.asarray(open_image(array)), np.asarray(open_image(file)))
+    overshot = np.array([[-0.02, 0.5, 1.03]])
+    assert np.array_equal(np.asarray(open_image(overshot))[0, :, 0], [0, 128, 255])
     sixteen = colours.astype(np.uint16) * 257
-    for array in (sixteen, sixteen.astype(np.int64), colours.astype(np.int32), colours / 255, colours.astype(float)):
+    for array in (
+        sixteen,
+        sixteen.astype(np.int64),
+        colours.astype(np.int32),
+        colours.astype(np.int16),
+        colours / 255,
+        colours.astype(float),
+    ):
         assert np.array_equal(np.asarray(open_image(array)), colours), array.dtype
     assert np.array_equal(np.asarray(open_image(grey[..., 0].astype(np.uint16) * 257))[..., :1], grey)
     floats = Image.fromarray((grey[..., 0] / 255).astype(np.float32))
@@ -195,6 +204,11 @@ def test_arrays_are_images(tmp_path):
         (np.zeros((0, 4, 3), np.uint8), r"its shape \(0 x 4 x 3\) must be"),
         (np.full((2, 2), np.nan), "it holds values that are not finite"),
         (np.full((2, 2), np.inf, np.float32), "it holds values that are not finite"),
+        (np.full((2, 2), -1.0), r"its values \(-1 to -1\) must lie from 0 to 1, or from 0 to 255"),
+        (np.array([[-2.1, 2.6]]), r"its values \(-2.1 to 2.6\) must lie"),
+        (np.array([[0, 1000.0]]), r"its values \(0 to 1000\) must lie"),
+        (np.array([[-1, 255]]), r"its values \(-1 to 255\) must lie from 0 to 65535"),
+        (np.array([[0, 65536]]), r"its values \(0 to 65536\) must lie from 0 to 65535"),
         (np.zeros((2, 2), complex), r"its values \(complex128\) must be"),
         (np.full((2, 2), "a"), "its values .* must be"),
         (np.full((2, 2), None), r"its values \(object\) must be"),

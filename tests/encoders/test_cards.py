@@ -85,7 +85,14 @@ MEANS = {
     "vit": HALF,
 }
 CROPPED = ("clip_b32_224", "clip_l14_224", "clip_l14_336_v")
-OWN = {"eve": "fit", "eve_hd": "fit", "fuyu": "within", "state": "none", "slots": "none"}
+OWN = {
+    "clip_l14_224_normed": "crop_rounded",
+    "eve": "fit",
+    "eve_hd": "fit",
+    "fuyu": "within",
+    "state": "none",
+    "slots": "none",
+}
 PADDED = ("clip_l14_336", "clip_l14_336_openclip", "eva02_l14_336")
 
 

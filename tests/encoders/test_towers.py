@@ -128,7 +128,7 @@ def test_a_packed_tower_has_the_numbers_of_a_plain_one(make, monkeypatch, dtype,
 
     def packed_now():
         kept = [pack for part in layers for pack in (part.kept if isinstance(part.kept, tuple) else [part.kept])]
-        return [pack.packed is not None for pack in kept]
+        return [pack.entry is not None for pack in kept]
 
     def same():
         torch.testing.assert_close(packed(images), plain(images), atol=tolerance, rtol=tolerance)
@@ -167,7 +167,6 @@ FAULTS = [
     (lambda: timm_tower(layer=3), "layer (3) must lie between -3 and 2: the tower has 3 blocks"),
     (lambda: clip_vit(layer=-4), "layer (-4) must lie between -3 and 2: the tower has 3 blocks"),
     (lambda: timm_tower("vit_so400m_patch14_siglip_384", cls="first"), "cls ('first') needs a class token"),
-    (lambda: timm_tower(dtype="int8"), "dtype ('int8') must be float32, bfloat16 or float16"),
     (lambda: timm_tower(dynamic=True, pos_interp="plain"), "pos_interp (plain) excludes dynamic"),
     (lambda: timm_tower("samvit_base_patch16", dynamic=True), "timm cannot build samvit_base_patch16 with"),
     (lambda: timm_tower("vit_large_patch14_clip_quickglu_336"), "near to it: vit_large_patch14_clip_quickgelu_336"),
@@ -199,14 +198,14 @@ def test_errors_name_the_fault_and_the_way_out(do, message):
         do()
 
 
+TOWER = {"trunk": nn.Identity(), "width": 8, "stride": 1, "image": ImageSpec((4, 4))}
+
+
 @pytest.mark.parametrize(
     ("part", "knobs", "message"),
     [
-        (
-            Tower,
-            {"trunk": nn.Identity(), "width": 8, "stride": 1, "image": ImageSpec((4, 4)), "cls": "middle"},
-            "cls ('mi",
-        ),
+        (Tower, {**TOWER, "cls": "middle"}, "cls ('middle')"),
+        (Tower, {**TOWER, "dtype": "int8"}, "dtype ('int8') must be float32, bfloat16 or float16"),
         (TimmViT, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
         (OpenCLIPViT, {"pos_interp": "linear"}, "pos_interp ('linear') must be antialias or plain"),
         (TimmFeatures, {"join": "add"}, "join ('add') must be unshuffle or pool"),
@@ -223,3 +222,20 @@ def test_constructing_downloads_nothing(monkeypatch):
     monkeypatch.setattr("timm.models.load_state_dict_from_hf", None)
     tower = timm_tower("vit_so400m_patch14_siglip_378", pretrained="webli")
     assert tower.trunk.pretrained_cfg["tag"] == "webli"
+
+
+@pytest.mark.parametrize(
+    ("part", "arch", "message"),
+    [
+        (timm_tower, {"checkpoint_path": "/tmp/weights.pth"}, "arch.checkpoint_path: it is no size of the model"),
+        (timm_tower, {"pretrained_cfg": {"file": "weights.pth"}}, "arch.pretrained_cfg: it is no size of the model"),
+        (timm_tower, {"cache_dir": "cache"}, "arch.cache_dir: it is no size of the model"),
+        (timm_tower, {"norm_layer": "../norm"}, "arch.norm_layer: expected a number or a word, got '../norm'"),
+        (clip_vit, {"timm_model_name": "resnet18"}, "arch.timm_model_name: it is no size of the model"),
+        (clip_vit, {"timm_model_pretrained": True}, "arch.timm_model_pretrained: it is no size of the model"),
+        (clip_vit, {"act_kwargs": {"file": "a/b"}}, "arch.act_kwargs: expected a number or a word"),
+    ],
+)
+def test_options_that_read_files_are_refused(part, arch, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        part(arch=arch)

@@ -45,7 +45,8 @@ def test_the_cpu_agrees(name):
 
 def test_every_operator_is_checked_in_every_type():
     found = {tuple(name.split("/")[1::2]) for name in CHECKS if name.startswith("operators/")}
-    assert found == {(name, word) for name in mmrnn_kernels.__all__ for word in ("fp32", "bf16", "fp16")}
+    operators = set(mmrnn_kernels.__all__) - {"Segments"}  # an input of operators
+    assert found == {(name, word) for name in operators for word in ("fp32", "bf16", "fp16")}
 
 
 def test_every_backbone_of_this_library_is_checked():

@@ -108,3 +108,8 @@ def test_qwen_reads_phrases_and_the_divisor():
         ("", (0.0, 0.0, 999.0, 999.0)),
     ]
     assert boxes.parse_qwen_vl(text, 999, 999, divisor=999)[1].box == (0, 0, 999, 999)
+
+
+def test_a_power_in_an_answer_is_no_number():
+    """`²` is a digit for Python, and no number for `int`."""
+    assert boxes.parse_cogvlm("[[001,002,003,00²]] [[010,020,030,040]]", 100, 100) == [[], [(1.0, 2.0, 3.0, 4.0)]]

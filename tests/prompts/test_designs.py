@@ -14,8 +14,8 @@ from mmrnn.types import IGNORE, SLOT, Layout, Span, Tokenizer, Turn
 pytestmark = pytest.mark.golden
 
 
-def card(name):
-    return instantiate(plain(compose(config=f"prompt/{name}"))["prompt"])
+def card(name, **knobs):
+    return instantiate(plain(compose(config=f"prompt/{name}"))["prompt"] | knobs)
 
 
 def written(spans, tag="<image>"):
@@ -105,16 +105,20 @@ def test_visualglm_training(golden):
 def test_qwen(golden):
     case, tensors = golden("qwen_visual")
     specials = case["toy_tokenizer"]["specials"]
-    # The card counts the images and writes their tags.
-    said = [re.sub(r"Picture \d+: <img>.*?</img>\n", "<image>\n", turn["value"]) for turn in case["dialog"]]
-    turns = dialogue(*said)
-    spans = card("qwen_vl").spans(turns, 1)
-    row = tokenize(spans, Bytes(0, **specials), [Layout(prefix=case["toy_tokenizer"]["slots"])])
+    # The form writes the tags; what the case has in front of one is its template, with the number in it.
+    shown = re.compile(r"([^\n]*)<img>.*?</img>(\n?)")
+    said = [shown.sub(r"<image>\2", turn["value"]) for turn in case["dialog"]]
+    front = [match[1] for turn in case["dialog"] for match in shown.finditer(turn["value"])]
+    forms = {re.sub(rf"\b{number}\b", "{number}", text) for number, text in enumerate(front, 1)}
+    assert len(forms) == 1
+    spans = card("qwen_vl", image_template=f"{forms.pop()}<img><image></img>").spans(dialogue(*said), len(front))
+    slots = case["toy_tokenizer"]["slots"]
+    row = tokenize(spans, Bytes(0, **specials), [Layout(prefix=slots)] * len(front))
     wanted = tensors["in/chat_ids"][0]
     # Where the original writes the path of the image we keep slots; behind the last turn it has a line break.
-    opened = (wanted == specials["<img>"]).int().argmax().item() + 1
     expected = wanted.clone()
-    expected[opened : opened + case["toy_tokenizer"]["slots"]] = SLOT
+    for opened in (wanted == specials["<img>"]).nonzero().flatten().tolist():
+        expected[opened + 1 : opened + 1 + slots] = SLOT
     assert row.ids == expected[: len(row.ids)].tolist()
     assert set(expected[len(row.ids) + 1 :].tolist()) <= {specials["<|endoftext|>"]}
     ids, labels = torch.tensor(row.ids), torch.tensor(row.labels)
@@ -175,15 +179,17 @@ def test_vila_leaves_images_where_they_are(golden):
 
 def test_blip2_captions(golden):
     case, tensors = golden("blip2_opt_lavis")
+    words = case["prompt"].strip()
+    assert len(case["captions"]) == len(tensors["out/prompt_targets"])
     for number, caption in enumerate(case["captions"]):
-        spans = card("blip2_opt_caption").spans(dialogue("<image>", caption), 1)
+        spans = card("blip2_opt_caption", first=f"{{images}}</s>{words}").spans(dialogue("<image>", caption), 1)
         row = tokenize(spans, Bytes(4, **{"</s>": 2}), [Layout(prefix=case["config"]["queries"])])
         targets = tensors["out/prompt_targets"][number]
         learnt = targets[targets != IGNORE].tolist()
         # There the caption alone is learnt, cut at 32 ids; here the words before it as well, which never change.
         start = len(row.ids) - len(caption) - 1
         assert row.ids[start : start + len(learnt)] == learnt
-        assert written(spans) == f"<image></s>{case['prompt']}{caption}\n"
+        assert written(spans) == f"<image></s>{words} {caption}\n"
 
 
 def test_fuyu_and_flamingo():

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mmrnn.config.compose import conf_dir
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
+from mmrnn.config.validate import check
 from mmrnn.prompts import Template, tokenize
 from mmrnn.types import IGNORE, SLOT, Layout, Span, Tokenizer, Turn
 
@@ -103,11 +105,11 @@ def test_minigpt_prompts_equal_the_original(golden):
     assert written(card("minigpt4").spans(turns[:2], 1), tag).startswith(case["first_turn_prompt"])
     assert written(card("minigpt4").spans(turns, 1), tag) == case["second_turn_prompt"]
 
-    first, second = meta["dialog"]["turns"]
-    wrapped = meta["dialog"]["wrapped_questions"]
-    turns = dialogue(f"{first[0]}<image>", first[1], second[0], second[1])
-    text = written(card("minigptv2").spans(turns, 1), tag)
-    assert text == f"{wrapped[0]}{first[1]}</s><s>{wrapped[1]}{second[1]}</s>"
+    pairs, wrapped = meta["dialog"]["turns"], meta["dialog"]["wrapped_questions"]
+    texts = [text for pair in pairs for text in pair]
+    text = written(card("minigptv2").spans(dialogue(f"{texts[0]}<image>", *texts[1:]), 1), tag)
+    answered = zip(wrapped, pairs, strict=True)
+    assert text == "<s>".join(f"{question}{answer}</s>" for question, (_, answer) in answered)
 
 
 def test_chatml_as_qwen_writes_it():
@@ -161,3 +163,12 @@ def test_turns_must_alternate(turns, message):
 def test_a_form_that_cannot_be_filled_is_refused_at_once(knobs, message):
     with pytest.raises(ValueError, match=message):
         Template(**knobs)
+
+
+@pytest.mark.parametrize("name", ["prompt", "prompt.asking"])
+def test_check_refuses_a_form_with_a_width(name):
+    config = OmegaConf.to_container(compose("model=llava_tiny"), resolve=True)
+    knobs = config["prompt"]["asking"] if name == "prompt.asking" else config["prompt"]
+    knobs["first"] = "{text:>3000000000}"
+    with pytest.raises(ConfigError, match=rf"{name}\.first: .* holds \{{text:>3000000000\}}; it may hold"):
+        check(config)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmrnn.cli.main import main
-from mmrnn.config.compose import conf_dir
+from mmrnn.config.compose import compose, conf_dir
 
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 QUICK = ("blip2_t5_tiny", "flamingo_tiny", "visualrwkv6_tiny")
@@ -37,7 +37,9 @@ def ask(folder, capsys):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in TINY])
 def test_a_tiny_model_learns_and_answers(name, records, capsys):
-    train(records, f"model={name}", *SHORT, "stage.instruct.batch_size=1")
+    # LLaVA's first release was asked with another text than it was trained with: too far for sixty steps on one sample.
+    asked_as_trained = ["prompt.asking=null"] if compose(f"model={name}").prompt.get("asking") else []
+    train(records, f"model={name}", *SHORT, *asked_as_trained, "stage.instruct.batch_size=1")
     assert ask(records, capsys) == (0, f"{ANSWER}\n", "")
 
 

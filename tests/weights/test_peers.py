@@ -1,11 +1,14 @@
 """Small random models made by the libraries that others use, loaded here: the same features, logits and words."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from mmrnn.backbones import RWKV5, RWKV6
+from mmrnn.backbones import RWKV5, RWKV6, RWKV7
 from mmrnn.checkpoints.convert import to_folder
 from mmrnn.config.instantiate import instantiate
 from mmrnn.encoders import OpenCLIPViT, TimmViT
@@ -178,6 +181,49 @@ def test_rwkv_in_its_package(version, tmp_path, monkeypatch):
         written.append(int(logits.argmax()))
         logits, state = peer.forward([written[-1]], state)
     assert replies(ours, torch.tensor([ids]), 6)[0].tolist() == written
+
+
+PEER_7 = """
+import sys
+import torch
+from rwkv.model import RWKV
+
+model = RWKV(model=sys.argv[1], strategy="cpu fp32")
+case = torch.load(sys.argv[2])
+state = model.generate_zero_state()
+for layer, start in enumerate(case["states"]):
+    state[3 * layer + 1] = start
+logits, state = model.forward(case["ids"], state, full_output=True)
+written, last = [], logits[-1]
+for _ in range(6):
+    written.append(int(last.argmax()))
+    last, state = model.forward(written[-1], state)
+torch.save({"logits": logits, "written": written}, sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_rwkv7_in_its_package(tmp_path):
+    """The package chooses RWKV-7 when it is imported, so it runs in a process of its own; with learned start states."""
+    pytest.importorskip("rwkv")
+    sizes = {"vocab": 50, "width": 128, "depth": 2, "head_size": 64}
+    ranks = {"decay_rank": 8, "rate_rank": 8, "residual_rank": 8, "gate_rank": 8}
+    ours = RWKV7(**sizes, **ranks, learned_state=True).eval()
+    for value in ours.parameters():
+        torch.nn.init.normal_(value, std=0.3)
+    tensors = {name: value.clone() for name, value in export(ours, "rwkv7").items()}
+    states = [tensors.pop(f"blocks.{layer}.att.time_state") for layer in range(2)]
+    ids = torch.randint(1, 50, (11,)).tolist()
+    torch.save(tensors, tmp_path / "a.pth")
+    torch.save({"ids": ids, "states": states}, tmp_path / "case.pt")
+    environment = {**os.environ, "RWKV_V7_ON": "1", "RWKV_JIT_ON": "0", "RWKV_CUDA_ON": "0"}
+    command = [sys.executable, "-c", PEER_7, tmp_path / "a", tmp_path / "case.pt", tmp_path / "found.pt"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    found = torch.load(tmp_path / "found.pt")
+    hidden, _ = ours(Sequence(torch.tensor([ids])))
+    torch.testing.assert_close(ours.head(hidden)[0], found["logits"], atol=1e-4, rtol=1e-5)
+    assert replies(ours, torch.tensor([ids]), 6)[0].tolist() == found["written"]
 
 
 def test_the_config_that_transformers_writes_is_read(tmp_path):

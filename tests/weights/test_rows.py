@@ -7,8 +7,10 @@ from safetensors.torch import save_file
 from mmrnn.backbones import RWKV6, Transformer
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
+from mmrnn.config.tree import plain
 from mmrnn.model.build import build
 from mmrnn.weights import WeightsError, load
+from mmrnn.weights.export import export
 from mmrnn.weights.resize_embeddings import extend_with_mean
 
 SMALL = {"width": 16, "depth": 2}
@@ -58,3 +60,21 @@ def test_words_of_the_tokenizer_are_added_to_the_language_model(tmp_path):
     torch.testing.assert_close(model.backbone.output.weight[1024:], old.output.weight.mean(0).expand(2, -1))
     with pytest.raises(ConfigError, match=r"weights\.backbone: .*do not fit Transformer"):
         build(compose(*chosen, 'tokenizer.added_tokens=["<im_start>"]'))
+
+
+def test_added_tokens_have_the_rows_of_a_released_file():
+    """LLaVA's first release: [PAD], <im_patch>, <im_start>, <im_end> behind the 32000 of Llama, row for row."""
+    card = plain(compose("model=llava_tiny", "tokenizer=llava", "prompt=v0_marked"))["tokenizer"]
+    first = card["vocab"] - len(card["added_tokens"])
+    ids = {token: first + index for index, token in enumerate(card["added_tokens"])}
+    assert ids == {"[PAD]": 32000, "<im_patch>": 32001, "<im_start>": 32002, "<im_end>": 32003}
+    released, target = (Transformer(vocab=32004, heads=2, ffn=24, **SMALL) for _ in range(2))
+    published = export(released, "llama")
+    assert not load(target, published, max_new_rows=4).notes
+    assert torch.equal(target.embedding.weight[list(ids.values())], released.embedding.weight[32000:])
+    fewer = {name: value[:32003] if len(value) == 32004 else value for name, value in published.items()}
+    report = load(target, fewer, max_new_rows=4)
+    assert report.notes == [
+        f"{name}: 1 rows more than the file has, each the mean of its rows"
+        for name in ("embedding.weight", "output.weight")
+    ]

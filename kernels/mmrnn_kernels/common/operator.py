@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ..dispatch import Operator
 from .checks import INDEX_DTYPES, check_dtypes, check_shapes, present
+from .segments import edges_of
 
 
 class WKVOperator:
@@ -24,14 +25,14 @@ class WKVOperator:
             ValueError: sizes do not agree, cu_seqlens does not fit, or there is no such backend.
             RuntimeError: the backend cannot run on these inputs.
         """
-        op, (*required, state) = self.operator.name, inputs
+        op, (*required, state), edges = self.operator.name, inputs, edges_of(cu_seqlens)
         named = dict(zip(self.axes, required, strict=True))
         check_dtypes(op, **named, **present(state=state))
-        check_dtypes(op, INDEX_DTYPES, **present(cu_seqlens=cu_seqlens))
+        check_dtypes(op, INDEX_DTYPES, **present(cu_seqlens=edges))
         check_shapes(
             op,
             **{name: (self.axes[name], x) for name, x in named.items()},
             state=(f"{'b' if cu_seqlens is None else 'n'} h k v", state),
-            cu_seqlens=("edges", cu_seqlens),
+            cu_seqlens=("edges", edges),
         )
         return self.operator(backend, *inputs, cu_seqlens)

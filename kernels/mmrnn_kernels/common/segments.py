@@ -2,16 +2,81 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from itertools import pairwise
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from .checks import check_state_count
+from .checks import INDEX_DTYPES, check_dtypes, check_shapes, check_state_count
 
 Implementation = Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments of similar length as rows of a batch, the shorter ones filled up.
+
+    Attributes:
+        members: numbers of the segments.
+        place: place of each position in the packed row; 0 where it is padding.
+        inside: False where a position is padding.
+    """
+
+    members: Int[Tensor, " n"]
+    place: Int[Tensor, "n t"]
+    inside: Bool[Tensor, "n t"]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments of a packed row, prepared for all operators that read them.
+
+    An operator that is given `cu_seqlens` waits for its values. A model prepares them once before its layers, which
+    then wait for nothing, and which `torch.compile` can trace.
+
+    Attributes:
+        cu_seqlens: on the CPU.
+        batches: segments whose lengths have the same next power of two.
+        source: place of each position of the row in the outputs of all batches, one after the other.
+        order: place of each segment among the final states of all batches.
+    """
+
+    cu_seqlens: Int[Tensor, " edges"]
+    batches: tuple[Batch, ...]
+    source: Int[Tensor, " t"]
+    order: Int[Tensor, " segments"]
+
+    @classmethod
+    def of(cls, cu_seqlens: Int[Tensor, " edges"], device: torch.device | str = "cpu") -> "Segments":
+        """Prepare the segments for inputs on a device.
+
+        Raises:
+            TypeError: cu_seqlens is no int32 or int64 tensor.
+            ValueError: cu_seqlens does not increase from 0.
+        """
+        check_dtypes("Segments", INDEX_DTYPES, cu_seqlens=cu_seqlens)
+        check_shapes("Segments", cu_seqlens=("edges", cu_seqlens))
+        edges = cu_seqlens.cpu()
+        lengths = segment_lengths("Segments", edges, 1, int(edges[-1]))
+        batches = make_batches(edges.long(), lengths)
+        source, order = torch.zeros(int(edges[-1]), dtype=torch.long), torch.zeros(len(lengths), dtype=torch.long)
+        positions = segments = 0
+        for batch in batches:
+            count, padded = len(batch.members), batch.place.numel()
+            padded_places = torch.arange(positions, positions + padded).view_as(batch.place)
+            source[batch.place[batch.inside]] = padded_places[batch.inside]
+            order[batch.members] = torch.arange(segments, segments + count)
+            positions, segments = positions + padded, segments + count
+        moved = (Batch(*(x.to(device) for x in (batch.members, batch.place, batch.inside))) for batch in batches)
+        return cls(edges, tuple(moved), source.to(device), order.to(device))
+
+
+def edges_of(cu_seqlens: Int[Tensor, " edges"] | Segments | None) -> Int[Tensor, " edges"] | None:
+    """Return the edges of segments that may be prepared."""
+    return cu_seqlens.cu_seqlens if isinstance(cu_seqlens, Segments) else cu_seqlens
 
 
 def segment_lengths(op: str, cu_seqlens: Int[Tensor, " edges"], rows: int, total: int) -> list[int]:
@@ -20,8 +85,7 @@ def segment_lengths(op: str, cu_seqlens: Int[Tensor, " edges"], rows: int, total
     Raises:
         ValueError: there are several rows, or cu_seqlens does not increase from 0 to `total`.
     """
-    if rows != 1:
-        raise ValueError(f"{op}: cu_seqlens needs b = 1, got b = {rows}; join the rows into one")
+    check_one_row(op, rows)
     edges = cu_seqlens.tolist()
     if len(edges) < 2 or edges[0] != 0 or edges[-1] != total:
         raise ValueError(f"{op}: cu_seqlens must go from 0 to t = {total}, got {edges}")
@@ -29,6 +93,32 @@ def segment_lengths(op: str, cu_seqlens: Int[Tensor, " edges"], rows: int, total
     if min(lengths) < 0:
         raise ValueError(f"{op}: cu_seqlens must not decrease, got {edges}")
     return lengths
+
+
+def check_one_row(op: str, rows: int) -> None:
+    """Check that there is one packed row.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if rows != 1:
+        raise ValueError(f"{op}: cu_seqlens needs b = 1, got b = {rows}; join the rows into one")
+
+
+def prepare(op: str, cu_seqlens: Int[Tensor, " edges"] | Segments, x: Tensor) -> Segments:
+    """Return the segments of the packed row x (`1 t ...`), prepared.
+
+    Raises:
+        ValueError: there are several rows, or the segments do not fit the row.
+    """
+    rows, total = x.shape[:2]
+    if not isinstance(cu_seqlens, Segments):
+        segment_lengths(op, cu_seqlens, rows, total)
+        return Segments.of(cu_seqlens, x.device)
+    check_one_row(op, rows)
+    if len(cu_seqlens.source) != total:
+        raise ValueError(f"{op}: cu_seqlens must go from 0 to t = {total}, got segments of {len(cu_seqlens.source)}")
+    return cu_seqlens
 
 
 def with_cu_seqlens(op: str, run: Implementation, padding: tuple[float, ...]) -> Implementation:
@@ -40,46 +130,37 @@ def with_cu_seqlens(op: str, run: Implementation, padding: tuple[float, ...]) ->
     """
 
     @wraps(run)
-    def packed(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
+    def packed(*arguments: Tensor | Segments | None) -> tuple[Tensor, Tensor]:
         *inputs, state, cu_seqlens = arguments
         if cu_seqlens is None:
             return run(*inputs, state)
         timed, constants = inputs[: len(padding)], inputs[len(padding) :]
-        rows, total = timed[0].shape[:2]
-        lengths = segment_lengths(op, cu_seqlens, rows, total)
-        check_state_count(op, state, len(lengths))
-
-        outs, ends, positions, order = [], [], [], []
-        for members, place, inside in batches(cu_seqlens.to(timed[0].device), lengths):
-            batch = [
-                torch.where(inside[..., None, None], x[0, place], value)
+        segments = prepare(op, cu_seqlens, timed[0])
+        check_state_count(op, state, len(segments.order))
+        outs, ends = [], []
+        for batch in segments.batches:
+            rows = [
+                torch.where(batch.inside[..., None, None], x[0, batch.place], value)
                 for x, value in zip(timed, padding, strict=True)
             ]
-            out, end = run(*batch, *constants, None if state is None else state[members])
-            outs.append(out[inside])
+            out, end = run(*rows, *constants, None if state is None else state[batch.members])
+            outs.append(out.flatten(0, 1))
             ends.append(end)
-            positions.append(place[inside])
-            order.append(members)
-        return torch.cat(outs)[torch.cat(positions).argsort()][None], torch.cat(ends)[torch.cat(order).argsort()]
+        return torch.cat(outs)[segments.source][None], torch.cat(ends)[segments.order]
 
     return packed
 
 
-def batches(cu_seqlens: Int[Tensor, " edges"], lengths: list[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Group segments of similar length into batches.
-
-    Each batch has the numbers of its segments (`n`), and for each of its positions the place in the packed row and
-    whether the position belongs to the segment (`n t`).
-    """
+def make_batches(cu_seqlens: Int[Tensor, " edges"], lengths: list[int]) -> list[Batch]:
+    """Group segments of similar length into batches, on the CPU."""
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for segment, length in enumerate(lengths):
         groups[max(length - 1, 0).bit_length()].append(segment)
-    device = cu_seqlens.device
-    starts, sizes = cu_seqlens[:-1], torch.tensor(lengths, device=device)
+    starts, sizes = cu_seqlens[:-1], torch.tensor(lengths)
     found = []
     for group in groups.values():
-        members = torch.tensor(group, device=device)
-        offsets = torch.arange(max(1, *(lengths[segment] for segment in group)), device=device)
+        members = torch.tensor(group)
+        offsets = torch.arange(max(1, *(lengths[segment] for segment in group)))
         inside = offsets < sizes[members, None]
-        found.append((members, torch.where(inside, starts[members, None] + offsets, 0), inside))
+        found.append(Batch(members, torch.where(inside, starts[members, None] + offsets, 0), inside))
     return found

@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..common.operator import WKVOperator
-from ..common.segments import with_cu_seqlens
+from ..common.segments import Segments, with_cu_seqlens
 from ..dispatch import Operator
 from . import triton
 from .chunked import wkv6_chunked
@@ -41,7 +41,7 @@ def wkv6(
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "n h k v"] | None = None,
     *,
-    cu_seqlens: Int[Tensor, " edges"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | Segments | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
     """Compute the Finch recurrence (arXiv:2404.05892, section 4.2).
@@ -54,7 +54,7 @@ def wkv6(
     Args:
         state: initial S, rows are keys and columns values; zero if not given.
         cu_seqlens: `[0, ..., t]`, edges of the segments of a single row (b = 1). Each segment has an initial state of
-            its own (n = segments; without cu_seqlens n = b).
+            its own (n = segments; without cu_seqlens n = b). `Segments.of(cu_seqlens)` prepares them for several calls.
         backend: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use), `chunked` or `reference`.
 
     Returns:

@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..common.operator import WKVOperator
-from ..common.segments import with_cu_seqlens
+from ..common.segments import Segments, with_cu_seqlens
 from ..dispatch import Operator
 from . import triton
 from .chunked import PADDING, wkv7_chunked
@@ -40,7 +40,7 @@ def wkv7(
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "n h k v"] | None = None,
     *,
-    cu_seqlens: Int[Tensor, " edges"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | Segments | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
     """Compute the Goose recurrence (arXiv:2503.14456).
@@ -56,7 +56,7 @@ def wkv7(
     Args:
         state: initial S, rows are keys and columns values (RWKV-LM keeps the transpose); zero if not given.
         cu_seqlens: `[0, ..., t]`, edges of the segments of a single row (b = 1). Each segment has an initial state of
-            its own (n = segments; without cu_seqlens n = b).
+            its own (n = segments; without cu_seqlens n = b). `Segments.of(cu_seqlens)` prepares them for several calls.
         backend: `auto`, `triton` (on a GPU), `cpu` (native code, built on first use), `chunked` or `reference`.
 
     Returns:

@@ -20,11 +20,12 @@ from ..common.native.wkv import (
     view,
     view_fields,
 )
+from ..common.segments import Segments
 
 SOURCE = Path(__file__).parent / "native" / "wkv7.cpp"
 
 
-def unavailable_reason(*inputs: Tensor | None) -> str | None:
+def unavailable_reason(*inputs: Tensor | Segments | None) -> str | None:
     """Return why this backend cannot run on the inputs of the operator, or None. The first call builds."""
     return unreadable_reason(*inputs[:7]) or build.unavailable_reason(SOURCE)
 

@@ -133,4 +133,4 @@ def _choices(runs: Sequence[FinishedRun], differing: Sequence[str]) -> list[str]
 
 def _number(part: str) -> tuple[int, str]:
     """Sort key by which job 10 comes after job 9."""
-    return (int(part), "") if part.isdigit() else (-1, part)
+    return (int(part), "") if part.isdecimal() else (-1, part)

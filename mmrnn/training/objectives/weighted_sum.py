@@ -1,14 +1,16 @@
 """Sum of objectives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.model.vlm import VLM
 from mmrnn.types import NonNegativeFloat, Objective, Output
+
+Part = Objective | Callable[[VLM], Objective]
+"""A loss, or the uncalled class of one that is made for a model."""
 
 
 class WeightedSum(nn.Module, Objective):
@@ -22,7 +24,7 @@ class WeightedSum(nn.Module, Objective):
         ValueError: not as many weights as parts.
     """
 
-    def __init__(self, model: VLM, *, parts: Sequence[Any], weights: tuple[NonNegativeFloat, ...] | None = None):
+    def __init__(self, model: VLM, *, parts: Sequence[Part], weights: tuple[NonNegativeFloat, ...] | None = None):
         super().__init__()
         weights = weights or (1.0,) * len(parts)
         if len(weights) != len(parts):

@@ -33,6 +33,11 @@ def fill_tied(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
         stored = next((tensors[name] for name in names if name in tensors), None)
         if stored is not None:
             tensors |= {name: tensors.get(name, stored) for name in names}
+    head, table = "model.lm_head.weight", "model.shared.weight"
+    if isinstance(module, HFEncoderDecoder) and head not in tensors and table in tensors:
+        # transformers 5 ties the head of a new T5 even where its configuration says that it is not, and stores it once.
+        tensors[head] = tensors[table]
+        notes.append("the file has no head: it is the embedding's, as transformers 5 saves it")
     return tensors
 
 

@@ -65,7 +65,9 @@ def infer(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
     rope = metadata.get("rope_parameters") or metadata.get("rope_scaling") or {}
     scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
     if scaled or (metadata.get("sliding_window") and metadata.get("use_sliding_window")):
-        raise ValueError("this model has scaled RoPE or a sliding window, which Transformer does not support")
+        raise ValueError(
+            "this model has scaled RoPE or a sliding window, which Transformer does not support; choose another base"
+        )
     heads = metadata["num_attention_heads"]
     knobs = {
         "heads": heads,
@@ -84,7 +86,7 @@ def infer_gguf(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
     """
     kind = metadata["general.architecture"]
     if any(name.startswith(f"{kind}.rope.scaling.") for name in metadata):
-        raise ValueError("this model has scaled RoPE, which Transformer does not support")
+        raise ValueError("this model has scaled RoPE, which Transformer does not support; choose another base")
     heads = metadata[f"{kind}.attention.head_count"]
     knobs = {
         "heads": heads,
@@ -104,7 +106,7 @@ def _from_shapes(
         return shapes.get(theirs[ours])
 
     attention = "blocks.0.attention"
-    depth_of = {int(part) for name in shapes for part in name.split(".")[1:3] if part.isdigit()}
+    depth_of = {int(part) for name in shapes for part in name.split(".")[1:3] if part.isdecimal()}
     knobs["vocab"], knobs["width"] = shapes[theirs["embedding.weight"]]
     knobs["depth"] = 1 + max(depth_of)
     key = theirs[f"{attention}.key.*"].replace("*", "weight")

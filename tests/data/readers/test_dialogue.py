@@ -126,7 +126,7 @@ def test_a_system_message_replaces_that_of_the_prompt(read, record):
         "no field": "Be terse.\n[INST] <image>\nWhat? [/INST] A mug</s>",
         "no words": "<image> A mug</s>",
         "rwkv": "System: Be terse.\n\nUser: <image>\nWhat?\n\nAssistant: A mug\n\n",
-        "prefix": "<image>A mug",
+        "prefix": "<image></s>A mug",
         "pages": "Be terse.<image>What? A mug",
     }
 

@@ -5,13 +5,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...common.checks import check_state_count
+from ...common.segments import Segments, edges_of
 from ...common.triton.availability import wkv_unavailable_reason
 
 HEAD_SIZES = (32, 64, 128)
 """Head sizes that the kernels are compiled for."""
 
 
-def unavailable_reason(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, *rest: Tensor | None) -> str | None:
+def unavailable_reason(
+    r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, *rest: Tensor | Segments | None
+) -> str | None:
     """Return why this backend cannot run on the inputs of the operator, or None."""
     return wkv_unavailable_reason((r, k, v, w, u, *rest[:1]), r.shape[-1], v.shape[-1], HEAD_SIZES)
 
@@ -23,7 +26,7 @@ def wkv6_triton(
     w: Float[Tensor, "*time h k"],
     u: Float[Tensor, "h k"],
     state: Float[Tensor, "n h k v"] | None = None,
-    cu_seqlens: Int[Tensor, " edges"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | Segments | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
     """Compute the result of `wkv6_reference`, also of packed rows. A `w` of `h k` is one decay for all positions.
 
@@ -34,9 +37,10 @@ def wkv6_triton(
     """
     from .ops import forward
 
-    if cu_seqlens is not None:
-        check_state_count("wkv", state, len(cu_seqlens) - 1)
-    return forward(r, k, v, w, u, state, cu_seqlens)
+    edges = edges_of(cu_seqlens)
+    if edges is not None:
+        check_state_count("wkv", state, len(edges) - 1)
+    return forward(r, k, v, w, u, state, edges)
 
 
 def wkv6_triton_step(

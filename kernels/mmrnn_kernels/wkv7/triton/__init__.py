@@ -4,13 +4,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...common.checks import check_state_count
+from ...common.segments import Segments, edges_of
 from ...common.triton.availability import wkv_unavailable_reason
 
 HEAD_SIZES = (32, 64, 128)
 """Head sizes that the kernels are compiled for."""
 
 
-def unavailable_reason(*inputs: Tensor | None) -> str | None:
+def unavailable_reason(*inputs: Tensor | Segments | None) -> str | None:
     """Return why this backend cannot run on the inputs of the operator, or None."""
     return wkv_unavailable_reason(inputs[:7], inputs[0].shape[-1], inputs[3].shape[-1], HEAD_SIZES)
 
@@ -23,7 +24,7 @@ def wkv7_triton(
     a: Float[Tensor, "b t h k"],
     b: Float[Tensor, "b t h k"],
     state: Float[Tensor, "n h k v"] | None = None,
-    cu_seqlens: Int[Tensor, " edges"] | None = None,
+    cu_seqlens: Int[Tensor, " edges"] | Segments | None = None,
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "n h k v"]]:
     """Compute the result of `wkv7_reference`, also of packed rows. Differentiable once.
 
@@ -32,6 +33,7 @@ def wkv7_triton(
     """
     from .ops import forward
 
-    if cu_seqlens is not None:
-        check_state_count("wkv7", state, len(cu_seqlens) - 1)
-    return forward(r, w, k, v, a, b, state, cu_seqlens)
+    edges = edges_of(cu_seqlens)
+    if edges is not None:
+        check_state_count("wkv7", state, len(edges) - 1)
+    return forward(r, w, k, v, a, b, state, edges)

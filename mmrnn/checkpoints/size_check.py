@@ -1,0 +1,52 @@
+"""Sizes of a configuration compared with the tensors beside it, before any memory is taken for them."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmrnn.config.error import ConfigError
+from mmrnn.config.skip_init import SkipInit
+from mmrnn.config.tree import walk
+from mmrnn.model.build import build
+from mmrnn.model.parameter_names import part_of
+
+ALWAYS = 4096
+"""Numbers up to here are accepted from any file: sizes of images, heads, ranks."""
+
+
+def check_numbers(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Compare the numbers in the cards of the parts with the number of tensors and their longest axis.
+
+    Parts without tensors are left out: their base is checked when it is loaded.
+
+    Raises:
+        ConfigError: a part is said to be deeper than it has tensors, or wider than any axis.
+    """
+    for part in ("backbone", "encoder", "connector", "hook"):
+        own = [value for name, value in tensors.items() if part_of(name) == part]
+        longest = max([ALWAYS, len(own), *(size for value in own for size in value.shape)])
+        for path, value in walk(cfg.get(part), part) if own else ():
+            limit = len(own) if path.endswith((".depth", "layers")) else longest
+            if type(value) is int and value > limit:
+                raise ConfigError(
+                    f"{path}: {value} does not fit the weights beside the configuration: they have {len(own)} tensors "
+                    f"of {part}, and no axis longer than {longest}"
+                )
+
+
+def check_shapes(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor], trusted: Collection[str] = ()) -> None:
+    """Build on the meta device, and compare the size of every tensor with that in the file.
+
+    Raises:
+        ConfigError: the configuration does not fit, or asks for more numbers than its tensors have.
+    """
+    with torch.device("meta"), SkipInit():
+        planned = build({**cfg, "weights": {}}, trusted=trusted).state_dict()
+    for name, value in planned.items():
+        if name in tensors and value.numel() > tensors[name].numel():
+            raise ConfigError(
+                f"{name} has the shape {tuple(value.shape)} by the configuration, but {tuple(tensors[name].shape)} in "
+                "the weights beside it; take the configuration of these weights"
+            )
