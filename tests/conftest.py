@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 TESTS = Path(__file__).parent
 PARTS = ("backbones", "conf", "connectors", "designs", "encoders", "layers", "model")
 WKV = re.compile(r"test_wkv\d")
-"""Where shapes are checked: the tests of parts, and those of the operators that they call."""
+"""Tests that `--shapes` runs: folders of parts, and files of the operators that they call."""
 
 
 def pytest_addoption(parser):

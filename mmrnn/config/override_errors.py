@@ -38,6 +38,8 @@ def explain_overrides(
 
 
 def _sentence(override: str, error: Exception, cfg: Mapping[str, Any], groups: Sequence[str]) -> str:
+    from hydra.errors import OverrideParseException
+
     key, equals, value = _key(override), "=" in override, override.partition("=")[2]
     text = str(error)
     if card := getattr(error, "missing_cfg_file", None):
@@ -55,7 +57,7 @@ def _sentence(override: str, error: Exception, cfg: Mapping[str, Any], groups: S
             else None
         )
         return _missing(f"{key}.{inner[1]}" if inner else key, cfg, groups)
-    if type(error).__name__ == "OverrideParseException":
+    if isinstance(error, OverrideParseException):
         return f"{override}: the value has characters with a meaning of their own; quote it: {quoting_advice(override)}"
     return f"{override}: {_first_line(error)}"
 

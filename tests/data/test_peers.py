@@ -55,7 +55,7 @@ FILES = {
     "I;16": ("a.png", sixteen, {}),
 }
 NOT_AS_ORIGINAL = {"EXIF", "RGBA", "LA", "P, clear", "I;16"}
-"""Where the policy is another than `convert("RGB")`, which most originals have."""
+"""Modes whose policy differs from `convert("RGB")`, that of most originals."""
 
 
 @pytest.fixture(params=FILES)

@@ -101,7 +101,7 @@ FILES = {
 
 @pytest.fixture
 def bounded_memory():
-    """What a file of some kilobytes makes a reader allocate stays below a gigabyte more than there was."""
+    """Reading a file of some kilobytes allocates less than a gigabyte."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     yield
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < GIB
