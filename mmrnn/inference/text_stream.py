@@ -1,6 +1,6 @@
 """Text of a reply while its tokens arrive."""
 
-from os.path import commonprefix
+from itertools import takewhile
 
 from mmrnn.prompts import StopCriteria
 from mmrnn.types import Tokenizer
@@ -36,10 +36,14 @@ class TextStream:
 
     def _advance(self, text: str) -> str:
         """Append what `text` has beyond the text decoded before."""
-        same = len(commonprefix([text, self._decoded]))
+        before = self._decoded
+        if text.startswith(before):
+            same = len(before)
+        else:
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, before, strict=False)))
         # Byte fallback turns every byte of a run into U+FFFD, those of characters shown before too, once one of them
         # begins no character.
-        lost = len(self._decoded[same:].encode())
+        lost = len(before[same:].encode())
         if text[same : same + lost] == "\ufffd" * lost:
             self.text += text[same + lost :]
             self._decoded = text
