@@ -32,8 +32,8 @@ class HFDecoder(nn.Module, Backbone, ChecksKnobs):
         name: architecture (`model_type` in transformers: `opt`, `persimmon`).
         vocab: rows of the embedding and of the head.
         width: model dimension `d`.
-        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none. While that is
-            done (in training mode), no state is kept.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none. In
+            training mode, where that is done, no state is kept.
         arch: further fields of the configuration, under their names in transformers.
 
     Raises:
@@ -131,8 +131,8 @@ class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
         name: architecture (`model_type` in transformers: `t5`, `mt5`, `umt5`).
         vocab: rows of the embedding and of the head.
         width: model dimension `d`.
-        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none. While that is
-            done (in training mode), no state is kept.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none. In
+            training mode, where that is done, no state is kept.
         arch: further fields of the configuration, under their names in transformers.
 
     Raises:
