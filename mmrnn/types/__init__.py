@@ -4,6 +4,7 @@ Letters: `b` samples, `m` images of the batch, `t` positions, `n` encoder tokens
 `e` encoder width, `d` backbone width, `h` heads, `k` key size.
 """
 
+from mmrnn.types.batching import Batching, StepPlan, StepSpec
 from mmrnn.types.bounds import (
     Bounds,
     ChecksKnobs,
@@ -49,6 +50,7 @@ __all__ = [
     "Adapter",
     "Backbone",
     "Batch",
+    "Batching",
     "BlockHooks",
     "Bounds",
     "ChecksKnobs",
@@ -86,6 +88,8 @@ __all__ = [
     "Span",
     "State",
     "StateOrigin",
+    "StepPlan",
+    "StepSpec",
     "StreamDataset",
     "TextConnector",
     "Tokenizer",
