@@ -236,10 +236,12 @@ class Hook(Protocol):
     Attributes:
         needs: what it changes, a subset of the backbone's `hooks`.
         needs_cross_attention_tokens: it attends to visual tokens that fill no slots of the text.
+        looks_ahead: it reads the token type of the next position, so that adjoining images must not be read apart.
     """
 
     needs: tuple[str, ...] = ("layer",)
     needs_cross_attention_tokens: bool = False
+    looks_ahead: bool = False
 
     @abstractmethod
     def start(self, sequence: Sequence, state: State | None) -> BlockHooks:

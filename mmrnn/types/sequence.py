@@ -75,7 +75,7 @@ class Sequence:
         spans, media, index = [], [], -1
         for span in self.image_spans:
             index += bool(span.layout.cross_attention)
-            if span.start >= start and span.stop <= stop and span.start < stop:
+            if span.lies_within(start, stop):
                 spans.append(replace(span, start=span.start - start))
                 media += [index] if span.layout.cross_attention else []
             elif span.start < stop and span.stop > start:
@@ -121,6 +121,23 @@ class Batch:
     images: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def slice(self, start: int, stop: int) -> "Batch":
+        """Return the positions `start:stop` of every row, with the inputs of the images in them.
+
+        Raises:
+            ValueError: an image would be split.
+        """
+        numbers: dict[str, list[int]] = {}
+        for name in {span.modality for span in self.sequence.image_spans}:
+            own = (span for span in self.sequence.image_spans if span.modality == name)
+            numbers[name] = [number for number, span in enumerate(own) if span.lies_within(start, stop)]
+        found = {name: kept for name, kept in numbers.items() if kept}
+        return Batch(
+            self.sequence.slice(start, stop),
+            {name: _pick(self.images[name], kept) for name, kept in found.items() if name in self.images},
+            {name: self.features[name][kept] for name, kept in found.items() if name in self.features},
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """Return the batch on a device; `non_blocking` as of `Tensor.to`."""
         return Batch(
@@ -139,3 +156,7 @@ class Batch:
             for name, value in self.images.items()
         }
         return images, {name: change(value) for name, value in self.features.items()}
+
+
+def _pick(inputs: Tensor | tuple[Tensor, ...], numbers: list[int]) -> Tensor | tuple[Tensor, ...]:
+    return inputs[numbers] if isinstance(inputs, Tensor) else tuple(inputs[number] for number in numbers)
