@@ -7,7 +7,17 @@ from torch.nn import functional as F
 
 from mmrnn.backbones.attention_mask import attention_mask, refuse_scan
 from mmrnn.backbones.rope import apply_rope
-from mmrnn.types import Backbone, BlockHooks, PositiveFloat, PositiveInt, Scan, Sequence, State, StateOrigin
+from mmrnn.types import (
+    Backbone,
+    BlockHooks,
+    PositiveFloat,
+    PositiveInt,
+    Scan,
+    Sequence,
+    State,
+    StateOrigin,
+    reset_layers,
+)
 
 
 class GLMAttention(nn.Module):
@@ -113,6 +123,12 @@ class GLM(nn.Module, Backbone):
         self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, rope_theta, eps, scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps)
         self.output = nn.Linear(width, vocab, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
         self.reset_parameters()
 
     @torch.no_grad()
