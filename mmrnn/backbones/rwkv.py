@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmrnn.backbones.native_decode import native_decode_step
 from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp
@@ -15,6 +14,7 @@ from mmrnn.backbones.route import route
 from mmrnn.backbones.rwkv_init import channel_ramp
 from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
+from mmrnn.layers.recompute import run_block
 from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin, reset_layers
 from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
 
@@ -122,7 +122,7 @@ class RWKV(nn.Module, Backbone):
         width: int,
         depth: int,
         dropout: float,
-        grad_checkpointing: bool,
+        grad_checkpointing: int,
         learned_state: bool,
     ):
         super().__init__()
@@ -207,10 +207,8 @@ class RWKV(nn.Module, Backbone):
             if order is not None:
                 x, *shared = (reorder(y, order) for y in (x, *shared))
                 expert = None if expert is None else replace(expert, where=expert.where.gather(1, order))
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x, new, shared = checkpoint(block, x, old, bounds, tuple(shared), expert, use_reentrant=False)
-            else:
-                x, new, shared = block(x, old, bounds, tuple(shared), expert)
+            inputs = x, old, bounds, tuple(shared), expert
+            x, new, shared = run_block(block, layer, self.grad_checkpointing, *inputs)
             if order is not None:
                 inverse = order.argsort(dim=1)
                 x, *shared = (reorder(y, inverse) for y in (x, *shared))

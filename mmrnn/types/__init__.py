@@ -5,6 +5,7 @@ Letters: `b` samples, `m` images of the batch, `t` positions, `n` encoder tokens
 """
 
 from mmrnn.types.adapter import Adapter
+from mmrnn.types.batching import Batching, StepPlan, StepSpec
 from mmrnn.types.bounds import (
     Bounds,
     ChecksKnobs,
@@ -50,6 +51,7 @@ __all__ = [
     "Adapter",
     "Backbone",
     "Batch",
+    "Batching",
     "BlockHooks",
     "Bounds",
     "ChecksKnobs",
@@ -88,6 +90,8 @@ __all__ = [
     "Span",
     "State",
     "StateOrigin",
+    "StepPlan",
+    "StepSpec",
     "StreamDataset",
     "TextConnector",
     "Tokenizer",

@@ -167,7 +167,7 @@ class Backbone(Composite, Protocol):
         hooks: what a hook may change: `layer` (input and output of a block), `attention`, `mlp`.
         axes: position ids per token; 0: neither position ids, masks nor packed rows are accepted.
         pretrained: published weights to load when a model is built; None: none.
-        grad_checkpointing: the blocks are recomputed in the backward pass.
+        grad_checkpointing: every n-th block is recomputed in the backward pass; 0: none.
         state_origin: kind and sizes that its states carry; None: states are told apart by their tensors alone.
     """
 
@@ -179,7 +179,7 @@ class Backbone(Composite, Protocol):
     hooks: tuple[str, ...] = ()
     axes: int = 1
     pretrained: str | None = None
-    grad_checkpointing: bool = False
+    grad_checkpointing: int = 0
     state_origin: StateOrigin | None = None
 
     @abstractmethod
