@@ -18,6 +18,7 @@ from mmrnn.types import (
     Sequence,
     State,
     StateOrigin,
+    reset_layers,
 )
 
 
@@ -127,6 +128,12 @@ class GLM(nn.Module, Backbone):
         self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, rope_theta, eps, scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps)
         self.output = nn.Linear(width, vocab, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
         self.reset_parameters()
 
     @torch.no_grad()

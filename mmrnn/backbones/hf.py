@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
 from mmrnn.backbones.hf_config import decoder_faults, encoder_decoder_faults, make_config
 from mmrnn.backbones.hf_native import fill_cache, logit_function, native_masks, read_cache, recompute_layers, recomputes
+from mmrnn.layers.rebuilt import Rebuilt
 from mmrnn.types import (
     IGNORE,
     Backbone,
@@ -25,7 +26,7 @@ from mmrnn.types import (
 )
 
 
-class HFDecoder(nn.Module, Backbone, ChecksKnobs):
+class HFDecoder(Rebuilt, Backbone, ChecksKnobs):
     """Causal language model of `transformers`, randomly initialised.
 
     Args:
@@ -120,7 +121,7 @@ class HFDecoder(nn.Module, Backbone, ChecksKnobs):
         return decoder_faults(*(knobs[name] for name in ("name", "vocab", "width", "arch")))
 
 
-class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
+class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
     """T5 of `transformers` as a language model: the encoder reads the context, the decoder the reply.
 
     The reply starts at the first target; a sequence without targets (a prompt) is all context. The hidden state of a

@@ -15,7 +15,7 @@ from mmrnn.backbones.rwkv_init import channel_ramp
 from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
 from mmrnn.layers.recompute import run_block
-from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin
+from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin, reset_layers
 from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
 
 Backend = Literal["auto", "triton", "cpu", "chunked", "reference"]
@@ -137,6 +137,14 @@ class RWKV(nn.Module, Backbone):
         self.start = nn.Parameter(torch.zeros(depth, heads, size, size)) if learned_state else None
         self._wkv_shape = (heads, size, size)
         self.state_origin = StateOrigin(self.kind, {"depth": depth, "width": width, "heads": heads, "head_size": size})
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
+        if self.start is not None:
+            nn.init.zeros_(self.start)
         self.reset_parameters()
 
     @torch.no_grad()

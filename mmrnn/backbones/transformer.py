@@ -22,6 +22,7 @@ from mmrnn.types import (
     Sequence,
     State,
     StateOrigin,
+    reset_layers,
 )
 
 
@@ -204,6 +205,12 @@ class Transformer(nn.Module, Backbone):
         )
         self.norm = nn.RMSNorm(width, eps=eps)
         self.output = None if tie_embeddings else nn.Linear(width, vocab, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
         self.reset_parameters()
 
     @torch.no_grad()
