@@ -31,6 +31,7 @@ class Sequence:
             from the start of the segment.
         attention_mask: True where the query of axis 1 attends to the key of axis 2; None: causal.
         media: visual tokens that fill no slots, one row for each span with `layout.cross_attention`.
+        padding: True at positions that only fill a row up to the length of the batch; None: there are none.
 
     Raises:
         ValueError: `ids` has another number of axes than two.
@@ -44,6 +45,7 @@ class Sequence:
     positions: Int[Tensor, "b t *axes"] | None = None
     attention_mask: Bool[Tensor, "b t t"] | None = None
     media: Float[Tensor, "m v e"] | None = None
+    padding: Bool[Tensor, "b t"] | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2:
@@ -71,7 +73,7 @@ class Sequence:
                     f"the cut {start}:{stop} splits the image at {span.start}:{span.stop} of row {span.sample}; "
                     "cut before or after it"
                 )
-        fields = ("ids", "embeds", "labels", "segments", "positions")
+        fields = ("ids", "embeds", "labels", "segments", "padding", "positions")
         parts = {name: value[:, start:stop] for name in fields if (value := getattr(self, name)) is not None}
         if self.attention_mask is not None:
             parts["attention_mask"] = self.attention_mask[:, start:stop, start:stop]
@@ -88,7 +90,7 @@ class Sequence:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Sequence":
-        fields = ("ids", "embeds", "labels", "segments", "positions", "attention_mask", "media")
+        fields = ("ids", "embeds", "labels", "segments", "padding", "positions", "attention_mask", "media")
         return replace(self, **{name: change(value) for name in fields if (value := getattr(self, name)) is not None})
 
 

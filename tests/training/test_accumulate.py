@@ -90,6 +90,7 @@ def aligned(made):
 OBJECTIVES = {
     "sample": lambda made: LanguageModel(reduction="sample"),
     "token": lambda made: LanguageModel(reduction="token"),
+    "pulled": lambda made: LanguageModel(reduction="sample", l2wrap=0.1, z_loss=0.01, chunk_size=16),
     "sum": aligned,
 }
 
@@ -154,10 +155,11 @@ def test_batches_can_be_copied_from_pinned_memory(monkeypatch):
     batch = replace(batch, features={"state": torch.ones(1, 2, 3)})
     collated = pin_memory(Collated(batch, ["a"], [("b", "too long")]))
     assert collated._replace(batch=None) == (None, ["a"], [("b", "too long")])
-    tensors = [batch.sequence.ids, batch.sequence.labels, *batch.images.values(), *batch.features.values()]
+    sequence = batch.sequence
+    tensors = [sequence.ids, sequence.labels, sequence.padding, *batch.images.values(), *batch.features.values()]
     assert len(pinned) == len(tensors)
     assert all(any(one is tensor for one in pinned) for tensor in tensors)
-    assert torch.equal(collated.batch.sequence.ids, batch.sequence.ids)
-    assert collated.batch.sequence.image_spans == batch.sequence.image_spans
+    assert torch.equal(collated.batch.sequence.ids, sequence.ids)
+    assert collated.batch.sequence.image_spans == sequence.image_spans
     moved = collated.batch.to("cpu", non_blocking=True)
     assert torch.equal(moved.images["image"], batch.images["image"])
