@@ -286,6 +286,14 @@ class Objective(Protocol):
         """Return the number of units (by default rows) that the loss is the mean over."""
         return len(batch.sequence.ids)
 
+    def target_weights(self, sequence: Sequence) -> Float[Tensor, "b t"] | None:
+        """Return the weights with which the losses of the targets add up to that of the whole batch.
+
+        None (by default): the loss is no sum over targets, so that a batch cannot be read in pieces (`train_chunk`).
+        An objective that answers otherwise uses `sequence.loss_weights` where a piece of a batch has them.
+        """
+        return None
+
     def terms(self) -> "list[tuple[float, Objective]]":
         """Return the weighted losses that this one is the sum of, each a mean over units of its own."""
         return [(1.0, self)]

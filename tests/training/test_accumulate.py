@@ -110,9 +110,17 @@ def test_micro_batches_weigh_what_the_objective_counts(kind, parts, pack):
 
 
 def test_packed_and_padded_steps_are_one():
+    """The pull on the largest logits included: padding has none."""
     made = model()
-    results = [step(made, LanguageModel(), parts, pack) for parts, pack in ((1, False), (2, True))]
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    objective = LanguageModel(l2wrap=0.1)
+    (loss, grads), *others = (step(made, objective, parts, pack) for parts, pack in ((1, False), (2, True), (3, False)))
+    unpulled = step(made, LanguageModel(), 1, False)[1]
+    name = "backbone.output.weight"
+    assert (grads[name] - unpulled[name]).norm() > 1e-2 * grads[name].norm()
+    for other_loss, other in others:
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        for name, value in grads.items():
+            torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_an_objective_of_ones_own_counts_rows():

@@ -11,7 +11,7 @@ ChunkFunction = Callable[..., Float[Tensor, "k n"]]
 """Rows of one chunk to `k` numbers for each."""
 
 
-def map_chunks(function: ChunkFunction, chunk_size: int, *rows: Shaped[Tensor, "n *_"]) -> Float[Tensor, "k n"]:
+def map_chunks(function: ChunkFunction, chunk_size: int, *rows: Shaped[Tensor, "n ..."]) -> Float[Tensor, "k n"]:
     """Apply a function to at most `chunk_size` rows at a time; the backward pass computes each chunk again.
 
     Inside, a chunk is alone in memory in both passes, beside the inputs. Rows that fit into one chunk are computed

@@ -19,8 +19,8 @@ def token_losses(
     """Cross-entropy of every prediction with its target; 0 for the target `IGNORE`.
 
     Args:
-        z_loss: factor of the square of log Z, the logarithm of the softmax's denominator, which keeps it near 0
-            (PaLM, arXiv 2204.02311, 5).
+        z_loss: factor of the square of log Z, the logarithm of the denominator of the softmax (PaLM, arXiv 2204.02311,
+            section 5): it keeps log Z near 0.
     """
     losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORE)
     if z_loss:
@@ -29,7 +29,7 @@ def token_losses(
 
 
 def l2wrap(logits: Float[Tensor, "*n vocab"], factor: float) -> Float[Tensor, " *n"]:
-    """Zero for every position, with a gradient of `factor` times its largest logit, at that logit (RWKV)."""
+    """Zero for every position, with a gradient of `factor` times its largest logit at that logit (RWKV)."""
     term = 0.5 * factor * logits.amax(-1).square()
     return term - term.detach()
 
@@ -47,7 +47,7 @@ class L2Wrap(Objective):
 
     def num_units(self, batch: Batch) -> int:
         """Number of positions without padding."""
-        return int(_real(batch.sequence).sum())
+        return batch.sequence.size
 
     def __call__(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """Zero, with the gradient of L2Wrap."""
@@ -55,7 +55,8 @@ class L2Wrap(Objective):
         def pull(hidden: Float[Tensor, "n d"]) -> Float[Tensor, "1 n"]:
             return l2wrap(model.head(hidden).float(), self.factor)[None]
 
-        return _mean(map_chunks(pull, self.chunk_size, output.hidden[_real(output.sequence)])[0])
+        pulls = map_chunks(pull, self.chunk_size, output.hidden[_real(output.sequence)])
+        return pulls.sum() / _full_size(output.sequence, pulls)
 
 
 class LanguageModel(Objective):
@@ -83,28 +84,31 @@ class LanguageModel(Objective):
     def num_units(self, batch: Batch) -> int:
         """Number of samples, or of targets, as `reduction` says."""
         if self.reduction == "sample":
-            return len(_samples(batch.sequence)[1])
-        return int((batch.sequence.labels[:, 1:] != IGNORE).sum())
+            return int(_samples(batch.sequence)[1].sum())
+        return int((batch.sequence.targets != IGNORE).sum())
+
+    def target_weights(self, sequence: Sequence) -> Float[Tensor, "b t"]:
+        """The weights with which the losses of the targets add up to the loss."""
+        known = (sequence.targets != IGNORE).float()
+        if self.reduction == "token":
+            return known / known.sum().clamp(min=1)
+        samples, held = _samples(sequence)
+        number = known.new_zeros(len(held)).index_add(0, samples.flatten(), known.flatten())
+        return known / (number.clamp(min=1)[samples] * held.sum().clamp(min=1))
 
     def terms(self) -> list[tuple[float, Objective]]:
         """Return the prediction and, where it is used, L2Wrap, which counts positions."""
+        if not self.l2wrap:
+            return [(1.0, self)]
         predict = LanguageModel(reduction=self.reduction, z_loss=self.z_loss, chunk_size=self.chunk_size)
-        pull = L2Wrap(factor=self.l2wrap, chunk_size=self.chunk_size)
-        return [(1.0, predict), (1.0, pull)] if self.l2wrap else [(1.0, self)]
+        return [(1.0, predict), (1.0, L2Wrap(factor=self.l2wrap, chunk_size=self.chunk_size))]
 
     def losses(self, model: VLM, output: Output) -> list[Float[Tensor, ""]]:
         """Compute the losses of all terms from one pass of the head over the positions that they need."""
-        sequence = output.sequence
-        targets = F.pad(sequence.labels[:, 1:], (0, 1), value=IGNORE)
+        sequence, targets = output.sequence, output.sequence.targets
         used = _real(sequence) if self.l2wrap else targets != IGNORE
-        measure = partial(self._measure, model)
-        losses, *pulls = map_chunks(measure, self.chunk_size, output.hidden[used], targets[used])
-        found = _mean(losses, targets[used] != IGNORE)
-        if self.reduction == "sample":
-            sample, known = _samples(sequence)
-            index = torch.searchsorted(known, F.pad(sample[:, 1:], (0, 1))[used])
-            found = _mean_of_samples(losses, targets[used] != IGNORE, index, len(known))
-        return [found, *map(_mean, pulls)]
+        found, *pulls = map_chunks(partial(self._measure, model), self.chunk_size, output.hidden[used], targets[used])
+        return [self._reduce(found, used, sequence), *(pull.sum() / _full_size(sequence, pull) for pull in pulls)]
 
     def __call__(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """The loss of what `model` made of a batch with labels."""
@@ -113,9 +117,22 @@ class LanguageModel(Objective):
     def _measure(
         self, model: VLM, hidden: Float[Tensor, "n d"], targets: Int[Tensor, " n"]
     ) -> Float[Tensor, "terms n"]:
+        """Losses of positions and, where it is used, their terms of L2Wrap."""
         logits = model.head(hidden).float()
-        losses = [token_losses(logits, targets, self.z_loss)]
-        return torch.stack([*losses, l2wrap(logits, self.l2wrap)] if self.l2wrap else losses)
+        losses = token_losses(logits, targets, self.z_loss)
+        return torch.stack([losses, l2wrap(logits, self.l2wrap)]) if self.l2wrap else losses[None]
+
+    def _reduce(self, losses: Float[Tensor, " n"], used: Bool[Tensor, "b t"], sequence: Sequence) -> Float[Tensor, ""]:
+        """The loss, from the losses of the positions that are used."""
+        if sequence.loss_weights is not None:
+            return (losses * sequence.loss_weights[used]).sum()
+        known = (sequence.targets != IGNORE)[used]
+        if self.reduction == "token":
+            return losses.sum() / known.sum().clamp(min=1)
+        samples, held = _samples(sequence)
+        total = losses.new_zeros(len(held)).index_add(0, samples[used], losses)
+        number = losses.new_zeros(len(held)).index_add(0, samples[used], known.to(losses.dtype))
+        return (total / number.clamp(min=1)).sum() / held.sum().clamp(min=1)
 
 
 def _real(sequence: Sequence) -> Bool[Tensor, "b t"]:
@@ -123,24 +140,18 @@ def _real(sequence: Sequence) -> Bool[Tensor, "b t"]:
     return torch.ones_like(sequence.ids, dtype=torch.bool) if sequence.padding is None else ~sequence.padding
 
 
-def _samples(sequence: Sequence) -> tuple[Int[Tensor, "b t"], Int[Tensor, " samples"]]:
-    """A number for every position, equal within a sample, and the numbers of all samples in rising order."""
+def _full_size(sequence: Sequence, positions: Tensor) -> int:
+    """Number of positions that a mean is taken over, given those of this sequence."""
+    return max(sequence.full_size or positions.numel(), 1)
+
+
+def _samples(sequence: Sequence) -> tuple[Int[Tensor, "b t"], Bool[Tensor, " samples"]]:
+    """The number of the sample that the target of each position belongs to, and which samples are not padding alone."""
     b, t = sequence.ids.shape
-    number = torch.arange(b, device=sequence.ids.device)[:, None].expand(b, t)
+    numbers, count = torch.arange(b, device=sequence.ids.device)[:, None].expand(b, t), b
     if sequence.segments is not None:
-        number = number * (sequence.segments.max() + 1) + sequence.segments
-    return number, number[_real(sequence)].unique()
-
-
-def _mean(values: Float[Tensor, " n"], counted: Bool[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
-    """Mean over the counted entries, the others being 0; 0 of none."""
-    return values.sum() / (max(len(values), 1) if counted is None else counted.sum().clamp(min=1))
-
-
-def _mean_of_samples(
-    losses: Float[Tensor, " n"], counted: Bool[Tensor, " n"], sample: Int[Tensor, " n"], count: int
-) -> Float[Tensor, ""]:
-    """Mean over `count` samples of the means within them."""
-    total = losses.new_zeros(count).index_add(0, sample, losses)
-    number = losses.new_zeros(count).index_add(0, sample, counted.to(losses.dtype))
-    return _mean(total / number.clamp(min=1))
+        known, numbers = (numbers * (sequence.segments.max() + 1) + sequence.segments).unique(return_inverse=True)
+        count = len(known)
+    held = torch.zeros(count, dtype=torch.bool, device=numbers.device)
+    held[numbers[_real(sequence)]] = True
+    return torch.cat([numbers[:, 1:], numbers[:, -1:]], dim=1), held
