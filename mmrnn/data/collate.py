@@ -233,7 +233,7 @@ class Collator:
         sizes = [sum(len(sample.row.ids) for sample in row) for row in rows]
         shape = len(rows), max(sizes)
         ids, labels = torch.full(shape, self.tokenizer.pad), torch.full(shape, IGNORE)
-        segments = torch.zeros(shape, dtype=torch.long)
+        segments, padding = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)
         spans: list[ImageSpan] = []
         for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
             start = shape[1] - size if self.for_generation else 0
@@ -241,12 +241,19 @@ class Collator:
                 stop = start + len(sample.row.ids)
                 ids[index, start:stop] = torch.tensor(sample.row.ids)
                 labels[index, start:stop] = torch.tensor(sample.row.labels)
+                padding[index, start:stop] = False
                 # Padding after the last sample of a row belongs to the segment of that sample.
                 segments[index, start:] = 1 if self.for_generation else segment
                 spans += [replace(span, sample=index, start=start + span.start) for span in sample.row.image_spans]
                 start = stop
-        needed = self.pack or (self.for_generation and min(sizes) < shape[1])
-        return Tokens(ids, tuple(spans), labels=labels, segments=segments if needed else None)
+        padded = min(sizes) < shape[1]
+        return Tokens(
+            ids,
+            tuple(spans),
+            labels=labels,
+            segments=segments if self.pack or (self.for_generation and padded) else None,
+            padding=padding if padded else None,
+        )
 
 
 def _check_observations(sample: Sample, places: list[str | None]) -> None:

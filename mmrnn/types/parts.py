@@ -284,3 +284,7 @@ class Objective(Resettable, Protocol):
     def terms(self) -> "list[tuple[float, Objective]]":
         """Return the weighted losses that this one is the sum of, each a mean over units of its own."""
         return [(1.0, self)]
+
+    def losses(self, model: Any, output: Output) -> list[Float[Tensor, ""]]:
+        """Compute the loss of each of `terms`, without its weight; terms that share work compute it once here."""
+        return [term(model, output) for _, term in self.terms()]
