@@ -156,7 +156,7 @@ class Assistant:
         collate = Collator(self.tokenizer, self.prompt, modalities, self.features, for_generation=True)
         batch = collate(samples)
         if collate.dropped:
-            raise ImageError(collate.dropped[0][1])
+            raise ImageError(collate.dropped[0].detail, collate.dropped[0].reason)
         return batch.to(self._device)
 
 
