@@ -132,9 +132,8 @@ def check_config(saved: SavedRun, folder: Path, cfg: Mapping[str, Any], say: Cal
         raise ConfigError(f"resume: {folder} belongs to another configuration (it differs in {', '.join(names)})")
     if changed := rounding_changes(saved.config, cfg):
         say(f"the run is resumed with {', '.join(changed)}: its losses will differ by rounding")
-    now = library_versions()
-    changed = [
-        f"{name} {saved.versions.get(name)} -> {now[name]}" for name in now if saved.versions.get(name) != now[name]
-    ]
-    if changed:
-        say(f"{folder} was saved with other versions ({', '.join(changed)}): losses may differ by rounding")
+    before = saved.versions
+    other = {name: now for name, now in library_versions().items() if before.get(name) != now}
+    if other:
+        changes = ", ".join(f"{name} {before.get(name)} -> {now}" for name, now in other.items())
+        say(f"{folder} was saved with other versions ({changes}): losses may differ by rounding")
