@@ -21,8 +21,9 @@ def run_ranks(size, function, folder, *arguments, timeout=120, killed=()):
     # The functions of a test cannot be imported by a new interpreter.
     context = mp.get_context("fork")
     store = folder / f"rendezvous_{len(list(folder.glob('rendezvous_*')))}"
+    seconds = 10 if killed else 60
     processes = [
-        context.Process(target=_rank, args=(rank, size, str(store), function, arguments, bool(killed)))
+        context.Process(target=_rank, args=(rank, size, str(store), seconds, function, arguments))
         for rank in range(size)
     ]
     for process in processes:
