@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -152,13 +153,14 @@ def cache_datasets(
         return caches
     modality = model.modalities["image"]
     for name, dataset in datasets.items():
-        images = list(dataset.images())
+        most = int(max_gib * 2**30 / bytes_needed(modality, 1))
+        # Not all of them are listed: a dataset of millions would be read from end to end.
+        images = list(islice(dataset.images(), most + 1))
         if not images:
             continue  # the dataset does not list its images
-        gib = bytes_needed(modality, len(images)) / 2**30
-        if gib > max_gib:
+        if len(images) > most:
             console.say(
-                f"the features of {len(images)} images need {gib:.1f} GiB, more than feature_cache_gib={max_gib}: "
+                f"the features of more than {most} images do not fit into feature_cache_gib={max_gib}: "
                 "they are computed at every step"
             )
             continue
