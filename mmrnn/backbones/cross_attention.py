@@ -3,13 +3,13 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.backbones.hook import HookModule
 from mmrnn.layers.feed_forward import FeedForward
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State, reset_layers
 
 
 class GatedBlock(LatentAttention):
@@ -26,6 +26,12 @@ class GatedBlock(LatentAttention):
         self.gate = nn.Parameter(torch.zeros(1))
         self.mlp = FeedForward(width)
         self.mlp_gate = nn.Parameter(torch.zeros(1))
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
+        nn.init.zeros_(self.gate)
+        nn.init.zeros_(self.mlp_gate)
 
     def forward(
         self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"] | None, mask: Bool[Tensor, "b t s"] | None
@@ -57,7 +63,8 @@ class CrossAttentionHooks(BlockHooks):
         shared = {} if state is None else state.shared
         self.media = gather_media(sequence, shared.get("media"))  # b p v e
         if self.media is not None:
-            self.image_mask = media_mask(sequence, self.media.shape[1], shared.get("media_mask"), attend_all)  # b t p
+            previous, segment = shared.get("media_mask"), shared.get("segment")
+            self.image_mask = media_mask(sequence, self.media.shape[1], previous, attend_all, segment)  # b t p
             self.token_mask = self.image_mask.repeat_interleave(self.media.shape[2], dim=2)
             self.tokens = self.media.flatten(1, 2)
 
@@ -128,7 +135,11 @@ class GatedCrossAttention(HookModule):
 
 
 def media_mask(
-    sequence: Sequence, images: int, previous: Bool[Tensor, "b k"] | None, attend_all: bool
+    sequence: Sequence,
+    images: int,
+    previous: Bool[Tensor, "b k"] | None,
+    attend_all: bool,
+    segment: Int[Tensor, " b"] | None = None,
 ) -> Bool[Tensor, "b t p"]:
     """Return the images that each position attends to: those before it in its row and segment.
 
@@ -136,12 +147,15 @@ def media_mask(
         images: number of images per row, those of the state included.
         previous: images of the state that each row attends to; they come first.
         attend_all: to all of them, not the latest alone.
+        segment: that the state of each row ends in; its images belong to no other one.
     """
     b, t = sequence.ids.shape
     mask = torch.zeros(b, t, images, dtype=torch.bool, device=sequence.ids.device)
     carried = 0 if previous is None else previous.shape[1]
     if carried:
         mask[..., :carried] = previous[:, None]
+        if segment is not None and sequence.segments is not None:
+            mask &= (sequence.segments == segment[:, None])[..., None]
     count = [carried] * b
     spans = (span for span in sequence.image_spans if span.layout.cross_attention)
     for span in sorted(spans, key=lambda span: span.start):

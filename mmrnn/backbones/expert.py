@@ -34,6 +34,7 @@ class MLPExpert(HookModule):
     """
 
     needs = ("mlp",)
+    looks_ahead = True
 
     def __init__(self, backbone: Backbone, media_width: int | None = None):
         super().__init__(backbone)
@@ -41,6 +42,9 @@ class MLPExpert(HookModule):
             nn.ModuleDict({name: deepcopy(backbone.hook_target(layer, name)) for name in self.needs})
             for layer in range(backbone.depth)
         )
+
+    def reset(self) -> None:
+        """Leave all parameters to `init_from`: they are copies of those of the backbone."""
 
     def init_from(self, backbone: Backbone) -> None:
         """Copy the weights of the backbone."""

@@ -24,11 +24,11 @@ class FeatureCache(Mapping[str, Tensor]):
     Args:
         keys: of the images.
         features: of each of them.
-        faults: key and fault of the images that could not be opened; to look one up raises ImageError.
+        faults: key, message and reason of the images that could not be opened; to look one up raises ImageError.
     """
 
     def __init__(
-        self, keys: Sequence[str], features: Float[Tensor, "m n e"], faults: Mapping[str, str] | None = None
+        self, keys: Sequence[str], features: Float[Tensor, "m n e"], faults: Mapping[str, tuple[str, str]] | None = None
     ) -> None:
         self._rows = {key: row for row, key in enumerate(keys)}
         self._features = features
@@ -36,7 +36,7 @@ class FeatureCache(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Float[Tensor, "n e"]:
         if key in self.faults:
-            raise ImageError(self.faults[key])
+            raise ImageError(*self.faults[key])
         return self._features[self._rows[key]].float()
 
     def __contains__(self, key: object) -> bool:
@@ -93,7 +93,7 @@ def cache_features(
     modality.encoder.eval()
 
     keys: list[str] = []
-    faults: dict[str, str] = {}
+    faults: dict[str, tuple[str, str]] = {}
 
     def read(start: int) -> list[tuple[str, Tensor | ImageError]]:
         return [(image.key, _pixels(image, modality)) for image in images[start : start + batch_size]]
@@ -103,7 +103,7 @@ def cache_features(
         upcoming = executor.submit(read, 0)
         for start in track(range(0, len(images), batch_size)):
             found, upcoming = upcoming.result(), executor.submit(read, start + batch_size)
-            faults |= {key: str(fault) for key, fault in found if isinstance(fault, ImageError)}
+            faults |= {key: (str(fault), fault.reason) for key, fault in found if isinstance(fault, ImageError)}
             pixels = {key: value for key, value in found if isinstance(value, Tensor)}
             if not pixels:
                 continue
@@ -169,5 +169,8 @@ def cache_datasets(
             modality, images, batch_size=batch_size, device=device, precision=precision, track=track
         )
         if faults := caches[name].faults:
-            console.say(f"{name}: {len(faults)} of {len(images)} images are left out: {LeftOut.of(faults.items())}")
+            console.say(
+                f"{name}: {len(faults)} of {len(images)} images are left out: "
+                f"{LeftOut.of((key, reason) for key, (_, reason) in faults.items())}"
+            )
     return caches

@@ -16,7 +16,7 @@ from mmrnn.io import jsonl
 from mmrnn.training import resume
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
+from mmrnn.training.loader import StepBatches, StepLoader, usable_steps
 from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import Precision, autocast
@@ -127,7 +127,7 @@ class Trainer:
     Attributes:
         parts: model, objective, stages, optimizer and schedule.
         out: folder of the run, for its log and snapshot.
-        load: stage and number of samples that the run has read -> micro-batches of every step.
+        load: stage and `samples`, the number that the run has read -> micro-batches of every step.
         evaluate: held-out accuracy by split.
         evaluate_every: steps; 0: never.
         log_every: steps between records of the log; snapshots are saved with them.
@@ -136,7 +136,7 @@ class Trainer:
 
     parts: TrainingParts
     out: Path
-    load: Callable[[Stage, int], StepLoader]
+    load: Callable[..., StepLoader]
     evaluate: Callable[[], dict[str, float]]
     console: Console
     precision: Precision
@@ -175,13 +175,13 @@ class Trainer:
             start = snapshot["progress"].step
         # Records of steps after the snapshot will be written again.
         jsonl.replace(self.out / LOG, [record for record in read_log(self.out) if record["step"] <= steps + start])
-        batches = self.load(stage, samples)
+        loader, dropped = self.load(stage, samples=samples), LeftOut()
         results = train_steps(
             TrainStep(parts.model, parts.objective),
             stage,
             optimizer,
             stage.schedule or parts.schedule,
-            batches,
+            (_count_dropped(step, dropped) for step in usable_steps(loader)),
             start=start,
             device=parts.device,
             precision=self.precision,
@@ -195,21 +195,28 @@ class Trainer:
                 last = result.step == stage.steps
                 if result.step % self.log_every and not last:
                     continue
-                record = {"step": steps + result.step, "stage": name, **_summary(since_record, batches)}
+                record = {"step": steps + result.step, "stage": name, **_summary(since_record, dropped)}
                 since_record.clear()
+                dropped.reasons.clear()
                 if self.evaluate_every and result.step % self.evaluate_every == 0 and not last:
                     record["accuracy"] = self.evaluate()
                 jsonl.append(self.out / LOG, record)
                 if last or time.monotonic() - saved_at > self.save_every_seconds:
-                    progress = Progress(number, result.step, batches.samples)
+                    progress = Progress(number, result.step, loader.samples)
                     resume.save(self.out, progress, parts.model, optimizer, parts.trained)
                     saved_at = time.monotonic()
-        return batches.samples
+        return loader.samples
 
 
-def _summary(results: Sequence[StepResult], batches: StepLoader) -> dict[str, Any]:
+def _count_dropped(step: StepBatches, dropped: LeftOut) -> list[Batch]:
+    """Micro-batches of a step; what it dropped is counted."""
+    for one in step.dropped:
+        dropped.add(one.reason, one.id)
+    return step.batches
+
+
+def _summary(results: Sequence[StepResult], dropped: LeftOut) -> dict[str, Any]:
     """Mean loss, learning rate, and number of skipped steps and dropped samples since the last record."""
-    dropped, batches.dropped = batches.dropped, LeftOut()
     return {
         "loss": sum(result.loss for result in results) / len(results),
         "lr": results[-1].lr,

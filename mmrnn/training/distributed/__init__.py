@@ -1,0 +1,1 @@
+"""Training in several processes: the only place that knows ranks."""
