@@ -8,15 +8,27 @@ from mmrnn.training.optim.adamw import AdamW
 from mmrnn.training.optim.muon import MuonWithAdamW
 from mmrnn.training.optim.schedule import Cosine, Linear
 from mmrnn.training.stage import Stage
+from mmrnn.training.trackers.choice import AutoTracker, NoTracker, SeveralTrackers
+from mmrnn.training.trackers.mlflow_tracker import MLflow
+from mmrnn.training.trackers.tensorboard_tracker import TensorBoard
+from mmrnn.training.trackers.trackio_tracker import Trackio
+from mmrnn.training.trackers.wandb_tracker import WandB
 
 __all__ = [
     "AdamW",
+    "AutoTracker",
     "BLIP2Pretraining",
     "Cosine",
     "LanguageModel",
     "Linear",
+    "MLflow",
     "MuonWithAdamW",
+    "NoTracker",
     "PatchAlignment",
+    "SeveralTrackers",
     "Stage",
+    "TensorBoard",
+    "Trackio",
+    "WandB",
     "WeightedSum",
 ]
