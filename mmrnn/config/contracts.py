@@ -21,6 +21,7 @@ from mmrnn.types import (
     Prompt,
     Scan,
     Schedule,
+    Strategy,
     StreamDataset,
     Tokenizer,
     TrainingStage,
@@ -42,6 +43,7 @@ CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "objective": (Objective,),
     "optimizer": (Optimizer,),
     "schedule": (Schedule,),
+    "strategy": (Strategy,),
 }
 """Contracts of each group; a part fulfils one of them."""
 

@@ -40,7 +40,7 @@ from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.text_connector import TextConnector
-from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, TrainingStage
+from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, TrainingStage
 
 __all__ = [
     "IGNORE",
@@ -86,6 +86,7 @@ __all__ = [
     "Span",
     "State",
     "StateOrigin",
+    "Strategy",
     "StreamDataset",
     "TextConnector",
     "Tokenizer",

@@ -34,8 +34,8 @@ class _Lines:
 class Console:
     """Lines, bars and tables on stderr; where that is no terminal, lines in place of bars."""
 
-    def __init__(self, console: RichConsole | None = None) -> None:
-        self.console = console or RichConsole(stderr=True)
+    def __init__(self, console: RichConsole | None = None, *, quiet: bool = False) -> None:
+        self.console = console or RichConsole(stderr=True, quiet=quiet)
 
     def say(self, text: str) -> None:
         """Print a line."""
