@@ -2,7 +2,7 @@
 
 import torch
 
-from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence, State
+from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Layout, Sequence, State
 
 
 def test_a_layout_counts_and_finds_its_patches():
@@ -21,6 +21,10 @@ def test_a_slice_takes_everything_along():
     assert part.embeds.shape == (1, 4, 4)
     assert part.labels.shape == part.segments.shape == part.positions.shape == (1, 4)
     assert part.visual.tolist() == [[False, True, True, False]]
+    assert part.targets.tolist() == [[SLOT, SLOT, 3, 4]]
+    assert part.slice(3, 4).targets.tolist() == [[4]]
+    assert part.slice(3, 4).full_length == part.full_length == 6
+    assert sequence.slice(5, 6).targets.tolist() == [[IGNORE]]
     assert sequence.slice(0, 2).image_spans == sequence.slice(4, 6).image_spans == ()
 
 

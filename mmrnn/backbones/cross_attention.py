@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmrnn.backbones.hook import HookModule
 from mmrnn.layers.feed_forward import FeedForward
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State, reset_layers
 
 
 class GatedBlock(LatentAttention):
@@ -26,6 +26,12 @@ class GatedBlock(LatentAttention):
         self.gate = nn.Parameter(torch.zeros(1))
         self.mlp = FeedForward(width)
         self.mlp_gate = nn.Parameter(torch.zeros(1))
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
+        nn.init.zeros_(self.gate)
+        nn.init.zeros_(self.mlp_gate)
 
     def forward(
         self, x: Float[Tensor, "b t d"], media: Float[Tensor, "b s e"] | None, mask: Bool[Tensor, "b t s"] | None

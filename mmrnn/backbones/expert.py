@@ -42,6 +42,9 @@ class MLPExpert(HookModule):
             for layer in range(backbone.depth)
         )
 
+    def reset(self) -> None:
+        """Leave all parameters to `init_from`: they are copies of those of the backbone."""
+
     def init_from(self, backbone: Backbone) -> None:
         """Copy the weights of the backbone."""
         for layer, parts in enumerate(self.layers):

@@ -7,7 +7,19 @@ from torch.nn import functional as F
 
 from mmrnn.backbones.attention_mask import attention_mask, refuse_scan
 from mmrnn.backbones.rope import apply_rope
-from mmrnn.types import Backbone, BlockHooks, PositiveFloat, PositiveInt, Scan, Sequence, State, StateOrigin
+from mmrnn.layers.recompute import run_block
+from mmrnn.types import (
+    Backbone,
+    BlockHooks,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Scan,
+    Sequence,
+    State,
+    StateOrigin,
+    reset_layers,
+)
 
 
 class GLMAttention(nn.Module):
@@ -83,6 +95,7 @@ class GLM(nn.Module, Backbone):
         ffn: hidden width of the MLP.
         rope_theta: base of the rotary frequencies.
         eps: of the norms.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none.
 
     Raises:
         ValueError: `width` is no multiple of 4 x `heads`.
@@ -102,17 +115,25 @@ class GLM(nn.Module, Backbone):
         ffn: PositiveInt = 16384,
         rope_theta: PositiveFloat = 10000.0,
         eps: PositiveFloat = 1e-5,
+        grad_checkpointing: NonNegativeInt = 0,
     ):
         super().__init__()
         if width % (4 * heads):
             raise ValueError(f"width ({width}) must be a multiple of 4 x heads ({heads}): half a head is rotated")
         self.vocab, self.width, self.depth, self.heads = vocab, width, depth, heads
+        self.grad_checkpointing = grad_checkpointing
         self.state_origin = StateOrigin("glm", {"depth": depth, "width": width, "heads": heads})
         self.embedding = nn.Embedding(vocab, width)
         scale = (2 * depth) ** 0.5
         self.blocks = nn.ModuleList(GLMBlock(width, heads, ffn, rope_theta, eps, scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps)
         self.output = nn.Linear(width, vocab, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -163,7 +184,7 @@ class GLM(nn.Module, Backbone):
             raise ValueError("GLM needs two position ids per token, and got one; set position=glm_2d")
         layers = []
         for layer, (block, old) in enumerate(zip(self.blocks, state.layers, strict=True)):
-            x, new = block(hook.before(layer, x), old, positions, mask)
+            x, new = run_block(block, layer, self.grad_checkpointing, hook.before(layer, x), old, positions, mask)
             x = hook.after(layer, x)
             layers.append(new)
         last = positions[:, -1]

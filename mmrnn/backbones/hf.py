@@ -10,17 +10,31 @@ from torch import Tensor, nn
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
 from mmrnn.backbones.hf_config import decoder_faults, encoder_decoder_faults, make_config
-from mmrnn.backbones.hf_native import fill_cache, logit_function, native_masks, read_cache
-from mmrnn.types import IGNORE, Backbone, BlockHooks, ChecksKnobs, PositiveInt, Scan, Sequence, State, StateOrigin
+from mmrnn.backbones.hf_native import fill_cache, logit_function, native_masks, read_cache, recompute_layers, recomputes
+from mmrnn.layers.rebuilt import Rebuilt
+from mmrnn.types import (
+    IGNORE,
+    Backbone,
+    BlockHooks,
+    ChecksKnobs,
+    NonNegativeInt,
+    PositiveInt,
+    Scan,
+    Sequence,
+    State,
+    StateOrigin,
+)
 
 
-class HFDecoder(nn.Module, Backbone, ChecksKnobs):
+class HFDecoder(Rebuilt, Backbone, ChecksKnobs):
     """Causal language model of `transformers`, randomly initialised.
 
     Args:
         name: architecture (`model_type` in transformers: `opt`, `persimmon`).
         vocab: rows of the embedding and of the head.
         width: model dimension `d`.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none. In
+            training mode, where that is done, no state is kept.
         arch: further fields of the configuration, under their names in transformers.
 
     Raises:
@@ -36,6 +50,7 @@ class HFDecoder(nn.Module, Backbone, ChecksKnobs):
         name: str = "opt",
         vocab: PositiveInt = 50272,
         width: PositiveInt = 2560,
+        grad_checkpointing: NonNegativeInt = 0,
         arch: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -45,6 +60,7 @@ class HFDecoder(nn.Module, Backbone, ChecksKnobs):
         config = make_config(name, vocab_size=vocab, hidden_size=width, **(arch or {}))
         self.vocab, self.width, self.depth = vocab, width, config.num_hidden_layers
         self.model = AutoModelForCausalLM.from_config(config)
+        self.grad_checkpointing = recompute_layers(self.model, grad_checkpointing)
         self.state_origin = StateOrigin(name, {"depth": self.depth, "width": width})
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or width // heads
@@ -82,29 +98,30 @@ class HFDecoder(nn.Module, Backbone, ChecksKnobs):
             The hidden states after the last norm, and the state after the last position.
 
         Raises:
-            ValueError: `scan` reorders patches.
+            ValueError: `scan` reorders patches, or layers are to be recomputed that continue from a state.
         """
         refuse_scan(sequence, scan, self.depth)
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
         state = self.resume(state, len(x))
         positions, mask, shared = positions_and_mask(sequence, state)
-        cache = fill_cache(state)
+        cache = None if recomputes(self, state) else fill_cache(state)
         if mask is not None:
             mask = native_masks(self.model.config, x, cache, positions, mask, causal=sequence.attention_mask is None)
         inputs = {"position_ids": positions, "cache": cache, "past_key_values": cache}
         if "cache" in self._names:
             del inputs["past_key_values"]
         inputs = {name: value for name, value in inputs.items() if name in self._names}
-        outputs = self.model.base_model(inputs_embeds=x, attention_mask=mask, use_cache=True, **inputs)
-        return outputs.last_hidden_state, State(read_cache(cache), shared, self.state_origin)
+        outputs = self.model.base_model(inputs_embeds=x, attention_mask=mask, use_cache=cache is not None, **inputs)
+        after = State(()) if cache is None else State(read_cache(cache), shared, self.state_origin)
+        return outputs.last_hidden_state, after
 
     @classmethod
     def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield what transformers, or this wrapper around it, cannot do with an architecture and its sizes."""
-        return decoder_faults(**knobs)
+        return decoder_faults(*(knobs[name] for name in ("name", "vocab", "width", "arch")))
 
 
-class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
+class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
     """T5 of `transformers` as a language model: the encoder reads the context, the decoder the reply.
 
     The reply starts at the first target; a sequence without targets (a prompt) is all context. The hidden state of a
@@ -115,6 +132,8 @@ class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
         name: architecture (`model_type` in transformers: `t5`, `mt5`, `umt5`).
         vocab: rows of the embedding and of the head.
         width: model dimension `d`.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none. In
+            training mode, where that is done, no state is kept.
         arch: further fields of the configuration, under their names in transformers.
 
     Raises:
@@ -131,6 +150,7 @@ class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
         name: str = "t5",
         vocab: PositiveInt = 32128,
         width: PositiveInt = 2048,
+        grad_checkpointing: NonNegativeInt = 0,
         arch: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -141,6 +161,7 @@ class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
         config.pad_token_id = config.decoder_start_token_id = 0
         self.vocab, self.width, self.depth = vocab, width, config.num_decoder_layers
         self.model = AutoModelForSeq2SeqLM.from_config(config)
+        self.grad_checkpointing = recompute_layers(self.model, grad_checkpointing)
         if (arch or {}).get("tie_word_embeddings") is False:
             # transformers 5 ties the head of every new T5; that of FlanT5 (T5 1.1) has its own weights.
             head = self.model.get_output_embeddings()
@@ -178,7 +199,8 @@ class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
             The hidden states, zero before the last token of the context, and the state after the last position.
 
         Raises:
-            ValueError: rows with several segments and targets, or a `scan` that reorders patches.
+            ValueError: rows with several segments and targets, a `scan` that reorders patches, or layers are to be
+                recomputed that continue from a state.
         """
         refuse_scan(sequence, scan, self.depth)
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
@@ -205,20 +227,24 @@ class HFEncoderDecoder(nn.Module, Backbone, ChecksKnobs):
     @classmethod
     def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield what transformers, or this wrapper around it, cannot do with an architecture and its sizes."""
-        return encoder_decoder_faults(**knobs)
+        return encoder_decoder_faults(*(knobs[name] for name in ("name", "vocab", "width", "arch")))
 
     def _decode(self, x: Tensor, encoded: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         from transformers import DynamicCache, EncoderDecoderCache
 
-        decoder, cache = self.model.get_decoder(), EncoderDecoderCache(fill_cache(state), DynamicCache())
+        recomputed = recomputes(self, state)
+        cache = None if recomputed else EncoderDecoderCache(fill_cache(state), DynamicCache())
+        decoder = self.model.get_decoder()
         name = "cache" if "cache" in signature(decoder.forward).parameters else "past_key_values"
         outputs = decoder(
             inputs_embeds=x,
             encoder_hidden_states=encoded,
             encoder_attention_mask=mask,
-            use_cache=True,
+            use_cache=not recomputed,
             **{name: cache},
         )
+        if cache is None:
+            return outputs.last_hidden_state, State(())
         layers = read_cache(cache.self_attention_cache)
         shared = {"encoder_output": encoded} if mask is None else {"encoder_output": encoded, "encoder_mask": mask}
         return outputs.last_hidden_state, State(layers, shared, self.state_origin)

@@ -1,13 +1,15 @@
 """Masks, caches and logits as `transformers` makes them."""
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from mmrnn.types import State
+from mmrnn.types import Backbone, State
 
 
 def native_masks(config: Any, x: Tensor, cache: Any, positions: Tensor, mask: Tensor, *, causal: bool) -> Any:
@@ -54,6 +56,36 @@ def logit_function(config: Any) -> Callable[[Tensor], Tensor]:
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     return change
+
+
+def recompute_layers(model: nn.Module, every: int) -> int:
+    """Recompute the layers 0, n, 2n, ... of a model of transformers in the backward pass; return `every`.
+
+    Raises:
+        ValueError: the architecture has no layers that transformers could recompute.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if every and not layers:
+        raise ValueError(f"transformers recomputes no layers of {model.config.model_type}; set grad_checkpointing=0")
+    for index, layer in enumerate(layers if every else ()):
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer.gradient_checkpointing = index % every == 0
+    return every
+
+
+def recomputes(backbone: Backbone, state: State) -> bool:
+    """Return True where layers will be recomputed: such a layer keeps no KV cache, as it would write it twice.
+
+    Raises:
+        ValueError: `state` is not the initial one.
+    """
+    if not (backbone.grad_checkpointing and backbone.training and torch.is_grad_enabled()):
+        return False
+    if state.layers[0]["key"].shape[2] or "encoder_output" in state.shared:
+        raise ValueError("layers that are recomputed cannot continue from a state; set grad_checkpointing=0")
+    return True
 
 
 def fill_cache(state: State) -> Any:

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmrnn.backbones.native_decode import native_decode_step
 from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp
@@ -15,7 +14,8 @@ from mmrnn.backbones.route import route
 from mmrnn.backbones.rwkv_init import channel_ramp
 from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
-from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin
+from mmrnn.layers.recompute import run_block
+from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin, reset_layers
 from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
 
 Backend = Literal["auto", "triton", "cpu", "chunked", "reference"]
@@ -122,7 +122,7 @@ class RWKV(nn.Module, Backbone):
         width: int,
         depth: int,
         dropout: float,
-        grad_checkpointing: bool,
+        grad_checkpointing: int,
         learned_state: bool,
     ):
         super().__init__()
@@ -137,6 +137,14 @@ class RWKV(nn.Module, Backbone):
         self.start = nn.Parameter(torch.zeros(depth, heads, size, size)) if learned_state else None
         self._wkv_shape = (heads, size, size)
         self.state_origin = StateOrigin(self.kind, {"depth": depth, "width": width, "heads": heads, "head_size": size})
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
+        if self.start is not None:
+            nn.init.zeros_(self.start)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -199,10 +207,8 @@ class RWKV(nn.Module, Backbone):
             if order is not None:
                 x, *shared = (reorder(y, order) for y in (x, *shared))
                 expert = None if expert is None else replace(expert, where=expert.where.gather(1, order))
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x, new, shared = checkpoint(block, x, old, bounds, tuple(shared), expert, use_reentrant=False)
-            else:
-                x, new, shared = block(x, old, bounds, tuple(shared), expert)
+            inputs = x, old, bounds, tuple(shared), expert
+            x, new, shared = run_block(block, layer, self.grad_checkpointing, *inputs)
             if order is not None:
                 inverse = order.argsort(dim=1)
                 x, *shared = (reorder(y, inverse) for y in (x, *shared))

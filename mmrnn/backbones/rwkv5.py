@@ -8,7 +8,7 @@ from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
 from mmrnn.backbones.rwkv import RWKV, Backend, Block, ChannelMix
 from mmrnn.backbones.rwkv_init import channel_ramp, default_ffn, default_heads, init_time_mix
 from mmrnn.layers.linear import Linear
-from mmrnn.types import Fraction, PositiveInt
+from mmrnn.types import Fraction, NonNegativeInt, PositiveInt
 from mmrnn_kernels import norm_gate, wkv5
 
 
@@ -96,7 +96,7 @@ class RWKV5(RWKV):
         ffn: width of the channel mix; None: 3.5 x width, a multiple of 32.
         gate: RWKV-5.0 has none. (RWKV-5.0 and 5.1 have one decay and one bonus per head; loading expands them.)
         dropout: of both branches of each block.
-        grad_checkpointing: recompute the blocks in the backward pass to save memory.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none.
         learned_state: start from learned WKV matrices instead of zero (state tuning).
         backend: implementation of the WKV operator and of the elementwise operators.
 
@@ -118,7 +118,7 @@ class RWKV5(RWKV):
         ffn: PositiveInt | None = None,
         gate: bool = True,
         dropout: Fraction = 0.0,
-        grad_checkpointing: bool = False,
+        grad_checkpointing: NonNegativeInt = 0,
         learned_state: bool = False,
         backend: Backend = "auto",
     ):

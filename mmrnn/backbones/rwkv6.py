@@ -8,7 +8,7 @@ from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
 from mmrnn.backbones.rwkv import RWKV, Backend, Block, ChannelMix
 from mmrnn.backbones.rwkv_init import channel_ramp, default_ffn, default_heads, init_time_mix
 from mmrnn.layers.linear import Linear
-from mmrnn.types import Fraction, PositiveInt
+from mmrnn.types import Fraction, NonNegativeInt, PositiveInt
 from mmrnn_kernels import norm_gate, wkv6
 
 
@@ -97,7 +97,7 @@ class RWKV6(RWKV):
         mix_rank: rank of the data-dependent token shift; None: 32, from width 4096 on 64.
         decay_rank: rank of the data-dependent decay; None: 64, from width 4096 on 128.
         dropout: of both branches of each block.
-        grad_checkpointing: recompute the blocks in the backward pass to save memory.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none.
         learned_state: start from learned WKV matrices instead of zero (state tuning).
         backend: implementation of the WKV operator and of the elementwise operators.
 
@@ -120,7 +120,7 @@ class RWKV6(RWKV):
         mix_rank: PositiveInt | None = None,
         decay_rank: PositiveInt | None = None,
         dropout: Fraction = 0.0,
-        grad_checkpointing: bool = False,
+        grad_checkpointing: NonNegativeInt = 0,
         learned_state: bool = False,
         backend: Backend = "auto",
     ):

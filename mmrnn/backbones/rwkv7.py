@@ -9,7 +9,7 @@ from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp, run_wkv
 from mmrnn.backbones.rwkv import RWKV, Backend
 from mmrnn.backbones.rwkv_init import channel_ramp, default_heads
 from mmrnn.layers.linear import Linear
-from mmrnn.types import Fraction, PositiveInt
+from mmrnn.types import Fraction, NonNegativeInt, PositiveInt
 from mmrnn_kernels import relu_square, wkv7
 
 MIXTURES = ("r", "w", "k", "v", "a", "g")
@@ -172,7 +172,7 @@ class RWKV7(RWKV):
         residual_rank: rank of the interpolation with the values of the first layer; None: 1.3 x sqrt(width), likewise.
         gate_rank: rank of the gate; None: 0.6 x width^0.8, likewise.
         dropout: of both branches of each block.
-        grad_checkpointing: recompute the blocks in the backward pass to save memory.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none.
         learned_state: start from learned WKV matrices instead of zero (state tuning).
         backend: implementation of the WKV operator and of the elementwise operators.
 
@@ -196,7 +196,7 @@ class RWKV7(RWKV):
         residual_rank: PositiveInt | None = None,
         gate_rank: PositiveInt | None = None,
         dropout: Fraction = 0.0,
-        grad_checkpointing: bool = False,
+        grad_checkpointing: NonNegativeInt = 0,
         learned_state: bool = False,
         backend: Backend = "auto",
     ):

@@ -4,23 +4,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
 from mmrnn.backbones.rope import apply_rope
 from mmrnn.backbones.rope_scaling import LongContextScaling, long_context_scaling
 from mmrnn.backbones.route import route
+from mmrnn.layers.recompute import run_block
 from mmrnn.types import (
     Backbone,
     BlockHooks,
     Expert,
     Fraction,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Scan,
     Sequence,
     State,
     StateOrigin,
+    reset_layers,
 )
 
 
@@ -148,7 +150,7 @@ class Transformer(nn.Module, Backbone):
         qk_norm: RMS norm of the queries and keys of each head (Qwen3).
         tie_embeddings: the head shares the weights of the embedding.
         dropout: of both branches of each block.
-        grad_checkpointing: recompute the blocks in the backward pass to save memory.
+        grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none.
         pretrained: weights that `mmrnn.build` loads: a file, a folder, `owner/name` on the Hugging Face hub or
             `package:name/file`. The constructor loads nothing.
 
@@ -176,7 +178,7 @@ class Transformer(nn.Module, Backbone):
         qk_norm: bool = False,
         tie_embeddings: bool = False,
         dropout: Fraction = 0.0,
-        grad_checkpointing: bool = False,
+        grad_checkpointing: NonNegativeInt = 0,
         pretrained: str | None = None,
     ):
         super().__init__()
@@ -203,6 +205,12 @@ class Transformer(nn.Module, Backbone):
         )
         self.norm = nn.RMSNorm(width, eps=eps)
         self.output = None if tie_embeddings else nn.Linear(width, vocab, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -273,10 +281,8 @@ class Transformer(nn.Module, Backbone):
         layers = []
         for layer, (block, old) in enumerate(zip(self.blocks, state.layers, strict=True)):
             x = hook.before(layer, x)
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x, new = checkpoint(block, x, old, positions, mask, hook.expert(layer), scaling, use_reentrant=False)
-            else:
-                x, new = block(x, old, positions, mask, hook.expert(layer), scaling)
+            inputs = x, old, positions, mask, hook.expert(layer), scaling
+            x, new = run_block(block, layer, self.grad_checkpointing, *inputs)
             x = hook.after(layer, x)
             layers.append(new)
         return self.norm(x), State(tuple(layers), shared, self.state_origin)

@@ -186,7 +186,7 @@ def measure_training(config: BenchConfig) -> Iterator[Row]:
 
 def step_workload(shape: Shape, tokens: tuple[int, int], device: str) -> Workload:
     """Return a workload that trains RWKV-6 for one step."""
-    model = make_rwkv6(shape, "fp32", device, grad_checkpointing=True)
+    model = make_rwkv6(shape, "fp32", device, grad_checkpointing=1)
     ids = torch.randint(0, shape.vocab, tokens, device=device)
 
     def logits() -> Tensor:

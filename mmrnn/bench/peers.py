@@ -43,14 +43,14 @@ class Shape:
         return f"{self.depth} x {self.width}"
 
 
-def empty_rwkv6(shape: Shape, *, grad_checkpointing: bool = False) -> RWKV6:
+def empty_rwkv6(shape: Shape, *, grad_checkpointing: int = 0) -> RWKV6:
     """Create an RWKV-6 on the meta device."""
     with torch.device("meta"):
         sizes = {"vocab": shape.vocab, "width": shape.width, "depth": shape.depth}
         return RWKV6(**sizes, grad_checkpointing=grad_checkpointing)
 
 
-def make_rwkv6(shape: Shape, dtype: str = "fp32", device: str = "cpu", *, grad_checkpointing: bool = False) -> RWKV6:
+def make_rwkv6(shape: Shape, dtype: str = "fp32", device: str = "cpu", *, grad_checkpointing: int = 0) -> RWKV6:
     """Create an RWKV-6 with random weights, none zero: the published initialisation is slow and zeroes outputs."""
     torch.manual_seed(0)
     model = empty_rwkv6(shape, grad_checkpointing=grad_checkpointing).to(DTYPES[dtype]).to_empty(device=device)

@@ -26,7 +26,7 @@ formulas stand in docs/training.md: parameters times tokens, weights and moments
 """,
         """
   mmrnn plan model=visualrwkv6_7b recipe=visualrwkv6_instruct gpus=8 gpu=a100_80g
-  mmrnn plan model=llava15_7b recipe=llava15_instruct backbone.grad_checkpointing=true gpus=8
+  mmrnn plan model=llava15_7b recipe=llava15_instruct backbone.grad_checkpointing=1 gpus=8
 """,
     )
     add_overrides(made)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmrnn.layers.feed_forward import FeedForward
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Connector, Layout, PositiveInt
+from mmrnn.types import Connector, Layout, PositiveInt, reset_layers
 
 
 class PerceiverAttention(LatentAttention):
@@ -49,6 +49,11 @@ class Perceiver(nn.Module, Connector):
         self.ffns = nn.ModuleList(FeedForward(in_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(in_dim)
         self.head = nn.Identity() if out_dim is None else nn.Linear(in_dim, out_dim)
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        nn.init.normal_(self.latents)
+        reset_layers(self)
 
     def layout(self, layout: Layout) -> Layout:
         """One token per latent, without a grid."""

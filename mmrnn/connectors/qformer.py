@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.layers.latent_attention import multi_head_attention
-from mmrnn.types import Connector, Fraction, Layout, PositiveInt
+from mmrnn.types import Connector, Fraction, Layout, PositiveInt, reset_layers
 
 EPS = 1e-12
 """Of every LayerNorm, as in BERT."""
@@ -124,6 +124,13 @@ class QFormer(nn.Module, Connector):
         self.layers = nn.ModuleList(QFormerLayer(width, heads, ffn, dropout, source) for source in sources)
         self.reset_parameters()
         self.head = nn.Identity() if out_dim is None else nn.Linear(width, out_dim)
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        for module in (self.norm, self.layers):
+            reset_layers(module)
+        self.reset_parameters()
+        reset_layers(self.head)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

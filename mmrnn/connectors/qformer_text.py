@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.connectors.qformer import EPS, PostNormFeedForward, QFormer
-from mmrnn.types import Fraction, PositiveInt, TextConnector
+from mmrnn.types import Fraction, PositiveInt, TextConnector, reset_layers
 
 
 class TextQFormer(QFormer, TextConnector):
@@ -54,11 +54,21 @@ class TextQFormer(QFormer, TextConnector):
         # Its output is multiplied by the embedding matrix, so that the weights are tied.
         self.lm_transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, EPS))
         self.lm_bias = nn.Parameter(torch.zeros(vocab))
-        with torch.no_grad():
-            embeddings = (self.token_embedding, self.position_embedding)
-            for module in (*embeddings, *self.text_ffns.modules(), *self.lm_transform):
-                if isinstance(module, nn.Linear | nn.Embedding):
-                    nn.init.normal_(module.weight, std=0.02)
+        self._reset_text_matrices()
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        super().reset()
+        for module in (self.token_embedding, self.position_embedding, self.text_ffns, self.lm_transform):
+            reset_layers(module)
+        nn.init.zeros_(self.lm_bias)
+        self._reset_text_matrices()
+
+    def _reset_text_matrices(self) -> None:
+        embeddings = (self.token_embedding, self.position_embedding)
+        for module in (*embeddings, *self.text_ffns.modules(), *self.lm_transform):
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
 
     def forward_text(self, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
         """Compute the hidden states of texts by themselves, with bidirectional attention."""

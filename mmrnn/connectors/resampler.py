@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mmrnn.connectors.grid import require_grid, split_prefix_grid_suffix
 from mmrnn.layers.latent_attention import multi_head_attention
 from mmrnn.layers.sincos import geometric_frequencies, sincos_2d
-from mmrnn.types import Connector, Layout, PositiveInt
+from mmrnn.types import Connector, Layout, PositiveInt, reset_layers
 
 EPS = 1e-6
 """Of every LayerNorm."""
@@ -47,6 +47,11 @@ class Resampler(nn.Module, Connector):
         self.out_proj = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, EPS)
         self.output = nn.Linear(width, width, bias=False)
+        self.reset_parameters()
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
         self.reset_parameters()
 
     @torch.no_grad()

@@ -27,7 +27,12 @@ class SinCosPositions(nn.Module, Connector):
         if in_dim % 4:
             raise ValueError(f"width ({in_dim}) must be a multiple of 4 for 2-D positions")
         self.width = require_same_width("SinCosPositions", in_dim, out_dim)
+        self.initial_scale = scale
         self.scale = nn.Parameter(torch.full((in_dim,), scale))
+
+    def reset(self) -> None:
+        """Initialise the scale in place."""
+        nn.init.constant_(self.scale, self.initial_scale)
 
     def layout(self, layout: Layout) -> Layout:
         """Layout of the visual tokens: that of the encoder tokens.

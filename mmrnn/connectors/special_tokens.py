@@ -23,6 +23,12 @@ class BeginEndTokens(nn.Module, Connector):
         self.begin = nn.Parameter(torch.zeros(1, self.width))
         self.end = nn.Parameter(torch.zeros(1, self.width))
 
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        self.part.reset()
+        nn.init.zeros_(self.begin)
+        nn.init.zeros_(self.end)
+
     def layout(self, layout: Layout) -> Layout:
         """Layout of the inner connector, one token longer at both ends."""
         inner = self.part.layout(layout)
@@ -46,6 +52,12 @@ class RowSeparators(nn.Module, Connector):
         self.part = part(in_dim, out_dim)
         self.width = self.part.width
         self.newline = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        self.part.reset()
+        nn.init.normal_(self.newline).mul_(self.width**-0.5)
 
     def layout(self, layout: Layout) -> Layout:
         """Layout of the inner connector with one separator a row.

@@ -1,8 +1,9 @@
 """Collation of samples into a batch: formatted, tokenised, truncated, padded or packed, with pixels or features."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from mmrnn.data.image import ImageError
 from mmrnn.data.preprocess import to_tensor
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
-from mmrnn.types import IGNORE, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Tokenizer
+from mmrnn.types import IGNORE, TAG, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Span, Tokenizer
 from mmrnn.types import Sequence as Tokens
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,29 @@ IMAGE = "image"
 
 
 class DroppedSampleError(Exception):
-    """Reason for which a sample is dropped."""
+    """Reason for which a sample is dropped.
+
+    Attributes:
+        reason: the same for every sample with this fault.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+
+
+class DroppedSample(NamedTuple):
+    """A sample that is dropped.
+
+    Attributes:
+        id: of the sample.
+        reason: the same for every sample with this fault.
+        detail: the reason with what it says of this sample.
+    """
+
+    id: str
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -39,13 +62,14 @@ class PreparedSample:
 class Collator:
     """Collates samples into a batch.
 
-    A sample is dropped when an image cannot be opened, when no target is left in its first `max_length` positions, or
-    when that length would split an image. Drops are logged, and recorded in `dropped` (of this process: each worker of
-    a DataLoader has its own list).
+    For training, a sample is dropped when an image cannot be opened, when tags and images or observations differ in
+    number, when the prompt cannot format it, when no target is left in its first `max_length` positions, or when that
+    length would split an image. Drops are logged, and recorded in `dropped` (of this process: each worker of a
+    DataLoader has its own list). A longer sample is truncated.
 
-    For training, rows are padded on the right. With `pack`, several samples share a row, distinguished by `segments`;
-    each goes into the first row with room for it. For generation, rows are padded on the left (segment 0 in the
-    padding, 1 in the text), nothing is truncated, and a sample needs no target.
+    For training, rows are padded on the right. With `pack`, all samples lie end to end in one row, distinguished by
+    `segments`. For generation, rows are padded on the left (segment 0 in the padding, 1 in the text), nothing is
+    truncated, a sample needs no target, and only images that cannot be opened drop it.
 
     Args:
         tokenizer: of the text.
@@ -53,12 +77,12 @@ class Collator:
         modalities: of the model, by name.
         features: cached encoder tokens (`n e`) by `ImageSource.key`; with them no image is opened. A lookup raises
             ImageError for an image that could not be opened when they were computed.
-        max_length: of a row in positions, visual tokens included.
+        max_length: of a sample in positions, visual tokens included.
         for_generation: collate prompts to be answered.
-        pack: put several samples into a row.
+        pack: put all samples into one row.
 
     Attributes:
-        dropped: id of each dropped sample, and reason.
+        dropped: samples that were dropped.
 
     Raises:
         ValueError: `for_generation` and `pack` are both set.
@@ -79,25 +103,29 @@ class Collator:
             raise ValueError("for_generation and pack exclude each other: a packed row cannot be continued")
         self.tokenizer, self.prompt, self.modalities, self.features = tokenizer, prompt, modalities, features
         self.max_length, self.for_generation, self.pack = max_length, for_generation, pack
-        self.dropped: list[tuple[str, str]] = []
+        self.dropped: list[DroppedSample] = []
 
     def __call__(self, samples: Sequence[Sample]) -> Batch | None:
         """Return the batch of the samples; None if all of them are dropped.
 
         Raises:
-            ValueError: tags and images or observations differ in number, a modality that the model does not have, or
-                no cached features of an image.
+            ValueError: a modality that the model does not have, or no cached features of an image; for generation also
+                tags and images or observations that differ in number, or turns that the prompt cannot format.
         """
         prepared = []
         for sample in samples:
             try:
-                prepared.append(self._prepare(sample))
-            except DroppedSampleError as reason:
-                self.dropped.append((sample.id, str(reason)))
-                log.warning("sample %s is dropped: %s", sample.id, reason)
+                prepared.append(self.prepare(sample))
+            except DroppedSampleError as error:
+                self.dropped.append(DroppedSample(sample.id, error.reason, str(error)))
+                log.warning("sample %s is dropped: %s", sample.id, error)
+        return self.assemble(prepared)
+
+    def assemble(self, prepared: Sequence[PreparedSample]) -> Batch | None:
+        """Return the batch of prepared samples; None if there are none."""
         if not prepared:
             return None
-        rows = _first_fit(prepared, self.max_length) if self.pack else [[sample] for sample in prepared]
+        rows = [prepared] if self.pack else [[sample] for sample in prepared]
         inputs: dict[str, list[Tensor]] = {}
         for modality, tensor in (item for row in rows for sample in row for item in sample.inputs):
             inputs.setdefault(modality, []).append(tensor)
@@ -105,30 +133,21 @@ class Collator:
         features = {IMAGE: stacked.pop(IMAGE)} if self.features is not None and IMAGE in stacked else {}
         return Batch(self._sequence(rows), stacked, features)
 
-    def _prepare(self, sample: Sample) -> PreparedSample:
-        spans = insert_modality_slots(self.prompt.spans(sample.turns, len(sample.images)), tuple(sample.observations))
-        places = [span.modality or IMAGE for span in spans if span.image]
-        _check_observations(sample, places)
-        observations = {modality: iter(given) for modality, given in sample.observations.items()}
+    def prepare(self, sample: Sample) -> PreparedSample:
+        """Return the row and the inputs of a sample.
+
+        Raises:
+            DroppedSampleError: the sample cannot be used.
+            ValueError: as for a batch.
+        """
         opened: dict[int, Tensor] = {}
-        numbers = iter(range(len(sample.images)))
-        layouts, inputs = [], []  # of each place; an image stands as its number
-        for modality in places:
-            spec = self._modality(modality)
-            if modality != IMAGE:
-                tensor = next(observations[modality])
-                layouts.append(spec.layout(*tensor.shape[-2:]))
-                inputs.append(tensor)
-                continue
-            number = next(numbers)
-            # Images of variable size must be opened to know their layout; the others are opened below.
-            if spec.image.variable_size:
-                opened[number] = self._input(sample.images[number])
-            layouts.append(spec.layout(*(opened[number].shape[-2:] if number in opened else spec.image.size)))
-            inputs.append(number)
-        row = tokenize(spans, self.tokenizer, layouts, modality=IMAGE)
-        if not self.for_generation:
-            row = self._truncate(row)
+
+        def size(number: int) -> tuple[int, int]:
+            opened[number] = self._input(sample.images[number])
+            height, width = opened[number].shape[-2:]
+            return height, width
+
+        row, inputs = self._lay_out(sample, size)
         # Opening is the expensive step, so it is done only for the images that are left.
         remaining = []
         for span, item in zip(row.image_spans, inputs, strict=False):
@@ -137,12 +156,58 @@ class Collator:
             remaining.append((span.modality, item))
         return PreparedSample(row, remaining)
 
+    def _lay_out(
+        self, sample: Sample, size: Callable[[int], tuple[int, int]]
+    ) -> tuple[TokenizedSample, list[int | Tensor]]:
+        """Row of a sample, and the input of each place: an observation, or the number of an image.
+
+        Args:
+            size: number of an image -> height and width after preprocessing, where these differ between images.
+        """
+        spans = self._spans(sample)
+        observations = {modality: iter(given) for modality, given in sample.observations.items()}
+        numbers = iter(range(len(sample.images)))
+        layouts, inputs = [], []
+        for modality in (span.modality or IMAGE for span in spans if span.image):
+            spec = self._modality(modality)
+            if modality != IMAGE:
+                tensor = next(observations[modality])
+                layouts.append(spec.layout(*tensor.shape[-2:]))
+                inputs.append(tensor)
+                continue
+            number = next(numbers)
+            layouts.append(spec.layout(*(size(number) if spec.image.variable_size else spec.image.size)))
+            inputs.append(number)
+        row = tokenize(spans, self.tokenizer, layouts, modality=IMAGE)
+        return row if self.for_generation else self._truncate(row), inputs
+
+    def _spans(self, sample: Sample) -> list[Span]:
+        """Spans of a sample, with those of its observations."""
+        try:
+            spans = self.prompt.spans(sample.turns, len(sample.images))
+        except ValueError as error:
+            tags = sum(turn.text.count(TAG) for turn in sample.turns if turn.role == "user")
+            fits = tags == len(sample.images)
+            self._refuse("the prompt cannot format its turns" if fits else "tags and images differ in number", error)
+        spans = insert_modality_slots(spans, tuple(sample.observations))
+        try:
+            _check_observations(sample, [span.modality for span in spans if span.image])
+        except ValueError as error:
+            self._refuse("tags and observations differ in number", error)
+        return spans
+
+    def _refuse(self, reason: str, error: ValueError) -> NoReturn:
+        """Raise an error of a sample: it is dropped in training, and its own fault when it is asked about."""
+        if self.for_generation:
+            raise error
+        raise DroppedSampleError(reason, str(error)) from error
+
     def _truncate(self, row: TokenizedSample) -> TokenizedSample:
         """Cut a row to `max_length`; raise `DroppedSampleError` if an image is split or no target is left."""
         try:
             row = truncate(row, self.max_length)
         except ValueError as error:
-            raise DroppedSampleError(str(error)) from None
+            raise DroppedSampleError("max_length splits an image", str(error)) from None
         row.labels[:1] = [IGNORE]  # no position predicts the first token
         if all(label == IGNORE for label in row.labels):
             raise DroppedSampleError(f"there is no target in its first {self.max_length} positions")
@@ -162,9 +227,9 @@ class Collator:
                 return self.features[image.key]
             return to_tensor(image.open(), self.modalities[IMAGE].image)
         except ImageError as error:
-            raise DroppedSampleError(str(error)) from error
+            raise DroppedSampleError(error.reason, str(error)) from error
 
-    def _sequence(self, rows: list[list[PreparedSample]]) -> Tokens:
+    def _sequence(self, rows: Sequence[Sequence[PreparedSample]]) -> Tokens:
         sizes = [sum(len(sample.row.ids) for sample in row) for row in rows]
         shape = len(rows), max(sizes)
         ids, labels = torch.full(shape, self.tokenizer.pad), torch.full(shape, IGNORE)
@@ -184,7 +249,7 @@ class Collator:
         return Tokens(ids, tuple(spans), labels=labels, segments=segments if needed else None)
 
 
-def _check_observations(sample: Sample, places: list[str]) -> None:
+def _check_observations(sample: Sample, places: list[str | None]) -> None:
     for modality, given in sample.observations.items():
         if (tags := places.count(modality)) != len(given):
             which = f" of sample {sample.id}" if sample.id else ""
@@ -194,18 +259,3 @@ def _check_observations(sample: Sample, places: list[str]) -> None:
 def _stack(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """One tensor, or a tuple where shapes differ."""
     return torch.stack(tensors) if len({tensor.shape for tensor in tensors}) == 1 else tuple(tensors)
-
-
-def _first_fit(samples: list[PreparedSample], length: int) -> list[list[PreparedSample]]:
-    """Rows of samples, each sample in the first row that has room for it."""
-    rows: list[list[PreparedSample]] = []
-    room: list[int] = []
-    for sample in samples:
-        size = len(sample.row.ids)
-        index = next((index for index, free in enumerate(room) if free >= size), len(rows))
-        if index == len(rows):
-            rows.append([])
-            room.append(length)
-        rows[index].append(sample)
-        room[index] -= size
-    return rows

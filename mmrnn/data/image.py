@@ -44,7 +44,22 @@ ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 
 class ImageError(ValueError):
-    """An image that cannot be opened; the message names the file and the fault."""
+    """An image that cannot be opened; the message names the file and the fault.
+
+    Attributes:
+        reason: the same for every image with this fault.
+    """
+
+    def __init__(self, message: str, reason: str = "an image cannot be read") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
+
+NOT_THERE, UNKNOWN_FORMAT = "an image is not there", "an image is of no known format"
+TOO_LARGE, EMPTY, BROKEN = "an image is too large", "an image has no pixels", "an image is broken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +155,13 @@ def open_image(
     except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"{name} is not there") from None
+        raise ImageError(f"{name} is not there", NOT_THERE) from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not an image of a known format") from None
+        raise ImageError(f"{name} is not an image of a known format", UNKNOWN_FORMAT) from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large to be opened: {error}") from None
+        raise ImageError(f"{name} is too large to be opened: {error}", TOO_LARGE) from None
     except Exception as error:  # a broken file makes Pillow raise almost anything
-        raise ImageError(f"{name} is broken: {error or type(error).__name__}") from error
+        raise ImageError(f"{name} is broken: {error or type(error).__name__}", BROKEN) from error
 
 
 def _name(source: ImageLike) -> str:
@@ -164,10 +179,10 @@ def _checked(source: str | Path | bytes, name: str) -> str | Path | BytesIO:
     else:
         size, start = _beginning(source, name)
     if size > MAX_BYTES:
-        raise ImageError(f"{name} has {size} bytes, {MAX_BYTES} are allowed")
+        raise ImageError(f"{name} has {size} bytes, {MAX_BYTES} are allowed", TOO_LARGE)
     is_ppm = start[:1] == b"P" and start[1:2] in PPM_KINDS
     if is_ppm and size > MAX_PPM_HEADER and not PPM_HEADER.match(start):
-        raise ImageError(f"{name} has a header of more than {MAX_PPM_HEADER} bytes, or is not an image")
+        raise ImageError(f"{name} has a header of more than {MAX_PPM_HEADER} bytes, or is not an image", UNKNOWN_FORMAT)
     return BytesIO(source) if isinstance(source, bytes) else source
 
 
@@ -191,12 +206,13 @@ def _decode(
     image: Image.Image, name: str, max_pixels: int, frame: Callable[[int], int] | None, decoding: Decoding
 ) -> Image.Image:
     width, height = image.size
+    sides = f"{name} has {width} x {height} pixels"
     if width * height > max_pixels:
-        raise ImageError(f"{name} has {width} x {height} pixels, {max_pixels} are allowed; scale it down")
+        raise ImageError(f"{sides}, {max_pixels} are allowed; scale it down", TOO_LARGE)
     if max(image.size) > MAX_SIDE:
-        raise ImageError(f"{name} has {width} x {height} pixels, sides of {MAX_SIDE} are allowed; cut it into parts")
+        raise ImageError(f"{sides}, sides of {MAX_SIDE} are allowed; cut it into parts", TOO_LARGE)
     if min(image.size) < 1:
-        raise ImageError(f"{name} has {width} x {height} pixels")
+        raise ImageError(sides, EMPTY)
     if frame is not None:
         _seek(image, frame, name)
     image.load()
@@ -208,11 +224,14 @@ def _seek(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
     stream = getattr(image, "fp", None)
     size = stream.seek(0, 2) if stream is not None else 0
     if size > MAX_VIDEO_BYTES:
-        raise ImageError(f"{name} has {size} bytes, {MAX_VIDEO_BYTES} are allowed; use a folder of its frames")
+        raise ImageError(
+            f"{name} has {size} bytes, {MAX_VIDEO_BYTES} are allowed; use a folder of its frames", TOO_LARGE
+        )
     total, (width, height) = getattr(image, "n_frames", 1), image.size
     if total * width * height > MAX_VIDEO_PIXELS:
         raise ImageError(
             f"{name} has {total} frames of {width} x {height} pixels, {MAX_VIDEO_PIXELS} pixels are allowed in all; "
-            "use a folder of its frames"
+            "use a folder of its frames",
+            TOO_LARGE,
         )
     image.seek(frame(total))

@@ -8,7 +8,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmrnn.data.image import MAX_PIXELS, ImageError, open_image
+from mmrnn.data.image import (
+    BROKEN,
+    EMPTY,
+    MAX_PIXELS,
+    NOT_THERE,
+    TOO_LARGE,
+    UNKNOWN_FORMAT,
+    ImageError,
+    open_image,
+)
 from mmrnn.data.rgb import Decoding
 from mmrnn.io.optional import require
 from mmrnn.types.sample import TAG, ImageSource, Turn
@@ -149,7 +158,7 @@ def list_images(folder: Path) -> list[Path]:
     suffixes = {*ANIMATED, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"}
     found = [path for path in every if path.suffix.lower() in suffixes]
     if not found:
-        raise ImageError(f"{folder} holds no images")
+        raise ImageError(f"{folder} holds no images", EMPTY)
     return sorted(found, key=_natural_order)
 
 
@@ -161,9 +170,9 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image":
     """Frame of a video file that `choose` picks given their number, decoded from the nearest key frame before it."""
     if not os.path.isfile(path):
-        raise ImageError(f"{path} is not there")
+        raise ImageError(f"{path} is not there", NOT_THERE)
     if path.suffix.lower() not in CONTAINERS:
-        raise ImageError(f"{path} is no video of a known format; use a folder of its frames")
+        raise ImageError(f"{path} is no video of a known format; use a folder of its frames", UNKNOWN_FORMAT)
     try:
         av = require("av", "PyAV", wanted_by=path.name, extra="video")
     except ImportError as error:
@@ -172,10 +181,10 @@ def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image
         with path.open("rb") as file, av.open(file, format=CONTAINERS[path.suffix.lower()]) as container:
             [stream, *_] = container.streams.video or [None]
             if stream is None:
-                raise ImageError(f"{path} has no images")
+                raise ImageError(f"{path} has no images", EMPTY)
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > max_pixels:
-                raise ImageError(f"{path} has {width} x {height} pixels, {max_pixels} are allowed; scale it down")
+                raise ImageError(f"{path} has {width} x {height} pixels, {max_pixels} are allowed", TOO_LARGE)
             rate = float(stream.average_rate or 0)
             total = stream.frames or int((container.duration or 0) / 1e6 * rate) or 1
             seconds = choose(total) / rate if rate else 0.0
@@ -186,10 +195,10 @@ def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image
                 if last.pts is None or last.pts >= wanted:
                     break
             if last is None:
-                raise ImageError(f"{path} has no images")
+                raise ImageError(f"{path} has no images", EMPTY)
             image = last.to_image()
         return open_image(image, max_pixels=max_pixels)
     except ImageError:
         raise
     except Exception as error:  # a broken file makes FFmpeg raise almost anything
-        raise ImageError(f"{path} is broken: {error or type(error).__name__}") from error
+        raise ImageError(f"{path} is broken: {error or type(error).__name__}", BROKEN) from error

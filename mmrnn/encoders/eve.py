@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmrnn.encoders.patch import patch_grid
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt
+from mmrnn.types import Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt, reset_layers
 
 
 class EVECrossAttention(LatentAttention):
@@ -69,6 +69,12 @@ class EVEPatchEmbed(nn.Module, Encoder):
         self.cls = nn.Parameter(torch.randn(width))
         self.row_end = nn.Parameter(torch.randn(width))
         self.layout(size, size)
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
+        nn.init.normal_(self.cls)
+        nn.init.normal_(self.row_end)
 
     def layout(self, height: int, width: int) -> Layout:
         """Layout of the tokens of one image of that size in pixels.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmrnn.encoders.tower import Resize
 from mmrnn.layers.sincos import geometric_frequencies, sincos_2d
-from mmrnn.types import Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt
+from mmrnn.types import Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt, reset_layers
 
 
 class PatchEmbed(nn.Module, Encoder):
@@ -53,6 +53,13 @@ class PatchEmbed(nn.Module, Encoder):
         learned = torch.randn((size // patch) ** 2, width) * 0.02 if positions == "learned" else None
         self.positions = None if learned is None else nn.Parameter(learned)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
+        if self.positions is not None:
+            nn.init.normal_(self.positions).mul_(0.02)
 
     def layout(self, height: int, width: int) -> Layout:
         """Layout of the tokens of one image of that size in pixels.

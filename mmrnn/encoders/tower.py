@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.layers.linear import prepack
+from mmrnn.layers.rebuilt import Rebuilt
 from mmrnn.types import Encoder, ImageSpec, Layout, PositiveFloat, PositiveInt
 
 Cls = Literal["drop", "first", "last"]
@@ -22,7 +23,7 @@ PosInterp = Literal["antialias", "plain"]
 """Bicubic resampling of a position table for another grid."""
 
 
-class Tower(nn.Module, Encoder):
+class Tower(Rebuilt, Encoder):
     """Network (`trunk`) from an image to a grid of tokens, perhaps with a class token.
 
     Subclasses build the trunk and define `forward_trunk`.

@@ -64,8 +64,8 @@ class Assistant:
             ImageError: the image cannot be opened.
             ValueError: tags and images or observations differ in number, or the model has no such modality.
         """
-        texts = self.stream(image, question, observations=observations, max_new_tokens=max_new_tokens)
-        return ["", *texts][-1]
+        sample = replace(_sample(image, question), observations=observations or {})
+        return self.answer([sample], max_new_tokens=max_new_tokens)[0]
 
     def stream(
         self,
@@ -78,7 +78,8 @@ class Assistant:
         """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`.
 
         Each text is the beginning of the next one: an incomplete character and the beginning of a stop string wait
-        for the tokens that decide on them.
+        for the tokens that decide on them. The last one is the reply that `ask` returns, unless a tokenizer with byte
+        fallback takes a character back (bytes that end in no character are all U+FFFD then).
         """
         batch = self._batch([replace(_sample(image, question), observations=observations or {})])
         text = TextStream(self.tokenizer, self.stop)
@@ -155,7 +156,7 @@ class Assistant:
         collate = Collator(self.tokenizer, self.prompt, modalities, self.features, for_generation=True)
         batch = collate(samples)
         if collate.dropped:
-            raise ImageError(collate.dropped[0][1])
+            raise ImageError(collate.dropped[0].detail, collate.dropped[0].reason)
         return batch.to(self._device)
 
 

@@ -1,5 +1,7 @@
 """Text of a reply while its tokens arrive."""
 
+from itertools import takewhile
+
 from mmrnn.prompts import StopCriteria
 from mmrnn.types import Tokenizer
 
@@ -21,7 +23,7 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, stop: StopCriteria) -> None:
         self._tokenizer, self._stop = tokenizer, stop
         self._ids: list[int] = []
-        self.text = ""
+        self._decoded = self.text = ""
 
     def push(self, id: int) -> str:
         """Append a token, and return the text so far."""
@@ -33,7 +35,16 @@ class TextStream:
         return self._advance(self._stop.clean(self._tokenizer.decode(self._ids)))
 
     def _advance(self, text: str) -> str:
-        # Some decoders turn whole characters back into U+FFFD while the bytes of the next one are incomplete.
-        if text.startswith(self.text):
-            self.text = text
+        """Append what `text` has beyond the text decoded before."""
+        before = self._decoded
+        if text.startswith(before):
+            same = len(before)
+        else:
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, before, strict=False)))
+        # Byte fallback turns every byte of a run into U+FFFD, those of characters shown before too, once one of them
+        # begins no character.
+        lost = len(before[same:].encode())
+        if text[same : same + lost] == "\ufffd" * lost:
+            self.text += text[same + lost :]
+            self._decoded = text
         return self.text

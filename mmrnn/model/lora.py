@@ -4,7 +4,7 @@ from torch import nn
 
 from mmrnn.io.optional import require
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Adapter, Fraction, PositiveFloat, PositiveInt
+from mmrnn.types import Adapter, Fraction, PositiveFloat, PositiveInt, reset_layers
 
 
 class LoRA(Adapter):
@@ -51,6 +51,16 @@ class LoRA(Adapter):
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets
         )
         peft.inject_adapter_in_model(config, model.backbone)
+
+    def reset(self, model: VLM) -> None:
+        """Initialise the adapters of a model in place, from the same random numbers as when they were inserted."""
+        peft = require("peft", "peft", wanted_by="adapter=lora", extra="hf")
+        for module in model.modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                for name in module.lora_A:
+                    reset_layers(module.lora_A[name])
+                    reset_layers(module.lora_B[name])
+                    module.reset_lora_parameters(name, True)
 
     def merge(self, model: VLM) -> None:
         """Add the products of the adapters to the weights of their layers, and remove the adapters."""

@@ -24,12 +24,12 @@ class FeatureCache(Mapping[str, Tensor]):
     Args:
         keys: of the images.
         features: of each of them.
-        faults: key and fault of the images that could not be opened, whose features do not count; to look one up
-            raises ImageError.
+        faults: key, message and reason of the images that could not be opened, whose features do not count; to look
+            one up raises ImageError.
     """
 
     def __init__(
-        self, keys: Sequence[str], features: Float[Tensor, "m n e"], faults: Mapping[str, str] | None = None
+        self, keys: Sequence[str], features: Float[Tensor, "m n e"], faults: Mapping[str, tuple[str, str]] | None = None
     ) -> None:
         self.faults = faults or {}
         self._rows = {key: row for row, key in enumerate(keys) if key not in self.faults}
@@ -37,7 +37,7 @@ class FeatureCache(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Float[Tensor, "n e"]:
         if key in self.faults:
-            raise ImageError(self.faults[key])
+            raise ImageError(*self.faults[key])
         return self._features[self._rows[key]].float()
 
     def __contains__(self, key: object) -> bool:
@@ -99,7 +99,7 @@ def cache_features(
     modality.encoder.eval()
     bounds = [len(images) * rank // world.size for rank in range(world.size + 1)]
     begin, end = bounds[world.rank], bounds[world.rank + 1]
-    faults: dict[str, str] = {}
+    faults: dict[str, tuple[str, str]] = {}
 
     def read(start: int) -> list[Tensor | ImageError]:
         return [_pixels(image, modality) for image in images[start : min(start + batch_size, end)]]
@@ -110,7 +110,7 @@ def cache_features(
         for start in track(range(begin, end, batch_size)):
             found, upcoming = upcoming.result(), executor.submit(read, start + batch_size)
             faults |= {
-                images[start + place].key: str(fault)
+                images[start + place].key: (str(fault), fault.reason)
                 for place, fault in enumerate(found)
                 if isinstance(fault, ImageError)
             }
@@ -181,5 +181,8 @@ def cache_datasets(
             modality, images, batch_size=batch_size, device=device, precision=precision, track=track, world=world
         )
         if faults := caches[name].faults:
-            console.say(f"{name}: {len(faults)} of {len(images)} images are left out: {LeftOut.of(faults.items())}")
+            console.say(
+                f"{name}: {len(faults)} of {len(images)} images are left out: "
+                f"{LeftOut.of((key, reason) for key, (_, reason) in faults.items())}"
+            )
     return caches

@@ -1,19 +1,49 @@
-"""Batches of a stage, resumable at any step."""
+"""Micro-batches of every step of a stage, resumable at any step."""
 
+import random
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from mmrnn.data.collate import Collator
-from mmrnn.data.left_out import LeftOut
-from mmrnn.data.sampler import ResumableBatchSampler, ShuffledOrder
+from mmrnn.data.batching import Plain
+from mmrnn.data.collate import Collator, DroppedSampleError
+from mmrnn.data.readers.dialogue import RecordError
+from mmrnn.data.sampler import ShuffledOrder
 from mmrnn.training.error import TrainingError
 from mmrnn.training.stage import Stage
-from mmrnn.types import Batch, MapDataset, Objective, Sample
+from mmrnn.types import Batch, Batching, MapDataset, Objective, Sample, StepSpec
 
 NO_UNITS = "the objective finds nothing to learn in the whole micro-batch"
+
+Key = tuple[int, int]
+"""Position in the order of the run, and index of the sample in the data set."""
+
+
+class SkippedSample(NamedTuple):
+    """A sample that was read and is not trained on.
+
+    Attributes:
+        position: in the order of the run.
+        id: of the sample; `#12` where it could not be read.
+        reason: the same for every sample with this fault.
+        detail: the reason with what it says of this sample.
+        rank: that read it.
+        worker: number of the process that read it; None: it was read by the rank itself.
+    """
+
+    position: int
+    id: str
+    reason: str
+    detail: str
+    rank: int = 0
+    worker: int | None = None
 
 
 class Collated(NamedTuple):
@@ -22,33 +52,66 @@ class Collated(NamedTuple):
     Attributes:
         batch: None where all samples are dropped.
         ids: of the samples that are left.
-        dropped: id of each dropped sample, and reason.
+        positions: of the samples that are left, in the order of the run.
+        dropped: the others.
+        worker: number of the process that collated them; None: the rank itself.
     """
 
     batch: Batch | None
     ids: list[str]
-    dropped: list[tuple[str, str]]
+    positions: list[int]
+    dropped: list[SkippedSample]
+    worker: int | None = None
 
 
-class StepLoader(Iterator[list[Batch]]):
-    """Micro-batches of every step of a stage, without end.
+@dataclass(frozen=True)
+class StepBatches:
+    """One rank's share of a step.
 
-    A micro-batch that is empty after its samples were dropped is replaced by the next one, so that every step has all
-    of its micro-batches. The position is therefore counted in samples, not in steps.
+    Attributes:
+        micro_batches: as many on all ranks; None where all samples are dropped, or the rank has none.
+        ids: of the samples in them.
+        dropped: samples that were read and are not in them.
+    """
+
+    micro_batches: list[Batch | None]
+    ids: list[str]
+    dropped: list[SkippedSample]
+
+    @property
+    def batches(self) -> list[Batch]:
+        """Micro-batches that have samples."""
+        return [batch for batch in self.micro_batches if batch is not None]
+
+
+class StepLoader(Iterator[StepBatches]):
+    """One rank's share of every step of a stage, without end.
+
+    What is read at a step depends on the seed and the position alone, and so does the state of the random generators
+    (`random`, NumPy, torch on the CPU) with which a sample is read and prepared: a resumed run reads what the
+    uninterrupted one would have read, with any number of worker processes.
 
     Args:
         dataset: the training samples.
         collate: samples to a batch.
         objective: a micro-batch without any of its units counts as empty.
-        stage: says the size of a micro-batch and their number in a step.
-        samples: number of samples that the run has read.
+        stage: says the size of a step and the number of its micro-batches.
+        batching: distributes the samples of a step; None: in their order.
+        samples: number of samples that all ranks together have read.
         seed: of the order of the samples.
+        rank: of this process.
+        size: number of processes.
         workers: processes that prepare batches.
         pin_memory: copy batches to page-locked memory, from which a GPU reads asynchronously.
+        timeout: seconds to wait for a micro-batch of the workers; 0: without end.
+        lengths: positions of every sample of the data set in a row, for a batching that needs them.
 
     Attributes:
-        samples: number of samples that the run has read, those of the last step included.
-        dropped: samples that were dropped; whoever reports them replaces it.
+        samples: number of samples that all ranks together have read, those of the last step included.
+        epoch_size: number of samples.
+
+    Raises:
+        ValueError: the samples of a step cannot be distributed.
     """
 
     def __init__(
@@ -57,73 +120,167 @@ class StepLoader(Iterator[list[Batch]]):
         collate: Collator,
         objective: Objective,
         stage: Stage,
+        batching: Batching | None = None,
         samples: int = 0,
         *,
         seed: int,
+        rank: int = 0,
+        size: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
+        timeout: float = 0.0,
+        lengths: Sequence[int] | None = None,
     ) -> None:
-        self.size, self.objective = len(dataset), objective
-        self.micro_batches, self.micro_batch_size = (
-            stage.grad_accum_steps,
-            stage.batch_size // stage.grad_accum_steps,
-        )
-        self.samples, self.dropped = samples, LeftOut()
-        order = ShuffledOrder(self.size, seed=seed)
+        self.epoch_size, self.samples, self.objective = len(dataset), samples, objective
+        self.batch_size, self.rank, self.timeout = stage.batch_size, rank, timeout
+        order = ShuffledOrder(self.epoch_size, seed=seed)
+        length = None if lengths is None else (lambda n: int(lengths[order(n)]))
+        spec = StepSpec(stage.batch_size, stage.grad_accum_steps, size, self.epoch_size, seed, length)
+        batching = batching or Plain()
+        batching.check_sizes(spec)
+        self._plans = _RankPlans(batching, spec, order, rank, samples)
         self._batches = iter(
             DataLoader(
-                dataset,
-                batch_sampler=ResumableBatchSampler(
-                    lambda n: order(samples + n), batch_size=self.micro_batch_size, steps=None
-                ),
-                collate_fn=_CollateAndCount(collate),
+                _Keys(),
+                batch_sampler=self._plans,
+                collate_fn=_Reader(dataset, collate, seed, rank),
                 num_workers=workers,
                 pin_memory=pin_memory,
+                timeout=timeout if workers else 0,
                 # A generator of its own: the loader would draw from the global one, and a resumed run would differ.
                 generator=torch.Generator(),
             )
         )
 
-    def __next__(self) -> list[Batch]:
-        """Return the micro-batches of the next step.
+    def __next__(self) -> StepBatches:
+        """Return this rank's share of the next step; every micro-batch of it may be None.
 
         Raises:
-            TrainingError: a whole epoch has no sample that can be trained on.
+            TrainingError: the workers are silent for `timeout` seconds, or one of them was killed.
         """
-        step: list[Batch] = []
-        empty, began = LeftOut(), self.samples
-        while len(step) < self.micro_batches:
-            collated = next(self._batches)
-            self.samples += self.micro_batch_size
-            faults = collated.dropped
+        found = [self._take()]
+        found += [self._take() for _ in range(self._plans.sizes.popleft() - 1)]
+        self.samples += self.batch_size
+        step = StepBatches([], [], [])
+        for collated in found:
+            step.dropped.extend(collated.dropped)
             usable = collated.batch is not None and self._has_units(collated.batch)
-            if collated.batch is not None and not usable:
-                faults = [*faults, *((id, NO_UNITS) for id in collated.ids)]
-            for id, reason in faults:
-                self.dropped.add(reason, id)
-                empty.add(reason, id)
+            step.micro_batches.append(collated.batch if usable else None)
             if usable:
-                step.append(collated.batch)
-                empty, began = LeftOut(), self.samples
-            elif self.samples // self.size > -(-began // self.size):
-                raise TrainingError(f"there is nothing to train on, all {self.size} samples are dropped: {empty}")
+                step.ids.extend(collated.ids)
+            else:
+                left = zip(collated.positions, collated.ids, strict=True)
+                step.dropped.extend(
+                    SkippedSample(position, id, NO_UNITS, NO_UNITS, self.rank, collated.worker) for position, id in left
+                )
         return step
+
+    def _take(self) -> Collated:
+        try:
+            collated = next(self._batches)
+        except RuntimeError as error:
+            # The only errors of torch's loader itself; those of a worker have their own types.
+            if "timed out after" in str(error):
+                fault = f"the loader was silent for {self.timeout:g} s"
+            elif "exited unexpectedly" in str(error):
+                fault = f"a worker process of the loader ended ({error})"
+            else:
+                raise
+            positions, indices = zip(*self._plans.issued[0], strict=True) if self._plans.issued[0] else ((), ())
+            raise TrainingError(
+                f"{fault}; rank {self.rank} waits for the samples {_listed(indices)} of the data set (positions "
+                f"{_listed(positions)} of the run); look at their files, or raise loader_timeout"
+            ) from error
+        self._plans.issued.popleft()
+        return collated
 
     def _has_units(self, batch: Batch) -> bool:
         return any(term.num_units(batch) for _, term in self.objective.terms())
 
 
-class _CollateAndCount:
-    """Collation that returns, with each batch, what it dropped: the list of a worker's collator stays in the worker."""
+class _Keys(Dataset[Key]):
+    """Data set whose samples are their own keys: a sample is read where its micro-batch is collated."""
 
-    def __init__(self, collate: Collator) -> None:
-        self.collate = collate
+    def __getitem__(self, key: Key) -> Key:
+        return key
 
-    def __call__(self, samples: Sequence[Sample]) -> Collated:
-        self.collate.dropped.clear()
-        batch = self.collate(samples)
-        dropped = list(self.collate.dropped)
-        left = [sample.id for sample in samples]
-        for id, _ in dropped:
-            left.remove(id)
-        return Collated(batch, left, dropped)
+
+class _RankPlans:
+    """Micro-batches of one rank, as keys of their samples.
+
+    Attributes:
+        sizes: number of micro-batches of each step that was begun and not returned.
+        issued: keys of each micro-batch that was not returned.
+    """
+
+    def __init__(self, batching: Batching, spec: StepSpec, order: ShuffledOrder, rank: int, position: int) -> None:
+        self.batching, self.spec, self.order, self.rank, self.position = batching, spec, order, rank, position
+        self.sizes: deque[int] = deque()
+        self.issued: deque[list[Key]] = deque()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for plan in self.batching.plans(self.position, self.spec):
+            self.sizes.append(len(plan[self.rank]))
+            for micro_batch in plan[self.rank]:
+                self.issued.append([(n, self.order(n)) for n in micro_batch])
+                yield self.issued[-1]
+
+
+class _Reader:
+    """Reads and collates the samples of a micro-batch."""
+
+    def __init__(self, dataset: MapDataset, collate: Collator, seed: int, rank: int) -> None:
+        self.dataset, self.collate, self.seed, self.rank = dataset, collate, seed, rank
+
+    def __call__(self, keys: Sequence[Key]) -> Collated:
+        info = get_worker_info()
+        worker = None if info is None else info.id
+        prepared, ids, positions, dropped = [], [], [], []
+        with _kept_generators():
+            for position, index in keys:
+                _seed_generators(self.seed, position)
+                name = f"#{index}"
+                try:
+                    sample = self._read(index)
+                    name = sample.id
+                    prepared.append(self.collate.prepare(sample))
+                except DroppedSampleError as error:
+                    dropped.append(SkippedSample(position, name, error.reason, str(error), self.rank, worker))
+                else:
+                    ids.append(name)
+                    positions.append(position)
+        return Collated(self.collate.assemble(prepared), ids, positions, dropped, worker)
+
+    def _read(self, index: int) -> Sample:
+        """Sample of the data set; one that cannot be read is dropped."""
+        try:
+            return self.dataset[index]
+        except RecordError as error:
+            raise DroppedSampleError(error.reason, str(error)) from error
+        except (OSError, ValueError) as error:
+            raise DroppedSampleError("a sample cannot be read", f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _kept_generators() -> Iterator[None]:
+    """Restore the random generators afterwards: those of the rank's own process belong to the training."""
+    python, numpy, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(own)
+
+
+def _seed_generators(seed: int, position: int) -> None:
+    mixed = int.from_bytes(sha256(f"sample {seed} {position}".encode()).digest()[:4], "big")
+    random.seed(mixed)
+    np.random.seed(mixed)
+    # Not `torch.manual_seed`, which also seeds every GPU.
+    torch.default_generator.manual_seed(mixed)
+
+
+def _listed(numbers: Sequence[int], most: int = 16) -> str:
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more

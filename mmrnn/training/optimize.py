@@ -13,12 +13,13 @@ from mmrnn.training.blank import blank_row
 from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
+from mmrnn.training.loader import SkippedSample, StepLoader
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import LossScale, Precision, autocast
+from mmrnn.training.ready import Ready, next_usable
 from mmrnn.training.stage import Stage
-from mmrnn.training.step import Share, TrainStep, shares, unit_counts
-from mmrnn.types import Batch, Optimizer, Schedule, Strategy
+from mmrnn.training.step import TrainStep
+from mmrnn.types import Optimizer, Schedule, Strategy
 
 MAX_SKIPPED_STEPS = 5
 """Steps in a row whose loss or gradient is not finite, with which a run ends."""
@@ -33,6 +34,7 @@ class StepResult(NamedTuple):
         lr: learning rate.
         norm: of the gradient, before it is clipped.
         skipped: attempts at this step that were skipped, as their loss or gradient was not finite.
+        dropped: samples that this process read for the step and did not train on.
     """
 
     step: int
@@ -40,6 +42,7 @@ class StepResult(NamedTuple):
     lr: float
     norm: float
     skipped: int = 0
+    dropped: Sequence[SkippedSample] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +90,11 @@ class Stepper:
         """
         for step in range(start, self.stage.steps):
             lr = apply_schedule(self.optimizer, self.schedule, step, steps=self.stage.steps, lr=self.stage.lr)
-            skipped = 0
+            skipped, dropped = 0, []
             while True:
-                loss, norm = self.attempt(*self._next_usable(loader))
+                ready = next_usable(loader, self.step.objective, self.world)
+                dropped += ready.dropped
+                loss, norm = self.attempt(ready)
                 finite = math.isfinite(loss) and math.isfinite(norm)
                 if finite:
                     self.optimizer.step()
@@ -103,46 +108,24 @@ class Stepper:
                         f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
                         f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
                     )
-            yield StepResult(step + 1, loss, lr, norm, skipped)
+            yield StepResult(step + 1, loss, lr, norm, skipped, dropped)
 
-    def attempt(self, micro_batches: Sequence[Batch | None], found: Sequence[Share]) -> tuple[float, float]:
+    def attempt(self, ready: Ready) -> tuple[float, float]:
         """Compute the gradient of a step, clipped, without the update.
-
-        Args:
-            micro_batches: of this process; None: all samples of one were dropped.
-            found: share of each micro-batch.
 
         Returns:
             Loss of the step, and norm of its gradient before it was clipped.
         """
         losses = []
-        for number, (batch, share) in enumerate(zip(micro_batches, found, strict=True), 1):
+        for number, (batch, share) in enumerate(zip(ready.micro_batches, ready.shares, strict=True), 1):
             batch = blank_row(self.pad) if batch is None else batch
-            last = number == len(micro_batches)
+            last = number == len(ready.micro_batches)
             with self.strategy.sync(self.module, last):
                 with autocast(self.precision, self.device):
                     loss = self.module(batch.to(self.device, non_blocking=self.device.type == "cuda"), share)
                 (loss * self.scale.factor).backward()
             losses.append(loss.detach())
         return self._loss_and_norm(losses)
-
-    def _next_usable(self, loader: StepLoader) -> tuple[list[Batch | None], list[Share]]:
-        """Micro-batches of the next step that has a sample on some process, and their shares."""
-        began = loader.samples
-        while True:
-            micro_batches = next(loader).micro_batches
-            counts = [unit_counts(self.step.objective, batch) for batch in micro_batches]
-            totals = self.world.sum([sum(column) for column in zip(*counts, strict=True)])
-            if not any(totals):
-                if loader.samples - began >= loader.epoch_size:
-                    reasons = f"there is nothing to train on, all {loader.epoch_size} samples are dropped: {loader.dropped}"
-                    raise TrainingError(reasons)
-                continue
-            found = shares(counts, totals, self.world.size)
-            if self.world.size > 1:
-                return micro_batches, found
-            used = [index for index, batch in enumerate(micro_batches) if batch is not None]
-            return [micro_batches[index] for index in used], [found[index] for index in used]
 
     def _loss_and_norm(self, losses: Sequence[Tensor]) -> tuple[float, float]:
         """Sum of the losses, and norm of the gradient before it is clipped; the only synchronisation of a step."""

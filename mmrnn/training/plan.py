@@ -68,7 +68,7 @@ class Plan:
         width: of the backbone.
         depth: of the backbone.
         vocab: of the backbone.
-        recomputes: the backbone recomputes its blocks.
+        recomputed: number of blocks of the backbone that are recomputed in the backward pass.
     """
 
     parts: tuple[PartCost, ...]
@@ -81,7 +81,7 @@ class Plan:
     width: int
     depth: int
     vocab: int
-    recomputes: bool
+    recomputed: int
 
     @property
     def flops(self) -> float:
@@ -114,7 +114,8 @@ class Plan:
         """
         tokens = samples * self.tokens
         block = tokens * 100 * self.width
-        blocks = block + tokens * self.depth * self.width * 4 if self.recomputes else block * self.depth
+        kept = self.depth - self.recomputed + bool(self.recomputed)  # one recomputed block at a time
+        blocks = block * kept + tokens * self.recomputed * self.width * 4
         return blocks + tokens * self.vocab * 10
 
     def memory_bytes(self, samples: int, gpus: int | None = None) -> float:
@@ -172,9 +173,10 @@ def plan_stage(
         parts += _modality_costs(name, modality, stage)
     behind = any(part.trained for part in parts)
     language = [("hook", model.hook)] if model.hook is not None else []
+    recomputed = len(range(0, backbone.depth, backbone.grad_checkpointing)) if backbone.grad_checkpointing else 0
     for name, module in (*language, ("backbone", backbone)):
         forward = 2.0 * tokens * sum(parameter.numel() for parameter in module.parameters())
-        parts.append(_part_cost(name, name, module, stage, forward, behind, backbone.grad_checkpointing))
+        parts.append(_part_cost(name, name, module, stage, forward, behind, recomputed / backbone.depth))
     return Plan(
         parts=tuple(parts),
         tokens=tokens,
@@ -186,7 +188,7 @@ def plan_stage(
         width=backbone.width,
         depth=backbone.depth,
         vocab=backbone.vocab,
-        recomputes=backbone.grad_checkpointing,
+        recomputed=recomputed,
     )
 
 
@@ -214,12 +216,17 @@ def encoder_flops(modality: Modality) -> float:
 
 
 def _part_cost(
-    name: str, path: str, module: nn.Module, stage: Stage, forward: float, behind: bool, recomputes: bool = False
+    name: str, path: str, module: nn.Module, stage: Stage, forward: float, behind: bool, recomputed: float = 0.0
 ) -> PartCost:
-    """Cost of a part whose forward pass takes `forward` FLOPs; `behind`: something in front of it is trained."""
+    """Cost of a part whose forward pass takes `forward` FLOPs.
+
+    Args:
+        behind: something in front of it is trained.
+        recomputed: share of its blocks that are recomputed in the backward pass.
+    """
     sizes = {known: parameter.numel() for known, parameter in module.named_parameters(prefix=path)}
     total, trained = sum(sizes.values()), sum(size for known, size in sizes.items() if stage.trains(known))
     passes = 1.0
     if behind or trained:
-        passes += 1 + recomputes + (trained / total if total else 0)
+        passes += 1 + recomputed + (trained / total if total else 0)
     return PartCost(name, total, trained, passes * forward)

@@ -16,7 +16,6 @@ from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.optimize import Stepper, StepResult
 from mmrnn.training.precision import LossScale, Precision, resolve
 from mmrnn.training.resume import Progress
-from mmrnn.training.stage import Stage
 from mmrnn.training.trackers.console import Console
 
 
@@ -27,7 +26,7 @@ class Trainer:
     Attributes:
         parts: model, objective, stages, optimizer and schedule.
         out: folder of the run, for its log and snapshot.
-        load: stage and number of samples that the run has read -> micro-batches of every step.
+        load: stage and `samples`, the number that the run has read -> micro-batches of every step.
         evaluate: held-out accuracy by split.
         evaluate_every: steps; 0: never.
         log_every: steps between records of the log; snapshots are saved with them.
@@ -36,7 +35,7 @@ class Trainer:
 
     parts: TrainingParts
     out: Path
-    load: Callable[[Stage, int], StepLoader]
+    load: Callable[..., StepLoader]
     evaluate: Callable[[], dict[str, float]]
     console: Console
     precision: Precision
@@ -75,7 +74,7 @@ class Trainer:
             start = snapshot["progress"].step
         # Records of steps after the snapshot will be written again.
         parts.world.on_main(lambda: _truncate_log(self.out, steps + start))
-        loader = self.load(stage, samples)
+        loader = self.load(stage, samples=samples)
         stepper = Stepper(
             step=parts.step,
             stage=stage,
@@ -97,7 +96,7 @@ class Trainer:
                 last = result.step == stage.steps
                 if result.step % self.log_every and not last:
                     continue
-                record = {"step": steps + result.step, "stage": name, **self._summary(since_record, loader)}
+                record = {"step": steps + result.step, "stage": name, **self._summary(since_record)}
                 since_record.clear()
                 if self.evaluate_every and result.step % self.evaluate_every == 0 and not last:
                     record["accuracy"] = self.evaluate()
@@ -109,9 +108,9 @@ class Trainer:
                         saved_at = time.monotonic()
         return loader.samples
 
-    def _summary(self, results: Sequence[StepResult], loader: StepLoader) -> dict[str, Any]:
+    def _summary(self, results: Sequence[StepResult]) -> dict[str, Any]:
         """Mean loss, learning rate, and number of skipped steps and dropped samples since the last record."""
-        dropped, loader.dropped = loader.dropped, LeftOut()
+        dropped = LeftOut.of((one.id, one.reason) for result in results for one in result.dropped)
         return {
             "loss": sum(result.loss for result in results) / len(results),
             "lr": results[-1].lr,

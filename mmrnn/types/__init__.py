@@ -4,6 +4,8 @@ Letters: `b` samples, `m` images of the batch, `t` positions, `n` encoder tokens
 `e` encoder width, `d` backbone width, `h` heads, `k` key size.
 """
 
+from mmrnn.types.adapter import Adapter
+from mmrnn.types.batching import Batching, StepPlan, StepSpec
 from mmrnn.types.bounds import (
     Bounds,
     ChecksKnobs,
@@ -23,7 +25,6 @@ from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
 from mmrnn.types.output import Output
 from mmrnn.types.parts import (
-    Adapter,
     Backbone,
     Composite,
     Connector,
@@ -35,6 +36,7 @@ from mmrnn.types.parts import (
     Position,
     Scan,
 )
+from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
 from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
@@ -49,6 +51,7 @@ __all__ = [
     "Adapter",
     "Backbone",
     "Batch",
+    "Batching",
     "BlockHooks",
     "Bounds",
     "ChecksKnobs",
@@ -78,6 +81,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Prompt",
+    "Resettable",
     "Sample",
     "Scan",
     "Schedule",
@@ -86,6 +90,8 @@ __all__ = [
     "Span",
     "State",
     "StateOrigin",
+    "StepPlan",
+    "StepSpec",
     "Strategy",
     "StreamDataset",
     "TextConnector",
@@ -94,4 +100,7 @@ __all__ = [
     "Turn",
     "fulfils",
     "implements",
+    "reset_children",
+    "reset_layers",
+    "reset_module",
 ]

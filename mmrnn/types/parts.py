@@ -3,7 +3,8 @@
 A class fulfils a contract by inheriting it (`class Wide(nn.Module, Connector)`), a function by
 `@implements(Position, axes=2)`. Attributes without a default must be set; abstract methods must be defined, or the
 constructor raises a `TypeError` that names them. The contracts of tokenizers, prompts and data sets stand in
-`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`.
+`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`, that of adapters in
+`mmrnn.types.adapter`.
 """
 
 from abc import abstractmethod
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 from mmrnn.types.hooks import BlockHooks
 from mmrnn.types.layout import ImageSpec, Layout
 from mmrnn.types.output import Output
+from mmrnn.types.reset import Resettable
 from mmrnn.types.sequence import Batch, Sequence
 from mmrnn.types.state import State, StateOrigin
 
 
 @runtime_checkable
-class Composite(Protocol):
+class Composite(Resettable, Protocol):
     """A module that published weights can be loaded into."""
 
     def weight_parts(self) -> Mapping[str, nn.Module]:
@@ -165,7 +167,7 @@ class Backbone(Composite, Protocol):
         hooks: what a hook may change: `layer` (input and output of a block), `attention`, `mlp`.
         axes: position ids per token; 0: neither position ids, masks nor packed rows are accepted.
         pretrained: published weights to load when a model is built; None: none.
-        grad_checkpointing: the blocks are recomputed in the backward pass.
+        grad_checkpointing: every n-th block is recomputed in the backward pass; 0: none.
         state_origin: kind and sizes that its states carry; None: states are told apart by their tensors alone.
     """
 
@@ -177,7 +179,7 @@ class Backbone(Composite, Protocol):
     hooks: tuple[str, ...] = ()
     axes: int = 1
     pretrained: str | None = None
-    grad_checkpointing: bool = False
+    grad_checkpointing: int = 0
     state_origin: StateOrigin | None = None
 
     @abstractmethod
@@ -230,7 +232,7 @@ class Backbone(Composite, Protocol):
 
 
 @runtime_checkable
-class Hook(Protocol):
+class Hook(Resettable, Protocol):
     """Trainable addition to the blocks of a backbone.
 
     Attributes:
@@ -246,28 +248,11 @@ class Hook(Protocol):
         """Return the callbacks of one forward pass over `sequence`, continuing from `state`."""
 
     def init_from(self, backbone: Backbone) -> None:
-        """Initialise parameters from those of the backbone; by default nothing is copied."""
+        """Initialise parameters from those of the backbone, after `reset`; by default nothing is copied."""
 
 
 @runtime_checkable
-class Adapter(Protocol):
-    """Change of a built model whose weights are loaded, such as LoRA."""
-
-    @abstractmethod
-    def __call__(self, model: nn.Module) -> None:
-        """Change the model in place.
-
-        Raises:
-            ValueError: the model has none of the modules to change.
-        """
-
-    @abstractmethod
-    def merge(self, model: nn.Module) -> None:
-        """Replace the changes by weights that compute the same, under the names that the model had before them."""
-
-
-@runtime_checkable
-class Objective(Protocol):
+class Objective(Resettable, Protocol):
     """Loss of a batch. One with parameters is an `nn.Module`; its constructor takes the model.
 
     Attributes:
@@ -285,6 +270,14 @@ class Objective(Protocol):
     def num_units(self, batch: Batch) -> int:
         """Return the number of units (by default rows) that the loss is the mean over."""
         return len(batch.sequence.ids)
+
+    def target_weights(self, sequence: Sequence) -> Float[Tensor, "b t"] | None:
+        """Return the weights with which the losses of the targets add up to that of the whole batch.
+
+        None (by default): the loss is no sum over targets, so that a batch cannot be read in pieces (`train_chunk`).
+        An objective that answers otherwise uses `sequence.loss_weights` where a piece of a batch has them.
+        """
+        return None
 
     def terms(self) -> "list[tuple[float, Objective]]":
         """Return the weighted losses that this one is the sum of, each a mean over units of its own."""

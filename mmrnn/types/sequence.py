@@ -31,6 +31,9 @@ class Sequence:
             from the start of the segment.
         attention_mask: True where the query of axis 1 attends to the key of axis 2; None: causal.
         media: visual tokens that fill no slots, one row for each span with `layout.cross_attention`.
+        next_label: of a slice, the label after its last position; None: nothing follows.
+        full_length: of a slice, the number of positions of the sequence that it was cut from; None: it is no slice.
+        loss_weights: weight of each target in the loss; None: the objective derives it from labels and segments.
 
     Raises:
         ValueError: `ids` has another number of axes than two.
@@ -44,6 +47,9 @@ class Sequence:
     positions: Int[Tensor, "b t *axes"] | None = None
     attention_mask: Bool[Tensor, "b t t"] | None = None
     media: Float[Tensor, "m v e"] | None = None
+    next_label: Int[Tensor, " b"] | None = None
+    full_length: int | None = None
+    loss_weights: Float[Tensor, "b t"] | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2:
@@ -54,8 +60,14 @@ class Sequence:
         """Mask of the visual tokens, `b t`."""
         return self.ids == SLOT
 
+    @property
+    def targets(self) -> Int[Tensor, "b t"]:
+        """Id that each position predicts: the label of the next one, or `IGNORE`."""
+        last = self.labels.new_full((len(self.labels),), IGNORE) if self.next_label is None else self.next_label
+        return torch.cat([self.labels[:, 1:], last[:, None]], dim=1)
+
     def slice(self, start: int, stop: int) -> "Sequence":
-        """Return the positions `start:stop` of every row.
+        """Return the positions `start:stop` of every row; the last one keeps its target.
 
         Raises:
             ValueError: an image would be split; a scan needs all of its tokens.
@@ -71,13 +83,16 @@ class Sequence:
                     f"the cut {start}:{stop} splits the image at {span.start}:{span.stop} of row {span.sample}; "
                     "cut before or after it"
                 )
-        fields = ("ids", "embeds", "labels", "segments", "positions")
+        length = self.ids.shape[1]
+        fields = ("ids", "embeds", "labels", "segments", "positions", "loss_weights")
         parts = {name: value[:, start:stop] for name in fields if (value := getattr(self, name)) is not None}
         if self.attention_mask is not None:
             parts["attention_mask"] = self.attention_mask[:, start:stop, start:stop]
         if self.media is not None:
             parts["media"] = self.media[media]
-        return replace(self, image_spans=tuple(spans), **parts)
+        if self.labels is not None and stop < length:
+            parts["next_label"] = self.labels[:, stop]
+        return replace(self, image_spans=tuple(spans), full_length=self.full_length or length, **parts)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Sequence":
         """Return the sequence on a device; `non_blocking` as of `Tensor.to`."""
@@ -88,8 +103,8 @@ class Sequence:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Sequence":
-        fields = ("ids", "embeds", "labels", "segments", "positions", "attention_mask", "media")
-        return replace(self, **{name: change(value) for name in fields if (value := getattr(self, name)) is not None})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: change(value) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ MODELS = {"rwkv5": RWKV5, "rwkv6": RWKV6, "rwkv7": RWKV7}
 @pytest.fixture(params=MODELS)
 def model(request):
     torch.manual_seed(0)
-    model = MODELS[request.param](vocab=20, width=32, depth=2, head_size=16, grad_checkpointing=True).eval()
+    model = MODELS[request.param](vocab=20, width=32, depth=2, head_size=16, grad_checkpointing=1).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model

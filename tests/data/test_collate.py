@@ -140,44 +140,61 @@ def test_what_cannot_be_used_is_dropped_and_named(tmp_path, caplog):
     collate = collator(prompt=RWKVChat(image_position="last"), max_length=20)
     batch = collate([broken, SAMPLES[1], long, halved])
     assert len(batch.sequence.ids) == 1
-    names, reasons = zip(*collate.dropped, strict=True)
+    names, reasons, details = zip(*collate.dropped, strict=True)
     assert names == ("broken", "long", "halved")
-    assert "broken.png is not an image" in reasons[0]
-    assert reasons[1] == "there is no target in its first 20 positions"
-    assert reasons[2] == "the length (20) cuts the image at 18:21 in two"
+    assert reasons[0] == "an image is of no known format"
+    assert reasons[1] == details[1] == "there is no target in its first 20 positions"
+    assert reasons[2] == "max_length splits an image"
+    assert "broken.png is not an image" in details[0]
+    assert details[2] == "the length (20) cuts the image at 18:21 in two"
     assert "sample long is dropped" in caplog.text
     assert collate([broken]) is None
     assert len(collate.dropped) == 4
 
 
-def test_tags_that_do_not_fit_are_a_mistake_and_not_dropped():
-    with pytest.raises(ValueError, match="1 tags <image> for 2 images"):
-        collator()([sample("<image>", "a", "red", "green")])
+def test_tags_that_do_not_fit_drop_a_sample_and_are_a_mistake_when_it_is_asked_about():
+    wrong = [
+        (sample("<image>", "a", "red", "green"), "tags and images differ in number", "1 tags <image> for 2 images"),
+        (
+            replace(SAMPLES[1], observations={"state": (torch.zeros(1, 2),)}),
+            "tags and observations differ in number",
+            "has 0 tags <state> for 1 observations",
+        ),
+        (
+            Sample((Turn("user", "a"), Turn("assistant", ""), Turn("user", "b"), Turn("assistant", "c"))),
+            "the prompt cannot format its turns",
+            "turn 2 is an empty reply",
+        ),
+    ]
+    for one, reason, detail in wrong:
+        collate = collator()
+        assert collate([one]) is None
+        assert collate.dropped[0].reason == reason
+        assert detail in collate.dropped[0].detail
+        with pytest.raises(ValueError, match=detail):
+            collator(for_generation=True)([one])
+
+
+def test_a_modality_that_the_model_lacks_is_a_mistake():
     with pytest.raises(ValueError, match="no modality 'image'"):
         Collator(DemoTokenizer(), RWKVChat(), {"video": Eye()})([SAMPLES[0]])
 
 
-def test_packed_rows_hold_the_same_samples():
+def test_a_packed_row_holds_the_same_samples():
     many = [*SAMPLES, sample("<image>\nshort?", "yes", "pink", id="d"), sample("more?", "no", id="e")]
-    alone = {tuple(collator()([one]).sequence.ids[0].tolist()) for one in many}
-    batch = collator(pack=True, max_length=40)(many)
+    batch = collator(pack=True)(many)
     sequence = batch.sequence
-    assert 1 < len(sequence.ids) < len(many)
-    assert sequence.ids.shape[1] <= 40
-    found = set()
-    for ids, segments in zip(sequence.ids, sequence.segments, strict=True):
-        assert (segments.diff() >= 0).all()
-        for segment in range(int(segments.max()) + 1):
-            found.add(tuple(id for id in ids[segments == segment].tolist() if id))
-    assert found == alone
+    assert sequence.ids.shape == (1, sum(len(collator()([one]).sequence.ids[0]) for one in many))
+    for index, one in enumerate(many):
+        ids = sequence.ids[sequence.segments == index].tolist()
+        assert ids == collator()([one]).sequence.ids[0].tolist()
     for block in sequence.image_spans:
         inside = slice(block.start, block.stop)
         assert (sequence.ids[block.sample, inside] == SLOT).all()
         assert len(set(sequence.segments[block.sample, inside].tolist())) == 1
     colours = [colour for one in many for colour in (image.key for image in one.images)]
-    shown = {tuple(pixels[:, 0, 0].tolist()) for pixels in batch.images["image"]}
-    assert shown == {tuple(to_tensor(Paint(colour).open(), Eye.image)[:, 0, 0].tolist()) for colour in colours}
-    assert [block.sample for block in sequence.image_spans] == sorted(block.sample for block in sequence.image_spans)
+    shown = [pixels[:, 0, 0].tolist() for pixels in batch.images["image"]]
+    assert shown == [to_tensor(Paint(colour).open(), Eye.image)[:, 0, 0].tolist() for colour in colours]
 
 
 def sums(sequence, table):
@@ -200,15 +217,15 @@ def test_packing_does_not_change_the_loss(prompt):
     many = [*SAMPLES, sample("<image>\nshort?", "yes", "pink"), sample("more?", "no")]
     table = torch.randn(1024, 1024, 2)
     apart = collator(prompt=prompt)(many).sequence
-    packed = collator(prompt=prompt, pack=True, max_length=40)(many).sequence
-    assert len(packed.ids) < len(apart.ids)
+    packed = collator(prompt=prompt, pack=True)(many).sequence
+    assert len(packed.ids) == 1
     torch.testing.assert_close(sums(packed, table), sums(apart, table))
     assert int((packed.labels[:, 1:] != IGNORE).sum()) == int((apart.labels[:, 1:] != IGNORE).sum())
 
 
 def test_the_first_token_of_a_sample_is_never_a_target():
     prompt = Template(first="{images}", reply="{text}\n")
-    packed = collator(prompt=prompt, pack=True, max_length=40)(SAMPLES[1:2] * 4).sequence
+    packed = collator(prompt=prompt, pack=True)(SAMPLES[1:2] * 4).sequence
     starts = torch.cat([torch.ones(len(packed.ids), 1, dtype=torch.long), packed.segments.diff(dim=1)], 1) != 0
     assert int(starts.sum()) > len(packed.ids)
     assert (packed.labels[starts] == IGNORE).all()

@@ -1,7 +1,7 @@
 """The assistant: edges, streams of text, and calls that overlap."""
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 import torch
@@ -82,19 +82,33 @@ def test_the_beginning_of_a_stop_string_is_held_back(said):
     assert not any(text.endswith(("#", "</s")) for text in texts[:-1] if text != "a cat ## 5 #")
 
 
+class Fused(DemoTokenizer):
+    """Decodes as SentencePiece with byte fallback does: one broken byte breaks all bytes beside it."""
+
+    def decode(self, ids):
+        runs = [[*run] for _, run in groupby(ids, lambda id: id <= 256)]
+        texts = [DemoTokenizer.decode(self, run) for run in runs]
+        broken = ["\ufffd" in text for text in texts]
+        return "".join("\ufffd" * len(run) if bad else text for run, text, bad in zip(runs, texts, broken, strict=True))
+
+
 def test_whole_characters_that_become_broken_again_stay():
-    class Fused(DemoTokenizer):
-        """Decodes as SentencePiece with byte fallback does: one broken byte breaks all bytes beside it."""
-
-        def decode(self, ids):
-            text = super().decode(ids)
-            return "\ufffd" * len(ids) if "\ufffd" in text else text
-
     tokenizer = Fused()
     stream = TextStream(tokenizer, StopCriteria(tokenizer))
     texts = [stream.push(id) for id in DemoTokenizer().encode("你好")]
     assert texts[-1] == stream.finish() == "你好"
     assert "你" in texts[:-1]
+    assert_prefixes(texts)
+
+
+def test_a_reply_goes_on_behind_bytes_that_end_in_no_character():
+    tokenizer = Fused()
+    cat = tokenizer.encode("the cat")
+    assert not any(0 < id <= 256 for id in cat)
+    ids = [*tokenizer.encode("你"), 0xE5 + 1, 0xA5 + 1, *cat, *tokenizer.encode("好"), 0xE5 + 1, *cat]
+    stream = TextStream(tokenizer, StopCriteria(tokenizer))
+    texts = [*map(stream.push, ids), stream.finish()]
+    assert texts[-1] == "你\ufffd\ufffdthe cat好\ufffdthe cat"
     assert_prefixes(texts)
 
 

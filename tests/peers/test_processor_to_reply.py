@@ -10,20 +10,19 @@ import torch
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from mmrnn.backbones import HFDecoder, HFEncoderDecoder, Transformer
 from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
-from mmrnn.connectors import MLP, Linear, QFormer, RowSeparators
-from mmrnn.encoders import Patchify, TimmViT
+from mmrnn.data.image import image_source
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.generate import generate
-from mmrnn.model.vlm import VLM, Modality
 from mmrnn.tokenizers import HFTokenizer
 from mmrnn.types import SLOT, Sample, Turn
 from mmrnn.weights import load
 
 transformers = pytest.importorskip("transformers")
+
+from tests.peers import tiny_models  # noqa: E402
 
 SENTENCES = [
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful answers.",
@@ -31,11 +30,6 @@ SENTENCES = [
     "Question: How many chairs can be seen? Short answer: two chairs. Answer: a mug near a river.",
 ]
 QUESTIONS = ["What stands near the kettle?", "How many chairs,\nand which colour?", "Où est 12 345 + x²?"]
-VISION = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
-ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
-QUERIES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
-QUERIES |= {"encoder_hidden_size": 24, "vocab_size": 30, "cross_attention_frequency": 2, "max_position_embeddings": 20}
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NEW = 8
 
 
@@ -82,14 +76,6 @@ def t5_file():
     return tokenizer
 
 
-def randomised(model):
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.generation_config.eos_token_id = model.config.eos_token_id = None
-    return model.eval()
-
-
 def photo(size=(70, 50)):
     width, height = size
     return Image.fromarray(torch.randint(0, 256, (height, width, 3), dtype=torch.uint8).numpy())
@@ -104,20 +90,29 @@ def written(prompt, question, tag):
     return "".join(tag if span.image else span.text for span in spans)
 
 
+def one(image, question):
+    return Sample((Turn("user", f"<image>\n{question}"), Turn("assistant", "")), (image_source(image),))
+
+
 def compare(peer, theirs, assistant, image, question, slot, first=None):
     """Pixels, ids, logits and the reply; `theirs` is what the processor made of the same image and question."""
     batch = assistant._batch([one(image, question)])
-    pixels = batch.images["image"]
-    if "pixel_values" in theirs and theirs["pixel_values"].ndim == 4:
-        torch.testing.assert_close(pixels, theirs["pixel_values"], atol=1e-6, rtol=0)
-    assert (
-        batch.sequence.ids[0].masked_fill(batch.sequence.ids[0] == SLOT, slot).tolist()
-        == theirs["input_ids"][0].tolist()
-    )
+    torch.testing.assert_close(batch.images["image"], theirs["pixel_values"], atol=1e-6, rtol=0)
+    assert filled(batch, slot) == theirs["input_ids"][0].tolist()
+    compare_replies(peer, theirs, assistant, batch, image, question, first)
+
+
+def filled(batch, slot):
+    """Ids of the only row, with the word that transformers has where an image stands."""
+    return batch.sequence.ids[0].masked_fill(batch.sequence.ids[0] == SLOT, slot).tolist()
+
+
+def compare_replies(peer, given, assistant, batch, image, question, first=None):
+    """Logits, the most likely ids, and the text that `ask` makes of them; `given` are the inputs of the peer."""
     ours = assistant.model
-    new = peer.generate(**theirs, max_new_tokens=NEW, do_sample=False)[0, -NEW:].tolist()
-    given = dict(theirs) if first is None else {**theirs, "decoder_input_ids": torch.tensor([[first]])}
-    logits = peer(**given).logits[:, -1]
+    new = peer.generate(**given, max_new_tokens=NEW, do_sample=False)[0, -NEW:].tolist()
+    start = {} if first is None else {"decoder_input_ids": torch.tensor([[first]])}
+    logits = peer(**given, **start).logits[:, -1]
     torch.testing.assert_close(ours.head(ours(batch).hidden[:, -1]), logits, atol=3e-5, rtol=0)
     assert generate(ours, batch, max_new_tokens=NEW)[0] == new
     ids = []
@@ -127,12 +122,6 @@ def compare(peer, theirs, assistant, image, question, slot, first=None):
             break
     said = assistant.stop.clean(assistant.tokenizer.decode(ids))
     assert assistant.ask(image, question, max_new_tokens=NEW) == said
-
-
-def one(image, question):
-    from mmrnn.data.image import image_source
-
-    return Sample((Turn("user", f"<image>\n{question}"), Turn("assistant", "")), (image_source(image),))
 
 
 @pytest.fixture(params=QUESTIONS)
@@ -155,24 +144,7 @@ def test_llava(tmp_path, question):
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )
-    text = transformers.LlamaConfig(
-        vocab_size=vocab + 1,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        rope_theta=10000.0,
-    )
-    vision = transformers.CLIPVisionConfig(**VISION, image_size=32, patch_size=8)
-    config = transformers.LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=vocab, image_seq_length=16
-    )
-    peer = randomised(transformers.LlavaForConditionalGeneration(config))
-    tower = TimmViT(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH, resize="crop")
-    backbone = Transformer(vocab=vocab + 1, width=32, depth=2, heads=4, kv_heads=2, ffn=48, eps=text.rms_norm_eps)
-    ours = VLM(backbone, {"image": Modality(tower, MLP(24, 32))}).eval()
+    peer, ours = tiny_models.llava(vocab + 1, vocab)
     load(ours, peer.state_dict())
     prompt = card("vicuna")
     assistant = Assistant(ours, HFTokenizer(path=str(tmp_path / "tokenizer.json"), vocab=vocab + 1), prompt)
@@ -181,40 +153,10 @@ def test_llava(tmp_path, question):
     compare(peer, theirs, assistant, image, question, vocab)
 
 
-def blip2(text, slot):
-    config = transformers.Blip2Config(
-        vision_config=transformers.Blip2VisionConfig(**{**VISION, "num_hidden_layers": 2}, image_size=32, patch_size=8),
-        qformer_config=transformers.Blip2QFormerConfig(**QUERIES),
-        text_config=text,
-        num_query_tokens=4,
-        image_token_index=slot,
-    )
-    peer = randomised(transformers.Blip2ForConditionalGeneration(config))
-    peer.language_model.generation_config.eos_token_id = peer.language_model.config.eos_token_id = None
-    return peer
-
-
-def blip2_of_ours(backbone):
-    tower = TimmViT(
-        name="eva_giant_patch14_clip_224",
-        size=32,
-        depth=2,
-        layer=-1,
-        cls="first",
-        extra_norm=1e-6,
-        arch=ARCH,
-        resize="squash",
-        mean=CLIP[0],
-        std=CLIP[1],
-    )
-    return VLM(
-        backbone, {"image": Modality(tower, QFormer(24, 32, queries=4, width=16, depth=4, heads=4, ffn=24))}
-    ).eval()
-
-
 def blip2_processor(fast):
     fast.add_tokens([AddedToken("<image>", normalized=False, special=True)], special_tokens=True)
-    pixels = transformers.BlipImageProcessorPil(size={"height": 32, "width": 32}, image_mean=CLIP[0], image_std=CLIP[1])
+    mean, std = tiny_models.CLIP["mean"], tiny_models.CLIP["std"]
+    pixels = transformers.BlipImageProcessorPil(size={"height": 32, "width": 32}, image_mean=mean, image_std=std)
     return transformers.Blip2Processor(pixels, fast, num_query_tokens=4)
 
 
@@ -223,10 +165,7 @@ def test_blip2_with_opt(tmp_path, question):
     file = opt_file()
     file.save(str(tmp_path / "tokenizer.json"))
     vocab = file.get_vocab_size()
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 32}
-    sizes |= {"max_position_embeddings": 128, "dropout": 0.0}
-    peer = blip2(transformers.OPTConfig(vocab_size=vocab + 1, hidden_size=32, **sizes), vocab)
-    ours = blip2_of_ours(HFDecoder(name="opt", vocab=vocab + 1, width=32, arch=sizes))
+    peer, ours = tiny_models.blip2(*tiny_models.opt(vocab + 1), vocab)
     load(ours, peer.state_dict())
     tokens = {"bos": None, "pad": "<pad>", "prefix_space": False}
     tokenizer = HFTokenizer(path=str(tmp_path / "tokenizer.json"), vocab=vocab + 1, **tokens)
@@ -243,12 +182,8 @@ def test_blip2_with_t5(tmp_path, question):
     file = t5_file()
     file.save(str(tmp_path / "tokenizer.json"))
     vocab = file.get_vocab_size()
-    sizes = {"num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "feed_forward_proj": "gated-gelu"}
-    sizes |= {"dropout_rate": 0.0, "tie_word_embeddings": False}
-    text = transformers.T5Config(vocab_size=vocab + 1, d_model=32, decoder_start_token_id=0, pad_token_id=0, **sizes)
-    peer = blip2(text, vocab)
+    peer, ours = tiny_models.blip2(*tiny_models.t5(vocab + 1), vocab)
     peer.language_model.lm_head.weight = torch.nn.Parameter(torch.randn(vocab + 1, 32))
-    ours = blip2_of_ours(HFEncoderDecoder(vocab=vocab + 1, width=32, arch=sizes))
     load(ours, {name: value.clone() for name, value in peer.state_dict().items()})
     tokenizer = HFTokenizer(path=str(tmp_path / "tokenizer.json"), vocab=vocab + 1, bos=None, pad="<pad>")
     prompt = card("blip2_t5")
@@ -284,15 +219,9 @@ def test_fuyu(tmp_path, question):
     processor = transformers.FuyuProcessor(pixels, fast)
     image = photo()
     theirs = processor(images=image, text=f"{question}\n", return_tensors="pt")
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 256}
-    sizes |= {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-    text = transformers.PersimmonConfig(vocab_size=vocab, hidden_size=32, **sizes)
     slot, newline = (file.token_to_id(name) for name in ("|SPEAKER|", "|NEWLINE|"))
-    config = transformers.FuyuConfig(text_config=text, image_token_id=slot, patch_size=8)
-    peer = randomised(transformers.FuyuForCausalLM(config))
-    backbone = HFDecoder(name="persimmon", vocab=vocab, width=32, arch=sizes)
-    connector = RowSeparators(192, 32, part=Linear)
-    ours = VLM(backbone, {"image": Modality(Patchify(patch=8, size=(64, 96), resize="within"), connector)}).eval()
+    peer, ours = tiny_models.fuyu(vocab, slot, patch=8, size=(64, 96))
+    backbone, connector = ours.backbone, ours.modalities["image"].connector
     load(backbone, peer.state_dict())
     load(connector, peer.state_dict(), strict=False)
     connector.newline.copy_(backbone.embed(torch.tensor([[newline]]))[0, 0])
@@ -300,14 +229,10 @@ def test_fuyu(tmp_path, question):
     tokenizer = HFTokenizer(path=str(tmp_path / "tokenizer.json"), vocab=vocab, **marks)
     assistant = Assistant(ours, tokenizer, card("fuyu"))
     batch = assistant._batch([one(image, question)])
-    ids = theirs["input_ids"][0].masked_fill(theirs["input_ids"][0] == newline, slot).tolist()
-    assert batch.sequence.ids[0].masked_fill(batch.sequence.ids[0] == SLOT, slot).tolist() == ids
     patches = ours.modalities["image"].encode(batch.images["image"])
+    expected = torch.cat([patch.flatten() for patch in theirs["image_patches"]])
+    torch.testing.assert_close(patches.flatten(), expected, atol=1e-6, rtol=0)
+    ids = theirs["input_ids"][0]
+    assert filled(batch, slot) == ids.masked_fill(ids == newline, slot).tolist()  # ours is no word of the text
     given = {"input_ids": theirs["input_ids"], "pixel_values": patches}
-    torch.testing.assert_close(
-        patches.flatten(), torch.cat([one.flatten() for one in theirs["image_patches"]]), atol=1e-6, rtol=0
-    )
-    logits = peer(**given).logits[:, -1]
-    torch.testing.assert_close(ours.head(ours(batch).hidden[:, -1]), logits, atol=3e-5, rtol=0)
-    new = peer.generate(**given, max_new_tokens=NEW, do_sample=False)[0, -NEW:].tolist()
-    assert generate(ours, batch, max_new_tokens=NEW)[0] == new
+    compare_replies(peer, given, assistant, batch, image, question)

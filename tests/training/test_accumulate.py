@@ -15,10 +15,10 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
-from mmrnn.training.loader import Collated
+from mmrnn.training.loader import Collated, SkippedSample, StepBatches
 from mmrnn.training.optim import param_groups
+from mmrnn.training.optimize import Stepper
 from mmrnn.training.step import TrainStep
-from mmrnn.training.trainer import train_steps
 from mmrnn.types import Objective, Sample, Turn
 
 
@@ -58,21 +58,35 @@ def model():
     return made
 
 
+class OneStep:
+    """Loader of one step."""
+
+    samples, epoch_size = 0, len(SAMPLES)
+
+    def __init__(self, micro_batches):
+        self.micro_batches = micro_batches
+
+    def __next__(self):
+        return StepBatches(self.micro_batches, [], [])
+
+
 def step(made, objective, parts, pack):
     """Loss and gradients of one step, whose samples are split into so many micro-batches."""
     collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), max_length=160, pack=pack)
     size = len(SAMPLES) // parts
     micro = [collate(SAMPLES[start : start + size]) for start in range(0, len(SAMPLES), size)]
     if pack:
-        assert len(micro[0].sequence.ids) < size
+        assert len(micro[0].sequence.ids) == 1
     stage = Stage(train=("connector", "backbone"), steps=1, max_grad_norm=0.0)
     stage.apply_freezing(made)
     optimizer, grads = AdamW(param_groups(made, lr_mult={}, layer_lr_decay={}), stage.lr), {}
     optimizer.step = lambda: grads.update(
         {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
     )
-    module = TrainStep(made, objective)
-    [result] = train_steps(module, stage, optimizer, Cosine(), iter([micro]), precision="fp32")
+    stepper = Stepper(
+        step=TrainStep(made, objective), stage=stage, optimizer=optimizer, schedule=Cosine(), precision="fp32"
+    )
+    [result] = stepper.steps(OneStep(micro))
     return result.loss, grads
 
 
@@ -152,8 +166,9 @@ def test_batches_can_be_copied_from_pinned_memory(monkeypatch):
     made = model()
     batch = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities))(SAMPLES)
     batch = replace(batch, features={"state": torch.ones(1, 2, 3)})
-    collated = pin_memory(Collated(batch, ["a"], [("b", "too long")]))
-    assert collated._replace(batch=None) == (None, ["a"], [("b", "too long")])
+    before = Collated(batch, ["a"], [7], [SkippedSample(8, "b", "too long", "longer than 9")])
+    collated = pin_memory(before)
+    assert collated._replace(batch=None) == before._replace(batch=None)
     tensors = [batch.sequence.ids, batch.sequence.labels, *batch.images.values(), *batch.features.values()]
     assert len(pinned) == len(tensors)
     assert all(any(one is tensor for one in pinned) for tensor in tensors)

@@ -15,7 +15,7 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import Stage
 from mmrnn.training.plan import GPUS, plan_stage
 
-RECOMPUTED = ("backbone.grad_checkpointing=true",)
+RECOMPUTED = ("backbone.grad_checkpointing=1",)
 ONE_EPOCH = ("stage.instruct.steps=5196",)  # 665k samples; the recipe takes 1.28M
 CAPTION, DIALOGUE = 24, 170
 """Mean tokens of text in a sample of captions, and in one of LLaVA's mix."""
@@ -88,7 +88,7 @@ def test_passes_of_every_part(model):
     assert planned(model, ["connector"]).parts[2].flops == 2 * 2 * tokens * numel(model.backbone)
     assert planned(model, ["connector"]).parts[1].flops == 3 * connector.flops
     assert planned(model, ["encoder"]).parts[0].flops == 3 * encoder.flops
-    model.backbone.grad_checkpointing = True
+    model.backbone.grad_checkpointing = 1
     assert planned(model, ["connector"]).parts[2].flops == 3 * 2 * tokens * numel(model.backbone)
     assert planned(model, ["backbone"]).parts[2].flops == 4 * 2 * tokens * numel(model.backbone)
 
@@ -122,7 +122,7 @@ def test_every_preset_is_planned():
 
 
 def test_command(capsys):
-    chosen = ("model=visualrwkv6_7b", "recipe=visualrwkv6_instruct", "backbone.grad_checkpointing=true")
+    chosen = ("model=visualrwkv6_7b", "recipe=visualrwkv6_instruct", "backbone.grad_checkpointing=1")
     assert main(["plan", *chosen, "gpus=8", "gpu=a100_80g", "--padded"]) == 0
     said = capsys.readouterr().out
     assert "1,280,000 samples of 2048 positions" in said

@@ -6,42 +6,22 @@ from functools import partial
 import pytest
 import torch
 
-from mmrnn.backbones import RWKV7, Transformer
-from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
-from mmrnn.connectors import MLP, Linear, QFormer, RowSeparators, TextQFormer
-from mmrnn.encoders import Patchify, TimmViT
+from mmrnn.backbones import RWKV7
+from mmrnn.connectors import QFormer, TextQFormer
 from mmrnn.inference.generate import generate
-from mmrnn.model.vlm import VLM, Modality
+from mmrnn.model.vlm import VLM
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
 from mmrnn.weights import load
 from mmrnn.weights.export import export
 
 transformers = pytest.importorskip("transformers")
+
+from tests.peers import tiny_models  # noqa: E402
+
 close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
 
-VISION = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
-ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}
-OPT = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48}
-OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64, "dropout": 0.0}
-QUERIES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
-QUERIES |= {"encoder_hidden_size": 24, "vocab_size": 30, "cross_attention_frequency": 2, "max_position_embeddings": 20}
-OURS = {"queries": 4, "width": 16, "depth": 4, "heads": 4, "ffn": 24}
 SLOTS = 59
 """The word that transformers has where an image stands."""
-
-
-def randomised(model):
-    """Every parameter counts: none is left at zero or one."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.generation_config.eos_token_id = model.config.eos_token_id = None
-    return model.eval()
-
-
-def decoder(sizes):
-    knobs = {name: value for name, value in sizes.items() if name not in ("vocab_size", "hidden_size")}
-    return HFDecoder(name="opt", vocab=sizes["vocab_size"], width=sizes["hidden_size"], arch=knobs)
 
 
 def asked(model, before, after, images):
@@ -56,9 +36,9 @@ def asked(model, before, after, images):
 
 @torch.no_grad()
 def test_opt(tmp_path):
-    peer = randomised(transformers.OPTForCausalLM(transformers.OPTConfig(**OPT)))
+    text, ours = tiny_models.opt(60)
+    peer = tiny_models.randomised(transformers.OPTForCausalLM(text))
     peer.save_pretrained(tmp_path)
-    ours = decoder(OPT).eval()
     assert load(ours, tmp_path).format == "hf"
     ids = torch.randint(4, 59, (2, 9))
     close(ours.head(ours(Sequence(ids))[0]), peer(ids).logits)
@@ -68,26 +48,8 @@ def test_opt(tmp_path):
 
 @torch.no_grad()
 def test_llava(tmp_path):
-    text = transformers.LlamaConfig(
-        vocab_size=60,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**VISION, image_size=32, patch_size=8),
-        text_config=text,
-        image_token_index=SLOTS,
-        image_seq_length=16,
-    )
-    peer = randomised(transformers.LlavaForConditionalGeneration(config))
+    peer, ours = tiny_models.llava(60, SLOTS)
     peer.save_pretrained(tmp_path)
-    tower = TimmViT(name="vit_large_patch14_clip_quickgelu_336", size=32, depth=3, layer=-2, arch=ARCH)
-    backbone = Transformer(vocab=60, width=32, depth=2, heads=4, kv_heads=2, ffn=48, eps=text.rms_norm_eps)
-    ours = VLM(backbone, {"image": Modality(tower, MLP(24, 32))}).eval()
     for source in (tmp_path, peer.state_dict()):
         assert load(ours, source).format.startswith("llava_hf")
     images = torch.randn(2, 3, 32, 32)
@@ -97,26 +59,10 @@ def test_llava(tmp_path):
     assert generate(ours, batch, max_new_tokens=6) == written[:, ids.shape[1] :].tolist()
 
 
-def blip2(text):
-    config = transformers.Blip2Config(
-        vision_config=transformers.Blip2VisionConfig(**{**VISION, "num_hidden_layers": 2}, image_size=32, patch_size=8),
-        qformer_config=transformers.Blip2QFormerConfig(**QUERIES),
-        text_config=text,
-        num_query_tokens=4,
-        image_token_index=SLOTS,
-    )
-    return randomised(transformers.Blip2ForConditionalGeneration(config))
-
-
-def eva(name="eva_giant_patch14_clip_224"):
-    return TimmViT(name=name, size=32, depth=2, layer=-1, cls="first", extra_norm=1e-6, arch=ARCH)
-
-
 @torch.no_grad()
 def test_blip2(tmp_path):
-    peer = blip2(transformers.OPTConfig(**OPT))
+    peer, ours = tiny_models.blip2(*tiny_models.opt(60), SLOTS)
     peer.save_pretrained(tmp_path)
-    ours = VLM(decoder(OPT), {"image": Modality(eva(), QFormer(24, 32, **OURS))}).eval()
     report = load(ours, tmp_path)
     assert report.format == "hf_vlm, blip2_hf"
     assert report.ignored == {}
@@ -130,12 +76,10 @@ def test_blip2(tmp_path):
 @torch.no_grad()
 def test_flan_t5_has_a_head_of_its_own():
     """transformers 5 ties every T5 that it builds; the released FlanT5 has two tables, and so have we."""
-    sizes = {"num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "feed_forward_proj": "gated-gelu"}
-    arch = {**sizes, "dropout_rate": 0.0, "tie_word_embeddings": False}
-    peer = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=60, d_model=32, **arch))
+    text, ours = tiny_models.t5(60)
+    peer = transformers.T5ForConditionalGeneration(text)
     peer.lm_head.weight = torch.nn.Parameter(torch.randn(60, 32))
     peer.eval()
-    ours = HFEncoderDecoder(vocab=60, width=32, arch=arch).eval()
     tensors = {name: value.clone() for name, value in peer.state_dict().items()}
     load(ours, tensors)
     assert torch.equal(ours.model.lm_head.weight, peer.lm_head.weight)
@@ -149,16 +93,16 @@ def test_flan_t5_has_a_head_of_its_own():
 @torch.no_grad()
 def test_the_qformer_of_instructblip():
     """With the instruction beside the queries, and without it."""
-    config = transformers.InstructBlipQFormerConfig(**QUERIES)
-    peer = randomised_part(transformers.InstructBlipQFormerModel(config))
+    config = transformers.InstructBlipQFormerConfig(**tiny_models.QUERIES)
+    peer = tiny_models.randomised(transformers.InstructBlipQFormerModel(config))
     queries, tokens = torch.randn(1, 4, 16), torch.randn(2, 9, 24)
     source = {f"qformer.{name}": value for name, value in peer.state_dict().items()} | {"query_tokens": queries}
-    alone = QFormer(24, **OURS).eval()
+    alone = QFormer(24, **tiny_models.QFORMER).eval()
     assert load(alone, source).format == "instructblip_hf"
     asked = {"query_embeds": queries.expand(2, -1, -1), "encoder_hidden_states": tokens}
     close(alone(tokens), peer(None, **asked).last_hidden_state)
 
-    told = TextQFormer(24, **OURS, vocab=30, positions=20).eval()
+    told = TextQFormer(24, **tiny_models.QFORMER, vocab=30, positions=20).eval()
     load(told, source, strict=False)  # InstructBLIP predicts no words
     ids, known = torch.randint(0, 30, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
     known[1, 3:] = False
@@ -167,26 +111,13 @@ def test_the_qformer_of_instructblip():
     close(told.forward_joint(tokens, ids, known)[0], expected[:, :4])
 
 
-def randomised_part(model):
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.eval()
-
-
 @torch.no_grad()
 def test_fuyu(tmp_path):
     """Rows of patches, each closed by a word."""
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64}
-    sizes |= {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-    text = transformers.PersimmonConfig(vocab_size=60, hidden_size=32, **sizes)
-    config = transformers.FuyuConfig(text_config=text, image_token_id=SLOTS, patch_size=30)
-    peer = randomised(transformers.FuyuForCausalLM(config))
+    peer, ours = tiny_models.fuyu(60, SLOTS, patch=30, size=(60, 90))
     peer.save_pretrained(tmp_path)
     newline = 40
-    backbone = HFDecoder(name="persimmon", vocab=60, width=32, arch=sizes)
-    connector = RowSeparators(2700, 32, part=Linear)
-    ours = VLM(backbone, {"image": Modality(Patchify(size=(60, 90)), connector)}).eval()
+    backbone, connector = ours.backbone, ours.modalities["image"].connector
     for source in (tmp_path, peer.state_dict()):
         load(backbone, source)
         load(connector, source, strict=False)  # the released vocabulary alone has the word at its place

@@ -57,8 +57,6 @@ def _flat(slices: Sequence[Tensor], like: Tensor) -> Tensor:
 def _exchange(received: list[Tensor], sent: list[Tensor], group: dist.ProcessGroup) -> None:
     """Part i of `sent` goes to process i, whose part comes into `received[i]`."""
     into, out = torch.cat([part.reshape(-1) for part in received]), torch.cat(sent)
-    dist.all_to_all_single(
-        into, out, [part.numel() for part in received], [part.numel() for part in sent], group=group
-    )
+    dist.all_to_all_single(into, out, [part.numel() for part in received], [part.numel() for part in sent], group=group)
     for part, values in zip(received, into.split([part.numel() for part in received]), strict=True):
         part.copy_(values)

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmrnn.config.error import ConfigError
 from mmrnn.training.distributed.launchers import read_launch
 
 T = TypeVar("T")
@@ -98,13 +99,13 @@ class World:
             kind: `cpu`, `cuda`, ...; None: a GPU where there is one.
 
         Raises:
-            ValueError: the machine has fewer GPUs than processes.
+            ConfigError: the machine has fewer GPUs than processes.
         """
         device = torch.device(kind or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.size == 1 or device.type != "cuda":
             return device
         if self.local_rank >= (found := torch.cuda.device_count()):
-            raise ValueError(
+            raise ConfigError(
                 f"rank {self.rank} is number {self.local_rank} on its machine, which has {found} GPUs; start as many "
                 "processes as there are GPUs, or set device=cpu"
             )
@@ -134,7 +135,7 @@ def start_world(*, timeout: float = 1800.0, environment: Mapping[str, str] = os.
         environment: variables of the launcher (torchrun, or Slurm's srun).
 
     Raises:
-        ValueError: the variables of the launcher contradict each other.
+        ConfigError: the variables of the launcher contradict each other.
     """
     launch = read_launch(environment)
     if launch is None:

@@ -16,6 +16,7 @@ from mmrnn.types import (
     PositiveFloat,
     PositiveInt,
     TextConnector,
+    reset_layers,
 )
 
 
@@ -50,11 +51,16 @@ class BLIP2Pretraining(nn.Module, Objective):
         if begin >= connector.vocab:
             raise ValueError(f"begin ({begin}) must be below the connector's vocab ({connector.vocab})")
         inner = connector.hidden_width
-        self.smoothing, self.begin = smoothing, begin
+        self.smoothing, self.begin, self.initial_temperature = smoothing, begin, temperature
         self.image_proj = nn.Linear(inner, width)
         self.text_proj = nn.Linear(inner, width)
         self.itm_head = nn.Linear(inner, 2)
         self.temperature = nn.Parameter(torch.tensor(temperature))
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructor."""
+        reset_layers(self)
+        nn.init.constant_(self.temperature, self.initial_temperature)
 
     def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """The sum of the three losses of a batch with one image a row."""

@@ -28,12 +28,15 @@ def language_loss(
     return (total / number.clamp(min=1)).mean()
 
 
-def l2wrap(logits: Float[Tensor, "b t vocab"], factor: float) -> Float[Tensor, ""]:
+def l2wrap(logits: Float[Tensor, "b t vocab"], factor: float, share: float = 1.0) -> Float[Tensor, ""]:
     """Zero, with a gradient that pulls the largest logit of every position towards zero (RWKV).
 
     The gradient is factor / (b t) times that logit. It scales with the loss that it is added to.
+
+    Args:
+        share: fraction of the positions of a micro-batch that these are.
     """
-    term = 0.5 * factor * logits.float().amax(-1).square().mean()
+    term = 0.5 * factor * share * logits.float().amax(-1).square().mean()
     return term - term.detach()
 
 
@@ -54,29 +57,42 @@ class LanguageModel(Objective):
         """Number of samples, or of targets, as `reduction` says."""
         if self.reduction == "sample":
             return _samples(batch.sequence)[1]
-        return int((batch.sequence.labels[:, 1:] != IGNORE).sum())
+        return int((batch.sequence.targets != IGNORE).sum())
+
+    def target_weights(self, sequence: Sequence) -> Float[Tensor, "b t"]:
+        """The weights with which the cross-entropies of the targets add up to the loss."""
+        known = (sequence.targets != IGNORE).float()
+        if self.reduction == "token":
+            return known / known.sum().clamp(min=1)
+        samples, count = _samples(sequence)
+        number = known.new_zeros(count).index_add(0, samples.flatten(), known.flatten())
+        return known / (number.clamp(min=1)[samples] * count)
 
     def __call__(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """The loss of what `model` made of a batch with labels."""
         sequence = output.sequence
-        rows, columns = (sequence.labels[:, 1:] != IGNORE).nonzero(as_tuple=True)
-        targets = sequence.labels[rows, columns + 1]
+        rows, columns = (sequence.targets != IGNORE).nonzero(as_tuple=True)
+        targets = sequence.targets[rows, columns]
         if self.l2wrap:
             every = model.head(output.hidden)
-            logits, pull = every[rows, columns], l2wrap(every, self.l2wrap)
+            share = sequence.ids.shape[1] / (sequence.full_length or sequence.ids.shape[1])
+            logits, pull = every[rows, columns], l2wrap(every, self.l2wrap, share)
         else:
             logits, pull = model.head(output.hidden[rows, columns]), 0.0
+        if sequence.loss_weights is not None:
+            losses = F.cross_entropy(logits.float(), targets, reduction="none")
+            return (losses * sequence.loss_weights[rows, columns]).sum() + pull
         samples, count = _samples(sequence)
-        chosen = samples[rows, columns + 1] if self.reduction == "sample" else None
+        chosen = samples[rows, columns] if self.reduction == "sample" else None
         return language_loss(logits, targets, chosen, count) + pull
 
 
 def _samples(sequence: Sequence) -> tuple[Int[Tensor, "b t"], int]:
-    """The number of the sample that each position belongs to, and how many samples there are."""
+    """The number of the sample that the target of each position belongs to, and how many samples there are."""
     b, t = sequence.ids.shape
     rows = torch.arange(b, device=sequence.ids.device)[:, None].expand(b, t)
     if sequence.segments is None:
         return rows, b
     key = rows * (sequence.segments.max() + 1) + sequence.segments
     known, numbers = key.unique(return_inverse=True)
-    return numbers, len(known)
+    return torch.cat([numbers[:, 1:], numbers[:, -1:]], dim=1), len(known)

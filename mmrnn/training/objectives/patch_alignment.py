@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Batch, Encoder, ImageSpan, Objective, Output, PositiveInt
+from mmrnn.types import Batch, Encoder, ImageSpan, Objective, Output, PositiveInt, reset_layers
 
 
 class PatchAlignment(nn.Module, Objective):
@@ -37,6 +37,13 @@ class PatchAlignment(nn.Module, Objective):
         self.input_proj = nn.Linear(width, teacher.width)
         self.output = nn.Linear(teacher.width, teacher.width)
         self.teacher = teacher.requires_grad_(False)
+
+    def reset(self) -> None:
+        """Initialise parameters in place, from the same random numbers as the constructors."""
+        # The teacher was built first, and is the last that was registered.
+        self.teacher.reset()
+        for module in (self.norms, self.level_proj, self.input_proj, self.output):
+            reset_layers(module)
 
     def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """The mean over the images of a batch; 0 where there is none."""

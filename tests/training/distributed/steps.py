@@ -19,7 +19,7 @@ from mmrnn.training import Cosine, LanguageModel, Stage, optim
 from mmrnn.training.blank import blank_inputs
 from mmrnn.training.distributed.strategies import DDP, FSDP, Single
 from mmrnn.training.distributed.world import World, start_world
-from types import SimpleNamespace
+from mmrnn.training.loader import StepBatches
 from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.optimize import Stepper
 from mmrnn.training.precision import LossScale
@@ -55,8 +55,8 @@ class Repeat:
     def __init__(self, micro_batches: list) -> None:
         self.micro_batches = micro_batches
 
-    def __next__(self) -> SimpleNamespace:
-        return SimpleNamespace(micro_batches=self.micro_batches, dropped=[])
+    def __next__(self) -> StepBatches:
+        return StepBatches(self.micro_batches, [], [])
 
 
 def options() -> argparse.Namespace:

@@ -1,5 +1,7 @@
 """Losses and their gradients, beside those of the original code."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,9 @@ def objective(monkeypatch):
     torch.nn.Module.__init__(model)
 
     def run(logits, labels, segments=None, **knobs):
-        sequence = Sequence(labels.clamp(min=0), labels=labels, segments=segments)
+        sequence = labels
+        if not isinstance(labels, Sequence):
+            sequence = Sequence(labels.clamp(min=0), labels=labels, segments=segments)
         return LanguageModel(**knobs)(model, Output(logits, State(()), sequence))
 
     return run
@@ -73,3 +77,20 @@ def test_nothing_to_learn_gives_zero_and_not_nan(objective):
         loss = objective(logits, labels, reduction=reduction)
         assert loss == 0
         loss.backward()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("reduction", ["sample", "token"])
+def test_the_losses_of_slices_add_up(reduction, packed, objective):
+    """Targets across a cut are counted, and the pull on the largest logits is that of the whole."""
+    logits, labels = torch.randn(2, 9, 5, requires_grad=True), torch.randint(0, 5, (2, 9))
+    labels[0, :6], labels[1, 4] = IGNORE, IGNORE
+    segments = torch.tensor([[0] * 9, [0] * 4 + [1] * 5]) if packed else None
+    whole = Sequence(labels.clamp(min=0), labels=labels, segments=segments)
+    knobs = {"reduction": reduction, "l2wrap": 0.1}
+    loss = objective(logits, whole, **knobs)
+    weighted = replace(whole, loss_weights=LanguageModel(**knobs).target_weights(whole))
+    parts = [(0, 4), (4, 5), (5, 9)]
+    summed = sum(objective(logits[:, start:stop], weighted.slice(start, stop), **knobs) for start, stop in parts)
+    torch.testing.assert_close(summed, loss)
+    torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (summed, loss)))
