@@ -15,6 +15,7 @@ from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
 from mmrnn.config.compose import compose, conf_dir, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
+from mmrnn.io.lock import LOCK
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -135,6 +136,9 @@ def job(cfg: "DictConfig") -> Any:
     run = HydraConfig.get()
     with start_world() as world:
         cfg.out = world.broadcast(run.runtime.output_dir)
+        if world.main and not any(Path(cfg.out).iterdir()):
+            # Marks a new folder as one of a run, should the process die while torch is loaded.
+            (Path(cfg.out) / LOCK).touch()
         return _train(cfg, run, world)
 
 

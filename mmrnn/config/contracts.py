@@ -24,6 +24,7 @@ from mmrnn.types import (
     Strategy,
     StreamDataset,
     Tokenizer,
+    Tracker,
     TrainingStage,
     fulfils,
 )
@@ -44,6 +45,7 @@ CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "optimizer": (Optimizer,),
     "schedule": (Schedule,),
     "strategy": (Strategy,),
+    "tracker": (Tracker,),
 }
 """Contracts of each group; a part fulfils one of them."""
 

@@ -19,19 +19,24 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
-from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
+from mmrnn.evaluation.reports.run_folder import RESULT, read_log, read_result, remove_failure, write_failure
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
 from mmrnn.training.blank import blank_inputs
 from mmrnn.training.build import TrainingParts, build_parts
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.distributed.world import World
-from mmrnn.training.evaluator import Evaluator
-from mmrnn.training.feature_cache import FeatureCache, cache_datasets
+from mmrnn.training.duration import estimate_duration
+from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
+from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
 from mmrnn.training.loader import StepLoader
 from mmrnn.training.result import write_result
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trainer import Trainer
+from mmrnn.types import MapDataset
+
+MIN_PLANNED_STEPS = 50
+"""Steps from which on a run says at its beginning how long it will take."""
 
 Config = Mapping[str, Any]
 
@@ -127,23 +132,28 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     describe(parts, out, console)
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
+    datasets = {"train": parts.data, **splits}
     # A sharded encoder runs with the model alone.
     cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)
-    features = cache_datasets(
-        parts.model,
-        {"train": parts.data, **splits},
-        parts.trained,
-        max_gib=float(cfg["feature_cache_gib"]) if cached else 0.0,
+    max_gib = float(cfg["feature_cache_gib"]) if cached else 0.0
+    images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
+    say_duration(parts, splits, sum(len(found) for found in images.values()), cfg, out, console)
+    console.begin("features")
+    features = dict.fromkeys(datasets) | cache_datasets(
+        parts.model.modalities["image"],
+        images,
         batch_size=cfg["evaluate"]["batch_size"],
         device=parts.device,
         precision=cfg["precision"],
         console=console,
         world=world,
     )
+    console.begin("training")
     if world.size > 1:
         parts.step.blank = blank_inputs(parts.model, cached=features["train"] is not None).to(parts.device)
     evaluator = Evaluator(parts, splits, features, cfg["evaluate"])
     make_trainer(parts, features["train"], evaluator, cfg, out, console).train()
+    console.begin("evaluation")
     model = whole_model(parts.model, main_only=True) if parts.strategy.shards else parts.model
     world.on_main(lambda: save(model, out, config=cfg, only=only))
     found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
@@ -164,6 +174,23 @@ def describe(parts: TrainingParts, out: Path, console: Console) -> None:
     )
     if (skipped := LeftOut.of(parts.data.left_out())).total:
         console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
+
+
+def say_duration(
+    parts: TrainingParts,
+    splits: Mapping[str, MapDataset],
+    cached_images: int,
+    cfg: Config,
+    out: Path,
+    console: Console,
+) -> None:
+    """Print how long a run will take, unless few steps are left or several processes share them."""
+    records = read_log(out)
+    done = records[-1]["step"] if records else 0
+    if sum(stage.steps for stage in parts.stages.values()) - done < MIN_PLANNED_STEPS or parts.world.size > 1:
+        return
+    asked = sum(min(len(split), INTERIM_QUESTIONS) for split in splits.values())
+    console.plan(estimate_duration(parts, splits, cfg, cached_images=cached_images, interim_questions=asked, done=done))
 
 
 def saved_names(model: VLM, trained: Collection[str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""Contracts of optimizers, learning-rate schedules and data-parallel strategies."""
+"""Contracts of optimizers, learning-rate schedules, stages, data-parallel strategies and trackers."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -23,6 +24,11 @@ class Optimizer(Protocol):
     weight_decay: float
     weight_decay_final: float | None = None
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The `torch.optim.Optimizer`s that it is made of; by default itself alone."""
+        return (self,)
+
     @abstractmethod
     def step(self) -> Any:
         """Update the parameters from their gradients."""
@@ -35,7 +41,7 @@ class Optimizer(Protocol):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return moments and settings, for a snapshot."""
+        """Return moments and settings, for a checkpoint."""
         ...
 
     @abstractmethod
@@ -112,3 +118,37 @@ class Strategy(Protocol):
             module: what `wrap` returned.
         """
         return nullcontext()
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Shows the records of a run in a tracking service. It is called by one thread, and may wait and fail.
+
+    Attributes:
+        rewinds: where a resumed run repeats steps, their new records replace the old ones; otherwise the service gets
+            the record of each step once.
+    """
+
+    rewinds: bool = False
+
+    @abstractmethod
+    def start(self, folder: Path, config: Mapping[str, Any], *, id: str, step: int) -> None:
+        """Begin a run, or resume it.
+
+        Args:
+            folder: of the run.
+            config: of the run.
+            id: of the run, the same in every process that resumes it.
+            step: steps that are done.
+        """
+        ...
+
+    @abstractmethod
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values of a step."""
+        ...
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what is still to be written, and end."""
+        ...
