@@ -1,14 +1,15 @@
 """A run: from a configuration to a trained model, its accuracy and its report, in one resumable run folder.
 
-The folder holds `config.yaml`, `log.jsonl` (a record every few steps), `snapshot.pt` until the run is finished, and
+The folder holds `config.yaml`, `log.jsonl` (a record every few steps), `checkpoints` until the run is finished, and
 then `model.safetensors`, `answers.jsonl`, `result.json` and `report.html`. While it is trained, `.lock` names its
-process; `failure.json` says why it ended without a result.
+process; `failure.json` says why it ended without a result, and `bad_steps.jsonl` names the samples of bad steps.
 """
 
 import json
 import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,24 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
-from mmrnn.evaluation.reports.run_folder import RESULT, read_log, read_result, remove_failure, write_failure
+from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
 from mmrnn.training.blank import blank_inputs
 from mmrnn.training.build import TrainingParts, build_parts
+from mmrnn.training.checkpointing import Checkpoints, CheckpointSettings
+from mmrnn.training.distributed.lost_rank import name_lost_ranks
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.distributed.world import World
 from mmrnn.training.duration import estimate_duration
+from mmrnn.training.ends import StopSignals
 from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
 from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
 from mmrnn.training.loader import StepLoader
 from mmrnn.training.result import write_result
+from mmrnn.training.run_config import differences
+from mmrnn.training.saved_run import StartPoint, find_start
+from mmrnn.training.step_guard import StepGuard
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trainer import Trainer
 from mmrnn.types import MapDataset
@@ -58,6 +65,8 @@ def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None, worl
         FolderInUseError: another run trains in the folder.
         ValueError: a file in the folder is damaged; the message names it.
         TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
+        DiskFullError: there is no space for what the run writes.
+        StoppedRun: a signal has stopped the run; it can be resumed.
     """
     world = world or World()
     cfg = json.loads(json.dumps({**plain(cfg), "out": None, "choices": dict(choices or {})}))
@@ -95,12 +104,13 @@ def check_same(cfg: Config, world: World) -> None:
 
 def _enter(cfg: Config, out: Path, stack: ExitStack) -> float | None:
     """Lock the folder of a run until `stack` closes; return the result of a finished run, else None."""
-    if (out / RESULT).is_file() and config_file.read_config(out) == cfg:
+    before = config_file.read_config(out)
+    if (out / RESULT).is_file() and before is not None and not differences(before, cfg):
         return read_result(out)["objective"]
     stack.enter_context(lock_folder(out))
     before = config_file.read_config(out)
-    if before is not None and before != cfg:
-        names = sorted(name for name in {*before, *cfg} if before.get(name) != cfg.get(name))
+    anew = cfg["resume"] == "never" and not (out / RESULT).is_file()
+    if before is not None and not anew and (names := differences(before, cfg)):
         raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
     if (out / RESULT).is_file():
         if before is None:
@@ -120,46 +130,82 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
         began: `time.monotonic()` at the beginning, for the duration in the result.
 
     Raises:
+        ConfigError: there is no checkpoint where `resume` says, or it is of another configuration.
         ValueError: `save_frozen` is false, and no base holds the frozen parameters.
         TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
+        DiskFullError: there is no space for what the run writes.
+        StoppedRun: a signal has stopped the run; it can be resumed.
     """
     world = parts.world
     console = Console(quiet=not world.main)
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
     if only is not None:
         config_file.check_base(cfg, [name for name in parts.model.state_dict() if name not in only])
+    start = find_start(out, cfg, world, console.say)
     world.on_main(lambda: config_file.save_config(out, cfg))
     describe(parts, out, console)
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
+    with StopSignals() as signals, name_lost_ranks(world, signals):
+        features = make_features(parts, splits, cfg, start, console, signals)
+        console.begin("training")
+        if world.size > 1:
+            parts.step.blank = blank_inputs(parts.model, cached=features["train"] is not None).to(parts.device)
+        evaluator = Evaluator(parts, splits, features, cfg["evaluate"], signals)
+        write = partial(save_whole, parts, cfg, only)
+        with Checkpoints(out, world, cfg, checkpoint_settings(cfg), say=console.say, export=write) as checkpoints:
+            make_trainer(parts, features["train"], evaluator, cfg, out, console, start, checkpoints, signals).train()
+        console.begin("evaluation")
+        write(out)
+        found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
+        result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
+    console.table(result["accuracy"])
+    console.say(f"{result['seconds']:.0f} s; report: {out / 'report.html'}")
+
+
+def make_features(
+    parts: TrainingParts,
+    splits: Mapping[str, MapDataset],
+    cfg: Config,
+    start: StartPoint | None,
+    console: Console,
+    signals: StopSignals,
+) -> dict[str, FeatureCache | None]:
+    """Cache the features of frozen encoders by data set, after the duration of the run is said."""
     datasets = {"train": parts.data, **splits}
     # A sharded encoder runs with the model alone.
     cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)
     max_gib = float(cfg["feature_cache_gib"]) if cached else 0.0
     images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
-    say_duration(parts, splits, sum(len(found) for found in images.values()), cfg, out, console)
+    done = start.steps_done(parts.stages) if start else 0
+    say_duration(parts, splits, sum(len(found) for found in images.values()), cfg, done, console)
     console.begin("features")
-    features = dict.fromkeys(datasets) | cache_datasets(
+    return dict.fromkeys(datasets) | cache_datasets(
         parts.model.modalities["image"],
         images,
         batch_size=cfg["evaluate"]["batch_size"],
         device=parts.device,
         precision=cfg["precision"],
         console=console,
-        world=world,
+        signals=signals,
+        world=parts.world,
     )
-    console.begin("training")
-    if world.size > 1:
-        parts.step.blank = blank_inputs(parts.model, cached=features["train"] is not None).to(parts.device)
-    evaluator = Evaluator(parts, splits, features, cfg["evaluate"])
-    make_trainer(parts, features["train"], evaluator, cfg, out, console).train()
-    console.begin("evaluation")
+
+
+def save_whole(parts: TrainingParts, cfg: Config, only: list[str] | None, folder: Path) -> None:
+    """Write the model as a checkpoint that `mmrnn.load` opens; all ranks call it, and rank 0 writes.
+
+    Raises:
+        DiskFullError: on rank 0, there is no space for it.
+    """
     model = whole_model(parts.model, main_only=True) if parts.strategy.shards else parts.model
-    world.on_main(lambda: save(model, out, config=cfg, only=only))
-    found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
-    result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
-    console.table(result["accuracy"])
-    console.say(f"{result['seconds']:.0f} s; report: {out / 'report.html'}")
+    if parts.world.main:
+        save(model, folder, config=cfg, only=only)
+
+
+def checkpoint_settings(cfg: Config) -> CheckpointSettings:
+    """Knobs of the checkpoints of a run."""
+    return CheckpointSettings(**{knob.name: cfg[knob.name] for knob in fields(CheckpointSettings)})
 
 
 def describe(parts: TrainingParts, out: Path, console: Console) -> None:
@@ -181,12 +227,10 @@ def say_duration(
     splits: Mapping[str, MapDataset],
     cached_images: int,
     cfg: Config,
-    out: Path,
+    done: int,
     console: Console,
 ) -> None:
-    """Print how long a run will take, unless few steps are left or several processes share them."""
-    records = read_log(out)
-    done = records[-1]["step"] if records else 0
+    """Print how long a run will take that has taken some steps, unless few are left or several processes share them."""
     if sum(stage.steps for stage in parts.stages.values()) - done < MIN_PLANNED_STEPS or parts.world.size > 1:
         return
     asked = sum(min(len(split), INTERIM_QUESTIONS) for split in splits.values())
@@ -205,6 +249,9 @@ def make_trainer(
     cfg: Config,
     out: Path,
     console: Console,
+    start: StartPoint | None,
+    checkpoints: Checkpoints,
+    signals: StopSignals,
 ) -> Trainer:
     """Connect the parts with their data, the log and the evaluation."""
     collate = Collator(
@@ -230,9 +277,13 @@ def make_trainer(
             pin_memory=parts.device.type == "cuda",
         ),
         evaluate=evaluator.accuracy,
+        start=start,
+        checkpoints=checkpoints,
+        signals=signals,
+        guard=StepGuard(max_bad_steps=cfg["max_bad_steps"], on_spike=cfg["on_spike"]),
         console=console,
         precision=cfg["precision"],
+        seed=cfg["seed"],
         log_every=cfg["log_every"],
         evaluate_every=cfg["evaluate"]["every"],
-        save_every_seconds=float(cfg["save_every_seconds"]),
     )

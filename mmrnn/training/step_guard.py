@@ -7,7 +7,6 @@ from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 from mmrnn.config.settings import OnSpike
-from mmrnn.training.error import TrainingError
 
 WINDOW, MIN_LOSSES, SIGMAS = 200, 50, 5.0
 """Losses that a loss is compared with, the fewest of them, and the standard deviations that it may lie above them."""
@@ -19,10 +18,12 @@ class Judgement(NamedTuple):
     Attributes:
         skip: the weights stay as they are, and the step is tried with the next batches.
         fault: of the step; empty: none.
+        end: why the run ends, and the way out; empty: it continues.
     """
 
     skip: bool = False
     fault: str = ""
+    end: str = ""
 
 
 class StepGuard:
@@ -46,19 +47,14 @@ class StepGuard:
             loss: of all ranks.
             norm: of the gradient, before it is clipped.
             lr: highest learning rate of the stage, for messages.
-
-        Raises:
-            TrainingError: too many steps in a row are skipped, or a spike is to end the run.
         """
         if not (math.isfinite(loss) and math.isfinite(norm)):
             fault = f"its loss ({loss:g}) or the norm of its gradient ({norm:g}) is not finite"
             return self._skip(step, fault, f"lower the learning rate ({lr:g}) or train in fp32")
         fault = self._spike(loss)
         if fault and self.on_spike == "stop":
-            raise TrainingError(
-                f"step {step} is not made: {fault}; lower the learning rate ({lr:g}), or resume with on_spike=skip or "
-                "warn"
-            )
+            cure = f"lower the learning rate ({lr:g}), or resume with on_spike=skip or warn"
+            return Judgement(True, fault, f"step {step} is not made: {fault}; {cure}")
         if fault and self.on_spike == "skip":
             return self._skip(step, fault, f"lower the learning rate ({lr:g}) or set on_spike=warn")
         self._losses.append(loss)
@@ -86,6 +82,5 @@ class StepGuard:
 
     def _skip(self, step: int, fault: str, cure: str) -> Judgement:
         self._bad += 1
-        if self._bad == self.max_bad_steps:
-            raise TrainingError(f"step {step} failed {self._bad} times: {fault}; {cure}")
-        return Judgement(True, fault)
+        end = f"step {step} failed {self._bad} times: {fault}; {cure}" if self._bad >= self.max_bad_steps else ""
+        return Judgement(True, fault, end)
