@@ -37,7 +37,7 @@ from mmrnn.types.parts import (
     Scan,
 )
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
-from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
+from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
@@ -88,6 +88,7 @@ __all__ = [
     "Schedule",
     "Seed",
     "Sequence",
+    "SizedImage",
     "Span",
     "State",
     "StateOrigin",

@@ -15,8 +15,8 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
-from mmrnn.training.loader import Collated, SkippedSample
 from mmrnn.training.optim import param_groups
+from mmrnn.training.sample_reader import Collated, SkippedSample
 from mmrnn.training.step import TrainStep
 from mmrnn.training.trainer import train_steps
 from mmrnn.types import Objective, Sample, Turn
