@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -137,11 +138,12 @@ def images_to_cache(
         return {}
     chosen = {}
     for name, dataset in datasets.items():
-        images = list(dataset.images())
-        gib = bytes_needed(model.modalities["image"], len(images)) / 2**30
-        if gib > max_gib:
+        most = int(max_gib * 2**30 / bytes_needed(model.modalities["image"], 1))
+        # Not all of them are listed: a dataset of millions would be read from end to end.
+        images = list(islice(dataset.images(), most + 1))
+        if len(images) > most:
             console.say(
-                f"the features of {len(images)} images need {gib:.1f} GiB, more than feature_cache_gib={max_gib}: "
+                f"the features of more than {most} images do not fit into feature_cache_gib={max_gib}: "
                 "they are computed at every step"
             )
         elif images:
