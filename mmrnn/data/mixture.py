@@ -120,10 +120,9 @@ class Mixture(MapDataset):
         """Id of each record left out of a part, with the name of the part, and the reason."""
         return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.left_out()]
 
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
+    def refused(self) -> list[tuple[str, str]]:
         """Id of each record left out of a part wholly, with the name of the part, and the reason with its details."""
-        return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.skipped]
+        return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.refused()]
 
     def images(self) -> Iterator[PrefixedImage]:
         """Iterate over all distinct images of all parts."""

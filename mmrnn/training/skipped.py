@@ -67,7 +67,7 @@ class SkippedSamples:
             for line in kept
             if line["samples"] > samples - WINDOW
         )
-        refused = {id for id, _ in data.skipped}
+        refused = {id for id, _ in data.refused()}
         total = len(data) + len(refused)
         left_out = ((id, reason) for id, reason in data.left_out() if id in refused)
         self._check(len(refused), total, total, f"records of the data, all {total:,},", left_out)

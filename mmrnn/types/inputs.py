@@ -80,8 +80,7 @@ class MapDataset(Protocol):
         """Id of each record that is left out because it is invalid, and the reason; empty: none."""
         return ()
 
-    @property
-    def skipped(self) -> Sequence[tuple[str, str]]:
+    def refused(self) -> Sequence[tuple[str, str]]:
         """Id of each of these records that is left out wholly, and the reason with its details; empty: none."""
         return ()
 
