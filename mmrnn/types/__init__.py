@@ -20,7 +20,7 @@ from mmrnn.types.bounds import (
     Seed,
 )
 from mmrnn.types.contract import fulfils, implements
-from mmrnn.types.hooks import BlockHooks, Expert
+from mmrnn.types.hooks import BlockHooks, Expert, Routing
 from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
 from mmrnn.types.output import Output
@@ -82,6 +82,7 @@ __all__ = [
     "Probability",
     "Prompt",
     "Resettable",
+    "Routing",
     "Sample",
     "Scan",
     "Schedule",
