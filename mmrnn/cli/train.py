@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
+from mmrnn.cli.options import Forward, Interrupted, Parser, add_overrides, one_of
 from mmrnn.config.compose import compose, conf_dir, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
@@ -124,7 +124,7 @@ def job(cfg: "DictConfig") -> Any:
         The value that an optimising sweeper minimises.
 
     Raises:
-        KeyboardInterrupt: with the command that resumes the run.
+        Interrupted: with the command that resumes the run.
         HydraPassthrough: around any other exception of a single run.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -146,22 +146,30 @@ def _train(cfg: "DictConfig", run: Any, world: "World") -> Any:
     """Train; `run` is Hydra's configuration of the job."""
     from hydra.types import RunMode
 
+    from mmrnn.training.ends import StoppedRun
     from mmrnn.training.run import train
 
     choices = {group: str(name) for group, name in run.runtime.choices.items() if not group.startswith("hydra/")}
     try:
         return train(cfg, Path(cfg.out), choices, world)
-    except KeyboardInterrupt:
-        chosen = [word for word in run.overrides.task if not word.startswith("out=")]
-        chosen += [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
-        again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
-        raise KeyboardInterrupt(f"stopped; resume with: {again}") from None
+    except KeyboardInterrupt as stop:
+        code = stop.code if isinstance(stop, StoppedRun) else 130
+        raise Interrupted(_resume_text(cfg, run, world, str(stop)) if world.main else "", code) from None
     except Exception as error:
         if run.mode == RunMode.RUN or world.size > 1:  # ranks that failed are no longer in step
             raise HydraPassthrough from error
         # A sweep continues with its next job, and Hydra reports failures only at its end.
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         raise
+
+
+def _resume_text(cfg: "DictConfig", run: Any, world: "World", reason: str) -> str:
+    """Sentence that says why a run has ended, and the command that resumes it."""
+    chosen = [word for word in run.overrides.task if not word.startswith("out=")]
+    chosen += [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
+    program = ["mmrnn"] if world.size == 1 else ["torchrun", f"--nproc-per-node={world.size}", "-m", "mmrnn"]
+    again = shlex.join([*program, "train", f"out={cfg.out}", *chosen])
+    return f"{reason or 'stopped'}; resume with: {again}"
 
 
 @contextmanager

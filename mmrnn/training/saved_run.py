@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.config.error import ConfigError
-from mmrnn.io.atomic import replace_file
 from mmrnn.io.tensor_files import read_json
 from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training.distributed.world import World
@@ -50,14 +49,9 @@ class SavedRun:
     counters: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: library_versions())
 
-    def write(self, folder: Path) -> None:
-        """Write it into the folder of a checkpoint.
-
-        Raises:
-            DiskFullError: there is no space for it.
-        """
-        text = json.dumps(asdict(self))
-        replace_file(folder / STATE, lambda path: path.write_text(text), len(text))
+    def to_text(self) -> str:
+        """Return it as the JSON text of the file `STATE`."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "SavedRun":

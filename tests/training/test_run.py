@@ -13,7 +13,10 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.image import ImageError
 from mmrnn.io import jsonl
-from mmrnn.training import resume
+from mmrnn.training import checkpoint_folder as folders
+from mmrnn.training import run
+from mmrnn.training.checkpointing import Checkpoints
+from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.error import TrainingError
 from mmrnn.training.run import train
 
@@ -29,8 +32,6 @@ SMALL = (
     "evaluate.every=3",
     "evaluate.max_new_tokens=4",
     "log_every=1",
-    "save_every_seconds=0",
-    "max_save_share=1",
 )
 
 
@@ -76,7 +77,8 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("where", ["between", "while writing"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, where):
-    cfg = config("evaluate.samples=0", "stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch_size=4")
+    stages = ("stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch_size=4")
+    cfg = config("evaluate.samples=0", "save_every_seconds=0", "max_save_share=1", *stages)
     train(cfg, tmp_path / "whole")
     save, calls = Checkpoints.save, []
 
@@ -91,6 +93,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, wher
         save(self, step, progress, *rest, **more)
 
     monkeypatch.setattr(Checkpoints, "save", stop)
+    monkeypatch.setattr(CheckpointWriter, "is_busy", False)
     with pytest.raises(Stopped):
         train(cfg, tmp_path / "parts")
     monkeypatch.undo()
