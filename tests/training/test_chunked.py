@@ -164,6 +164,14 @@ def test_cuts_lie_between_images():
     assert edges(5, 1) == [0, 1, 2, 3, 4, 5]
 
 
+def test_cuts_of_packed_rows_lie_between_samples():
+    segments = torch.repeat_interleave(torch.arange(4), torch.tensor([3, 2, 6, 1]))
+    row = Sequence(torch.zeros(1, 12, dtype=torch.long), segments=segments[None])
+    assert cuts(row, 5) == [0, 5, 10, 12]
+    assert cuts(row, 4) == [0, 3, 5, 9, 12]
+    assert cuts(row, 6) == [0, 5, 11, 12]
+
+
 def test_what_cannot_be_read_in_pieces():
     model = vlm()
     batch = micro_batch(model)
