@@ -8,6 +8,7 @@ from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING
 
+from mmrnn.data.image import image_size
 from mmrnn.types import ImageSource, MapDataset, PositiveFloat, Sample
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class PrefixedImage:
         """
         return self.image.open()
 
+    def size(self) -> tuple[int, int]:
+        """Return width and height.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        return image_size(self.image)
+
 
 class Mixture(MapDataset):
     """Data sets in given proportions.
@@ -65,6 +74,11 @@ class Mixture(MapDataset):
         if weights is not None and (missing := [name for name in parts if name not in weights]):
             raise ValueError(f"weights: {missing[0]} has none; give one to each part, or set weights=null")
         self.parts, self.weights = dict(parts), weights
+
+    @property
+    def generated(self) -> bool:
+        """True where the samples of some part are."""
+        return any(part.generated for part in self.parts.values())
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -105,6 +119,10 @@ class Mixture(MapDataset):
     def left_out(self) -> list[tuple[str, str]]:
         """Id of each record left out of a part, with the name of the part, and the reason."""
         return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.left_out()]
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Id of each record left out of a part wholly, with the name of the part, and the reason with its details."""
+        return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.refused()]
 
     def images(self) -> Iterator[PrefixedImage]:
         """Iterate over all distinct images of all parts."""

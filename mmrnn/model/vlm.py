@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.model.splice import check_slots, splice
+from mmrnn.model.state_origin import state_origin
 from mmrnn.types import (
     Backbone,
     Batch,
@@ -110,9 +111,12 @@ class VLM(nn.Module, Composite):
 
     Attributes:
         config: configuration that `mmrnn.build` made the model from; `mmrnn.save` writes it next to the tensors.
+        load_notes: tensors that `mmrnn.build` left out, resampled or filled in while it loaded weights, in words.
+        state_origin: backbone, scan and hook that its states carry; None: the backbone does not say its own.
     """
 
     config: Mapping[str, Any] | None = None
+    load_notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -129,6 +133,7 @@ class VLM(nn.Module, Composite):
         self.modalities = nn.ModuleDict(modalities)
         self.hook = hook
         self.scan, self.position, self.mask = scan, position, mask
+        self.state_origin = state_origin(backbone, scan, hook)
 
     def weight_parts(self) -> dict[str, nn.Module]:
         """Return backbone, encoders, connectors and hook, where they have tensors."""
@@ -138,18 +143,26 @@ class VLM(nn.Module, Composite):
         found |= {} if self.hook is None else {"hook": self.hook}
         return {path: part for path, part in found.items() if part.state_dict()}
 
-    def forward(self, batch: Batch, state: State | None = None, *, output_hidden_states: bool = False) -> Output:
+    def forward(
+        self,
+        batch: Batch,
+        state: State | None = None,
+        *,
+        output_hidden_states: bool = False,
+        blank: Batch | None = None,
+    ) -> Output:
         """Run the model over a batch.
 
         Args:
             batch: ids, places of the images, and images or their cached features.
             state: to continue from; None: the initial state.
             output_hidden_states: fill `Output.hidden_states` with the input of every block.
+            blank: see `embed`.
 
         Raises:
             ValueError: images and slots differ in number, or the backbone does not expose the inputs of its blocks.
         """
-        sequence = self.embed(batch)
+        sequence = self.embed(batch, blank)
         if not output_hidden_states:
             return Output(*self.run_backbone(sequence, state), sequence, batch)
         recorder = HiddenStateRecorder(BlockHooks() if self.hook is None else self.hook.start(sequence, state))
@@ -172,9 +185,13 @@ class VLM(nn.Module, Composite):
             Hidden states after the last norm, and the state after the last position.
 
         Raises:
-            ValueError: the state has another number of rows, or belongs to another backbone.
+            ValueError: the state has another number of rows, or belongs to another backbone, scan or hook.
         """
         if state is not None:
+            if state.origin is not self.state_origin:
+                state.check_origin(self.state_origin)
+            else:  # which the backbone knows by its own
+                state = replace(state, origin=self.backbone.state_origin)
             state = self.backbone.resume(state, len(sequence.ids))
         start = None if state is None else state.shared.get("next_position")
         if self.position is not None and (positions := self.position(sequence, start)) is not None:
@@ -184,12 +201,18 @@ class VLM(nn.Module, Composite):
         if hook is None and self.hook is not None:
             hook = self.hook.start(sequence, state)
         if hook is None:
-            return self.backbone(sequence, state, self.scan)
+            hidden, state = self.backbone(sequence, state, self.scan)
+            return hidden, replace(state, origin=self.state_origin)
         hidden, state = self.backbone(sequence, state, self.scan, hook)
-        return hidden, replace(state, shared={**state.shared, **hook.state})
+        return hidden, replace(state, shared={**state.shared, **hook.state}, origin=self.state_origin)
 
-    def embed(self, batch: Batch) -> Sequence:
+    def embed(self, batch: Batch, blank: Batch | None = None) -> Sequence:
         """Return the sequence of a batch with the embeddings of text and images.
+
+        Args:
+            batch: ids, places of the images, and images or their cached features.
+            blank: one input of every modality. Those of which the batch has none are encoded and multiplied by zero,
+                so that data-parallel processes use the same parameters in the same order.
 
         Raises:
             ValueError: images and slots differ in number, or several modalities or image sizes use cross-attention.
@@ -201,6 +224,8 @@ class VLM(nn.Module, Composite):
         for name, modality in self.modalities.items():
             spans = tuple(span for span in sequence.image_spans if span.modality == name)
             if not spans:
+                if blank is not None:
+                    embeds = embeds + 0.0 * self.encode_images(blank, name, modality).sum()
                 continue
             visual = self.encode_images(batch, name, modality)
             if not spans[0].layout.cross_attention:

@@ -1,9 +1,12 @@
-"""Contracts of optimizers, learning-rate schedules, stages and trackers."""
+"""Contracts of optimizers, learning-rate schedules, stages, data-parallel strategies and trackers."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
 
 
 @runtime_checkable
@@ -21,6 +24,11 @@ class Optimizer(Protocol):
     weight_decay: float
     weight_decay_final: float | None = None
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The `torch.optim.Optimizer`s that it is made of; by default itself alone."""
+        return (self,)
+
     @abstractmethod
     def step(self) -> Any:
         """Update the parameters from their gradients."""
@@ -33,7 +41,7 @@ class Optimizer(Protocol):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return moments and settings, for a snapshot."""
+        """Return moments and settings, for a checkpoint."""
         ...
 
     @abstractmethod
@@ -75,6 +83,41 @@ class Schedule(Protocol):
     def lr_at(self, step: int, *, steps: int, lr: float) -> float:
         """Return the learning rate of step `step` (counted from 0) of `steps`, at most `lr`."""
         ...
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Distribution of the training step over processes.
+
+    Attributes:
+        shards: each process holds a slice of every parameter only.
+        replicates: gradients are averaged over several processes.
+        needs_processes: it has no meaning for one process.
+    """
+
+    shards: bool = False
+    replicates: bool = True
+    needs_processes: bool = True
+
+    def shard(self, step: nn.Module, precision: str) -> None:
+        """Replace the parameters of the step by slices, in place; by default nothing is sliced.
+
+        Args:
+            step: model and objective (`TrainStep`), perhaps on the meta device.
+            precision: of the forward pass: `fp32`, `bf16`, `fp16`.
+        """
+
+    def wrap(self, step: nn.Module) -> nn.Module:
+        """Return the module that is called for a step, after the stage has set what is trained."""
+        return step
+
+    def sync(self, module: nn.Module, last: bool) -> AbstractContextManager:
+        """Return the context of a micro-batch: gradients are averaged with the `last` one of a step only.
+
+        Args:
+            module: what `wrap` returned.
+        """
+        return nullcontext()
 
 
 @runtime_checkable
