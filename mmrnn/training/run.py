@@ -218,6 +218,8 @@ def describe(parts: TrainingParts, out: Path, console: Console) -> None:
         f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}{many}; "
         f"{steps:,} steps"
     )
+    for note in parts.model.load_notes:
+        console.say(note)
     if (skipped := LeftOut.of(parts.data.left_out())).total:
         console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
 
@@ -280,10 +282,12 @@ def make_trainer(
         start=start,
         checkpoints=checkpoints,
         signals=signals,
-        guard=StepGuard(max_bad_steps=cfg["max_bad_steps"], on_spike=cfg["on_spike"]),
+        guard=partial(StepGuard, max_bad_steps=cfg["max_bad_steps"], on_spike=cfg["on_spike"]),
         console=console,
         precision=cfg["precision"],
         seed=cfg["seed"],
         log_every=cfg["log_every"],
         evaluate_every=cfg["evaluate"]["every"],
+        train_chunk=cfg["train_chunk"],
+        horizon=cfg["horizon"],
     )

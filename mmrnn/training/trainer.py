@@ -37,10 +37,12 @@ class Trainer:
         start: checkpoint that the run resumes from; None: it begins.
         checkpoints: those that it saves.
         signals: that end it.
-        guard: judges its steps.
+        guard: makes the judge of the steps of a stage.
         seed: of the run.
         evaluate_every: steps; 0: never.
         log_every: steps between records of the log.
+        train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
+        horizon: pieces that a gradient reaches back over.
     """
 
     parts: TrainingParts
@@ -50,12 +52,14 @@ class Trainer:
     start: StartPoint | None
     checkpoints: Checkpoints
     signals: StopSignals
-    guard: StepGuard
+    guard: Callable[[], StepGuard]
     console: Console
     precision: Precision
     seed: int
     log_every: int
     evaluate_every: int
+    train_chunk: int
+    horizon: int
 
     def train(self) -> None:
         """Train every stage.
@@ -97,7 +101,7 @@ class StageRun:
     def __init__(self, trainer: Trainer, number: int, name: str, before: int) -> None:
         self.trainer, self.number, self.name, self.before = trainer, number, name, before
         self.parts, self.stage, self.world = trainer.parts, trainer.parts.stages[name], trainer.parts.world
-        self.window = RecordWindow(self.world)
+        self.window, self.guard = RecordWindow(self.world), trainer.guard()
         self.scale = LossScale(resolve(trainer.precision, self.parts.device))
 
     def train(self, samples: int, start: StartPoint | None) -> int:
@@ -136,9 +140,11 @@ class StageRun:
             device=parts.device,
             precision=self.trainer.precision,
             scale=self.scale,
-            guard=self.trainer.guard,
+            guard=self.guard,
             report=self._report,
             pad=parts.tokenizer.pad,
+            train_chunk=self.trainer.train_chunk,
+            horizon=self.trainer.horizon,
         )
 
     def _restore(self, start: StartPoint) -> int:
@@ -153,7 +159,7 @@ class StageRun:
         return saved.progress.step
 
     def _stateful(self) -> dict[str, Any]:
-        return {"window": self.window, "guard": self.trainer.guard, "scale": self.scale}
+        return {"window": self.window, "guard": self.guard, "scale": self.scale}
 
     def _is_recorded(self, step: int) -> bool:
         return step % self.trainer.log_every == 0 or step == self.stage.steps
