@@ -1,5 +1,7 @@
 """The data that travels."""
 
+from dataclasses import replace
+
 import torch
 
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Layout, Sequence, State
@@ -23,8 +25,10 @@ def test_a_slice_takes_everything_along():
     assert part.visual.tolist() == [[False, True, True, False]]
     assert part.targets.tolist() == [[SLOT, SLOT, 3, 4]]
     assert part.slice(3, 4).targets.tolist() == [[4]]
-    assert part.slice(3, 4).full_length == part.full_length == 6
+    assert part.slice(3, 4).full_size == part.full_size == 6
     assert sequence.slice(5, 6).targets.tolist() == [[IGNORE]]
+    padded = replace(sequence, padding=ids == 4)
+    assert (padded.size, padded.slice(4, 6).size, padded.slice(4, 6).full_size) == (5, 1, 5)
     assert sequence.slice(0, 2).image_spans == sequence.slice(4, 6).image_spans == ()
 
 

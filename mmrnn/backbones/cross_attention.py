@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrnn.backbones.hook import HookModule
@@ -63,7 +63,8 @@ class CrossAttentionHooks(BlockHooks):
         shared = {} if state is None else state.shared
         self.media = gather_media(sequence, shared.get("media"))  # b p v e
         if self.media is not None:
-            self.image_mask = media_mask(sequence, self.media.shape[1], shared.get("media_mask"), attend_all)  # b t p
+            previous, segment = shared.get("media_mask"), shared.get("segment")
+            self.image_mask = media_mask(sequence, self.media.shape[1], previous, attend_all, segment)  # b t p
             self.token_mask = self.image_mask.repeat_interleave(self.media.shape[2], dim=2)
             self.tokens = self.media.flatten(1, 2)
 
@@ -134,7 +135,11 @@ class GatedCrossAttention(HookModule):
 
 
 def media_mask(
-    sequence: Sequence, images: int, previous: Bool[Tensor, "b k"] | None, attend_all: bool
+    sequence: Sequence,
+    images: int,
+    previous: Bool[Tensor, "b k"] | None,
+    attend_all: bool,
+    segment: Int[Tensor, " b"] | None = None,
 ) -> Bool[Tensor, "b t p"]:
     """Return the images that each position attends to: those before it in its row and segment.
 
@@ -142,12 +147,15 @@ def media_mask(
         images: number of images per row, those of the state included.
         previous: images of the state that each row attends to; they come first.
         attend_all: to all of them, not the latest alone.
+        segment: that the state of each row ends in; its images belong to no other one.
     """
     b, t = sequence.ids.shape
     mask = torch.zeros(b, t, images, dtype=torch.bool, device=sequence.ids.device)
     carried = 0 if previous is None else previous.shape[1]
     if carried:
         mask[..., :carried] = previous[:, None]
+        if segment is not None and sequence.segments is not None:
+            mask &= (sequence.segments == segment[:, None])[..., None]
     count = [carried] * b
     spans = (span for span in sequence.image_spans if span.layout.cross_attention)
     for span in sorted(spans, key=lambda span: span.start):

@@ -34,6 +34,7 @@ class MLPExpert(HookModule):
     """
 
     needs = ("mlp",)
+    looks_ahead = True
 
     def __init__(self, backbone: Backbone, media_width: int | None = None):
         super().__init__(backbone)

@@ -23,6 +23,7 @@ from mmrnn.types import (
     Schedule,
     StreamDataset,
     Tokenizer,
+    Tracker,
     TrainingStage,
     fulfils,
 )
@@ -42,6 +43,7 @@ CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "objective": (Objective,),
     "optimizer": (Optimizer,),
     "schedule": (Schedule,),
+    "tracker": (Tracker,),
 }
 """Contracts of each group; a part fulfils one of them."""
 

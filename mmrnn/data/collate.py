@@ -8,8 +8,8 @@ from typing import NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from mmrnn.data.image import ImageError
-from mmrnn.data.preprocess import to_tensor
+from mmrnn.data.image import ImageError, image_size
+from mmrnn.data.preprocess import prepared_size, to_tensor
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
 from mmrnn.types import IGNORE, TAG, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Span, Tokenizer
 from mmrnn.types import Sequence as Tokens
@@ -156,6 +156,26 @@ class Collator:
             remaining.append((span.modality, item))
         return PreparedSample(row, remaining)
 
+    def length(self, sample: Sample) -> int:
+        """Return the number of positions of a sample in a row; 0: it would be dropped.
+
+        No image is decoded: where images have different sizes, their headers say them.
+
+        Raises:
+            ValueError: a modality that the model does not have.
+        """
+
+        def size(number: int) -> tuple[int, int]:
+            try:
+                return prepared_size(image_size(sample.images[number]), self.modalities[IMAGE].image)
+            except ImageError as error:
+                raise DroppedSampleError(error.reason, str(error)) from error
+
+        try:
+            return len(self._lay_out(sample, size)[0].ids)
+        except DroppedSampleError:
+            return 0
+
     def _lay_out(
         self, sample: Sample, size: Callable[[int], tuple[int, int]]
     ) -> tuple[TokenizedSample, list[int | Tensor]]:
@@ -233,7 +253,7 @@ class Collator:
         sizes = [sum(len(sample.row.ids) for sample in row) for row in rows]
         shape = len(rows), max(sizes)
         ids, labels = torch.full(shape, self.tokenizer.pad), torch.full(shape, IGNORE)
-        segments = torch.zeros(shape, dtype=torch.long)
+        segments, padding = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)
         spans: list[ImageSpan] = []
         for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
             start = shape[1] - size if self.for_generation else 0
@@ -241,12 +261,19 @@ class Collator:
                 stop = start + len(sample.row.ids)
                 ids[index, start:stop] = torch.tensor(sample.row.ids)
                 labels[index, start:stop] = torch.tensor(sample.row.labels)
+                padding[index, start:stop] = False
                 # Padding after the last sample of a row belongs to the segment of that sample.
                 segments[index, start:] = 1 if self.for_generation else segment
                 spans += [replace(span, sample=index, start=start + span.start) for span in sample.row.image_spans]
                 start = stop
-        needed = self.pack or (self.for_generation and min(sizes) < shape[1])
-        return Tokens(ids, tuple(spans), labels=labels, segments=segments if needed else None)
+        padded = min(sizes) < shape[1]
+        return Tokens(
+            ids,
+            tuple(spans),
+            labels=labels,
+            segments=segments if self.pack or (self.for_generation and padded) else None,
+            padding=padding if padded else None,
+        )
 
 
 def _check_observations(sample: Sample, places: list[str | None]) -> None:

@@ -26,12 +26,12 @@ class TrainStep(nn.Module):
     def forward(self, batch: Batch, share: Share) -> Float[Tensor, ""]:
         """Loss of one micro-batch, scaled so that the sum over a step equals the full-batch loss.
 
-        Exceptions, whose value depends on the number of micro-batches: L2Wrap, which includes padding, and losses
-        that compare the samples of a batch with each other.
+        The exception are losses that compare the samples of a batch with each other (`BLIP2Pretraining`): their value
+        depends on the size of a micro-batch.
         """
         output = forward_for(self.model, self.objective, batch)
-        terms = zip(self.objective.terms(), share, strict=True)
-        return sum(weight * part * term(self.model, output) for (weight, term), part in terms)
+        losses = zip(self.objective.terms(), share, self.objective.losses(self.model, output), strict=True)
+        return sum(weight * part * loss for (weight, _), part, loss in losses)
 
 
 def forward_for(model: VLM, objective: Objective, batch: Batch) -> Output:

@@ -37,12 +37,12 @@ from mmrnn.types.parts import (
     Scan,
 )
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
-from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
+from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.text_connector import TextConnector
-from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, TrainingStage
+from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Tracker, TrainingStage
 
 __all__ = [
     "IGNORE",
@@ -87,6 +87,7 @@ __all__ = [
     "Schedule",
     "Seed",
     "Sequence",
+    "SizedImage",
     "Span",
     "State",
     "StateOrigin",
@@ -95,6 +96,7 @@ __all__ = [
     "StreamDataset",
     "TextConnector",
     "Tokenizer",
+    "Tracker",
     "TrainingStage",
     "Turn",
     "fulfils",

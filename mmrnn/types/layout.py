@@ -90,3 +90,7 @@ class ImageSpan:
     def stop(self) -> int:
         """Position after the last slot."""
         return self.start + self.layout.tokens
+
+    def lies_within(self, start: int, stop: int) -> bool:
+        """Return True where the image, or the place of one that fills no slots, is among the positions `start:stop`."""
+        return start <= self.start < stop and self.stop <= stop

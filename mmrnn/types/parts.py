@@ -238,10 +238,12 @@ class Hook(Resettable, Protocol):
     Attributes:
         needs: what it changes, a subset of the backbone's `hooks`.
         needs_cross_attention_tokens: it attends to visual tokens that fill no slots of the text.
+        looks_ahead: it reads the token type of the next position, so that adjoining images must not be read apart.
     """
 
     needs: tuple[str, ...] = ("layer",)
     needs_cross_attention_tokens: bool = False
+    looks_ahead: bool = False
 
     @abstractmethod
     def start(self, sequence: Sequence, state: State | None) -> BlockHooks:
@@ -282,3 +284,7 @@ class Objective(Resettable, Protocol):
     def terms(self) -> "list[tuple[float, Objective]]":
         """Return the weighted losses that this one is the sum of, each a mean over units of its own."""
         return [(1.0, self)]
+
+    def losses(self, model: Any, output: Output) -> list[Float[Tensor, ""]]:
+        """Compute the loss of each of `terms`, without its weight; terms that share work compute it once here."""
+        return [term(model, output) for _, term in self.terms()]

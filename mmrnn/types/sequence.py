@@ -32,8 +32,10 @@ class Sequence:
         attention_mask: True where the query of axis 1 attends to the key of axis 2; None: causal.
         media: visual tokens that fill no slots, one row for each span with `layout.cross_attention`.
         next_label: of a slice, the label after its last position; None: nothing follows.
-        full_length: of a slice, the number of positions of the sequence that it was cut from; None: it is no slice.
+        full_size: of a slice, the number of positions without padding of the sequence that it was cut from; None: it is
+            no slice.
         loss_weights: weight of each target in the loss; None: the objective derives it from labels and segments.
+        padding: True at positions that only fill a row up to the length of the batch; None: there are none.
 
     Raises:
         ValueError: `ids` has another number of axes than two.
@@ -48,8 +50,9 @@ class Sequence:
     attention_mask: Bool[Tensor, "b t t"] | None = None
     media: Float[Tensor, "m v e"] | None = None
     next_label: Int[Tensor, " b"] | None = None
-    full_length: int | None = None
+    full_size: int | None = None
     loss_weights: Float[Tensor, "b t"] | None = None
+    padding: Bool[Tensor, "b t"] | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2:
@@ -66,6 +69,11 @@ class Sequence:
         last = self.labels.new_full((len(self.labels),), IGNORE) if self.next_label is None else self.next_label
         return torch.cat([self.labels[:, 1:], last[:, None]], dim=1)
 
+    @property
+    def size(self) -> int:
+        """Number of positions without padding."""
+        return self.ids.numel() if self.padding is None else int((~self.padding).sum())
+
     def slice(self, start: int, stop: int) -> "Sequence":
         """Return the positions `start:stop` of every row; the last one keeps its target.
 
@@ -75,7 +83,7 @@ class Sequence:
         spans, media, index = [], [], -1
         for span in self.image_spans:
             index += bool(span.layout.cross_attention)
-            if span.start >= start and span.stop <= stop and span.start < stop:
+            if span.lies_within(start, stop):
                 spans.append(replace(span, start=span.start - start))
                 media += [index] if span.layout.cross_attention else []
             elif span.start < stop and span.stop > start:
@@ -84,7 +92,7 @@ class Sequence:
                     "cut before or after it"
                 )
         length = self.ids.shape[1]
-        fields = ("ids", "embeds", "labels", "segments", "positions", "loss_weights")
+        fields = ("ids", "embeds", "labels", "segments", "positions", "loss_weights", "padding")
         parts = {name: value[:, start:stop] for name in fields if (value := getattr(self, name)) is not None}
         if self.attention_mask is not None:
             parts["attention_mask"] = self.attention_mask[:, start:stop, start:stop]
@@ -92,7 +100,7 @@ class Sequence:
             parts["media"] = self.media[media]
         if self.labels is not None and stop < length:
             parts["next_label"] = self.labels[:, stop]
-        return replace(self, image_spans=tuple(spans), full_length=self.full_length or length, **parts)
+        return replace(self, image_spans=tuple(spans), full_size=self.full_size or self.size, **parts)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Sequence":
         """Return the sequence on a device; `non_blocking` as of `Tensor.to`."""
@@ -121,6 +129,23 @@ class Batch:
     images: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def slice(self, start: int, stop: int) -> "Batch":
+        """Return the positions `start:stop` of every row, with the inputs of the images in them.
+
+        Raises:
+            ValueError: an image would be split.
+        """
+        numbers: dict[str, list[int]] = {}
+        for name in {span.modality for span in self.sequence.image_spans}:
+            own = (span for span in self.sequence.image_spans if span.modality == name)
+            numbers[name] = [number for number, span in enumerate(own) if span.lies_within(start, stop)]
+        found = {name: kept for name, kept in numbers.items() if kept}
+        return Batch(
+            self.sequence.slice(start, stop),
+            {name: _pick(self.images[name], kept) for name, kept in found.items() if name in self.images},
+            {name: self.features[name][kept] for name, kept in found.items() if name in self.features},
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """Return the batch on a device; `non_blocking` as of `Tensor.to`."""
         return Batch(
@@ -139,3 +164,7 @@ class Batch:
             for name, value in self.images.items()
         }
         return images, {name: change(value) for name, value in self.features.items()}
+
+
+def _pick(inputs: Tensor | tuple[Tensor, ...], numbers: list[int]) -> Tensor | tuple[Tensor, ...]:
+    return inputs[numbers] if isinstance(inputs, Tensor) else tuple(inputs[number] for number in numbers)

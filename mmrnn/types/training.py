@@ -1,7 +1,8 @@
-"""Contracts of optimizers and learning-rate schedules."""
+"""Contracts of optimizers, learning-rate schedules, stages and trackers."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -20,6 +21,11 @@ class Optimizer(Protocol):
     weight_decay: float
     weight_decay_final: float | None = None
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The `torch.optim.Optimizer`s that it is made of; by default itself alone."""
+        return (self,)
+
     @abstractmethod
     def step(self) -> Any:
         """Update the parameters from their gradients."""
@@ -32,7 +38,7 @@ class Optimizer(Protocol):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return moments and settings, for a snapshot."""
+        """Return moments and settings, for a checkpoint."""
         ...
 
     @abstractmethod
@@ -73,4 +79,38 @@ class Schedule(Protocol):
     @abstractmethod
     def lr_at(self, step: int, *, steps: int, lr: float) -> float:
         """Return the learning rate of step `step` (counted from 0) of `steps`, at most `lr`."""
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Shows the records of a run in a tracking service. It is called by one thread, and may wait and fail.
+
+    Attributes:
+        rewinds: where a resumed run repeats steps, their new records replace the old ones; otherwise the service gets
+            the record of each step once.
+    """
+
+    rewinds: bool = False
+
+    @abstractmethod
+    def start(self, folder: Path, config: Mapping[str, Any], *, id: str, step: int) -> None:
+        """Begin a run, or resume it.
+
+        Args:
+            folder: of the run.
+            config: of the run.
+            id: of the run, the same in every process that resumes it.
+            step: steps that are done.
+        """
+        ...
+
+    @abstractmethod
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values of a step."""
+        ...
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what is still to be written, and end."""
         ...

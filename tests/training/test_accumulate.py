@@ -15,8 +15,8 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
-from mmrnn.training.loader import Collated, SkippedSample
 from mmrnn.training.optim import param_groups
+from mmrnn.training.sample_reader import Collated, SkippedSample
 from mmrnn.training.step import TrainStep
 from mmrnn.training.trainer import train_steps
 from mmrnn.types import Objective, Sample, Turn
@@ -90,6 +90,7 @@ def aligned(made):
 OBJECTIVES = {
     "sample": lambda made: LanguageModel(reduction="sample"),
     "token": lambda made: LanguageModel(reduction="token"),
+    "pulled": lambda made: LanguageModel(reduction="sample", l2wrap=0.1, z_loss=0.01, chunk_size=16),
     "sum": aligned,
 }
 
@@ -109,9 +110,17 @@ def test_micro_batches_weigh_what_the_objective_counts(kind, parts, pack):
 
 
 def test_packed_and_padded_steps_are_one():
+    """The pull on the largest logits included: padding has none."""
     made = model()
-    results = [step(made, LanguageModel(), parts, pack) for parts, pack in ((1, False), (2, True))]
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    objective = LanguageModel(l2wrap=0.1)
+    (loss, grads), *others = (step(made, objective, parts, pack) for parts, pack in ((1, False), (2, True), (3, False)))
+    unpulled = step(made, LanguageModel(), 1, False)[1]
+    name = "backbone.output.weight"
+    assert (grads[name] - unpulled[name]).norm() > 1e-2 * grads[name].norm()
+    for other_loss, other in others:
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        for name, value in grads.items():
+            torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_an_objective_of_ones_own_counts_rows():
@@ -155,10 +164,11 @@ def test_batches_can_be_copied_from_pinned_memory(monkeypatch):
     before = Collated(batch, ["a"], [7], [SkippedSample(8, "b", "too long", "longer than 9")])
     collated = pin_memory(before)
     assert collated._replace(batch=None) == before._replace(batch=None)
-    tensors = [batch.sequence.ids, batch.sequence.labels, *batch.images.values(), *batch.features.values()]
+    sequence = batch.sequence
+    tensors = [sequence.ids, sequence.labels, sequence.padding, *batch.images.values(), *batch.features.values()]
     assert len(pinned) == len(tensors)
     assert all(any(one is tensor for one in pinned) for tensor in tensors)
-    assert torch.equal(collated.batch.sequence.ids, batch.sequence.ids)
-    assert collated.batch.sequence.image_spans == batch.sequence.image_spans
+    assert torch.equal(collated.batch.sequence.ids, sequence.ids)
+    assert collated.batch.sequence.image_spans == sequence.image_spans
     moved = collated.batch.to("cpu", non_blocking=True)
     assert torch.equal(moved.images["image"], batch.images["image"])

@@ -38,7 +38,8 @@ class WeightedSum(nn.Module, Objective):
 
     def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """Sum of the weighted losses."""
-        return sum(weight * part(model, output) for weight, part in zip(self.weights, self.parts, strict=True))
+        losses = zip(self.terms(), self.losses(model, output), strict=True)
+        return sum(weight * loss for (weight, _), loss in losses)
 
     def terms(self) -> list[tuple[float, Objective]]:
         """The weighted losses of all parts."""
@@ -47,3 +48,7 @@ class WeightedSum(nn.Module, Objective):
             for weight, part in zip(self.weights, self.parts, strict=True)
             for inner, term in part.terms()
         ]
+
+    def losses(self, model: VLM, output: Output) -> list[Float[Tensor, ""]]:
+        """Losses of all terms of all parts, without their weights."""
+        return [loss for part in self.parts for loss in part.losses(model, output)]

@@ -1,1 +1,1 @@
-"""Records of a run: console, log file."""
+"""Records of a run: console and trackers."""
