@@ -1,4 +1,4 @@
-"""What a state depends on beside its backbone: the scan and the hook of the model."""
+"""Origin of the states of a model: its backbone, scan and hook."""
 
 import json
 from dataclasses import replace

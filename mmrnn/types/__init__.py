@@ -20,7 +20,7 @@ from mmrnn.types.bounds import (
     Seed,
 )
 from mmrnn.types.contract import fulfils, implements
-from mmrnn.types.hooks import BlockHooks, Expert
+from mmrnn.types.hooks import BlockHooks, Expert, Routing
 from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
 from mmrnn.types.output import Output
@@ -42,7 +42,7 @@ from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.text_connector import TextConnector
-from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Tracker, TrainingStage
+from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, Tracker, TrainingStage
 
 __all__ = [
     "IGNORE",
@@ -82,6 +82,7 @@ __all__ = [
     "Probability",
     "Prompt",
     "Resettable",
+    "Routing",
     "Sample",
     "Scan",
     "Schedule",
@@ -93,6 +94,7 @@ __all__ = [
     "StateOrigin",
     "StepPlan",
     "StepSpec",
+    "Strategy",
     "StreamDataset",
     "TextConnector",
     "Tokenizer",

@@ -174,9 +174,7 @@ def test_models_around_one_backbone_refuse_each_others_states(tmp_path):
                 deepcopy(model).run_backbone(step, one)
                 for reader in models.keys() - {maker}:
                     what = "scan" if maker[1] is not reader[1] else "hook"
-                    with pytest.raises(
-                        ValueError, match=f"a model with {what} .*use the model that made it"
-                    ):
+                    with pytest.raises(ValueError, match=f"a model with {what} .*use the model that made it"):
                         models[reader].run_backbone(step, one)
         # The initial state of a backbone has been read by no model yet, and serves all of them.
         models["none", scan.forward].run_backbone(step, backbone.state(2))

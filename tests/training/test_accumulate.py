@@ -15,10 +15,11 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
+from mmrnn.training.loader import StepBatches
 from mmrnn.training.optim import param_groups
+from mmrnn.training.optimize import Stepper
 from mmrnn.training.sample_reader import Collated, SkippedSample
-from mmrnn.training.step import TrainStep
-from mmrnn.training.trainer import train_steps
+from mmrnn.training.step import TrainStep, forward_for
 from mmrnn.types import Objective, Sample, Turn
 
 
@@ -58,6 +59,18 @@ def model():
     return made
 
 
+class OneStep:
+    """Loader of one step."""
+
+    samples, epoch_size = 0, len(SAMPLES)
+
+    def __init__(self, micro_batches):
+        self.micro_batches = micro_batches
+
+    def __next__(self):
+        return StepBatches(self.micro_batches, [], [])
+
+
 def step(made, objective, parts, pack):
     """Loss and gradients of one step, whose samples are split into so many micro-batches."""
     collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), max_length=160, pack=pack)
@@ -71,8 +84,10 @@ def step(made, objective, parts, pack):
     optimizer.step = lambda: grads.update(
         {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
     )
-    module = TrainStep(made, objective)
-    [result] = train_steps(module, stage, optimizer, Cosine(), iter([micro]), precision="fp32")
+    stepper = Stepper(
+        step=TrainStep(made, objective), stage=stage, optimizer=optimizer, schedule=Cosine(), precision="fp32"
+    )
+    [result] = stepper.steps(OneStep(micro))
     return result.loss, grads
 
 
@@ -121,6 +136,19 @@ def test_packed_and_padded_steps_are_one():
         assert other_loss == pytest.approx(loss, rel=1e-5)
         for name, value in grads.items():
             torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_without_images_the_alignment_has_gradients_of_zero():
+    """So that processes of one run reduce the gradients of the same parameters."""
+    made = model()
+    objective = aligned(made)
+    batch = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities))(SAMPLES[:1])
+    _, alignment = objective.losses(made, forward_for(made, objective, batch))
+    assert alignment == 0
+    alignment.backward()
+    grads = {name: value.grad for name, value in objective.named_parameters() if value.requires_grad}
+    assert grads
+    assert all(value is not None and not value.any() for value in grads.values())
 
 
 def test_an_objective_of_ones_own_counts_rows():
