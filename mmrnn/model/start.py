@@ -54,6 +54,9 @@ def build_on_meta(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[
     tree, start = plain(cfg), Start()
     with meta_parameters():
         model = assemble(tree, trusted)
+    for parameter in model.parameters():
+        # Some towers lay their convolutions out for the CPU, in an order that cannot be sharded.
+        parameter.data = parameter.data.contiguous()
     paths = {id(module): f"{path}." if path else "" for path, module in model.named_modules()}
     for path, target, source in weight_plan(model):
         converted = prefix_errors(

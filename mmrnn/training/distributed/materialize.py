@@ -9,30 +9,32 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmrnn.model.start import Start
+from mmrnn.training.step import TrainStep
 
 aten = torch.ops.aten
 
 
-def materialize(model: nn.Module, start: Start, device: torch.device | str) -> None:
+def materialize(step: TrainStep, start: Start, device: torch.device | str) -> None:
     """Give a model whose parameters are on the meta device its initial values, and move it to a device.
 
     Every process computes the initial values of whole tensors and reads whole tensors of the files, one at a time, and
-    keeps its shards. With the same seed as that of a build in memory, the values are the same bit for bit. An encoder
-    or backbone of another library without weights, whose `reset` builds a second one, is the exception to one tensor at
-    a time.
+    keeps its shards. With the same seed as that of a build in memory, the values are the same bit for bit. Two things
+    need more than one tensor at a time: a part of another library without weights, whose `reset` builds a second one,
+    and formats that join the tensors of a tower (query, key and value).
 
     Args:
-        model: built by `build_on_meta`, perhaps sharded by `fully_shard`.
+        step: a model built by `build_on_meta`, and its objective; perhaps sharded.
         start: the initial values; its `values` are used up.
         device: of the shards.
 
     Raises:
         RuntimeError: a parameter got no value.
     """
-    allocate(model, device)
+    allocate(step, device)
     with FullInit(), torch.no_grad():
         for initialise in start.initialisers:
             initialise()
+    model = step.model
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     with torch.no_grad():
         for name in list(start.values):
@@ -42,21 +44,18 @@ def materialize(model: nn.Module, start: Start, device: torch.device | str) -> N
     _check_filled(model)
 
 
-def allocate(model: nn.Module, device: torch.device | str) -> None:
-    """Allocate parameters on the meta device as NaN, and move all else to a device; tied parameters stay tied.
-
-    Convolutions of a meta model are laid out in rows, as `fully_shard` needs them.
-    """
+def allocate(module: nn.Module, device: torch.device | str) -> None:
+    """Allocate parameters on the meta device as NaN, and move all else to a device; tied parameters stay tied."""
     owners = [
         (owner, leaf, parameter)
-        for owner in model.modules()
+        for owner in module.modules()
         for leaf, parameter in owner._parameters.items()
         if parameter is not None
     ]
     first: dict[int, tuple[nn.Module, str]] = {}
     for owner, leaf, parameter in owners:
         first.setdefault(id(parameter), (owner, leaf))
-    model._apply(lambda tensor: _allocated(tensor, torch.device(device)))
+    module._apply(lambda tensor: _allocated(tensor, torch.device(device)))
     for owner, leaf, parameter in owners:
         origin, name = first[id(parameter)]
         owner._parameters[leaf] = origin._parameters[name]

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from mmrnn.config.compose import compose, conf_dir
@@ -19,10 +18,14 @@ from mmrnn.config.skip_init import meta_parameters
 from mmrnn.config.tree import plain
 from mmrnn.model.build import build
 from mmrnn.model.start import Start, build_on_meta
+from mmrnn.training import LanguageModel
 from mmrnn.training.build import make_objective
 from mmrnn.training.distributed.materialize import FullInit, local_part, materialize
+from mmrnn.training.distributed.strategies import FSDP
+from mmrnn.training.step import TrainStep
 from tests.training.distributed.ranks import run_ranks
 
+LM = {"_target_": "mmrnn.training.LanguageModel"}
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 
 
@@ -44,27 +47,16 @@ def in_memory(cfg):
     return tensors(model), torch.get_rng_state()
 
 
-def shard(model):
-    """Shard block by block, then the rest."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()
-    for block in [block for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for block in blocks]:
-        if any(True for _ in block.parameters()) and not isinstance(block, nn.ModuleDict):
-            fully_shard(block)
-    fully_shard(model)
-
-
 def without_memory(cfg, sharded=False):
     torch.manual_seed(3)
     model, start = build_on_meta(cfg)
-    if "objective" in cfg:
-        with meta_parameters():
-            objective = make_objective(cfg["objective"], model)
-        start.initialisers.append(objective.reset)
-    assert all(parameter.is_meta for parameter in model.parameters())
+    with meta_parameters():
+        step = TrainStep(model, make_objective(cfg.get("objective", LM), model))
+    start.initialisers.append(step.objective.reset)
+    assert all(parameter.is_meta for parameter in step.parameters())
     if sharded:
-        shard(model)
-    materialize(model, start, "cpu")
+        FSDP().shard(step, "fp32")
+    materialize(step, start, "cpu")
     return tensors(model), torch.get_rng_state()
 
 
@@ -87,7 +79,7 @@ def test_one_process(name):
 def test_tied_parameters_stay_tied():
     cfg = config("model=blip2_tiny", "weights={}")
     model, start = build_on_meta(cfg)
-    materialize(model, start, "cpu")
+    materialize(TrainStep(model, LanguageModel()), start, "cpu")
     opt = model.backbone.model
     assert opt.get_output_embeddings().weight is opt.get_input_embeddings().weight
 
@@ -175,7 +167,7 @@ def test_part_of_a_rank(rows, tmp_path):
 def test_a_parameter_without_a_value_is_named():
     model, _ = build_on_meta(config("model=llava15_tiny", "weights={}"))
     with pytest.raises(RuntimeError, match=r"backbone.embedding.weight has no initial value"):
-        materialize(model, Start(), "cpu")
+        materialize(TrainStep(model, LanguageModel()), Start(), "cpu")
 
 
 def test_an_adapter_file_without_its_base_is_refused(tmp_path):
@@ -183,7 +175,7 @@ def test_an_adapter_file_without_its_base_is_refused(tmp_path):
     layer = "base_model.model.model.layers.0.self_attn.q_proj"
     save_file({f"{layer}.lora_A.weight": torch.ones(2, 32), f"{layer}.lora_B.weight": torch.ones(32, 2)}, path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 2, "r": 2, "peft_type": "LORA"}))
-    with pytest.raises(ConfigError, match="weights.backbone: an adapter without its base"):
+    with pytest.raises(ConfigError, match=r"weights.backbone: an adapter without its base"):
         build_on_meta(config("model=llava15_tiny", f"weights.backbone={path}"))
 
 
@@ -194,11 +186,13 @@ MEASURE = """
 import json, sys
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.model.start import build_on_meta
+from mmrnn.training import LanguageModel
 from mmrnn.training.distributed.materialize import materialize
+from mmrnn.training.distributed.strategies import FSDP
+from mmrnn.training.step import TrainStep
 
 def memory():
     lines = (line.split() for line in open("/proc/self/status"))
@@ -209,11 +203,10 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 torch.manual_seed(0)
 model, start = build_on_meta(plain(compose(*overrides)))
-for block in model.backbone.blocks:
-    fully_shard(block)
-fully_shard(model)
+step = TrainStep(model, LanguageModel())
+FSDP().shard(step, "fp32")
 base = memory()["VmRSS"]
-materialize(model, start, "cpu")
+materialize(step, start, "cpu")
 peak = memory()["VmHWM"] - base
 total = sum(float(value.to_local().double().sum()) for value in model.backbone.parameters())
 print(json.dumps({"peak": peak, "shards": sum(value.to_local().nbytes for value in model.parameters()), "sum": total}))
