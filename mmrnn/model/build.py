@@ -36,7 +36,7 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     tree = plain(cfg)
     model = assemble(tree, trusted, meta_backbone=meta_backbone or loads_backbone(tree))
     if torch.get_default_device().type != "meta":
-        _load_weights(model)
+        model.load_notes = tuple(_load_weights(model))
     if adapter := tree.get("adapter"):
         prefix_errors("adapter", lambda: instantiate(adapter, trusted=trusted)(model))
     return model
@@ -47,10 +47,12 @@ def added_tokens(tree: Mapping[str, Any]) -> int:
     return len((tree.get("tokenizer") or {}).get("added_tokens") or ())
 
 
-def _load_weights(model: VLM) -> None:
-    """Load the files that `weights` names and the published weights of the other parts."""
-    rows = added_tokens(model.config)
+def _load_weights(model: VLM) -> list[str]:
+    """Load the files that `weights` names and the published weights of the other parts; return the notes on them."""
+    rows, notes = added_tokens(model.config), []
     for path, target, source in weight_plan(model):
-        prefix_errors(path, lambda target=target, source=source: load(target, source, max_new_rows=rows))
+        report = prefix_errors(path, lambda target=target, source=source: load(target, source, max_new_rows=rows))
+        notes += [f"{path}: {note}" for note in report.notes]
     if model.hook is not None and not {"hook", "model"} & set(named_weights(model.config)):
         model.hook.init_from(model.backbone)
+    return notes

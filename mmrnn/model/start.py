@@ -59,10 +59,11 @@ def build_on_meta(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[
         parameter.data = parameter.data.contiguous()
     paths = {id(module): f"{path}." if path else "" for path, module in model.named_modules()}
     for path, target, source in weight_plan(model):
-        converted = prefix_errors(
+        converted, report = prefix_errors(
             path, lambda at=target, source=source: read_converted(at, source, max_new_rows=added_tokens(tree))
         )
         start.values |= {paths[id(target)] + name: value for name, value in converted.items()}
+        model.load_notes += tuple(f"{path}: {note}" for note in report.notes)
     start.initialisers = _initialisers(model, start.values, trusted)
     if model.hook is not None and not {"hook", "model"} & set(named_weights(tree)):
         start.copies.append(lambda: model.hook.init_from(model.backbone))

@@ -58,10 +58,11 @@ def load(
 
 def read_converted(
     module: nn.Module, source: Source | Mapping[str, Tensor], *, max_new_rows: int = 0
-) -> dict[str, Tensor]:
-    """Return the tensors that `load` would give to a module, which is left as it is and may be on the meta device.
+) -> tuple[dict[str, Tensor], Report]:
+    """Return the tensors that `load` would give to a module, and its report.
 
-    They have the dtype of the file, and stay mapped where the format renames, splits or transposes them.
+    The module is left as it is, and may be on the meta device. The tensors have the dtype of the file, and stay mapped
+    where the format renames, splits or transposes them.
 
     Raises:
         WeightsError: as `load`; an adapter without its base is refused.
@@ -76,7 +77,8 @@ def read_converted(
             "an adapter without its base cannot be read into a model that is built in shards: merge it into the base "
             "first (mmrnn.build and mmrnn.save on one device)"
         )
-    return _convert(module, changes.plain, None, True, max_new_rows, Report(format=""))
+    report = Report(format="")
+    return _convert(module, changes.plain, None, True, max_new_rows, report), report
 
 
 def _read_changes(
