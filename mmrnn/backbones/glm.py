@@ -54,7 +54,8 @@ class GLMAttention(nn.Module):
         )
         k = torch.cat([cache["key"].to(k.dtype), k], dim=2)
         v = torch.cat([cache["value"].to(v.dtype), v], dim=2)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and x.shape[1] > 1)
+        masked = {"is_causal": True} if mask is None and x.shape[1] > 1 else {"attn_mask": mask}
+        out = F.scaled_dot_product_attention(q, k, v, **masked)
         return self.output(out.transpose(1, 2).flatten(2)), {"key": k, "value": v}
 
 

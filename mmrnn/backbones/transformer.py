@@ -77,14 +77,8 @@ class Attention(nn.Module):
             query = query * scaling.log_n[:, None, :, None].to(query.dtype)
         key = torch.cat([cache["key"].to(key.dtype), apply_rope(key, positions, theta)], dim=2)
         value = torch.cat([cache["value"].to(value.dtype), value], dim=2)
-        out = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None and t > 1,
-            enable_gqa=self.heads != self.kv_heads,
-        )
+        masked = {"is_causal": True} if mask is None and t > 1 else {"attn_mask": mask}
+        out = F.scaled_dot_product_attention(query, key, value, enable_gqa=self.heads != self.kv_heads, **masked)
         return project("output", out.transpose(1, 2).reshape(b, t, -1)), {"key": key, "value": value}
 
 

@@ -15,6 +15,7 @@ from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
 from mmrnn.config.compose import compose, conf_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
+from mmrnn.io.lock import LOCK
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -131,12 +132,15 @@ def job(cfg: "DictConfig") -> Any:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    run = HydraConfig.get()
+    cfg.out = run.runtime.output_dir
+    if not any(Path(cfg.out).iterdir()):
+        # Marks a new folder as one of a run, should the process die while torch is loaded.
+        (Path(cfg.out) / LOCK).touch()
     from mmrnn.training.malloc import tune_malloc
     from mmrnn.training.run import train
 
     tune_malloc()
-    run = HydraConfig.get()
-    cfg.out = run.runtime.output_dir
     choices = {group: str(name) for group, name in run.runtime.choices.items() if not group.startswith("hydra/")}
     try:
         return train(cfg, Path(cfg.out), choices)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 
 Precision = Literal["auto", "fp32", "bf16"]
+OnSpike = Literal["warn", "skip", "stop"]
 
 
 class DeviceName(Constraint):
@@ -58,7 +59,13 @@ class Settings:
         feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
         log_every: steps.
         save_frozen: save what no stage trains.
-        save_every_seconds: between snapshots.
+        save_every_seconds: between checkpoints.
+        max_save_share: of the duration of the run, for which training may stand still to save checkpoints; 1: no limit.
+        keep_last: number of checkpoints that are kept.
+        keep_every: steps between checkpoints that are kept for good and load like any model; 0: none.
+        resume: `auto`: from the last checkpoint in the folder of the run; `never`; or the path of a checkpoint or run.
+        max_bad_steps: steps in a row whose loss or gradient is not finite, with which a run ends.
+        on_spike: what is done with a step whose loss is far above those before.
         evaluate: evaluation on held-out samples.
     """
 
@@ -73,4 +80,10 @@ class Settings:
     log_every: PositiveInt = 10
     save_frozen: bool = True
     save_every_seconds: NonNegativeFloat = 60.0
+    max_save_share: Annotated[float, Bounds(gt=0, le=1)] = 0.05
+    keep_last: PositiveInt = 2
+    keep_every: NonNegativeInt = 0
+    resume: str = "auto"
+    max_bad_steps: PositiveInt = 10
+    on_spike: OnSpike = "warn"
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)

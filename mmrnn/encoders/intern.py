@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.encoders.timm_vit import TimmViT
-from mmrnn.encoders.tower import PosInterp, Resize, TrunkDtype
+from mmrnn.encoders.tower import PosInterp, Recompute, Resize, TrunkDtype
 from mmrnn.types import FiniteFloat, PositiveFloat, PositiveInt
 
 EPS = 1e-6
@@ -51,6 +51,7 @@ class InternViT(TimmViT):
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406),
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225),
         dtype: TrunkDtype | None = None,
+        grad_checkpointing: Recompute = 0,
     ):
         super().__init__(
             name="vit_huge_patch14_224",
@@ -62,6 +63,7 @@ class InternViT(TimmViT):
             mean=mean,
             std=std,
             dtype=dtype,
+            grad_checkpointing=grad_checkpointing,
             arch={
                 "patch_size": patch,
                 "embed_dim": width,

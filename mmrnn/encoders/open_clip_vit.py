@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.encoders.arch import check_arch
-from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, TrunkDtype, num_blocks
+from mmrnn.encoders.tower import Cls, PosInterp, Recompute, Resize, Tower, TrunkDtype, num_blocks
 from mmrnn.types import FiniteFloat, ImageSpec, PositiveFloat, PositiveInt
 
 
@@ -51,6 +51,7 @@ class OpenCLIPViT(Tower):
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None,
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
         dtype: TrunkDtype | None = None,
+        grad_checkpointing: Recompute = 0,
         prepack_weights: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: str | None = None,
@@ -82,6 +83,7 @@ class OpenCLIPViT(Tower):
             cls=cls,
             extra_norm=extra_norm,
             dtype=dtype,
+            grad_checkpointing=grad_checkpointing,
             prepack_weights=prepack_weights,
         )
         self.name = name

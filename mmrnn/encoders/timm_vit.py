@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmrnn.encoders.timm_factory import create_trunk, image_spec
-from mmrnn.encoders.tower import Cls, PosInterp, Resize, Tower, TrunkDtype, num_blocks
+from mmrnn.encoders.tower import Cls, PosInterp, Recompute, Resize, Tower, TrunkDtype, num_blocks
 from mmrnn.types import FiniteFloat, PositiveFloat, PositiveInt
 
 
@@ -58,6 +58,7 @@ class TimmViT(Tower):
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None,
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
         dtype: TrunkDtype | None = None,
+        grad_checkpointing: Recompute = 0,
         prepack_weights: bool = False,
         arch: Mapping[str, Any] | None = None,
         pretrained: bool | str | None = None,
@@ -82,6 +83,7 @@ class TimmViT(Tower):
             cls=cls,
             extra_norm=extra_norm,
             dtype=dtype,
+            grad_checkpointing=grad_checkpointing,
             prepack_weights=prepack_weights,
             dynamic=dynamic,
         )

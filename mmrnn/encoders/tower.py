@@ -19,6 +19,9 @@ Resize = Literal["squash", "crop", "crop_rounded", "pad"]
 TrunkDtype = Literal["float32", "bfloat16", "float16"]
 """Of the parameters of a tower."""
 
+Recompute = Literal[0, 1]
+"""Recompute blocks in the backward pass: none, or all of a tower."""
+
 PosInterp = Literal["antialias", "plain"]
 """Bicubic resampling of a position table for another grid."""
 
@@ -39,6 +42,7 @@ class Tower(Rebuilt, Encoder):
         dtype: of the trunk's parameters, for example bfloat16 for a frozen trunk. Tokens have the dtype of the images.
         prepack_weights: keep a packed copy of the weights for CPU inference. The results are the same; the speed-up
             depends on the processor.
+        grad_checkpointing: 1: recompute every block of a trained tower in the backward pass to save memory.
         dynamic: accept images of other sizes than that of `image`.
 
     Raises:
@@ -58,6 +62,7 @@ class Tower(Rebuilt, Encoder):
         dtype: TrunkDtype | None = None,
         prepack_weights: bool = False,
         dynamic: bool = False,
+        grad_checkpointing: Recompute = 0,
     ):
         super().__init__()
         if cls not in ("drop", "first", "last"):
@@ -67,6 +72,8 @@ class Tower(Rebuilt, Encoder):
         self.trunk = trunk if dtype is None else trunk.to(_floating(dtype))
         if prepack_weights:
             prepack(self.trunk)
+        if grad_checkpointing:
+            self.trunk.set_grad_checkpointing(True)
         eps = 1e-5 if extra_norm is True else float(extra_norm)
         self.extra_norm = nn.LayerNorm(width, eps=eps) if extra_norm else nn.Identity()
         self.width = width

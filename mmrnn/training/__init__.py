@@ -5,8 +5,9 @@ from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.objectives.patch_alignment import PatchAlignment
 from mmrnn.training.objectives.weighted_sum import WeightedSum
 from mmrnn.training.optim.adamw import AdamW
+from mmrnn.training.optim.adamw8bit import AdamW8bit
 from mmrnn.training.optim.muon import MuonWithAdamW
-from mmrnn.training.optim.schedule import Cosine, Linear
+from mmrnn.training.optim.schedule import WSD, Constant, Cosine, Linear
 from mmrnn.training.stage import Stage
 from mmrnn.training.trackers.choice import AutoTracker, NoTracker, SeveralTrackers
 from mmrnn.training.trackers.mlflow_tracker import MLflow
@@ -15,9 +16,12 @@ from mmrnn.training.trackers.trackio_tracker import Trackio
 from mmrnn.training.trackers.wandb_tracker import WandB
 
 __all__ = [
+    "WSD",
     "AdamW",
+    "AdamW8bit",
     "AutoTracker",
     "BLIP2Pretraining",
+    "Constant",
     "Cosine",
     "LanguageModel",
     "Linear",

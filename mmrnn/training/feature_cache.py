@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -121,54 +122,63 @@ def _pixels(image: ImageSource, modality: Modality) -> Tensor | ImageError:
         return fault
 
 
-def cache_datasets(
-    model: VLM,
-    datasets: Mapping[str, MapDataset],
-    trained: Collection[str],
-    *,
-    max_gib: float,
-    batch_size: int,
-    device: torch.device | str,
-    precision: Precision,
-    console: Console,
-) -> dict[str, FeatureCache | None]:
-    """Cache the image features of every dataset as far as its encoder is frozen and `max_gib` allows it.
+def images_to_cache(
+    model: VLM, datasets: Mapping[str, MapDataset], trained: Collection[str], *, max_gib: float, console: Console
+) -> dict[str, list[ImageSource]]:
+    """Return the images of each dataset whose features are to be cached; their encoder is frozen, and memory allows it.
 
     Args:
         model: the model.
         datasets: by name.
         trained: names of the parameters that any stage trains.
         max_gib: for the features of one dataset; 0: none are cached.
+        console: told of datasets that need more.
+    """
+    if not max_gib or not is_cacheable(model, trained):
+        return {}
+    chosen = {}
+    for name, dataset in datasets.items():
+        most = int(max_gib * 2**30 / bytes_needed(model.modalities["image"], 1))
+        # Not all of them are listed: a dataset of millions would be read from end to end.
+        images = list(islice(dataset.images(), most + 1))
+        if len(images) > most:
+            console.say(
+                f"the features of more than {most} images do not fit into feature_cache_gib={max_gib}: "
+                "they are computed at every step"
+            )
+        elif images:
+            chosen[name] = images
+    return chosen
+
+
+def cache_datasets(
+    modality: Modality,
+    images: Mapping[str, Sequence[ImageSource]],
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    precision: Precision,
+    console: Console,
+) -> dict[str, FeatureCache]:
+    """Return the cached features of each dataset.
+
+    Args:
+        modality: the encoder and its image specification.
+        images: by the name of their dataset.
         batch_size: images that are encoded at once.
         device: of the model.
         precision: of the encoder.
         console: shows the progress.
-
-    Returns:
-        A cache by the name of its dataset; None: the features are computed at every step.
     """
-    caches: dict[str, FeatureCache | None] = dict.fromkeys(datasets)
-    if not max_gib or not is_cacheable(model, trained):
-        return caches
-    modality = model.modalities["image"]
-    for name, dataset in datasets.items():
-        images = list(dataset.images())
-        if not images:
-            continue  # the dataset does not list its images
-        gib = bytes_needed(modality, len(images)) / 2**30
-        if gib > max_gib:
-            console.say(
-                f"the features of {len(images)} images need {gib:.1f} GiB, more than feature_cache_gib={max_gib}: "
-                "they are computed at every step"
-            )
-            continue
+    caches = {}
+    for name, chosen in images.items():
         track = console.tracker(f"features: {name}")
         caches[name] = cache_features(
-            modality, images, batch_size=batch_size, device=device, precision=precision, track=track
+            modality, chosen, batch_size=batch_size, device=device, precision=precision, track=track
         )
         if faults := caches[name].faults:
             console.say(
-                f"{name}: {len(faults)} of {len(images)} images are left out: "
+                f"{name}: {len(faults)} of {len(chosen)} images are left out: "
                 f"{LeftOut.of((key, reason) for key, (_, reason) in faults.items())}"
             )
     return caches

@@ -1,7 +1,7 @@
 """Snapshots of a run: enough to resume bit-identically at any step."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,10 @@ from torch import Tensor, nn
 
 from mmrnn.io.atomic import replace_file
 from mmrnn.training.error import TrainingError
+from mmrnn.training.saved_run import Progress
 from mmrnn.types import Optimizer
 
 FILE = "snapshot.pt"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Position in a run: `step` steps of stage number `stage` are done, and `samples` samples of the run are read."""
-
-    stage: int = 0
-    step: int = 0
-    samples: int = 0
 
 
 def save(folder: Path, progress: Progress, model: nn.Module, optimizer: Optimizer, trained: Collection[str]) -> None:

@@ -21,12 +21,13 @@ from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.held_out import HeldOut
-from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
+from mmrnn.evaluation.reports.run_folder import RESULT, read_log, read_result, remove_failure, write_failure
 from mmrnn.inference.assistant import Assistant
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
 from mmrnn.training.build import TrainingParts, build_parts
-from mmrnn.training.feature_cache import FeatureCache, cache_datasets
+from mmrnn.training.duration import estimate_duration
+from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
 from mmrnn.training.loader import StepLoader
 from mmrnn.training.result import write_result
 from mmrnn.training.trackers.console import Console
@@ -35,6 +36,9 @@ from mmrnn.types import MapDataset
 
 INTERIM_QUESTIONS = 120
 """Questions of each split that are asked during training."""
+
+MIN_PLANNED_STEPS = 50
+"""Steps from which on a run says at its beginning how long it will take."""
 
 Config = Mapping[str, Any]
 
@@ -108,22 +112,44 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
         console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
-    features = cache_datasets(
-        parts.model,
-        {"train": parts.data, **splits},
-        parts.trained,
-        max_gib=0.0 if parts.objective.needs_hidden_states else float(cfg["feature_cache_gib"]),
+    datasets = {"train": parts.data, **splits}
+    max_gib = 0.0 if parts.objective.needs_hidden_states else float(cfg["feature_cache_gib"])
+    images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
+    say_duration(parts, splits, sum(len(found) for found in images.values()), cfg, out, console)
+    console.begin("features")
+    features = dict.fromkeys(datasets) | cache_datasets(
+        parts.model.modalities["image"],
+        images,
         batch_size=cfg["evaluate"]["batch_size"],
         device=parts.device,
         precision=cfg["precision"],
         console=console,
     )
+    console.begin("training")
     held_out = make_held_out(parts, splits, features, cfg["evaluate"])
     make_trainer(parts, features, held_out, cfg, out, console).train()
+    console.begin("evaluation")
     save(parts.model, out, config=cfg, only=only)
     result = write_result(out, parts, held_out, cfg, began, console)
     console.table(result["accuracy"])
     console.say(f"{result['seconds']:.0f} s; report: {out / 'report.html'}")
+
+
+def say_duration(
+    parts: TrainingParts,
+    splits: Mapping[str, MapDataset],
+    cached_images: int,
+    cfg: Config,
+    out: Path,
+    console: Console,
+) -> None:
+    """Print how long a run will take, unless few steps are left."""
+    records = read_log(out)
+    done = records[-1]["step"] if records else 0
+    if sum(stage.steps for stage in parts.stages.values()) - done < MIN_PLANNED_STEPS:
+        return
+    asked = sum(min(len(split), INTERIM_QUESTIONS) for split in splits.values())
+    console.plan(estimate_duration(parts, splits, cfg, cached_images=cached_images, interim_questions=asked, done=done))
 
 
 def saved_names(model: VLM, trained: Collection[str]) -> list[str]:

@@ -21,6 +21,11 @@ class Optimizer(Protocol):
     weight_decay: float
     weight_decay_final: float | None = None
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The `torch.optim.Optimizer`s that it is made of; by default itself alone."""
+        return (self,)
+
     @abstractmethod
     def step(self) -> Any:
         """Update the parameters from their gradients."""
@@ -33,7 +38,7 @@ class Optimizer(Protocol):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return moments and settings, for a snapshot."""
+        """Return moments and settings, for a checkpoint."""
         ...
 
     @abstractmethod

@@ -11,6 +11,8 @@ import mmrnn
 from mmrnn.cli import train
 from mmrnn.cli.main import VERBS, main
 from mmrnn.cli.options import Forward
+from mmrnn.config.error import ConfigError
+from mmrnn.io.lock import LOCK
 
 TINY = "model=visualrwkv6_tiny"
 
@@ -169,6 +171,15 @@ def test_one_of_several_processes_is_refused(capsys, runs, monkeypatch, name):
 def test_a_run_resumes_in_its_folder(capsys, runs, tmp_path):
     run_cli(capsys, "train", TINY, "out=here")
     assert runs.calls[0][1] == tmp_path / "here"
+
+
+def test_a_second_run_overwrites_nothing_of_the_first(capsys, runs, tmp_path):
+    run_cli(capsys, "train", TINY, "out=here")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [LOCK]  # a new folder is marked
+    (tmp_path / "here" / LOCK).rename(tmp_path / "here" / "config.yaml")
+    runs.fault = ConfigError("out: here holds a run of another configuration")
+    assert run_cli(capsys, "train", TINY, "seed=13", "out=here")[0] == 2
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["config.yaml"]
 
 
 def test_a_sweep(capsys, runs):

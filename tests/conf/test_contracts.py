@@ -117,6 +117,8 @@ def test_parts_without_sizes(group):
 
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_optimizers(name):
+    if name == "adamw8bit":
+        pytest.importorskip("bitsandbytes")
     weight = torch.nn.Parameter(torch.ones(3, 3))
     groups = [{"params": [weight], "hidden": True, "lr_mult": 1.0, "decays": True}]
     check_instance(instantiate(composed(f"optimizer/{name}"))(groups, 0.1), CONTRACTS["optimizer"])

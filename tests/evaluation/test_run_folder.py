@@ -10,6 +10,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.evaluation.reports import run_folder
 from mmrnn.evaluation.reports.comparison import find_runs
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT, read_log, read_result, write_failure
+from mmrnn.io.lock import LOCK
 
 DROPPED = {"total": 0, "reasons": {}}
 RECORD = {"step": 10, "stage": "instruct", "loss": 1.5, "lr": 1e-3, "skipped_steps": 0, "dropped": DROPPED}
@@ -32,7 +33,8 @@ def sweep(tmp_path):
     """Two finished jobs, and `job(name, log=..., result=...)` to add others."""
 
     def job(name, log=(RECORD,), content=None):
-        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / LOCK).touch()  # what a killed process leaves
         if log:
             (tmp_path / name / LOG).write_text("".join(json.dumps(record) + "\n" for record in log))
         if content is not None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mmrnn.cli import report
 from mmrnn.evaluation.reports.comparison import find_runs
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT
+from mmrnn.io.lock import LOCK
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +76,8 @@ def damaged(draw, name):
 def test_the_rest_of_a_report_stands(tmp_path_factory, files):
     folder = tmp_path_factory.mktemp("sweep")
     for run in ("good", "bad"):
-        (folder / run / ".hydra").mkdir(parents=True)
+        (folder / run).mkdir(parents=True)
+        (folder / run / LOCK).touch()
     (folder / "good" / RESULT).write_text(json.dumps(GOOD[RESULT]))
     for name, content in files.items():
         if content is not None:

@@ -43,6 +43,21 @@ def test_the_first_minute_of_a_tracked_loop_says_the_time_left(clock):
     ]
 
 
+def test_the_time_left_of_the_whole_run(clock):
+    out = StringIO()
+    console = Console(RichConsole(file=out, width=200))
+    console.plan({"features": 100.4, "training": 3600.0, "evaluation": 0.0})
+    for phase in ("features", "training"):
+        console.begin(phase)
+        for _ in console.tracker(phase)(range(2)):
+            clock[0] += 20.0
+    assert out.getvalue().splitlines() == [
+        "about 1:01:40 in all (features 0:01:40, training 1:00:00)",
+        "features: 1 of 2, 0:00:20 left, 1:00:20 of the whole run",
+        "training: 1 of 2, 0:00:20 left",
+    ]
+
+
 def test_a_bar_on_a_terminal():
     out = StringIO()
     terminal = Console(RichConsole(file=out, width=200, force_terminal=True))

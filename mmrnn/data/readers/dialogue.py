@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mmrnn.io.errors import RecordError
+from mmrnn.io.records.json_files import kind_of
 from mmrnn.types.sample import TAG, Turn
 
 ROLES = {
@@ -38,18 +40,6 @@ UNREAD = re.compile(r"image|img|pict|photo|video", re.IGNORECASE)
 """Keys of a record that seem to name files; they are not read."""
 
 
-class RecordError(ValueError):
-    """Reason for which a record, or a part of it, is left out.
-
-    Attributes:
-        reason: the same for every record with this fault.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason = reason
-
-
 @dataclass
 class Dialogue:
     """Turns of a record, and the names of its files.
@@ -73,8 +63,6 @@ def parse_dialogue(record: Any) -> Dialogue:
     Raises:
         RecordError: the record is invalid.
     """
-    if isinstance(record, RecordError):
-        raise record
     if not isinstance(record, dict):
         raise RecordError("a record must be an object", kind_of(record))
     if record.get("audio") or record.get("audios"):
@@ -234,9 +222,3 @@ def check_characters(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise RecordError("half a character (a lone surrogate)", where) from None
-
-
-def kind_of(value: Any) -> str:
-    """Kind of a value in words."""
-    names = {type(None): "null", dict: "an object", list: "a list", str: "text", bool: "a truth value"}
-    return "empty text" if value == "" else names.get(type(value), "a number")

@@ -14,7 +14,7 @@ from mmrnn.evaluation.reports.svg import bars
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.lock import LOCK
 
-MARKS = {LOG, RESULT, FAILURE, LOCK, ".hydra"}
+MARKS = {LOG, RESULT, FAILURE, LOCK}
 """Names of which a folder of a run holds one at least, from its first second on."""
 
 

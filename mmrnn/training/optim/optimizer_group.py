@@ -11,7 +11,12 @@ class OptimizerGroup(Optimizer):
     """Optimizers of different parameters that step as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer):
-        self.parts = parts
+        self._parts = parts
+
+    @property
+    def parts(self) -> tuple[torch.optim.Optimizer, ...]:
+        """The optimizers."""
+        return self._parts
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

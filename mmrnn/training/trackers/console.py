@@ -16,8 +16,8 @@ FIRST_LINE, NEXT_LINE, SLOWER = 10.0, 30.0, 0.1
 class _Lines:
     """Lines of progress with the time left, the fewer the longer it takes."""
 
-    def __init__(self, say: Callable[[str], None], total: int, completed: int) -> None:
-        self.say, self.total, self.start = say, total, completed
+    def __init__(self, say: Callable[[str], None], total: int, completed: int, later: float) -> None:
+        self.say, self.total, self.start, self.later = say, total, completed, later
         self.began = time.monotonic()
         self.due = self.began + FIRST_LINE
 
@@ -27,15 +27,40 @@ class _Lines:
             return
         elapsed = now - self.began
         left = elapsed / (completed - self.start) * (self.total - completed)
-        self.say(f"{what}: {completed:,} of {self.total:,}, {timedelta(seconds=round(left))} left")
+        whole = f", {_rounded(left + self.later)} of the whole run" if self.later else ""
+        self.say(f"{what}: {completed:,} of {self.total:,}, {_rounded(left)} left{whole}")
         self.due = now + max(NEXT_LINE, SLOWER * elapsed)
 
 
+def _rounded(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))
+
+
 class Console:
-    """Lines, bars and tables on stderr; where that is no terminal, lines in place of bars."""
+    """Lines, bars and tables on stderr; where that is no terminal, lines in place of bars.
+
+    Attributes:
+        later: seconds that the phases of a run will take which follow the one that is shown; lines tell them too.
+    """
 
     def __init__(self, console: RichConsole | None = None) -> None:
-        self.console = console or RichConsole(stderr=True)
+        self.console, self.later = console or RichConsole(stderr=True), 0.0
+        self._phases: dict[str, float] = {}
+
+    def plan(self, phases: Mapping[str, float]) -> None:
+        """Print how long a run will take.
+
+        Args:
+            phases: estimated seconds of each phase, in order.
+        """
+        self._phases = dict(phases)
+        parts = ", ".join(f"{name} {_rounded(seconds)}" for name, seconds in phases.items() if seconds >= 0.5)
+        self.say(f"about {_rounded(sum(phases.values()))} in all ({parts})")
+
+    def begin(self, phase: str) -> None:
+        """Note that a planned phase begins."""
+        names = [*self._phases]
+        self.later = sum(self._phases[name] for name in names[names.index(phase) + 1 :]) if names else 0.0
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -51,7 +76,7 @@ class Console:
             completed: steps that were done before.
         """
         if not self.console.is_terminal:
-            yield _Lines(self.say, total, completed).show
+            yield _Lines(self.say, total, completed, self.later).show
             return
         with self._bar() as bar:
             task = bar.add_task(what, total=total, completed=completed)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from mmrnn.training.optim.schedule import Cosine, Linear, cosine, geometric, linear
+from mmrnn.training.optim.schedule import WSD, Constant, Cosine, Linear, cosine, geometric, linear, wsd
 
 
 @pytest.mark.golden
@@ -44,3 +44,34 @@ def test_a_card_of_a_schedule_is_its_function(schedule, function):
     made = schedule(min_lr=0.1, warmup=3)
     for step in range(12):
         assert made.lr_at(step, steps=10, lr=1.0) == function(step, steps=10, lr=1.0, min_lr=0.1, warmup=3)
+
+
+def test_a_constant_rate_only_grows_in():
+    rates = [Constant(warmup=4).lr_at(step, steps=10, lr=2.0) for step in range(12)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[:4] == sorted(rates[:4])
+    assert set(rates[4:]) == {2.0}
+
+
+@pytest.mark.parametrize(
+    ("decay_type", "middle"), [("linear", 0.55), ("cosine", 0.55), ("sqrt", 0.1 + 0.9 * (1 - 0.5**0.5))]
+)
+def test_wsd_is_stable_and_falls_at_the_end(decay_type, middle):
+    made = WSD(min_lr=0.1, warmup=5, decay_ratio=0.2, decay_type=decay_type)
+    rates = [made.lr_at(step, steps=100, lr=1.0) for step in range(110)]
+    assert rates[0] == pytest.approx(0.1)
+    assert set(rates[5:80]) == {1.0}
+    assert rates[80] < 1.0
+    assert rates[89] == pytest.approx(middle)
+    assert all(later < earlier for earlier, later in pairwise(rates[79:100]))
+    assert rates[99] == rates[109] == pytest.approx(0.1)
+
+
+def test_wsd_may_decay_from_the_warm_up_on_or_never():
+    shape = {"decay_ratio": 1.0, "decay_type": "linear"}
+    rates = [wsd(step, steps=10, lr=1.0, min_lr=0.0, warmup=4, **shape) for step in range(10)]
+    assert rates[3] < rates[4] < 1.0
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert {wsd(step, steps=10, lr=1.0, min_lr=0.0, decay_ratio=0.0) for step in range(12)} == {1.0}
+    assert wsd(2, steps=3, lr=1.0, min_lr=0.0, decay_ratio=0.1) == 0.0
+    assert wsd(1, steps=3, lr=1.0, min_lr=0.0, warmup=3) == pytest.approx(0.4)

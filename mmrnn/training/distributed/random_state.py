@@ -1,0 +1,40 @@
+"""State of the random generators of a process: Python's and torch's, of the CPU and of all GPUs."""
+
+import random
+from base64 import b64decode, b64encode
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state as plain data for JSON."""
+    version, numbers, gauss = random.getstate()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": [version, list(numbers), gauss],
+        "cpu": _to_text(torch.get_rng_state()),
+        "cuda": [_to_text(state) for state in gpus],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restore a `random_state`, of as many GPUs as there are here.
+
+    Raises:
+        ValueError, TypeError, KeyError, RuntimeError: it is damaged.
+    """
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    torch.set_rng_state(_to_tensor(state["cpu"]))
+    for index, text in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(_to_tensor(text), index)
+
+
+def _to_text(state: Tensor) -> str:
+    return b64encode(state.cpu().numpy().tobytes()).decode("ascii")
+
+
+def _to_tensor(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(b64decode(text, validate=True)), dtype=torch.uint8)

@@ -1,0 +1,140 @@
+"""Duration of a run, estimated from one batch of each phase before it starts; nothing of the run is changed by it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmrnn.data.collate import Collator
+from mmrnn.evaluation.accuracy import evaluate
+from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.eval_mode import eval_mode
+from mmrnn.training.build import TrainingParts
+from mmrnn.training.feature_cache import FeatureCache, cache_features
+from mmrnn.training.optim.param_groups import param_groups
+from mmrnn.training.precision import autocast
+from mmrnn.training.stage import Stage
+from mmrnn.training.step import TrainStep, shares
+from mmrnn.types import MapDataset, Sample
+
+MAX_COPIED = 2**25
+"""Parameters that are copied to time the optimizer."""
+
+
+def estimate_duration(
+    parts: TrainingParts,
+    splits: Mapping[str, MapDataset],
+    cfg: Mapping[str, Any],
+    *,
+    cached_images: int,
+    interim_questions: int,
+    done: int = 0,
+) -> dict[str, float]:
+    """Return the seconds that `features`, `training` and `evaluation` will take.
+
+    Args:
+        parts: of the run.
+        splits: held-out samples by name.
+        cfg: the configuration as plain data.
+        cached_images: number of images whose features are computed before training; 0: they are computed in each step.
+        interim_questions: number of questions that are asked between two steps (`evaluate.every`).
+        done: steps that a stopped run has taken.
+    """
+    size = cfg["evaluate"]["batch_size"]
+    stages = parts.stages.values()
+    train = _first(parts.data, max(stage.batch_size // stage.grad_accum_steps for stage in stages))
+    asked = [sample for split in islice(splits.values(), 1) for sample in _first(split, size)]
+    gpus = [parts.device] if torch.device(parts.device).type == "cuda" else []
+    with torch.random.fork_rng(gpus), eval_mode(parts.model):
+        image, features = _time_features(parts, [*train, *asked], cfg) if cached_images else (0.0, None)
+        question = _time_questions(parts, asked, features, cfg)
+        steps = sum(stage.steps for stage in stages)
+        step = sum(_time_step(parts, stage, train, features, cfg) * stage.steps for stage in stages) / steps
+    left, every = max(0, steps - done), cfg["evaluate"]["every"]
+    return {
+        "features": image * cached_images,
+        "training": step * left + (question * interim_questions * (left // every) if every else 0.0),
+        "evaluation": question * sum(len(split) for split in splits.values()),
+    }
+
+
+def _first(data: MapDataset, count: int) -> list[Sample]:
+    return [data[index] for index in range(min(count, len(data)))]
+
+
+def _time_features(
+    parts: TrainingParts, samples: Sequence[Sample], cfg: Mapping[str, Any]
+) -> tuple[float, FeatureCache]:
+    """Seconds an image, and the features of the samples."""
+    images = [*{image.key: image for sample in samples for image in sample.images}.values()]
+    modality, began = parts.model.modalities["image"], time.monotonic()
+    options = {"batch_size": cfg["evaluate"]["batch_size"], "device": parts.device, "precision": cfg["precision"]}
+    features = cache_features(modality, images, **options)
+    return (time.monotonic() - began) / max(len(images), 1), features
+
+
+def _time_questions(
+    parts: TrainingParts, samples: Sequence[Sample], features: FeatureCache | None, cfg: Mapping[str, Any]
+) -> float:
+    """Seconds a question."""
+    if not samples:
+        return 0.0
+    assistant = Assistant(parts.model, parts.tokenizer, parts.prompt, features=features)
+    options = {"batch_size": len(samples), "max_new_tokens": cfg["evaluate"]["max_new_tokens"]}
+    evaluate(assistant, samples[:1], batch_size=1, max_new_tokens=2)  # the first call compiles native code
+    began = time.monotonic()
+    evaluate(assistant, samples, **options)
+    return (time.monotonic() - began) / len(samples)
+
+
+def _time_step(
+    parts: TrainingParts,
+    stage: Stage,
+    samples: Sequence[Sample],
+    features: FeatureCache | None,
+    cfg: Mapping[str, Any],
+) -> float:
+    """Seconds a step; 0 where none of the samples can be learnt."""
+    size = stage.batch_size // stage.grad_accum_steps
+    collate = Collator(
+        parts.tokenizer, parts.prompt, dict(parts.model.modalities), features, max_length=cfg["max_length"]
+    )
+    stage.apply_freezing(parts.model)
+    parts.model.eval()
+    module, seconds = TrainStep(parts.model, parts.objective), 0.0
+    for _ in range(2):  # the first one compiles native code and is slower
+        began = time.monotonic()
+        if (batch := collate(samples[:size])) is None:
+            return 0.0
+        with autocast(cfg["precision"], parts.device):
+            loss = module(batch.to(parts.device), shares(parts.objective, [batch])[0])
+        loss.backward()
+        loss.item()  # waits for a GPU
+        seconds = time.monotonic() - began
+    update = _time_update(parts, stage)
+    parts.model.zero_grad(set_to_none=True)
+    return seconds * stage.grad_accum_steps + update
+
+
+def _time_update(parts: TrainingParts, stage: Stage) -> float:
+    """Seconds of an update, measured on copies of parameters up to `MAX_COPIED`."""
+    groups = param_groups(parts.model, lr_mult=stage.lr_mult, layer_lr_decay=stage.layer_lr_decay)
+    total, copied = sum(parameter.numel() for group in groups for parameter in group["params"]), 0
+    for group in groups:
+        copies = []
+        for parameter in group["params"]:
+            if parameter.grad is not None and copied + parameter.numel() <= MAX_COPIED:
+                copies.append(nn.Parameter(parameter.detach().clone()))
+                copies[-1].grad = parameter.grad.clone()
+                copied += parameter.numel()
+        group["params"] = copies
+    if not copied:
+        return 0.0
+    optimizer = (stage.optimizer or parts.optimizer)([group for group in groups if group["params"]], stage.lr)
+    optimizer.step()
+    began = time.monotonic()
+    optimizer.step()
+    return (time.monotonic() - began) * total / copied

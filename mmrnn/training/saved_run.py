@@ -1,0 +1,139 @@
+"""Position of a run, what a checkpoint says of it beside its tensors, and the checkpoint that a run resumes from."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmrnn.config.error import ConfigError
+from mmrnn.io.atomic import replace_file
+from mmrnn.io.tensor_files import read_json
+from mmrnn.training import checkpoint_folder as folders
+from mmrnn.training.run_config import differences, rounding_changes
+
+STATE = "state.json"
+LIBRARIES = ("mmrnn", "torch", "triton", "transformers", "timm", "open_clip_torch", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Position in a run: `step` steps of stage number `stage` are done, and `samples` samples of the run are read."""
+
+    stage: int = 0
+    step: int = 0
+    samples: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """Content of `state.json`: a run at the step of its checkpoint.
+
+    Attributes:
+        progress: position in the run.
+        config: of the run.
+        numbers: in the state of the optimizer, that are no tensors.
+        random: states of the random generators of every rank.
+        counters: of the training loop, such as the losses since the last record of the log.
+        versions: of the libraries that have written it.
+    """
+
+    progress: Progress
+    config: Mapping[str, Any]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    random: tuple[Mapping[str, Any], ...] = ()
+    counters: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=lambda: library_versions())
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder of a checkpoint.
+
+        Raises:
+            DiskFullError: there is no space for it.
+        """
+        text = json.dumps(asdict(self))
+        replace_file(folder / STATE, lambda path: path.write_text(text), len(text))
+
+    @classmethod
+    def read(cls, folder: Path) -> "SavedRun":
+        """Read it from the folder of a checkpoint.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = folder / STATE
+        try:
+            content = read_json(path)
+            progress = Progress(**content.pop("progress"))
+            saved = cls(progress=progress, **(content | {"random": tuple(content["random"])}))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete {folder} to resume from an earlier one") from error
+        if not all(isinstance(value, int) and value >= 0 for value in asdict(progress).values()):
+            raise ValueError(f"{path} is damaged ({progress}); delete {folder} to resume from an earlier one")
+        return saved
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of what a run computes with; a library that is not installed is left out."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def find_checkpoint(out: Path, resume: str, keep_last: int, say: Callable[[str], None]) -> Path | None:
+    """Return the checkpoint that a run resumes from, and remove what it does not need; None: it starts anew.
+
+    Args:
+        out: folder of the run.
+        resume: `auto`: the last one of the folder; `never`: none, and those of the folder are removed; else the path of
+            a checkpoint, or of a run, that the run starts from where its folder has none of its own.
+        keep_last: number of checkpoints that stay in the folder.
+        say: prints a line.
+
+    Raises:
+        ConfigError: there is no checkpoint at the path.
+    """
+    if resume == "never":
+        folders.remove_all(out, but_kept=False)
+        return None
+    half = folders.remove_incomplete(out)
+    folders.remove_old(out, keep_last)
+    found = folders.newest(out)
+    if found is None and resume != "auto":
+        found = Path(resume) if folders.is_complete(Path(resume)) else folders.newest(Path(resume))
+        if found is None:
+            raise ConfigError(
+                f"resume: {resume} holds no whole checkpoint; name a run, or one of its checkpoints/step_N"
+            )
+    if half:
+        names, way = ", ".join(folder.name for folder in half), f"resumes from {found}" if found else "starts anew"
+        say(f"{half[0].parent}: not written to the end, and removed: {names}; the run {way}")
+    return found
+
+
+def check_config(saved: SavedRun, folder: Path, cfg: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Compare the configuration of a checkpoint with that of the run that resumes from it.
+
+    Args:
+        saved: content of the checkpoint.
+        folder: its folder, for messages.
+        cfg: configuration of the run.
+        say: prints a line.
+
+    Raises:
+        ConfigError: they differ in what must not change.
+    """
+    if names := differences(saved.config, cfg):
+        raise ConfigError(f"resume: {folder} belongs to another configuration (it differs in {', '.join(names)})")
+    if changed := rounding_changes(saved.config, cfg):
+        say(f"the run is resumed with {', '.join(changed)}: its losses will differ by rounding")
+    before = saved.versions
+    other = {name: now for name, now in library_versions().items() if before.get(name) != now}
+    if other:
+        changes = ", ".join(f"{name} {before.get(name)} -> {now}" for name, now in other.items())
+        say(f"{folder} was saved with other versions ({changes}): losses may differ by rounding")
