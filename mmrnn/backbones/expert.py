@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from mmrnn.backbones.hook import HookModule
-from mmrnn.types import Backbone, BlockHooks, Expert, Sequence, State
+from mmrnn.types import Backbone, BlockHooks, Expert, Routing, Sequence, State
 
 
 def expert_mask(visual: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t"]:
@@ -16,15 +16,15 @@ def expert_mask(visual: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t"]:
 
 
 class ExpertHooks(BlockHooks):
-    """Expert weights of every block, and the mask of positions routed to them, for one sequence."""
+    """Expert weights of every block, and the positions routed to them, for one sequence."""
 
     def __init__(self, layers: nn.ModuleList, where: Bool[Tensor, "b t"]):
-        self.layers, self.where = layers, where
+        self.layers, self.routing = layers, Routing.of(where)
 
     def expert(self, layer: int) -> Expert | None:
         """Return the expert weights of block `layer`."""
         parts = dict(self.layers[layer].items())
-        return Expert(self.where, parts.get("attention"), parts.get("mlp"))
+        return Expert(self.routing, parts.get("attention"), parts.get("mlp"))
 
 
 class MLPExpert(HookModule):

@@ -93,7 +93,7 @@ class Block(nn.Module):
             ffn_out = self.channel_mix(z, state["channel_shift"], bounds)
         else:
             previous = token_shift(z, state["channel_shift"], None if bounds is None else bounds.starts)
-            ffn_out = route(expert.where, self.channel_mix, expert.mlp, z, previous)
+            ffn_out = route(expert.routing, self.channel_mix, expert.mlp, z, previous)
         x = x + self.dropout(ffn_out)
         # Clones, because a view of the last position would keep all positions in memory.
         new = {"time_shift": y[:, -1].clone(), "wkv": wkv, "channel_shift": z[:, -1].clone()}
@@ -206,7 +206,7 @@ class RWKV(nn.Module, Backbone):
             x, expert = hook.before(layer, x), hook.expert(layer)
             if order is not None:
                 x, *shared = (reorder(y, order) for y in (x, *shared))
-                expert = None if expert is None else replace(expert, where=expert.where.gather(1, order))
+                expert = None if expert is None else replace(expert, routing=expert.routing.permuted(order))
             inputs = x, old, bounds, tuple(shared), expert
             x, new, shared = run_block(block, layer, self.grad_checkpointing, *inputs)
             if order is not None:

@@ -67,7 +67,7 @@ class Attention(nn.Module):
             part = self.get_submodule(name)
             if expert_part is None:
                 return part(y)
-            return route(expert.where, part, expert_part.get_submodule(name), y)
+            return route(expert.routing, part, expert_part.get_submodule(name), y)
 
         query = self.query_norm(project("query", x).view(b, t, self.heads, -1)).transpose(1, 2)
         key = self.key_norm(project("key", x).view(b, t, self.kv_heads, -1)).transpose(1, 2)
@@ -121,7 +121,7 @@ class TransformerBlock(nn.Module):
         x = x + self.dropout(mixed)
         y = self.norm_mlp(x)
         expert_mlp = None if expert is None else expert.mlp
-        y = self.mlp(y) if expert_mlp is None else route(expert.where, self.mlp, expert_mlp, y)
+        y = self.mlp(y) if expert_mlp is None else route(expert.routing, self.mlp, expert_mlp, y)
         return x + self.dropout(y), cache
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from mmrnn.data.image import ImageError
-from mmrnn.data.preprocess import to_tensor
+from mmrnn.data.image import ImageError, image_size
+from mmrnn.data.preprocess import prepared_size, to_tensor
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
 from mmrnn.types import IGNORE, TAG, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Span, Tokenizer
 from mmrnn.types import Sequence as Tokens
@@ -155,6 +155,26 @@ class Collator:
                 item = opened[item] if item in opened else self._input(sample.images[item])
             remaining.append((span.modality, item))
         return PreparedSample(row, remaining)
+
+    def length(self, sample: Sample) -> int:
+        """Return the number of positions of a sample in a row; 0: it would be dropped.
+
+        No image is decoded: where images have different sizes, their headers say them.
+
+        Raises:
+            ValueError: a modality that the model does not have.
+        """
+
+        def size(number: int) -> tuple[int, int]:
+            try:
+                return prepared_size(image_size(sample.images[number]), self.modalities[IMAGE].image)
+            except ImageError as error:
+                raise DroppedSampleError(error.reason, str(error)) from error
+
+        try:
+            return len(self._lay_out(sample, size)[0].ids)
+        except DroppedSampleError:
+            return 0
 
     def _lay_out(
         self, sample: Sample, size: Callable[[int], tuple[int, int]]

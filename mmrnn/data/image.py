@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mmrnn.data.rgb import Decoding, array_to_image, to_rgb
-from mmrnn.types import ImageSource
+from mmrnn.data.rgb import Decoding, array_to_image, is_turned, to_rgb
+from mmrnn.types import ImageSource, SizedImage
+
+T = TypeVar("T")
 
 MAX_PIXELS = 64_000_000
 """Largest image that is opened: a small file can decompress to more than the memory holds."""
@@ -91,6 +94,14 @@ class ImageFile:
         """
         return open_image(self.path, max_pixels=self.max_pixels, decoding=self.decoding)
 
+    def size(self) -> tuple[int, int]:
+        """Return width and height, from the header.
+
+        Raises:
+            ImageError: not there, not an image, or too large.
+        """
+        return header_size(self.path, max_pixels=self.max_pixels, decoding=self.decoding)
+
 
 @dataclass(frozen=True)
 class InMemoryImage:
@@ -116,6 +127,14 @@ class InMemoryImage:
         """
         return open_image(self.image, max_pixels=self.max_pixels, decoding=self.decoding)
 
+    def size(self) -> tuple[int, int]:
+        """Return width and height, from the header.
+
+        Raises:
+            ImageError: not an image, or too large.
+        """
+        return header_size(self.image, max_pixels=self.max_pixels, decoding=self.decoding)
+
 
 def image_source(image: ImageLike) -> ImageSource:
     """Return the source of an image of any kind; nothing is opened yet."""
@@ -140,6 +159,34 @@ def open_image(
     Raises:
         ImageError: not there, not an image, broken, or too large; no regular file.
     """
+    return _opened(source, lambda image, name: _decode(image, name, max_pixels, frame, decoding))
+
+
+def header_size(source: ImageLike, *, max_pixels: int = MAX_PIXELS, decoding: Decoding = "composed") -> tuple[int, int]:
+    """Return width and height of what `open_image` would return, without decoding it.
+
+    Raises:
+        ImageError: not there, not an image, or too large; no regular file.
+    """
+
+    def size(image: Image.Image, name: str) -> tuple[int, int]:
+        _check_size(image, name, max_pixels)
+        return image.size[::-1] if decoding != "convert" and is_turned(image) else image.size
+
+    return _opened(source, size)
+
+
+def image_size(image: ImageSource) -> tuple[int, int]:
+    """Return width and height of an image; one that does not know them is opened.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    return image.size() if isinstance(image, SizedImage) else image.open().size
+
+
+def _opened(source: ImageLike, read: Callable[[Image.Image, str], T]) -> T:
+    """Result of `read`, given an image whose pixels are not loaded and its name."""
     name = _name(source)
     try:
         with warnings.catch_warnings():
@@ -147,11 +194,11 @@ def open_image(
             if isinstance(source, np.ndarray):
                 source = array_to_image(source)
             if isinstance(source, Image.Image):
-                return _decode(source, name, max_pixels, frame, decoding)
+                return read(source, name)
             Image.init()
             formats = [known for known in FORMATS if known in Image.OPEN]
             with Image.open(_checked(source, name), formats=formats) as image:
-                return _decode(image, name, max_pixels, frame, decoding)
+                return read(image, name)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -205,6 +252,14 @@ def _beginning(path: str | Path, name: str) -> tuple[int, bytes]:
 def _decode(
     image: Image.Image, name: str, max_pixels: int, frame: Callable[[int], int] | None, decoding: Decoding
 ) -> Image.Image:
+    _check_size(image, name, max_pixels)
+    if frame is not None:
+        _seek(image, frame, name)
+    image.load()
+    return to_rgb(image, decoding)
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     sides = f"{name} has {width} x {height} pixels"
     if width * height > max_pixels:
@@ -213,10 +268,6 @@ def _decode(
         raise ImageError(f"{sides}, sides of {MAX_SIDE} are allowed; cut it into parts", TOO_LARGE)
     if min(image.size) < 1:
         raise ImageError(sides, EMPTY)
-    if frame is not None:
-        _seek(image, frame, name)
-    image.load()
-    return to_rgb(image, decoding)
 
 
 def _seek(image: Image.Image, frame: Callable[[int], int], name: str) -> None:

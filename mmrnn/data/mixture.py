@@ -8,6 +8,7 @@ from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING
 
+from mmrnn.data.image import image_size
 from mmrnn.types import ImageSource, MapDataset, PositiveFloat, Sample
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class PrefixedImage:
         """
         return self.image.open()
 
+    def size(self) -> tuple[int, int]:
+        """Return width and height.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        return image_size(self.image)
+
 
 class Mixture(MapDataset):
     """Data sets in given proportions.
@@ -65,6 +74,11 @@ class Mixture(MapDataset):
         if weights is not None and (missing := [name for name in parts if name not in weights]):
             raise ValueError(f"weights: {missing[0]} has none; give one to each part, or set weights=null")
         self.parts, self.weights = dict(parts), weights
+
+    @property
+    def generated(self) -> bool:
+        """True where the samples of some part are."""
+        return any(part.generated for part in self.parts.values())
 
     @cached_property
     def sizes(self) -> dict[str, int]:

@@ -48,6 +48,15 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
     return _middle(image.resize(scaled, resampling), width, height, rounded=spec.resize == "crop_rounded")
 
 
+def prepared_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Height and width of the pixels that `to_tensor` makes of an image of width and height `size`."""
+    if spec.resize == "fit":
+        return fitted_size(size, spec)[::-1]
+    if spec.resize == "within":
+        return _filled_size(_shrunk_size(size, spec), spec)[::-1]
+    return spec.size
+
+
 def fitted_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     """Width and height that `fit` makes of `size` (EVE).
 
@@ -63,14 +72,22 @@ def _within(image: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -
 
     The fill value is 1 of 255, as in the released processor.
     """
-    height, width = spec.size
-    if image.width > width or image.height > height:
-        scale = min(height / image.height, width / image.width)
-        image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)), resampling)
-    whole = tuple(-(-side // spec.multiple) * spec.multiple for side in image.size)
-    filled = Image.new("RGB", whole, (1, 1, 1))
+    if (size := _shrunk_size(image.size, spec)) != image.size:
+        image = image.resize(size, resampling)
+    filled = Image.new("RGB", _filled_size(image.size, spec), (1, 1, 1))
     filled.paste(image, (0, 0))
     return filled
+
+
+def _shrunk_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    height, width = spec.size
+    scale = min(1.0, height / size[1], width / size[0])
+    return max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
+
+
+def _filled_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    width, height = (-(-side // spec.multiple) * spec.multiple for side in size)
+    return width, height
 
 
 def _middle(image: Image.Image, width: int, height: int, *, rounded: bool = False) -> Image.Image:

@@ -60,6 +60,16 @@ def array_to_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(_eight_bits(array))
 
 
+def is_turned(image: Image.Image) -> bool:
+    """Return True where the EXIF of a header says that width and height change places."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return False  # to look for it behind the pixels, Pillow would decode them
+    try:
+        return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # broken EXIF: the pixels are valid
+        return False
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image

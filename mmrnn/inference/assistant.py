@@ -131,7 +131,7 @@ class Assistant:
             ValueError: the state belongs to another backbone.
         """
         backbone = self.model.backbone
-        state.check(backbone.state_origin, backbone.state(0))
+        state.check(self.model.state_origin, backbone.state(0))
         state.save(path, state_facts(self.model, self.tokenizer))
 
     def load_state(self, path: str | Path) -> State:
@@ -143,7 +143,7 @@ class Assistant:
         """
         backbone = self.model.backbone
         state = State.load(path, str(self._device), state_facts(self.model, self.tokenizer))
-        state.check(backbone.state_origin, backbone.state(0))
+        state.check(self.model.state_origin, backbone.state(0))
         return state
 
     @property

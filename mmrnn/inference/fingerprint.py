@@ -6,8 +6,9 @@ from hashlib import sha256
 import torch
 from torch import nn
 
+from mmrnn.model.state_origin import scan_fingerprint
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Layout, Scan, Tokenizer
+from mmrnn.types import Tokenizer
 
 PROBE = "User: how many\tthings? 3.14\n\nAssistant: 你好 été 🙂 <image>"
 """Text whose ids are part of the fingerprint of a tokenizer."""
@@ -46,13 +47,3 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     texts = [tokenizer.decode([id]) for id in range(0, vocab, max(1, vocab // SAMPLES))]
     facts = [vocab, tokenizer.pad, tokenizer.starts, tokenizer.ends, tokenizer.encode(PROBE), texts]
     return sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-
-def scan_fingerprint(scan: Scan | None, depth: int) -> str:
-    """Return `forward`, or a fingerprint of the orders in which `depth` layers read an image."""
-    layout = Layout(rows=3, cols=5)
-    orders = [None if scan is None else scan(layer, layout) for layer in range(depth)]
-    if all(order is None for order in orders):
-        return "forward"
-    plain = [None if order is None else order.tolist() for order in orders]
-    return sha256(json.dumps(plain).encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.model.splice import check_slots, splice
+from mmrnn.model.state_origin import state_origin
 from mmrnn.types import (
     Backbone,
     Batch,
@@ -110,6 +111,7 @@ class VLM(nn.Module, Composite):
 
     Attributes:
         config: configuration that `mmrnn.build` made the model from; `mmrnn.save` writes it next to the tensors.
+        state_origin: backbone, scan and hook that its states carry; None: the backbone does not say its own.
     """
 
     config: Mapping[str, Any] | None = None
@@ -129,6 +131,7 @@ class VLM(nn.Module, Composite):
         self.modalities = nn.ModuleDict(modalities)
         self.hook = hook
         self.scan, self.position, self.mask = scan, position, mask
+        self.state_origin = state_origin(backbone, scan, hook)
 
     def weight_parts(self) -> dict[str, nn.Module]:
         """Return backbone, encoders, connectors and hook, where they have tensors."""
@@ -172,9 +175,13 @@ class VLM(nn.Module, Composite):
             Hidden states after the last norm, and the state after the last position.
 
         Raises:
-            ValueError: the state has another number of rows, or belongs to another backbone.
+            ValueError: the state has another number of rows, or belongs to another backbone, scan or hook.
         """
         if state is not None:
+            if state.origin is not self.state_origin:
+                state.check_origin(self.state_origin)
+            else:  # which the backbone knows by its own
+                state = replace(state, origin=self.backbone.state_origin)
             state = self.backbone.resume(state, len(sequence.ids))
         start = None if state is None else state.shared.get("next_position")
         if self.position is not None and (positions := self.position(sequence, start)) is not None:
@@ -184,9 +191,10 @@ class VLM(nn.Module, Composite):
         if hook is None and self.hook is not None:
             hook = self.hook.start(sequence, state)
         if hook is None:
-            return self.backbone(sequence, state, self.scan)
+            hidden, state = self.backbone(sequence, state, self.scan)
+            return hidden, replace(state, origin=self.state_origin)
         hidden, state = self.backbone(sequence, state, self.scan, hook)
-        return hidden, replace(state, shared={**state.shared, **hook.state})
+        return hidden, replace(state, shared={**state.shared, **hook.state}, origin=self.state_origin)
 
     def embed(self, batch: Batch) -> Sequence:
         """Return the sequence of a batch with the embeddings of text and images.

@@ -1,69 +1,23 @@
 """Micro-batches of every step of a stage, resumable at any step."""
 
-import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from mmrnn.data.batching import Plain
-from mmrnn.data.collate import Collator, DroppedSampleError
+from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
-from mmrnn.data.readers.dialogue import RecordError
 from mmrnn.data.sampler import ShuffledOrder
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
+from mmrnn.training.sample_reader import Collated, Key, Keys, SampleReader, SkippedSample
 from mmrnn.training.stage import Stage
-from mmrnn.types import Batch, Batching, MapDataset, Objective, Sample, StepSpec
+from mmrnn.types import Batch, Batching, MapDataset, Objective, StepSpec
 
 NO_UNITS = "the objective finds nothing to learn in the whole micro-batch"
-
-Key = tuple[int, int]
-"""Position in the order of the run, and index of the sample in the data set."""
-
-
-class SkippedSample(NamedTuple):
-    """A sample that was read and is not trained on.
-
-    Attributes:
-        position: in the order of the run.
-        id: of the sample; `#12` where it could not be read.
-        reason: the same for every sample with this fault.
-        detail: the reason with what it says of this sample.
-        rank: that read it.
-        worker: number of the process that read it; None: it was read by the rank itself.
-    """
-
-    position: int
-    id: str
-    reason: str
-    detail: str
-    rank: int = 0
-    worker: int | None = None
-
-
-class Collated(NamedTuple):
-    """Samples of one micro-batch, collated.
-
-    Attributes:
-        batch: None where all samples are dropped.
-        ids: of the samples that are left.
-        positions: of the samples that are left, in the order of the run.
-        dropped: the others.
-        worker: number of the process that collated them; None: the rank itself.
-    """
-
-    batch: Batch | None
-    ids: list[str]
-    positions: list[int]
-    dropped: list[SkippedSample]
-    worker: int | None = None
 
 
 @dataclass(frozen=True)
@@ -140,12 +94,14 @@ class StepLoader(Iterator[StepBatches]):
         spec = StepSpec(stage.batch_size, stage.grad_accum_steps, size, self.epoch_size, seed, length)
         batching = batching or Plain()
         batching.check_sizes(spec)
+        if length is None and batching.needs_lengths(size):
+            raise ValueError(f"{type(batching).__name__} needs the lengths of the samples; see `sample_lengths`")
         self._plans = _RankPlans(batching, spec, order, rank, samples)
         self._batches = iter(
             DataLoader(
-                _Keys(),
+                Keys(),
                 batch_sampler=self._plans,
-                collate_fn=_Reader(dataset, collate, seed, rank),
+                collate_fn=SampleReader(dataset, collate, seed, rank, batching.split if length is None else None),
                 num_workers=workers,
                 pin_memory=pin_memory,
                 timeout=timeout if workers else 0,
@@ -160,8 +116,9 @@ class StepLoader(Iterator[StepBatches]):
         Raises:
             TrainingError: the workers are silent for `timeout` seconds, or one of them was killed.
         """
-        found = [self._take()]
-        found += [self._take() for _ in range(self._plans.sizes.popleft() - 1)]
+        found = self._take()
+        for _ in range(self._plans.sizes.popleft() - 1):
+            found += self._take()
         self.samples += self.batch_size
         step = StepBatches([], [], [])
         for collated in found:
@@ -177,7 +134,8 @@ class StepLoader(Iterator[StepBatches]):
                 )
         return step
 
-    def _take(self) -> Collated:
+    def _take(self) -> list[Collated]:
+        """The micro-batches of a planned one."""
         try:
             collated = next(self._batches)
         except RuntimeError as error:
@@ -226,13 +184,6 @@ def usable_steps(loader: StepLoader, world: World | None = None) -> Iterator[Ste
         yield replace(step, dropped=dropped)
 
 
-class _Keys(Dataset[Key]):
-    """Data set whose samples are their own keys: a sample is read where its micro-batch is collated."""
-
-    def __getitem__(self, key: Key) -> Key:
-        return key
-
-
 class _RankPlans:
     """Micro-batches of one rank, as keys of their samples.
 
@@ -252,61 +203,6 @@ class _RankPlans:
             for micro_batch in plan[self.rank]:
                 self.issued.append([(n, self.order(n)) for n in micro_batch])
                 yield self.issued[-1]
-
-
-class _Reader:
-    """Reads and collates the samples of a micro-batch."""
-
-    def __init__(self, dataset: MapDataset, collate: Collator, seed: int, rank: int) -> None:
-        self.dataset, self.collate, self.seed, self.rank = dataset, collate, seed, rank
-
-    def __call__(self, keys: Sequence[Key]) -> Collated:
-        info = get_worker_info()
-        worker = None if info is None else info.id
-        prepared, ids, positions, dropped = [], [], [], []
-        with _kept_generators():
-            for position, index in keys:
-                _seed_generators(self.seed, position)
-                name = f"#{index}"
-                try:
-                    sample = self._read(index)
-                    name = sample.id
-                    prepared.append(self.collate.prepare(sample))
-                except DroppedSampleError as error:
-                    dropped.append(SkippedSample(position, name, error.reason, str(error), self.rank, worker))
-                else:
-                    ids.append(name)
-                    positions.append(position)
-        return Collated(self.collate.assemble(prepared), ids, positions, dropped, worker)
-
-    def _read(self, index: int) -> Sample:
-        """Sample of the data set; one that cannot be read is dropped."""
-        try:
-            return self.dataset[index]
-        except RecordError as error:
-            raise DroppedSampleError(error.reason, str(error)) from error
-        except (OSError, ValueError) as error:
-            raise DroppedSampleError("a sample cannot be read", f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _kept_generators() -> Iterator[None]:
-    """Restore the random generators afterwards: those of the rank's own process belong to the training."""
-    python, numpy, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(own)
-
-
-def _seed_generators(seed: int, position: int) -> None:
-    mixed = int.from_bytes(sha256(f"sample {seed} {position}".encode()).digest()[:4], "big")
-    random.seed(mixed)
-    np.random.seed(mixed)
-    # Not `torch.manual_seed`, which also seeds every GPU.
-    torch.default_generator.manual_seed(mixed)
 
 
 def _listed(numbers: Sequence[int], most: int = 16) -> str:

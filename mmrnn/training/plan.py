@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmrnn.model.vlm import VLM, Modality
+from mmrnn.training.objectives.chunks import CHUNK_SIZE
 from mmrnn.training.stage import Stage
 
 
@@ -127,13 +128,14 @@ class Plan:
         """Bytes of a micro-batch of so many samples: inputs and activations of the blocks, logits and their gradient.
 
         A block keeps about 34 values of its width per token, and 4 of the width of its feed-forward layer (3.5 to 4
-        times as wide), in bf16.
+        times as wide), in bf16. Logits exist for one chunk of the loss, in bf16 and fp32, with probabilities and
+        gradients.
         """
         tokens = samples * self.tokens
         block = tokens * 100 * self.width
         kept = self.depth - self.recomputed + bool(self.recomputed)  # one recomputed block at a time
         blocks = block * kept + tokens * self.recomputed * self.width * 4
-        return blocks + tokens * self.vocab * 10
+        return blocks + min(tokens, CHUNK_SIZE) * self.vocab * 20
 
     def memory_bytes(self, samples: int, gpus: int | None = None) -> float:
         """Bytes per GPU with a micro-batch of so many samples."""

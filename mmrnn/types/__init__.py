@@ -20,7 +20,7 @@ from mmrnn.types.bounds import (
     Seed,
 )
 from mmrnn.types.contract import fulfils, implements
-from mmrnn.types.hooks import BlockHooks, Expert
+from mmrnn.types.hooks import BlockHooks, Expert, Routing
 from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
 from mmrnn.types.output import Output
@@ -37,7 +37,7 @@ from mmrnn.types.parts import (
     Scan,
 )
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
-from mmrnn.types.sample import TAG, ImageSource, Sample, Turn
+from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
@@ -82,11 +82,13 @@ __all__ = [
     "Probability",
     "Prompt",
     "Resettable",
+    "Routing",
     "Sample",
     "Scan",
     "Schedule",
     "Seed",
     "Sequence",
+    "SizedImage",
     "Span",
     "State",
     "StateOrigin",

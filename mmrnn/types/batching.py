@@ -1,10 +1,11 @@
 """Contract of batching: which samples of a step go into which micro-batch of which rank."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from mmrnn.types.inputs import MapDataset
 from mmrnn.types.parts import Backbone, Objective
 
 StepPlan = list[list[list[int]]]
@@ -37,11 +38,9 @@ class Batching(Protocol):
     """Distribution of the samples of a step over ranks and micro-batches.
 
     Attributes:
-        needs_lengths: plans depend on the lengths of the samples.
         packs: a micro-batch is one row, in which its samples lie end to end.
     """
 
-    needs_lengths: bool = False
     packs: bool = False
 
     @abstractmethod
@@ -53,8 +52,23 @@ class Batching(Protocol):
             spec: facts about the run.
         """
 
-    def resolve(self, backbone: Backbone, objective: Objective) -> "Batching":  # noqa: ARG002
-        """Return the batching for a model: this one, unless it depends on the model.
+    def needs_lengths(self, ranks: int) -> bool:  # noqa: ARG002
+        """Return True where the plans of so many ranks need the lengths of the samples."""
+        return False
+
+    def split(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Return micro-batches of a planned one, once its samples are read; only where plans need no lengths.
+
+        Args:
+            lengths: of the samples of the planned micro-batch.
+
+        Returns:
+            Indices of the samples of each micro-batch; by default there is one.
+        """
+        return [list(range(len(lengths)))]
+
+    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> "Batching":  # noqa: ARG002
+        """Return the batching for a run: this one, unless it depends on the parts of the run.
 
         Raises:
             ValueError: the backbone or the objective reads one sample a row.

@@ -60,7 +60,13 @@ class Prompt(Protocol):
 
 @runtime_checkable
 class MapDataset(Protocol):
-    """Samples by index. `left_out`, `images` and `held_out` are optional."""
+    """Samples by index. `left_out`, `images` and `held_out` are optional.
+
+    Attributes:
+        generated: samples are computed when they are read, so that to measure all of them takes as long as to train.
+    """
+
+    generated: bool = False
 
     @abstractmethod
     def __len__(self) -> int:

@@ -30,6 +30,19 @@ class ImageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class SizedImage(ImageSource, Protocol):
+    """Image whose size is known without decoding it."""
+
+    def size(self) -> tuple[int, int]:
+        """Return width and height of the image that `open` returns.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One turn of a dialogue. An empty last turn of the assistant is the reply to generate.

@@ -21,18 +21,31 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 @dataclass(frozen=True)
 class StateOrigin:
-    """Kind and sizes of the backbone that a state belongs to.
+    """Kind and sizes of the backbone that a state belongs to, and fingerprints of the model around it.
 
     Attributes:
         kind: of the architecture (`rwkv6`).
         sizes: by name (`depth`, `width`).
+        scan: fingerprint of the order in which the layers read an image; None: unknown.
+        hook: fingerprint of the additions to the blocks; None: unknown.
     """
 
     kind: str
     sizes: Mapping[str, int]
+    scan: str | None = None
+    hook: str | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} ({', '.join(f'{name} {size}' for name, size in self.sizes.items())})"
+
+    def difference(self, other: "StateOrigin") -> tuple[str, str] | None:
+        """Return, in words, the first fact in which two origins differ; facts that either does not know are equal."""
+        if (self.kind, self.sizes) != (other.kind, other.sizes):
+            return str(self), str(other)
+        for name, mine, theirs in (("scan", self.scan, other.scan), ("hook", self.hook, other.hook)):
+            if mine is not None and theirs is not None and mine != theirs:
+                return f"a model with {name} {mine}", f"one with {name} {theirs}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,16 @@ class State:
         """Size of all tensors in bytes: the memory that the state holds."""
         return sum(value.nbytes for value in self.tensors.values())
 
+    def check_origin(self, origin: StateOrigin | None) -> None:
+        """Check that the state was made by a model of this origin; None: unknown, and any state is accepted.
+
+        Raises:
+            ValueError: kind, sizes, scan or hook differ.
+        """
+        if self.origin and origin and (found := self.origin.difference(origin)):
+            state, model = found
+            raise ValueError(f"the state belongs to {state}, but this model is {model}; use the model that made it")
+
     def check(self, origin: StateOrigin | None, like: "State") -> None:
         """Check that a backbone can continue from the state.
 
@@ -102,9 +125,8 @@ class State:
         Raises:
             ValueError: the state belongs to a backbone of another kind or of other sizes, or its tensors do not fit.
         """
+        self.check_origin(origin)
         ours = f"this model is {origin}" if origin else "this model is another"
-        if self.origin and origin and self.origin != origin:
-            raise ValueError(f"the state belongs to {self.origin}, but {ours}; use the model that made the state")
         if len(self.layers) != len(like.layers):
             raise ValueError(f"the state has {len(self.layers)} layers for {len(like.layers)}; {ours}")
         if missing := sorted(like.shared.keys() - self.shared.keys()):
@@ -135,6 +157,8 @@ class State:
         known = {"format": FORMAT, "depth": str(len(self.layers))}
         if self.origin is not None:
             known |= {"kind": self.origin.kind, "sizes": json.dumps(dict(self.origin.sizes))}
+            policies = {"scan": self.origin.scan, "hook": self.origin.hook}
+            known |= {name: value for name, value in policies.items() if value is not None}
         owned = self.detach().clone()
         save_file(owned.tensors, str(path), {**(facts or {}), **known})
 
@@ -195,7 +219,7 @@ def _parse_origin(path: str | Path, known: Mapping[str, str]) -> StateOrigin | N
         sizes = None
     if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
         raise ValueError(f"{path} is damaged: its sizes are {known.get('sizes')!r}")
-    return StateOrigin(known["kind"], sizes)
+    return StateOrigin(known["kind"], sizes, known.get("scan"), known.get("hook"))
 
 
 def _row_fault(tensors: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from copy import deepcopy
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from mmrnn.backbones import (
     HFEncoderDecoder,
     TinyAttention,
     Transformer,
+    scan,
 )
 from mmrnn.model.vlm import VLM
 from mmrnn.types import ImageSpan, Layout, Sequence, State
@@ -125,6 +127,8 @@ def test_every_state_comes_back_from_its_file(name, length, tmp_path):
     assert torch.equal(model(step, back)[0], model(step, state)[0])
 
 
+ORDERS = (scan.forward, scan.snake)
+
 FOREIGN = {
     "another version": (lambda: rwkv(RWKV7).state(2), r"belongs to rwkv7 \(depth 2.*but this model is rwkv6"),
     "another depth": (lambda: rwkv(RWKV6, depth=3).state(2), "rwkv6 .depth 3"),
@@ -154,6 +158,26 @@ def test_a_foreign_state_is_refused_by_name(name, length):
     for call in (model, VLM(model, {}).run_backbone):
         with torch.no_grad(), pytest.raises(ValueError, match=message):
             call(Sequence(ids(length=length)), make())
+
+
+def test_models_around_one_backbone_refuse_each_others_states(tmp_path):
+    backbone = rwkv(RWKV6)
+    hooks = {"none": None, "small": TinyAttention(backbone, heads=2), "large": TinyAttention(backbone, width=64)}
+    models = {(name, order): VLM(backbone, {}, order, hook=hook) for name, hook in hooks.items() for order in ORDERS}
+    step = Sequence(ids(length=1))
+    with torch.no_grad():
+        for maker, model in models.items():
+            _, state = model.run_backbone(Sequence(ids(length=4)))
+            state.save(tmp_path / "state")
+            for one in (state, State.load(tmp_path / "state")):
+                model.run_backbone(step, one)
+                deepcopy(model).run_backbone(step, one)
+                for reader in models.keys() - {maker}:
+                    what = "scan" if maker[1] is not reader[1] else "hook"
+                    with pytest.raises(ValueError, match=f"a model with {what} .*use the model that made it"):
+                        models[reader].run_backbone(step, one)
+        # The initial state of a backbone has been read by no model yet, and serves all of them.
+        models["none", scan.forward].run_backbone(step, backbone.state(2))
 
 
 def test_a_transformer_wants_the_next_position():

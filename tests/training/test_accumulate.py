@@ -15,9 +15,9 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
-from mmrnn.training.loader import Collated, SkippedSample
 from mmrnn.training.optim import param_groups
-from mmrnn.training.step import TrainStep
+from mmrnn.training.sample_reader import Collated, SkippedSample
+from mmrnn.training.step import TrainStep, forward_for
 from mmrnn.training.trainer import train_steps
 from mmrnn.types import Objective, Sample, Turn
 
@@ -121,6 +121,19 @@ def test_packed_and_padded_steps_are_one():
         assert other_loss == pytest.approx(loss, rel=1e-5)
         for name, value in grads.items():
             torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_without_images_the_alignment_has_gradients_of_zero():
+    """So that processes of one run reduce the gradients of the same parameters."""
+    made = model()
+    objective = aligned(made)
+    batch = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities))(SAMPLES[:1])
+    _, alignment = objective.losses(made, forward_for(made, objective, batch))
+    assert alignment == 0
+    alignment.backward()
+    grads = {name: value.grad for name, value in objective.named_parameters() if value.requires_grad}
+    assert grads
+    assert all(value is not None and not value.any() for value in grads.values())
 
 
 def test_an_objective_of_ones_own_counts_rows():

@@ -12,8 +12,8 @@ from mmrnn.config.tree import plain
 from mmrnn.io import jsonl
 from mmrnn.training import AdamW, resume
 from mmrnn.training.loader import StepLoader
-from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.run import train
+from mmrnn.training.step import TrainStep
 from mmrnn.training.trainer import MAX_SKIPPED_STEPS, TrainingError
 
 SMALL = (
@@ -49,18 +49,18 @@ class FaultyGradient(torch.autograd.Function):
 @pytest.fixture
 def spoil(monkeypatch):
     """Spoils the losses of the named calls: their value, or their gradient alone."""
-    plain_loss = LanguageModel.__call__
+    forward = TrainStep.forward
     calls = []
 
     def spoil(which, value, *, gradient):
-        def loss(self, model, output):
+        def loss(self, batch, share):
             calls.append(None)
-            right = plain_loss(self, model, output)
+            right = forward(self, batch, share)
             if len(calls) not in which:
                 return right
             return FaultyGradient.apply(right, value) if gradient else right * value
 
-        monkeypatch.setattr(LanguageModel, "__call__", loss)
+        monkeypatch.setattr(TrainStep, "forward", loss)
 
     return spoil
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from mmrnn.types.batching import Batching, StepPlan, StepSpec
+from mmrnn.types import Batching, StepPlan, StepSpec
 
 
 class Plain(Batching):

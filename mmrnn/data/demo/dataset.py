@@ -80,6 +80,8 @@ class DemoVQA(MapDataset):
         ValueError: a knob is out of range.
     """
 
+    generated = True
+
     def __init__(
         self,
         *,

@@ -63,7 +63,11 @@ class BLIP2Pretraining(nn.Module, Objective):
         nn.init.constant_(self.temperature, self.initial_temperature)
 
     def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
-        """The sum of the three losses of a batch with one image a row."""
+        """The sum of the three losses of a batch with one image a row; 0 for a batch without images.
+
+        Raises:
+            ValueError: there are no images, or a single one, and no other process has any.
+        """
         batch, connector = output.batch, model.modalities["image"].connector
         rows, tokens = image_tokens(model, batch)
         (every_text, first), (every_known, _) = map(gather, texts(batch, rows))
@@ -104,7 +108,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         to_image = torch.einsum("tw,mqw->tmq", text, images).amax(2) / self.temperature
         if same is None:
             goal = torch.arange(len(text), device=text.device) + first
-            losses = [F.cross_entropy(x, goal, label_smoothing=self.smoothing) for x in (to_text, to_image)]
+            losses = [mean_cross_entropy(x, goal, self.smoothing) for x in (to_text, to_image)]
         else:
             share = same / same.sum(1, keepdim=True)
             share = (1 - self.smoothing) * share + self.smoothing / same.shape[1]
@@ -129,7 +133,7 @@ class BLIP2Pretraining(nn.Module, Objective):
             torch.cat([known, known, other_known]),
         )
         goal = torch.cat([ids.new_ones(len(ids)), ids.new_zeros(2 * len(ids))])
-        return F.cross_entropy(logits, goal)
+        return mean_cross_entropy(logits, goal)
 
     def belongs(
         self,
@@ -154,15 +158,21 @@ class BLIP2Pretraining(nn.Module, Objective):
         _, words = connector.forward_joint(tokens, opened, known, "causal")
         logits = connector.next_token_logits(words)[:, :-1]
         goal = opened.masked_fill(~known, IGNORE)[:, 1:]
-        return F.cross_entropy(logits.flatten(0, 1), goal.flatten(), label_smoothing=self.smoothing)
+        return mean_cross_entropy(logits.flatten(0, 1), goal.flatten(), self.smoothing)
 
 
 def image_tokens(model: VLM, batch: Batch) -> tuple[list[int], Float[Tensor, "m n e"]]:
-    """The rows that show an image, and the encoder's tokens of the first one of each."""
+    """The rows that show an image, and the encoder's tokens of the first one of each.
+
+    Without an image all parts run over no rows, as the other processes wait for ours.
+    """
+    modality = model.modalities["image"]
     if "image" in batch.features:
         tokens = batch.features["image"]
     elif "image" in batch.images:
-        tokens = model.modalities["image"].encode(batch.images["image"])
+        tokens = modality.encode(batch.images["image"])
+    elif processes() > 1:
+        tokens = modality.encode(next(modality.parameters()).new_zeros(0, 3, *modality.image.size))
     else:
         raise ValueError("these losses compare texts with images, and the batch has no image")
     blocks = [block for block in batch.sequence.image_spans if block.modality == "image"]
@@ -180,8 +190,24 @@ def texts(batch: Batch, rows: list[int]) -> tuple[Int[Tensor, "m t"], Bool[Tenso
         ids, labels = sequence.ids[row], sequence.labels[row]
         end = int((labels != IGNORE).nonzero().max()) + 1
         found.append(ids[:end][ids[:end] >= 0])
+    if not found:
+        return sequence.ids[:0], sequence.ids[:0] >= 0
     known = [torch.ones_like(ids, dtype=torch.bool) for ids in found]
     return tuple(nn.utils.rnn.pad_sequence(group, batch_first=True) for group in (found, known))
+
+
+def mean_cross_entropy(
+    logits: Float[Tensor, "n classes"], goal: Int[Tensor, " n"], smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Cross-entropy, the mean over the goals that are not `IGNORE`; 0 of none."""
+    total = F.cross_entropy(logits, goal, label_smoothing=smoothing, reduction="sum", ignore_index=IGNORE)
+    return total / (goal != IGNORE).sum().clamp(min=1)
+
+
+def processes() -> int:
+    """Number of processes of the run."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if distributed else 1
 
 
 def negatives(similar: Float[Tensor, "m all"], first: int) -> Int[Tensor, " m"]:
@@ -204,12 +230,13 @@ def gather(x: Tensor) -> tuple[Tensor, int]:
     Gradients go back to the process that a row came from, so that the mean over the processes is the gradient of one
     process with all rows. Rows of fewer columns (texts) are filled up with zeros.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    count = processes()
+    if count == 1:
         return x, 0
     from torch.distributed.nn.functional import all_gather
 
-    processes, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    sizes = [x.new_empty(2, dtype=torch.long) for _ in range(processes)]
+    rank = torch.distributed.get_rank()
+    sizes = [x.new_empty(2, dtype=torch.long) for _ in range(count)]
     torch.distributed.all_gather(sizes, torch.tensor(x.shape[:2], device=x.device))
     rows, columns = torch.stack(sizes).T.tolist()
     more = (0, 0) * (x.dim() - 2) + (0, max(columns) - x.shape[1], 0, max(rows) - len(x))
@@ -217,6 +244,6 @@ def gather(x: Tensor) -> tuple[Tensor, int]:
     if filled.requires_grad:
         parts = all_gather(filled)
     else:
-        parts = [torch.empty_like(filled) for _ in range(processes)]
+        parts = [torch.empty_like(filled) for _ in range(count)]
         torch.distributed.all_gather(parts, filled)
     return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)]), sum(rows[:rank])

@@ -7,6 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+CHUNK_SIZE = 1024
+"""Rows of a chunk, unless told otherwise."""
+
 ChunkFunction = Callable[..., Float[Tensor, "k n"]]
 """Rows of one chunk to `k` numbers for each."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
-from mmrnn.training.objectives.chunks import map_chunks
+from mmrnn.training.objectives.chunks import CHUNK_SIZE, map_chunks
 from mmrnn.types import IGNORE, Batch, NonNegativeFloat, Objective, Output, PositiveInt, Sequence
 
 
@@ -42,7 +42,7 @@ class L2Wrap(Objective):
         chunk_size: positions whose logits are computed at once.
     """
 
-    def __init__(self, *, factor: NonNegativeFloat = 1e-4, chunk_size: PositiveInt = 1024):
+    def __init__(self, *, factor: NonNegativeFloat = 1e-4, chunk_size: PositiveInt = CHUNK_SIZE):
         self.factor, self.chunk_size = factor, chunk_size
 
     def num_units(self, batch: Batch) -> int:
@@ -77,7 +77,7 @@ class LanguageModel(Objective):
         reduction: Literal["sample", "token"] = "sample",
         l2wrap: NonNegativeFloat = 0.0,
         z_loss: NonNegativeFloat = 0.0,
-        chunk_size: PositiveInt = 1024,
+        chunk_size: PositiveInt = CHUNK_SIZE,
     ):
         self.reduction, self.l2wrap, self.z_loss, self.chunk_size = reduction, l2wrap, z_loss, chunk_size
 

@@ -44,6 +44,8 @@ def batch_of(model, rows):
     labels[:, 0] = IGNORE
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     blocks = tuple(ImageSpan(place, 1, layout) for place in range(len(rows)))
+    if not rows:
+        return Batch(Sequence(torch.zeros(1, 1, dtype=torch.long), labels=torch.full((1, 1), IGNORE)))
     return Batch(Sequence(ids, blocks, labels=labels), {"image": images[rows]})
 
 
@@ -73,7 +75,11 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     assert not torch.equal(parts[0]["loss"], parts[1]["loss"])
     for name, value in whole.items():
         torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, value, atol=1e-6, rtol=1e-4, msg=name)
+    pair, empty = (torch.load(tmp_path / f"{rank}.pair.pt", weights_only=True) for rank in range(2))
     alone = losses_and_gradients([0, 1])
+    assert empty["loss"] == 0
+    for name, value in alone.items():
+        torch.testing.assert_close(pair[name] + empty[name], value, atol=1e-6, rtol=1e-4, msg=name)
     assert (alone["loss"] - parts[0]["loss"]).abs() > 1e-2, "the other process's rows are negatives, too"
 
 
@@ -82,4 +88,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
     torch.save(losses_and_gradients([[0, 1], [2, 3]][rank]), folder / f"{rank}.pt")
+    torch.save(losses_and_gradients([[0, 1], []][rank]), folder / f"{rank}.pair.pt")
     torch.distributed.destroy_process_group()

@@ -1,0 +1,36 @@
+"""The batching that suits a run."""
+
+from collections.abc import Iterator
+
+from mmrnn.data.batching.bucketed import Bucketed
+from mmrnn.data.batching.packed import Packed, one_sample_a_row
+from mmrnn.data.batching.plain import Plain
+from mmrnn.types import Backbone, Batching, MapDataset, Objective, PositiveInt, StepPlan, StepSpec
+
+
+class Auto(Batching):
+    """`Packed` for recurrent backbones, whose cost does not depend on the length of a row; else `Bucketed`.
+
+    Where samples are generated, and would have to be for their lengths alone: `Plain`.
+
+    Args:
+        tokens: of `Packed`.
+        window: of `Bucketed`.
+    """
+
+    def __init__(self, *, tokens: PositiveInt = 16384, window: PositiveInt = 64) -> None:
+        self.packed, self.bucketed = Packed(tokens=tokens), Bucketed(window=window)
+
+    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> Batching:
+        """Return the batching for a run."""
+        packs = backbone.recurrent and not one_sample_a_row(backbone, objective)
+        chosen = self.packed if packs else self.bucketed
+        return Plain() if data.generated and chosen.needs_lengths(ranks) else chosen
+
+    def plans(self, position: int, spec: StepSpec) -> Iterator[StepPlan]:  # noqa: ARG002
+        """Refuse: the parts of the run are not known.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("this batching depends on the parts of the run; use the one that its `resolve` returns")

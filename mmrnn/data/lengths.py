@@ -1,0 +1,191 @@
+"""Lengths of all samples of a data set in positions, measured once and stored beside the data."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmrnn.data.collate import Collator
+from mmrnn.io.atomic import replace_file
+from mmrnn.types import MapDataset
+
+T = TypeVar("T")
+
+VERSION = 1
+"""Of the way to measure; stored lengths of another one are not read."""
+
+AT_ONCE = 256
+"""Samples that are measured between two steps of the progress."""
+
+UNREADABLE = (OSError, ValueError)
+"""Errors of a sample that cannot be read."""
+
+
+class Ranks(Protocol):
+    """Processes that measure together.
+
+    Attributes:
+        rank: of this process.
+        size: number of processes.
+    """
+
+    rank: int
+    size: int
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all ranks, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class LengthStore:
+    """Files that hold the lengths of data sets.
+
+    Attributes:
+        cards: all that the lengths depend on beside the layouts of the images: data, tokenizer and prompt. Size and
+            time of change of the files that they name count as well.
+        folders: where lengths are looked for, and written: the first that can be written to.
+    """
+
+    cards: Mapping[str, Any] = field(default_factory=dict)
+    folders: Sequence[Path] = ()
+
+    def load(self, dataset: MapDataset, collate: Collator) -> np.ndarray | None:
+        """Return the stored lengths of a data set; None: there are none."""
+        for folder in self.folders:
+            try:
+                found = np.load(folder / self._name(dataset, collate), mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError):
+                continue
+            if found.dtype == np.int32 and found.shape == (len(dataset),):
+                return found
+        return None
+
+    def save(self, dataset: MapDataset, collate: Collator, lengths: np.ndarray) -> Path | None:
+        """Write lengths, and return their file; None: no folder can be written to."""
+        for folder in self.folders:
+            path = folder / self._name(dataset, collate)
+            try:
+                replace_file(path, lambda new: _write(new, lengths), lengths.nbytes)
+            except OSError:
+                continue  # a folder that is full, or of somebody else
+            return path
+        return None
+
+    def _name(self, dataset: MapDataset, collate: Collator) -> str:
+        layouts = {
+            name: [repr(spec.image), repr(spec.layout(*spec.image.size))]
+            for name, spec in sorted(collate.modalities.items())
+        }
+        key = [VERSION, self.cards, _stamps(self.cards), layouts, collate.max_length, len(dataset)]
+        return f".lengths-{sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.npy"
+
+
+def sample_lengths(
+    dataset: MapDataset,
+    collate: Collator,
+    store: LengthStore,
+    ranks: Ranks | None = None,
+    *,
+    workers: int = 0,
+    track: Callable[[range], Iterator[int]] = iter,
+) -> np.ndarray:
+    """Return the length of every sample, as stored or measured now: each rank measures its share, the first stores all.
+
+    Args:
+        dataset: the samples.
+        collate: lays samples out.
+        store: of lengths.
+        ranks: that measure together; None: this process alone.
+        workers: processes of a rank that measure.
+        track: wraps the iteration over the first indices of the parts of a rank's share, to show progress.
+
+    Returns:
+        Positions of each sample in a row (int32); 0: it would be dropped.
+    """
+    stored = store.load(dataset, collate)
+    if all(_gather(ranks, stored is not None)):
+        return stored
+    rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
+    bounds = [len(dataset) * number // size for number in range(size + 1)]
+    own = _measure(dataset, collate, range(bounds[rank], bounds[rank + 1]), workers, track)
+    lengths = np.concatenate(_gather(ranks, own))
+    if rank == 0:
+        store.save(dataset, collate, lengths)
+    return lengths
+
+
+def data_folder(card: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the first file that the card of a data set names as `file`; None: there is none."""
+    for name, value in sorted(card.items()):
+        if name == "file" and isinstance(value, str) and os.path.isdir(folder := os.path.dirname(value) or "."):
+            return Path(folder)
+        if isinstance(value, Mapping) and (found := data_folder(value)) is not None:
+            return found
+    return None
+
+
+def _measure(
+    dataset: MapDataset, collate: Collator, share: range, workers: int, track: Callable[[range], Iterator[int]]
+) -> np.ndarray:
+    starts = range(share.start, share.stop, AT_ONCE)
+    parts = _Parts(dataset, collate, [share[n : n + AT_ONCE] for n in range(0, len(share), AT_ONCE)])
+    found = [np.empty(0, np.int32)]
+    # A generator of its own: the loader would draw from the global one.
+    own = torch.Generator()
+    loader = iter(DataLoader(parts, batch_size=None, num_workers=workers, collate_fn=_same, generator=own))
+    for _ in track(starts):
+        found.append(next(loader))
+    return np.concatenate(found)
+
+
+class _Parts(Dataset[np.ndarray]):
+    """Lengths of the samples of each part."""
+
+    def __init__(self, dataset: MapDataset, collate: Collator, parts: list[range]) -> None:
+        self.dataset, self.collate, self.parts = dataset, collate, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, part: int) -> np.ndarray:
+        return np.array([self._length(index) for index in self.parts[part]], dtype=np.int32)
+
+    def _length(self, index: int) -> int:
+        try:
+            sample = self.dataset[index]
+        except UNREADABLE:
+            return 0
+        return self.collate.length(sample)
+
+
+def _gather(ranks: Ranks | None, value: T) -> list[T]:
+    return [value] if ranks is None else ranks.gather(value)
+
+
+def _write(path: Path, lengths: np.ndarray) -> None:
+    with path.open("wb") as file:  # np.save appends a suffix to a name
+        np.save(file, lengths, allow_pickle=False)
+
+
+def _stamps(value: Any) -> list[list[Any]]:
+    """Size and time of change of the files that a card names."""
+    if isinstance(value, Mapping):
+        return [stamp for name in sorted(value) for stamp in _stamps(value[name])]
+    if isinstance(value, list | tuple):
+        return [stamp for item in value for stamp in _stamps(item)]
+    if not isinstance(value, str) or not os.path.isfile(value):
+        return []
+    status = os.stat(value)
+    return [[value, status.st_size, status.st_mtime_ns]]
+
+
+def _same(part: np.ndarray) -> np.ndarray:
+    return part

@@ -1,0 +1,93 @@
+"""Signals that end a run: its step is finished, a checkpoint is saved, and the process ends with 128 + the signal."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
+"""Signals of schedulers (Slurm sends SIGTERM, or what `--signal` names) and of a terminal."""
+
+
+class StoppedRun(KeyboardInterrupt):
+    """A signal has stopped the run.
+
+    Attributes:
+        code: exit code of the process.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.code = 128 + number
+
+
+class StopSignals:
+    """Context in which a signal is noted, and the run decides when it ends; a second one ends the process at once.
+
+    In a thread other than the main one, which cannot handle signals, nothing is noted.
+
+    Attributes:
+        received: number of the signal; 0: none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in _numbers():
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            # None: a handler that was not installed by Python, which cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
+
+    def check(self) -> None:
+        """End the run where a signal was received; for work that is not done by all ranks in step.
+
+        Raises:
+            StoppedRun: a signal was received.
+        """
+        if self.received:
+            raise StoppedRun(self.received)
+
+    def checked(self, track: Callable[[Iterable[T]], Iterable[T]]) -> Callable[[Iterable[T]], Iterator[T]]:
+        """Wrap an iteration, so that a signal ends it before its next item."""
+
+        def iterate(items: Iterable[T]) -> Iterator[T]:
+            for item in track(items):
+                self.check()
+                yield item
+
+        return iterate
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+
+
+def outlive_signals(_: int = 0) -> None:
+    """Let a worker process of a loader outlive the signals that its rank handles; its `worker_init_fn`.
+
+    A terminal and Slurm send them to every process of a job. Of SIGTERM, with which its rank ends a worker that hangs,
+    the first is ignored.
+    """
+    for number in _numbers():
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+
+
+def _numbers() -> list[int]:
+    """Numbers of the signals that this system has."""
+    return [signal.Signals[name] for name in NAMES if name in signal.Signals.__members__]

@@ -1,0 +1,95 @@
+"""Signals that end a run, as its process and the workers of its loader see them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mmrnn.training import ends
+from mmrnn.training.ends import StoppedRun, StopSignals, outlive_signals
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted(number):
+    with StopSignals() as signals:
+        signals.check()
+        os.kill(os.getpid(), number)
+        assert signals.received == number
+        with pytest.raises(StoppedRun, match=f"stopped by {number.name}") as stop:
+            signals.check()
+    assert stop.value.code == 128 + number
+    assert isinstance(stop.value, KeyboardInterrupt)
+
+
+def test_an_iteration_ends_at_its_next_item():
+    shown = []
+
+    def track(items):
+        for item in items:
+            shown.append(item)
+            yield item
+
+    with StopSignals() as signals:
+        items = signals.checked(track)(range(5))
+        assert [next(items), next(items), next(items)] == [0, 1, 2]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(StoppedRun):
+            next(items)
+    assert shown == [0, 1, 2, 3]
+
+
+def test_a_thread_handles_no_signals(handlers):
+    def work():
+        with StopSignals():
+            found.extend(signal.getsignal(number) for number in SIGNALS)
+
+    found = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == handlers
+
+
+SECOND = """
+import os, runpy, signal, sys
+try:
+    with runpy.run_path(sys.argv[1])["StopSignals"]():
+        os.kill(os.getpid(), signal.SIGINT)
+        print("goes on", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("too long", flush=True)
+finally:
+    print("cleans up", flush=True)
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    ended = subprocess.run(
+        [sys.executable, "-c", SECOND, ends.__file__], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 143
+    assert ended.stdout == "goes on\n"
+
+
+def test_a_worker_outlives_the_signals_of_its_rank():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    try:
+        outlive_signals(0)
+        for number in SIGNALS:
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
