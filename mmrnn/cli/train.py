@@ -5,14 +5,14 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
-from mmrnn.config.compose import compose, conf_dir, search_path, sweep_jobs
+from mmrnn.config.compose import compose, conf_dir, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
 from mmrnn.io.lock import LOCK
@@ -20,20 +20,13 @@ from mmrnn.io.lock import LOCK
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mmrnn.training.distributed.world import World
+
 MAX_CHECKED_JOBS = 100
 """Jobs of a sweep that are checked before the first one starts."""
 
 SWEEP = {"-m", "--multirun"}
 CFG = ("job", "hydra", "all")
-
-
-LAUNCHERS = {
-    "WORLD_SIZE": "torchrun or accelerate",
-    "OMPI_COMM_WORLD_SIZE": "mpirun",
-    "PMI_SIZE": "mpiexec",
-    "SLURM_STEP_NUM_TASKS": "srun",
-}
-"""Environment variables that hold the number of processes which a launcher has started."""
 
 
 class HydraPassthrough(BaseException):
@@ -53,6 +46,7 @@ overrides of hydra.* are taken as well.
   mmrnn train model=visualrwkv6_small connector=qformer seed=1
   mmrnn train -m connector=linear,mlp seed=1,2,3     a sweep, written to multirun/DATE_TIME
   mmrnn train out=runs/DATE_TIME ...                 resume a run that was stopped
+  torchrun --nproc-per-node=8 -m mmrnn train ...     a process for each of 8 GPUs, or srun with 8 tasks
 """,
     )
     made.set_defaults(hydra=[])
@@ -76,20 +70,27 @@ def main(arguments: Sequence[str]) -> None:
     """Check every job, then let Hydra run them.
 
     Raises:
-        ConfigError: wrong usage, one of several processes, or the first job that does not fit, before anything is
-            created.
+        ConfigError: wrong usage, or the first job that does not fit, before anything is created.
     """
     options = parser().parse(arguments)
-    _refuse_launchers(os.environ)
-    if SWEEP.issuperset(options.hydra):
-        sweep = bool(options.hydra)
-        every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
-        for one in islice(every, MAX_CHECKED_JOBS):
-            _check(one, options.dirs, sweep)
+    from mmrnn.training.distributed.world import start_world
+
+    with start_world() as world:
+        if SWEEP.issuperset(options.hydra):
+            sweep = bool(options.hydra)
+            every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
+            for one in islice(every, MAX_CHECKED_JOBS):
+                _check(one, options.dirs, sweep)
+            if world.size > 1:
+                options.overrides += _same_folder(world, options.overrides, options.dirs, sweep)
+        _start_hydra([*options.hydra, *readable(options.overrides), *search_path(options.dirs)])
+
+
+def _start_hydra(arguments: Sequence[str]) -> None:
     import hydra
     from hydra.errors import HydraException
 
-    with _hydra_arguments([*options.hydra, *readable(options.overrides), *search_path(options.dirs)]):
+    with _hydra_arguments(arguments):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
         except HydraException as error:
@@ -98,15 +99,12 @@ def main(arguments: Sequence[str]) -> None:
             raise failure.__cause__ from None
 
 
-def _refuse_launchers(environment: Mapping[str, str]) -> None:
-    """Raise ConfigError in one of several processes: each would be a whole training of its own."""
-    for name, launcher in LAUNCHERS.items():
-        number = environment.get(name, "1")
-        if number.isdecimal() and int(number) > 1:
-            raise ConfigError(
-                f"train runs in one process, but {launcher} has started {number} ({name}={number}); start it "
-                "without a launcher"
-            )
+def _same_folder(world: "World", overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> list[str]:
+    """Overrides by which all ranks have the folder of rank 0, and the others write nothing into it."""
+    folder = world.on_main(lambda: output_dir(*overrides, sweep=sweep, dirs=dirs))
+    name = "hydra.sweep.dir" if sweep else "out"
+    silent = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+    return [f"{name}={folder}", *([] if world.main else silent)]
 
 
 def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
@@ -130,27 +128,36 @@ def job(cfg: "DictConfig") -> Any:
         HydraPassthrough: around any other exception of a single run.
     """
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
-    run = HydraConfig.get()
-    cfg.out = run.runtime.output_dir
-    if not any(Path(cfg.out).iterdir()):
-        # Marks a new folder as one of a run, should the process die while torch is loaded.
-        (Path(cfg.out) / LOCK).touch()
+    from mmrnn.training.distributed.world import start_world
     from mmrnn.training.malloc import tune_malloc
-    from mmrnn.training.run import train
 
     tune_malloc()
+    run = HydraConfig.get()
+    with start_world() as world:
+        cfg.out = world.broadcast(run.runtime.output_dir)
+        if world.main and not any(Path(cfg.out).iterdir()):
+            # Marks a new folder as one of a run, should the process die while torch is loaded.
+            (Path(cfg.out) / LOCK).touch()
+        return _train(cfg, run, world)
+
+
+def _train(cfg: "DictConfig", run: Any, world: "World") -> Any:
+    """Train; `run` is Hydra's configuration of the job."""
+    from hydra.types import RunMode
+
+    from mmrnn.training.run import train
+
     choices = {group: str(name) for group, name in run.runtime.choices.items() if not group.startswith("hydra/")}
     try:
-        return train(cfg, Path(cfg.out), choices)
+        return train(cfg, Path(cfg.out), choices, world)
     except KeyboardInterrupt:
         chosen = [word for word in run.overrides.task if not word.startswith("out=")]
         chosen += [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
         again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
         raise KeyboardInterrupt(f"stopped; resume with: {again}") from None
     except Exception as error:
-        if run.mode == RunMode.RUN:
+        if run.mode == RunMode.RUN or world.size > 1:  # ranks that failed are no longer in step
             raise HydraPassthrough from error
         # A sweep continues with its next job, and Hydra reports failures only at its end.
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)

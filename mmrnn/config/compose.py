@@ -74,6 +74,25 @@ def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path
     return (list(job) for job in product(*choices.values()))
 
 
+def output_dir(*overrides: str, sweep: bool, dirs: Sequence[str | Path] = ()) -> str:
+    """Return the folder of a run, or of a sweep, at the time of the call.
+
+    Raises:
+        ConfigError: an override cannot be parsed.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    with _hydra() as hydra_compose:
+        try:
+            parsed = OverridesParser.create().parse_overrides(readable(overrides))
+            single = [one.input_line for one in parsed if not one.is_sweep_override()]
+            made = hydra_compose("train", [*search_path(dirs), *single], return_hydra_config=True)
+        except HydraException as error:
+            raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
+        return made.hydra.sweep.dir if sweep else made.out
+
+
 def search_path(dirs: Sequence[str | Path]) -> list[str]:
     """Return the override that adds folders of cards to the search path of Hydra.
 

@@ -21,6 +21,7 @@ from mmrnn.types import (
     Prompt,
     Scan,
     Schedule,
+    Strategy,
     StreamDataset,
     Tokenizer,
     Tracker,
@@ -43,6 +44,7 @@ CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "objective": (Objective,),
     "optimizer": (Optimizer,),
     "schedule": (Schedule,),
+    "strategy": (Strategy,),
     "tracker": (Tracker,),
 }
 """Contracts of each group; a part fulfils one of them."""

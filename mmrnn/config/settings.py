@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OnSpike = Literal["warn", "skip", "stop"]
 
 

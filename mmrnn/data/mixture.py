@@ -120,6 +120,10 @@ class Mixture(MapDataset):
         """Id of each record left out of a part, with the name of the part, and the reason."""
         return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.left_out()]
 
+    def refused(self) -> list[tuple[str, str]]:
+        """Id of each record left out of a part wholly, with the name of the part, and the reason with its details."""
+        return [(f"{name}/{id}", reason) for name, part in self.parts.items() for id, reason in part.refused()]
+
     def images(self) -> Iterator[PrefixedImage]:
         """Iterate over all distinct images of all parts."""
         return (PrefixedImage(name, image) for name, part in self.parts.items() for image in part.images())

@@ -1,8 +1,9 @@
 """Held-out questions of a run: answers, their accuracy, and baselines."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from mmrnn.evaluation.accuracy import Answer, Evaluation, evaluate, mean, scores
+from mmrnn.evaluation.accuracy import Answer, Evaluation, evaluate, scores
 from mmrnn.evaluation.blind_baselines import baselines
 from mmrnn.inference.assistant import Assistant
 from mmrnn.types import MapDataset, Sample
@@ -31,26 +32,30 @@ class HeldOut:
         self.splits, self.assistants = splits, assistants
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
 
-    def evaluate(self, max_samples: int | None = None, track: Track | None = None) -> dict[str, Evaluation]:
+    def evaluate(
+        self, max_samples: int | None = None, track: Track | None = None, *, first: int = 0, every: int = 1
+    ) -> dict[str, Evaluation]:
         """Answer the first `max_samples` questions of every split; None: all.
 
         Args:
+            max_samples: of each split.
             track: name of a split -> wrapper of the iteration over its batches, to show progress.
+            first: question to begin with, from 0.
+            every: ask each n-th question from there on.
         """
-        return {
-            name: evaluate(
+        found = {}
+        for name, split in self.splits.items():
+            numbers = range(len(split))[:max_samples][first::every]
+            evaluation = evaluate(
                 self.assistants[name],
-                [split[index] for index in range(len(split))[:max_samples]],
+                [split[index] for index in numbers],
                 batch_size=self.batch_size,
                 max_new_tokens=self.max_new_tokens,
                 track=iter if track is None else track(name),
             )
-            for name, split in self.splits.items()
-        }
-
-    def accuracy(self, max_samples: int | None = None) -> dict[str, float]:
-        """Return the mean accuracy over the kinds of question of every split, for its first `max_samples` samples."""
-        return {name: mean(scores(found.answers)) for name, found in self.evaluate(max_samples).items()}
+            answers = [replace(answer, index=numbers[answer.index]) for answer in evaluation.answers]
+            found[name] = Evaluation(answers, evaluation.left_out)
+        return found
 
 
 def accuracy_with_baselines(

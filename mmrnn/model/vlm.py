@@ -141,18 +141,26 @@ class VLM(nn.Module, Composite):
         found |= {} if self.hook is None else {"hook": self.hook}
         return {path: part for path, part in found.items() if part.state_dict()}
 
-    def forward(self, batch: Batch, state: State | None = None, *, output_hidden_states: bool = False) -> Output:
+    def forward(
+        self,
+        batch: Batch,
+        state: State | None = None,
+        *,
+        output_hidden_states: bool = False,
+        blank: Batch | None = None,
+    ) -> Output:
         """Run the model over a batch.
 
         Args:
             batch: ids, places of the images, and images or their cached features.
             state: to continue from; None: the initial state.
             output_hidden_states: fill `Output.hidden_states` with the input of every block.
+            blank: see `embed`.
 
         Raises:
             ValueError: images and slots differ in number, or the backbone does not expose the inputs of its blocks.
         """
-        sequence = self.embed(batch)
+        sequence = self.embed(batch, blank)
         if not output_hidden_states:
             return Output(*self.run_backbone(sequence, state), sequence, batch)
         recorder = HiddenStateRecorder(BlockHooks() if self.hook is None else self.hook.start(sequence, state))
@@ -196,8 +204,13 @@ class VLM(nn.Module, Composite):
         hidden, state = self.backbone(sequence, state, self.scan, hook)
         return hidden, replace(state, shared={**state.shared, **hook.state}, origin=self.state_origin)
 
-    def embed(self, batch: Batch) -> Sequence:
+    def embed(self, batch: Batch, blank: Batch | None = None) -> Sequence:
         """Return the sequence of a batch with the embeddings of text and images.
+
+        Args:
+            batch: ids, places of the images, and images or their cached features.
+            blank: one input of every modality. Those of which the batch has none are encoded and multiplied by zero,
+                so that data-parallel processes use the same parameters in the same order.
 
         Raises:
             ValueError: images and slots differ in number, or several modalities or image sizes use cross-attention.
@@ -209,6 +222,8 @@ class VLM(nn.Module, Composite):
         for name, modality in self.modalities.items():
             spans = tuple(span for span in sequence.image_spans if span.modality == name)
             if not spans:
+                if blank is not None:
+                    embeds = embeds + 0.0 * self.encode_images(blank, name, modality).sum()
                 continue
             visual = self.encode_images(batch, name, modality)
             if not spans[0].layout.cross_attention:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from mmrnn.config.instantiate import find_target, instantiate, positional_names
 from mmrnn.config.validate import RUN, check
 from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM
+from mmrnn.training.distributed.auto import choose_strategy
+from mmrnn.training.distributed.world import World
+from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
-from mmrnn.types import MapDataset, Objective, OptimizerFactory, Prompt, Schedule, Tokenizer
+from mmrnn.training.step import TrainStep
+from mmrnn.types import MapDataset, Objective, OptimizerFactory, Prompt, Schedule, Strategy, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -22,20 +27,34 @@ class TrainingParts:
     """Everything that a training run works with.
 
     Attributes:
+        step: model and objective as one module.
         optimizer: of the stages that have none of their own.
         schedule: of the stages that have none of their own.
-        device: of the model.
+        strategy: distribution over the processes.
+        world: the processes.
+        device: of this process.
     """
 
-    model: VLM
+    step: TrainStep
     tokenizer: Tokenizer
     prompt: Prompt
     data: MapDataset
     stages: Mapping[str, Stage]
-    objective: Objective
     optimizer: OptimizerFactory
     schedule: Schedule
-    device: str
+    strategy: Strategy
+    world: World
+    device: torch.device
+
+    @property
+    def model(self) -> VLM:
+        """The model."""
+        return self.step.model
+
+    @property
+    def objective(self) -> Objective:
+        """The loss."""
+        return self.step.objective
 
     @cached_property
     def trained(self) -> set[str]:
@@ -44,26 +63,62 @@ class TrainingParts:
         return {name for name in names if any(stage.trains(name) for stage in self.stages.values())}
 
 
-def build_parts(cfg: Mapping[str, Any]) -> TrainingParts:
+def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingParts:
     """Seed torch, and build every part of a run.
 
     Args:
         cfg: a configuration as plain data, of the form of `conf/train.yaml`.
+        world: the processes; None: this one alone.
 
     Raises:
-        ConfigError: the parts do not fit together.
+        ConfigError: the parts do not fit together, or not the number of processes.
     """
-    trusted = cfg["trusted"]
+    trusted, world = cfg["trusted"], world or World()
     check(cfg, trusted=trusted, needs=RUN)
-    torch.manual_seed(cfg["seed"])
-    device = cfg["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = build(cfg, trusted=trusted).to(device)
-    tokenizer, prompt, data, stages, optimizer, schedule = (
+    tokenizer, prompt, data, stages, optimizer, schedule, strategy = (
         instantiate(cfg[group], trusted=trusted)
-        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule")
+        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "strategy")
     )
-    objective = make_objective(cfg["objective"], model, trusted)
-    return TrainingParts(model, tokenizer, prompt, data, stages, objective, optimizer, schedule, device)
+    check_processes(strategy, stages, world)
+    torch.manual_seed(cfg["seed"])
+    device = world.device(cfg["device"])
+    model = build(cfg, trusted=trusted).to(device)
+    step = TrainStep(model, make_objective(cfg["objective"], model, trusted))
+    strategy = choose_strategy(strategy, step, stages, world, device)
+    strategy.shard(step, resolve(cfg["precision"], device))
+    if world.rank:
+        torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
+    return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, strategy, world, device)
+
+
+def check_processes(strategy: Strategy, stages: Mapping[str, Stage], world: World) -> None:
+    """Compare strategy and batch sizes with the number of processes.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    faults = []
+    if world.size > 1 and not strategy.replicates:
+        faults.append(f"strategy=single is for one process, and a launcher has started {world.size}; set strategy=auto")
+    if world.size == 1 and strategy.needs_processes:
+        name = type(strategy).__name__.lower()
+        faults.append(
+            f"strategy={name} needs several processes: start them with torchrun --nproc-per-node=N -m mmrnn train ..., "
+            "or set strategy=auto"
+        )
+    for name, stage in stages.items():
+        if stage.batch_size % (pieces := world.size * stage.grad_accum_steps):
+            faults.append(
+                f"stage.{name}.batch_size ({stage.batch_size}) must be a multiple of processes x grad_accum_steps "
+                f"({world.size} x {stage.grad_accum_steps} = {pieces})"
+            )
+    if faults:
+        raise ConfigError(*faults)
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """Return the seed of a process, by a hash of the seed of the run."""
+    return int.from_bytes(sha256(f"{seed} {rank}".encode()).digest()[:7], "big")
 
 
 def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] = ()) -> Objective:

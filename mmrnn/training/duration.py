@@ -17,7 +17,7 @@ from mmrnn.training.feature_cache import FeatureCache, cache_features
 from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.precision import autocast
 from mmrnn.training.stage import Stage
-from mmrnn.training.step import TrainStep, shares
+from mmrnn.training.step import TrainStep, shares, unit_counts
 from mmrnn.types import MapDataset, Sample
 
 MAX_COPIED = 2**25
@@ -110,7 +110,8 @@ def _time_step(
         if (batch := collate(samples[:size])) is None:
             return 0.0
         with autocast(cfg["precision"], parts.device):
-            loss = module(batch.to(parts.device), shares(parts.objective, [batch])[0])
+            counts = unit_counts(parts.objective, batch)
+            loss = module(batch.to(parts.device), shares([counts], counts)[0])
         loss.backward()
         loss.item()  # waits for a GPU
         seconds = time.monotonic() - began

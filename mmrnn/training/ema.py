@@ -2,10 +2,9 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -18,54 +17,48 @@ class EMA:
     Args:
         model: whose parameters are averaged.
         names: of the parameters.
-        decay: share of the average that an update keeps, at most.
+        decay: share of the average that an update keeps, at most; 0: nothing is averaged, and no method does anything.
+
+    Attributes:
+        average: by name of the parameter.
+        updates: number of updates.
     """
 
     def __init__(self, model: nn.Module, names: Collection[str], decay: float):
-        self.decay, self.updates = decay, 0
+        self.decay, self.updates = decay, torch.zeros((), dtype=torch.long)
         parameters = dict(model.named_parameters())
-        self.average = {name: parameters[name].detach().clone() for name in sorted(names)}
+        self.average = {name: parameters[name].detach().clone() for name in sorted(names if decay else ())}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the parameters of the model."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        if not self.average:
+            return
+        done = int(self.updates)
         parameters = dict(model.named_parameters())
         current = [parameters[name].detach() for name in self.average]
-        get_ema_multi_avg_fn(decay)(list(self.average.values()), current, self.updates)
+        get_ema_multi_avg_fn(min(self.decay, (1 + done) / (10 + done)))([*self.average.values()], current, done)
         self.updates += 1
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
         """Exchange the parameters of the model with their averages, and back at the end."""
-        self._exchange(model)
+        self.exchange(model)
         try:
             yield
         finally:
-            self._exchange(model)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return number of updates and averages, for a checkpoint."""
-        return {"updates": self.updates, "average": self.average}
+            self.exchange(model)
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a `state_dict`.
-
-        Raises:
-            ValueError: it holds averages of other parameters.
-        """
-        if state_dict["average"].keys() != self.average.keys():
-            names = sorted(state_dict["average"].keys() ^ self.average.keys())
-            raise ValueError(f"ema: the checkpoint averages other parameters; it differs in {', '.join(names[:5])}")
-        for name, value in state_dict["average"].items():
-            self.average[name].copy_(value)
-        self.updates = state_dict["updates"]
-
-    @torch.no_grad()
-    def _exchange(self, model: nn.Module) -> None:
+    def exchange(self, model: nn.Module) -> None:
+        """Give the model the averages, and keep its own parameters in their place."""
         parameters = dict(model.named_parameters())
         for name, average in self.average.items():
             own = parameters[name].detach().clone()
             parameters[name].copy_(average)
             average.copy_(own)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps, by name; who writes into these tensors restores it."""
+        named = {f"ema.{name}": average for name, average in self.average.items()}
+        return {"ema_updates": self.updates, **named} if named else {}

@@ -12,6 +12,7 @@ from mmrnn.data.image import ImageError
 from mmrnn.data.left_out import LeftOut
 from mmrnn.data.preprocess import to_tensor
 from mmrnn.model.vlm import VLM, Modality
+from mmrnn.training.distributed.world import World
 from mmrnn.training.precision import Precision, autocast
 from mmrnn.training.trackers.console import Console
 from mmrnn.types import MapDataset
@@ -24,15 +25,16 @@ class FeatureCache(Mapping[str, Tensor]):
     Args:
         keys: of the images.
         features: of each of them.
-        faults: key, message and reason of the images that could not be opened; to look one up raises ImageError.
+        faults: key, message and reason of the images that could not be opened, whose features do not count; to look
+            one up raises ImageError.
     """
 
     def __init__(
         self, keys: Sequence[str], features: Float[Tensor, "m n e"], faults: Mapping[str, tuple[str, str]] | None = None
     ) -> None:
-        self._rows = {key: row for row, key in enumerate(keys)}
-        self._features = features
         self.faults = faults or {}
+        self._rows = {key: row for row, key in enumerate(keys) if key not in self.faults}
+        self._features = features
 
     def __getitem__(self, key: str) -> Float[Tensor, "n e"]:
         if key in self.faults:
@@ -77,8 +79,11 @@ def cache_features(
     device: torch.device | str = "cpu",
     precision: Precision = "auto",
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
+    world: World | None = None,
 ) -> FeatureCache:
     """Encode every image once; an image that cannot be opened is left out, with the reason.
+
+    Each process encodes a part of the images, and all have the features of all.
 
     Args:
         modality: the encoder and its image specification.
@@ -87,31 +92,38 @@ def cache_features(
         device: of the encoder.
         precision: of the encoder.
         track: wraps the iteration over the first indices of the batches, to show progress.
+        world: the processes; None: this one alone.
     """
+    world = world or World()
     layout = modality.encoder.layout(*modality.image.size)
-    features = torch.empty(len(images), layout.tokens, modality.encoder.width, dtype=torch.float16)
+    features = torch.zeros(len(images), layout.tokens, modality.encoder.width, dtype=torch.float16)
     modality.encoder.eval()
-
-    keys: list[str] = []
+    bounds = [len(images) * rank // world.size for rank in range(world.size + 1)]
+    begin, end = bounds[world.rank], bounds[world.rank + 1]
     faults: dict[str, tuple[str, str]] = {}
 
-    def read(start: int) -> list[tuple[str, Tensor | ImageError]]:
-        return [(image.key, _pixels(image, modality)) for image in images[start : start + batch_size]]
+    def read(start: int) -> list[Tensor | ImageError]:
+        return [_pixels(image, modality) for image in images[start : min(start + batch_size, end)]]
 
     with ThreadPoolExecutor(1) as executor:
         # One batch is encoded while the next one is read.
-        upcoming = executor.submit(read, 0)
-        for start in track(range(0, len(images), batch_size)):
+        upcoming = executor.submit(read, begin)
+        for start in track(range(begin, end, batch_size)):
             found, upcoming = upcoming.result(), executor.submit(read, start + batch_size)
-            faults |= {key: (str(fault), fault.reason) for key, fault in found if isinstance(fault, ImageError)}
-            pixels = {key: value for key, value in found if isinstance(value, Tensor)}
-            if not pixels:
+            faults |= {
+                images[start + place].key: (str(fault), fault.reason)
+                for place, fault in enumerate(found)
+                if isinstance(fault, ImageError)
+            }
+            rows = {start + place: pixels for place, pixels in enumerate(found) if isinstance(pixels, Tensor)}
+            if not rows:
                 continue
-            stop = len(keys) + len(pixels)
             with autocast(precision, device):
-                features[len(keys) : stop] = modality.encode(torch.stack([*pixels.values()]).to(device)).cpu()
-            keys += pixels
-    return FeatureCache(keys, features[: len(keys)], faults)
+                encoded = modality.encode(torch.stack([*rows.values()]).to(device))
+            features[[*rows]] = encoded.to(features)
+    world.share_slices(features, bounds)
+    faults = {key: fault for one in world.gather(faults) for key, fault in one.items()}
+    return FeatureCache([image.key for image in images], features, faults)
 
 
 def _pixels(image: ImageSource, modality: Modality) -> Tensor | ImageError:
@@ -159,6 +171,7 @@ def cache_datasets(
     device: torch.device | str,
     precision: Precision,
     console: Console,
+    world: World | None = None,
 ) -> dict[str, FeatureCache]:
     """Return the cached features of each dataset.
 
@@ -169,12 +182,13 @@ def cache_datasets(
         device: of the model.
         precision: of the encoder.
         console: shows the progress.
+        world: the processes, which divide the images; None: this one alone.
     """
     caches = {}
     for name, chosen in images.items():
         track = console.tracker(f"features: {name}")
         caches[name] = cache_features(
-            modality, chosen, batch_size=batch_size, device=device, precision=precision, track=track
+            modality, chosen, batch_size=batch_size, device=device, precision=precision, track=track, world=world
         )
         if faults := caches[name].faults:
             console.say(

@@ -2,16 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader
 
 from mmrnn.data.batching import Plain
 from mmrnn.data.collate import Collator
-from mmrnn.data.left_out import LeftOut
 from mmrnn.data.sampler import ShuffledOrder
-from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
 from mmrnn.training.sample_reader import Collated, Key, Keys, SampleReader, SkippedSample
 from mmrnn.training.stage import Stage
@@ -156,32 +154,6 @@ class StepLoader(Iterator[StepBatches]):
 
     def _has_units(self, batch: Batch) -> bool:
         return any(term.num_units(batch) for _, term in self.objective.terms())
-
-
-def usable_steps(loader: StepLoader, world: World | None = None) -> Iterator[StepBatches]:
-    """Yield steps of which some rank has a micro-batch; what the steps between them dropped is counted with them.
-
-    Args:
-        loader: of this rank.
-        world: all ranks, which iterate together; None: this process alone.
-
-    Raises:
-        TrainingError: a whole epoch has no sample that can be trained on.
-    """
-    world = world or World()
-    while True:
-        dropped, began = [], loader.samples
-        while True:
-            step = next(loader)
-            dropped += step.dropped
-            if world.any(bool(step.batches)):
-                break
-            if loader.samples // loader.epoch_size > -(-began // loader.epoch_size):
-                found = LeftOut.of((one.id, one.reason) for several in world.gather(dropped) for one in several)
-                raise TrainingError(
-                    f"there is nothing to train on, all {loader.epoch_size} samples are dropped: {found}"
-                )
-        yield replace(step, dropped=dropped)
 
 
 class _RankPlans:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.data.left_out import LeftOut
-from mmrnn.evaluation.accuracy import Answer, mean, scores
-from mmrnn.evaluation.held_out import HeldOut, accuracy_with_baselines
+from mmrnn.evaluation.accuracy import Answer, Evaluation, mean, scores
+from mmrnn.evaluation.held_out import accuracy_with_baselines
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log
 from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
 from mmrnn.training import resume
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.error import TrainingError
-from mmrnn.training.trackers.console import Console
+from mmrnn.types import MapDataset
 
 ANSWERS = "answers.jsonl"
 
@@ -25,9 +25,22 @@ MAX_BLIND_SAMPLES = 30_000
 
 
 def write_result(
-    out: Path, parts: TrainingParts, held_out: HeldOut, cfg: Mapping[str, Any], began: float, console: Console
+    out: Path,
+    parts: TrainingParts,
+    splits: Mapping[str, MapDataset],
+    found: Mapping[str, Evaluation],
+    cfg: Mapping[str, Any],
+    began: float,
 ) -> dict[str, Any]:
-    """Answer all held-out questions, and write answers, report and, last, `result.json`; remove the snapshot.
+    """Write the answers to held-out questions, the report and, last, `result.json`; remove the snapshot.
+
+    Args:
+        out: folder of the run.
+        parts: of the run.
+        splits: held-out samples.
+        found: answers to them.
+        cfg: the configuration as plain data.
+        began: `time.monotonic()` at the beginning.
 
     Returns:
         The content of `result.json`.
@@ -35,11 +48,10 @@ def write_result(
     Raises:
         TrainingError: there are held-out samples, and none of them can be asked.
     """
-    found = held_out.evaluate(track=lambda name: console.tracker(f"held out: {name}"))
     answers = {name: evaluation.answers for name, evaluation in found.items()}
     write_answers(out / ANSWERS, answers)
     train = [parts.data[index] for index in range(min(len(parts.data), MAX_BLIND_SAMPLES))] if answers else []
-    accuracy = {name: accuracy_with_baselines(answers[name], split, train) for name, split in held_out.splits.items()}
+    accuracy = {name: accuracy_with_baselines(answers[name], split, train) for name, split in splits.items()}
     if answers and not any(answers.values()):
         reasons = "; ".join(str(evaluation.left_out) for evaluation in found.values())
         raise TrainingError(f"no held-out question can be asked, so nothing is known of the model in {out}: {reasons}")
@@ -61,7 +73,7 @@ def write_result(
         "accuracy": accuracy,
         "objective": 1 - sum(means) / len(means) if means else log[-1]["loss"],
     }
-    write_report(out, result, log, held_out.splits, answers, cfg)
+    write_report(out, result, log, splits, answers, cfg)
     text = json.dumps(result, indent=1)
     replace_file(out / RESULT, lambda path: path.write_text(text))
     (out / resume.FILE).unlink(missing_ok=True)

@@ -8,11 +8,10 @@ process; `failure.json` says why it ended without a result.
 import json
 import time
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mmrnn.checkpoints import config_file
 from mmrnn.checkpoints.save import save
@@ -20,13 +19,15 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
-from mmrnn.evaluation.held_out import HeldOut
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log, read_result, remove_failure, write_failure
-from mmrnn.inference.assistant import Assistant
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
+from mmrnn.training.blank import blank_inputs
 from mmrnn.training.build import TrainingParts, build_parts
+from mmrnn.training.distributed.whole import whole_model
+from mmrnn.training.distributed.world import World
 from mmrnn.training.duration import estimate_duration
+from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
 from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
 from mmrnn.training.loader import StepLoader
 from mmrnn.training.result import write_result
@@ -34,53 +35,79 @@ from mmrnn.training.trackers.console import Console
 from mmrnn.training.trainer import Trainer
 from mmrnn.types import MapDataset
 
-INTERIM_QUESTIONS = 120
-"""Questions of each split that are asked during training."""
-
 MIN_PLANNED_STEPS = 50
 """Steps from which on a run says at its beginning how long it will take."""
 
 Config = Mapping[str, Any]
 
 
-def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None) -> float:
+def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None, world: World | None = None) -> float:
     """Train, evaluate and report. A stopped run resumes; a finished one is left as it is.
 
     Args:
         cfg: the configuration (`conf/train.yaml`).
-        out: folder of the run.
+        out: folder of the run, the same on all ranks.
         choices: chosen option of every group, for the report.
+        world: the processes; None: this one alone.
 
     Returns:
         The error rate on held-out questions; the last loss where nothing is held out.
 
     Raises:
-        ConfigError: the configuration does not fit, or the folder holds another run.
-        FolderInUseError: another process trains in the folder.
+        ConfigError: the configuration does not fit, differs between ranks, or the folder holds another run.
+        FolderInUseError: another run trains in the folder.
         ValueError: a file in the folder is damaged; the message names it.
         TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
     """
+    world = world or World()
     cfg = json.loads(json.dumps({**plain(cfg), "out": None, "choices": dict(choices or {})}))
     cfg.pop("hydra", None)
-    if (out / RESULT).is_file() and config_file.read_config(out) == cfg:
-        return read_result(out)["objective"]
-    with lock_folder(out):
-        before = config_file.read_config(out)
-        if before is not None and before != cfg:
-            names = sorted(name for name in {*before, *cfg} if before.get(name) != cfg.get(name))
-            raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
-        if (out / RESULT).is_file():
-            if before is None:
-                raise ConfigError(f"out: {out} holds {RESULT} without {config_file.CONFIG}; choose another folder")
-            return read_result(out)["objective"]
-        remove_failure(out)
+    check_same(cfg, world)
+    with ExitStack() as stack:
+        objective = world.on_main(lambda: _enter(cfg, out, stack))
+        if objective is not None:
+            return objective
         began = time.monotonic()
         try:
-            run(build_parts(cfg), cfg, out, began)
+            run(build_parts(cfg, world), cfg, out, began)
         except BaseException as error:
-            write_failure(out, error)
+            if world.main:
+                write_failure(out, error)
             raise
-    return read_result(out)["objective"]
+    return world.on_main(lambda: read_result(out)["objective"])
+
+
+def check_same(cfg: Config, world: World) -> None:
+    """Compare the configurations of all ranks.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    texts = world.gather({name: json.dumps(value, sort_keys=True) for name, value in cfg.items()})
+    for rank, other in enumerate(texts):
+        if other != texts[0]:
+            names = sorted(name for name in {*other, *texts[0]} if other.get(name) != texts[0].get(name))
+            raise ConfigError(
+                f"rank {rank} has another configuration than rank 0 (it differs in {', '.join(names)}); start all "
+                "processes with the same overrides and the same cards"
+            )
+
+
+def _enter(cfg: Config, out: Path, stack: ExitStack) -> float | None:
+    """Lock the folder of a run until `stack` closes; return the result of a finished run, else None."""
+    if (out / RESULT).is_file() and config_file.read_config(out) == cfg:
+        return read_result(out)["objective"]
+    stack.enter_context(lock_folder(out))
+    before = config_file.read_config(out)
+    if before is not None and before != cfg:
+        names = sorted(name for name in {*before, *cfg} if before.get(name) != cfg.get(name))
+        raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
+    if (out / RESULT).is_file():
+        if before is None:
+            raise ConfigError(f"out: {out} holds {RESULT} without {config_file.CONFIG}; choose another folder")
+        return read_result(out)["objective"]
+    remove_failure(out)
+    return None
 
 
 def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
@@ -96,24 +123,19 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
         ValueError: `save_frozen` is false, and no base holds the frozen parameters.
         TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
     """
-    console = Console()
+    world = parts.world
+    console = Console(quiet=not world.main)
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
     if only is not None:
         config_file.check_base(cfg, [name for name in parts.model.state_dict() if name not in only])
-    config_file.save_config(out, cfg)
-    sizes = {name: parameter.numel() for name, parameter in parts.model.named_parameters()}
-    trained = sum(sizes[name] for name in parts.trained)
-    steps = sum(stage.steps for stage in parts.stages.values())
-    console.say(
-        f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}; {steps:,} steps"
-    )
-
-    if (skipped := LeftOut.of(parts.data.left_out())).total:
-        console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
+    world.on_main(lambda: config_file.save_config(out, cfg))
+    describe(parts, out, console)
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
     datasets = {"train": parts.data, **splits}
-    max_gib = 0.0 if parts.objective.needs_hidden_states else float(cfg["feature_cache_gib"])
+    # A sharded encoder runs with the model alone.
+    cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)
+    max_gib = float(cfg["feature_cache_gib"]) if cached else 0.0
     images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
     say_duration(parts, splits, sum(len(found) for found in images.values()), cfg, out, console)
     console.begin("features")
@@ -124,15 +146,34 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
         device=parts.device,
         precision=cfg["precision"],
         console=console,
+        world=world,
     )
     console.begin("training")
-    held_out = make_held_out(parts, splits, features, cfg["evaluate"])
-    make_trainer(parts, features, held_out, cfg, out, console).train()
+    if world.size > 1:
+        parts.step.blank = blank_inputs(parts.model, cached=features["train"] is not None).to(parts.device)
+    evaluator = Evaluator(parts, splits, features, cfg["evaluate"])
+    make_trainer(parts, features["train"], evaluator, cfg, out, console).train()
     console.begin("evaluation")
-    save(parts.model, out, config=cfg, only=only)
-    result = write_result(out, parts, held_out, cfg, began, console)
+    model = whole_model(parts.model, main_only=True) if parts.strategy.shards else parts.model
+    world.on_main(lambda: save(model, out, config=cfg, only=only))
+    found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
+    result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
     console.table(result["accuracy"])
     console.say(f"{result['seconds']:.0f} s; report: {out / 'report.html'}")
+
+
+def describe(parts: TrainingParts, out: Path, console: Console) -> None:
+    """Say what is trained, where, and what of the data is left out."""
+    sizes = {name: parameter.numel() for name, parameter in parts.model.named_parameters()}
+    trained = sum(sizes[name] for name in parts.trained)
+    steps = sum(stage.steps for stage in parts.stages.values())
+    many = f", {parts.world.size} processes ({type(parts.strategy).__name__})" if parts.world.size > 1 else ""
+    console.say(
+        f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}{many}; "
+        f"{steps:,} steps"
+    )
+    if (skipped := LeftOut.of(parts.data.left_out())).total:
+        console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
 
 
 def say_duration(
@@ -143,10 +184,10 @@ def say_duration(
     out: Path,
     console: Console,
 ) -> None:
-    """Print how long a run will take, unless few steps are left."""
+    """Print how long a run will take, unless few steps are left or several processes share them."""
     records = read_log(out)
     done = records[-1]["step"] if records else 0
-    if sum(stage.steps for stage in parts.stages.values()) - done < MIN_PLANNED_STEPS:
+    if sum(stage.steps for stage in parts.stages.values()) - done < MIN_PLANNED_STEPS or parts.world.size > 1:
         return
     asked = sum(min(len(split), INTERIM_QUESTIONS) for split in splits.values())
     console.plan(estimate_duration(parts, splits, cfg, cached_images=cached_images, interim_questions=asked, done=done))
@@ -157,23 +198,10 @@ def saved_names(model: VLM, trained: Collection[str]) -> list[str]:
     return sorted({*trained, *(name for name, _ in model.named_buffers())})
 
 
-def make_held_out(
-    parts: TrainingParts,
-    splits: Mapping[str, MapDataset],
-    features: Mapping[str, FeatureCache | None],
-    settings: Config,
-) -> HeldOut:
-    """Connect the held-out splits with the model that is trained."""
-    assistants = {
-        name: Assistant(parts.model, parts.tokenizer, parts.prompt, features=features[name]) for name in splits
-    }
-    return HeldOut(splits, assistants, batch_size=settings["batch_size"], max_new_tokens=settings["max_new_tokens"])
-
-
 def make_trainer(
     parts: TrainingParts,
-    features: Mapping[str, FeatureCache | None],
-    held_out: HeldOut,
+    features: FeatureCache | None,
+    evaluator: Evaluator,
     cfg: Config,
     out: Path,
     console: Console,
@@ -183,7 +211,7 @@ def make_trainer(
         parts.tokenizer,
         parts.prompt,
         dict(parts.model.modalities),
-        features["train"],
+        features,
         max_length=cfg["max_length"],
         pack=cfg["pack"],
     )
@@ -196,10 +224,12 @@ def make_trainer(
             collate,
             parts.objective,
             seed=cfg["seed"],
+            rank=parts.world.rank,
+            size=parts.world.size,
             workers=cfg["workers"],
-            pin_memory=torch.device(parts.device).type == "cuda",
+            pin_memory=parts.device.type == "cuda",
         ),
-        evaluate=partial(held_out.accuracy, INTERIM_QUESTIONS),
+        evaluate=evaluator.accuracy,
         console=console,
         precision=cfg["precision"],
         log_every=cfg["log_every"],

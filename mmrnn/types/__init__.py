@@ -42,7 +42,7 @@ from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.text_connector import TextConnector
-from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Tracker, TrainingStage
+from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, Tracker, TrainingStage
 
 __all__ = [
     "IGNORE",
@@ -94,6 +94,7 @@ __all__ = [
     "StateOrigin",
     "StepPlan",
     "StepSpec",
+    "Strategy",
     "StreamDataset",
     "TextConnector",
     "Tokenizer",

@@ -60,7 +60,7 @@ class Prompt(Protocol):
 
 @runtime_checkable
 class MapDataset(Protocol):
-    """Samples by index. `left_out`, `images` and `held_out` are optional.
+    """Samples by index. All but these two methods is optional.
 
     Attributes:
         generated: samples are computed when they are read, so that to measure all of them takes as long as to train.
@@ -78,6 +78,10 @@ class MapDataset(Protocol):
 
     def left_out(self) -> Sequence[tuple[str, str]]:
         """Id of each record that is left out because it is invalid, and the reason; empty: none."""
+        return ()
+
+    def refused(self) -> Sequence[tuple[str, str]]:
+        """Id of each of these records that is left out wholly, and the reason with its details; empty: none."""
         return ()
 
     def images(self) -> Iterator[ImageSource]:

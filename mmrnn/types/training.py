@@ -1,9 +1,12 @@
-"""Contracts of optimizers, learning-rate schedules, stages and trackers."""
+"""Contracts of optimizers, learning-rate schedules, stages, data-parallel strategies and trackers."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
 
 
 @runtime_checkable
@@ -80,6 +83,41 @@ class Schedule(Protocol):
     def lr_at(self, step: int, *, steps: int, lr: float) -> float:
         """Return the learning rate of step `step` (counted from 0) of `steps`, at most `lr`."""
         ...
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Distribution of the training step over processes.
+
+    Attributes:
+        shards: each process holds a slice of every parameter only.
+        replicates: gradients are averaged over several processes.
+        needs_processes: it has no meaning for one process.
+    """
+
+    shards: bool = False
+    replicates: bool = True
+    needs_processes: bool = True
+
+    def shard(self, step: nn.Module, precision: str) -> None:
+        """Replace the parameters of the step by slices, in place; by default nothing is sliced.
+
+        Args:
+            step: model and objective (`TrainStep`), perhaps on the meta device.
+            precision: of the forward pass: `fp32`, `bf16`, `fp16`.
+        """
+
+    def wrap(self, step: nn.Module) -> nn.Module:
+        """Return the module that is called for a step, after the stage has set what is trained."""
+        return step
+
+    def sync(self, module: nn.Module, last: bool) -> AbstractContextManager:
+        """Return the context of a micro-batch: gradients are averaged with the `last` one of a step only.
+
+        Args:
+            module: what `wrap` returned.
+        """
+        return nullcontext()
 
 
 @runtime_checkable

@@ -8,7 +8,6 @@ from types import ModuleType
 import pytest
 
 import mmrnn
-from mmrnn.cli import train
 from mmrnn.cli.main import VERBS, main
 from mmrnn.cli.options import Forward
 from mmrnn.config.error import ConfigError
@@ -23,8 +22,9 @@ def runs(monkeypatch, tmp_path):
     noted = ModuleType("mmrnn.training.run")
     noted.calls, noted.fault = [], None
 
-    def train(cfg, out: Path, choices):
+    def train(cfg, out: Path, choices, world):
         assert out.is_dir()
+        assert world.size == 1
         assert choices["model"] in TINY or choices["model"] == "llava15_tiny"
         noted.calls.append((cfg, out))
         if noted.fault is not None and cfg.seed == 13:
@@ -157,14 +157,15 @@ def test_a_run(capsys, runs, tmp_path):
     assert cfg.out == str(out)
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
-def test_one_of_several_processes_is_refused(capsys, runs, monkeypatch, name):
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_several_processes_without_ranks_are_refused(capsys, runs, monkeypatch, name):
+    """Each would be a whole training of its own."""
     monkeypatch.setenv(name, "1")
     assert run_cli(capsys, "train", TINY)[0] == 0
     monkeypatch.setenv(name, "2")
     code, out, err = run_cli(capsys, "train", TINY)
     assert (code, out) == (2, "")
-    assert f"train runs in one process, but {train.LAUNCHERS[name]} has started 2 ({name}=2); start it without" in err
+    assert f"has started 2 processes ({name}), but RANK is not set; start them with torchrun or srun" in err
     assert len(runs.calls) == 1
 
 

@@ -63,8 +63,11 @@ def test_the_settings_of_the_root_file():
 @pytest.mark.parametrize(
     ("override", "fault"),
     [
-        ("precision=fp16", "precision: expected one of 'auto', 'fp32', 'bf16', got 'fp16'; did you mean 'bf16'?"),
-        ("precision=bf61", "precision: expected one of 'auto', 'fp32', 'bf16', got 'bf61'; did you mean 'bf16'?"),
+        ("precision=half", "precision: expected one of 'auto', 'fp32', 'bf16', 'fp16', got 'half'"),
+        (
+            "precision=bf61",
+            "precision: expected one of 'auto', 'fp32', 'bf16', 'fp16', got 'bf61'; did you mean 'bf16'?",
+        ),
         ("max_length=0", "max_length: expected int of at least 2, got 0"),
         ("log_every=0", "log_every: expected int of at least 1, got 0"),
         ("workers=-1", "workers: expected int of at least 0, got -1"),

@@ -15,10 +15,11 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
+from mmrnn.training.loader import StepBatches
 from mmrnn.training.optim import param_groups
+from mmrnn.training.optimize import Stepper
 from mmrnn.training.sample_reader import Collated, SkippedSample
 from mmrnn.training.step import TrainStep, forward_for
-from mmrnn.training.trainer import train_steps
 from mmrnn.types import Objective, Sample, Turn
 
 
@@ -58,6 +59,18 @@ def model():
     return made
 
 
+class OneStep:
+    """Loader of one step."""
+
+    samples, epoch_size = 0, len(SAMPLES)
+
+    def __init__(self, micro_batches):
+        self.micro_batches = micro_batches
+
+    def __next__(self):
+        return StepBatches(self.micro_batches, [], [])
+
+
 def step(made, objective, parts, pack):
     """Loss and gradients of one step, whose samples are split into so many micro-batches."""
     collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), max_length=160, pack=pack)
@@ -71,8 +84,10 @@ def step(made, objective, parts, pack):
     optimizer.step = lambda: grads.update(
         {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
     )
-    module = TrainStep(made, objective)
-    [result] = train_steps(module, stage, optimizer, Cosine(), iter([micro]), precision="fp32")
+    stepper = Stepper(
+        step=TrainStep(made, objective), stage=stage, optimizer=optimizer, schedule=Cosine(), precision="fp32"
+    )
+    [result] = stepper.steps(OneStep(micro))
     return result.loss, grads
 
 

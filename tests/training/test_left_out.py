@@ -14,10 +14,12 @@ from mmrnn.io import jsonl
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import Stage
-from mmrnn.training.loader import NO_UNITS, StepLoader, usable_steps
+from mmrnn.training.distributed.world import World
+from mmrnn.training.error import TrainingError
+from mmrnn.training.loader import NO_UNITS, StepLoader
 from mmrnn.training.objectives.language_model import LanguageModel
+from mmrnn.training.ready import next_usable
 from mmrnn.training.run import train
-from mmrnn.training.trainer import TrainingError
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -110,6 +112,12 @@ def test_no_question_to_ask_is_an_error(write, tmp_path):
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def usable_steps(loader):
+    """Steps that have samples, without end."""
+    while True:
+        yield next_usable(loader, loader.objective, World())
+
+
 def loader(file, *, samples=0, objective=None, workers=0, **knobs):
     data = LLaVAJson(file=str(file))
     collate = Collator(DemoTokenizer(), RWKVChat(), {}, max_length=30)
@@ -132,16 +140,20 @@ def test_a_step_takes_the_next_samples(write, workers, micro_batches):
     for step in islice(usable_steps(whole), 6):
         steps.append(step)
         positions.append(whole.samples)
-    assert all(len(step.micro_batches) == micro_batches and step.batches for step in steps)
+    assert all(1 <= len(step.micro_batches) <= micro_batches for step in steps)
     assert sum(len(step.ids) + len(step.dropped) for step in steps) == whole.samples
-    assert sum(len(batch.sequence.ids) for step in steps for batch in step.batches) == sum(len(s.ids) for s in steps)
+    assert sum(len(batch.sequence.ids) for step in steps for batch in step.micro_batches) == sum(
+        len(s.ids) for s in steps
+    )
     assert {name for step in steps for name in step.ids} == {"t3", "t7"}
     assert {one.reason for step in steps for one in step.dropped} == {"there is no target in its first 30 positions"}
     assert {one.worker for step in steps for one in step.dropped} == ({0, 1} if workers else {None})
     # From any position the loader goes on as the whole one did.
     again = loader(file, samples=positions[2], workers=workers, grad_accum_steps=micro_batches)
     for step, position, other in zip(steps[3:], positions[3:], usable_steps(again), strict=False):
-        assert [b.sequence.ids.tolist() for b in other.batches] == [b.sequence.ids.tolist() for b in step.batches]
+        assert [b.sequence.ids.tolist() for b in other.micro_batches] == [
+            b.sequence.ids.tolist() for b in step.micro_batches
+        ]
         assert [one.id for one in other.dropped] == [one.id for one in step.dropped]
         assert again.samples == position
 

@@ -11,10 +11,11 @@ from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.io import jsonl
 from mmrnn.training import AdamW, resume
+from mmrnn.training.error import TrainingError
 from mmrnn.training.loader import StepLoader
+from mmrnn.training.optimize import MAX_SKIPPED_STEPS
 from mmrnn.training.run import train
 from mmrnn.training.step import TrainStep
-from mmrnn.training.trainer import MAX_SKIPPED_STEPS, TrainingError
 
 SMALL = (
     "model=visualrwkv6_tiny",

@@ -14,8 +14,8 @@ from mmrnn.config.tree import plain
 from mmrnn.data.image import ImageError
 from mmrnn.io import jsonl
 from mmrnn.training import resume
+from mmrnn.training.error import TrainingError
 from mmrnn.training.run import train
-from mmrnn.training.trainer import TrainingError
 
 SMALL = (
     "model=visualrwkv6_tiny",

@@ -15,7 +15,7 @@ from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.optim.adamw import AdamW
-from mmrnn.training.step import TrainStep, shares
+from mmrnn.training.step import TrainStep, shares, unit_counts
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Sequence
 
 BOUNDS = {
@@ -61,7 +61,8 @@ def trained(model: VLM, device: torch.device, dtype: torch.dtype) -> Found:
     """
     step = TrainStep(model.train(), objective := LanguageModel())
     batch = make_batch(model, next(model.parameters()).dtype)
-    share = shares(objective, [batch])[0]
+    counts = unit_counts(objective, batch)
+    share = shares([counts], counts)[0]
     named = dict(model.named_parameters())
     before = {key: value.detach().clone() for key, value in named.items()}
     optim = AdamW([{"params": [*named.values()]}], 1.0, betas=(0.9, 0.99), eps=1.0)

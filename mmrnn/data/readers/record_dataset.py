@@ -169,6 +169,10 @@ class RecordDataset(MapDataset):
         """Id (or number, `#12`, counted from 0) of each record left out, and the reason with its details."""
         return [(fault.id, fault.message) for fault in self._shards.faults() if fault.message is not None]
 
+    def refused(self) -> list[tuple[str, str]]:
+        """Id of each record left out, and the reason with its details: `skipped`."""
+        return self.skipped
+
     def left_out(self) -> list[tuple[str, str]]:
         """Id of each record that is left out, wholly or a part of it, and the reason, the same for all such records."""
         return [(fault.id, fault.reason) for fault in self._shards.faults()]

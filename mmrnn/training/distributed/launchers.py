@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from mmrnn.config.error import ConfigError
+
 SLURM_PORTS = 20_000, 20_000
 """First of the ports from which a Slurm job takes one by its number, and their number."""
 
@@ -30,7 +32,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch | None:
     """Return the place of this process; None where it was started alone.
 
     Raises:
-        ValueError: a launcher has started several processes without telling each its rank, or a variable is no number.
+        ConfigError: a launcher has started several processes without telling each its rank, or a variable is no number.
     """
     if "RANK" in environment and _number(environment, "WORLD_SIZE") > 1:
         return Launch(
@@ -46,7 +48,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch | None:
         )
     for name, launcher in {"OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec", "WORLD_SIZE": "a launcher"}.items():
         if _number(environment, name) > 1:
-            raise ValueError(
+            raise ConfigError(
                 f"{launcher} has started {environment[name]} processes ({name}), but RANK is not set; start them with "
                 "torchrun or srun"
             )
@@ -54,15 +56,19 @@ def read_launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 def first_host(nodes: str) -> str:
-    """Return the first machine of a list as Slurm writes it (`gpu[03-05,09],login1`: `gpu03`)."""
+    """Return the first machine of a list as Slurm writes it (`gpu[03-05,09],login1`: `gpu03`).
+
+    Raises:
+        ConfigError: there is none.
+    """
     match = re.match(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?", nodes)
     if match is None:
-        raise ValueError(f"SLURM_STEP_NODELIST ({nodes!r}) names no machine")
+        raise ConfigError(f"SLURM_STEP_NODELIST ({nodes!r}) names no machine")
     return "".join(part or "" for part in match.groups())
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     value = environment.get(name, "0")
     if not (value.isascii() and value.isdecimal()):
-        raise ValueError(f"{name} ({value!r}) must be a number; a launcher sets it")
+        raise ConfigError(f"{name} ({value!r}) must be a number; a launcher sets it")
     return int(value)

@@ -1,7 +1,7 @@
 """Processes of a run, and what they tell each other."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,10 +9,16 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from mmrnn.training.distributed.launchers import Launch, read_launch
+from mmrnn.config.error import ConfigError
+from mmrnn.training.distributed.launchers import read_launch
 
 T = TypeVar("T")
+
+
+class RankError(RuntimeError):
+    """Failure of another process, which reports it itself."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,12 @@ class World:
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
-        device: of this process.
+        local_rank: number of this process on its machine.
     """
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    local_rank: int = 0
 
     @property
     def main(self) -> bool:
@@ -62,6 +68,50 @@ class World:
             dist.all_gather_object(values, value)
         return values
 
+    def share_slices(self, tensor: Tensor, bounds: Sequence[int]) -> None:
+        """Fill a tensor of the CPU in place on all ranks, rank i having computed `tensor[bounds[i]:bounds[i + 1]]`."""
+        for rank in range(self.size if self.size > 1 else 0):
+            if bounds[rank] < bounds[rank + 1]:
+                dist.broadcast(tensor[bounds[rank] : bounds[rank + 1]], src=rank)
+
+    def on_main(self, call: Callable[[], T]) -> T:
+        """Call a function on rank 0 alone, and return its result on all ranks.
+
+        Raises:
+            RankError: on the other ranks, where the call failed.
+        """
+        if not self.main:
+            result, failure = self.broadcast(None)
+            if failure is not None:
+                raise RankError(f"rank 0 failed: {failure}")
+            return result
+        try:
+            result = call()
+        except BaseException as error:
+            self.broadcast((None, f"{type(error).__name__}: {error}"))
+            raise
+        return self.broadcast((result, None))[0]
+
+    def device(self, kind: str | None) -> torch.device:
+        """Return the device of this process: of several GPUs that of its local rank.
+
+        Args:
+            kind: `cpu`, `cuda`, ...; None: a GPU where there is one.
+
+        Raises:
+            ConfigError: the machine has fewer GPUs than processes.
+        """
+        device = torch.device(kind or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.size == 1 or device.type != "cuda":
+            return device
+        if self.local_rank >= (found := torch.cuda.device_count()):
+            raise ConfigError(
+                f"rank {self.rank} is number {self.local_rank} on its machine, which has {found} GPUs; start as many "
+                "processes as there are GPUs, or set device=cpu"
+            )
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.sum([0.0])
@@ -75,46 +125,34 @@ class World:
 
 
 @contextmanager
-def start_world(
-    device: str | None = None, *, timeout: float = 1800.0, environment: Mapping[str, str] = os.environ
-) -> Iterator[World]:
+def start_world(*, timeout: float = 1800.0, environment: Mapping[str, str] = os.environ) -> Iterator[World]:
     """Context of the processes that a launcher has started; without one, of this process alone.
 
+    Inside such a context another one is the same processes.
+
     Args:
-        device: `cpu`, `cuda`, ...; None: a GPU where there is one. Each process takes the GPU of its local rank.
         timeout: seconds after which a collective fails that not all ranks have joined.
         environment: variables of the launcher (torchrun, or Slurm's srun).
 
     Raises:
-        ValueError: the variables of the launcher contradict each other, or a process has no GPU of its own.
+        ConfigError: the variables of the launcher contradict each other.
     """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     launch = read_launch(environment)
     if launch is None:
-        yield World(device=torch.device(kind))
+        yield World()
         return
-    own = _own_device(kind, launch)
+    world = World(launch.rank, launch.size, launch.local_rank)
+    if dist.is_initialized():
+        yield world
+        return
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if own.type == "cuda" else "cpu:gloo",
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         init_method=f"tcp://{launch.address}:{launch.port}" if launch.address else "env://",
         rank=launch.rank,
         world_size=launch.size,
         timeout=timedelta(seconds=timeout),
     )
     try:
-        yield World(launch.rank, launch.size, own)
+        yield world
     finally:
         dist.destroy_process_group()
-
-
-def _own_device(kind: str, launch: Launch) -> torch.device:
-    """Device of a process; the current one of torch as well."""
-    if torch.device(kind).type != "cuda":
-        return torch.device(kind)
-    if launch.local_rank >= torch.cuda.device_count():
-        raise ValueError(
-            f"rank {launch.rank} is number {launch.local_rank} on its machine, which has {torch.cuda.device_count()} "
-            "GPUs; start as many processes as there are GPUs, or set device=cpu"
-        )
-    torch.cuda.set_device(launch.local_rank)
-    return torch.device("cuda", launch.local_rank)

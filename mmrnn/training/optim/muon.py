@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from mmrnn.training.distributed.whole_matrices import on_owners
 from mmrnn.training.optim.adamw import AdamW
 from mmrnn.training.optim.optimizer_group import OptimizerGroup
 from mmrnn.types import Fraction, NonNegativeFloat, PositiveFloat
@@ -21,7 +23,8 @@ class Muon(torch.optim.Muon):
     """`torch.optim.Muon`, batched over matrices of one shape.
 
     One by one, small matrices cost more in launches than in products (`tools/bench_muon.py`). Updates have the RMS of
-    those of AdamW (Liu et al. 2025, arXiv:2502.16982, 2.2), so that one learning rate serves both.
+    those of AdamW (Liu et al. 2025, arXiv:2502.16982, 2.2), so that one learning rate serves both. Sharded matrices
+    are gathered, and each is orthogonalised by one process.
 
     Args:
         params: matrices, or groups of them.
@@ -47,8 +50,14 @@ class Muon(torch.optim.Muon):
         return loss
 
     def _update(self, weights: Sequence[Tensor], group: dict[str, Any]) -> None:
-        directions = torch.stack([self._direction(weight, group) for weight in weights])
-        directions = orthogonal(directions, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        def orthogonalise(matrices: Tensor) -> Tensor:
+            return orthogonal(matrices, group["ns_coefficients"], group["ns_steps"], group["eps"])
+
+        directions = [self._direction(weight, group) for weight in weights]
+        if isinstance(weights[0], DTensor):
+            directions = on_owners(directions, orthogonalise)
+        else:
+            directions = orthogonalise(torch.stack(directions))
         rate = group["lr"] * 0.2 * math.sqrt(max(weights[0].shape))
         for weight, direction in zip(weights, directions, strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)

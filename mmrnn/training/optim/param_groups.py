@@ -27,7 +27,7 @@ def param_groups(
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = parameter in hidden, factors[name], parameter.squeeze().dim() >= 2
+            key = parameter in hidden, factors[name], sum(size > 1 for size in parameter.shape) >= 2
             groups.setdefault(key, []).append(parameter)
     return [
         {"params": found, "hidden": inner, "lr_mult": factor, "decays": decays}

@@ -58,8 +58,8 @@ class Console:
         later: seconds that the phases of a run will take which follow the one that is shown; lines tell them too.
     """
 
-    def __init__(self, console: RichConsole | None = None) -> None:
-        self.console, self.later = console or RichConsole(stderr=True), 0.0
+    def __init__(self, console: RichConsole | None = None, *, quiet: bool = False) -> None:
+        self.console, self.later = console or RichConsole(stderr=True, quiet=quiet), 0.0
         self._phases: dict[str, float] = {}
         self._lines: _Lines | None = None
 

@@ -1,0 +1,38 @@
+"""Choice of a strategy by the number of processes and the memory of their devices."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from mmrnn.training.distributed.strategies import DDP, FSDP, Auto, Single
+from mmrnn.training.distributed.world import World
+from mmrnn.training.stage import Stage
+from mmrnn.types import Strategy
+
+LEARNT_BYTES, FROZEN_BYTES = 16, 4
+"""Memory of a parameter: fp32 weight, gradient and two moments; weight alone."""
+
+MAX_SHARE = 0.6
+"""Of a GPU's memory that parameters may take; activations need the rest."""
+
+
+def choose_strategy(
+    strategy: Strategy, step: nn.Module, stages: Mapping[str, Stage], world: World, device: torch.device
+) -> Strategy:
+    """Return the strategy, or in place of `Auto` the one that fits; all processes choose alike."""
+    if not isinstance(strategy, Auto):
+        return strategy
+    if world.size == 1:
+        return Single()
+    if device.type != "cuda":
+        return DDP()
+    memory = min(world.gather(torch.cuda.get_device_properties(device).total_memory))
+    return DDP() if bytes_needed(step, stages) <= MAX_SHARE * memory else FSDP()
+
+
+def bytes_needed(step: nn.Module, stages: Mapping[str, Stage]) -> int:
+    """Memory of the parameters, their gradients and their moments in the stage that needs most."""
+    sizes = {name.removeprefix("model."): parameter.numel() for name, parameter in step.named_parameters()}
+    learnt = max(sum(size for name, size in sizes.items() if stage.trains(name)) for stage in stages.values())
+    return LEARNT_BYTES * learnt + FROZEN_BYTES * (sum(sizes.values()) - learnt)

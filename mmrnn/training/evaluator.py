@@ -1,0 +1,70 @@
+"""Evaluation of a run on held-out questions, spread over its processes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmrnn.data.left_out import LeftOut
+from mmrnn.evaluation.accuracy import Evaluation, mean, scores
+from mmrnn.evaluation.held_out import HeldOut, Track
+from mmrnn.inference.assistant import Assistant
+from mmrnn.training.build import TrainingParts
+from mmrnn.training.distributed.whole import whole_model
+from mmrnn.training.feature_cache import FeatureCache
+from mmrnn.types import MapDataset
+
+INTERIM_QUESTIONS = 120
+"""Questions of each split that are asked during training."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Asks the model of a run held-out questions. Each process asks a part of them, of a whole model.
+
+    Attributes:
+        parts: of the run.
+        splits: held-out samples by the name of their split.
+        features: cached features by the name of a split.
+        settings: `evaluate` of the configuration.
+    """
+
+    parts: TrainingParts
+    splits: Mapping[str, MapDataset] = field(default_factory=dict)
+    features: Mapping[str, FeatureCache | None] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def answers(self, max_samples: int | None = None, track: Track | None = None) -> dict[str, Evaluation]:
+        """Answer the first `max_samples` questions of every split; None: all. All processes have all answers.
+
+        Args:
+            max_samples: of each split.
+            track: name of a split -> wrapper of the iteration over its batches, to show progress.
+        """
+        if not self.splits:
+            return {}
+        world = self.parts.world
+        found = self._held_out().evaluate(max_samples, track, first=world.rank, every=world.size)
+        everyone = world.gather(found)
+        return {name: _merge([one[name] for one in everyone]) for name in self.splits}
+
+    def accuracy(self) -> dict[str, float]:
+        """Return the mean accuracy over the kinds of question of every split, for its first questions."""
+        return {name: mean(scores(found.answers)) for name, found in self.answers(INTERIM_QUESTIONS).items()}
+
+    def _held_out(self) -> HeldOut:
+        parts = self.parts
+        model = whole_model(parts.model) if parts.strategy.shards else parts.model
+        assistants = {
+            name: Assistant(model, parts.tokenizer, parts.prompt, features=self.features[name]) for name in self.splits
+        }
+        return HeldOut(
+            self.splits,
+            assistants,
+            batch_size=self.settings["batch_size"],
+            max_new_tokens=self.settings["max_new_tokens"],
+        )
+
+
+def _merge(parts: list[Evaluation]) -> Evaluation:
+    answers = sorted((answer for part in parts for answer in part.answers), key=lambda answer: answer.index)
+    return Evaluation(answers, LeftOut.merge(part.left_out.record() for part in parts))

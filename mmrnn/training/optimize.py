@@ -1,0 +1,140 @@
+"""Optimizer steps of a stage, taken by all processes together."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmrnn.training.blank import blank_row
+from mmrnn.training.distributed.strategies import Single
+from mmrnn.training.distributed.world import World
+from mmrnn.training.error import TrainingError
+from mmrnn.training.loader import SkippedSample, StepLoader
+from mmrnn.training.optim.schedule import apply_schedule
+from mmrnn.training.precision import LossScale, Precision, autocast
+from mmrnn.training.ready import Ready, next_usable
+from mmrnn.training.stage import Stage
+from mmrnn.training.step import TrainStep
+from mmrnn.types import Optimizer, Schedule, Strategy
+
+MAX_SKIPPED_STEPS = 5
+"""Steps in a row whose loss or gradient is not finite, with which a run ends."""
+
+
+class StepResult(NamedTuple):
+    """One optimizer step.
+
+    Attributes:
+        step: number of steps done.
+        loss: of the step.
+        lr: learning rate.
+        norm: of the gradient, before it is clipped.
+        skipped: attempts at this step that were skipped, as their loss or gradient was not finite.
+        dropped: samples that this process read for the step and did not train on.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    norm: float
+    skipped: int = 0
+    dropped: Sequence[SkippedSample] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepper:
+    """Takes the optimizer steps of a stage. All processes call it alike, each with its micro-batches.
+
+    Attributes:
+        step: model and objective.
+        stage: number of steps, learning rate and norm of the gradient.
+        optimizer: of the trained parameters.
+        schedule: of the learning rate.
+        strategy: says when gradients are averaged.
+        world: the processes.
+        device: of this process.
+        precision: of the forward pass.
+        scale: of the loss.
+        pad: id of the token that stands in for a micro-batch without samples.
+    """
+
+    step: TrainStep
+    stage: Stage
+    optimizer: Optimizer
+    schedule: Schedule
+    strategy: Strategy = field(default_factory=Single)
+    world: World = field(default_factory=World)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "auto"
+    scale: LossScale = field(default_factory=LossScale)
+    pad: int = 0
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The step as the strategy wraps it."""
+        return self.strategy.wrap(self.step)
+
+    def steps(self, loader: StepLoader, start: int = 0) -> Iterator[StepResult]:
+        """Take the steps `start` to `stage.steps`, one at a time.
+
+        Where the loss or the gradient is not finite on any process, the weights are left as they are, and the step
+        takes the next samples.
+
+        Raises:
+            TrainingError: loss or gradient is not finite `MAX_SKIPPED_STEPS` times in a row, or there is nothing to
+                train on.
+        """
+        for step in range(start, self.stage.steps):
+            lr = apply_schedule(self.optimizer, self.schedule, step, steps=self.stage.steps, lr=self.stage.lr)
+            skipped, dropped = 0, []
+            while True:
+                ready = next_usable(loader, self.step.objective, self.world)
+                dropped += ready.dropped
+                loss, norm = self.attempt(ready)
+                finite = math.isfinite(loss) and math.isfinite(norm)
+                if finite:
+                    self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                retry = self.scale.update(finite)
+                if finite:
+                    break
+                skipped += not retry
+                if skipped == MAX_SKIPPED_STEPS:
+                    raise TrainingError(
+                        f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
+                        f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
+                    )
+            yield StepResult(step + 1, loss, lr, norm, skipped, dropped)
+
+    def attempt(self, ready: Ready) -> tuple[float, float]:
+        """Compute the gradient of a step, clipped, without the update.
+
+        Returns:
+            Loss of the step, and norm of its gradient before it was clipped.
+        """
+        losses = []
+        for number, (batch, share) in enumerate(zip(ready.micro_batches, ready.shares, strict=True), 1):
+            batch = blank_row(self.pad) if batch is None else batch
+            last = number == len(ready.micro_batches)
+            with self.strategy.sync(self.module, last):
+                with autocast(self.precision, self.device):
+                    loss = self.module(batch.to(self.device, non_blocking=self.device.type == "cuda"), share)
+                (loss * self.scale.factor).backward()
+            losses.append(loss.detach())
+        return self._loss_and_norm(losses)
+
+    def _loss_and_norm(self, losses: Sequence[Tensor]) -> tuple[float, float]:
+        """Sum of the losses, and norm of the gradient before it is clipped; the only synchronisation of a step."""
+        trained = [parameter for parameter in self.step.parameters() if parameter.requires_grad]
+        self.scale.unscale(trained)
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+        if self.stage.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(trained, self.stage.max_grad_norm, norm)
+        whole = norm.full_tensor() if self.strategy.shards else norm
+        *values, norm = torch.stack([*losses, whole.to(losses[0].device)]).tolist()
+        [loss] = self.world.sum([sum(values) / self.world.size])
+        return loss, norm

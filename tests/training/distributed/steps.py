@@ -1,0 +1,116 @@
+"""A program: some steps of a tiny model on micro-batches of text and of images, by one process or several.
+
+Prints losses and norms of the gradients. gloo aborts when a process ends in the usual way, hence `os._exit`.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+import torch
+from PIL import Image
+
+import mmrnn
+from mmrnn.data import Collator
+from mmrnn.prompts import RWKVChat
+from mmrnn.tokenizers import DemoTokenizer
+from mmrnn.training import Cosine, LanguageModel, Stage, optim
+from mmrnn.training.blank import blank_inputs
+from mmrnn.training.distributed.strategies import DDP, FSDP, Single
+from mmrnn.training.distributed.world import World, start_world
+from mmrnn.training.loader import StepBatches
+from mmrnn.training.optim.param_groups import param_groups
+from mmrnn.training.optimize import Stepper
+from mmrnn.training.precision import LossScale
+from mmrnn.training.step import TrainStep
+from mmrnn.types import Sample, Turn
+
+MICRO_BATCHES = [
+    [("what is it?", "a long answer of many words, by far the longest", 1), ("b?", "no", 1)],
+    [("a?", "yes", 0), ("which of all of them?", "none", 0)],
+    [("c?", "no", 0), ("d?", "I do not know", 0)],
+    [("which one?", "this", 2), ("e?", "yes", 1)],
+]
+"""Of one step. With two ranks the first has images in its first, the second in its last micro-batch alone."""
+
+
+class Gradient:
+    key = "gradient"
+
+    def open(self) -> Image.Image:
+        return Image.linear_gradient("L").resize((48, 48)).convert("RGB")
+
+
+def sample(question: str, answer: str, images: int) -> Sample:
+    turns = (Turn("user", "<image>" * images + question), Turn("assistant", answer))
+    return Sample(turns, (Gradient(),) * images)
+
+
+class Repeat:
+    """Loader of the same step without end."""
+
+    samples, epoch_size = 0, 8
+
+    def __init__(self, micro_batches: list) -> None:
+        self.micro_batches = micro_batches
+
+    def __next__(self) -> StepBatches:
+        return StepBatches(self.micro_batches, [], [])
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("strategy", choices=["single", "ddp", "fsdp"])
+    parser.add_argument("--overrides", nargs="*", default=[])
+    parser.add_argument("--optimizer", default="AdamW")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--replicate", type=int, default=1)
+    parser.add_argument("--stages", type=int, default=1)
+    parser.add_argument("--empty", action="store_true", help="the last micro-batch of all has no samples")
+    return parser.parse_args()
+
+
+def run(chosen: argparse.Namespace, world: World) -> dict:
+    torch.manual_seed(0)
+    model = mmrnn.build(mmrnn.compose("model=visualrwkv6_tiny", *chosen.overrides))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    strategy = {"single": Single(), "ddp": DDP(), "fsdp": FSDP(replicate=chosen.replicate)}[chosen.strategy]
+    step = TrainStep(model, LanguageModel(reduction="token"))
+    if world.size > 1:
+        step.blank = blank_inputs(model, cached=False)
+    strategy.shard(step, chosen.precision)
+    collate = Collator(DemoTokenizer(), RWKVChat(), dict(model.modalities))
+    every = [collate([sample(*one) for one in group]) for group in MICRO_BATCHES]
+    if chosen.empty:
+        every[-1] = None
+    own = every[world.rank * len(every) // world.size : (world.rank + 1) * len(every) // world.size]
+    loader = Repeat(own)
+    results = []
+    for train in (("connector", "backbone"), ("encoder", "connector", "backbone"))[: chosen.stages]:
+        stage = Stage(train=train, steps=4, lr=1e-3, max_grad_norm=0.5)
+        stage.apply_freezing(model)
+        groups = param_groups(model, lr_mult={}, layer_lr_decay={})
+        stepper = Stepper(
+            step=step,
+            stage=stage,
+            optimizer=getattr(optim, chosen.optimizer)(groups, stage.lr),
+            schedule=Cosine(),
+            strategy=strategy,
+            world=world,
+            precision=chosen.precision,
+            scale=LossScale(chosen.precision),
+        )
+        results += [(result.loss, result.norm) for result in stepper.steps(loader)]
+    return {"losses": [loss for loss, _ in results], "norms": [norm for _, norm in results]}
+
+
+if __name__ == "__main__":
+    with start_world(timeout=120) as world:
+        found = run(options(), world)
+        print(json.dumps(found), flush=True)
+        world.barrier()
+        sys.stdout.flush()
+        os._exit(0)
