@@ -3,14 +3,17 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmrnn.model.build import build
 from mmrnn.training.distributed.world import World
-from mmrnn.training.plan import GPUS, StepCost
+from mmrnn.training.plan import GPUS, StepCost, step_cost
+from mmrnn.training.stage import Stage
 from mmrnn.types import IGNORE, Batch
 
 DEVICE_NAMES = {
@@ -115,6 +118,22 @@ class Meter:
         self._seconds = self._waited = 0.0
         self._tokens = self._positions = 0
         self._inputs: Counter[str] = Counter()
+
+
+def stage_costs(
+    cfg: Mapping[str, Any], stages: Mapping[str, Stage], *, cached: Collection[str] = ()
+) -> dict[str, StepCost]:
+    """Return the FLOPs of the stages of a run, as far as they are known, by its model on the meta device.
+
+    Args:
+        cfg: the configuration as plain data.
+        stages: by name.
+        cached: modalities whose encoders do not run, as their features are cached.
+    """
+    with torch.random.fork_rng([]), torch.device("meta"):
+        model = build({**cfg, "weights": {}}, trusted=cfg["trusted"])
+    costs = {name: step_cost(model, stage, cached) for name, stage in stages.items()}
+    return {name: cost for name, cost in costs.items() if cost is not None}
 
 
 def real_tokens(batch: Batch, pad: int) -> int:

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from mmrnn.training.blank import blank_row
 from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
 from mmrnn.training.loader import SkippedSample, StepLoader
+from mmrnn.training.metrics import Meter
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import LossScale, Precision, autocast
 from mmrnn.training.ready import Ready, next_usable
@@ -60,6 +62,7 @@ class Stepper:
         precision: of the forward pass.
         scale: of the loss.
         pad: id of the token that stands in for a micro-batch without samples.
+        meter: counts what the steps do.
     """
 
     step: TrainStep
@@ -72,6 +75,7 @@ class Stepper:
     precision: Precision = "auto"
     scale: LossScale = field(default_factory=LossScale)
     pad: int = 0
+    meter: Meter = field(default_factory=Meter)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -89,26 +93,35 @@ class Stepper:
                 train on.
         """
         for step in range(start, self.stage.steps):
-            lr = apply_schedule(self.optimizer, self.schedule, step, steps=self.stage.steps, lr=self.stage.lr)
-            skipped, dropped = 0, []
-            while True:
+            with self.meter.step():
+                result = self._take(step, loader)
+            yield result
+
+    def _take(self, step: int, loader: StepLoader) -> StepResult:
+        """Take a step; its samples may have to be read several times."""
+        lr = apply_schedule(self.optimizer, self.schedule, step, steps=self.stage.steps, lr=self.stage.lr)
+        skipped, dropped = 0, []
+        while True:
+            with self.meter.waiting(), record_function("wait for data"):
                 ready = next_usable(loader, self.step.objective, self.world)
-                dropped += ready.dropped
-                loss, norm = self.attempt(ready)
-                finite = math.isfinite(loss) and math.isfinite(norm)
+            self.meter.count(ready.micro_batches)
+            dropped += ready.dropped
+            loss, norm = self.attempt(ready)
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            with record_function("optimizer"):
                 if finite:
                     self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
-                retry = self.scale.update(finite)
-                if finite:
-                    break
-                skipped += not retry
-                if skipped == MAX_SKIPPED_STEPS:
-                    raise TrainingError(
-                        f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
-                        f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
-                    )
-            yield StepResult(step + 1, loss, lr, norm, skipped, dropped)
+            retry = self.scale.update(finite)
+            if finite:
+                break
+            skipped += not retry
+            if skipped == MAX_SKIPPED_STEPS:
+                raise TrainingError(
+                    f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
+                    f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
+                )
+        return StepResult(step + 1, loss, lr, norm, skipped, dropped)
 
     def attempt(self, ready: Ready) -> tuple[float, float]:
         """Compute the gradient of a step, clipped, without the update.
@@ -121,9 +134,10 @@ class Stepper:
             batch = blank_row(self.pad) if batch is None else batch
             last = number == len(ready.micro_batches)
             with self.strategy.sync(self.module, last):
-                with autocast(self.precision, self.device):
+                with autocast(self.precision, self.device), record_function("forward"):
                     loss = self.module(batch.to(self.device, non_blocking=self.device.type == "cuda"), share)
-                (loss * self.scale.factor).backward()
+                with record_function("backward"):
+                    (loss * self.scale.factor).backward()
             losses.append(loss.detach())
         return self._loss_and_norm(losses)
 

@@ -2,14 +2,18 @@
 
 import gzip
 import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mmrnn.io.atomic import replace_file
+
+T = TypeVar("T")
 
 TRACE = "trace.json.gz"
 
@@ -33,6 +37,13 @@ class StepProfiler:
 
     def __exit__(self, *_) -> None:
         self.before(0)
+
+    def watch(self, results: Iterator[T], first: int) -> Iterator[T]:
+        """Iterate over the results of steps; `first` is the number of the first one."""
+        self.before(first)
+        for number, result in enumerate(results, first + 1):
+            yield result
+            self.before(number)
 
     def before(self, step: int) -> None:
         """Begin or end the trace, where that is due before a step."""

@@ -10,12 +10,17 @@ from torch.profiler import record_function
 from mmrnn.training.profiler import TRACE, StepProfiler
 
 
+def taken(steps):
+    for step in steps:
+        with record_function(f"step {step}"):
+            torch.ones(4, 4) @ torch.ones(4, 4)
+        yield step
+
+
 def traced(folder, chosen, steps):
     with StepProfiler(chosen, folder) as profiler:
-        for step in steps:
-            profiler.before(step)
-            with record_function(f"step {step}"):
-                torch.ones(4, 4) @ torch.ones(4, 4)
+        for number, step in enumerate(profiler.watch(taken(steps), steps[0]), steps[0]):
+            assert step == number
     if not (folder / TRACE).is_file():
         return None
     events = json.loads(gzip.decompress((folder / TRACE).read_bytes()))["traceEvents"]
