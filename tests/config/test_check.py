@@ -171,8 +171,8 @@ def test_weights_that_are_not_there(tmp_path):
 
 
 def test_a_part_that_refuses_its_knobs_is_named():
-    with pytest.raises(ConfigError, match=r"backbone: .*(7|width)"):
-        build(compose("model=visualrwkv6_tiny", "backbone.width=7"))
+    with pytest.raises(ConfigError, match=r"encoder: .*image size \(.*must be a multiple of patch \(7\)"):
+        build(compose("model=visualrwkv6_tiny", "encoder=patch_tiny", "encoder.patch=7"))
 
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.run", "builtins.eval", "torch.load"])
