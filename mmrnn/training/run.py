@@ -267,4 +267,6 @@ def make_trainer(
         log_every=cfg["log_every"],
         evaluate_every=cfg["evaluate"]["every"],
         save_every_seconds=float(cfg["save_every_seconds"]),
+        train_chunk=cfg["train_chunk"],
+        horizon=cfg["horizon"],
     )

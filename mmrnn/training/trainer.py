@@ -34,6 +34,8 @@ class Trainer:
         profile: first and last step that are traced; None: none.
         log_every: steps between records of the log; snapshots are saved with them.
         save_every_seconds: at least so long between two snapshots.
+        train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
+        horizon: pieces that a gradient reaches back over.
     """
 
     parts: TrainingParts
@@ -48,6 +50,8 @@ class Trainer:
     log_every: int
     evaluate_every: int
     save_every_seconds: float
+    train_chunk: int
+    horizon: int
 
     def train(self) -> None:
         """Train every stage, from the snapshot in the folder on.
@@ -94,6 +98,8 @@ class Trainer:
             precision=self.precision,
             scale=LossScale(resolve(self.precision, parts.device)),
             pad=parts.tokenizer.pad,
+            train_chunk=self.train_chunk,
+            horizon=self.horizon,
             meter=meter,
         )
         saved_at = time.monotonic()

@@ -119,6 +119,12 @@ def test_a_scan_needs_a_recurrent_backbone():
 @pytest.mark.parametrize(
     ("overrides", "path", "reason"),
     [
+        (("model=llava15_tiny", "train_chunk=64"), "train_chunk", "Transformer attends to all positions before"),
+        (
+            ("model=visualrwkv6_tiny", "train_chunk=64", "objective=eve_tiny"),
+            "train_chunk",
+            "WeightedSum is no sum over targets and needs a whole batch; use train_chunk=0",
+        ),
         (("model=visualrwkv6_tiny", "mask=prefix"), "mask", "RWKV6 is recurrent and cannot use prefix"),
         (("model=visualrwkv6_tiny", "position=shared_image"), "position", "use position=sequential"),
         (("model=llava15_tiny", "position=glm_2d"), "position", "2 position ids a token, but Transformer takes 1"),

@@ -37,7 +37,7 @@ def shares_of(step, batches, ranks):
 def one_process(reduction, targets):
     """Losses of the batches as micro-batches, and the sum of their gradients."""
     step, batches = step_of(reduction), [batch_of(count) for count in targets]
-    losses = [step(batch, share) for batch, share in zip(batches, shares_of(step, batches, 1), strict=True)]
+    losses = [step(batch, share)[0] for batch, share in zip(batches, shares_of(step, batches, 1), strict=True)]
     sum(losses).backward()
     return torch.stack(losses).detach(), {name: value.grad for name, value in step.named_parameters()}
 
@@ -46,7 +46,7 @@ def rank_of_two(world, reduction, targets):
     step, batches = step_of(reduction), [batch_of(count) for count in targets]
     strategy = FSDP()
     strategy.shard(step, "fp32")
-    loss = strategy.wrap(step)(batches[world.rank], shares_of(step, batches, world.size)[world.rank])
+    loss, _ = strategy.wrap(step)(batches[world.rank], shares_of(step, batches, world.size)[world.rank])
     loss.backward()
     return loss.detach() / world.size, {name: value.grad.full_tensor() for name, value in step.named_parameters()}
 
