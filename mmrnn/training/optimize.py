@@ -123,7 +123,8 @@ class Stepper:
             with self.strategy.sync(self.module, last):
                 with autocast(self.precision, self.device):
                     loss = self.module(batch.to(self.device, non_blocking=self.device.type == "cuda"), share)
-                (loss * self.scale.factor).backward()
+                if loss.requires_grad:  # not where a text is read by a model of which the connector alone is trained
+                    (loss * self.scale.factor).backward()
             losses.append(loss.detach())
         return self._loss_and_norm(losses)
 
