@@ -1,5 +1,8 @@
 """ChatGLM-6B, the language model of VisualGLM (GLM: arXiv 2103.10360, 2210.02414)."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -11,6 +14,7 @@ from mmrnn.layers.recompute import run_block
 from mmrnn.types import (
     Backbone,
     BlockHooks,
+    ChecksKnobs,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -84,7 +88,7 @@ class GLMBlock(nn.Module):
         return y * self.scale + self.mlp["down"](F.gelu(self.mlp["up"](y), approximate="tanh")), cache
 
 
-class GLM(nn.Module, Backbone):
+class GLM(nn.Module, Backbone, ChecksKnobs):
     """ChatGLM language model (arXiv 2103.10360).
 
     The two position ids per token and the mask come from the groups `position=glm_2d` and `mask=glm`.
@@ -119,8 +123,8 @@ class GLM(nn.Module, Backbone):
         grad_checkpointing: NonNegativeInt = 0,
     ):
         super().__init__()
-        if width % (4 * heads):
-            raise ValueError(f"width ({width}) must be a multiple of 4 x heads ({heads}): half a head is rotated")
+        for _, fault in self.knob_faults({"width": width, "heads": heads}):
+            raise ValueError(fault)
         self.vocab, self.width, self.depth, self.heads = vocab, width, depth, heads
         self.grad_checkpointing = grad_checkpointing
         self.state_origin = StateOrigin("glm", {"depth": depth, "width": width, "heads": heads})
@@ -130,6 +134,13 @@ class GLM(nn.Module, Backbone):
         self.norm = nn.LayerNorm(width, eps)
         self.output = nn.Linear(width, vocab, bias=False)
         self.reset_parameters()
+
+    @classmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield sizes that do not divide. See `ChecksKnobs`."""
+        width, heads = knobs["width"], knobs["heads"]
+        if width % (4 * heads):
+            yield "width", f"width ({width}) must be a multiple of 4 x heads ({heads}): half a head is rotated"
 
     @torch.no_grad()
     def reset(self) -> None:

@@ -1,8 +1,8 @@
 """Base of the RWKV language models: channel mix, blocks, scans and state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mmrnn.backbones.native_decode import native_decode_step
 from mmrnn.backbones.packed_rows import SegmentBounds, run_lerp
 from mmrnn.backbones.route import route
-from mmrnn.backbones.rwkv_init import channel_ramp
+from mmrnn.backbones.rwkv_init import channel_ramp, head_faults
 from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
 from mmrnn.layers.recompute import run_block
-from mmrnn.types import Backbone, BlockHooks, Expert, Scan, Sequence, State, StateOrigin, reset_layers
+from mmrnn.types import Backbone, BlockHooks, ChecksKnobs, Expert, Scan, Sequence, State, StateOrigin, reset_layers
 from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
 
 Backend = Literal["auto", "triton", "cpu", "chunked", "reference"]
@@ -100,7 +100,7 @@ class Block(nn.Module):
         return x, new, tuple(shared)
 
 
-class RWKV(nn.Module, Backbone):
+class RWKV(nn.Module, Backbone, ChecksKnobs):
     """Base class of the RWKV language models: a version supplies the time mix and channel mix of each layer.
 
     Embeddings, of text and of images alike, pass through the input norm of the first block.
@@ -157,6 +157,12 @@ class RWKV(nn.Module, Backbone):
         for layer, block in enumerate(self.blocks):
             block.time_mix.reset_parameters(layer, self.depth)
             block.channel_mix.reset_parameters(layer, self.depth)
+
+    @classmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield that the heads do not fill the width. A version with other knobs has no such fault."""
+        if {"width", "heads", "head_size"} <= knobs.keys():
+            yield from head_faults(knobs["width"], knobs["heads"], knobs["head_size"])
 
     def hook_target(self, layer: int, name: str) -> nn.Module:
         """Return the channel mix of block `layer`, which hooks know as `mlp`.

@@ -1,5 +1,7 @@
 """Default sizes and published initialisation shared by the RWKV versions (RWKV-LM since April 2024)."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,9 +18,15 @@ def default_heads(width: int, heads: int | None, head_size: int) -> int:
     Raises:
         ValueError: `heads` is None and the width is no multiple of the head size.
     """
-    if heads is None and width % head_size:
-        raise ValueError(f"width ({width}) must be a multiple of head_size ({head_size}), or set heads")
+    for _, fault in head_faults(width, heads, head_size):
+        raise ValueError(fault)
     return width // head_size if heads is None else heads
+
+
+def head_faults(width: int, heads: int | None, head_size: int) -> Iterator[tuple[str, str]]:
+    """Yield that the heads do not fill the width. See `ChecksKnobs`."""
+    if heads is None and width % head_size:
+        yield "width", f"width ({width}) must be a multiple of head_size ({head_size}), or set heads"
 
 
 def channel_ramp(like: Float[Tensor, " d"]) -> Float[Tensor, " d"]:

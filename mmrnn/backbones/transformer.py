@@ -1,5 +1,8 @@
 """Transformer of the Llama family: the baseline of the linear RNNs."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from mmrnn.layers.recompute import run_block
 from mmrnn.types import (
     Backbone,
     BlockHooks,
+    ChecksKnobs,
     Expert,
     Fraction,
     NonNegativeInt,
@@ -125,7 +129,7 @@ class TransformerBlock(nn.Module):
         return x + self.dropout(y), cache
 
 
-class Transformer(nn.Module, Backbone):
+class Transformer(nn.Module, Backbone, ChecksKnobs):
     """Decoder-only transformer of the Llama architecture (arXiv 2302.13971).
 
     Args:
@@ -177,10 +181,9 @@ class Transformer(nn.Module, Backbone):
     ):
         super().__init__()
         kv_heads = kv_heads or heads
-        if heads % kv_heads:
-            raise ValueError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
-        if head_size is None and width % heads:
-            raise ValueError(f"width ({width}) must be a multiple of heads ({heads}), or set head_size")
+        sizes = {"width": width, "heads": heads, "kv_heads": kv_heads, "head_size": head_size}
+        for _, fault in self.knob_faults(sizes):
+            raise ValueError(fault)
         head_size = head_size or width // heads
         self.vocab, self.width, self.depth, self.grad_checkpointing = vocab, width, depth, grad_checkpointing
         self.pretrained, self.train_length = pretrained, train_length
@@ -216,6 +219,15 @@ class Transformer(nn.Module, Backbone):
                 nn.init.normal_(parameter, std=0.02 / (2 * self.depth) ** 0.5 if last else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+    @classmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield sizes that do not divide. See `ChecksKnobs`."""
+        width, heads, kv_heads = knobs["width"], knobs["heads"], knobs["kv_heads"]
+        if kv_heads is not None and heads % kv_heads:
+            yield "heads", f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})"
+        elif knobs["head_size"] is None and width % heads:
+            yield "width", f"width ({width}) must be a multiple of heads ({heads}), or set head_size"
 
     def hook_target(self, layer: int, name: str) -> nn.Module:
         """Attention or MLP of block `layer`.

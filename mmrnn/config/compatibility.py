@@ -8,7 +8,7 @@ from typing import Any
 
 from mmrnn.config.instantiate import find_target
 from mmrnn.config.tree import Tree, cards, is_card
-from mmrnn.types import Connector, fulfils
+from mmrnn.types import Connector, Objective, fulfils
 
 
 def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
@@ -16,6 +16,8 @@ def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     backbone = find_target(tree["backbone"], trusted)
     yield from _order_faults(tree, backbone, trusted)
     yield from _hook_faults(tree, backbone, trusted)
+    if tree.get("train_chunk"):
+        yield from _chunk_faults(tree, backbone, trusted)
     ids, rows = _tokenizer_vocab(tree.get("tokenizer"), trusted), tree["backbone"].get("vocab")
     if ids is not None and rows is not None and ids > rows:
         yield (
@@ -51,6 +53,21 @@ def _order_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterat
         yield f"mask: the encoder of {name} is bidirectional already; use mask=causal"
     if backbone.axes == 0 and tree.get("pack"):
         yield f"pack: {name} supports one sample a row only; use pack=false"
+
+
+def _chunk_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
+    """Backbones without a state of constant size, and objectives that need a whole batch."""
+    if not backbone.recurrent:
+        yield (
+            f"train_chunk: {backbone.__name__} attends to all positions before, so that its memory grows with the text "
+            "all the same; use train_chunk=0, or a recurrent backbone"
+        )
+    objective = _found(tree.get("objective"), trusted)
+    if objective is not None and objective.target_weights is Objective.target_weights:
+        yield (
+            f"train_chunk: {objective.__name__} is no sum over targets and needs a whole batch; use train_chunk=0, or "
+            "objective=lm"
+        )
 
 
 def _hook_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:

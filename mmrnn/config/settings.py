@@ -65,6 +65,10 @@ class Settings:
         keep_every: steps between checkpoints that are kept for good and load like any model; 0: none.
         resume: `auto`: from the last checkpoint in the folder of the run; `never`; or the path of a checkpoint or run.
         max_bad_steps: steps in a row whose loss or gradient is not finite, with which a run ends.
+        train_chunk: positions of the pieces that a recurrent backbone reads a row in, passing on its state; memory does
+            not grow with the length of the row. 0: rows are read at once.
+        horizon: pieces that a gradient reaches back over.
+        compile: compile the blocks of the backbone with `torch.compile`.
         on_spike: what is done with a step whose loss is far above those before.
         evaluate: evaluation on held-out samples.
     """
@@ -86,4 +90,7 @@ class Settings:
     resume: str = "auto"
     max_bad_steps: PositiveInt = 10
     on_spike: OnSpike = "warn"
+    train_chunk: NonNegativeInt = 0
+    horizon: PositiveInt = 1
+    compile: bool = False
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)

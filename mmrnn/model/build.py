@@ -60,7 +60,7 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
         hook=part("hook", hook, backbone, parts["image"].connector.width) if hook else None,
     )
     model.config = tree
-    _load_weights(model, weights)
+    model.load_notes = tuple(_load_weights(model, weights))
     if adapter := tree.get("adapter"):
         _prefix_errors("adapter", lambda: part("adapter", adapter)(model))
     return model
@@ -84,22 +84,27 @@ def _on_meta(make: Callable[[], Any]) -> Any:
     return module if {name for name, _ in module.named_buffers()} <= saved else make()
 
 
-def _load_weights(model: VLM, weights: Mapping[str, Any]) -> None:
-    """Load the files that `weights` names and the published weights of the other parts."""
+def _load_weights(model: VLM, weights: Mapping[str, Any]) -> list[str]:
+    """Load the files that `weights` names and the published weights of the other parts; return the notes on them."""
+    notes: list[str] = []
     if torch.get_default_device().type == "meta":
-        return
+        return notes
     named = {path: source for path, source in weight_sources(weights) if source is not None}
     added = len((model.config.get("tokenizer") or {}).get("added_tokens") or ())
     for name, modality in model.modalities.items() if weights else ():
         path = "encoder" if name == "image" else f"modalities.{name}.encoder"
-        if not {path, "model"} & set(named):
-            load_pretrained(modality.encoder)
+        if not {path, "model"} & set(named) and (report := load_pretrained(modality.encoder)):
+            notes += [f"{path}: {note}" for note in report.notes]
     published = model.backbone.pretrained
     if weights and published and not {"backbone", "model"} & set(named):
         named["backbone"] = published
     for path, source in sorted(named.items(), key=lambda item: item[0] == "hook"):
         place = path if path.startswith(("backbone", "modalities.", "hook")) else f"modalities.image.{path}"
         target = model if path == "model" else model.get_submodule(place)
-        _prefix_errors(f"weights.{path}", lambda target=target, source=source: load(target, source, max_new_rows=added))
+        report = _prefix_errors(
+            f"weights.{path}", lambda target=target, source=source: load(target, source, max_new_rows=added)
+        )
+        notes += [f"weights.{path}: {note}" for note in report.notes]
     if model.hook is not None and not {"hook", "model"} & set(named):
         model.hook.init_from(model.backbone)
+    return notes

@@ -111,10 +111,12 @@ class VLM(nn.Module, Composite):
 
     Attributes:
         config: configuration that `mmrnn.build` made the model from; `mmrnn.save` writes it next to the tensors.
+        load_notes: tensors that `mmrnn.build` left out, resampled or filled in while it loaded weights, in words.
         state_origin: backbone, scan and hook that its states carry; None: the backbone does not say its own.
     """
 
     config: Mapping[str, Any] | None = None
+    load_notes: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -24,11 +24,13 @@ def blank_inputs(model: VLM, *, cached: bool) -> Batch:
     return Batch(Sequence(torch.zeros(0, 0, dtype=torch.long)), images, features)
 
 
-def blank_row(pad: int) -> Batch:
-    """Return a micro-batch without content: one row of one token that is not trained on.
+def blank_row(pad: int, rows: int = 1) -> Batch:
+    """Return a micro-batch without content: one token of padding a row.
 
     Args:
         pad: id of the token.
+        rows: of the micro-batch.
     """
-    ids = torch.full((1, 1), pad)
-    return Batch(Sequence(ids, labels=torch.full_like(ids, IGNORE), segments=torch.zeros_like(ids)))
+    ids = torch.full((rows, 1), pad)
+    padding = torch.ones_like(ids, dtype=torch.bool)
+    return Batch(Sequence(ids, labels=torch.full_like(ids, IGNORE), segments=torch.zeros_like(ids), padding=padding))

@@ -14,6 +14,7 @@ from mmrnn.config.instantiate import find_target, instantiate, positional_names
 from mmrnn.config.validate import RUN, check
 from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM
+from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.world import World
 from mmrnn.training.precision import resolve
@@ -85,6 +86,8 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     model = build(cfg, trusted=trusted).to(device)
     step = TrainStep(model, make_objective(cfg["objective"], model, trusted))
     strategy = choose_strategy(strategy, step, stages, world, device)
+    if cfg["compile"]:
+        compile_blocks(model.backbone)
     strategy.shard(step, resolve(cfg["precision"], device))
     if world.rank:
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes

@@ -36,18 +36,24 @@ def split(batch: Batch, objective: Objective, size: int, *, keep_adjoining: bool
 def cuts(sequence: Sequence, size: int, *, keep_adjoining: bool = False) -> list[int]:
     """Return the edges of the pieces of all rows, from 0 to the length; none lies inside an image of any row.
 
-    A cut that would split an image is moved before it, or behind it where the piece would be empty.
+    A piece of a packed row ends between two samples where it can, so that no gradient is lost there. A cut that would
+    split an image is moved before it, or behind it where the piece would be empty.
     """
     length = sequence.ids.shape[1]
     allowed = torch.ones(length + 1, dtype=torch.bool)
     for span in sequence.image_spans:
         allowed[span.start + 1 : span.stop] = False
     if keep_adjoining:
-        visual = sequence.visual.cpu()
-        allowed[1:-1] &= ~(visual[:, 1:] & visual[:, :-1]).any(0)
-    places = allowed.nonzero().flatten().tolist()
+        allowed[1:-1] &= ~(sequence.visual[:, 1:] & sequence.visual[:, :-1]).any(0).cpu()
+    between_samples = torch.zeros_like(allowed)
+    if sequence.segments is not None:
+        between_samples[1:-1] = allowed[1:-1] & (sequence.segments.diff(dim=1) != 0).all(0).cpu()
     edges = [0]
-    for place, following in pairwise([*places, length + size]):
-        if place > edges[-1] and following - edges[-1] > size:
-            edges.append(place)
-    return edges
+    while length - (start := edges[-1]) > size:
+        for places in (between_samples, allowed):
+            if (found := places[start + 1 : start + size + 1].nonzero()).numel():
+                edges.append(start + 1 + int(found[-1]))
+                break
+        else:
+            edges.append(start + 1 + int(allowed[start + 1 :].nonzero()[0]))
+    return [*edges, length] if edges[-1] < length else edges

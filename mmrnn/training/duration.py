@@ -13,6 +13,7 @@ from mmrnn.evaluation.accuracy import evaluate
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.training.build import TrainingParts
+from mmrnn.training.chunked import split
 from mmrnn.training.feature_cache import FeatureCache, cache_features
 from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.precision import autocast
@@ -109,10 +110,12 @@ def _time_step(
         began = time.monotonic()
         if (batch := collate(samples[:size])) is None:
             return 0.0
-        with autocast(cfg["precision"], parts.device):
-            counts = unit_counts(parts.objective, batch)
-            loss = module(batch.to(parts.device), shares([counts], counts)[0])
-        loss.backward()
+        counts, state = unit_counts(parts.objective, batch), None
+        for piece in split(batch, parts.objective, cfg["train_chunk"]):
+            with autocast(cfg["precision"], parts.device):
+                loss, state = module(piece.to(parts.device), shares([counts], counts)[0], state)
+            loss.backward()
+            state = None if state is None else state.detach()
         loss.item()  # waits for a GPU
         seconds = time.monotonic() - began
     update = _time_update(parts, stage)

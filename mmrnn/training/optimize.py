@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrnn.training.blank import blank_row
+from mmrnn.training.chunked import split
 from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
@@ -18,8 +19,8 @@ from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import LossScale, Precision, autocast
 from mmrnn.training.ready import Ready, next_usable
 from mmrnn.training.stage import Stage
-from mmrnn.training.step import TrainStep
-from mmrnn.types import Optimizer, Schedule, Strategy
+from mmrnn.training.step import Share, TrainStep
+from mmrnn.types import Batch, Optimizer, Schedule, Strategy
 
 MAX_SKIPPED_STEPS = 5
 """Steps in a row whose loss or gradient is not finite, with which a run ends."""
@@ -60,6 +61,8 @@ class Stepper:
         precision: of the forward pass.
         scale: of the loss.
         pad: id of the token that stands in for a micro-batch without samples.
+        train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
+        horizon: pieces that a gradient reaches back over.
     """
 
     step: TrainStep
@@ -72,6 +75,8 @@ class Stepper:
     precision: Precision = "auto"
     scale: LossScale = field(default_factory=LossScale)
     pad: int = 0
+    train_chunk: int = 0
+    horizon: int = 1
 
     @cached_property
     def module(self) -> nn.Module:
@@ -116,17 +121,49 @@ class Stepper:
         Returns:
             Loss of the step, and norm of its gradient before it was clipped.
         """
-        losses = []
-        for number, (batch, share) in enumerate(zip(ready.micro_batches, ready.shares, strict=True), 1):
-            batch = blank_row(self.pad) if batch is None else batch
-            last = number == len(ready.micro_batches)
-            with self.strategy.sync(self.module, last):
-                with autocast(self.precision, self.device):
-                    loss = self.module(batch.to(self.device, non_blocking=self.device.type == "cuda"), share)
-                if loss.requires_grad:  # not where a text is read by a model of which the connector alone is trained
-                    (loss * self.scale.factor).backward()
-            losses.append(loss.detach())
+        micro_batches = self._pieces(ready.micro_batches)
+        losses = [
+            self._backward(pieces, share, last=number == len(micro_batches))
+            for number, (pieces, share) in enumerate(zip(micro_batches, ready.shares, strict=True), 1)
+        ]
         return self._loss_and_norm(losses)
+
+    def _pieces(self, micro_batches: Sequence[Batch | None]) -> list[list[Batch]]:
+        """The pieces of every micro-batch, as many on all processes: the last ones of some may be blank."""
+        hook = self.step.model.hook
+        together = hook is not None and hook.looks_ahead
+        found = [
+            [blank_row(self.pad)]
+            if batch is None
+            else split(batch, self.step.objective, self.train_chunk, keep_adjoining=together)
+            for batch in micro_batches
+        ]
+        if not self.train_chunk:
+            return found
+        numbers = self.world.max([len(pieces) for pieces in found])
+        return [
+            pieces + [blank_row(self.pad, len(pieces[0].sequence.ids))] * (int(number) - len(pieces))
+            for pieces, number in zip(found, numbers, strict=True)
+        ]
+
+    def _backward(self, pieces: Sequence[Batch], share: Share, *, last: bool) -> Tensor:
+        """Loss of one micro-batch; its gradient is computed after every `horizon` pieces."""
+        total, pending, state = 0.0, 0.0, None
+        for number, piece in enumerate(pieces, 1):
+            ends = number == len(pieces)
+            with self.strategy.sync(self.module, last and ends):
+                with autocast(self.precision, self.device):
+                    batch = piece.to(self.device, non_blocking=self.device.type == "cuda")
+                    loss, state = self.module(batch, share, state)
+                pending = pending + loss
+                if ends:
+                    state = None  # a KV cache need not stay in memory
+                if ends or number % self.horizon == 0:
+                    if pending.requires_grad:  # not for a text, where the connector alone is trained
+                        (pending * self.scale.factor).backward()
+                    total, pending = total + pending.detach(), 0.0
+                    state = None if state is None else state.detach()
+        return total
 
     def _loss_and_norm(self, losses: Sequence[Tensor]) -> tuple[float, float]:
         """Sum of the losses, and norm of the gradient before it is clipped; the only synchronisation of a step."""

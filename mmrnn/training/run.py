@@ -172,6 +172,8 @@ def describe(parts: TrainingParts, out: Path, console: Console) -> None:
         f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}{many}; "
         f"{steps:,} steps"
     )
+    for note in parts.model.load_notes:
+        console.say(note)
     if (skipped := LeftOut.of(parts.data.left_out())).total:
         console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
 
@@ -235,4 +237,6 @@ def make_trainer(
         log_every=cfg["log_every"],
         evaluate_every=cfg["evaluate"]["every"],
         save_every_seconds=float(cfg["save_every_seconds"]),
+        train_chunk=cfg["train_chunk"],
+        horizon=cfg["horizon"],
     )

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Batch, Objective, Output
+from mmrnn.types import Batch, Objective, Output, State
 
 Share = tuple[float, ...]
 """For every term of the objective, the fraction of the step's units that lie in a micro-batch."""
@@ -30,16 +30,26 @@ class TrainStep(nn.Module):
         self.objective = objective
         self.blank = blank
 
-    def forward(self, batch: Batch, share: Share) -> Float[Tensor, ""]:
-        """Loss of one micro-batch, scaled so that the sum over a step equals the full-batch loss.
+    def forward(self, batch: Batch, share: Share, state: State | None = None) -> tuple[Float[Tensor, ""], State | None]:
+        """Loss of one micro-batch or piece of it, scaled so that the sum over a step equals the full-batch loss.
 
         The exception are losses that compare the samples of a batch with each other (`BLIP2Pretraining`): their value
         depends on the size of a micro-batch.
+
+        Args:
+            batch: the micro-batch, or a piece (`split`).
+            share: of the micro-batch.
+            state: after the piece before; None: the initial state.
+
+        Returns:
+            The loss, and the state after the last position; None for an objective that does without the backbone.
         """
-        output = forward_for(self.model, self.objective, batch, self.blank)
+        output = forward_for(self.model, self.objective, batch, self.blank, state)
         losses = zip(self.objective.terms(), share, self.objective.losses(self.model, output), strict=True)
         loss = sum(weight * part * value for (weight, _), part, value in losses)
-        return loss if self.blank is None or batch.sequence.image_spans else loss + self._unused()
+        if self.blank is not None and not batch.sequence.image_spans:
+            loss = loss + self._unused()
+        return loss, output.state
 
     def _unused(self) -> Tensor | float:
         """Zero, with a graph to the parameters that a batch without images may leave out: of hook and objective."""
@@ -48,11 +58,13 @@ class TrainStep(nn.Module):
         return sum((0.0 * parameter.sum() for parameter in learnt), 0.0)
 
 
-def forward_for(model: VLM, objective: Objective, batch: Batch, blank: Batch | None = None) -> Output:
+def forward_for(
+    model: VLM, objective: Objective, batch: Batch, blank: Batch | None = None, state: State | None = None
+) -> Output:
     """Forward pass as far as an objective needs it: without the backbone, or with the inputs of all blocks."""
     if not objective.needs_backbone:
         return Output(None, None, batch.sequence, batch)
-    return model(batch, output_hidden_states=objective.needs_hidden_states, blank=blank)
+    return model(batch, state, output_hidden_states=objective.needs_hidden_states, blank=blank)
 
 
 def unit_counts(objective: Objective, batch: Batch | None) -> list[int]:

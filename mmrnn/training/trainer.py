@@ -31,6 +31,8 @@ class Trainer:
         evaluate_every: steps; 0: never.
         log_every: steps between records of the log; snapshots are saved with them.
         save_every_seconds: at least so long between two snapshots.
+        train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
+        horizon: pieces that a gradient reaches back over.
     """
 
     parts: TrainingParts
@@ -42,6 +44,8 @@ class Trainer:
     log_every: int
     evaluate_every: int
     save_every_seconds: float
+    train_chunk: int
+    horizon: int
 
     def train(self) -> None:
         """Train every stage, from the snapshot in the folder on.
@@ -86,6 +90,8 @@ class Trainer:
             precision=self.precision,
             scale=LossScale(resolve(self.precision, parts.device)),
             pad=parts.tokenizer.pad,
+            train_chunk=self.train_chunk,
+            horizon=self.horizon,
         )
         saved_at = time.monotonic()
         since_record: list[StepResult] = []

@@ -119,6 +119,12 @@ def test_a_scan_needs_a_recurrent_backbone():
 @pytest.mark.parametrize(
     ("overrides", "path", "reason"),
     [
+        (("model=llava15_tiny", "train_chunk=64"), "train_chunk", "Transformer attends to all positions before"),
+        (
+            ("model=visualrwkv6_tiny", "train_chunk=64", "objective=eve_tiny"),
+            "train_chunk",
+            "WeightedSum is no sum over targets and needs a whole batch; use train_chunk=0",
+        ),
         (("model=visualrwkv6_tiny", "mask=prefix"), "mask", "RWKV6 is recurrent and cannot use prefix"),
         (("model=visualrwkv6_tiny", "position=shared_image"), "position", "use position=sequential"),
         (("model=llava15_tiny", "position=glm_2d"), "position", "2 position ids a token, but Transformer takes 1"),
@@ -171,8 +177,8 @@ def test_weights_that_are_not_there(tmp_path):
 
 
 def test_a_part_that_refuses_its_knobs_is_named():
-    with pytest.raises(ConfigError, match=r"backbone: .*(7|width)"):
-        build(compose("model=visualrwkv6_tiny", "backbone.width=7"))
+    with pytest.raises(ConfigError, match=r"encoder: .*image size \(.*must be a multiple of patch \(7\)"):
+        build(compose("model=visualrwkv6_tiny", "encoder=patch_tiny", "encoder.patch=7"))
 
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.run", "builtins.eval", "torch.load"])

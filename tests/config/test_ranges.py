@@ -100,6 +100,25 @@ def test_values_out_of_range_are_refused(override, fault):
     assert found.startswith(fault)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (("backbone.width=100",), "backbone.width: width (100) must be a multiple of head_size ("),
+        (("backbone=rwkv5_0b1", "backbone.width=100"), "backbone.width: width (100) must be a multiple of head_size ("),
+        (("backbone=rwkv7_0b1", "backbone.width=100"), "backbone.width: width (100) must be a multiple of head_size ("),
+        (("backbone=llama2_7b", "backbone.width=100"), "backbone.width: width (100) must be a multiple of heads (32)"),
+        (("backbone=llama2_7b", "backbone.kv_heads=5"), "backbone.heads: heads (32) must be a multiple of kv_heads (5"),
+        (("backbone=glm_6b", "position=glm_2d", "backbone.width=96"), "backbone.width: width (96) must be a multiple "),
+        (("connector=qformer", "connector.heads=5"), "connector.width: width (768) must be a multiple of heads (5)"),
+        (("encoder=eve", "encoder.heads=5"), "encoder.width: width (1024) must be a multiple of heads (5)"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused_before_anything_is_built(overrides, fault):
+    with pytest.raises(ConfigError) as caught:
+        check(compose("model=visualrwkv6_tiny", *overrides))
+    assert any(found.startswith(fault) for found in caught.value.faults), caught.value.faults
+
+
 def test_patterns_that_name_parts_or_globs_are_accepted():
     more = ("stage.instruct.train=[backbone.blocks.*,'*.norm.*',encoder]", "stage.instruct.freeze=[connector.*]")
     check(compose("model=visualrwkv6_tiny", *more))

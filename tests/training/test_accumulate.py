@@ -71,7 +71,7 @@ class OneStep:
         return StepBatches(self.micro_batches, [], [])
 
 
-def step(made, objective, parts, pack):
+def step(made, objective, parts, pack, **chunks):
     """Loss and gradients of one step, whose samples are split into so many micro-batches."""
     collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities), max_length=160, pack=pack)
     size = len(SAMPLES) // parts
@@ -85,7 +85,7 @@ def step(made, objective, parts, pack):
         {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
     )
     stepper = Stepper(
-        step=TrainStep(made, objective), stage=stage, optimizer=optimizer, schedule=Cosine(), precision="fp32"
+        step=TrainStep(made, objective), stage=stage, optimizer=optimizer, schedule=Cosine(), precision="fp32", **chunks
     )
     [result] = stepper.steps(OneStep(micro))
     return result.loss, grads
@@ -151,6 +151,20 @@ def test_without_images_the_alignment_has_gradients_of_zero():
     assert all(value is not None and not value.any() for value in grads.values())
 
 
+@pytest.mark.parametrize("pack", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_micro_batches_can_be_read_in_pieces(parts, pack):
+    """The loss is the same with any horizon, the gradients with one that reaches back to the start."""
+    made, objective = model(), LanguageModel(l2wrap=0.1, z_loss=0.01)
+    loss, grads = step(made, objective, 1, pack)
+    for horizon in (1, 2, 99):
+        split_loss, split = step(made, objective, parts, pack, train_chunk=16, horizon=horizon)
+        assert split_loss == pytest.approx(loss, rel=1e-6)
+    assert split.keys() == grads.keys()
+    for name, value in grads.items():
+        torch.testing.assert_close(split[name], value, atol=1e-6, rtol=1e-4, msg=name)
+
+
 def test_an_objective_of_ones_own_counts_rows():
     class Plain(Objective):
         def __call__(self, model, output):
@@ -168,9 +182,9 @@ def test_a_step_waits_for_the_device_once(monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, lambda self, read=read, name=name: reads.append(name) or read(self))
     forward, counted = TrainStep.forward, []
 
-    def count_outside(self, batch, share):
+    def count_outside(self, batch, share, state=None):
         before = len(reads)
-        loss = forward(self, batch, share)
+        loss = forward(self, batch, share, state)
         del reads[before:]  # the model's own
         counted.append(share)
         return loss
@@ -200,3 +214,18 @@ def test_batches_can_be_copied_from_pinned_memory(monkeypatch):
     assert collated.batch.sequence.image_spans == sequence.image_spans
     moved = collated.batch.to("cpu", non_blocking=True)
     assert torch.equal(moved.images["image"], batch.images["image"])
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_micro_batch_of_text_has_no_graph_to_the_connector(parts):
+    made = model()
+    stage = Stage(train=("connector",), steps=1, max_grad_norm=0.0)
+    stage.apply_freezing(made)
+    collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities))
+    texts, image = [sample("a?", "yes")], [sample("b?", "no", 1)]
+    optimizer = AdamW(param_groups(made, lr_mult={}, layer_lr_decay={}), stage.lr)
+    stepper = Stepper(step=TrainStep(made, LanguageModel()), stage=stage, optimizer=optimizer, schedule=Cosine())
+    before = made.modalities["image"].connector.proj.weight.clone()
+    [result] = stepper.steps(OneStep([collate(texts)] * (parts - 1) + [collate(image)]))
+    assert result.loss > 0
+    assert not torch.equal(made.modalities["image"].connector.proj.weight, before)

@@ -64,6 +64,8 @@ def test_state_tuning_on_the_command_line(tmp_path):
     command = ("model=visualrwkv6_tiny", "backbone.learned_state=true")
     model = build(compose(*command, f"weights.backbone={tmp_path / 'base.pth'}"))
     assert model.backbone.start.eq(0).all()
+    note = "start: the source has no start states; they are zero"
+    assert f"weights.backbone: {note}" in model.load_notes
     heads, size = model.backbone.start.shape[1:3]
     states = {f"blocks.{layer}.att.time_state": torch.randn(heads, size, size) for layer in range(model.backbone.depth)}
     torch.save(states, tmp_path / "state.pth")

@@ -67,7 +67,7 @@ def trained(model: VLM, device: torch.device, dtype: torch.dtype) -> Found:
     before = {key: value.detach().clone() for key, value in named.items()}
     optim = AdamW([{"params": [*named.values()]}], 1.0, betas=(0.9, 0.99), eps=1.0)
     with torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
-        loss = step(batch.to(device), share)
+        loss, _ = step(batch.to(device), share)
     loss.backward()
     grads = {key: value.grad for key, value in named.items() if value.grad is not None}
     optim.step()

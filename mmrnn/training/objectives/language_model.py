@@ -152,6 +152,5 @@ def _samples(sequence: Sequence) -> tuple[Int[Tensor, "b t"], Bool[Tensor, " sam
     if sequence.segments is not None:
         known, numbers = (numbers * (sequence.segments.max() + 1) + sequence.segments).unique(return_inverse=True)
         count = len(known)
-    held = torch.zeros(count, dtype=torch.bool, device=numbers.device)
-    held[numbers[_real(sequence)]] = True
-    return torch.cat([numbers[:, 1:], numbers[:, -1:]], dim=1), held
+    size = torch.zeros(count, device=numbers.device).index_add(0, numbers.flatten(), _real(sequence).flatten().float())
+    return torch.cat([numbers[:, 1:], numbers[:, -1:]], dim=1), size > 0
