@@ -172,8 +172,9 @@ class Stepper:
                 if ends:
                     state = None  # a KV cache need not stay in memory
                 if ends or number % self.horizon == 0:
-                    with record_function("backward"):
-                        (pending * self.scale.factor).backward()
+                    if pending.requires_grad:  # not for a text, where the connector alone is trained
+                        with record_function("backward"):
+                            (pending * self.scale.factor).backward()
                     total, pending = total + pending.detach(), 0.0
                     state = None if state is None else state.detach()
         return total
