@@ -17,9 +17,9 @@ from typing import Any
 from mmrnn.checkpoints import config_file
 from mmrnn.checkpoints.save import save
 from mmrnn.config.error import ConfigError
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
-from mmrnn.data.collate import Collator
-from mmrnn.data.left_out import LeftOut
+from mmrnn.evaluation.accuracy import mean, scores
 from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
@@ -29,21 +29,16 @@ from mmrnn.training.checkpointing import Checkpoints, CheckpointSettings
 from mmrnn.training.distributed.lost_rank import name_lost_ranks
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.distributed.world import World
-from mmrnn.training.duration import estimate_duration
 from mmrnn.training.ends import StopSignals
-from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
-from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
-from mmrnn.training.loader import StepLoader
+from mmrnn.training.evaluator import Evaluator
+from mmrnn.training.preparation import describe, make_features, make_trainer, total_steps
 from mmrnn.training.result import write_result
 from mmrnn.training.run_config import differences
-from mmrnn.training.saved_run import StartPoint, find_start
-from mmrnn.training.step_guard import StepGuard
+from mmrnn.training.run_log import RunLog
+from mmrnn.training.saved_run import find_start
+from mmrnn.training.trackers.choice import NoTracker
 from mmrnn.training.trackers.console import Console
-from mmrnn.training.trainer import Trainer
-from mmrnn.types import MapDataset
-
-MIN_PLANNED_STEPS = 50
-"""Steps from which on a run says at its beginning how long it will take."""
+from mmrnn.training.trackers.tracking import track
 
 Config = Mapping[str, Any]
 
@@ -138,6 +133,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     """
     world = parts.world
     console = Console(quiet=not world.main)
+    tracker = instantiate(cfg["tracker"], trusted=cfg["trusted"])
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
     if only is not None:
         config_file.check_base(cfg, [name for name in parts.model.state_dict() if name not in only])
@@ -148,48 +144,23 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     splits = parts.data.held_out(samples) if samples else {}
     with StopSignals() as signals, name_lost_ranks(world, signals):
         features = make_features(parts, splits, cfg, start, console, signals)
-        console.begin("training")
         if world.size > 1:
             parts.step.blank = blank_inputs(parts.model, cached=features["train"] is not None).to(parts.device)
         evaluator = Evaluator(parts, splits, features, cfg["evaluate"], signals)
         write = partial(save_whole, parts, cfg, only)
-        with Checkpoints(out, world, cfg, checkpoint_settings(cfg), say=console.say, export=write) as checkpoints:
-            make_trainer(parts, features["train"], evaluator, cfg, out, console, start, checkpoints, signals).train()
-        console.begin("evaluation")
-        write(out)
-        found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
-        result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
+        with track(tracker if world.main else NoTracker(), out, cfg, console.say) as tracking:
+            log = RunLog(out=out, world=world, console=console, tracking=tracking, steps=total_steps(parts))
+            with Checkpoints(out, world, cfg, checkpoint_settings(cfg), say=console.say, export=write) as checkpoints:
+                trainer = make_trainer(parts, features["train"], evaluator, cfg, out, log, start, checkpoints, signals)
+                trainer.train()
+            console.begin("evaluation")
+            write(out)
+            found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
+            result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
+            means = {name: mean(scores(one.answers)) for name, one in found.items() if one.answers}
+            tracking.log({"step": log.steps, "accuracy": means})
     console.table(result["accuracy"])
     console.say(f"{result['seconds']:.0f} s; report: {out / 'report.html'}")
-
-
-def make_features(
-    parts: TrainingParts,
-    splits: Mapping[str, MapDataset],
-    cfg: Config,
-    start: StartPoint | None,
-    console: Console,
-    signals: StopSignals,
-) -> dict[str, FeatureCache | None]:
-    """Cache the features of frozen encoders by data set, after the duration of the run is said."""
-    datasets = {"train": parts.data, **splits}
-    # A sharded encoder runs with the model alone.
-    cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)
-    max_gib = float(cfg["feature_cache_gib"]) if cached else 0.0
-    images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
-    done = start.steps_done(parts.stages) if start else 0
-    say_duration(parts, splits, sum(len(found) for found in images.values()), cfg, done, console)
-    console.begin("features")
-    return dict.fromkeys(datasets) | cache_datasets(
-        parts.model.modalities["image"],
-        images,
-        batch_size=cfg["evaluate"]["batch_size"],
-        device=parts.device,
-        precision=cfg["precision"],
-        console=console,
-        signals=signals,
-        world=parts.world,
-    )
 
 
 def save_whole(parts: TrainingParts, cfg: Config, only: list[str] | None, folder: Path) -> None:
@@ -208,86 +179,6 @@ def checkpoint_settings(cfg: Config) -> CheckpointSettings:
     return CheckpointSettings(**{knob.name: cfg[knob.name] for knob in fields(CheckpointSettings)})
 
 
-def describe(parts: TrainingParts, out: Path, console: Console) -> None:
-    """Say what is trained, where, and what of the data is left out."""
-    sizes = {name: parameter.numel() for name, parameter in parts.model.named_parameters()}
-    trained = sum(sizes[name] for name in parts.trained)
-    steps = sum(stage.steps for stage in parts.stages.values())
-    many = f", {parts.world.size} processes ({type(parts.strategy).__name__})" if parts.world.size > 1 else ""
-    console.say(
-        f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}{many}; "
-        f"{steps:,} steps"
-    )
-    for note in parts.model.load_notes:
-        console.say(note)
-    if (skipped := LeftOut.of(parts.data.left_out())).total:
-        console.say(f"data: {skipped.total} records or turns are left out: {skipped}")
-
-
-def say_duration(
-    parts: TrainingParts,
-    splits: Mapping[str, MapDataset],
-    cached_images: int,
-    cfg: Config,
-    done: int,
-    console: Console,
-) -> None:
-    """Print how long a run will take that has taken some steps, unless few are left or several processes share them."""
-    if sum(stage.steps for stage in parts.stages.values()) - done < MIN_PLANNED_STEPS or parts.world.size > 1:
-        return
-    asked = sum(min(len(split), INTERIM_QUESTIONS) for split in splits.values())
-    console.plan(estimate_duration(parts, splits, cfg, cached_images=cached_images, interim_questions=asked, done=done))
-
-
 def saved_names(model: VLM, trained: Collection[str]) -> list[str]:
     """Names of what is saved of a model without its frozen parameters: trained parameters and buffers."""
     return sorted({*trained, *(name for name, _ in model.named_buffers())})
-
-
-def make_trainer(
-    parts: TrainingParts,
-    features: FeatureCache | None,
-    evaluator: Evaluator,
-    cfg: Config,
-    out: Path,
-    console: Console,
-    start: StartPoint | None,
-    checkpoints: Checkpoints,
-    signals: StopSignals,
-) -> Trainer:
-    """Connect the parts with their data, the log and the evaluation."""
-    collate = Collator(
-        parts.tokenizer,
-        parts.prompt,
-        dict(parts.model.modalities),
-        features,
-        max_length=cfg["max_length"],
-        pack=cfg["pack"],
-    )
-    return Trainer(
-        parts=parts,
-        out=out,
-        load=partial(
-            StepLoader,
-            parts.data,
-            collate,
-            parts.objective,
-            seed=cfg["seed"],
-            rank=parts.world.rank,
-            size=parts.world.size,
-            workers=cfg["workers"],
-            pin_memory=parts.device.type == "cuda",
-        ),
-        evaluate=evaluator.accuracy,
-        start=start,
-        checkpoints=checkpoints,
-        signals=signals,
-        guard=partial(StepGuard, max_bad_steps=cfg["max_bad_steps"], on_spike=cfg["on_spike"]),
-        console=console,
-        precision=cfg["precision"],
-        seed=cfg["seed"],
-        log_every=cfg["log_every"],
-        evaluate_every=cfg["evaluate"]["every"],
-        train_chunk=cfg["train_chunk"],
-        horizon=cfg["horizon"],
-    )
