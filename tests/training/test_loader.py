@@ -276,3 +276,12 @@ def test_packed_steps_have_the_loss_and_the_gradients_of_plain_ones(backbone, re
         assert other.keys() == gradients.keys()
         for name, value in gradients.items():
             torch.testing.assert_close(other[name], value, atol=1e-7, rtol=1e-5 if value.norm() > 1e-4 else 1e-3)
+
+
+def test_a_data_set_may_have_an_order_of_its_own():
+    class Backwards(Texts):
+        def order(self, seed):
+            return lambda n: len(self) - 1 - n % len(self)
+
+    steps = loader(Backwards(6), batch_size=3)
+    assert [next(steps).ids for _ in range(3)] == [["5", "4", "3"], ["2", "1", "0"], ["5", "4", "3"]]
