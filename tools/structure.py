@@ -40,8 +40,7 @@ LONG_KERNELS = {
 
 FOREIGN = {
     "kernels/mmrnn_kernels/common/cpu_features.py": "torch.cpu, whose functions differ between versions",
-    "mmrnn/backbones/hf.py": "configurations of transformers",
-    "mmrnn/backbones/hf_native.py": "configurations of transformers",
+    "mmrnn/backbones/hf_fields.py": "configurations of transformers",
     "mmrnn/config/instantiate.py": "any module that a card names",
     "mmrnn/config/override_errors.py": "exceptions of Hydra",
     "mmrnn/config/skip_init.py": "functions of torch",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
 from mmrnn.backbones.hf_config import decoder_faults, encoder_decoder_faults, make_config
-from mmrnn.backbones.hf_native import fill_cache, logit_function, native_masks, read_cache, recompute_layers, recomputes
+from mmrnn.backbones.hf_fields import read_fields
+from mmrnn.backbones.hf_native import change_logits, fill_cache, native_masks, read_cache, recompute_layers, recomputes
 from mmrnn.layers.rebuilt import Rebuilt
 from mmrnn.types import (
     IGNORE,
@@ -62,10 +63,7 @@ class HFDecoder(Rebuilt, Backbone, ChecksKnobs):
         self.model = AutoModelForCausalLM.from_config(config)
         self.grad_checkpointing = recompute_layers(self.model, grad_checkpointing)
         self.state_origin = StateOrigin(name, {"depth": self.depth, "width": width})
-        heads = config.num_attention_heads
-        size = getattr(config, "head_dim", None) or width // heads
-        self._cache = getattr(config, "num_key_value_heads", None) or heads, size
-        self._logits = logit_function(config)
+        self._fields = read_fields(config)
         self._names = frozenset(signature(self.model.base_model.forward).parameters)
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -74,12 +72,12 @@ class HFDecoder(Rebuilt, Backbone, ChecksKnobs):
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         """Return the logits of hidden states."""
-        return self._logits(self.model.get_output_embeddings()(hidden))
+        return change_logits(self.model.get_output_embeddings()(hidden), self._fields)
 
     def state(self, batch: int) -> State:
         """Return empty KV caches `b h 0 k`; `shared` holds the position of the next token of each row."""
         weight = self.model.get_input_embeddings().weight
-        heads, size = self._cache
+        heads, size = self._fields.kv_heads, self._fields.head_size
         empty = weight.new_zeros(batch, heads, 0, size)
         layers = tuple({"key": empty, "value": empty} for _ in range(self.depth))
         position = torch.zeros(batch, dtype=torch.long, device=weight.device)
@@ -106,7 +104,8 @@ class HFDecoder(Rebuilt, Backbone, ChecksKnobs):
         positions, mask, shared = positions_and_mask(sequence, state)
         cache = None if recomputes(self, state) else fill_cache(state)
         if mask is not None:
-            mask = native_masks(self.model.config, x, cache, positions, mask, causal=sequence.attention_mask is None)
+            kinds = {"window": self._fields.window, "causal": sequence.attention_mask is None}
+            mask = native_masks(self.model.config, x, cache, positions, mask, **kinds)
         inputs = {"position_ids": positions, "cache": cache, "past_key_values": cache}
         if "cache" in self._names:
             del inputs["past_key_values"]
@@ -167,7 +166,7 @@ class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
             head = self.model.get_output_embeddings()
             head.weight = nn.Parameter(torch.randn_like(head.weight) * width**-0.5)
         self.state_origin = StateOrigin(name, {"depth": self.depth, "width": width})
-        self._cache = config.num_heads, config.d_kv
+        self._fields = read_fields(config)
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Embed token ids."""
@@ -175,14 +174,14 @@ class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         """Return the logits of hidden states."""
-        if getattr(self.model.config, "scale_decoder_outputs", False):
+        if self._fields.scales_output:
             hidden = hidden * self.width**-0.5
         return self.model.get_output_embeddings()(hidden)
 
     def state(self, batch: int) -> State:
         """Return empty KV caches of the decoder; `shared` gets the encoder output once the context was read."""
         weight = self.model.get_input_embeddings().weight
-        heads, size = self._cache
+        heads, size = self._fields.kv_heads, self._fields.head_size
         empty = weight.new_zeros(batch, heads, 0, size)
         return State(tuple({"key": empty, "value": empty} for _ in range(self.depth)), origin=self.state_origin)
 

@@ -1,6 +1,5 @@
 """Masks, caches and logits as `transformers` makes them."""
 
-from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -9,10 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmrnn.backbones.hf_fields import ConfigFields
 from mmrnn.types import Backbone, State
 
 
-def native_masks(config: Any, x: Tensor, cache: Any, positions: Tensor, mask: Tensor, *, causal: bool) -> Any:
+def native_masks(
+    config: Any, x: Tensor, cache: Any, positions: Tensor, mask: Tensor, *, window: int | None, causal: bool
+) -> Any:
     """Return the masks that an architecture makes itself (of windows, for eager attention ...), restricted to `mask`.
 
     Args:
@@ -21,6 +23,7 @@ def native_masks(config: Any, x: Tensor, cache: Any, positions: Tensor, mask: Te
         cache: of the tokens before.
         positions: of the new tokens.
         mask: True where a query may attend to a key, `b 1 t s`, over cached and new keys.
+        window: keys that layers with a sliding window attend to; None: there are no such layers.
         causal: `mask` is within the causal mask; otherwise it takes the place of it.
 
     Raises:
@@ -28,7 +31,7 @@ def native_masks(config: Any, x: Tensor, cache: Any, positions: Tensor, mask: Te
     """
     from transformers.masking_utils import create_masks_for_generate
 
-    if not causal and getattr(config, "sliding_window", None):
+    if not causal and window is not None:
         raise ValueError(
             f"{config.model_type} attends within a window, which this mask would replace; use mask=causal, or set "
             "arch.sliding_window=null where the architecture accepts it"
@@ -46,16 +49,10 @@ def native_masks(config: Any, x: Tensor, cache: Any, positions: Tensor, mask: Te
     return create_masks_for_generate(**{name: value for name, value in inputs.items() if name in known})
 
 
-def logit_function(config: Any) -> Callable[[Tensor], Tensor]:
-    """Return what an architecture does with the output of its head: a factor (Cohere), a soft cap (Gemma-2)."""
-    factor = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-    cap = getattr(config, "final_logit_softcapping", None)
-
-    def change(logits: Tensor) -> Tensor:
-        logits = logits if factor == 1.0 else logits * factor
-        return logits if cap is None else torch.tanh(logits / cap) * cap
-
-    return change
+def change_logits(logits: Tensor, fields: ConfigFields) -> Tensor:
+    """Do what an architecture does with the output of its head: a factor (Cohere), a soft cap (Gemma-2)."""
+    logits = logits if fields.logit_factor == 1.0 else logits * fields.logit_factor
+    return logits if fields.logit_cap is None else torch.tanh(logits / fields.logit_cap) * fields.logit_cap
 
 
 def recompute_layers(model: nn.Module, every: int) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
+from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OnSpike = Literal["warn", "skip", "stop"]
@@ -25,6 +25,18 @@ class DeviceName(Constraint):
         except RuntimeError:
             return False
         return True
+
+
+class StepRange(Constraint):
+    """First and last step, counted from 1."""
+
+    def expected(self) -> str:
+        """Return the condition."""
+        return "whose first step is at least 1 and not after the last"
+
+    def holds(self, value: tuple[int, int]) -> bool:
+        """Return True for a range that is not empty."""
+        return 1 <= value[0] <= value[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +70,8 @@ class Settings:
         workers: processes that prepare batches.
         feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
         log_every: steps.
+        profile: first and last step of the run that are traced; None: none.
+        peak_tflops: peak of a device in 10^12 FLOPs per second, for the MFU; None: that of the vendor, where known.
         save_frozen: save what no stage trains.
         save_every_seconds: between checkpoints.
         max_save_share: of the duration of the run, for which training may stand still to save checkpoints; 1: no limit.
@@ -82,6 +96,8 @@ class Settings:
     workers: NonNegativeInt = 0
     feature_cache_gib: NonNegativeFloat = 4.0
     log_every: PositiveInt = 10
+    profile: Annotated[tuple[int, int], StepRange()] | None = None
+    peak_tflops: PositiveFloat | None = None
     save_frozen: bool = True
     save_every_seconds: NonNegativeFloat = 60.0
     max_save_share: Annotated[float, Bounds(gt=0, le=1)] = 0.05

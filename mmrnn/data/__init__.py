@@ -9,23 +9,33 @@ if TYPE_CHECKING:
     from mmrnn.data.image import ImageError, ImageFile, InMemoryImage, image_source, open_image
     from mmrnn.data.mixture import Mixture
     from mmrnn.data.preprocess import to_tensor
+    from mmrnn.data.readers.captions import Captions
+    from mmrnn.data.readers.interleaved import InterleavedDocuments
     from mmrnn.data.readers.llava import LLaVAJson
+    from mmrnn.data.readers.parquet import Parquet
+    from mmrnn.data.readers.text import PlainText
+    from mmrnn.data.readers.webdataset import WebDataset
     from mmrnn.data.sampler import MagicPrimeOrder, ResumableBatchSampler, ShuffledOrder
     from mmrnn.data.video import VIDEO, Frame, frames
 
 __all__ = [
     "VIDEO",
+    "Captions",
     "Collator",
     "DemoVQA",
     "Frame",
     "ImageError",
     "ImageFile",
     "InMemoryImage",
+    "InterleavedDocuments",
     "LLaVAJson",
     "MagicPrimeOrder",
     "Mixture",
+    "Parquet",
+    "PlainText",
     "ResumableBatchSampler",
     "ShuffledOrder",
+    "WebDataset",
     "frames",
     "image_source",
     "open_image",
@@ -38,7 +48,12 @@ _MODULES = {
     "image": ("ImageFile", "ImageError", "InMemoryImage", "image_source", "open_image"),
     "mixture": ("Mixture",),
     "preprocess": ("to_tensor",),
+    "readers.captions": ("Captions",),
+    "readers.interleaved": ("InterleavedDocuments",),
     "readers.llava": ("LLaVAJson",),
+    "readers.parquet": ("Parquet",),
+    "readers.text": ("PlainText",),
+    "readers.webdataset": ("WebDataset",),
     "sampler": ("ResumableBatchSampler", "MagicPrimeOrder", "ShuffledOrder"),
     "video": ("VIDEO", "Frame", "frames"),
 }

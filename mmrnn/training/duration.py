@@ -34,7 +34,7 @@ def estimate_duration(
     interim_questions: int,
     done: int = 0,
 ) -> dict[str, float]:
-    """Return the seconds that `features`, `training` and `evaluation` will take.
+    """Return the seconds that `features`, `training NAME` of every stage, and `evaluation` will take.
 
     Args:
         parts: of the run.
@@ -45,21 +45,22 @@ def estimate_duration(
         done: steps that a stopped run has taken.
     """
     size = cfg["evaluate"]["batch_size"]
-    stages = parts.stages.values()
+    stages, every = parts.stages.values(), cfg["evaluate"]["every"]
     train = _first(parts.data, max(stage.batch_size // stage.grad_accum_steps for stage in stages))
     asked = [sample for split in islice(splits.values(), 1) for sample in _first(split, size)]
     gpus = [parts.device] if torch.device(parts.device).type == "cuda" else []
     with torch.random.fork_rng(gpus), eval_mode(parts.model):
         image, features = _time_features(parts, [*train, *asked], cfg) if cached_images else (0.0, None)
         question = _time_questions(parts, asked, features, cfg)
-        steps = sum(stage.steps for stage in stages)
-        step = sum(_time_step(parts, stage, train, features, cfg) * stage.steps for stage in stages) / steps
-    left, every = max(0, steps - done), cfg["evaluate"]["every"]
-    return {
-        "features": image * cached_images,
-        "training": step * left + (question * interim_questions * (left // every) if every else 0.0),
-        "evaluation": question * sum(len(split) for split in splits.values()),
-    }
+        training = {}
+        for name, stage in parts.stages.items():
+            left = min(max(0, stage.steps - done), stage.steps)
+            done -= stage.steps
+            asking = question * interim_questions * (left // every) if every else 0.0
+            seconds = _time_step(parts, stage, train, features, cfg) if left else 0.0
+            training[f"training {name}"] = seconds * left + asking
+    evaluation = question * sum(len(split) for split in splits.values())
+    return {"features": image * cached_images, **training, "evaluation": evaluation}
 
 
 def _first(data: MapDataset, count: int) -> list[Sample]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from mmrnn.training.blank import blank_row
 from mmrnn.training.chunked import split
@@ -15,6 +16,7 @@ from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
 from mmrnn.training.loader import SkippedSample, StepLoader
+from mmrnn.training.metrics import Meter
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import LossScale, Precision, autocast
 from mmrnn.training.ready import Ready, next_usable
@@ -63,6 +65,7 @@ class Stepper:
         pad: id of the token that stands in for a micro-batch without samples.
         train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
         horizon: pieces that a gradient reaches back over.
+        meter: counts what the steps do.
     """
 
     step: TrainStep
@@ -77,6 +80,7 @@ class Stepper:
     pad: int = 0
     train_chunk: int = 0
     horizon: int = 1
+    meter: Meter = field(default_factory=Meter)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -94,26 +98,35 @@ class Stepper:
                 train on.
         """
         for step in range(start, self.stage.steps):
-            lr = apply_schedule(self.optimizer, self.schedule, step, steps=self.stage.steps, lr=self.stage.lr)
-            skipped, dropped = 0, []
-            while True:
+            with self.meter.step():
+                result = self._take(step, loader)
+            yield result
+
+    def _take(self, step: int, loader: StepLoader) -> StepResult:
+        """Take a step; its samples may have to be read several times."""
+        lr = apply_schedule(self.optimizer, self.schedule, step, steps=self.stage.steps, lr=self.stage.lr)
+        skipped, dropped = 0, []
+        while True:
+            with self.meter.waiting(), record_function("wait for data"):
                 ready = next_usable(loader, self.step.objective, self.world)
-                dropped += ready.dropped
-                loss, norm = self.attempt(ready)
-                finite = math.isfinite(loss) and math.isfinite(norm)
+            self.meter.count(ready.micro_batches)
+            dropped += ready.dropped
+            loss, norm = self.attempt(ready)
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            with record_function("optimizer"):
                 if finite:
                     self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
-                retry = self.scale.update(finite)
-                if finite:
-                    break
-                skipped += not retry
-                if skipped == MAX_SKIPPED_STEPS:
-                    raise TrainingError(
-                        f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
-                        f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
-                    )
-            yield StepResult(step + 1, loss, lr, norm, skipped, dropped)
+            retry = self.scale.update(finite)
+            if finite:
+                break
+            skipped += not retry
+            if skipped == MAX_SKIPPED_STEPS:
+                raise TrainingError(
+                    f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
+                    f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
+                )
+        return StepResult(step + 1, loss, lr, norm, skipped, dropped)
 
     def attempt(self, ready: Ready) -> tuple[float, float]:
         """Compute the gradient of a step, clipped, without the update.
@@ -152,14 +165,16 @@ class Stepper:
         for number, piece in enumerate(pieces, 1):
             ends = number == len(pieces)
             with self.strategy.sync(self.module, last and ends):
-                with autocast(self.precision, self.device):
+                with autocast(self.precision, self.device), record_function("forward"):
                     batch = piece.to(self.device, non_blocking=self.device.type == "cuda")
                     loss, state = self.module(batch, share, state)
                 pending = pending + loss
                 if ends:
                     state = None  # a KV cache need not stay in memory
                 if ends or number % self.horizon == 0:
-                    (pending * self.scale.factor).backward()
+                    if pending.requires_grad:  # not for a text, where the connector alone is trained
+                        with record_function("backward"):
+                            (pending * self.scale.factor).backward()
                     total, pending = total + pending.detach(), 0.0
                     state = None if state is None else state.detach()
         return total

@@ -8,7 +8,7 @@ Memory: AdamW in mixed precision keeps 16 bytes per trained parameter (fp32 weig
 parameter takes 2 (bf16); both are sharded over all GPUs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,6 +52,23 @@ class PartCost(NamedTuple):
     parameters: int
     trained: int
     flops: float
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """FLOPs of training steps.
+
+    Attributes:
+        token: of a position of the backbone.
+        inputs: by modality, of an input: encoder and connector.
+    """
+
+    token: float
+    inputs: Mapping[str, float]
+
+    def flops(self, tokens: int, inputs: Mapping[str, int]) -> float:
+        """Return the FLOPs of so many positions and inputs of each modality."""
+        return tokens * self.token + sum(count * self.inputs[name] for name, count in inputs.items())
 
 
 @dataclass(frozen=True)
@@ -170,17 +187,10 @@ def plan_stage(
         raise ValueError(f"{type(backbone).__name__} is no language model: there is nothing to plan by its tokens")
     slots = sum(modality.layout(*modality.image.size).tokens for modality in model.modalities.values())
     tokens = padded_to or slots + text_tokens
-    parts = []
-    for name, modality in model.modalities.items():
-        parts += _modality_costs(name, modality, stage)
-    behind = any(part.trained for part in parts)
-    language = [("hook", model.hook)] if model.hook is not None else []
-    recomputed = len(range(0, backbone.depth, backbone.grad_checkpointing)) if backbone.grad_checkpointing else 0
-    for name, module in (*language, ("backbone", backbone)):
-        forward = 2.0 * tokens * sum(parameter.numel() for parameter in module.parameters())
-        parts.append(_part_cost(name, name, module, stage, forward, behind, recomputed / backbone.depth))
+    modalities = [part for name, one in model.modalities.items() for part in _modality_costs(name, one, stage)]
+    language = _language_costs(model, stage, tokens, behind=any(part.trained for part in modalities))
     return Plan(
-        parts=tuple(parts),
+        parts=(*modalities, *language),
         tokens=tokens,
         samples=stage.steps * stage.batch_size,
         batch_size=stage.batch_size,
@@ -190,8 +200,45 @@ def plan_stage(
         width=backbone.width,
         depth=backbone.depth,
         vocab=backbone.vocab,
-        recomputed=recomputed,
+        recomputed=_recomputed(model),
     )
+
+
+def step_cost(model: VLM, stage: Stage, cached: Collection[str] = ()) -> StepCost | None:
+    """Return the FLOPs of training steps; None where they are not known: no language model, inputs of several sizes.
+
+    Args:
+        model: on the meta device, as the encoders are run.
+        stage: says what is trained.
+        cached: modalities whose encoders do not run, as their features are cached.
+    """
+    several_sizes = any(modality.image.variable_size for modality in model.modalities.values())
+    if model.backbone.width is None or several_sizes:
+        return None
+    inputs, behind = {}, False
+    for name, modality in model.modalities.items():
+        encoder, connector = _modality_costs(name, modality, stage)
+        inputs[name] = connector.flops + (0.0 if name in cached else encoder.flops)
+        behind |= encoder.trained + connector.trained > 0
+    return StepCost(sum(part.flops for part in _language_costs(model, stage, 1, behind)), inputs)
+
+
+def _language_costs(model: VLM, stage: Stage, tokens: int, behind: bool) -> list[PartCost]:
+    """Costs of hook and backbone; `behind`: a modality is trained."""
+    backbone = model.backbone
+    language = [("hook", model.hook)] if model.hook is not None else []
+    share = _recomputed(model) / backbone.depth
+    costs = []
+    for name, module in (*language, ("backbone", backbone)):
+        forward = 2.0 * tokens * sum(parameter.numel() for parameter in module.parameters())
+        costs.append(_part_cost(name, name, module, stage, forward, behind, share))
+    return costs
+
+
+def _recomputed(model: VLM) -> int:
+    """Number of blocks of the backbone that recompute their activations."""
+    every = model.backbone.grad_checkpointing
+    return len(range(0, model.backbone.depth, every)) if every else 0
 
 
 def _modality_costs(name: str, modality: Modality, stage: Stage) -> Iterator[PartCost]:

@@ -16,9 +16,11 @@ from typing import Any
 from mmrnn.checkpoints import config_file
 from mmrnn.checkpoints.save import save
 from mmrnn.config.error import ConfigError
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
+from mmrnn.evaluation.accuracy import mean, scores
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log, read_result, remove_failure, write_failure
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
@@ -30,8 +32,13 @@ from mmrnn.training.duration import estimate_duration
 from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
 from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
 from mmrnn.training.loader import StepLoader
+from mmrnn.training.metrics import peak_flops, stage_costs
+from mmrnn.training.plan import StepCost
 from mmrnn.training.result import write_result
+from mmrnn.training.run_log import RunLog
+from mmrnn.training.trackers.choice import NoTracker
 from mmrnn.training.trackers.console import Console
+from mmrnn.training.trackers.tracking import track
 from mmrnn.training.trainer import Trainer
 from mmrnn.types import MapDataset
 
@@ -125,6 +132,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     """
     world = parts.world
     console = Console(quiet=not world.main)
+    tracker = instantiate(cfg["tracker"], trusted=cfg["trusted"])
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
     if only is not None:
         config_file.check_base(cfg, [name for name in parts.model.state_dict() if name not in only])
@@ -148,16 +156,19 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
         console=console,
         world=world,
     )
-    console.begin("training")
     if world.size > 1:
         parts.step.blank = blank_inputs(parts.model, cached=features["train"] is not None).to(parts.device)
     evaluator = Evaluator(parts, splits, features, cfg["evaluate"])
-    make_trainer(parts, features["train"], evaluator, cfg, out, console).train()
-    console.begin("evaluation")
-    model = whole_model(parts.model, main_only=True) if parts.strategy.shards else parts.model
-    world.on_main(lambda: save(model, out, config=cfg, only=only))
-    found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
-    result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
+    with track(tracker if world.main else NoTracker(), out, cfg, console.say) as tracking:
+        log = RunLog(out=out, world=world, console=console, tracking=tracking, steps=total_steps(parts))
+        make_trainer(parts, features["train"], evaluator, cfg, out, log).train()
+        console.begin("evaluation")
+        model = whole_model(parts.model, main_only=True) if parts.strategy.shards else parts.model
+        world.on_main(lambda: save(model, out, config=cfg, only=only))
+        found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
+        result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
+        means = {name: mean(scores(one.answers)) for name, one in found.items() if one.answers}
+        tracking.log({"step": log.steps, "accuracy": means})
     console.table(result["accuracy"])
     console.say(f"{result['seconds']:.0f} s; report: {out / 'report.html'}")
 
@@ -166,7 +177,7 @@ def describe(parts: TrainingParts, out: Path, console: Console) -> None:
     """Say what is trained, where, and what of the data is left out."""
     sizes = {name: parameter.numel() for name, parameter in parts.model.named_parameters()}
     trained = sum(sizes[name] for name in parts.trained)
-    steps = sum(stage.steps for stage in parts.stages.values())
+    steps = total_steps(parts)
     many = f", {parts.world.size} processes ({type(parts.strategy).__name__})" if parts.world.size > 1 else ""
     console.say(
         f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}{many}; "
@@ -189,10 +200,26 @@ def say_duration(
     """Print how long a run will take, unless few steps are left or several processes share them."""
     records = read_log(out)
     done = records[-1]["step"] if records else 0
-    if sum(stage.steps for stage in parts.stages.values()) - done < MIN_PLANNED_STEPS or parts.world.size > 1:
+    if total_steps(parts) - done < MIN_PLANNED_STEPS or parts.world.size > 1:
         return
     asked = sum(min(len(split), INTERIM_QUESTIONS) for split in splits.values())
     console.plan(estimate_duration(parts, splits, cfg, cached_images=cached_images, interim_questions=asked, done=done))
+
+
+def known_costs(parts: TrainingParts, cfg: Config, cached: bool, console: Console) -> dict[str, StepCost]:
+    """Return the FLOPs of the stages where they are known; `cached`: features of images are."""
+    if not parts.objective.needs_backbone:
+        return {}
+    try:
+        return stage_costs(cfg, parts.stages, cached=["image"] if cached else [])
+    except Exception as error:
+        console.say(f"FLOPs are not counted, as the model cannot be built on the meta device: {error}")
+        return {}
+
+
+def total_steps(parts: TrainingParts) -> int:
+    """Return the number of steps of all stages."""
+    return sum(stage.steps for stage in parts.stages.values())
 
 
 def saved_names(model: VLM, trained: Collection[str]) -> list[str]:
@@ -206,7 +233,7 @@ def make_trainer(
     evaluator: Evaluator,
     cfg: Config,
     out: Path,
-    console: Console,
+    log: RunLog,
 ) -> Trainer:
     """Connect the parts with their data, the log and the evaluation."""
     collate = Collator(
@@ -232,7 +259,10 @@ def make_trainer(
             pin_memory=parts.device.type == "cuda",
         ),
         evaluate=evaluator.accuracy,
-        console=console,
+        log=log,
+        costs=known_costs(parts, cfg, features is not None, log.console),
+        peak=cfg["peak_tflops"] * 1e12 if cfg["peak_tflops"] else peak_flops(parts.device),
+        profile=cfg["profile"],
         precision=cfg["precision"],
         log_every=cfg["log_every"],
         evaluate_every=cfg["evaluate"]["every"],

@@ -8,11 +8,17 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Blob(Protocol):
-    """Bytes within a record file, such as those of an image, read on demand."""
+    """Bytes within a record file, such as those of an image, read on demand.
+
+    Attributes:
+        file_name: of the file that takes the place of missing bytes; None: there is none.
+    """
+
+    file_name: str | None
 
     @abstractmethod
-    def read(self) -> bytes:
-        """Return the bytes.
+    def read(self) -> bytes | None:
+        """Return the bytes; None: they are missing.
 
         Raises:
             RecordError: they cannot be read (any more).

@@ -214,3 +214,18 @@ def test_batches_can_be_copied_from_pinned_memory(monkeypatch):
     assert collated.batch.sequence.image_spans == sequence.image_spans
     moved = collated.batch.to("cpu", non_blocking=True)
     assert torch.equal(moved.images["image"], batch.images["image"])
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_micro_batch_of_text_has_no_graph_to_the_connector(parts):
+    made = model()
+    stage = Stage(train=("connector",), steps=1, max_grad_norm=0.0)
+    stage.apply_freezing(made)
+    collate = Collator(DemoTokenizer(), RWKVChat(), dict(made.modalities))
+    texts, image = [sample("a?", "yes")], [sample("b?", "no", 1)]
+    optimizer = AdamW(param_groups(made, lr_mult={}, layer_lr_decay={}), stage.lr)
+    stepper = Stepper(step=TrainStep(made, LanguageModel()), stage=stage, optimizer=optimizer, schedule=Cosine())
+    before = made.modalities["image"].connector.proj.weight.clone()
+    [result] = stepper.steps(OneStep([collate(texts)] * (parts - 1) + [collate(image)]))
+    assert result.loss > 0
+    assert not torch.equal(made.modalities["image"].connector.proj.weight, before)

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console as RichConsole
 
 from mmrnn.training.trackers import console
-from mmrnn.training.trackers.console import Console
+from mmrnn.training.trackers.console import Console, TimeLeft
+from mmrnn.training.trackers.status_line import status_line
 
 
 @pytest.fixture
@@ -64,3 +65,47 @@ def test_a_bar_on_a_terminal():
     assert list(terminal.tracker("features")(range(3, 6))) == [3, 4, 5]
     assert "features" in out.getvalue()
     assert "3/3" in out.getvalue()
+
+
+def test_a_status_takes_the_place_of_the_next_line(clock):
+    out = StringIO()
+    console = Console(RichConsole(file=out, width=200))
+    with console.progress("stage", 100) as show:
+        for step in range(1, 31):
+            clock[0] += 2.0
+            show(step, "stage")
+            if step % 5 == 0:
+                console.status(f"status {step}")
+    console.status("status at the end")
+    assert out.getvalue().splitlines() == [
+        *["stage: 5 of 100, 0:03:10 left", *(f"status {step}" for step in range(5, 31, 5)), "status at the end"],
+    ]
+    terminal = Console(RichConsole(file=StringIO(), width=200, force_terminal=True))
+    terminal.status("status")
+    assert terminal.console.file.getvalue() == "", "there is a bar"
+
+
+def test_time_left(clock):
+    left = TimeLeft(40, 10)
+    clock[0] += 30.0
+    assert left.seconds(20) == 60.0
+
+
+def test_line_of_a_record():
+    record = {"step": 1200, "stage": "align", "loss": 2.34567, "lr": 1e-3, "skipped_steps": 0, "dropped": {"total": 0}}
+    assert status_line(record, 12000) == "align 1,200 of 12,000: loss 2.346, lr 0.001"
+    measured = {
+        "tokens_per_second": 1234.5,
+        "images_per_second": 12.34,
+        "padding": 0.031,
+        "data_wait": 0.0042,
+        "tflops": 1.0,
+        "mfu": 0.314,
+        "peak_memory_gib": 2.34,
+        "seconds_left": 730.4,
+    }
+    more = {"grad_norm": 0.8768, "skipped_steps": 2, "dropped": {"total": 3}, "measured": measured}
+    assert status_line(record | more, 12000) == (
+        "align 1,200 of 12,000: loss 2.346, norm 0.877, lr 0.001, 1,234 tokens/s, 12.3 images/s, 3.1% padding, "
+        "0.4% waiting for data, MFU 31.4%, 2.3 GiB, 2 steps skipped, 3 samples dropped, 0:12:10 left"
+    )

@@ -48,8 +48,8 @@ def test_the_estimate_grows_with_what_is_to_be_done():
     splits = parts.data.held_out(3)
     counts = {"cached_images": 1000, "interim_questions": 9}
     whole = estimate_duration(parts, splits, cfg, **counts)
-    assert list(whole) == ["features", "training", "evaluation"]
+    assert list(whole) == ["features", "training instruct", "evaluation"]
     assert all(seconds > 0 for seconds in whole.values())
     assert all(parameter.grad is None for parameter in parts.model.parameters())
     rest = estimate_duration(parts, {}, cfg, cached_images=0, interim_questions=0, done=1000)
-    assert rest == {"features": 0.0, "training": 0.0, "evaluation": 0.0}
+    assert rest == {"features": 0.0, "training instruct": 0.0, "evaluation": 0.0}

@@ -92,6 +92,12 @@ def test_a_run_is_started_logged_and_finished(tmp_path):
         assert finish == ("finish",)
 
 
+def test_values_of_a_step_may_come_one_after_the_other(tmp_path):
+    tracker = InMemory()
+    send(tracker, tmp_path, [1, 2, 2])
+    assert tracker.steps == [1, 2, 2]
+
+
 def test_a_resumed_run_repeats_no_step(tmp_path):
     """Snapshot at 4, killed at 8, again at 6: the service that cannot rewind gets each step once, under one id."""
     runs = [(range(1, 9), 0), (range(5, 7), 4), (range(5, 11), 4)]

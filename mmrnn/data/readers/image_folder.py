@@ -31,14 +31,12 @@ class StoredImage:
     Attributes:
         blob: bytes of the image file.
         key: stable identifier.
-        max_pixels: larger images are refused.
-        decoding: way to RGB.
+        folder: of the file that takes the place of missing bytes; with the limits of images.
     """
 
     blob: Blob
     key: str
-    max_pixels: int = MAX_PIXELS
-    decoding: Decoding = "composed"
+    folder: "ImageFolder"
 
     def open(self) -> "Image":
         """Return the image as RGB.
@@ -48,9 +46,13 @@ class StoredImage:
         """
         try:
             content = self.blob.read()
+            if content is None and self.blob.file_name:
+                return self.folder.image(self.blob.file_name, {}, "").open()
         except RecordError as error:
             raise ImageError(f"{self.key}: {error}") from None
-        return open_image(content, max_pixels=self.max_pixels, decoding=self.decoding)
+        if not isinstance(content, bytes):
+            raise ImageError(f"{self.key} holds no bytes")
+        return open_image(content, max_pixels=self.folder.max_pixels, decoding=self.folder.decoding)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class ImageFolder:
             RecordError: the name is invalid, or the file missing.
         """
         if name in stored:
-            return StoredImage(stored[name], f"{record}/{name}", self.max_pixels, self.decoding)
+            return StoredImage(stored[name], f"{record}/{name}", self)
         if match := DATA_URL.match(name):
             return self.from_base64(name[match.end() :])
         return ImageFile(self.path(name, "image"), name, self.max_pixels, self.decoding)

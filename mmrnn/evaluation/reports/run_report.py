@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mmrnn.checkpoints.config_file import to_yaml
@@ -16,6 +17,17 @@ from mmrnn.types.sample import Sample
 
 MAX_EXAMPLES = 16
 """Most examples of each split in a report."""
+
+THROUGHPUT = {
+    "tokens_per_second": ("tokens per second, without padding", "{:,.0f}"),
+    "images_per_second": ("images per second", "{:,.3g}"),
+    "padding": ("padding", "{:.1%}"),
+    "data_wait": ("waiting for data", "{:.1%}"),
+    "tflops": ("TFLOPS a device", "{:.3g}"),
+    "mfu": ("model FLOPs utilisation", "{:.1%}"),
+    "peak_memory_gib": ("peak memory of a process, GiB", "{:.2f}"),
+}
+"""Figures of the log that the report shows: label and format."""
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2937 }
@@ -56,6 +68,7 @@ def write_report(
         f"{result['loss']:.3f}.</p>",
         _left_out(result),
         chart("loss", {"loss": [(record["step"], record["loss"]) for record in log]}),
+        _throughput(log),
         chart("held-out accuracy while training (first questions of each split)", accuracy, percent=True),
         *(_table(name, kinds) for name, kinds in result["accuracy"].items()),
         *(_cards(name, tests[name], answers[name]) for name in tests),
@@ -65,6 +78,20 @@ def write_report(
         f'<!doctype html><meta charset="utf-8"><title>{escape(out.name)}</title><style>{STYLE}</style>{"".join(parts)}'
     )
     replace_file(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def _throughput(log: Sequence[Mapping[str, Any]]) -> str:
+    """Medians of what was measured between the records of the log; empty: nothing was."""
+    found: dict[str, list[float]] = {}
+    for record in log:
+        for name, value in record.get("measured", {}).items():
+            found.setdefault(name, []).append(value)
+    rows = "".join(
+        f"<tr><td>{label}</td><td class=n>{form.format(median(found[name]))}</td></tr>"
+        for name, (label, form) in THROUGHPUT.items()
+        if name in found
+    )
+    return f"<h2>Throughput</h2><table>{rows}</table><p>Medians of the records of the log.</p>" if rows else ""
 
 
 def _left_out(result: Mapping[str, Any]) -> str:

@@ -21,6 +21,9 @@ RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
 MAX_FILES = 1_000_000
 """Most files that a pattern may name."""
 
+MAX_CACHED, CACHED = 2**26, 8
+"""Largest part of a URL that is kept for further reads, and number of parts that a process keeps."""
+
 MAX_OPEN = 64
 """Files that a process keeps open for reading by offset."""
 
@@ -70,7 +73,7 @@ def read_range(path: str, stamp: Stamp, offset: int, length: int) -> bytes:
     """
     try:
         if is_url(path):
-            found = _filesystem(path).cat_file(path, start=offset, end=offset + length)
+            found = _parts_of_urls.read(path, stamp, offset, length)
         else:
             found = _open_files.read(path, stamp, offset, length)
     except FileNotFoundError:
@@ -156,6 +159,27 @@ class _OpenFiles:
         return self.files[key]
 
 
+class _PartsOfUrls:
+    """Parts of URLs that were read last: the parts of a record are read one after the other."""
+
+    def __init__(self) -> None:
+        self.parts: OrderedDict[tuple[str, Stamp, int], bytes] = OrderedDict()
+        self.lock = Lock()
+
+    def read(self, path: str, state: Stamp, offset: int, length: int) -> bytes:
+        with self.lock:
+            for (name, known, start), part in self.parts.items():
+                if (name, known) == (path, state) and start <= offset and offset + length <= start + len(part):
+                    return part[offset - start : offset - start + length]
+        found = _filesystem(path).cat_file(path, start=offset, end=offset + length)
+        if len(found) <= MAX_CACHED:
+            with self.lock:
+                self.parts[path, state, offset] = found
+                if len(self.parts) > CACHED:
+                    self.parts.popitem(last=False)
+        return found
+
+
 def _read_all(descriptor: int, offset: int, length: int) -> bytes:
     """Bytes at an offset; the system reads 2 GiB at most at a time."""
     found = BytesIO()
@@ -168,6 +192,7 @@ def _read_all(descriptor: int, offset: int, length: int) -> bytes:
 
 
 _open_files = _OpenFiles()
+_parts_of_urls = _PartsOfUrls()
 
 
 def _filesystem(path: str) -> Any:
@@ -177,3 +202,5 @@ def _filesystem(path: str) -> Any:
         return fsspec.core.url_to_fs(path)[0]
     except ImportError as error:
         raise ImportError(f"{path} needs a package: {first_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from None

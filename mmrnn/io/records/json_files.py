@@ -15,7 +15,7 @@ from mmrnn.types.records import Record, RecordSource, Span
 NO_JSON = "a line is no JSON"
 
 
-class TextRecords(RecordSource):
+class ByteRecords(RecordSource):
     """Records that each are a run of bytes of a text file.
 
     Args:
@@ -41,7 +41,7 @@ class TextRecords(RecordSource):
         return Record(self.parse(read_range(self.path, self.stamp, *span)))
 
 
-class Lines(TextRecords):
+class Lines(ByteRecords):
     """Records of one line each; blank lines are none."""
 
     def scan(self) -> Iterator[tuple[Span, Record]]:
@@ -72,7 +72,7 @@ class JsonLines(Lines):
     """Records of a `.jsonl` file, one a line."""
 
     def parse(self, text: bytes) -> Any:
-        """Return the record of a line. See `TextRecords`."""
+        """Return the record of a line. See `ByteRecords`."""
         try:
             return json.loads(decode_line(text))
         except RecursionError:
@@ -87,15 +87,15 @@ class PlainLines(Lines):
     """Texts of a `.txt` file, one a line: records with the text as `text`."""
 
     def parse(self, text: bytes) -> Any:
-        """Return the record of a line. See `TextRecords`."""
+        """Return the record of a line. See `ByteRecords`."""
         return {"text": decode_line(text).rstrip("\r\n")}
 
 
-class JsonList(TextRecords):
+class JsonList(ByteRecords):
     """Records of a JSON file that holds a list of them."""
 
     def parse(self, text: bytes) -> Any:
-        """Return an element of the list. See `TextRecords`."""
+        """Return an element of the list. See `ByteRecords`."""
         return _loads(text)
 
     def scan(self) -> Iterator[tuple[Span, Record]]:
@@ -111,13 +111,13 @@ class JsonList(TextRecords):
             text.finish()
 
 
-class CocoCaptions(TextRecords):
+class CocoCaptions(ByteRecords):
     """Captions of a JSON file in COCO's form, each a record of `id`, `image` (name of a file) and `caption`."""
 
     columns: ClassVar = {"offset": "<u8", "length": "<u4", "image_offset": "<u8", "image_length": "<u4"}
 
     def parse(self, text: bytes) -> Any:
-        """Return an element of one of the lists. See `TextRecords`."""
+        """Return an element of one of the lists. See `ByteRecords`."""
         return _loads(text)
 
     def read(self, span: Span) -> Record:

@@ -1,5 +1,6 @@
 """Strategies by which processes share a training step."""
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 
@@ -72,6 +73,8 @@ class FSDP(Strategy):
         """
         param_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         policy = MixedPrecisionPolicy(param_dtype, torch.float32, cast_forward_inputs=False)
+        # Whoever calls a unit leaves its output as it is.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         mesh = self._mesh(next(step.parameters()).device.type)
         for unit in sharding_units(step.model, step.objective):
             fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=self.reshard)

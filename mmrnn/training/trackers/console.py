@@ -13,26 +13,41 @@ FIRST_LINE, NEXT_LINE, SLOWER = 10.0, 30.0, 0.1
 """Seconds before the first line and the next ones; least share of the elapsed time between two lines of a long run."""
 
 
+class TimeLeft:
+    """Time left of a loop, by the mean duration of its steps so far."""
+
+    def __init__(self, total: int, completed: int = 0) -> None:
+        self.total, self.start = total, completed
+        self.began = time.monotonic()
+
+    def seconds(self, completed: int) -> float:
+        """Return the seconds that the steps after `completed` will take; at least one step must have been taken."""
+        return (time.monotonic() - self.began) / (completed - self.start) * (self.total - completed)
+
+
 class _Lines:
     """Lines of progress with the time left, the fewer the longer it takes."""
 
     def __init__(self, say: Callable[[str], None], total: int, completed: int, later: float) -> None:
-        self.say, self.total, self.start, self.later = say, total, completed, later
-        self.began = time.monotonic()
-        self.due = self.began + FIRST_LINE
+        self.say, self.clock, self.later = say, TimeLeft(total, completed), later
+        self.due = self.clock.began + FIRST_LINE
 
     def show(self, completed: int, what: str) -> None:
-        now = time.monotonic()
-        if now < self.due or completed >= self.total or completed <= self.start:
+        clock = self.clock
+        if time.monotonic() < self.due or completed >= clock.total or completed <= clock.start:
             return
-        elapsed = now - self.began
-        left = elapsed / (completed - self.start) * (self.total - completed)
-        whole = f", {_rounded(left + self.later)} of the whole run" if self.later else ""
-        self.say(f"{what}: {completed:,} of {self.total:,}, {_rounded(left)} left{whole}")
-        self.due = now + max(NEXT_LINE, SLOWER * elapsed)
+        left = clock.seconds(completed)
+        whole = f", {rounded(left + self.later)} of the whole run" if self.later else ""
+        self.say(f"{what}: {completed:,} of {clock.total:,}, {rounded(left)} left{whole}")
+        self.postpone()
+
+    def postpone(self) -> None:
+        now = time.monotonic()
+        self.due = now + max(NEXT_LINE, SLOWER * (now - self.clock.began))
 
 
-def _rounded(seconds: float) -> timedelta:
+def rounded(seconds: float) -> timedelta:
+    """Return a duration in whole seconds, which prints as `1:05:20`."""
     return timedelta(seconds=round(seconds))
 
 
@@ -46,6 +61,7 @@ class Console:
     def __init__(self, console: RichConsole | None = None, *, quiet: bool = False) -> None:
         self.console, self.later = console or RichConsole(stderr=True, quiet=quiet), 0.0
         self._phases: dict[str, float] = {}
+        self._lines: _Lines | None = None
 
     def plan(self, phases: Mapping[str, float]) -> None:
         """Print how long a run will take.
@@ -54,8 +70,8 @@ class Console:
             phases: estimated seconds of each phase, in order.
         """
         self._phases = dict(phases)
-        parts = ", ".join(f"{name} {_rounded(seconds)}" for name, seconds in phases.items() if seconds >= 0.5)
-        self.say(f"about {_rounded(sum(phases.values()))} in all ({parts})")
+        parts = ", ".join(f"{name} {rounded(seconds)}" for name, seconds in phases.items() if seconds >= 0.5)
+        self.say(f"about {rounded(sum(phases.values()))} in all ({parts})")
 
     def begin(self, phase: str) -> None:
         """Note that a planned phase begins."""
@@ -65,6 +81,13 @@ class Console:
     def say(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def status(self, text: str) -> None:
+        """Print a line of a loop where there is no terminal, in place of the next one that `progress` would print."""
+        if not self.console.is_terminal:
+            self.say(text)
+            if self._lines is not None:
+                self._lines.postpone()
 
     @contextmanager
     def progress(self, what: str, total: int, completed: int = 0) -> Iterator[Callable[[int, str], None]]:
@@ -76,7 +99,9 @@ class Console:
             completed: steps that were done before.
         """
         if not self.console.is_terminal:
-            yield _Lines(self.say, total, completed, self.later).show
+            outer, self._lines = self._lines, _Lines(self.say, total, completed, self.later)
+            yield self._lines.show
+            self._lines = outer
             return
         with self._bar() as bar:
             task = bar.add_task(what, total=total, completed=completed)

@@ -71,6 +71,7 @@ class TrackerThread:
     def _start(self) -> None:
         self._restart_at = time.monotonic() + RESTART_SECONDS
         self._sent = _read(self._mark)
+        self._known = self._sent["step"]
         if not self._tracker.rewinds:
             self._write()
         self._tracker.start(self._folder, self._config, id=self._sent["id"], step=self._step)
@@ -79,7 +80,7 @@ class TrackerThread:
     def _send(self, step: int, values: Mapping[str, float]) -> None:
         if self._tracker.rewinds:
             self._tracker.log(step, values)
-        elif step > self._sent["step"]:
+        elif step > self._known:
             self._tracker.log(step, values)
             self._sent["step"] = step
             self._write()

@@ -62,7 +62,8 @@ class Repeat:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("strategy", choices=["single", "ddp", "fsdp"])
-    parser.add_argument("--overrides", nargs="*", default=[])
+    parser.add_argument("--overrides", nargs="*", default=["model=visualrwkv6_tiny"])
+    parser.add_argument("--parts", nargs="*", default=["connector", "backbone"], help="trained in the first stage")
     parser.add_argument("--optimizer", default="AdamW")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--replicate", type=int, default=1)
@@ -73,7 +74,7 @@ def options() -> argparse.Namespace:
 
 def run(chosen: argparse.Namespace, world: World) -> dict:
     torch.manual_seed(0)
-    model = mmrnn.build(mmrnn.compose("model=visualrwkv6_tiny", *chosen.overrides))
+    model = mmrnn.build(mmrnn.compose(*chosen.overrides))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -89,7 +90,7 @@ def run(chosen: argparse.Namespace, world: World) -> dict:
     own = every[world.rank * len(every) // world.size : (world.rank + 1) * len(every) // world.size]
     loader = Repeat(own)
     results = []
-    for train in (("connector", "backbone"), ("encoder", "connector", "backbone"))[: chosen.stages]:
+    for train in (tuple(chosen.parts), ("encoder", "connector", "backbone"))[: chosen.stages]:
         stage = Stage(train=train, steps=4, lr=1e-3, max_grad_norm=0.5)
         stage.apply_freezing(model)
         groups = param_groups(model, lr_mult={}, layer_lr_decay={})
