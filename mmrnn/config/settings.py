@@ -1,9 +1,19 @@
 """Settings of a run that belong to no part, with their ranges; `conf/train.yaml` repeats the defaults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from mmrnn.types import (
+    Bounds,
+    Constraint,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
+)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OnSpike = Literal["warn", "skip", "stop"]
@@ -63,11 +73,13 @@ class Settings:
     Attributes:
         seed: of torch and of the order of samples.
         trusted: packages beside mmrnn whose classes the cards may name.
+        stages: of a recipe that trains in several runs (`mmrnn.config.recipe_stages`).
         device: None: a GPU where there is one.
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
         max_length: positions of a row.
-        pack: pack several samples into a row.
         workers: processes that prepare batches.
+        loader_timeout: seconds to wait for a batch of the workers; 0: without end.
+        max_skipped: share of the last 10,000 samples that may be left out.
         feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
         log_every: steps.
         profile: first and last step of the run that are traced; None: none.
@@ -89,11 +101,13 @@ class Settings:
 
     seed: Seed = 0
     trusted: tuple[str, ...] = ()
+    stages: Mapping[str, Any] = field(default_factory=dict)
     device: Annotated[str, DeviceName()] | None = None
     precision: Precision = "auto"
     max_length: Annotated[int, Bounds(ge=2)] = 1024
-    pack: bool = False
     workers: NonNegativeInt = 0
+    loader_timeout: NonNegativeFloat = 300.0
+    max_skipped: Probability = 0.01
     feature_cache_gib: NonNegativeFloat = 4.0
     log_every: PositiveInt = 10
     profile: Annotated[tuple[int, int], StepRange()] | None = None

@@ -11,16 +11,29 @@ from torch import nn
 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate, positional_names
+from mmrnn.config.skip_init import meta_parameters
 from mmrnn.config.validate import RUN, check
 from mmrnn.model.build import build
+from mmrnn.model.start import Start, build_on_meta
 from mmrnn.model.vlm import VLM
 from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
+from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.world import World
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep
-from mmrnn.types import MapDataset, Objective, OptimizerFactory, Prompt, Schedule, Strategy, Tokenizer
+from mmrnn.types import (
+    Batching,
+    MapDataset,
+    Objective,
+    OptimizerFactory,
+    Prompt,
+    Schedule,
+    StepSpec,
+    Strategy,
+    Tokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class TrainingParts:
         step: model and objective as one module.
         optimizer: of the stages that have none of their own.
         schedule: of the stages that have none of their own.
+        batching: distribution of the samples of a step over ranks and micro-batches.
         strategy: distribution over the processes.
         world: the processes.
         device: of this process.
@@ -43,6 +57,7 @@ class TrainingParts:
     stages: Mapping[str, Stage]
     optimizer: OptimizerFactory
     schedule: Schedule
+    batching: Batching
     strategy: Strategy
     world: World
     device: torch.device
@@ -76,25 +91,55 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     """
     trusted, world = cfg["trusted"], world or World()
     check(cfg, trusted=trusted, needs=RUN)
-    tokenizer, prompt, data, stages, optimizer, schedule, strategy = (
+    tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy = (
         instantiate(cfg[group], trusted=trusted)
-        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "strategy")
+        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "batching", "strategy")
     )
-    check_processes(strategy, stages, world)
+    check_processes(strategy, batching, stages, world)
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
-    model = build(cfg, trusted=trusted).to(device)
-    step = TrainStep(model, make_objective(cfg["objective"], model, trusted))
+    step, start = build_step_on_meta(cfg) if world.size > 1 else (None, None)
     strategy = choose_strategy(strategy, step, stages, world, device)
+    if not strategy.shards:
+        step = build_step(cfg).to(device)
     if cfg["compile"]:
-        compile_blocks(model.backbone)
+        compile_blocks(step.model.backbone)
     strategy.shard(step, resolve(cfg["precision"], device))
+    if strategy.shards:
+        materialize(step, start, device)
+    try:
+        batching = batching.resolve(step.model.backbone, step.objective, data, world.size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if world.rank:
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
-    return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, strategy, world, device)
+    return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy, world, device)
 
 
-def check_processes(strategy: Strategy, stages: Mapping[str, Stage], world: World) -> None:
+def build_step(cfg: Mapping[str, Any]) -> TrainStep:
+    """Build model and objective in memory.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
+    model = build(cfg, trusted=cfg["trusted"])
+    return TrainStep(model, make_objective(cfg["objective"], model, cfg["trusted"]))
+
+
+def build_step_on_meta(cfg: Mapping[str, Any]) -> tuple[TrainStep, Start]:
+    """Build model and objective without memory for parameters, and map the files of their weights.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
+    model, start = build_on_meta(cfg, trusted=cfg["trusted"])
+    with meta_parameters():
+        objective = make_objective(cfg["objective"], model, cfg["trusted"])
+    start.initialisers.append(objective.reset)
+    return TrainStep(model, objective), start
+
+
+def check_processes(strategy: Strategy, batching: Batching, stages: Mapping[str, Stage], world: World) -> None:
     """Compare strategy and batch sizes with the number of processes.
 
     Raises:
@@ -110,11 +155,10 @@ def check_processes(strategy: Strategy, stages: Mapping[str, Stage], world: Worl
             "or set strategy=auto"
         )
     for name, stage in stages.items():
-        if stage.batch_size % (pieces := world.size * stage.grad_accum_steps):
-            faults.append(
-                f"stage.{name}.batch_size ({stage.batch_size}) must be a multiple of processes x grad_accum_steps "
-                f"({world.size} x {stage.grad_accum_steps} = {pieces})"
-            )
+        try:
+            batching.check_sizes(StepSpec(stage.batch_size, stage.grad_accum_steps, world.size))
+        except ValueError as error:
+            faults.append(f"stage.{name}.{error}")
     if faults:
         raise ConfigError(*faults)
 
@@ -141,5 +185,5 @@ def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] =
     except ValueError as error:
         raise ConfigError(f"objective: {error}") from error
     if isinstance(objective, nn.Module):
-        model.objective = objective.to(next(model.parameters()).device)
+        model.objective = objective
     return objective
