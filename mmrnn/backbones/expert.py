@@ -50,7 +50,11 @@ class MLPExpert(HookModule):
         """Copy the weights of the backbone."""
         for layer, parts in enumerate(self.layers):
             for name, part in parts.items():
-                part.load_state_dict(backbone.hook_target(layer, name).state_dict())
+                source = backbone.hook_target(layer, name)
+                # Copied from a backbone that was built without memory, and has got its weights since.
+                if any(parameter.is_meta for parameter in part.parameters()):
+                    part.to_empty(device=next(source.parameters()).device)
+                part.load_state_dict(source.state_dict())
 
     def start(self, sequence: Sequence, state: State | None) -> BlockHooks:
         """Route the visual tokens of `sequence` to the experts."""

@@ -5,16 +5,17 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
-from mmrnn.config.compose import compose, conf_dir, output_dir, search_path, sweep_jobs
+from mmrnn.config.compose import compose, compose_with_choices, conf_dir, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
+from mmrnn.config.recipe_stages import route_overrides, stage_runs
 from mmrnn.io.lock import LOCK
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     with start_world() as world:
         if SWEEP.issuperset(options.hydra):
             sweep = bool(options.hydra)
+            options.overrides = route_overrides(options.overrides, options.dirs)
             every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
             for one in islice(every, MAX_CHECKED_JOBS):
                 _check(one, options.dirs, sweep)
@@ -110,11 +112,20 @@ def _same_folder(world: "World", overrides: Sequence[str], dirs: Sequence[Path],
 def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
     from mmrnn.config.validate import RUN, check
 
+    job = f"(in the job {shlex.join(overrides)})"
     try:
         cfg = compose(*overrides, dirs=dirs)
-        check(cfg, trusted=cfg.trusted, needs=RUN)
+        if not cfg.stages:
+            check(cfg, trusted=cfg.trusted, needs=RUN)
+        stages = stage_runs(cfg.stages, overrides, Path(cfg.out), searchpath=search_path(dirs)) if cfg.stages else ()
+        for stage in stages:
+            job = f"(in the stage {stage.name})"
+            # The model of the stage before does not exist yet.
+            cfg = compose(*(one for one in stage.overrides if not one.startswith("weights.model=")))
+            check(cfg, trusted=cfg.trusted, needs=RUN)
+            sweep = True
     except ConfigError as error:
-        raise ConfigError(*error.faults, *([f"(in the job {shlex.join(overrides)})"] * sweep)) from error
+        raise ConfigError(*error.faults, *([job] * sweep)) from error
 
 
 def job(cfg: "DictConfig") -> Any:
@@ -128,6 +139,7 @@ def job(cfg: "DictConfig") -> Any:
         HydraPassthrough: around any other exception of a single run.
     """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from mmrnn.training.distributed.world import start_world
     from mmrnn.training.malloc import tune_malloc
@@ -136,32 +148,50 @@ def job(cfg: "DictConfig") -> Any:
     run = HydraConfig.get()
     with start_world() as world:
         cfg.out = world.broadcast(run.runtime.output_dir)
-        if world.main and not any(Path(cfg.out).iterdir()):
-            # Marks a new folder as one of a run, should the process die while torch is loaded.
-            (Path(cfg.out) / LOCK).touch()
-        return _train(cfg, run, world)
+        try:
+            return _train_stages(cfg, run, world) if cfg.stages else _train(cfg, _choices(run), world)
+        except KeyboardInterrupt:
+            chosen = [word for word in run.overrides.task if not word.startswith("out=")]
+            chosen += _searchpath(run)
+            again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
+            raise KeyboardInterrupt(f"stopped; resume with: {again}") from None
+        except Exception as error:
+            if run.mode == RunMode.RUN or world.size > 1:  # ranks that failed are no longer in step
+                raise HydraPassthrough from error
+            # A sweep continues with its next job, and Hydra reports failures only at its end.
+            logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
+            raise
 
 
-def _train(cfg: "DictConfig", run: Any, world: "World") -> Any:
-    """Train; `run` is Hydra's configuration of the job."""
-    from hydra.types import RunMode
+def _train_stages(cfg: "DictConfig", run: Any, world: "World") -> float:
+    """Run the stages of a recipe one after the other; the result is that of the last one."""
+    folder, objective = Path(cfg.out), 0.0
+    for stage in stage_runs(cfg.stages, run.overrides.task, folder, searchpath=_searchpath(run)):
+        part, chosen = compose_with_choices(*stage.overrides)
+        part.out = str(folder / stage.name)
+        objective = _train(part, chosen, world)
+    return objective
 
+
+def _train(cfg: "DictConfig", choices: Mapping[str, str], world: "World") -> float:
     from mmrnn.training.run import train
 
-    choices = {group: str(name) for group, name in run.runtime.choices.items() if not group.startswith("hydra/")}
-    try:
-        return train(cfg, Path(cfg.out), choices, world)
-    except KeyboardInterrupt:
-        chosen = [word for word in run.overrides.task if not word.startswith("out=")]
-        chosen += [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
-        again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
-        raise KeyboardInterrupt(f"stopped; resume with: {again}") from None
-    except Exception as error:
-        if run.mode == RunMode.RUN or world.size > 1:  # ranks that failed are no longer in step
-            raise HydraPassthrough from error
-        # A sweep continues with its next job, and Hydra reports failures only at its end.
-        logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
-        raise
+    folder = Path(cfg.out)
+    if world.main:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            # Marks a new folder as one of a run, should the process die while torch is loaded.
+            (folder / LOCK).touch()
+    return train(cfg, folder, choices, world)
+
+
+def _choices(run: Any) -> dict[str, str]:
+    """Chosen option of every group."""
+    return {group: str(name) for group, name in run.runtime.choices.items() if not group.startswith("hydra/")}
+
+
+def _searchpath(run: Any) -> list[str]:
+    return [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
 
 
 @contextmanager

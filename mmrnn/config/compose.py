@@ -42,6 +42,18 @@ def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] =
             ) from error
 
 
+def compose_with_choices(*overrides: str, dirs: Sequence[str | Path] = ()) -> "tuple[DictConfig, dict[str, str]]":
+    """Compose a configuration, and return with it the chosen option of every group.
+
+    Raises:
+        ConfigError: as `compose`.
+    """
+    cfg = compose(*overrides, dirs=dirs)
+    with _hydra() as hydra_compose:
+        made = hydra_compose("train", [*search_path(dirs), *readable(overrides)], return_hydra_config=True)
+    return cfg, {group: str(name) for group, name in made.hydra.runtime.choices.items() if "hydra/" not in group}
+
+
 def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> Iterator[list[str]]:
     """Yield the overrides of every job of a sweep: `connector=linear,mlp seed=1,2` makes four.
 

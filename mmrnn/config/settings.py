@@ -1,7 +1,8 @@
 """Settings of a run that belong to no part, with their ranges; `conf/train.yaml` repeats the defaults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
@@ -63,6 +64,7 @@ class Settings:
     Attributes:
         seed: of torch and of the order of samples.
         trusted: packages beside mmrnn whose classes the cards may name.
+        stages: of a recipe that trains in several runs (`mmrnn.config.recipe_stages`).
         device: None: a GPU where there is one.
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
         max_length: positions of a row.
@@ -89,6 +91,7 @@ class Settings:
 
     seed: Seed = 0
     trusted: tuple[str, ...] = ()
+    stages: Mapping[str, Any] = field(default_factory=dict)
     device: Annotated[str, DeviceName()] | None = None
     precision: Precision = "auto"
     max_length: Annotated[int, Bounds(ge=2)] = 1024

@@ -11,11 +11,14 @@ from torch import nn
 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate, positional_names
+from mmrnn.config.skip_init import meta_parameters
 from mmrnn.config.validate import RUN, check
 from mmrnn.model.build import build
+from mmrnn.model.start import Start, build_on_meta
 from mmrnn.model.vlm import VLM
 from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
+from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.world import World
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
@@ -83,15 +86,41 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     check_processes(strategy, stages, world)
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
-    model = build(cfg, trusted=trusted).to(device)
-    step = TrainStep(model, make_objective(cfg["objective"], model, trusted))
+    step, start = build_step_on_meta(cfg) if world.size > 1 else (None, None)
     strategy = choose_strategy(strategy, step, stages, world, device)
+    if not strategy.shards:
+        step = build_step(cfg).to(device)
     if cfg["compile"]:
-        compile_blocks(model.backbone)
+        compile_blocks(step.model.backbone)
     strategy.shard(step, resolve(cfg["precision"], device))
+    if strategy.shards:
+        materialize(step, start, device)
     if world.rank:
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
     return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, strategy, world, device)
+
+
+def build_step(cfg: Mapping[str, Any]) -> TrainStep:
+    """Build model and objective in memory.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
+    model = build(cfg, trusted=cfg["trusted"])
+    return TrainStep(model, make_objective(cfg["objective"], model, cfg["trusted"]))
+
+
+def build_step_on_meta(cfg: Mapping[str, Any]) -> tuple[TrainStep, Start]:
+    """Build model and objective without memory for parameters, and map the files of their weights.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
+    model, start = build_on_meta(cfg, trusted=cfg["trusted"])
+    with meta_parameters():
+        objective = make_objective(cfg["objective"], model, cfg["trusted"])
+    start.initialisers.append(objective.reset)
+    return TrainStep(model, objective), start
 
 
 def check_processes(strategy: Strategy, stages: Mapping[str, Stage], world: World) -> None:
@@ -141,5 +170,5 @@ def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] =
     except ValueError as error:
         raise ConfigError(f"objective: {error}") from error
     if isinstance(objective, nn.Module):
-        model.objective = objective.to(next(model.parameters()).device)
+        model.objective = objective
     return objective

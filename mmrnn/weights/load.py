@@ -46,19 +46,66 @@ def load(
         ValueError: the source is damaged or not safe to read, or an adapter of an unknown kind.
     """
     report = Report(format="")
+    changes = _read_changes(module, source, lora_alpha)
+    if changes.added or changes.blocks:
+        return _merge_adapter(module, changes, format, report)
+    converted = _convert(module, changes.plain, format, strict, max_new_rows, report)
+    # Their files are released one by one.
+    del changes
+    _assign(module, converted)
+    return report
+
+
+def read_converted(
+    module: nn.Module, source: Source | Mapping[str, Tensor], *, max_new_rows: int = 0
+) -> tuple[dict[str, Tensor], Report]:
+    """Return the tensors that `load` would give to a module, and its report.
+
+    The module is left as it is, and may be on the meta device. The tensors have the dtype of the file, and stay mapped
+    where the format renames, splits or transposes them.
+
+    Raises:
+        WeightsError: as `load`; an adapter without its base is refused.
+        FileNotFoundError: there is no such file, folder or repository.
+        ConnectionError: the hub cannot be reached.
+        ImportError: the source needs an optional package.
+        ValueError: the source is damaged or not safe to read, or an adapter of an unknown kind.
+    """
+    changes = _read_changes(module, source, None)
+    if changes.added or changes.blocks:
+        raise WeightsError(
+            "an adapter without its base cannot be read into a model that is built in shards: merge it into the base "
+            "first (mmrnn.build and mmrnn.save on one device)"
+        )
+    report = Report(format="")
+    return _convert(module, changes.plain, None, True, max_new_rows, report), report
+
+
+def _read_changes(
+    module: nn.Module, source: Source | Mapping[str, Tensor], lora_alpha: float | None
+) -> adapters.Changes:
+    """Tensors of a source; those of an adapter without its base are changes of the weights of the module."""
     tensors = unwrap(module, _require_dense(source) if isinstance(source, Mapping) else read(source))
     # A module with LoRA layers of its own takes the matrices themselves.
-    if adapters.is_adapter(tensors) and not set(tensors) <= set(module.state_dict()):
-        config = {} if isinstance(source, Mapping) else read_adapter_config(source)
-        changes = adapters.split(tensors, config if lora_alpha is None else {**config, "lora_alpha": lora_alpha})
-        if changes.added or changes.blocks:
-            return _merge_adapter(module, changes, format, report)
-        tensors = changes.plain
+    if not adapters.is_adapter(tensors) or set(tensors) <= set(module.state_dict()):
+        return adapters.Changes(plain=tensors)
+    config = {} if isinstance(source, Mapping) else read_adapter_config(source)
+    return adapters.split(tensors, config if lora_alpha is None else {**config, "lora_alpha": lora_alpha})
+
+
+def _convert(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    format: str | None,
+    strict: bool,
+    max_new_rows: int,
+    report: Report,
+) -> dict[str, Tensor]:
+    """Tensors under the names of the module, checked."""
     only_states = start_states.are_all(tensors)
     if only_states:
         start_states.require_base(module)
     converted = convert(module, tensors, format=format, report=report, partial=only_states)
-    del tensors
     if max_new_rows:
         converted = resize_embeddings(module, converted, max_new_rows, report.notes)
     if strict and not only_states:
@@ -67,8 +114,7 @@ def load(
     if not strict:
         _note_missing(module, converted, report.notes)
     report.loaded = len(converted)
-    _assign(module, converted)
-    return report
+    return converted
 
 
 def _require_dense(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

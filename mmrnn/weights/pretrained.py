@@ -1,7 +1,8 @@
 """Published weights of an encoder whose card asks for them (`pretrained`), from a hub or an installed package."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from mmrnn.encoders import OpenCLIPViT, Tower
@@ -25,12 +26,31 @@ def load_pretrained(encoder: Encoder) -> Report | None:
         ImportError: the package that holds the weights is not installed.
         ValueError: there are no such weights, or they do not fit.
     """
+    reports = {id(part): load(part, tensors) for part, tensors in read_pretrained(encoder)}
+    return reports.get(id(encoder))
+
+
+def read_pretrained(encoder: Encoder) -> Iterator[tuple[Encoder, dict[str, Tensor]]]:
+    """Yield each encoder inside this one that names weights, and itself, with these weights as published.
+
+    An `extra_norm` has its values in the encoder; on the meta device those of a new one.
+
+    Raises:
+        ConnectionError: the hub cannot be reached.
+        ImportError: the package that holds the weights is not installed.
+        ValueError: there are no such weights.
+    """
     for inner in encoder.inner_encoders():
-        load_pretrained(inner)
-    if not encoder.pretrained:
-        return None
-    own = {name: value for name, value in encoder.state_dict().items() if name.startswith("extra_norm.")}
-    return load(encoder, {**_read(encoder), **own})
+        yield from read_pretrained(inner)
+    if encoder.pretrained:
+        own = {name: value for name, value in encoder.state_dict().items() if name.startswith("extra_norm.")}
+        own = {name: _as_new(name, value) if value.is_meta else value for name, value in own.items()}
+        yield encoder, {**_read(encoder), **own}
+
+
+def _as_new(name: str, value: Tensor) -> Tensor:
+    """Weight or bias of a new LayerNorm."""
+    return torch.full(value.shape, float(name.endswith("weight")))
 
 
 def _read(encoder: Encoder) -> Mapping[str, Tensor]:

@@ -16,7 +16,12 @@ from mmrnn.training.build import build_parts
 from mmrnn.training.run import run
 from mmrnn.training.step import forward_for
 
-RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
+RECIPES = sorted(
+    path.stem
+    for path in (conf_dir() / "recipe").glob("*.yaml")
+    if "\nstages:\n" not in path.read_text(encoding="utf-8")
+)
+"""Those of one stage; `tests/cli/test_recipe_stages.py` has the others."""
 
 # Which tiny model a recipe is tried on, and what has to be tiny besides.
 TINY = {

@@ -55,7 +55,8 @@ class BLIP2Pretraining(nn.Module, Objective):
         self.image_proj = nn.Linear(inner, width)
         self.text_proj = nn.Linear(inner, width)
         self.itm_head = nn.Linear(inner, 2)
-        self.temperature = nn.Parameter(torch.tensor(temperature))
+        # One axis, because a scalar cannot be sharded.
+        self.temperature = nn.Parameter(torch.full((1,), temperature))
 
     def reset(self) -> None:
         """Initialise parameters in place, from the same random numbers as the constructor."""
