@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from mmrnn.checkpoints.save import save
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
-from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import mean, scores
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log, read_result, remove_failure, write_failure
@@ -31,11 +29,12 @@ from mmrnn.training.distributed.world import World
 from mmrnn.training.duration import estimate_duration
 from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
 from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
-from mmrnn.training.loader import StepLoader
 from mmrnn.training.metrics import peak_flops, stage_costs
 from mmrnn.training.plan import StepCost
+from mmrnn.training.reading import make_loader
 from mmrnn.training.result import write_result
 from mmrnn.training.run_log import RunLog
+from mmrnn.training.skipped import SkippedSamples
 from mmrnn.training.trackers.choice import NoTracker
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trackers.tracking import track
@@ -236,28 +235,11 @@ def make_trainer(
     log: RunLog,
 ) -> Trainer:
     """Connect the parts with their data, the log and the evaluation."""
-    collate = Collator(
-        parts.tokenizer,
-        parts.prompt,
-        dict(parts.model.modalities),
-        features,
-        max_length=cfg["max_length"],
-        pack=cfg["pack"],
-    )
     return Trainer(
         parts=parts,
         out=out,
-        load=partial(
-            StepLoader,
-            parts.data,
-            collate,
-            parts.objective,
-            seed=cfg["seed"],
-            rank=parts.world.rank,
-            size=parts.world.size,
-            workers=cfg["workers"],
-            pin_memory=parts.device.type == "cuda",
-        ),
+        load=make_loader(parts, features, cfg, out, log.console),
+        skipped=SkippedSamples(out, parts.world, max_skipped=cfg["max_skipped"]),
         evaluate=evaluator.accuracy,
         log=log,
         costs=known_costs(parts, cfg, features is not None, log.console),

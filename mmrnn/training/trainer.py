@@ -16,6 +16,7 @@ from mmrnn.training.precision import LossScale, Precision, resolve
 from mmrnn.training.profiler import StepProfiler
 from mmrnn.training.resume import Progress
 from mmrnn.training.run_log import RunLog
+from mmrnn.training.skipped import SkippedSamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Trainer:
         out: folder of the run, for its snapshot.
         log: of the run.
         load: stage and `samples`, the number that the run has read -> micro-batches of every step.
+        skipped: list of the samples that are left out.
         evaluate: held-out accuracy by split.
         evaluate_every: steps; 0: never.
         costs: FLOPs of the stages, where they are known.
@@ -41,6 +43,7 @@ class Trainer:
     parts: TrainingParts
     out: Path
     load: Callable[..., StepLoader]
+    skipped: SkippedSamples
     evaluate: Callable[[], dict[str, float]]
     log: RunLog
     costs: Mapping[str, StepCost]
@@ -65,6 +68,7 @@ class Trainer:
         sizes = [stage.steps for stage in self.parts.stages.values()]
         self.log.start(sum(sizes[: reached.stage]) + reached.step)
         samples = reached.samples
+        self.skipped.start(self.parts.data, samples)
         traced = self.profile if self.parts.world.main else None
         with StepProfiler(traced, self.out) as profiler:
             for number in range(reached.stage, len(sizes)):
@@ -98,6 +102,7 @@ class Trainer:
             precision=self.precision,
             scale=LossScale(resolve(self.precision, parts.device)),
             pad=parts.tokenizer.pad,
+            skipped=self.skipped,
             train_chunk=self.train_chunk,
             horizon=self.horizon,
             meter=meter,
@@ -109,6 +114,7 @@ class Trainer:
                 last = result.step == stage.steps
                 if result.step % self.log_every and not last:
                     continue
+                self.skipped.flush(loader.samples)
                 record = log.record()
                 if self.evaluate_every and result.step % self.evaluate_every == 0 and not last:
                     record["accuracy"] = self.evaluate()
