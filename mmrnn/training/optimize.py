@@ -139,10 +139,9 @@ class Stepper:
             Loss of the step, and norm of its gradient before it was clipped.
         """
         micro_batches = self._pieces(ready.micro_batches)
-        losses = [
-            self._backward(pieces, share, last=number == len(micro_batches))
-            for number, (pieces, share) in enumerate(zip(micro_batches, ready.shares, strict=True), 1)
-        ]
+        losses = []
+        for number, (pieces, share) in enumerate(zip(micro_batches, ready.shares, strict=True), 1):
+            losses += self._backward(pieces, share, last=number == len(micro_batches))
         return self._loss_and_norm(losses)
 
     def _pieces(self, micro_batches: Sequence[Batch | None]) -> list[list[Batch]]:
@@ -163,9 +162,9 @@ class Stepper:
             for pieces, number in zip(found, numbers, strict=True)
         ]
 
-    def _backward(self, pieces: Sequence[Batch], share: Share, *, last: bool) -> Tensor:
-        """Loss of one micro-batch; its gradient is computed after every `horizon` pieces."""
-        total, pending, state = 0.0, 0.0, None
+    def _backward(self, pieces: Sequence[Batch], share: Share, *, last: bool) -> list[Tensor]:
+        """Losses of every `horizon` pieces of one micro-batch, whose gradients are computed together."""
+        losses, pending, state = [], 0.0, None
         for number, piece in enumerate(pieces, 1):
             ends = number == len(pieces)
             with self.strategy.sync(self.module, last and ends):
@@ -179,9 +178,10 @@ class Stepper:
                     if pending.requires_grad:  # not for a text, where the connector alone is trained
                         with record_function("backward"):
                             (pending * self.scale.factor).backward()
-                    total, pending = total + pending.detach(), 0.0
+                    losses.append(pending.detach())
+                    pending = 0.0
                     state = None if state is None else state.detach()
-        return total
+        return losses
 
     def _loss_and_norm(self, losses: Sequence[Tensor]) -> tuple[float, float]:
         """Sum of the losses, and norm of the gradient before it is clipped; the only synchronisation of a step."""
