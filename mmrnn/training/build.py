@@ -23,7 +23,17 @@ from mmrnn.training.distributed.world import World
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep
-from mmrnn.types import MapDataset, Objective, OptimizerFactory, Prompt, Schedule, Strategy, Tokenizer
+from mmrnn.types import (
+    Batching,
+    MapDataset,
+    Objective,
+    OptimizerFactory,
+    Prompt,
+    Schedule,
+    StepSpec,
+    Strategy,
+    Tokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class TrainingParts:
         step: model and objective as one module.
         optimizer: of the stages that have none of their own.
         schedule: of the stages that have none of their own.
+        batching: distribution of the samples of a step over ranks and micro-batches.
         strategy: distribution over the processes.
         world: the processes.
         device: of this process.
@@ -46,6 +57,7 @@ class TrainingParts:
     stages: Mapping[str, Stage]
     optimizer: OptimizerFactory
     schedule: Schedule
+    batching: Batching
     strategy: Strategy
     world: World
     device: torch.device
@@ -79,11 +91,11 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     """
     trusted, world = cfg["trusted"], world or World()
     check(cfg, trusted=trusted, needs=RUN)
-    tokenizer, prompt, data, stages, optimizer, schedule, strategy = (
+    tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy = (
         instantiate(cfg[group], trusted=trusted)
-        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "strategy")
+        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "batching", "strategy")
     )
-    check_processes(strategy, stages, world)
+    check_processes(strategy, batching, stages, world)
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
     step, start = build_step_on_meta(cfg) if world.size > 1 else (None, None)
@@ -95,9 +107,13 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     strategy.shard(step, resolve(cfg["precision"], device))
     if strategy.shards:
         materialize(step, start, device)
+    try:
+        batching = batching.resolve(step.model.backbone, step.objective, data, world.size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if world.rank:
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
-    return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, strategy, world, device)
+    return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy, world, device)
 
 
 def build_step(cfg: Mapping[str, Any]) -> TrainStep:
@@ -123,7 +139,7 @@ def build_step_on_meta(cfg: Mapping[str, Any]) -> tuple[TrainStep, Start]:
     return TrainStep(model, objective), start
 
 
-def check_processes(strategy: Strategy, stages: Mapping[str, Stage], world: World) -> None:
+def check_processes(strategy: Strategy, batching: Batching, stages: Mapping[str, Stage], world: World) -> None:
     """Compare strategy and batch sizes with the number of processes.
 
     Raises:
@@ -139,11 +155,10 @@ def check_processes(strategy: Strategy, stages: Mapping[str, Stage], world: Worl
             "or set strategy=auto"
         )
     for name, stage in stages.items():
-        if stage.batch_size % (pieces := world.size * stage.grad_accum_steps):
-            faults.append(
-                f"stage.{name}.batch_size ({stage.batch_size}) must be a multiple of processes x grad_accum_steps "
-                f"({world.size} x {stage.grad_accum_steps} = {pieces})"
-            )
+        try:
+            batching.check_sizes(StepSpec(stage.batch_size, stage.grad_accum_steps, world.size))
+        except ValueError as error:
+            faults.append(f"stage.{name}.{error}")
     if faults:
         raise ConfigError(*faults)
 

@@ -15,11 +15,13 @@ from mmrnn.training.chunked import split
 from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import SkippedSample, StepLoader
+from mmrnn.training.loader import StepLoader
 from mmrnn.training.metrics import Meter
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import LossScale, Precision, autocast
 from mmrnn.training.ready import Ready, next_usable
+from mmrnn.training.sample_reader import SkippedSample
+from mmrnn.training.skipped import SkippedSamples
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import Share, TrainStep
 from mmrnn.training.step_guard import StepGuard
@@ -79,6 +81,7 @@ class Stepper:
         guard: says which attempts are skipped.
         report: is told of bad steps.
         pad: id of the token that stands in for a micro-batch without samples.
+        skipped: takes the samples that are dropped; None: nobody does.
         train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
         horizon: pieces that a gradient reaches back over.
         meter: counts what the steps do.
@@ -96,6 +99,7 @@ class Stepper:
     guard: StepGuard = field(default_factory=StepGuard)
     report: Callable[[BadStep], None] | None = None
     pad: int = 0
+    skipped: SkippedSamples | None = None
     train_chunk: int = 0
     horizon: int = 1
     meter: Meter = field(default_factory=Meter)
@@ -124,7 +128,7 @@ class Stepper:
         skipped, dropped = 0, []
         while True:
             with self.meter.waiting(), record_function("wait for data"):
-                ready = next_usable(loader, self.step.objective, self.world)
+                ready = next_usable(loader, self.step.objective, self.world, self.skipped)
             self.meter.count(ready.micro_batches)
             dropped += ready.dropped
             loss, norm = self.attempt(ready)
@@ -154,10 +158,9 @@ class Stepper:
             Loss of the step, and norm of its gradient before it was clipped.
         """
         micro_batches = self._pieces(ready.micro_batches)
-        losses = [
-            self._backward(pieces, share, last=number == len(micro_batches))
-            for number, (pieces, share) in enumerate(zip(micro_batches, ready.shares, strict=True), 1)
-        ]
+        losses = []
+        for number, (pieces, share) in enumerate(zip(micro_batches, ready.shares, strict=True), 1):
+            losses += self._backward(pieces, share, last=number == len(micro_batches))
         return self._loss_and_norm(losses)
 
     def _pieces(self, micro_batches: Sequence[Batch | None]) -> list[list[Batch]]:
@@ -178,9 +181,9 @@ class Stepper:
             for pieces, number in zip(found, numbers, strict=True)
         ]
 
-    def _backward(self, pieces: Sequence[Batch], share: Share, *, last: bool) -> Tensor:
-        """Loss of one micro-batch; its gradient is computed after every `horizon` pieces."""
-        total, pending, state = 0.0, 0.0, None
+    def _backward(self, pieces: Sequence[Batch], share: Share, *, last: bool) -> list[Tensor]:
+        """Losses of every `horizon` pieces of one micro-batch, whose gradients are computed together."""
+        losses, pending, state = [], 0.0, None
         for number, piece in enumerate(pieces, 1):
             ends = number == len(pieces)
             with self.strategy.sync(self.module, last and ends):
@@ -194,9 +197,10 @@ class Stepper:
                     if pending.requires_grad:  # not for a text, where the connector alone is trained
                         with record_function("backward"):
                             (pending * self.scale.factor).backward()
-                    total, pending = total + pending.detach(), 0.0
+                    losses.append(pending.detach())
+                    pending = 0.0
                     state = None if state is None else state.detach()
-        return total
+        return losses
 
     def _loss_and_norm(self, losses: Sequence[Tensor]) -> tuple[float, float]:
         """Sum of the losses, and norm of the gradient before it is clipped; the only synchronisation of a step."""

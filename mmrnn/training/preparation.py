@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmrnn.data.collate import Collator
 from mmrnn.data.left_out import LeftOut
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.checkpointing import Checkpoints
@@ -13,11 +12,12 @@ from mmrnn.training.duration import estimate_duration
 from mmrnn.training.ends import StopSignals
 from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
 from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
-from mmrnn.training.loader import StepLoader
 from mmrnn.training.metrics import peak_flops, stage_costs
 from mmrnn.training.plan import StepCost
+from mmrnn.training.reading import make_loader
 from mmrnn.training.run_log import RunLog
 from mmrnn.training.saved_run import StartPoint
+from mmrnn.training.skipped import SkippedSamples
 from mmrnn.training.step_guard import StepGuard
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trainer import Trainer
@@ -117,28 +117,11 @@ def make_trainer(
     signals: StopSignals,
 ) -> Trainer:
     """Connect the parts with their data, the log and the evaluation."""
-    collate = Collator(
-        parts.tokenizer,
-        parts.prompt,
-        dict(parts.model.modalities),
-        features,
-        max_length=cfg["max_length"],
-        pack=cfg["pack"],
-    )
     return Trainer(
         parts=parts,
         out=out,
-        load=partial(
-            StepLoader,
-            parts.data,
-            collate,
-            parts.objective,
-            seed=cfg["seed"],
-            rank=parts.world.rank,
-            size=parts.world.size,
-            workers=cfg["workers"],
-            pin_memory=parts.device.type == "cuda",
-        ),
+        load=make_loader(parts, features, cfg, out, log.console, signals),
+        skipped=SkippedSamples(out, parts.world, max_skipped=cfg["max_skipped"]),
         evaluate=evaluator.accuracy,
         log=log,
         start=start,

@@ -12,6 +12,7 @@ from mmrnn.training.distributed.world import World
 from mmrnn.training.metrics import Meter
 from mmrnn.training.optimize import BadStep, StepResult
 from mmrnn.training.record_window import RecordWindow
+from mmrnn.training.skipped import SKIPPED
 from mmrnn.training.trackers.console import Console, TimeLeft, rounded
 from mmrnn.training.trackers.status_line import status_line
 from mmrnn.training.trackers.tracking import Tracking
@@ -55,6 +56,8 @@ class RunLog:
         bad = [record for record in jsonl.records(source / BAD_STEPS) if record["step"] <= step]
         if bad or (self.out / BAD_STEPS).is_file():
             jsonl.replace(self.out / BAD_STEPS, bad)
+        if source != self.out and (skipped := jsonl.records(source / SKIPPED)):
+            jsonl.replace(self.out / SKIPPED, skipped)
 
     def bad_step(self, bad: BadStep, before: int) -> None:
         """Say and list a bad step with the samples of all processes; all of them call it.

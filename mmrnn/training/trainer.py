@@ -19,6 +19,7 @@ from mmrnn.training.precision import LossScale, Precision, resolve
 from mmrnn.training.profiler import StepProfiler
 from mmrnn.training.run_log import RunLog, StageLog
 from mmrnn.training.saved_run import Progress, StartPoint
+from mmrnn.training.skipped import SkippedSamples
 from mmrnn.training.step_guard import StepGuard
 from mmrnn.types import Optimizer
 
@@ -32,6 +33,7 @@ class Trainer:
         out: folder of the run.
         log: of the run.
         load: stage and `samples`, the number that the run has read -> micro-batches of every step.
+        skipped: list of the samples that are left out.
         evaluate: held-out accuracy by split.
         start: checkpoint that the run resumes from; None: it begins.
         checkpoints: those that it saves.
@@ -50,6 +52,7 @@ class Trainer:
     parts: TrainingParts
     out: Path
     load: Callable[..., StepLoader]
+    skipped: SkippedSamples
     evaluate: Callable[[], dict[str, float]]
     log: RunLog
     start: StartPoint | None
@@ -77,6 +80,7 @@ class Trainer:
         start, stages = self.start, self.parts.stages
         reached = start.progress if start else Progress()
         self.log.start(start.steps_done(stages) if start else 0, start.run if start else self.out)
+        self.skipped.start(self.parts.data, reached.samples)
         samples, sizes = reached.samples, [stage.steps for stage in stages.values()]
         traced = self.profile if self.parts.world.main else None
         with StepProfiler(traced, self.out) as profiler:
@@ -146,6 +150,7 @@ class StageRun:
             guard=self.guard,
             report=lambda bad: trainer.log.bad_step(bad, self.before),
             pad=parts.tokenizer.pad,
+            skipped=trainer.skipped,
             train_chunk=trainer.train_chunk,
             horizon=trainer.horizon,
             meter=meter,
@@ -171,9 +176,12 @@ class StageRun:
         """Write a record, save a checkpoint, and end the run, each where it is due."""
         checkpoints, run_step = self.trainer.checkpoints, self.before + step
         stop, save = self.world.max([self.trainer.signals.received, float(checkpoints.due(run_step))])
+        save = bool(save or stop or step == self.stage.steps)
+        if save or self._is_recorded(step):
+            self.trainer.skipped.flush(self.loader.samples)
         if self._is_recorded(step) and not stop:
             stop = self._record(step)
-        if save or stop or step == self.stage.steps:
+        if save or stop:
             progress = Progress(self.number, step, self.loader.samples)
             counters = {name: part.state_dict() for name, part in self._stateful().items()}
             checkpoints.save(run_step, progress, self.state, counters, wait=bool(stop))

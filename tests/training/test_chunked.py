@@ -1,7 +1,11 @@
 """A micro-batch that is read in pieces: its loss, its gradients, and where it is cut."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -182,3 +186,15 @@ def test_what_cannot_be_read_in_pieces():
         split(batch, aligned, 7)
     assert split(batch, aligned, 0) == split(batch, aligned, 30) == [batch]
     assert forward_for(model, LanguageModel(), batch).state.rows == 2
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length():
+    """65,536 tokens take less than 20 MiB more than 8,192; without pieces, 8,192 take far more."""
+    script = Path(__file__).with_name("chunked_memory.py")
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=True)
+    found = json.loads(run.stdout)
+    _, short, long, whole = found["peaks"]
+    assert long - short < 20
+    assert whole - long > 50
+    assert found["losses"][1] == pytest.approx(found["losses"][3], rel=1e-6)

@@ -189,7 +189,7 @@ def test_accumulation_gives_the_same_model(tmp_path):
 def test_packed_rows_give_the_same_model(tmp_path):
     common = ("evaluate.samples=0", "backbone.dropout=0.0", *CALM)
     train(config(*common), tmp_path / "plain")
-    train(config(*common, "pack=true"), tmp_path / "packed")
+    train(config(*common, "batching=packed"), tmp_path / "packed")
     plain_, packed = weights_of(tmp_path / "plain"), weights_of(tmp_path / "packed")
     assert all((plain_[name] - packed[name]).abs().max() < 2e-5 for name in plain_)
 
