@@ -8,7 +8,16 @@ from mmrnn.config.tree import leaves
 MAY_CHANGE = frozenset(
     {
         *("out", "resume", "workers", "device", "strategy", "precision", "loader_timeout"),
-        *("log_every", "tracker", "profile", "save_every_seconds", "max_save_share", "keep_last", "keep_every"),
+        *(
+            "log_every",
+            "tracker",
+            "profile",
+            "peak_tflops",
+            "save_every_seconds",
+            "max_save_share",
+            "keep_last",
+            "keep_every",
+        ),
         *("max_bad_steps", "on_spike", "max_skipped"),
     }
 )
