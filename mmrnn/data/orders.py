@@ -84,7 +84,7 @@ def _permutation(size: int, seed: int, name: str) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _ends(sizes: tuple[int, ...], seed: int, epoch: int) -> list[int]:
-    """Where each shard ends in the stream of an epoch."""
+    """End of each shard in the stream of an epoch."""
     return list(accumulate(sizes[shard] for shard in _permutation(len(sizes), seed, f"shards {epoch}")))
 
 

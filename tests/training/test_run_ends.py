@@ -65,12 +65,16 @@ def test_a_failure_is_noted_until_the_next_attempt(tmp_path, monkeypatch):
     assert (tmp_path / RESULT).is_file()
 
 
+def contents(folder):
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_mistake_leaves_the_run_in_the_folder_alone(tmp_path):
     train(config(f"{STEPS}=1"), tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     with pytest.raises(ConfigError, match="another configuration"):
         train(config(f"{STEPS}=2"), tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -13,6 +13,7 @@ from mmrnn.io import jsonl
 from mmrnn.training import resume, run
 from mmrnn.training.profiler import TRACE
 from mmrnn.types import Tracker
+from tests.training.distributed.ranks import run_ranks
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -110,6 +111,23 @@ def test_a_resumed_run_goes_on_with_its_curves(tmp_path, tracked, monkeypatch):
     assert [[step for step, _ in tracker.values] for tracker in tracked] == [[2, 4], [6, 6]]
     assert all(tracker.finished for tracker in tracked)
     assert [record["step"] for record in jsonl.records(tmp_path / "log.jsonl")] == [2, 4, 6]
+
+
+def train_tracked(world, out):
+    """Train as one of several processes; what its tracker got."""
+    trackers = []
+    run.instantiate = lambda *_, **__: trackers.append(InMemory()) or trackers[-1]
+    run.train(plain(compose(*SMALL, "evaluate.samples=0", "stage.instruct.steps=2")), out, world=world)
+    return [(tracker.started, [step for step, _ in tracker.values]) for tracker in trackers]
+
+
+def test_the_first_of_two_processes_tracks_for_both(tmp_path):
+    first, second = run_ranks(2, train_tracked, tmp_path, tmp_path / "two")
+    assert first == [(0, [2, 4, 4])]
+    assert second == [(None, [])]
+    log = jsonl.records(tmp_path / "two" / "log.jsonl")
+    assert [record["step"] for record in log] == [2, 4]
+    assert log[-1]["grad_norm"] > 0
 
 
 def test_flops_that_cannot_be_counted_are_left_out(tmp_path, tracked, capsys, monkeypatch):

@@ -69,7 +69,6 @@ class Parquet(RecordDataset):
         super().__init__(
             file=file,
             image_folder=image_folder,
-            verify=False,
             max_pixels=max_pixels,
             decoding=decoding,
             absolute_paths=absolute_paths,

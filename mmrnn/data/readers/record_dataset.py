@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.orders import ShardOrder
 from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_shards import Shard, Shards, make_index, record_id
@@ -42,7 +43,8 @@ class RecordDataset(MapDataset):
     as long as size and modification time of the file are the same, and all processes of a machine map the same copy.
     Small files (below 1 MiB), files written in the last two seconds, and any file with `verify` are indexed in memory.
 
-    A subclass names its formats and makes a sample of a record; `data/readers/text.py` is the shortest.
+    A subclass names its formats and makes a sample of a record (`PlainText` is the shortest); with a card it is a
+    reader.
 
     Args:
         file: path, URL (fsspec), or pattern with `{000..099}`, `*`.
@@ -74,14 +76,14 @@ class RecordDataset(MapDataset):
         self,
         *,
         file: str | None,
-        image_folder: str | None,
-        verify: bool,
-        max_pixels: int,
-        decoding: Decoding,
-        absolute_paths: bool,
-        holdout: float,
-        split: Literal["train", "holdout"],
-        index_folder: str | None,
+        image_folder: str | None = None,
+        verify: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        decoding: Decoding = "composed",
+        absolute_paths: bool = False,
+        holdout: float = 0.0,
+        split: Literal["train", "holdout"] = "train",
+        index_folder: str | None = None,
         sequential: bool = False,
         shuffle_buffer: int = 10_000,
         cache_folder: str | None = None,

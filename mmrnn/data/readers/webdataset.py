@@ -58,11 +58,8 @@ class WebDataset(RecordDataset):
     ) -> None:
         super().__init__(
             file=file,
-            image_folder=None,
-            verify=False,
             max_pixels=max_pixels,
             decoding=decoding,
-            absolute_paths=False,
             holdout=holdout,
             split=split,
             index_folder=index_folder,
