@@ -4,10 +4,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128 + the number o
 Ctrl-C, 143: SIGTERM).
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from mmrnn import __version__
 from mmrnn.cli.options import Interrupted, Parser
@@ -74,6 +76,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error, 1, debug)
 
 
+def run() -> NoReturn:
+    """Run one verb and end the process.
+
+    A process that fails beside others ends at once: the libraries of their group would abort it at exit, and its exit
+    code would be lost.
+    """
+    code = main()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _run(arguments: list[str]) -> int | None:
     verb, *rest = arguments or ["--help"]
     if verb in ("-h", "--help", "help"):
@@ -102,4 +119,4 @@ def _report(error: BaseException, code: int, debug: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

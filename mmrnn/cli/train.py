@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
             options.overrides = route_overrides(options.overrides, options.dirs)
             every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
             for one in islice(every, MAX_CHECKED_JOBS):
-                _check(one, options.dirs, sweep)
+                _check(one, options.dirs, sweep, world.size)
             if world.size > 1:
                 options.overrides += _same_folder(world, options.overrides, options.dirs, sweep)
         _start_hydra([*options.hydra, *readable(options.overrides), *search_path(options.dirs)])
@@ -109,20 +109,29 @@ def _same_folder(world: "World", overrides: Sequence[str], dirs: Sequence[Path],
     return [f"{name}={folder}", *([] if world.main else silent)]
 
 
-def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
+def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool, processes: int) -> None:
+    """Check a job, or every stage of its recipe; a submitted job is checked again where its processes run."""
+    from mmrnn.config.tree import plain
     from mmrnn.config.validate import RUN, check
+
+    def check_run(cfg: "DictConfig") -> None:
+        check(cfg, trusted=cfg.trusted, needs=RUN)
+        if processes > 1:
+            from mmrnn.training.distributed.processes import check_processes
+
+            check_processes(plain(cfg), processes)
 
     job = f"(in the job {shlex.join(overrides)})"
     try:
         cfg = compose(*overrides, dirs=dirs)
         if not cfg.stages:
-            check(cfg, trusted=cfg.trusted, needs=RUN)
+            check_run(cfg)
         stages = stage_runs(cfg.stages, overrides, Path(cfg.out), searchpath=search_path(dirs)) if cfg.stages else ()
         for stage in stages:
             job = f"(in the stage {stage.name})"
             # The model of the stage before does not exist yet.
             cfg = compose(*(one for one in stage.overrides if not one.startswith("weights.model=")))
-            check(cfg, trusted=cfg.trusted, needs=RUN)
+            check_run(cfg)
             sweep = True
     except ConfigError as error:
         raise ConfigError(*error.faults, *([job] * sweep)) from error

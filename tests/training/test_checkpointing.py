@@ -253,6 +253,8 @@ def test_another_configuration_is_refused_by_its_names():
         "strategy": {"_target_": "x"},
         "choices": {"strategy": "ddp"},
         "device": "cpu",
+        "compile": True,
+        "backbone": {"grad_checkpointing": 2},
     }
     check_config(saved, Path("step_1"), CONFIG | free, said.append)
     assert said == []
