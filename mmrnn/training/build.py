@@ -19,6 +19,7 @@ from mmrnn.model.vlm import VLM
 from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.materialize import materialize
+from mmrnn.training.distributed.processes import check_processes
 from mmrnn.training.distributed.world import World
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
@@ -30,7 +31,6 @@ from mmrnn.types import (
     OptimizerFactory,
     Prompt,
     Schedule,
-    StepSpec,
     Strategy,
     Tokenizer,
 )
@@ -91,11 +91,11 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     """
     trusted, world = cfg["trusted"], world or World()
     check(cfg, trusted=trusted, needs=RUN)
+    check_processes(cfg, world.size)
     tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy = (
         instantiate(cfg[group], trusted=trusted)
         for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "batching", "strategy")
     )
-    check_processes(strategy, batching, stages, world)
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
     step, start = build_step_on_meta(cfg) if world.size > 1 else (None, None)
@@ -137,30 +137,6 @@ def build_step_on_meta(cfg: Mapping[str, Any]) -> tuple[TrainStep, Start]:
         objective = make_objective(cfg["objective"], model, cfg["trusted"])
     start.initialisers.append(objective.reset)
     return TrainStep(model, objective), start
-
-
-def check_processes(strategy: Strategy, batching: Batching, stages: Mapping[str, Stage], world: World) -> None:
-    """Compare strategy and batch sizes with the number of processes.
-
-    Raises:
-        ConfigError: they do not fit.
-    """
-    faults = []
-    if world.size > 1 and not strategy.replicates:
-        faults.append(f"strategy=single is for one process, and a launcher has started {world.size}; set strategy=auto")
-    if world.size == 1 and strategy.needs_processes:
-        name = type(strategy).__name__.lower()
-        faults.append(
-            f"strategy={name} needs several processes: start them with torchrun --nproc-per-node=N -m mmrnn train ..., "
-            "or set strategy=auto"
-        )
-    for name, stage in stages.items():
-        try:
-            batching.check_sizes(StepSpec(stage.batch_size, stage.grad_accum_steps, world.size))
-        except ValueError as error:
-            faults.append(f"stage.{name}.{error}")
-    if faults:
-        raise ConfigError(*faults)
 
 
 def rank_seed(seed: int, rank: int) -> int:

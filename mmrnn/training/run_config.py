@@ -18,10 +18,13 @@ MAY_CHANGE = frozenset(
             "keep_last",
             "keep_every",
         ),
-        *("max_bad_steps", "on_spike", "max_skipped"),
+        *("max_bad_steps", "on_spike", "max_skipped", "compile"),
     }
 )
 """Settings and groups with which a run computes the same, up to rounding."""
+
+KNOBS = frozenset({"grad_checkpointing"})
+"""Knobs of parts of which the same is true."""
 
 ROUNDS = ("precision",)
 """Those of them that change the rounding of every number."""
@@ -41,5 +44,7 @@ def rounding_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _fixed(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Values that must stay, by their path; `choices` holds the chosen option of every group."""
     return {
-        path: value for path, value in leaves(cfg) if path.removeprefix("choices.").partition(".")[0] not in MAY_CHANGE
+        path: value
+        for path, value in leaves(cfg)
+        if path.removeprefix("choices.").partition(".")[0] not in MAY_CHANGE and path.rpartition(".")[2] not in KNOBS
     }

@@ -12,12 +12,16 @@ import torch
 
 from mmrnn.backbones import RWKV5, RWKV6, RWKV7, GatedCrossAttention, MLPExpert, TinyAttention
 from mmrnn.backbones.scan import bidirectional, multidirectional
+from mmrnn.config.compose import compose
+from mmrnn.config.tree import plain
 from mmrnn.connectors import CrossAttentionTokens, Linear, Perceiver
 from mmrnn.encoders import PatchEmbed
+from mmrnn.io import jsonl
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import LanguageModel
 from mmrnn.training.chunked import cuts, split
 from mmrnn.training.objectives.patch_alignment import PatchAlignment
+from mmrnn.training.run import train
 from mmrnn.training.step import forward_for
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Layout, Sequence
 
@@ -198,3 +202,22 @@ def test_memory_does_not_grow_with_the_length():
     assert long - short < 20
     assert whole - long > 50
     assert found["losses"][1] == pytest.approx(found["losses"][3], rel=1e-6)
+
+
+SMALL = ("model=visualrwkv6_tiny", "encoder=patch_tiny", "data.scenes=12", "data.rounds=4", "evaluate.samples=0")
+SMALL += ("stage.instruct.steps=2", "stage.instruct.batch_size=4", "log_every=1", "precision=fp32")
+
+
+def read_run(folder, *overrides):
+    train(plain(compose(*SMALL, *overrides)), folder)
+    return [(record["loss"], record["grad_norm"]) for record in jsonl.records(folder / "log.jsonl")]
+
+
+def test_a_run(tmp_path):
+    """The loss is that of a run without pieces, and the gradient too where it reaches back to the start."""
+    (loss, _), (_, norm) = read_run(tmp_path / "whole")
+    (same_loss, _), (_, other_norm) = read_run(tmp_path / "cut", "train_chunk=24")
+    assert same_loss == pytest.approx(loss, rel=1e-6)
+    assert other_norm != pytest.approx(norm, rel=1e-5)
+    _, (_, same_norm) = read_run(tmp_path / "exact", "train_chunk=24", "horizon=99")
+    assert same_norm == pytest.approx(norm, rel=1e-5)
