@@ -1,6 +1,7 @@
 """The command line: `mmrnn VERB`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128 + the number of the signal that has stopped it (130:
+Ctrl-C, 143: SIGTERM).
 """
 
 import os
@@ -11,7 +12,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from mmrnn import __version__
-from mmrnn.cli.options import Parser
+from mmrnn.cli.options import Interrupted, Parser
 from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments) or 0
     except ConfigError as error:
         return _report(error, 2, debug)
+    except Interrupted as stop:
+        return _report(stop, stop.code, debug) if str(stop) else stop.code
     except KeyboardInterrupt as stop:
         return _report(stop, 130, debug)
     except BrokenPipeError:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
+from mmrnn.cli.options import Forward, Interrupted, Parser, add_overrides, one_of
 from mmrnn.config.compose import compose, compose_with_choices, conf_dir, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
@@ -144,7 +144,7 @@ def job(cfg: "DictConfig") -> Any:
         The value that an optimising sweeper minimises.
 
     Raises:
-        KeyboardInterrupt: with the command that resumes the run.
+        Interrupted: with the command that resumes the run.
         HydraPassthrough: around any other exception of a single run.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -159,11 +159,11 @@ def job(cfg: "DictConfig") -> Any:
         cfg.out = world.broadcast(run.runtime.output_dir)
         try:
             return _train_stages(cfg, run, world) if cfg.stages else _train(cfg, _choices(run), world)
-        except KeyboardInterrupt:
-            chosen = [word for word in run.overrides.task if not word.startswith("out=")]
-            chosen += _searchpath(run)
-            again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
-            raise KeyboardInterrupt(f"stopped; resume with: {again}") from None
+        except KeyboardInterrupt as stop:
+            from mmrnn.training.ends import StoppedRun
+
+            code = stop.code if isinstance(stop, StoppedRun) else 130
+            raise Interrupted(_resume_text(cfg, run, world, str(stop)) if world.main else "", code) from None
         except Exception as error:
             if run.mode == RunMode.RUN or world.size > 1:  # ranks that failed are no longer in step
                 raise HydraPassthrough from error
@@ -201,6 +201,15 @@ def _choices(run: Any) -> dict[str, str]:
 
 def _searchpath(run: Any) -> list[str]:
     return [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
+
+
+def _resume_text(cfg: "DictConfig", run: Any, world: "World", reason: str) -> str:
+    """Sentence that says why a run has ended, and the command that resumes it."""
+    chosen = [word for word in run.overrides.task if not word.startswith("out=")]
+    chosen += _searchpath(run)
+    program = ["mmrnn"] if world.size == 1 else ["torchrun", f"--nproc-per-node={world.size}", "-m", "mmrnn"]
+    again = shlex.join([*program, "train", f"out={cfg.out}", *chosen])
+    return f"{reason or 'stopped'}; resume with: {again}"
 
 
 @contextmanager

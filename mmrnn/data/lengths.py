@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ UNREADABLE = (OSError, ValueError)
 """Errors of a sample that cannot be read."""
 
 
+@runtime_checkable
 class Ranks(Protocol):
     """Processes that measure together.
 

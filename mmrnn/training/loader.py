@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from mmrnn.data.batching import Plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.sampler import Order, ShuffledOrder
+from mmrnn.training.ends import outlive_signals
 from mmrnn.training.error import TrainingError
 from mmrnn.training.sample_reader import Collated, Key, Keys, SampleReader, SkippedSample
 from mmrnn.training.stage import Stage
@@ -103,6 +104,7 @@ class StepLoader(Iterator[StepBatches]):
                 num_workers=workers,
                 pin_memory=pin_memory,
                 timeout=timeout if workers else 0,
+                worker_init_fn=outlive_signals,
                 # A generator of its own: the loader would draw from the global one, and a resumed run would differ.
                 generator=torch.Generator(),
             )

@@ -1,7 +1,7 @@
 """Optimizer steps of a stage, taken by all processes together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -24,10 +24,24 @@ from mmrnn.training.sample_reader import SkippedSample
 from mmrnn.training.skipped import SkippedSamples
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import Share, TrainStep
+from mmrnn.training.step_guard import StepGuard
 from mmrnn.types import Batch, Optimizer, Schedule, Strategy
 
-MAX_SKIPPED_STEPS = 5
-"""Steps in a row whose loss or gradient is not finite, with which a run ends."""
+
+class BadStep(NamedTuple):
+    """An attempt at a step whose loss or gradient is not finite, or whose loss is far above those before.
+
+    Attributes:
+        step: its number in the stage, from 1.
+        skipped: the weights stay as they are.
+        fault: in words.
+        ids: of the samples of this process.
+    """
+
+    step: int
+    skipped: bool
+    fault: str
+    ids: list[str]
 
 
 class StepResult(NamedTuple):
@@ -38,7 +52,7 @@ class StepResult(NamedTuple):
         loss: of the step.
         lr: learning rate.
         norm: of the gradient, before it is clipped.
-        skipped: attempts at this step that were skipped, as their loss or gradient was not finite.
+        skipped: attempts at this step that were skipped, as the guard wanted.
         dropped: samples that this process read for the step and did not train on.
     """
 
@@ -64,6 +78,8 @@ class Stepper:
         device: of this process.
         precision: of the forward pass.
         scale: of the loss.
+        guard: says which attempts are skipped.
+        report: is told of bad steps.
         pad: id of the token that stands in for a micro-batch without samples.
         skipped: takes the samples that are dropped; None: nobody does.
         train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
@@ -80,6 +96,8 @@ class Stepper:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: Precision = "auto"
     scale: LossScale = field(default_factory=LossScale)
+    guard: StepGuard = field(default_factory=StepGuard)
+    report: Callable[[BadStep], None] | None = None
     pad: int = 0
     skipped: SkippedSamples | None = None
     train_chunk: int = 0
@@ -94,12 +112,10 @@ class Stepper:
     def steps(self, loader: StepLoader, start: int = 0) -> Iterator[StepResult]:
         """Take the steps `start` to `stage.steps`, one at a time.
 
-        Where the loss or the gradient is not finite on any process, the weights are left as they are, and the step
-        takes the next samples.
+        Where the guard wants it, the weights are left as they are, and the step takes the next samples.
 
         Raises:
-            TrainingError: loss or gradient is not finite `MAX_SKIPPED_STEPS` times in a row, or there is nothing to
-                train on.
+            TrainingError: the guard ends the run, or there is nothing to train on.
         """
         for step in range(start, self.stage.steps):
             with self.meter.step():
@@ -116,21 +132,24 @@ class Stepper:
             self.meter.count(ready.micro_batches)
             dropped += ready.dropped
             loss, norm = self.attempt(ready)
-            finite = math.isfinite(loss) and math.isfinite(norm)
+            retry = self.scale.update(math.isfinite(loss) and math.isfinite(norm))
+            done = not retry and self._is_accepted(step + 1, loss, norm, ready.ids)
             with record_function("optimizer"):
-                if finite:
+                if done:
                     self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
-            retry = self.scale.update(finite)
-            if finite:
+            if done:
                 break
             skipped += not retry
-            if skipped == MAX_SKIPPED_STEPS:
-                raise TrainingError(
-                    f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
-                    f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
-                )
         return StepResult(step + 1, loss, lr, norm, skipped, dropped)
+
+    def _is_accepted(self, step: int, loss: float, norm: float, ids: list[str]) -> bool:
+        skip, fault, end = self.guard.judge(step, loss, norm, self.stage.lr)
+        if fault and self.report is not None:
+            self.report(BadStep(step, skip, fault, ids))
+        if end:
+            raise TrainingError(end)
+        return not skip
 
     def attempt(self, ready: Ready) -> tuple[float, float]:
         """Compute the gradient of a step, clipped, without the update.

@@ -8,13 +8,19 @@ from typing import Any
 from mmrnn.data.collate import Collator
 from mmrnn.data.lengths import LengthStore, data_folder, sample_lengths
 from mmrnn.training.build import TrainingParts
+from mmrnn.training.ends import StopSignals
 from mmrnn.training.feature_cache import FeatureCache
 from mmrnn.training.loader import StepLoader
 from mmrnn.training.trackers.console import Console
 
 
 def make_loader(
-    parts: TrainingParts, features: FeatureCache | None, cfg: Mapping[str, Any], out: Path, console: Console
+    parts: TrainingParts,
+    features: FeatureCache | None,
+    cfg: Mapping[str, Any],
+    out: Path,
+    console: Console,
+    signals: StopSignals,
 ) -> Callable[..., StepLoader]:
     """Return the loader of a stage, as a function of the stage and of the number of `samples` that the run has read.
 
@@ -26,6 +32,10 @@ def make_loader(
         cfg: the configuration as plain data.
         out: folder of the run.
         console: shows the progress.
+        signals: one of them ends the measurement.
+
+    Raises:
+        StoppedRun: this process received a signal.
     """
     collate = Collator(
         parts.tokenizer,
@@ -43,7 +53,7 @@ def make_loader(
             length_store(cfg, out),
             parts.world,
             workers=cfg["workers"],
-            track=console.tracker("lengths of the samples"),
+            track=signals.checked(console.tracker("lengths of the samples")),
         )
     return partial(
         StepLoader,
