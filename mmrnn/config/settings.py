@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from mmrnn.types import (
     Bounds,
     Constraint,
+    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -96,6 +97,7 @@ class Settings:
         horizon: pieces that a gradient reaches back over.
         compile: compile the blocks of the backbone with `torch.compile`.
         on_spike: what is done with a step whose loss is far above those before.
+        ema: decay of a moving average of what learns, which is evaluated and saved in its place; 0: none.
         evaluate: evaluation on held-out samples.
     """
 
@@ -123,4 +125,5 @@ class Settings:
     train_chunk: NonNegativeInt = 0
     horizon: PositiveInt = 1
     compile: bool = False
+    ema: Fraction = 0.0
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
