@@ -78,7 +78,7 @@ class Settings:
         device: None: a GPU where there is one.
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
         max_length: positions of a row.
-        workers: processes that prepare batches.
+        workers: processes that prepare batches while a step is computed; 0: batches are prepared between the steps.
         loader_timeout: seconds to wait for a batch of the workers; 0: without end.
         max_skipped: share of the last 10,000 samples that may be left out.
         feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
@@ -107,7 +107,7 @@ class Settings:
     device: Annotated[str, DeviceName()] | None = None
     precision: Precision = "auto"
     max_length: Annotated[int, Bounds(ge=2)] = 1024
-    workers: NonNegativeInt = 0
+    workers: NonNegativeInt = 1
     loader_timeout: NonNegativeFloat = 300.0
     max_skipped: Probability = 0.01
     feature_cache_gib: NonNegativeFloat = 4.0
