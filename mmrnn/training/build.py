@@ -21,6 +21,7 @@ from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.processes import check_processes
 from mmrnn.training.distributed.world import World
+from mmrnn.training.ema import EMA
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep
@@ -48,6 +49,7 @@ class TrainingParts:
         strategy: distribution over the processes.
         world: the processes.
         device: of this process.
+        average: of the parameters that any stage trains.
     """
 
     step: TrainStep
@@ -61,6 +63,7 @@ class TrainingParts:
     strategy: Strategy
     world: World
     device: torch.device
+    average: EMA
 
     @property
     def model(self) -> VLM:
@@ -75,8 +78,13 @@ class TrainingParts:
     @cached_property
     def trained(self) -> set[str]:
         """Names of the parameters that any stage trains."""
-        names = (name for name, _ in self.model.named_parameters())
-        return {name for name in names if any(stage.trains(name) for stage in self.stages.values())}
+        return trained_names(self.model, self.stages)
+
+
+def trained_names(model: VLM, stages: Mapping[str, Stage]) -> set[str]:
+    """Return the names of the parameters that any stage trains."""
+    names = (name for name, _ in model.named_parameters())
+    return {name for name in names if any(stage.trains(name) for stage in stages.values())}
 
 
 def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingParts:
@@ -113,7 +121,10 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
         raise ConfigError(str(error)) from error
     if world.rank:
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
-    return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy, world, device)
+    average = EMA(step.model, trained_names(step.model, stages), cfg["ema"])
+    return TrainingParts(
+        step, tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy, world, device, average
+    )
 
 
 def build_step(cfg: Mapping[str, Any]) -> TrainStep:

@@ -51,7 +51,8 @@ class Evaluator:
         world = self.parts.world
         found, stop = {}, 0
         try:
-            found = self._held_out().evaluate(max_samples, self._tracked(track), first=world.rank, every=world.size)
+            with self.parts.average.swapped(self.parts.model):
+                found = self._held_out().evaluate(max_samples, self._tracked(track), first=world.rank, every=world.size)
         except StoppedRun as stopped:
             stop = stopped.number
         if number := int(world.max([stop])[0]):
