@@ -118,10 +118,11 @@ class StageLog:
 
         What depends on the machine stands in `measured`, so that the rest is the same in a run that is repeated.
         """
-        measured = self._meter.record()
+        measured = {}
+        # A run that was stopped before its record has measured none of the steps.
         if step > self._clock.start:
             left = self._clock.seconds(step) + self._log.console.later
-            measured |= {"seconds_left": round(left)}
+            measured = self._meter.record() | {"seconds_left": round(left)}
             self._speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {rounded(left)} left in all"
         place = {"step": self._before + step, "stage": self._name}
         return {**place, **self.window.take(), "measured": measured}

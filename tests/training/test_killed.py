@@ -169,6 +169,28 @@ def test_a_signal_costs_no_step(tmp_path, ranks, number):
 
 
 @pytest.mark.slow
+def test_a_run_moves_between_strategies_and_numbers_of_ranks(tmp_path):
+    """FSDP on two ranks, one process, DDP on two ranks; the first losses after each move are those of one process."""
+    knobs = ("optimizer=adamw", "backbone.dropout=0.0", "precision=fp32", "save_every_seconds=10000", "log_every=1")
+    steps, whole, parts = "stage.instruct.steps=60", tmp_path / "whole", tmp_path / "parts"
+    with Life(whole, config(*knobs, steps)) as life:
+        assert life.wait() == [0]
+    moved = []
+    for strategy, ranks, until in (("fsdp", 2, 3), ("single", 1, 7), ("ddp", 2, 60)):
+        with Life(parts, config(*knobs, steps, f"strategy={strategy}"), ranks) as life:
+            life.wait_for_steps(until)
+            if until < 60:
+                for process in life.ranks:
+                    os.kill(process.pid, signal.SIGTERM)
+            assert life.wait(120) == [143 if until < 60 else 0] * ranks
+        moved.append(len(jsonl.records(parts / LOG)))
+    assert moved[0] < moved[1] < moved[2] == 60, "too few steps to stop between them"
+    one, other = ([record["loss"] for record in jsonl.records(out / LOG)] for out in (whole, parts))
+    for first in (0, *moved[:2]):
+        assert other[first : first + 2] == pytest.approx(one[first : first + 2], rel=1e-6), first
+
+
+@pytest.mark.slow
 def test_a_signal_ends_an_evaluation(tmp_path):
     cfg = config(
         "save_every_seconds=10000", "stage.instruct.steps=4", "log_every=2", "evaluate.samples=30", "evaluate.every=2",
