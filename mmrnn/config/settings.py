@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+FrozenDtype = Literal["auto", "fp32", "bf16"]
 OnSpike = Literal["warn", "skip", "stop"]
 
 
@@ -67,6 +68,7 @@ class Settings:
         stages: of a recipe that trains in several runs (`mmrnn.config.recipe_stages`).
         device: None: a GPU where there is one.
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
+        frozen_dtype: of matrices that no stage trains; `auto`: bf16 on a GPU whose forward pass is in bf16, else fp32.
         max_length: positions of a row.
         pack: pack several samples into a row.
         workers: processes that prepare batches.
@@ -94,6 +96,7 @@ class Settings:
     stages: Mapping[str, Any] = field(default_factory=dict)
     device: Annotated[str, DeviceName()] | None = None
     precision: Precision = "auto"
+    frozen_dtype: FrozenDtype = "auto"
     max_length: Annotated[int, Bounds(ge=2)] = 1024
     pack: bool = False
     workers: NonNegativeInt = 0

@@ -20,6 +20,7 @@ from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.world import World
+from mmrnn.training.frozen import cast_frozen, resolve_frozen_dtype
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep
@@ -37,6 +38,7 @@ class TrainingParts:
         strategy: distribution over the processes.
         world: the processes.
         device: of this process.
+        frozen_dtype: of the matrices that no stage trains.
     """
 
     step: TrainStep
@@ -49,6 +51,7 @@ class TrainingParts:
     strategy: Strategy
     world: World
     device: torch.device
+    frozen_dtype: torch.dtype = torch.float32
 
     @property
     def model(self) -> VLM:
@@ -63,8 +66,7 @@ class TrainingParts:
     @cached_property
     def trained(self) -> set[str]:
         """Names of the parameters that any stage trains."""
-        names = (name for name, _ in self.model.named_parameters())
-        return {name for name in names if any(stage.trains(name) for stage in self.stages.values())}
+        return trained_names(self.model, self.stages)
 
 
 def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingParts:
@@ -86,10 +88,16 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     check_processes(strategy, stages, world)
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
-    step, start = build_step_on_meta(cfg) if world.size > 1 else (None, None)
+    frozen_dtype = resolve_frozen_dtype(cfg["frozen_dtype"], cfg["precision"], device)
+    step = start = None
+    if world.size > 1:
+        step, start = build_step_on_meta(cfg)
+        cast_frozen(step.model, trained_names(step.model, stages), frozen_dtype)
     strategy = choose_strategy(strategy, step, stages, world, device)
     if not strategy.shards:
-        step = build_step(cfg).to(device)
+        step = build_step(cfg)
+        cast_frozen(step.model, trained_names(step.model, stages), frozen_dtype)
+        step.to(device)
     if cfg["compile"]:
         compile_blocks(step.model.backbone)
     strategy.shard(step, resolve(cfg["precision"], device))
@@ -97,7 +105,15 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
         materialize(step, start, device)
     if world.rank:
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
-    return TrainingParts(step, tokenizer, prompt, data, stages, optimizer, schedule, strategy, world, device)
+    return TrainingParts(
+        step, tokenizer, prompt, data, stages, optimizer, schedule, strategy, world, device, frozen_dtype
+    )
+
+
+def trained_names(model: VLM, stages: Mapping[str, Stage]) -> set[str]:
+    """Return the names of the parameters that any stage trains."""
+    names = (name for name, _ in model.named_parameters())
+    return {name for name in names if any(stage.trains(name) for stage in stages.values())}
 
 
 def build_step(cfg: Mapping[str, Any]) -> TrainStep:

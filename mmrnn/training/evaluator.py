@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Evaluation, mean, scores
 from mmrnn.evaluation.held_out import HeldOut, Track
@@ -11,6 +13,7 @@ from mmrnn.inference.assistant import Assistant
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.feature_cache import FeatureCache
+from mmrnn.training.precision import autocast
 from mmrnn.types import MapDataset
 
 INTERIM_QUESTIONS = 120
@@ -43,7 +46,10 @@ class Evaluator:
         if not self.splits:
             return {}
         world = self.parts.world
-        found = self._held_out().evaluate(max_samples, track, first=world.rank, every=world.size)
+        # Only a forward pass in bf16 can read what is frozen in bf16.
+        precision = "bf16" if self.parts.frozen_dtype == torch.bfloat16 else "fp32"
+        with autocast(precision, self.parts.device):
+            found = self._held_out().evaluate(max_samples, track, first=world.rank, every=world.size)
         everyone = world.gather(found)
         return {name: _merge([one[name] for one in everyone]) for name in self.splits}
 
