@@ -1,7 +1,5 @@
 """`python -m mmrnn`, the same as the command `mmrnn`."""
 
-import sys
+from mmrnn.cli.main import run
 
-from mmrnn.cli.main import main
-
-sys.exit(main())
+run()

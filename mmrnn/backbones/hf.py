@@ -273,5 +273,5 @@ def _context_mask(sequence: Sequence, reply_start: Int[Tensor, " b"]) -> Bool[Te
         return mask
     has_targets = sequence.labels is not None and bool((sequence.labels != IGNORE).any())
     if has_targets and bool((sequence.segments != sequence.segments[:, :1]).any()):
-        raise ValueError("an encoder-decoder reads one sample per row; set pack=false")
+        raise ValueError("an encoder-decoder reads one sample per row; use batching=bucketed")
     return mask & (sequence.segments == sequence.segments[:, -1:])

@@ -1,15 +1,18 @@
 """The command line: `mmrnn VERB`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128 + the number of the signal that has stopped it (130:
+Ctrl-C, 143: SIGTERM).
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from mmrnn import __version__
-from mmrnn.cli.options import Parser
+from mmrnn.cli.options import Interrupted, Parser
 from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
@@ -61,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments) or 0
     except ConfigError as error:
         return _report(error, 2, debug)
+    except Interrupted as stop:
+        return _report(stop, stop.code, debug) if str(stop) else stop.code
     except KeyboardInterrupt as stop:
         return _report(stop, 130, debug)
     except BrokenPipeError:
@@ -69,6 +74,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return _report(error, 1, debug)
+
+
+def run() -> NoReturn:
+    """Run one verb and end the process.
+
+    A process that fails beside others ends at once: the libraries of their group would abort it at exit, and its exit
+    code would be lost.
+    """
+    code = main()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int | None:
@@ -99,4 +119,4 @@ def _report(error: BaseException, code: int, debug: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

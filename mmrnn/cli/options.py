@@ -10,6 +10,18 @@ from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
 
 
+class Interrupted(KeyboardInterrupt):
+    """Signal that has stopped a command.
+
+    Attributes:
+        code: exit code of the process.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class Help(argparse.RawDescriptionHelpFormatter):
     """Help page that keeps line breaks and adds the default to each option that does not name it."""
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrnn.cli.options import Forward, Parser, add_overrides, one_of
+from mmrnn.cli.options import Forward, Interrupted, Parser, add_overrides, one_of
 from mmrnn.config.compose import compose, compose_with_choices, conf_dir, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
             options.overrides = route_overrides(options.overrides, options.dirs)
             every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
             for one in islice(every, MAX_CHECKED_JOBS):
-                _check(one, options.dirs, sweep)
+                _check(one, options.dirs, sweep, world.size)
             if world.size > 1:
                 options.overrides += _same_folder(world, options.overrides, options.dirs, sweep)
         _start_hydra([*options.hydra, *readable(options.overrides), *search_path(options.dirs)])
@@ -109,20 +109,29 @@ def _same_folder(world: "World", overrides: Sequence[str], dirs: Sequence[Path],
     return [f"{name}={folder}", *([] if world.main else silent)]
 
 
-def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool) -> None:
+def _check(overrides: Sequence[str], dirs: Sequence[Path], sweep: bool, processes: int) -> None:
+    """Check a job, or every stage of its recipe; a submitted job is checked again where its processes run."""
+    from mmrnn.config.tree import plain
     from mmrnn.config.validate import RUN, check
+
+    def check_run(cfg: "DictConfig") -> None:
+        check(cfg, trusted=cfg.trusted, needs=RUN)
+        if processes > 1:
+            from mmrnn.training.distributed.processes import check_processes
+
+            check_processes(plain(cfg), processes)
 
     job = f"(in the job {shlex.join(overrides)})"
     try:
         cfg = compose(*overrides, dirs=dirs)
         if not cfg.stages:
-            check(cfg, trusted=cfg.trusted, needs=RUN)
+            check_run(cfg)
         stages = stage_runs(cfg.stages, overrides, Path(cfg.out), searchpath=search_path(dirs)) if cfg.stages else ()
         for stage in stages:
             job = f"(in the stage {stage.name})"
             # The model of the stage before does not exist yet.
             cfg = compose(*(one for one in stage.overrides if not one.startswith("weights.model=")))
-            check(cfg, trusted=cfg.trusted, needs=RUN)
+            check_run(cfg)
             sweep = True
     except ConfigError as error:
         raise ConfigError(*error.faults, *([job] * sweep)) from error
@@ -135,7 +144,7 @@ def job(cfg: "DictConfig") -> Any:
         The value that an optimising sweeper minimises.
 
     Raises:
-        KeyboardInterrupt: with the command that resumes the run.
+        Interrupted: with the command that resumes the run.
         HydraPassthrough: around any other exception of a single run.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -150,11 +159,11 @@ def job(cfg: "DictConfig") -> Any:
         cfg.out = world.broadcast(run.runtime.output_dir)
         try:
             return _train_stages(cfg, run, world) if cfg.stages else _train(cfg, _choices(run), world)
-        except KeyboardInterrupt:
-            chosen = [word for word in run.overrides.task if not word.startswith("out=")]
-            chosen += _searchpath(run)
-            again = shlex.join(["mmrnn", "train", f"out={cfg.out}", *chosen])
-            raise KeyboardInterrupt(f"stopped; resume with: {again}") from None
+        except KeyboardInterrupt as stop:
+            from mmrnn.training.ends import StoppedRun
+
+            code = stop.code if isinstance(stop, StoppedRun) else 130
+            raise Interrupted(_resume_text(cfg, run, world, str(stop)) if world.main else "", code) from None
         except Exception as error:
             if run.mode == RunMode.RUN or world.size > 1:  # ranks that failed are no longer in step
                 raise HydraPassthrough from error
@@ -192,6 +201,15 @@ def _choices(run: Any) -> dict[str, str]:
 
 def _searchpath(run: Any) -> list[str]:
     return [word for word in run.overrides.hydra if word.startswith("hydra.searchpath=")]
+
+
+def _resume_text(cfg: "DictConfig", run: Any, world: "World", reason: str) -> str:
+    """Sentence that says why a run has ended, and the command that resumes it."""
+    chosen = [word for word in run.overrides.task if not word.startswith("out=")]
+    chosen += _searchpath(run)
+    program = ["mmrnn"] if world.size == 1 else ["torchrun", f"--nproc-per-node={world.size}", "-m", "mmrnn"]
+    again = shlex.join([*program, "train", f"out={cfg.out}", *chosen])
+    return f"{reason or 'stopped'}; resume with: {again}"
 
 
 @contextmanager

@@ -51,8 +51,8 @@ def _order_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterat
         )
     if backbone.axes == 0 and mask is not None and not mask.causal:
         yield f"mask: the encoder of {name} is bidirectional already; use mask=causal"
-    if backbone.axes == 0 and tree.get("pack"):
-        yield f"pack: {name} supports one sample a row only; use pack=false"
+    if backbone.axes == 0 and (batching := _found(tree.get("batching"), trusted)) and batching.packs:
+        yield f"batching: {name} reads one sample a row, and {batching.__name__} packs several; use batching=bucketed"
 
 
 def _chunk_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:

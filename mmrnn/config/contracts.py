@@ -10,6 +10,7 @@ from mmrnn.config.tree import Tree, is_card
 from mmrnn.types import (
     Adapter,
     Backbone,
+    Batching,
     Connector,
     Encoder,
     Hook,
@@ -41,6 +42,7 @@ CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "prompt": (Prompt,),
     "tokenizer": (Tokenizer,),
     "data": (MapDataset, StreamDataset),
+    "batching": (Batching,),
     "objective": (Objective,),
     "optimizer": (Optimizer,),
     "schedule": (Schedule,),

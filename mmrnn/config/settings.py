@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from mmrnn.types import Bounds, Constraint, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from mmrnn.types import (
+    Bounds,
+    Constraint,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
+)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FrozenDtype = Literal["auto", "fp32", "bf16"]
@@ -70,8 +79,9 @@ class Settings:
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
         frozen_dtype: of matrices that no stage trains; `auto`: bf16 on a GPU whose forward pass is in bf16, else fp32.
         max_length: positions of a row.
-        pack: pack several samples into a row.
         workers: processes that prepare batches.
+        loader_timeout: seconds to wait for a batch of the workers; 0: without end.
+        max_skipped: share of the last 10,000 samples that may be left out.
         feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
         log_every: steps.
         profile: first and last step of the run that are traced; None: none.
@@ -98,8 +108,9 @@ class Settings:
     precision: Precision = "auto"
     frozen_dtype: FrozenDtype = "auto"
     max_length: Annotated[int, Bounds(ge=2)] = 1024
-    pack: bool = False
     workers: NonNegativeInt = 0
+    loader_timeout: NonNegativeFloat = 300.0
+    max_skipped: Probability = 0.01
     feature_cache_gib: NonNegativeFloat = 4.0
     log_every: PositiveInt = 10
     profile: Annotated[tuple[int, int], StepRange()] | None = None

@@ -23,7 +23,7 @@ WIRED = {"encoder": 0, "connector": 2, "backbone": 0}
 """Number of positional arguments that the builder supplies to parts of these groups; elsewhere it supplies all."""
 
 
-RUN = ("prompt", "tokenizer", "data", "stage", "objective", "optimizer", "schedule", "strategy", "tracker")
+RUN = ("prompt", "tokenizer", "data", "batching", "stage", "objective", "optimizer", "schedule", "strategy", "tracker")
 """Groups that a training run needs beside those of the model."""
 
 

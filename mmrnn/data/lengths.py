@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmrnn.data.collate import Collator
 from mmrnn.io.atomic import replace_file
+from mmrnn.io.records.files import expand, is_url
 from mmrnn.types import MapDataset
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ UNREADABLE = (OSError, ValueError)
 """Errors of a sample that cannot be read."""
 
 
+@runtime_checkable
 class Ranks(Protocol):
     """Processes that measure together.
 
@@ -178,13 +180,24 @@ def _write(path: Path, lengths: np.ndarray) -> None:
 def _stamps(value: Any) -> list[list[Any]]:
     """Size and time of change of the files that a card names."""
     if isinstance(value, Mapping):
-        return [stamp for name in sorted(value) for stamp in _stamps(value[name])]
+        parts = [_files(value[name]) if name == "file" else value[name] for name in sorted(value)]
+        return [stamp for part in parts for stamp in _stamps(part)]
     if isinstance(value, list | tuple):
         return [stamp for item in value for stamp in _stamps(item)]
     if not isinstance(value, str) or not os.path.isfile(value):
         return []
     status = os.stat(value)
     return [[value, status.st_size, status.st_mtime_ns]]
+
+
+def _files(value: Any) -> Any:
+    """Local files that a pattern names."""
+    if not isinstance(value, str) or is_url(value):
+        return value
+    try:
+        return expand(value)
+    except ValueError:  # refused by the reader, with its reason
+        return value
 
 
 def _same(part: np.ndarray) -> np.ndarray:

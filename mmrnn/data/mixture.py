@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from mmrnn.data.image import image_size
+from mmrnn.data.orders import MixedOrder
+from mmrnn.data.sampler import Order
 from mmrnn.types import ImageSource, MapDataset, PositiveFloat, Sample
+from mmrnn.types.bounds import Bounds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,17 +56,26 @@ class Mixture(MapDataset):
     """Data sets in given proportions.
 
     An epoch is long enough to read every sample of every part once; samples of parts that are smaller than their share
-    repeat.
+    repeat. A part may be a mixture itself.
 
     Args:
         parts: data sets by name.
-        weights: relative number of samples from each part, in any unit; None: every sample once an epoch.
+        weights: relative number of samples from each part, in any unit; None: by the sizes of the parts.
+        temperature: without weights, samples are taken from each part in proportion to its size to the power of
+            1 / `temperature`. 1: every sample once an epoch; larger: closer to equal numbers from all parts.
 
     Raises:
-        ValueError: no parts, or weights that do not name exactly the parts or are not positive.
+        ValueError: no parts, weights that do not name exactly the parts or are not positive, or weights and a
+            temperature.
     """
 
-    def __init__(self, *, parts: Mapping[str, MapDataset], weights: Mapping[str, PositiveFloat] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        parts: Mapping[str, MapDataset],
+        weights: Mapping[str, PositiveFloat] | None = None,
+        temperature: Annotated[float, Bounds(ge=1)] = 1.0,
+    ) -> None:
         if not parts:
             raise ValueError("parts is empty; name at least one data set")
         for name, weight in (weights or {}).items():
@@ -73,7 +85,11 @@ class Mixture(MapDataset):
                 raise ValueError(f"weights.{name} ({weight}) must be above 0; remove the part instead")
         if weights is not None and (missing := [name for name in parts if name not in weights]):
             raise ValueError(f"weights: {missing[0]} has none; give one to each part, or set weights=null")
-        self.parts, self.weights = dict(parts), weights
+        if temperature < 1:
+            raise ValueError(f"temperature ({temperature}) must be at least 1")
+        if weights is not None and temperature != 1:
+            raise ValueError(f"temperature ({temperature}) has a meaning without weights only; set weights=null")
+        self.parts, self.weights, self.temperature = dict(parts), weights, temperature
 
     @property
     def generated(self) -> bool:
@@ -95,10 +111,11 @@ class Mixture(MapDataset):
                 raise ValueError(f"data.parts.{name}: {error}") from error
             if not lengths[name]:
                 raise ValueError(f"data.parts.{name} is empty; remove it")
-        if self.weights is None:
+        if self.weights is None and self.temperature == 1:
             return lengths
-        total = max(length / self.weights[name] for name, length in lengths.items())
-        return {name: max(ceil(total * self.weights[name] - 1e-6), length) for name, length in lengths.items()}
+        weights = self.weights or {name: length ** (1 / self.temperature) for name, length in lengths.items()}
+        total = max(length / weights[name] for name, length in lengths.items())
+        return {name: max(ceil(total * weights[name] - 1e-6), length) for name, length in lengths.items()}
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -115,6 +132,11 @@ class Mixture(MapDataset):
         sample = part[(index - (self._ends[number - 1] if number else 0)) % len(part)]
         images = tuple(PrefixedImage(name, image) for image in sample.images)
         return replace(sample, images=images, id=f"{name}/{sample.id}")
+
+    def order(self, seed: int) -> Order | None:
+        """Return the order of the parts where one of them has its own; None: all samples are shuffled."""
+        orders = [part.order(seed) for part in self.parts.values()]
+        return MixedOrder(list(self.sizes.values()), orders, seed=seed) if any(orders) else None
 
     def left_out(self) -> list[tuple[str, str]]:
         """Id of each record left out of a part, with the name of the part, and the reason."""

@@ -113,11 +113,12 @@ class ResumableBatchSampler:
         return [self.order(n) for n in range(step * whole + self.rank, (step + 1) * whole, self.world_size)]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _permutation(size: int, seed: int, epoch: int) -> Int[Tensor, " size"]:
     # Seed and epoch are hashed: otherwise epoch 1 of seed 0 could be epoch 0 of seed 1.
     mixed = int.from_bytes(sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
-    return torch.randperm(size, generator=torch.Generator().manual_seed(mixed))
+    found = torch.randperm(size, generator=torch.Generator().manual_seed(mixed))
+    return found.to(torch.int32) if size < 2**31 else found  # every rank of a machine has its own
 
 
 def _is_prime(number: int) -> bool:

@@ -1,7 +1,7 @@
 """Base of parts that a library builds: to initialise one again, a second one is built and copied."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ class Rebuilt(nn.Module):
 
     _knobs: dict[str, Any]
 
-    def __new__(cls, /, *_: Any, **knobs: Any) -> Self:
+    def __new__(cls, /, *_: Any, **knobs: Any) -> "Rebuilt":
         """Remember the arguments."""
         module = super().__new__(cls)
         object.__setattr__(module, "_knobs", knobs)

@@ -19,12 +19,22 @@ from mmrnn.model.vlm import VLM
 from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.materialize import materialize
+from mmrnn.training.distributed.processes import check_processes
 from mmrnn.training.distributed.world import World
 from mmrnn.training.frozen import cast_frozen, resolve_frozen_dtype
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep
-from mmrnn.types import MapDataset, Objective, OptimizerFactory, Prompt, Schedule, Strategy, Tokenizer
+from mmrnn.types import (
+    Batching,
+    MapDataset,
+    Objective,
+    OptimizerFactory,
+    Prompt,
+    Schedule,
+    Strategy,
+    Tokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class TrainingParts:
         step: model and objective as one module.
         optimizer: of the stages that have none of their own.
         schedule: of the stages that have none of their own.
+        batching: distribution of the samples of a step over ranks and micro-batches.
         strategy: distribution over the processes.
         world: the processes.
         device: of this process.
@@ -48,6 +59,7 @@ class TrainingParts:
     stages: Mapping[str, Stage]
     optimizer: OptimizerFactory
     schedule: Schedule
+    batching: Batching
     strategy: Strategy
     world: World
     device: torch.device
@@ -81,14 +93,39 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     """
     trusted, world = cfg["trusted"], world or World()
     check(cfg, trusted=trusted, needs=RUN)
-    tokenizer, prompt, data, stages, optimizer, schedule, strategy = (
+    check_processes(cfg, world.size)
+    tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy = (
         instantiate(cfg[group], trusted=trusted)
-        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "strategy")
+        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "batching", "strategy")
     )
-    check_processes(strategy, stages, world)
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
     frozen_dtype = resolve_frozen_dtype(cfg["frozen_dtype"], cfg["precision"], device)
+    step, strategy = make_step(cfg, stages, strategy, world, device, frozen_dtype)
+    try:
+        batching = batching.resolve(step.model.backbone, step.objective, data, world.size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if world.rank:
+        torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
+    return TrainingParts(
+        step, tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy, world, device, frozen_dtype
+    )
+
+
+def make_step(
+    cfg: Mapping[str, Any],
+    stages: Mapping[str, Stage],
+    strategy: Strategy,
+    world: World,
+    device: torch.device,
+    frozen_dtype: torch.dtype,
+) -> tuple[TrainStep, Strategy]:
+    """Build model and objective as the strategy holds them, on a device; and choose the strategy.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
     step = start = None
     if world.size > 1:
         step, start = build_step_on_meta(cfg)
@@ -103,11 +140,7 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     strategy.shard(step, resolve(cfg["precision"], device))
     if strategy.shards:
         materialize(step, start, device)
-    if world.rank:
-        torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
-    return TrainingParts(
-        step, tokenizer, prompt, data, stages, optimizer, schedule, strategy, world, device, frozen_dtype
-    )
+    return step, strategy
 
 
 def trained_names(model: VLM, stages: Mapping[str, Stage]) -> set[str]:
@@ -137,31 +170,6 @@ def build_step_on_meta(cfg: Mapping[str, Any]) -> tuple[TrainStep, Start]:
         objective = make_objective(cfg["objective"], model, cfg["trusted"])
     start.initialisers.append(objective.reset)
     return TrainStep(model, objective), start
-
-
-def check_processes(strategy: Strategy, stages: Mapping[str, Stage], world: World) -> None:
-    """Compare strategy and batch sizes with the number of processes.
-
-    Raises:
-        ConfigError: they do not fit.
-    """
-    faults = []
-    if world.size > 1 and not strategy.replicates:
-        faults.append(f"strategy=single is for one process, and a launcher has started {world.size}; set strategy=auto")
-    if world.size == 1 and strategy.needs_processes:
-        name = type(strategy).__name__.lower()
-        faults.append(
-            f"strategy={name} needs several processes: start them with torchrun --nproc-per-node=N -m mmrnn train ..., "
-            "or set strategy=auto"
-        )
-    for name, stage in stages.items():
-        if stage.batch_size % (pieces := world.size * stage.grad_accum_steps):
-            faults.append(
-                f"stage.{name}.batch_size ({stage.batch_size}) must be a multiple of processes x grad_accum_steps "
-                f"({world.size} x {stage.grad_accum_steps} = {pieces})"
-            )
-    if faults:
-        raise ConfigError(*faults)
 
 
 def rank_seed(seed: int, rank: int) -> int:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from mmrnn.config.settings import Settings
+from mmrnn.io.atomic import replace_file
 from mmrnn.io.disk import DiskFullError
 from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training.distributed.checkpoint import TrainingState
@@ -17,7 +18,7 @@ from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.distributed.random_state import random_state
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.saved_run import Progress, SavedRun
+from mmrnn.training.saved_run import STATE, Progress, SavedRun
 
 MAX_FULL_DISKS = 3
 """Checkpoints in a row for which there is no space, with which a run ends."""
@@ -147,6 +148,8 @@ class Checkpoints:
         saved = SavedRun(
             progress=progress, config=self.config, numbers=state.numbers(), random=random, counters=dict(counters)
         )
+        # What the counters refer to changes while the checkpoint is written.
+        text = saved.to_text()
         folder, kept = folders.step_folder(self.out, step), self._is_kept(step)
         if self.world.main:
             folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +158,7 @@ class Checkpoints:
             return
 
         def commit() -> None:
-            saved.write(folder)
+            replace_file(folder / STATE, lambda path: path.write_text(text), len(text))
             folders.mark_complete(folder, kept=kept)
             with suppress(OSError):
                 folders.remove_old(self.out, self.settings.keep_last)

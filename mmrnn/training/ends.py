@@ -17,12 +17,13 @@ class StoppedRun(KeyboardInterrupt):
     """A signal has stopped the run.
 
     Attributes:
+        number: of the signal.
         code: exit code of the process.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.code = 128 + number
+        self.number, self.code = number, 128 + number
 
 
 class StopSignals:

@@ -12,6 +12,7 @@ from mmrnn.evaluation.held_out import HeldOut, Track
 from mmrnn.inference.assistant import Assistant
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.distributed.whole import whole_model
+from mmrnn.training.ends import StoppedRun, StopSignals
 from mmrnn.training.feature_cache import FeatureCache
 from mmrnn.training.precision import autocast
 from mmrnn.types import MapDataset
@@ -29,12 +30,14 @@ class Evaluator:
         splits: held-out samples by the name of their split.
         features: cached features by the name of a split.
         settings: `evaluate` of the configuration.
+        signals: one of them ends an evaluation, on all processes.
     """
 
     parts: TrainingParts
     splits: Mapping[str, MapDataset] = field(default_factory=dict)
     features: Mapping[str, FeatureCache | None] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    signals: StopSignals = field(default_factory=StopSignals)
 
     def answers(self, max_samples: int | None = None, track: Track | None = None) -> dict[str, Evaluation]:
         """Answer the first `max_samples` questions of every split; None: all. All processes have all answers.
@@ -42,20 +45,32 @@ class Evaluator:
         Args:
             max_samples: of each split.
             track: name of a split -> wrapper of the iteration over its batches, to show progress.
+
+        Raises:
+            StoppedRun: a process received a signal.
         """
         if not self.splits:
             return {}
         world = self.parts.world
         # Only a forward pass in bf16 can read what is frozen in bf16.
         precision = "bf16" if self.parts.frozen_dtype == torch.bfloat16 else "fp32"
-        with autocast(precision, self.parts.device):
-            found = self._held_out().evaluate(max_samples, track, first=world.rank, every=world.size)
+        found, stop = {}, 0
+        try:
+            with autocast(precision, self.parts.device):
+                found = self._held_out().evaluate(max_samples, self._tracked(track), first=world.rank, every=world.size)
+        except StoppedRun as stopped:
+            stop = stopped.number
+        if number := int(world.max([stop])[0]):
+            raise StoppedRun(number)
         everyone = world.gather(found)
         return {name: _merge([one[name] for one in everyone]) for name in self.splits}
 
     def accuracy(self) -> dict[str, float]:
         """Return the mean accuracy over the kinds of question of every split, for its first questions."""
         return {name: mean(scores(found.answers)) for name, found in self.answers(INTERIM_QUESTIONS).items()}
+
+    def _tracked(self, track: Track | None) -> Track:
+        return lambda name: self.signals.checked(iter if track is None else track(name))
 
     def _held_out(self) -> HeldOut:
         parts = self.parts

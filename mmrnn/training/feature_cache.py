@@ -13,6 +13,7 @@ from mmrnn.data.left_out import LeftOut
 from mmrnn.data.preprocess import to_tensor
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.distributed.world import World
+from mmrnn.training.ends import StopSignals
 from mmrnn.training.precision import Precision, autocast
 from mmrnn.training.trackers.console import Console
 from mmrnn.types import MapDataset
@@ -171,6 +172,7 @@ def cache_datasets(
     device: torch.device | str,
     precision: Precision,
     console: Console,
+    signals: StopSignals,
     world: World | None = None,
 ) -> dict[str, FeatureCache]:
     """Return the cached features of each dataset.
@@ -182,11 +184,15 @@ def cache_datasets(
         device: of the model.
         precision: of the encoder.
         console: shows the progress.
+        signals: one of them ends it.
         world: the processes, which divide the images; None: this one alone.
+
+    Raises:
+        StoppedRun: this process received a signal.
     """
     caches = {}
     for name, chosen in images.items():
-        track = console.tracker(f"features: {name}")
+        track = signals.checked(console.tracker(f"features: {name}"))
         caches[name] = cache_features(
             modality, chosen, batch_size=batch_size, device=device, precision=precision, track=track, world=world
         )

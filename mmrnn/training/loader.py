@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 from mmrnn.data.batching import Plain
 from mmrnn.data.collate import Collator
-from mmrnn.data.sampler import ShuffledOrder
+from mmrnn.data.sampler import Order, ShuffledOrder
+from mmrnn.training.ends import outlive_signals
 from mmrnn.training.error import TrainingError
 from mmrnn.training.sample_reader import Collated, Key, Keys, SampleReader, SkippedSample
 from mmrnn.training.stage import Stage
@@ -87,7 +88,7 @@ class StepLoader(Iterator[StepBatches]):
     ) -> None:
         self.epoch_size, self.samples, self.objective = len(dataset), samples, objective
         self.batch_size, self.rank, self.timeout = stage.batch_size, rank, timeout
-        order = ShuffledOrder(self.epoch_size, seed=seed)
+        order = dataset.order(seed) or ShuffledOrder(self.epoch_size, seed=seed)
         length = None if lengths is None else (lambda n: int(lengths[order(n)]))
         spec = StepSpec(stage.batch_size, stage.grad_accum_steps, size, self.epoch_size, seed, length)
         batching = batching or Plain()
@@ -103,6 +104,7 @@ class StepLoader(Iterator[StepBatches]):
                 num_workers=workers,
                 pin_memory=pin_memory,
                 timeout=timeout if workers else 0,
+                worker_init_fn=outlive_signals,
                 # A generator of its own: the loader would draw from the global one, and a resumed run would differ.
                 generator=torch.Generator(),
             )
@@ -164,7 +166,7 @@ class _RankPlans:
         issued: keys of each micro-batch that was not returned.
     """
 
-    def __init__(self, batching: Batching, spec: StepSpec, order: ShuffledOrder, rank: int, position: int) -> None:
+    def __init__(self, batching: Batching, spec: StepSpec, order: Order, rank: int, position: int) -> None:
         self.batching, self.spec, self.order, self.rank, self.position = batching, spec, order, rank, position
         self.sizes: deque[int] = deque()
         self.issued: deque[list[Key]] = deque()

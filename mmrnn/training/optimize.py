@@ -1,7 +1,7 @@
 """Optimizer steps of a stage, taken by all processes together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -15,17 +15,33 @@ from mmrnn.training.chunked import split
 from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import SkippedSample, StepLoader
+from mmrnn.training.loader import StepLoader
 from mmrnn.training.metrics import Meter
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import LossScale, Precision, autocast
 from mmrnn.training.ready import Ready, next_usable
+from mmrnn.training.sample_reader import SkippedSample
+from mmrnn.training.skipped import SkippedSamples
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import Share, TrainStep
+from mmrnn.training.step_guard import StepGuard
 from mmrnn.types import Batch, Optimizer, Schedule, Strategy
 
-MAX_SKIPPED_STEPS = 5
-"""Steps in a row whose loss or gradient is not finite, with which a run ends."""
+
+class BadStep(NamedTuple):
+    """An attempt at a step whose loss or gradient is not finite, or whose loss is far above those before.
+
+    Attributes:
+        step: its number in the stage, from 1.
+        skipped: the weights stay as they are.
+        fault: in words.
+        ids: of the samples of this process.
+    """
+
+    step: int
+    skipped: bool
+    fault: str
+    ids: list[str]
 
 
 class StepResult(NamedTuple):
@@ -36,7 +52,7 @@ class StepResult(NamedTuple):
         loss: of the step.
         lr: learning rate.
         norm: of the gradient, before it is clipped.
-        skipped: attempts at this step that were skipped, as their loss or gradient was not finite.
+        skipped: attempts at this step that were skipped, as the guard wanted.
         dropped: samples that this process read for the step and did not train on.
     """
 
@@ -62,7 +78,10 @@ class Stepper:
         device: of this process.
         precision: of the forward pass.
         scale: of the loss.
+        guard: says which attempts are skipped.
+        report: is told of bad steps.
         pad: id of the token that stands in for a micro-batch without samples.
+        skipped: takes the samples that are dropped; None: nobody does.
         train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.
         horizon: pieces that a gradient reaches back over.
         meter: counts what the steps do.
@@ -77,7 +96,10 @@ class Stepper:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: Precision = "auto"
     scale: LossScale = field(default_factory=LossScale)
+    guard: StepGuard = field(default_factory=StepGuard)
+    report: Callable[[BadStep], None] | None = None
     pad: int = 0
+    skipped: SkippedSamples | None = None
     train_chunk: int = 0
     horizon: int = 1
     meter: Meter = field(default_factory=Meter)
@@ -90,12 +112,10 @@ class Stepper:
     def steps(self, loader: StepLoader, start: int = 0) -> Iterator[StepResult]:
         """Take the steps `start` to `stage.steps`, one at a time.
 
-        Where the loss or the gradient is not finite on any process, the weights are left as they are, and the step
-        takes the next samples.
+        Where the guard wants it, the weights are left as they are, and the step takes the next samples.
 
         Raises:
-            TrainingError: loss or gradient is not finite `MAX_SKIPPED_STEPS` times in a row, or there is nothing to
-                train on.
+            TrainingError: the guard ends the run, or there is nothing to train on.
         """
         for step in range(start, self.stage.steps):
             with self.meter.step():
@@ -108,25 +128,28 @@ class Stepper:
         skipped, dropped = 0, []
         while True:
             with self.meter.waiting(), record_function("wait for data"):
-                ready = next_usable(loader, self.step.objective, self.world)
+                ready = next_usable(loader, self.step.objective, self.world, self.skipped)
             self.meter.count(ready.micro_batches)
             dropped += ready.dropped
             loss, norm = self.attempt(ready)
-            finite = math.isfinite(loss) and math.isfinite(norm)
+            retry = self.scale.update(math.isfinite(loss) and math.isfinite(norm))
+            done = not retry and self._is_accepted(step + 1, loss, norm, ready.ids)
             with record_function("optimizer"):
-                if finite:
+                if done:
                     self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
-            retry = self.scale.update(finite)
-            if finite:
+            if done:
                 break
             skipped += not retry
-            if skipped == MAX_SKIPPED_STEPS:
-                raise TrainingError(
-                    f"step {step + 1} failed {skipped} times: its loss ({loss}) or the norm of its gradient "
-                    f"({norm}) is not finite; lower the learning rate ({self.stage.lr}) or train in fp32"
-                )
         return StepResult(step + 1, loss, lr, norm, skipped, dropped)
+
+    def _is_accepted(self, step: int, loss: float, norm: float, ids: list[str]) -> bool:
+        skip, fault, end = self.guard.judge(step, loss, norm, self.stage.lr)
+        if fault and self.report is not None:
+            self.report(BadStep(step, skip, fault, ids))
+        if end:
+            raise TrainingError(end)
+        return not skip
 
     def attempt(self, ready: Ready) -> tuple[float, float]:
         """Compute the gradient of a step, clipped, without the update.
@@ -135,10 +158,9 @@ class Stepper:
             Loss of the step, and norm of its gradient before it was clipped.
         """
         micro_batches = self._pieces(ready.micro_batches)
-        losses = [
-            self._backward(pieces, share, last=number == len(micro_batches))
-            for number, (pieces, share) in enumerate(zip(micro_batches, ready.shares, strict=True), 1)
-        ]
+        losses = []
+        for number, (pieces, share) in enumerate(zip(micro_batches, ready.shares, strict=True), 1):
+            losses += self._backward(pieces, share, last=number == len(micro_batches))
         return self._loss_and_norm(losses)
 
     def _pieces(self, micro_batches: Sequence[Batch | None]) -> list[list[Batch]]:
@@ -159,9 +181,9 @@ class Stepper:
             for pieces, number in zip(found, numbers, strict=True)
         ]
 
-    def _backward(self, pieces: Sequence[Batch], share: Share, *, last: bool) -> Tensor:
-        """Loss of one micro-batch; its gradient is computed after every `horizon` pieces."""
-        total, pending, state = 0.0, 0.0, None
+    def _backward(self, pieces: Sequence[Batch], share: Share, *, last: bool) -> list[Tensor]:
+        """Losses of every `horizon` pieces of one micro-batch, whose gradients are computed together."""
+        losses, pending, state = [], 0.0, None
         for number, piece in enumerate(pieces, 1):
             ends = number == len(pieces)
             with self.strategy.sync(self.module, last and ends):
@@ -175,9 +197,10 @@ class Stepper:
                     if pending.requires_grad:  # not for a text, where the connector alone is trained
                         with record_function("backward"):
                             (pending * self.scale.factor).backward()
-                    total, pending = total + pending.detach(), 0.0
+                    losses.append(pending.detach())
+                    pending = 0.0
                     state = None if state is None else state.detach()
-        return total
+        return losses
 
     def _loss_and_norm(self, losses: Sequence[Tensor]) -> tuple[float, float]:
         """Sum of the losses, and norm of the gradient before it is clipped; the only synchronisation of a step."""

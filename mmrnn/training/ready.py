@@ -5,7 +5,9 @@ from typing import NamedTuple
 from mmrnn.data.left_out import LeftOut
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import SkippedSample, StepLoader
+from mmrnn.training.loader import StepLoader
+from mmrnn.training.sample_reader import SkippedSample
+from mmrnn.training.skipped import SkippedSamples
 from mmrnn.training.step import Share, shares, unit_counts
 from mmrnn.types import Batch, Objective
 
@@ -26,20 +28,30 @@ class Ready(NamedTuple):
     dropped: list[SkippedSample]
 
 
-def next_usable(loader: StepLoader, objective: Objective, world: World) -> Ready:
+def next_usable(loader: StepLoader, objective: Objective, world: World, skipped: SkippedSamples | None = None) -> Ready:
     """Read steps until some process has a sample that the objective finds something to learn in.
 
+    Args:
+        loader: of this process.
+        objective: the loss.
+        world: the processes.
+        skipped: takes what is dropped; None: nobody does.
+
     Raises:
-        TrainingError: a whole epoch has none.
+        TrainingError: a whole epoch has none, or too many samples are dropped.
     """
     dropped, began = [], loader.samples
     while True:
         step = next(loader)
         dropped += step.dropped
+        if skipped is not None:
+            skipped.add(step.dropped, loader.samples)
         counts = [unit_counts(objective, batch) for batch in step.micro_batches]
         totals = world.sum([sum(column) for column in zip(*counts, strict=True)])
         if any(totals):
             break
+        if skipped is not None:
+            skipped.flush(loader.samples)
         # An epoch from its beginning to its end.
         if loader.samples // loader.epoch_size > -(-began // loader.epoch_size):
             found = LeftOut.of((one.id, one.reason) for several in world.gather(dropped) for one in several)

@@ -13,8 +13,8 @@ from mmrnn.evaluation.held_out import accuracy_with_baselines
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log
 from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
-from mmrnn.training import resume
 from mmrnn.training.build import TrainingParts
+from mmrnn.training.checkpoint_folder import remove_all
 from mmrnn.training.error import TrainingError
 from mmrnn.types import MapDataset
 
@@ -32,7 +32,9 @@ def write_result(
     cfg: Mapping[str, Any],
     began: float,
 ) -> dict[str, Any]:
-    """Write the answers to held-out questions, the report and, last, `result.json`; remove the snapshot.
+    """Write the answers to held-out questions, the report and, last, `result.json`; remove its checkpoints.
+
+    Checkpoints that are kept for good stay.
 
     Args:
         out: folder of the run.
@@ -76,7 +78,7 @@ def write_result(
     write_report(out, result, log, splits, answers, cfg)
     text = json.dumps(result, indent=1)
     replace_file(out / RESULT, lambda path: path.write_text(text))
-    (out / resume.FILE).unlink(missing_ok=True)
+    remove_all(out)
     return result
 
 

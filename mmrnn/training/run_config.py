@@ -8,11 +8,23 @@ from mmrnn.config.tree import leaves
 MAY_CHANGE = frozenset(
     {
         *("out", "resume", "workers", "device", "strategy", "precision", "loader_timeout"),
-        *("log_every", "tracker", "profile", "save_every_seconds", "max_save_share", "keep_last", "keep_every"),
-        *("max_bad_steps", "on_spike", "max_skipped"),
+        *(
+            "log_every",
+            "tracker",
+            "profile",
+            "peak_tflops",
+            "save_every_seconds",
+            "max_save_share",
+            "keep_last",
+            "keep_every",
+        ),
+        *("max_bad_steps", "on_spike", "max_skipped", "compile"),
     }
 )
 """Settings and groups with which a run computes the same, up to rounding."""
+
+KNOBS = frozenset({"grad_checkpointing"})
+"""Knobs of parts of which the same is true."""
 
 ROUNDS = ("precision",)
 """Those of them that change the rounding of every number."""
@@ -32,5 +44,7 @@ def rounding_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _fixed(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Values that must stay, by their path; `choices` holds the chosen option of every group."""
     return {
-        path: value for path, value in leaves(cfg) if path.removeprefix("choices.").partition(".")[0] not in MAY_CHANGE
+        path: value
+        for path, value in leaves(cfg)
+        if path.removeprefix("choices.").partition(".")[0] not in MAY_CHANGE and path.rpartition(".")[2] not in KNOBS
     }

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.reports.run_folder import LOG, read_log
 from mmrnn.io import jsonl
 from mmrnn.training.distributed.world import World
 from mmrnn.training.metrics import Meter
-from mmrnn.training.optimize import StepResult
+from mmrnn.training.optimize import BadStep, StepResult
+from mmrnn.training.record_window import RecordWindow
+from mmrnn.training.skipped import SKIPPED
 from mmrnn.training.trackers.console import Console, TimeLeft, rounded
 from mmrnn.training.trackers.status_line import status_line
 from mmrnn.training.trackers.tracking import Tracking
+
+BAD_STEPS = "bad_steps.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +38,39 @@ class RunLog:
     tracking: Tracking
     steps: int
 
-    def start(self, step: int) -> None:
+    def start(self, step: int, source: Path) -> None:
         """Drop the records after so many steps, which will be written again, and start the trackers.
+
+        Args:
+            step: of the run.
+            source: folder of the run that is resumed, which may be another.
 
         Raises:
             ValueError: the log is damaged; the message names file and line.
         """
-        self.world.on_main(lambda: self._truncate(step))
+        self.world.on_main(lambda: self._truncate(step, source))
         self.tracking.start(step)
 
-    def _truncate(self, step: int) -> None:
-        jsonl.replace(self.out / LOG, [record for record in read_log(self.out) if record["step"] <= step])
+    def _truncate(self, step: int, source: Path) -> None:
+        jsonl.replace(self.out / LOG, [record for record in read_log(source) if record["step"] <= step])
+        bad = [record for record in jsonl.records(source / BAD_STEPS) if record["step"] <= step]
+        if bad or (self.out / BAD_STEPS).is_file():
+            jsonl.replace(self.out / BAD_STEPS, bad)
+        if source != self.out and (skipped := jsonl.records(source / SKIPPED)):
+            jsonl.replace(self.out / SKIPPED, skipped)
+
+    def bad_step(self, bad: BadStep, before: int) -> None:
+        """Say and list a bad step with the samples of all processes; all of them call it.
+
+        Args:
+            bad: the step.
+            before: steps of the stages before.
+        """
+        record = {"step": before + bad.step, "skipped": bad.skipped, "fault": bad.fault}
+        self.console.say(f"step {record['step']} {'is skipped' if bad.skipped else 'is taken'}: {bad.fault}")
+        ids = self.world.gather(bad.ids)
+        if self.world.main:
+            jsonl.append(self.out / BAD_STEPS, record | {"ids": ids})
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write a record everywhere."""
@@ -71,36 +96,32 @@ class RunLog:
 
 
 class StageLog:
-    """Log of one stage; see `RunLog.stage`."""
+    """Log of one stage; see `RunLog.stage`.
+
+    Attributes:
+        window: steps since the last record.
+    """
 
     def __init__(self, log: RunLog, name: str, meter: Meter, clock: TimeLeft, before: int, show: Any) -> None:
         self._log, self._name, self._meter, self._clock, self._before = log, name, meter, clock, before
         self._show, self._speed = show, ""
-        self._results: list[StepResult] = []
+        self.window = RecordWindow(log.world)
 
     def add(self, result: StepResult) -> None:
         """Note a step."""
-        self._results.append(result)
+        dropped = ((one.id, one.reason) for one in result.dropped)
+        self.window.add(result.loss, result.norm, result.lr, result.skipped, dropped)
         self._show(result.step, f"{self._name} loss {result.loss:.3f}{self._speed}")
 
-    def record(self) -> dict[str, Any]:
-        """Return the record of the steps since the last one; all processes must call it.
+    def record(self, step: int) -> dict[str, Any]:
+        """Return the record of the steps since the last one, up to `step`; all processes must call it.
 
         What depends on the machine stands in `measured`, so that the rest is the same in a run that is repeated.
         """
-        results, last = self._results, self._results[-1]
-        dropped = LeftOut.of((one.id, one.reason) for result in results for one in result.dropped)
-        left = self._clock.seconds(last.step) + self._log.console.later
-        measured = self._meter.record() | {"seconds_left": round(left)}
-        self._speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {rounded(left)} left in all"
-        self._results = []
-        return {
-            "step": self._before + last.step,
-            "stage": self._name,
-            "loss": sum(result.loss for result in results) / len(results),
-            "grad_norm": sum(result.norm for result in results) / len(results),
-            "lr": last.lr,
-            "skipped_steps": sum(result.skipped for result in results),
-            "dropped": LeftOut.merge(self._log.world.gather(dropped.record())).record(),
-            "measured": measured,
-        }
+        measured = self._meter.record()
+        if step > self._clock.start:
+            left = self._clock.seconds(step) + self._log.console.later
+            measured |= {"seconds_left": round(left)}
+            self._speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {rounded(left)} left in all"
+        place = {"step": self._before + step, "stage": self._name}
+        return {**place, **self.window.take(), "measured": measured}

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.config.error import ConfigError
-from mmrnn.io.atomic import replace_file
 from mmrnn.io.tensor_files import read_json
 from mmrnn.training import checkpoint_folder as folders
+from mmrnn.training.distributed.world import World
 from mmrnn.training.run_config import differences, rounding_changes
+from mmrnn.types import TrainingStage
 
 STATE = "state.json"
 LIBRARIES = ("mmrnn", "torch", "triton", "transformers", "timm", "open_clip_torch", "bitsandbytes")
@@ -48,14 +49,9 @@ class SavedRun:
     counters: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: library_versions())
 
-    def write(self, folder: Path) -> None:
-        """Write it into the folder of a checkpoint.
-
-        Raises:
-            DiskFullError: there is no space for it.
-        """
-        text = json.dumps(asdict(self))
-        replace_file(folder / STATE, lambda path: path.write_text(text), len(text))
+    def to_text(self) -> str:
+        """Return it as the JSON text of the file `STATE`."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "SavedRun":
@@ -76,6 +72,31 @@ class SavedRun:
         return saved
 
 
+@dataclass(frozen=True)
+class StartPoint:
+    """Checkpoint that a run resumes from.
+
+    Attributes:
+        folder: of the checkpoint.
+        saved: what it says.
+        run: folder of the run that saved it, which may be another.
+    """
+
+    folder: Path
+    saved: SavedRun
+    run: Path
+
+    @property
+    def progress(self) -> Progress:
+        """Position in the run."""
+        return self.saved.progress
+
+    def steps_done(self, stages: Mapping[str, TrainingStage]) -> int:
+        """Steps that the run has taken, over all its stages."""
+        before = [stage.steps for stage in stages.values()][: self.progress.stage]
+        return sum(before) + self.progress.step
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of what a run computes with; a library that is not installed is left out."""
     versions = {"python": platform.python_version()}
@@ -83,6 +104,27 @@ def library_versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
+
+
+def find_start(out: Path, cfg: Mapping[str, Any], world: World, say: Callable[[str], None]) -> StartPoint | None:
+    """Return the checkpoint that a run resumes from, as `find_checkpoint` chooses it; all ranks call it.
+
+    Args:
+        out: folder of the run.
+        cfg: its configuration.
+        world: the processes.
+        say: prints a line.
+
+    Raises:
+        ConfigError: there is no checkpoint where `resume` says, or it is of a run of another configuration.
+        ValueError: it is damaged.
+    """
+    folder = world.on_main(lambda: find_checkpoint(out, cfg["resume"], cfg["keep_last"], say))
+    if folder is None:
+        return None
+    saved = SavedRun.read(folder)
+    check_config(saved, folder, cfg, say)
+    return StartPoint(folder, saved, folder.parent.parent)
 
 
 def find_checkpoint(out: Path, resume: str, keep_last: int, say: Callable[[str], None]) -> Path | None:

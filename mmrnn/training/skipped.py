@@ -81,14 +81,11 @@ class SkippedSamples:
         """
         self._new += [_Entry(samples, one) for one in dropped]
 
-    def flush(self, samples: int) -> LeftOut:
+    def flush(self, samples: int) -> None:
         """Write what was noted since the last call, on all ranks together.
 
         Args:
             samples: number of samples that all ranks together have read.
-
-        Returns:
-            The samples, counted by reason.
 
         Raises:
             TrainingError: too many of the last samples are left out.
@@ -105,7 +102,6 @@ class SkippedSamples:
         read = min(samples, WINDOW)
         left_out = ((one.id, one.reason) for _, one in self._recent)
         self._check(len(self._recent), WINDOW, read, f"last {read:,} samples that were read", left_out)
-        return LeftOut.of((one.id, one.reason) for _, one in new)
 
     def _check(self, count: int, total: int, read: int, of: str, left_out: Iterable[tuple[str, str]]) -> None:
         allowed = int(self.max_skipped * max(total, WINDOW))

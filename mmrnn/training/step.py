@@ -33,7 +33,7 @@ class TrainStep(nn.Module):
     def forward(self, batch: Batch, share: Share, state: State | None = None) -> tuple[Float[Tensor, ""], State | None]:
         """Loss of one micro-batch or piece of it, scaled so that the sum over a step equals the full-batch loss.
 
-        The exception are losses that compare the samples of a batch with each other (`BLIP2Pretraining`): their value
+        Losses that compare the samples of a batch with each other (`BLIP2Pretraining`) are an exception: their value
         depends on the size of a micro-batch.
 
         Args:

@@ -7,7 +7,6 @@ from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 from mmrnn.config.settings import OnSpike
-from mmrnn.training.error import TrainingError
 
 WINDOW, MIN_LOSSES, SIGMAS = 200, 50, 5.0
 """Losses that a loss is compared with, the fewest of them, and the standard deviations that it may lie above them."""
@@ -19,10 +18,12 @@ class Judgement(NamedTuple):
     Attributes:
         skip: the weights stay as they are, and the step is tried with the next batches.
         fault: of the step; empty: none.
+        end: why the run ends, and the way out; empty: it continues.
     """
 
     skip: bool = False
     fault: str = ""
+    end: str = ""
 
 
 class StepGuard:
@@ -38,39 +39,35 @@ class StepGuard:
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._bad = 0
 
-    def judge(self, step: int, loss: float, norm: float) -> Judgement:
+    def judge(self, step: int, loss: float, norm: float, lr: float) -> Judgement:
         """Judge a step.
 
         Args:
             step: its number, for messages.
             loss: of all ranks.
             norm: of the gradient, before it is clipped.
-
-        Raises:
-            TrainingError: too many steps in a row are skipped, or a spike is to end the run.
+            lr: highest learning rate of the stage, for messages.
         """
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            return self._skip(
-                step, f"its loss ({loss:g}) or the norm of its gradient ({norm:g}) is not finite", "or train in fp32"
-            )
+            fault = f"its loss ({loss:g}) or the norm of its gradient ({norm:g}) is not finite"
+            return self._skip(step, fault, f"lower the learning rate ({lr:g}) or train in fp32")
         fault = self._spike(loss)
         if fault and self.on_spike == "stop":
-            raise TrainingError(
-                f"step {step} is not made: {fault}; lower the learning rate, or resume with on_spike=skip or warn"
-            )
+            cure = f"lower the learning rate ({lr:g}), or resume with on_spike=skip or warn"
+            return Judgement(True, fault, f"step {step} is not made: {fault}; {cure}")
         if fault and self.on_spike == "skip":
-            return self._skip(step, fault, "or set on_spike=warn")
+            return self._skip(step, fault, f"lower the learning rate ({lr:g}) or set on_spike=warn")
         self._losses.append(loss)
         self._bad = 0
         return Judgement(False, fault)
 
-    def counters(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what is known of the steps so far, as JSON has it."""
         return {"losses": [*self._losses]}
 
-    def restore(self, counters: Mapping[str, Any]) -> None:
-        """Go on from `counters`."""
-        self._losses.extend(counters["losses"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a `state_dict`."""
+        self._losses.extend(state["losses"])
 
     def _spike(self, loss: float) -> str:
         if len(self._losses) < MIN_LOSSES:
@@ -85,6 +82,5 @@ class StepGuard:
 
     def _skip(self, step: int, fault: str, cure: str) -> Judgement:
         self._bad += 1
-        if self._bad == self.max_bad_steps:
-            raise TrainingError(f"step {step} failed {self._bad} times: {fault}; lower the learning rate {cure}")
-        return Judgement(True, fault)
+        end = f"step {step} failed {self._bad} times: {fault}; {cure}" if self._bad >= self.max_bad_steps else ""
+        return Judgement(True, fault, end)

@@ -1,7 +1,7 @@
 """Contracts of the parts that prepare the input: tokenizers, prompts, data sets."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from mmrnn.types.sample import ImageSource, Sample, Turn
@@ -91,6 +91,10 @@ class MapDataset(Protocol):
     def held_out(self, samples: int) -> "Mapping[str, MapDataset]":
         """Return the evaluation splits, about `samples` samples each; empty: nothing is evaluated."""
         return {}
+
+    def order(self, seed: int) -> Callable[[int], int] | None:
+        """Return the order to train in: the index of the n-th sample to read; None: a new permutation each epoch."""
+        return None
 
 
 @runtime_checkable

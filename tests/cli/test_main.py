@@ -1,5 +1,6 @@
 """The command line: output, exit codes, and how it reports mistakes."""
 
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmrnn.cli.main import VERBS, main
 from mmrnn.cli.options import Forward
 from mmrnn.config.error import ConfigError
 from mmrnn.io.lock import LOCK
+from mmrnn.training.ends import StoppedRun
 
 TINY = "model=visualrwkv6_tiny"
 
@@ -219,6 +221,13 @@ def test_an_interrupted_run_says_how_to_resume(capsys, runs, tmp_path):
     code, _, err = run_cli(capsys, "train", TINY, "seed=13", "out=here")
     assert code == 130
     assert err == f"mmrnn: stopped; resume with: mmrnn train out={tmp_path}/here {TINY} seed=13\n"
+
+
+def test_a_stopped_run_ends_with_the_code_of_its_signal(capsys, runs, tmp_path):
+    runs.fault = StoppedRun(signal.SIGTERM)
+    code, _, err = run_cli(capsys, "train", TINY, "seed=13", "out=here")
+    assert code == 143
+    assert err == f"mmrnn: stopped by SIGTERM; resume with: mmrnn train out={tmp_path}/here {TINY} seed=13\n"
 
 
 def test_options_and_overrides_of_hydra_are_passed_on():

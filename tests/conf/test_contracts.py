@@ -14,7 +14,7 @@ from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
-from mmrnn.types import Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
+from mmrnn.types import Batching, Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
 
 INSIDE = {
     "prompt": CONTRACTS["prompt"],
@@ -38,6 +38,7 @@ READ_FROM_CLASSES = {
     parts.Scan: ("reorders",),
     parts.Position: ("axes", "sequential"),
     parts.Mask: ("causal",),
+    Batching: ("packs",),
 }
 """Attributes that `mmrnn.config.compatibility` reads without building anything."""
 
@@ -106,7 +107,7 @@ def test_tiny_backbones(name):
     check_instance(instantiate(composed(f"backbone/{name}")), CONTRACTS["backbone"])
 
 
-@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter"])
+@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter", "batching"])
 def test_parts_without_sizes(group):
     for name in options(group):
         card = composed(f"{group}/{name}")

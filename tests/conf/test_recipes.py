@@ -54,13 +54,17 @@ COLOURS = {"red": "a red wall", "blue": "a blue sky", "green": "green grass", "w
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """Four images, twice as wide as high, with what is on them, and text alone; a file in LLaVA's form."""
+    """Four images, twice as wide as high, with what is on them, and text alone: in LLaVA's form, and as pages."""
     folder = tmp_path_factory.mktemp("records")
     listed = [{"id": "text", "conversations": talk("which colour is snow?", "white")}]
     for colour, text in COLOURS.items():
         Image.new("RGB", (24, 12), colour).save(folder / f"{colour}.png")
         listed.append({"id": colour, "image": f"{colour}.png", "conversations": talk("<image>\nwhat is it?", text)})
     (folder / "data.json").write_text(json.dumps(listed))
+    pages = [
+        {"texts": ["look:", None, text], "images": [None, f"{colour}.png", None]} for colour, text in COLOURS.items()
+    ]
+    (folder / "pages.json").write_text(json.dumps([*pages, {"texts": ["white snow"], "images": [None]}]))
     return folder / "data.json"
 
 
@@ -79,7 +83,8 @@ def composed(name, records):
         more = [one for one in more if one != "objective=eve_tiny"]
     cfg = plain(compose(f"model={model}", f"recipe={name}", "evaluate.samples=0", "log_every=1", "out=null", *more))
     for part in cfg["data"].get("parts", {"": cfg["data"]}).values():
-        part["file"] = str(records)
+        pages = part["_target_"].endswith("InterleavedDocuments")
+        part["file"] = str(records.with_name("pages.json") if pages else records)
     [stage] = cfg["stage"].values()
     # The published rates belong to large models and long runs.
     stage |= {

@@ -56,10 +56,11 @@ def test_every_fault_of_the_cards_is_listed_at_once():
 
 
 def test_values_that_belong_to_no_part():
-    faults = faults_of("model=visualrwkv6_tiny", "seed=one", "evaluate.every=1.5", "feature_cache_gib=0.5", "pack=yes")
+    wrong = ("seed=one", "evaluate.every=1.5", "feature_cache_gib=0.5", "max_skipped=2")
+    faults = faults_of("model=visualrwkv6_tiny", *wrong)
     assert faults == (
         "seed: expected int, got 'one'",
-        "pack: expected bool, got 'yes'",
+        "max_skipped: expected float of at least 0 and of at most 1, got 2.0",
         "evaluate.every: expected int, got 1.5",
     )
 
@@ -139,7 +140,7 @@ def test_a_scan_needs_a_recurrent_backbone():
         (("model=flamingo_tiny", "hook=visual_expert"), "hook", "the text, and VisualExpert does not attend to them"),
         (("model=llava15_tiny", "connector=flamingo_tiny"), "hook", "no hook attends to them; use hook=gated_cross_"),
         (("model=llava15_tiny", "hook=gated_cross_attention_tiny"), "connector", "use connector=flamingo"),
-        (("model=blip2_t5_tiny", "pack=true"), "pack", "supports one sample a row only; use pack=false"),
+        (("model=blip2_t5_tiny", "batching=packed"), "batching", "reads one sample a row, and Packed packs several"),
         (("model=blip2_t5_tiny", "mask=prefix"), "mask", "is bidirectional already; use mask=causal"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_what_the_lengths_depend_on_has_them_measured_again(data, tmp_path, chan
     again = sample_lengths(data, collate, store)
     assert (again.tolist() == first.tolist()) == (change not in ("layout", "max_length"))
     assert store.load(data, collate).tolist() == again.tolist()
+
+
+def test_a_pattern_stands_for_its_files(tmp_path):
+    shards = [tmp_path / f"d-{number}.jsonl" for number in range(2)]
+    for shard in shards:
+        shard.write_text("\n".join(json.dumps({**record(number), "image": None}) for number in range(3)))
+    for pattern in ("d-{0..1}.jsonl", "d-*.jsonl"):
+        data = LLaVAJson(file=str(tmp_path / pattern))
+        store = LengthStore({"data": {"file": data.file}}, [tmp_path])
+        sample_lengths(data, collator(), store)
+        assert store.load(data, collator()) is not None
+        os.utime(shards[1], ns=(1, time.time_ns()))
+        assert store.load(data, collator()) is None
 
 
 def test_a_folder_that_cannot_be_written_to_leaves_it_to_the_next(data, tmp_path):

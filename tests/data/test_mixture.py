@@ -56,6 +56,25 @@ def test_an_epoch_reads_everything_in_the_given_proportions():
     assert Mixture(parts={"a": Shown(10), "b": Shown(3)}, weights={"a": 1.0, "b": 0.3}).sizes == {"a": 10, "b": 3}
 
 
+def test_a_temperature_flattens_the_sizes():
+    """Square roots of 16, 4 and 1 at temperature 2; the largest part is read once."""
+    parts = {"a": Shown(16), "b": Shown(4), "c": Shown(1)}
+    assert Mixture(parts=parts).sizes == Mixture(parts=parts, temperature=1.0).sizes == {"a": 16, "b": 4, "c": 1}
+    mix = Mixture(parts=parts, temperature=2.0)
+    assert mix.sizes == {"a": 16, "b": 8, "c": 4}
+    assert read(mix) == Counter({f"a/{n}": 1 for n in range(16)} | {f"b/{n}": 2 for n in range(4)} | {"c/0": 4})
+    assert Mixture(parts=parts, temperature=1e9).sizes == {"a": 16, "b": 16, "c": 16}
+
+
+def test_a_part_may_be_a_mixture():
+    inner = Mixture(parts={"b": Shown(4), "c": Shown(1)}, temperature=2.0)
+    outer = Mixture(parts={"a": Shown(2), "mix": inner}, weights={"a": 1.0, "mix": 3.0})
+    assert outer.sizes == {"a": 2, "mix": 6}
+    assert read(outer) == Counter(
+        {f"a/{n}": 1 for n in range(2)} | {f"mix/b/{n}": 1 for n in range(4)} | {"mix/c/0": 2}
+    )
+
+
 def test_images_of_one_name_are_two():
     mix = Mixture(parts={"a": Shown(2), "b": Shown(1)}, weights={"a": 1.0, "b": 1.0})
     assert [image.key for image in mix.images()] == ["a/0.png", "a/1.png", "b/0.png"]
@@ -77,6 +96,8 @@ def test_what_a_part_holds_out():
         ({"parts": {"a": Shown(1)}, "weights": {"b": 1.0}}, "weights.b: no such part; there are: a"),
         ({"parts": {"a": Shown(1)}, "weights": {"a": 0.0}}, r"weights.a \(0.0\) must be above 0"),
         ({"parts": {"a": Shown(1), "b": Shown(1)}, "weights": {"a": 1.0}}, "weights: b has none"),
+        ({"parts": {"a": Shown(1)}, "temperature": 0.5}, r"temperature \(0.5\) must be at least 1"),
+        ({"parts": {"a": Shown(1)}, "weights": {"a": 1.0}, "temperature": 2.0}, "has a meaning without weights only"),
     ],
 )
 def test_mistakes(knobs, message):
@@ -95,5 +116,8 @@ def test_a_part_that_cannot_be_read_is_named():
 def test_a_published_mix_wants_its_files(name):
     mix = instantiate(plain(compose(config=f"data/{name}"))["data"])
     assert len(mix.parts) > 1
-    with pytest.raises(ValueError, match=rf"data\.parts\.{next(iter(mix.parts))}: .* set it to the JSON file"):
+    with pytest.raises(
+        ValueError,
+        match=rf"data\.parts\.{next(iter(mix.parts))}: .* set it to the (JSON )?file of the (records|documents)",
+    ):
         len(mix)

@@ -118,36 +118,36 @@ class UTF8Tokenizer(Tokenizer):
     ),
     Part(
         "mmrnn.data.readers",
-        "mmrnn/data/readers/captions.py",
-        "Captions",
-        "data/captions",
-        '''"""Captions in a text file."""
+        "mmrnn/data/readers/colours.py",
+        "Colours",
+        "data/colours",
+        '''"""Colours of images in a table."""
 
-from pathlib import Path
+from typing import ClassVar
 
-from mmrnn.data.image import ImageFile
-from mmrnn.types import MapDataset, Sample, Turn
+from mmrnn.data.readers.image_folder import ImageFolder
+from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
+from mmrnn.io.records.tsv import TsvTable
+from mmrnn.types import Sample, Turn
+from mmrnn.types.records import Record
 
 
-class Captions(MapDataset):
-    """Lines `IMAGE<tab>CAPTION` of a text file; images are relative to its folder."""
+class Colours(RecordDataset):
+    """Lines `IMAGE<tab>COLOUR` under a line of names; images are relative to the folder of the file."""
 
-    def __init__(self, *, file: str = "captions.tsv", question: str = "what is this?"):
-        self.file, self.question = Path(file), question
+    formats: ClassVar = {".tsv": TsvTable}
 
-    def __len__(self) -> int:
-        return len(self._lines)
+    def __init__(self, *, file: str = "colours.tsv", question: str = "which colour is this?"):
+        super().__init__(file=file)
+        self.question = question
 
-    def __getitem__(self, index: int) -> Sample:
-        name, caption = self._lines[index].split("\\t")
-        turns = (Turn("user", f"<image>{self.question}"), Turn("assistant", caption))
-        return Sample(turns, (ImageFile(str(self.file.parent / name), name),), "caption", name)
-
-    @property
-    def _lines(self) -> list[str]:
-        return self.file.read_text(encoding="utf-8").splitlines()
+    def parse(self, record: Record, id: str, images: ImageFolder) -> Parsed:
+        """Return the sample of a line."""
+        turns = (Turn("user", f"<image>{self.question}"), Turn("assistant", record.content["colour"]))
+        return Parsed(Sample(turns, (images.image(record.content["image"], {}, id),), "colour", id), [])
 ''',
-        "# Captions of a text file\nfile: captions.tsv  # of lines\nquestion: what is this?  # asked each time\n",
+        "# Colours of images in a table\nfile: colours.tsv  # with the columns image and colour\n"
+        "question: which colour is this?  # asked each time\n",
     ),
     Part(
         "mmrnn.training",
@@ -245,7 +245,8 @@ def test_the_parts_work_together(checkout):
     from PIL import Image
 
     folder, run = checkout
-    (folder / "captions.tsv").write_text("".join(f"{colour}.png\ta {colour} wall\n" for colour in ("red", "blue")))
+    lines = ["image\tcolour", *(f"{colour}.png\ta {colour} wall" for colour in ("red", "blue"))]
+    (folder / "colours.tsv").write_text("\n".join(lines))
     for colour in ("red", "blue"):
         Image.new("RGB", (40, 24), colour).save(folder / f"{colour}.png")
     choices = [part.option.replace("/", "=") for part in PARTS]

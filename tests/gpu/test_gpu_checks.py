@@ -19,7 +19,13 @@ from mmrnn.types import Backbone, Batch, Sequence
 CHECKS = {check.name: check for check in all_checks()}
 
 QUICK = ("operators/*/t15/*", "operators/*/packed/fp32", "operators/*/rows/*", "backbones/*/parts/fp32")
-QUICK += ("operators/norm_gate/v48/*", "operators/lerp/*/fp32", "decoding/*/continued/*", "training/*/fp32")
+QUICK += (
+    "operators/norm_gate/v48/*",
+    "operators/lerp/*/fp32",
+    "decoding/*/continued/*",
+    "training/*/fp32",
+    "training/*/pieces",
+)
 
 
 def quick(name):

@@ -77,6 +77,14 @@ def test_nothing_is_left_of_a_run_without_checkpoints_for_good(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+def test_counters_are_those_of_the_step_although_training_goes_on(tmp_path):
+    run, counters = Run(tmp_path), {"losses": [1.0]}
+    run.checkpoints.save(1, Progress(0, 1, 2), TrainingState(run.model, run.optimizer, {"weight", "bias"}), counters)
+    counters["losses"].append(2.0)
+    run.checkpoints.writer.wait()
+    assert SavedRun.read(folders.step_folder(tmp_path, 1)).counters == {"losses": [1.0]}
+
+
 def test_the_same_step_is_saved_once(tmp_path):
     run = Run(tmp_path)
     run.save(2, wait=True)
@@ -245,6 +253,8 @@ def test_another_configuration_is_refused_by_its_names():
         "strategy": {"_target_": "x"},
         "choices": {"strategy": "ddp"},
         "device": "cpu",
+        "compile": True,
+        "backbone": {"grad_checkpointing": 2},
     }
     check_config(saved, Path("step_1"), CONFIG | free, said.append)
     assert said == []
@@ -276,6 +286,6 @@ def test_a_damaged_state_is_named(tmp_path, text):
 
 def test_what_is_read_is_what_was_written(tmp_path):
     saved = SavedRun(progress=Progress(1, 2, 3), config=CONFIG, numbers={"a": 1}, random=({"cpu": "x"},), counters={})
-    saved.write(tmp_path)
+    (tmp_path / "state.json").write_text(saved.to_text())
     assert SavedRun.read(tmp_path) == saved
     assert json.loads((tmp_path / "state.json").read_text())["progress"] == {"stage": 1, "step": 2, "samples": 3}

@@ -3,6 +3,7 @@
 import json
 from itertools import islice
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -69,6 +70,8 @@ def test_one_broken_image_costs_its_sample(write, tmp_path, gib, capsys):
     assert row["samples"] in (2, 3)
     counted = [line["dropped"]["total"] for line in jsonl.records(tmp_path / "run" / "log.jsonl")]
     assert sum(counted) == row["samples"]
+    listed = [line["id"] for line in jsonl.records(tmp_path / "run" / "skipped.jsonl")]
+    assert listed == ["odd", *["bad"] * row["samples"]]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<h2>Left out</h2>" in page
     assert page.count("<td>bad</td>") == page.count("<td>odd</td>") == 1
@@ -101,6 +104,26 @@ def test_nothing_to_train_on_is_an_error(write, tmp_path):
     with pytest.raises(TrainingError, match=f"all 7 samples are dropped: {reasons}"):
         run(file, tmp_path / "run", "max_length=60")
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_run_stops_where_too_many_samples_are_left_out(write, tmp_path):
+    file = write(*(record(f"g{n}") for n in range(4)), *(record(f"b{n}", "none.jpg") for n in range(8)))
+    with pytest.raises(TrainingError, match=r"max_skipped=0 allows 0:\n +\d  an image is not there \(first: b\d\)\n"):
+        run(file, tmp_path / "run", "max_skipped=0", "feature_cache_gib=0")
+    lines = jsonl.records(tmp_path / "run" / "skipped.jsonl")
+    assert {line["reason"] for line in lines} == {"an image is not there"}
+    assert "an image is not there" in json.loads((tmp_path / "run" / "failure.json").read_text())["message"]
+
+
+def test_lengths_are_stored_beside_the_data(write, tmp_path):
+    file = write(*(record(f"g{n}", question="why? " * n) for n in range(12)))
+    run(file, tmp_path / "run", "batching=bucketed", "batching.window=2", "feature_cache_gib=0")
+    [stored] = file.parent.glob(".lengths-*")
+    assert len(np.load(stored)) == 12
+    assert not list((tmp_path / "run").glob(".lengths-*"))
+    before = stored.stat().st_mtime_ns
+    run(file, tmp_path / "again", "batching=bucketed", "feature_cache_gib=0")
+    assert [path.stat().st_mtime_ns for path in file.parent.glob(".lengths-*")] == [before]
 
 
 def test_no_question_to_ask_is_an_error(write, tmp_path):

@@ -20,8 +20,10 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import LanguageModel, Stage
+from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader, usable_steps
+from mmrnn.training.loader import StepLoader
+from mmrnn.training.ready import next_usable
 from mmrnn.types import IGNORE, MapDataset, Sample, Turn
 
 
@@ -190,23 +192,22 @@ def test_a_rank_without_samples_has_empty_micro_batches():
         assert len(step.dropped) == 4
 
 
-class World:
+class Pair(World):
     """Two ranks, of which the other one has samples in every second step."""
 
-    def __init__(self):
-        self.calls = 0
+    calls = 0
 
-    def any(self, flag):
-        self.calls += 1
-        return flag or self.calls % 2 == 0
+    def sum(self, values):
+        Pair.calls += 1
+        return [value + (Pair.calls == 2) for value in values]
 
 
 def test_ranks_read_on_together():
     found = loader(Texts(40, broken=range(40)), size=2, rank=1)
-    step = next(usable_steps(found, World()))
+    ready = next_usable(found, LanguageModel(), Pair(rank=1, size=2))
     assert found.samples == 16
-    assert step.batches == []
-    assert len(step.dropped) == 8
+    assert ready.micro_batches == [None]
+    assert len(ready.dropped) == 8
 
 
 def test_a_silent_worker_is_named():
@@ -276,3 +277,12 @@ def test_packed_steps_have_the_loss_and_the_gradients_of_plain_ones(backbone, re
         assert other.keys() == gradients.keys()
         for name, value in gradients.items():
             torch.testing.assert_close(other[name], value, atol=1e-7, rtol=1e-5 if value.norm() > 1e-4 else 1e-3)
+
+
+def test_a_data_set_may_have_an_order_of_its_own():
+    class Backwards(Texts):
+        def order(self, seed):
+            return lambda n: len(self) - 1 - n % len(self)
+
+    steps = loader(Backwards(6), batch_size=3)
+    assert [next(steps).ids for _ in range(3)] == [["5", "4", "3"], ["2", "1", "0"], ["5", "4", "3"]]

@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.io import jsonl
-from mmrnn.training import AdamW, resume
+from mmrnn.training import checkpoint_folder as folders
+from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.error import TrainingError
 from mmrnn.training.loader import StepLoader
-from mmrnn.training.optimize import MAX_SKIPPED_STEPS
 from mmrnn.training.run import train
+from mmrnn.training.saved_run import SavedRun
 from mmrnn.training.step import TrainStep
 
 SMALL = (
@@ -54,12 +55,12 @@ def spoil(monkeypatch):
     calls = []
 
     def spoil(which, value, *, gradient):
-        def loss(self, batch, share):
+        def loss(self, *arguments):
             calls.append(None)
-            right = forward(self, batch, share)
+            right, state = forward(self, *arguments)
             if len(calls) not in which:
-                return right
-            return FaultyGradient.apply(right, value) if gradient else right * value
+                return right, state
+            return FaultyGradient.apply(right, value) if gradient else right * value, state
 
         monkeypatch.setattr(TrainStep, "forward", loss)
 
@@ -88,20 +89,25 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, spoil, value
 
 
 @pytest.mark.parametrize("gradient", [True, False], ids=["gradient", "loss"])
-def test_several_in_a_row_end_the_run_with_its_last_good_snapshot(tmp_path, spoil, gradient, monkeypatch):
+def test_several_in_a_row_end_the_run_with_its_last_good_checkpoint(tmp_path, spoil, gradient, monkeypatch):
+    # Each step is saved: the checkpoint before is waited for.
+    monkeypatch.setattr(CheckpointWriter, "is_busy", False)
     spoil(range(4, 100), math.nan, gradient=gradient)
-    good = []
-    save = resume.save
-    monkeypatch.setattr(
-        resume, "save", lambda folder, *rest: save(folder, *rest) or good.append((folder / resume.FILE).read_bytes())
-    )
-    with pytest.raises(TrainingError, match=rf"step 4 failed {MAX_SKIPPED_STEPS} times.*nan.*lower the learning rate"):
-        train(config(), tmp_path)
-    assert (tmp_path / resume.FILE).read_bytes() == good[-1]
-    snapshot = resume.load(tmp_path)
-    assert snapshot["progress"].step == 3
-    assert all(value.isfinite().all() for value in snapshot["model"].values() if value.is_floating_point())
+    with pytest.raises(TrainingError, match=r"step 4 failed 6 times.*nan.*lower the learning rate"):
+        train(config("max_bad_steps=6", "save_every_seconds=0", "max_save_share=1"), tmp_path)
+    last = folders.newest(tmp_path)
+    saved = SavedRun.read(last)
+    assert saved.progress.step == 3
+    assert all(math.isfinite(loss) for loss in saved.counters["guard"]["losses"])
+    records = jsonl.records(tmp_path / "bad_steps.jsonl")
+    assert [record["step"] for record in records] == [4] * 6
+    assert all(record["skipped"] and "is not finite" in record["fault"] for record in records)
+    assert all(len(set(record["ids"][0])) == 2 for record in records)
     assert not (tmp_path / "result.json").exists()
+    spoil([], 0.0, gradient=gradient)
+    train(config("max_bad_steps=6", "save_every_seconds=0", "max_save_share=1"), tmp_path)
+    assert not jsonl.records(tmp_path / "bad_steps.jsonl")
+    assert [record["step"] for record in jsonl.records(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_skipped_step_changes_neither_weights_nor_moments(tmp_path, spoil, monkeypatch):
@@ -123,40 +129,3 @@ def test_a_skipped_step_changes_neither_weights_nor_moments(tmp_path, spoil, mon
     train(settings, tmp_path / "without")
     one, other = (load_file(str(tmp_path / name / "model.safetensors")) for name in ("skipping", "without"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def one_layer():
-    model = torch.nn.Linear(2, 2)
-    group = {"params": [*model.parameters()], "hidden": False, "lr_mult": 1.0, "decays": True}
-    return model, AdamW([group], 1e-3)
-
-
-@pytest.mark.parametrize("place", ["weights", "moments"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_is_not_saved(tmp_path, place, value):
-    model, optimizer = one_layer()
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    trained = {"weight", "bias"}
-    resume.save(tmp_path, resume.Progress(0, 1, 2), model, optimizer, trained)
-    before = (tmp_path / resume.FILE).read_bytes()
-    spoilt = model.bias if place == "weights" else optimizer.state[model.bias]["exp_avg_sq"]
-    with torch.no_grad():
-        spoilt[1] = value
-    with pytest.raises(TrainingError, match=r"not finite after step 2; .*the snapshot of an earlier step is kept"):
-        resume.save(tmp_path, resume.Progress(0, 2, 4), model, optimizer, trained)
-    assert (tmp_path / resume.FILE).read_bytes() == before
-
-
-def test_a_snapshot_holds_the_random_state_of_the_gpus(tmp_path, monkeypatch):
-    model, optimizer = one_layer()
-    states = {0: torch.arange(16, dtype=torch.uint8), 1: torch.ones(16, dtype=torch.uint8)}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [*states.values()])
-    resume.save(tmp_path, resume.Progress(0, 1, 2), model, optimizer, {"weight"})
-    restored = {}
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, index: restored.update({index: state}))
-    resume.restore(resume.load(tmp_path), model, optimizer)
-    assert restored.keys() == states.keys()
-    assert all(torch.equal(restored[index], states[index]) for index in states)

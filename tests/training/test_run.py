@@ -13,7 +13,10 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.image import ImageError
 from mmrnn.io import jsonl
-from mmrnn.training import resume
+from mmrnn.training import checkpoint_folder as folders
+from mmrnn.training import run
+from mmrnn.training.checkpointing import Checkpoints
+from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.error import TrainingError
 from mmrnn.training.run import train
 
@@ -29,7 +32,6 @@ SMALL = (
     "evaluate.every=3",
     "evaluate.max_new_tokens=4",
     "log_every=1",
-    "save_every_seconds=0",
 )
 
 
@@ -51,7 +53,7 @@ def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("data:image/png;base64") >= 9
     assert "<polyline" in page
-    assert not (tmp_path / "run" / "snapshot.pt").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
     records = jsonl.records(tmp_path / "run" / "log.jsonl")
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert "accuracy" in records[2]
@@ -80,32 +82,88 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("where", ["between", "while writing"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, where):
-    cfg = config("evaluate.samples=0", "stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch_size=4")
+    stages = ("stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch_size=4")
+    cfg = config("evaluate.samples=0", "save_every_seconds=0", "max_save_share=1", *stages)
     train(cfg, tmp_path / "whole")
-    save, calls = resume.save, []
+    save, calls = Checkpoints.save, []
 
-    def stop(folder, position, *rest):
-        calls.append(position)
+    def stop(self, step, progress, *rest, **more):
+        calls.append(progress)
         if len(calls) == 5:
             if where == "while writing":
-                monkeypatch.setattr(torch, "save", lambda _, path: path.write_bytes(b"half") and 1 / 0)
-                with pytest.raises(ZeroDivisionError):
-                    save(folder, position, *rest)
-                monkeypatch.undo()
+                folder = folders.step_folder(self.out, step)
+                folder.mkdir()
+                (folder / "__0_0.distcp").write_bytes(b"half")
             raise Stopped
-        save(folder, position, *rest)
+        save(self, step, progress, *rest, **more)
 
-    monkeypatch.setattr(resume, "save", stop)
+    monkeypatch.setattr(Checkpoints, "save", stop)
+    monkeypatch.setattr(CheckpointWriter, "is_busy", False)
     with pytest.raises(Stopped):
         train(cfg, tmp_path / "parts")
     monkeypatch.undo()
     assert (calls[-1].stage, calls[-1].step) == (1, 3)
-    assert [path.name for path in (tmp_path / "parts").iterdir() if path.name.startswith(".")] == []
     train(cfg, tmp_path / "parts")
     whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     logs = [[*map(repeatable, jsonl.records(tmp_path / name / "log.jsonl"))] for name in ("whole", "parts")]
     assert logs[0] == logs[1]
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
+
+
+def test_what_may_change_does_when_a_run_is_resumed(tmp_path, capsys):
+    short = ("evaluate.samples=0", "stage.instruct.steps=2", "backbone.dropout=0.0")
+    train(config(*short), tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "save", stop_now)
+        with pytest.raises(Stopped):
+            train(config(*short), tmp_path / "parts")
+    train(config(*short, "workers=1", "log_every=5", "precision=fp32", "keep_last=1"), tmp_path / "parts")
+    assert "the run is resumed with precision: auto -> fp32" in capsys.readouterr().err
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    assert all((whole[name] - parts[name]).abs().max() < 1e-2 for name in whole)
+    # A finished run is left as it is, whatever of this is changed.
+    train(config(*short, "log_every=7"), tmp_path / "parts")
+
+
+def stop_now(*_, **__):
+    raise Stopped
+
+
+def test_checkpoints_for_good_load_like_any_model_and_start_other_runs(tmp_path):
+    short = ("evaluate.samples=0", "stage.instruct.steps=4", "keep_every=2")
+    train(config(*short), tmp_path / "one")
+    (second, fourth) = (folders.step_folder(tmp_path / "one", step) for step in (2, 4))
+    assert folders.step_folders(tmp_path / "one") == [second, fourth]
+    assistant, last = mmrnn.load(second), weights_of(tmp_path / "one")
+    assert isinstance(assistant.ask(None, "what?", max_new_tokens=3), str)
+    assert all(torch.equal(value, last[name]) for name, value in weights_of(fourth).items())
+    assert not all(torch.equal(value, last[name]) for name, value in weights_of(second).items())
+    train(config(*short, f"resume={second}"), tmp_path / "two")
+    again = weights_of(tmp_path / "two")
+    assert all(torch.equal(last[name], again[name]) for name in last)
+    logs = [[*map(repeatable, jsonl.records(tmp_path / name / "log.jsonl"))] for name in ("one", "two")]
+    assert logs[0] == logs[1]
+    with pytest.raises(ConfigError, match=r"resume: .*step_2 belongs to another .*differs in stage.instruct.steps"):
+        train(config("evaluate.samples=0", "stage.instruct.steps=5", f"resume={second}"), tmp_path / "three")
+
+
+def test_a_run_can_start_anew_in_its_folder(tmp_path):
+    short = ("evaluate.samples=0", "stage.instruct.steps=2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "save", stop_now)
+        with pytest.raises(Stopped):
+            train(config(*short, "seed=3"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="differs in seed"):
+        train(config(*short), tmp_path / "run")
+    train(config(*short, "resume=never"), tmp_path / "run")
+    train(config(*short), tmp_path / "fresh")
+    one, other = weights_of(tmp_path / "run"), weights_of(tmp_path / "fresh")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(ConfigError, match="differs in seed"):
+        train(config(*short, "resume=never", "seed=4"), tmp_path / "run")
 
 
 def test_a_stage_can_have_a_schedule_and_an_optimizer_of_its_own(tmp_path):
@@ -131,7 +189,7 @@ def test_accumulation_gives_the_same_model(tmp_path):
 def test_packed_rows_give_the_same_model(tmp_path):
     common = ("evaluate.samples=0", "backbone.dropout=0.0", *CALM)
     train(config(*common), tmp_path / "plain")
-    train(config(*common, "pack=true"), tmp_path / "packed")
+    train(config(*common, "batching=packed"), tmp_path / "packed")
     plain_, packed = weights_of(tmp_path / "plain"), weights_of(tmp_path / "packed")
     assert all((plain_[name] - packed[name]).abs().max() < 2e-5 for name in plain_)
 

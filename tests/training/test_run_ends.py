@@ -17,8 +17,10 @@ from mmrnn.config.tree import plain
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT
 from mmrnn.io.disk import DiskFullError
 from mmrnn.io.lock import FolderInUseError
-from mmrnn.training import resume, run
+from mmrnn.training import checkpoint_folder as folders
+from mmrnn.training import run
 from mmrnn.training.run import train
+from mmrnn.training.saved_run import STATE
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -58,19 +60,23 @@ def test_a_failure_is_noted_until_the_next_attempt(tmp_path, monkeypatch):
         train(config(f"{STEPS}=1"), tmp_path)
     failure = json.loads((tmp_path / FAILURE).read_text())
     assert (failure["error"], failure["message"]) == ("DiskFullError", "no space left")
-    assert (tmp_path / resume.FILE).is_file()
+    assert folders.newest(tmp_path) == folders.step_folder(tmp_path, 1)
     monkeypatch.undo()
     train(config(f"{STEPS}=1"), tmp_path)
     assert not (tmp_path / FAILURE).exists()
     assert (tmp_path / RESULT).is_file()
 
 
+def contents(folder):
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_mistake_leaves_the_run_in_the_folder_alone(tmp_path):
     train(config(f"{STEPS}=1"), tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     with pytest.raises(ConfigError, match="another configuration"):
         train(config(f"{STEPS}=2"), tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -84,8 +90,11 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=rf"{tmp_path / LOG} is damaged: line 1"):
         train(cfg, tmp_path)
     (tmp_path / LOG).unlink()
-    (tmp_path / resume.FILE).write_bytes(b"half")
-    with pytest.raises(ValueError, match=rf"{tmp_path / resume.FILE} is damaged .*; delete it"):
+    state = folders.step_folder(tmp_path, 1) / STATE
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"half")
+    folders.mark_complete(state.parent)
+    with pytest.raises(ValueError, match=rf"{state} is damaged .*; delete {state.parent} to resume from an earlier"):
         train(cfg, tmp_path)
     foreign = tmp_path / "foreign"
     foreign.mkdir()

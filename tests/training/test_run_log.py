@@ -10,9 +10,11 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.reports.run_report import THROUGHPUT
 from mmrnn.io import jsonl
-from mmrnn.training import resume, run
+from mmrnn.training import preparation, run
+from mmrnn.training.checkpointing import Checkpoints
 from mmrnn.training.profiler import TRACE
 from mmrnn.types import Tracker
+from tests.training.distributed.ranks import run_ranks
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -28,6 +30,7 @@ SMALL = (
     "evaluate.max_new_tokens=2",
     "log_every=2",
     "save_every_seconds=0",
+    "max_save_share=1",
 )
 
 
@@ -93,18 +96,19 @@ def test_a_run_is_seen(tmp_path, tracked, capsys):
 
 def test_a_resumed_run_goes_on_with_its_curves(tmp_path, tracked, monkeypatch):
     """Stopped after the record of step 4, whose checkpoint was not saved: step 4 is repeated, and sent once."""
-    save = resume.save
+    save = Checkpoints.save
 
-    def stop(folder, progress, *rest):
-        if progress.stage == 1:
+    def stop(self, step, progress, *rest, **more):
+        if step == 4:
             raise KeyboardInterrupt
-        save(folder, progress, *rest)
+        if progress.stage == 0:
+            save(self, step, progress, *rest, **more)
 
     cfg = plain(compose(*SMALL, "evaluate.samples=0"))
-    monkeypatch.setattr(resume, "save", stop)
+    monkeypatch.setattr(Checkpoints, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         run.train(cfg, tmp_path)
-    monkeypatch.setattr(resume, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     run.train(cfg, tmp_path)
     assert [tracker.started for tracker in tracked] == [0, 2]
     assert [[step for step, _ in tracker.values] for tracker in tracked] == [[2, 4], [6, 6]]
@@ -112,11 +116,28 @@ def test_a_resumed_run_goes_on_with_its_curves(tmp_path, tracked, monkeypatch):
     assert [record["step"] for record in jsonl.records(tmp_path / "log.jsonl")] == [2, 4, 6]
 
 
+def train_tracked(world, out):
+    """Train as one of several processes; what its tracker got."""
+    trackers = []
+    run.instantiate = lambda *_, **__: trackers.append(InMemory()) or trackers[-1]
+    run.train(plain(compose(*SMALL, "evaluate.samples=0", "stage.instruct.steps=2")), out, world=world)
+    return [(tracker.started, [step for step, _ in tracker.values]) for tracker in trackers]
+
+
+def test_the_first_of_two_processes_tracks_for_both(tmp_path):
+    first, second = run_ranks(2, train_tracked, tmp_path, tmp_path / "two")
+    assert first == [(0, [2, 4, 4])]
+    assert second == [(None, [])]
+    log = jsonl.records(tmp_path / "two" / "log.jsonl")
+    assert [record["step"] for record in log] == [2, 4]
+    assert log[-1]["grad_norm"] > 0
+
+
 def test_flops_that_cannot_be_counted_are_left_out(tmp_path, tracked, capsys, monkeypatch):
     def fail(*_, **__):
         raise NotImplementedError("item on meta")
 
-    monkeypatch.setattr(run, "stage_costs", fail)
+    monkeypatch.setattr(preparation, "stage_costs", fail)
     run.train(plain(compose(*SMALL, "evaluate.samples=0", "stage.instruct.steps=1")), tmp_path)
     assert "FLOPs are not counted" in capsys.readouterr().err
     assert all("tflops" not in record["measured"] for record in jsonl.records(tmp_path / "log.jsonl"))

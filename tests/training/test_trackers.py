@@ -21,6 +21,8 @@ from mmrnn.training.trackers import tracker_thread, tracking
 from mmrnn.training.trackers.tracking import numbers, track
 from mmrnn.types import Tracker
 
+WRITER = "torch.utils.tensorboard"
+
 CONFIG = {"seed": 1, "stage": {"align": {"steps": 4}}}
 
 
@@ -186,10 +188,10 @@ def test_several_by_themselves():
     assert [call[0] for call in one.calls] == ["start", "log", "finish"]
 
 
-def test_auto_is_tensorboard_where_it_is_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
+def test_auto_is_tensorboard_where_it_is_installed(monkeypatch, stand_in):
+    monkeypatch.setitem(sys.modules, WRITER, None)
     assert AutoTracker().trackers == NoTracker().trackers == {}
-    monkeypatch.setitem(sys.modules, "tensorboard", ModuleType("tensorboard"))
+    stand_in(WRITER, SummaryWriter=None)
     assert isinstance(AutoTracker().trackers["tensorboard"], TensorBoard)
 
 
@@ -198,7 +200,7 @@ def test_auto_is_tensorboard_where_it_is_installed(monkeypatch):
     [(TensorBoard, "tensorboard"), (WandB, "wandb"), (Trackio, "trackio"), (MLflow, "mlflow")],
 )
 def test_a_missing_package_is_named(monkeypatch, tracker, package):
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, WRITER if package == "tensorboard" else package, None)
     with pytest.raises(ImportError, match=rf"tracker={package} needs {package} .*pip install 'mmrnn\[{package}\]'"):
         tracker()
 
@@ -338,7 +340,7 @@ def test_tensorboard(tmp_path):
 
 @pytest.mark.parametrize("name", ["auto", "none", "tensorboard", "wandb", "trackio", "mlflow", "several"])
 def test_every_card_makes_a_tracker(name, stand_in):
-    for package in ("tensorboard", "wandb", "trackio", "mlflow"):
-        stand_in(package)
+    for package in (WRITER, "wandb", "trackio", "mlflow"):
+        stand_in(package, SummaryWriter=None)
     card: Mapping[str, Any] = plain(compose(config=f"tracker/{name}"))["tracker"]
     assert isinstance(instantiate(card), Tracker)

@@ -13,6 +13,8 @@ from gpu_checks.check import DTYPES, Check, Difference, difference
 from mmrnn.connectors import MLP
 from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
+from mmrnn.training.chunked import split
+from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.optim.adamw import AdamW
 from mmrnn.training.step import TrainStep, shares, unit_counts
@@ -31,21 +33,38 @@ Found = dict[str, dict[str, torch.Tensor]]
 
 
 def checks() -> list[Check]:
-    """Every backbone in fp32, and under autocast to 16 bits with weights of fp32."""
-    return [
+    """Every backbone in fp32, and under autocast to 16 bits with weights of fp32; with compiled blocks; in pieces."""
+    found = [
         Check(f"training/{name}/{word}", partial(compare, name, dtype))
         for name in SIZES
         for word, dtype in DTYPES.items()
     ]
+    found += [
+        Check(f"training/{name}/compiled", partial(compare, name, torch.float32, compiled=True)) for name in SIZES
+    ]
+    recurrent = [name for name in SIZES if name.startswith("RWKV")]
+    return found + [
+        Check(f"training/{name}/pieces", partial(compare, name, torch.float32, train_chunk=11)) for name in recurrent
+    ]
 
 
-def compare(name: str, dtype: torch.dtype, device: torch.device) -> list[Difference]:
-    """Differences of the loss, of each gradient and of the change of each weight."""
+def compare(
+    name: str, dtype: torch.dtype, device: torch.device, *, compiled: bool = False, train_chunk: int = 0
+) -> list[Difference]:
+    """Differences of the loss, of each gradient and of the change of each weight.
+
+    Args:
+        compiled: compile the blocks; for a CPU they are traced only.
+        train_chunk: positions of a piece that passes on its state; 0: rows are read at once.
+    """
     backbone, reference = make(name, torch.float32, device)
+    if compiled:
+        torch._dynamo.reset()
+        compile_blocks(backbone, backend="inductor" if device.type == "cuda" else "eager")
     modality = Modality(encoder := PatchEmbed(patch=8, width=32, size=16), MLP(encoder.width, WIDTH))
     randomise(modality)
     truth = trained(VLM(reference, {"image": deepcopy(modality).double()}), torch.device("cpu"), torch.float64)
-    found = trained(VLM(backbone, {"image": modality.to(device)}), device, dtype)
+    found = trained(VLM(backbone, {"image": modality.to(device)}), device, dtype, train_chunk)
     return [
         difference(f"{kind} {key}".strip(), found[kind][key], value, BOUNDS[dtype][kind])
         for kind, values in truth.items()
@@ -53,7 +72,7 @@ def compare(name: str, dtype: torch.dtype, device: torch.device) -> list[Differe
     ]
 
 
-def trained(model: VLM, device: torch.device, dtype: torch.dtype) -> Found:
+def trained(model: VLM, device: torch.device, dtype: torch.dtype, train_chunk: int = 0) -> Found:
     """Loss, gradients and changes of the weights by name.
 
     With eps = 1 a step of AdamW is nearly proportional to the gradient: a weight whose gradient is all rounding does
@@ -66,8 +85,11 @@ def trained(model: VLM, device: torch.device, dtype: torch.dtype) -> Found:
     named = dict(model.named_parameters())
     before = {key: value.detach().clone() for key, value in named.items()}
     optim = AdamW([{"params": [*named.values()]}], 1.0, betas=(0.9, 0.99), eps=1.0)
+    loss, state = 0.0, None
     with torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
-        loss, _ = step(batch.to(device), share)
+        for piece in split(batch, objective, train_chunk):
+            part, state = step(piece.to(device), share, state)
+            loss = loss + part
     loss.backward()
     grads = {key: value.grad for key, value in named.items() if value.grad is not None}
     optim.step()

@@ -11,7 +11,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from mmrnn.data.image import MAX_PIXELS, ImageError, ImageFile, InMemoryImage, open_image
+from mmrnn.data.image import MAX_PIXELS, ImageError, ImageFile, InMemoryImage, image_size
 from mmrnn.data.rgb import Decoding
 from mmrnn.io.errors import RecordError
 from mmrnn.types import ImageSource
@@ -44,15 +44,27 @@ class StoredImage:
         Raises:
             ImageError: it cannot be read any more, is broken, or too large.
         """
+        return self._image().open()
+
+    def size(self) -> tuple[int, int]:
+        """Return width and height, from the header.
+
+        Raises:
+            ImageError: it cannot be read any more, is not an image, or too large.
+        """
+        return image_size(self._image())
+
+    def _image(self) -> ImageSource:
+        """Image of the bytes, or of the file that takes their place."""
         try:
             content = self.blob.read()
             if content is None and self.blob.file_name:
-                return self.folder.image(self.blob.file_name, {}, "").open()
+                return self.folder.image(self.blob.file_name, {}, "")
         except RecordError as error:
             raise ImageError(f"{self.key}: {error}") from None
         if not isinstance(content, bytes):
             raise ImageError(f"{self.key} holds no bytes")
-        return open_image(content, max_pixels=self.folder.max_pixels, decoding=self.folder.decoding)
+        return InMemoryImage(content, self.key, self.folder.max_pixels, self.folder.decoding)
 
 
 @dataclass(frozen=True)

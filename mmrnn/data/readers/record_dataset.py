@@ -5,29 +5,22 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from copy import copy
-from functools import cached_property
-from hashlib import sha256
-from itertools import accumulate
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from mmrnn.data.readers.dialogue import check_characters
+from mmrnn.data.image import MAX_PIXELS
+from mmrnn.data.orders import ShardOrder
 from mmrnn.data.readers.image_folder import ImageFolder
+from mmrnn.data.readers.record_shards import Shard, Shards, make_index, record_id
 from mmrnn.data.rgb import Decoding
+from mmrnn.data.sampler import Order
 from mmrnn.io.errors import RecordError, first_line
 from mmrnn.io.records.files import Stamp, expand, is_url, stamp
-from mmrnn.io.records.index import (
-    Fault,
-    IndexWriter,
-    RecordIndex,
-    index_path,
-    is_worth_storing,
-    load_index,
-    one_at_a_time,
-    save_index,
-)
+from mmrnn.io.records.index import Fault, RecordIndex, index_path, stored_index, worth_storing
+from mmrnn.io.records.shard_copies import local_copy
 from mmrnn.types import ImageSource, MapDataset, Sample
 from mmrnn.types.records import Record, RecordSource
 
@@ -50,7 +43,8 @@ class RecordDataset(MapDataset):
     as long as size and modification time of the file are the same, and all processes of a machine map the same copy.
     Small files (below 1 MiB), files written in the last two seconds, and any file with `verify` are indexed in memory.
 
-    A subclass names its formats and makes a sample of a record; `data/readers/text.py` is the shortest.
+    A subclass names its formats and makes a sample of a record (`PlainText` is the shortest); with a card it is a
+    reader.
 
     Args:
         file: path, URL (fsspec), or pattern with `{000..099}`, `*`.
@@ -62,6 +56,10 @@ class RecordDataset(MapDataset):
         holdout: share of the records that is not trained on, selected by a hash of their ids.
         split: `train`, or `holdout` for that share.
         index_folder: of the stored indices; None: that of each file.
+        sequential: read shard by shard, in an order of its own (see `ShardOrder`).
+        shuffle_buffer: consecutive records that are shuffled among themselves where `sequential`.
+        cache_folder: of whole copies of shards at URLs, made when a shard is first read; None: parts are read.
+        cache_gib: of all copies; the oldest are removed.
 
     Attributes:
         formats: class of each kind of file by its suffix; the first is that of files with another suffix.
@@ -78,20 +76,26 @@ class RecordDataset(MapDataset):
         self,
         *,
         file: str | None,
-        image_folder: str | None,
-        verify: bool,
-        max_pixels: int,
-        decoding: Decoding,
-        absolute_paths: bool,
-        holdout: float,
-        split: Literal["train", "holdout"],
-        index_folder: str | None,
+        image_folder: str | None = None,
+        verify: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        decoding: Decoding = "composed",
+        absolute_paths: bool = False,
+        holdout: float = 0.0,
+        split: Literal["train", "holdout"] = "train",
+        index_folder: str | None = None,
+        sequential: bool = False,
+        shuffle_buffer: int = 10_000,
+        cache_folder: str | None = None,
+        cache_gib: float = 100.0,
     ) -> None:
         if not 0 <= holdout < 1:
             raise ValueError(f"holdout ({holdout}) must lie between 0 and 1")
         self.file, self.image_folder, self.verify, self.max_pixels = file, image_folder, verify, max_pixels
         self.decoding, self.absolute_paths, self.index_folder = decoding, absolute_paths, index_folder
         self.holdout, self.split, self.limit = holdout, split, None
+        self.sequential, self.shuffle_buffer = sequential, shuffle_buffer
+        self.cache_folder, self.cache_gib = cache_folder, cache_gib
 
     @abstractmethod
     def parse(self, record: Record, id: str, images: ImageFolder) -> Parsed:
@@ -112,8 +116,7 @@ class RecordDataset(MapDataset):
         Raises:
             ValueError: it cannot be read.
         """
-        suffix = os.path.splitext(path)[1].lower()
-        return self.formats.get(suffix, next(iter(self.formats.values())))(path, stamp)
+        return self._format(path)(path, stamp)
 
     def index_key(self) -> dict[str, Any]:
         """Return the knobs on which the validity of a record depends."""
@@ -137,13 +140,22 @@ class RecordDataset(MapDataset):
         shard = self._shards.shards[number]
         _, record_number, *span = shard.index.rows[row].item()
         try:
-            record = self._source(number).read(tuple(span))
-            id = self._id(record, shard.prefix, record_number)
+            record = self._read(number, tuple(span))
+            id = record_id(record, shard.prefix, record_number)
             return self.parse(record, id, self._images(shard.path)).sample
         except RecordError:
             raise
         except ValueError as error:
             raise RecordError(str(error)) from None
+
+    def order(self, seed: int) -> Order | None:
+        """Return the order of a sequential data set; None: it is shuffled as a whole."""
+        if not self.sequential:
+            return None
+        ends = np.array(self._shards.ends)
+        if self._selection is not None:
+            ends = np.searchsorted(self._selection, ends)
+        return ShardOrder(np.diff(ends, prepend=0).tolist(), buffer=self.shuffle_buffer, seed=seed)
 
     def images(self) -> Iterator[ImageSource]:
         """Iterate over all distinct images."""
@@ -161,7 +173,7 @@ class RecordDataset(MapDataset):
         _ = self._shards  # made once, for both
         rest = copy(self)
         rest.__dict__.pop("_selection", None)
-        rest.split, rest.limit = "holdout", samples
+        rest.split, rest.limit, rest.sequential = "holdout", samples, False
         return {"records": rest} if len(rest) else {}
 
     @property
@@ -189,7 +201,7 @@ class RecordDataset(MapDataset):
         return numbers.astype("<u4") if len(chosen) < 2**32 else numbers
 
     @cached_property
-    def _shards(self) -> "_Shards":
+    def _shards(self) -> Shards:
         """Files and their indices.
 
         Raises:
@@ -205,6 +217,8 @@ class RecordDataset(MapDataset):
             paths = expand(self.file)
         except OSError as error:
             raise ValueError(f"data.file ({self.file}) cannot be listed: {first_line(error)}") from None
+        if self.sequential and self.cache_folder is None and any(map(is_url, paths)):
+            raise ValueError(f"data.cache_folder is not set; sequential=true copies the shards of {self.file} there")
         if not paths:
             raise ValueError(f"data.file ({self.file}) matches no file; set it to the {self.wanted}")
         shards, missing = [], []
@@ -216,14 +230,14 @@ class RecordDataset(MapDataset):
                 if len(paths) == 1:
                     raise
                 missing.append(Fault(prefix, "a shard cannot be read", f"a shard cannot be read ({error})"))
-        found = _Shards(shards, missing)
+        found = Shards(shards, missing)
         if not found.ends or not found.ends[-1]:
             first = next(found.faults(), None)
             reason = f"; the first ({first.id}): {first.message or first.reason}" if first else ""
             raise ValueError(f"{self.file} holds no valid record{reason}")
         return found
 
-    def _shard(self, path: str, prefix: str) -> "_Shard":
+    def _shard(self, path: str, prefix: str) -> Shard:
         """File and its index, stored or new.
 
         Raises:
@@ -231,89 +245,53 @@ class RecordDataset(MapDataset):
         """
         try:
             state = stamp(path)
-            return _Shard(path, state, prefix, self._index(path, state, prefix))
+            return Shard(path, state, prefix, self._index(path, state, prefix))
         except FileNotFoundError:
             raise ValueError(f"data.file ({path}) does not exist; set it to the {self.wanted}") from None
         except OSError as error:
             raise ValueError(f"data.file ({path}) cannot be read: {error.strerror or first_line(error)}") from None
 
     def _index(self, path: str, state: Stamp, prefix: str) -> RecordIndex:
-        source = self.source(path, state)
-        dtype = np.dtype([("digest", "<u4"), ("number", "<u4"), *source.columns.items()])
-        if self.verify or not is_worth_storing(state) or (is_url(path) and self.index_folder is None):
-            return self._make_index(source, dtype, path, prefix)
+        dtype = np.dtype([("digest", "<u4"), ("number", "<u4"), *self._format(path).columns.items()])
+        folder = self.index_folder or (self.cache_folder if is_url(path) else None)
+        if self.verify or not worth_storing(state) or (is_url(path) and folder is None):
+            return self._make_index(path, state, dtype, prefix)
         key = {"reader": type(self).__name__, "parser": PARSER, "prefix": prefix, **self.index_key()}
-        stored = index_path(path, key, self.index_folder)
-        with one_at_a_time(stored):
-            if (found := load_index(stored, state, dtype)) is None:
-                found = self._make_index(source, dtype, path, prefix)
-                if save_index(stored, found, state):
-                    found = load_index(stored, state, dtype) or found
-        return found
+        make = partial(self._make_index, path, state, dtype, prefix)
+        return stored_index(index_path(path, key, folder), state, dtype, make)
 
-    def _make_index(self, source: RecordSource, dtype: np.dtype, path: str, prefix: str) -> RecordIndex:
-        writer, images = IndexWriter(dtype), self._images(path)
-        for number, (span, record) in enumerate(source.scan()):
-            id = self._id(record, prefix, number)
-            try:
-                if isinstance(record.content, RecordError):
-                    raise record.content
-                parsed = self.parse(record, id, images)
-            except ValueError as fault:
-                reason = fault.reason if isinstance(fault, RecordError) else str(fault)
-                writer.fault(Fault(id, reason, str(fault)))
-                continue
-            writer.add((_digest(id), number, *span))
-            for note in parsed.notes:
-                writer.fault(Fault(id, note, None))
-        return writer.index()
+    def _make_index(self, path: str, state: Stamp, dtype: np.dtype, prefix: str) -> RecordIndex:
+        images = self._images(path)
+        check = lambda record, id: self.parse(record, id, images).notes  # noqa: E731
+        return make_index(self._open(path, state), dtype, prefix, check)
 
-    def _id(self, record: Record, prefix: str, number: int) -> str:
-        """Id of a record: its own, else its name in the file, else its number."""
-        own = record.content.get("id") if isinstance(record.content, dict) else None
-        for id in (own, f"{prefix}/{record.name}".lstrip("/") if record.name else None):
-            if isinstance(id, int | float | str):
-                try:
-                    check_characters(str(id), "id")
-                except RecordError:
-                    continue
-                return str(id)
-        return f"{prefix}#{number}"
-
-    def _source(self, number: int) -> RecordSource:
+    def _read(self, number: int, span: tuple[int, ...]) -> Record:
+        """Record of a shard; a copy that was removed since is made again."""
         sources = self.__dict__.setdefault("_sources", {})
-        if number not in sources:
-            shard = self._shards.shards[number]
-            sources[number] = self.source(shard.path, shard.stamp)
-        return sources[number]
+        shard = self._shards.shards[number]
+        copied = self.cache_folder is not None and is_url(shard.path)
+        if number in sources:
+            try:
+                return sources[number].read(span)
+            except RecordError:
+                if not copied:
+                    raise
+        sources[number] = self._open(shard.path, shard.stamp)
+        return sources[number].read(span)
+
+    def _open(self, path: str, state: Stamp) -> RecordSource:
+        """Records of a file, or of its copy."""
+        if self.cache_folder is None or not is_url(path):
+            return self.source(path, state)
+        try:
+            copy = local_copy(path, state, self.cache_folder, int(self.cache_gib * 2**30))
+        except FileNotFoundError:
+            raise RecordError("a file of the data is not there any more", path) from None
+        return self.source(copy, stamp(copy))
+
+    def _format(self, path: str) -> type[RecordSource]:
+        return self.formats.get(os.path.splitext(path)[1].lower(), next(iter(self.formats.values())))
 
     def _images(self, path: str) -> ImageFolder:
         folder = self.image_folder if self.image_folder is not None else os.path.dirname(path)
         return ImageFolder(folder, self.verify, self.max_pixels, self.decoding, self.absolute_paths)
-
-
-class _Shard(NamedTuple):
-    """A file, its state, the beginning of the ids of its records without one, and its index."""
-
-    path: str
-    stamp: Stamp
-    prefix: str
-    index: RecordIndex
-
-
-class _Shards:
-    """All files: with the last positions of their records, and the faults of files that cannot be read."""
-
-    def __init__(self, shards: list[_Shard], missing: list[Fault]) -> None:
-        self.shards, self.missing = shards, missing
-        self.ends = list(accumulate(len(shard.index.rows) for shard in shards))
-
-    def faults(self) -> Iterator[Fault]:
-        """Yield the faults of files, then those of records."""
-        yield from self.missing
-        for shard in self.shards:
-            yield from shard.index.faults()
-
-
-def _digest(id: str) -> int:
-    return int.from_bytes(sha256(id.encode()).digest()[:4], "big")

@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar, Literal
 
-from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.readers.dialogue import check_characters
 from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
@@ -40,17 +39,7 @@ class PlainText(RecordDataset):
         split: Literal["train", "holdout"] = "train",
         index_folder: str | None = None,
     ) -> None:
-        super().__init__(
-            file=file,
-            image_folder=None,
-            verify=False,
-            max_pixels=MAX_PIXELS,
-            decoding="composed",
-            absolute_paths=False,
-            holdout=holdout,
-            split=split,
-            index_folder=index_folder,
-        )
+        super().__init__(file=file, holdout=holdout, split=split, index_folder=index_folder)
         self.text_column = text_column
 
     def index_key(self) -> dict[str, Any]:

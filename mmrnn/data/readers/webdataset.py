@@ -11,7 +11,7 @@ from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
 from mmrnn.data.rgb import Decoding
 from mmrnn.io.errors import RecordError
 from mmrnn.io.records.tar_shard import TarShard
-from mmrnn.types import Fraction, PositiveInt
+from mmrnn.types import Fraction, PositiveFloat, PositiveInt
 from mmrnn.types.records import Record
 
 
@@ -30,7 +30,12 @@ class WebDataset(RecordDataset):
         holdout: share of the records that is not trained on, selected by a hash of their ids, and evaluated by exact
             match of the last replies.
         split: `train`, or `holdout` for that share.
-        index_folder: of the indices of large files; None: that of each file; needed to keep those of URLs.
+        index_folder: of the indices of large files; None: that of each file, or `cache_folder` for URLs.
+        sequential: read shard by shard in a new order each epoch, the records shuffled in a buffer: for shards in
+            the network, which are then copied once an epoch. A run resumes by copying the shards of a buffer again.
+        shuffle_buffer: consecutive records that are shuffled among themselves where `sequential`.
+        cache_folder: of whole copies of shards at URLs, made when a shard is first read; None: parts are read.
+        cache_gib: of all copies; the oldest are removed. Has to hold the shards of a buffer.
     """
 
     formats: ClassVar = {".tar": TarShard}
@@ -46,17 +51,22 @@ class WebDataset(RecordDataset):
         holdout: Fraction = 0.0,
         split: Literal["train", "holdout"] = "train",
         index_folder: str | None = None,
+        sequential: bool = False,
+        shuffle_buffer: PositiveInt = 10_000,
+        cache_folder: str | None = None,
+        cache_gib: PositiveFloat = 100.0,
     ) -> None:
         super().__init__(
             file=file,
-            image_folder=None,
-            verify=False,
             max_pixels=max_pixels,
             decoding=decoding,
-            absolute_paths=False,
             holdout=holdout,
             split=split,
             index_folder=index_folder,
+            sequential=sequential,
+            shuffle_buffer=shuffle_buffer,
+            cache_folder=cache_folder,
+            cache_gib=cache_gib,
         )
         self.questions = tuple(questions)
 

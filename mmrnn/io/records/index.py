@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -120,6 +120,17 @@ def index_path(file: str, key: Mapping[str, Any], folder: str | None) -> Path:
     return Path(folder or os.path.dirname(file) or ".") / f".{name}.{digest}.index"
 
 
+def stored_index(path: Path, stamp: Stamp, dtype: np.dtype, make: Callable[[], RecordIndex]) -> RecordIndex:
+    """Return the stored index of a file, made and stored where there is none, by one process of the machine."""
+    with one_at_a_time(path):
+        found = load_index(path, stamp, dtype)
+        if found is None:
+            found = make()
+            if save_index(path, found, stamp):
+                found = load_index(path, stamp, dtype) or found
+    return found
+
+
 def load_index(path: Path, stamp: Stamp, dtype: np.dtype) -> RecordIndex | None:
     """Map a stored index; None: there is none, or it is of another state of the file, or damaged."""
     try:
@@ -161,7 +172,7 @@ def save_index(path: Path, index: RecordIndex, stamp: Stamp) -> bool:
     return True
 
 
-def is_worth_storing(stamp: Stamp) -> bool:
+def worth_storing(stamp: Stamp) -> bool:
     """True for a file that is large, and was not written just now."""
     recent = stamp.state.isdecimal() and time.time_ns() - int(stamp.state) < SETTLED * 1e9
     return stamp.size >= MIN_STORED and not recent

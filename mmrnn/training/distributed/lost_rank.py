@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from mmrnn.io.errors import first_line
 from mmrnn.training.distributed.world import World
+from mmrnn.training.ends import StoppedRun, StopSignals
 from mmrnn.training.error import TrainingError
 
 TIMEOUT = "Timed out"
@@ -16,21 +17,25 @@ TRANSPORTS = (TIMEOUT, "gloo", "NCCL", "TCPStore", "Connection", "recvValue")
 
 
 @contextmanager
-def name_lost_ranks(world: World, wait: float = 10.0) -> Iterator[None]:
+def name_lost_ranks(world: World, signals: StopSignals | None = None, wait: float = 10.0) -> Iterator[None]:
     """Context of the work of a rank with the others.
 
     Args:
         world: the ranks.
+        signals: one that ends this run ends the other ranks too.
         wait: seconds in which a rank has to answer.
 
     Raises:
-        TrainingError: a collective failed; the message names the ranks that do not answer.
+        StoppedRun: a collective failed after a signal.
+        TrainingError: one failed; the message names the ranks that do not answer.
     """
     try:
         yield
     except RuntimeError as error:
         if world.size == 1 or not any(word in str(error) for word in TRANSPORTS):
             raise
+        if signals is not None and signals.received:
+            raise StoppedRun(signals.received) from error
         raise TrainingError(
             f"{_missing(world, str(error), wait)} ended or hangs, so that rank {world.rank} cannot go on "
             f"({first_line(error).partition('. This is')[0]}); see its own message, and resume with the same command"

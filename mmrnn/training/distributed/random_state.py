@@ -2,6 +2,8 @@
 
 import random
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -30,6 +32,26 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(_to_tensor(state["cpu"]))
     for index, text in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(_to_tensor(text), index)
+
+
+def restore_random(states: Sequence[dict[str, Any]], rank: int, size: int, *facts: object) -> None:
+    """Restore the state of a rank; on another number of ranks than before, each is seeded anew.
+
+    Args:
+        states: `random_state` of every rank of the run that is resumed.
+        rank: of this process.
+        size: number of processes.
+        facts: that say where the run is, and give another position other seeds.
+
+    Raises:
+        ValueError, TypeError, KeyError, RuntimeError: a state is damaged.
+    """
+    if len(states) == size:
+        set_random_state(states[rank])
+        return
+    seed = int.from_bytes(sha256(" ".join(map(str, (*facts, rank, size))).encode()).digest()[:7], "big")
+    random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _to_text(state: Tensor) -> str:

@@ -152,7 +152,6 @@ def start_world(*, timeout: float = 1800.0, environment: Mapping[str, str] = os.
         world_size=launch.size,
         timeout=timedelta(seconds=timeout),
     )
-    try:
-        yield world
-    finally:
-        dist.destroy_process_group()
+    yield world
+    # Not where an error was raised: the group cannot be left while other processes wait in it. See `cli.main.run`.
+    dist.destroy_process_group()

@@ -29,7 +29,8 @@ def map_chunks(function: ChunkFunction, chunk_size: int, *rows: Shaped[Tensor, "
     count = len(rows[0])
     if count <= chunk_size:
         return function(*rows)
-    # A weight that autocast casts once for all chunks would add up their gradients in bf16.
+    # A weight that autocast casts once for all chunks would add up their gradients in bf16. That of FSDP, gathered in
+    # bf16, does: its gradient is 0.4 % off over 16 chunks, that of whole logits 0.2 %.
     device = rows[0].device.type
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     with torch.autocast(device, dtype, enabled, cache_enabled=False):

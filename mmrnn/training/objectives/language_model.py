@@ -108,7 +108,9 @@ class LanguageModel(Objective):
         sequence, targets = output.sequence, output.sequence.targets
         used = _real(sequence) if self.l2wrap else targets != IGNORE
         found, *pulls = map_chunks(partial(self._measure, model), self.chunk_size, output.hidden[used], targets[used])
-        return [self._reduce(found, used, sequence), *(pull.sum() / _full_size(sequence, pull) for pull in pulls)]
+        weights = self.target_weights(sequence) if sequence.loss_weights is None else sequence.loss_weights
+        # No sums by `index_add`, whose error grows with the number of targets.
+        return [(found * weights[used]).sum(), *(pull.sum() / _full_size(sequence, pull) for pull in pulls)]
 
     def __call__(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """The loss of what `model` made of a batch with labels."""
@@ -121,18 +123,6 @@ class LanguageModel(Objective):
         logits = model.head(hidden).float()
         losses = token_losses(logits, targets, self.z_loss)
         return torch.stack([losses, l2wrap(logits, self.l2wrap)]) if self.l2wrap else losses[None]
-
-    def _reduce(self, losses: Float[Tensor, " n"], used: Bool[Tensor, "b t"], sequence: Sequence) -> Float[Tensor, ""]:
-        """The loss, from the losses of the positions that are used."""
-        if sequence.loss_weights is not None:
-            return (losses * sequence.loss_weights[used]).sum()
-        known = (sequence.targets != IGNORE)[used]
-        if self.reduction == "token":
-            return losses.sum() / known.sum().clamp(min=1)
-        samples, held = _samples(sequence)
-        total = losses.new_zeros(len(held)).index_add(0, samples[used], losses)
-        number = losses.new_zeros(len(held)).index_add(0, samples[used], known.to(losses.dtype))
-        return (total / number.clamp(min=1)).sum() / held.sum().clamp(min=1)
 
 
 def _real(sequence: Sequence) -> Bool[Tensor, "b t"]:

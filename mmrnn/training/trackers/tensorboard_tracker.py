@@ -22,14 +22,14 @@ class TensorBoard(Tracker):
     rewinds = True
 
     def __init__(self, *, flush_seconds: PositiveInt = 30) -> None:
-        require("tensorboard", "tensorboard", wanted_by="tracker=tensorboard", extra="tensorboard")
-        self.flush_seconds = flush_seconds
+        package = require(
+            "torch.utils.tensorboard", "tensorboard", wanted_by="tracker=tensorboard", extra="tensorboard"
+        )
+        self._open, self.flush_seconds = package.SummaryWriter, flush_seconds
 
     def start(self, folder: Path, config: Mapping[str, Any], *, id: str, step: int) -> None:
         """Open an event file; TensorBoard drops what earlier files hold of later steps than `step`."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder / FOLDER), purge_step=step + 1, flush_secs=self.flush_seconds)
+        self._writer = self._open(str(folder / FOLDER), purge_step=step + 1, flush_secs=self.flush_seconds)
         if not step:
             rows = "\n".join(f"| {name} | {value} |" for name, value in leaves(config))
             self._writer.add_text("config", f"| name | value |\n|---|---|\n{rows}", 0)

@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
 from mmrnn.io.atomic import replace_file
 from mmrnn.types import Tracker
+
+START_SECONDS = 10.0
+"""Longest wait for a tracker to start. What it imports should be there before a loader forks its workers."""
 
 RESTART_SECONDS = 300.0
 """Time between two attempts to start a tracker."""
@@ -36,12 +39,14 @@ class TrackerThread:
         self._queue: SimpleQueue[tuple[int, Mapping[str, float]] | None] = SimpleQueue()
         self._running, self._failed, self._restart_at = False, False, 0.0
         self._lost, self._unsent = 0, 0
+        self._tried = Event()
         self._thread = Thread(target=self._work, name=f"tracker {name}", daemon=True)
 
     def start(self, step: int) -> None:
-        """Start the tracker; `step` steps of the run are done."""
+        """Start the tracker, and wait for it up to `START_SECONDS`; `step` steps of the run are done."""
         self._step = step
         self._thread.start()
+        self._tried.wait(START_SECONDS)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send values of a step, without waiting."""
@@ -59,6 +64,7 @@ class TrackerThread:
 
     def _work(self) -> None:
         self._try(self._start)
+        self._tried.set()
         while (item := self._queue.get()) is not None:
             if not self._running and time.monotonic() > self._restart_at:
                 self._try(self._start)

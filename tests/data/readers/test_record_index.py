@@ -35,9 +35,9 @@ def scans(monkeypatch):
     made = []
     original = record_dataset.RecordDataset._make_index
 
-    def count(self, source, dtype, path, prefix):
+    def count(self, path, *rest):
         made.append(os.path.basename(path))
-        return original(self, source, dtype, path, prefix)
+        return original(self, path, *rest)
 
     monkeypatch.setattr(record_dataset.RecordDataset, "_make_index", count)
     return made

@@ -209,6 +209,39 @@ def test_a_header_that_claims_a_name_of_gigabytes(tmp_path):
     assert [why for _, why in data.left_out()] == ["a tar shard is damaged"]
 
 
+DAMAGED = 60
+
+
+def test_flipped_bytes_are_a_sentence_or_a_sample(tmp_path):
+    """Damage in headers whose checksums fit: records are read, or named; nothing else is raised, and all ends."""
+    path = tmp_path / "a.tar"
+    write_tar(
+        path, [(f"{n}{'x' * 120 * (n % 2)}.{kind}", x) for n in range(6) for kind, x in (("png", RED), ("txt", "t"))]
+    )
+    whole = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(DAMAGED):
+        content = bytearray(whole)
+        for block in torch.randint(len(whole) // 512, (3,), generator=generator).tolist():
+            place = 512 * block
+            within, value = torch.randint(512, (2,), generator=generator).tolist()
+            content[place + within] = value % 256
+            header = content[place : place + 512]
+            header[148:156] = b" " * 8
+            content[place + 148 : place + 156] = f"{sum(header):06o}\0 ".encode()
+        path.write_bytes(content)
+        data = WebDataset(file=str(path))
+        try:
+            size = len(data)
+        except ValueError:
+            continue
+        for index in range(size):
+            try:
+                data[index].images[0].open()
+            except ImageError:
+                continue
+
+
 def test_a_shard_that_goes_during_the_run_is_named(tmp_path):
     data = WebDataset(file=str(shard(tmp_path, 0)))
     image = data[0].images[0]

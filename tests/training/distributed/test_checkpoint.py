@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmrnn.training.distributed.checkpoint import TrainingState
 from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
-from mmrnn.training.distributed.random_state import random_state, set_random_state
+from mmrnn.training.distributed.random_state import random_state, restore_random, set_random_state
 from mmrnn.training.distributed.world import World
 from mmrnn.training.optim import AdamW, MuonWithAdamW
 from tests.training.distributed.ranks import run_ranks
@@ -199,6 +199,22 @@ def test_random_state_comes_back():
     set_random_state(state)
     assert torch.equal(torch.rand(3), drawn[0])
     assert random.random() == drawn[1]
+
+
+def test_each_rank_has_its_own_random_state():
+    torch.manual_seed(1)
+    states = [random_state()]
+    torch.manual_seed(2)
+    states.append(random_state())
+    drawn = torch.rand(3)
+    restore_random(states, 1, 2, 7)
+    assert torch.equal(torch.rand(3), drawn)
+    found = []
+    for rank, size, seed in ((0, 3, 7), (1, 3, 7), (0, 1, 7), (0, 3, 8), (0, 3, 7)):
+        restore_random(states, rank, size, seed)
+        found.append(tuple(torch.rand(3).tolist()))
+    assert found[0] == found[4]
+    assert len(set(found)) == 4
 
 
 def test_random_state_of_all_gpus(monkeypatch):

@@ -1,4 +1,4 @@
-"""Losses over chunks of positions under FSDP: processes with different numbers of chunks learn as one does."""
+"""Losses over chunks of positions in several processes, which may have different numbers of chunks."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from mmrnn.backbones import RWKV6
 from mmrnn.model.vlm import VLM
 from mmrnn.training import LanguageModel
-from mmrnn.training.distributed.strategies import FSDP
+from mmrnn.training.distributed.strategies import DDP, FSDP
 from mmrnn.training.step import TrainStep, shares, unit_counts
 from mmrnn.types import IGNORE, Batch, Sequence
 from tests.training.distributed.ranks import run_ranks
@@ -42,20 +42,27 @@ def one_process(reduction, targets):
     return torch.stack(losses).detach(), {name: value.grad for name, value in step.named_parameters()}
 
 
-def rank_of_two(world, reduction, targets):
+def rank_of_two(world, strategy, reduction, targets):
     step, batches = step_of(reduction), [batch_of(count) for count in targets]
-    strategy = FSDP()
     strategy.shard(step, "fp32")
-    loss, _ = strategy.wrap(step)(batches[world.rank], shares_of(step, batches, world.size)[world.rank])
+    module = strategy.wrap(step)
+    loss, _ = module(batches[world.rank], shares_of(step, batches, world.size)[world.rank])
     loss.backward()
-    return loss.detach() / world.size, {name: value.grad.full_tensor() for name, value in step.named_parameters()}
+    grads = {name: value.grad for name, value in step.named_parameters()}
+    return loss.detach() / world.size, {
+        name: value.full_tensor() if strategy.shards else value for name, value in grads.items()
+    }
 
 
 @pytest.mark.parametrize("targets", [(30, 9), (9, 0)], ids=["8_and_3_chunks", "3_and_an_empty_one"])
-@pytest.mark.parametrize("reduction", ["sample", "token"])
-def test_numbers_of_chunks_may_differ(reduction, targets, tmp_path):
+@pytest.mark.parametrize(
+    ("strategy", "reduction"), [(DDP(), "token"), (FSDP(), "sample"), (FSDP(), "token")], ids=["ddp", "sample", "token"]
+)
+def test_numbers_of_chunks_may_differ(strategy, reduction, targets, tmp_path):
     losses, whole = one_process(reduction, targets)
-    for (part_loss, part), loss in zip(run_ranks(2, rank_of_two, tmp_path, reduction, targets), losses, strict=True):
+    for (part_loss, part), loss in zip(
+        run_ranks(2, rank_of_two, tmp_path, strategy, reduction, targets), losses, strict=True
+    ):
         torch.testing.assert_close(part_loss, loss, atol=1e-6, rtol=1e-5)
         assert part.keys() == whole.keys()
         for name, value in whole.items():
