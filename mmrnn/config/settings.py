@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from mmrnn.types import (
     Bounds,
     Constraint,
+    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -79,7 +80,7 @@ class Settings:
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
         frozen_dtype: of matrices that no stage trains; `auto`: bf16 on a GPU whose forward pass is in bf16, else fp32.
         max_length: positions of a row.
-        workers: processes that prepare batches.
+        workers: processes that prepare batches while a step is computed; 0: batches are prepared between the steps.
         loader_timeout: seconds to wait for a batch of the workers; 0: without end.
         max_skipped: share of the last 10,000 samples that may be left out.
         feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
@@ -98,6 +99,7 @@ class Settings:
         horizon: pieces that a gradient reaches back over.
         compile: compile the blocks of the backbone with `torch.compile`.
         on_spike: what is done with a step whose loss is far above those before.
+        ema: decay of a moving average of what learns, which is evaluated and saved in its place; 0: none.
         evaluate: evaluation on held-out samples.
     """
 
@@ -108,7 +110,7 @@ class Settings:
     precision: Precision = "auto"
     frozen_dtype: FrozenDtype = "auto"
     max_length: Annotated[int, Bounds(ge=2)] = 1024
-    workers: NonNegativeInt = 0
+    workers: NonNegativeInt = 1
     loader_timeout: NonNegativeFloat = 300.0
     max_skipped: Probability = 0.01
     feature_cache_gib: NonNegativeFloat = 4.0
@@ -126,4 +128,5 @@ class Settings:
     train_chunk: NonNegativeInt = 0
     horizon: PositiveInt = 1
     compile: bool = False
+    ema: Fraction = 0.0
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)

@@ -97,6 +97,7 @@ def sample_lengths(
     ranks: Ranks | None = None,
     *,
     workers: int = 0,
+    start_worker: Callable[[int], None] | None = None,
     track: Callable[[range], Iterator[int]] = iter,
 ) -> np.ndarray:
     """Return the length of every sample, as stored or measured now: each rank measures its share, the first stores all.
@@ -107,6 +108,7 @@ def sample_lengths(
         store: of lengths.
         ranks: that measure together; None: this process alone.
         workers: processes of a rank that measure.
+        start_worker: called in each of them with its number.
         track: wraps the iteration over the first indices of the parts of a rank's share, to show progress.
 
     Returns:
@@ -116,9 +118,19 @@ def sample_lengths(
     if all(_gather(ranks, stored is not None)):
         return stored
     rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
-    bounds = [len(dataset) * number // size for number in range(size + 1)]
-    own = _measure(dataset, collate, range(bounds[rank], bounds[rank + 1]), workers, track)
-    lengths = np.concatenate(_gather(ranks, own))
+    starts = range(len(dataset) * rank // size, len(dataset) * (rank + 1) // size, AT_ONCE)
+    loader = DataLoader(
+        _Parts(dataset, collate, starts),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        collate_fn=_same,
+        # A generator of its own: the loader would draw from the global one.
+        generator=torch.Generator(),
+    )
+    measured = iter(loader)
+    own = [next(measured) for _ in track(starts)]
+    lengths = np.concatenate([np.empty(0, np.int32), *(part for parts in _gather(ranks, own) for part in parts)])
     if rank == 0:
         store.save(dataset, collate, lengths)
     return lengths
@@ -134,31 +146,19 @@ def data_folder(card: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def _measure(
-    dataset: MapDataset, collate: Collator, share: range, workers: int, track: Callable[[range], Iterator[int]]
-) -> np.ndarray:
-    starts = range(share.start, share.stop, AT_ONCE)
-    parts = _Parts(dataset, collate, [share[n : n + AT_ONCE] for n in range(0, len(share), AT_ONCE)])
-    found = [np.empty(0, np.int32)]
-    # A generator of its own: the loader would draw from the global one.
-    own = torch.Generator()
-    loader = iter(DataLoader(parts, batch_size=None, num_workers=workers, collate_fn=_same, generator=own))
-    for _ in track(starts):
-        found.append(next(loader))
-    return np.concatenate(found)
-
-
 class _Parts(Dataset[np.ndarray]):
-    """Lengths of the samples of each part."""
+    """Lengths of the samples of each part of a share, `AT_ONCE` in a part."""
 
-    def __init__(self, dataset: MapDataset, collate: Collator, parts: list[range]) -> None:
-        self.dataset, self.collate, self.parts = dataset, collate, parts
+    def __init__(self, dataset: MapDataset, collate: Collator, starts: range) -> None:
+        self.dataset, self.collate, self.starts = dataset, collate, starts
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.starts)
 
     def __getitem__(self, part: int) -> np.ndarray:
-        return np.array([self._length(index) for index in self.parts[part]], dtype=np.int32)
+        start = self.starts[part]
+        stop = min(start + AT_ONCE, self.starts.stop)
+        return np.array([self._length(index) for index in range(start, stop)], dtype=np.int32)
 
     def _length(self, index: int) -> int:
         try:

@@ -21,6 +21,7 @@ from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.processes import check_processes
 from mmrnn.training.distributed.world import World
+from mmrnn.training.ema import EMA
 from mmrnn.training.frozen import cast_frozen, resolve_frozen_dtype
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
@@ -50,6 +51,7 @@ class TrainingParts:
         world: the processes.
         device: of this process.
         frozen_dtype: of the matrices that no stage trains.
+        average: of the parameters that any stage trains.
     """
 
     step: TrainStep
@@ -63,6 +65,7 @@ class TrainingParts:
     strategy: Strategy
     world: World
     device: torch.device
+    average: EMA
     frozen_dtype: torch.dtype = torch.float32
 
     @property
@@ -79,6 +82,12 @@ class TrainingParts:
     def trained(self) -> set[str]:
         """Names of the parameters that any stage trains."""
         return trained_names(self.model, self.stages)
+
+
+def trained_names(model: VLM, stages: Mapping[str, Stage]) -> set[str]:
+    """Return the names of the parameters that any stage trains."""
+    names = (name for name, _ in model.named_parameters())
+    return {name for name in names if any(stage.trains(name) for stage in stages.values())}
 
 
 def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingParts:
@@ -108,8 +117,21 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
         raise ConfigError(str(error)) from error
     if world.rank:
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
+    average = EMA(step.model, trained_names(step.model, stages), cfg["ema"])
     return TrainingParts(
-        step, tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy, world, device, frozen_dtype
+        step,
+        tokenizer,
+        prompt,
+        data,
+        stages,
+        optimizer,
+        schedule,
+        batching,
+        strategy,
+        world,
+        device,
+        average,
+        frozen_dtype,
     )
 
 
@@ -141,12 +163,6 @@ def make_step(
     if strategy.shards:
         materialize(step, start, device)
     return step, strategy
-
-
-def trained_names(model: VLM, stages: Mapping[str, Stage]) -> set[str]:
-    """Return the names of the parameters that any stage trains."""
-    names = (name for name, _ in model.named_parameters())
-    return {name for name in names if any(stage.trains(name) for stage in stages.values())}
 
 
 def build_step(cfg: Mapping[str, Any]) -> TrainStep:

@@ -56,7 +56,7 @@ class Evaluator:
         precision = "bf16" if self.parts.frozen_dtype == torch.bfloat16 else "fp32"
         found, stop = {}, 0
         try:
-            with autocast(precision, self.parts.device):
+            with autocast(precision, self.parts.device), self.parts.average.swapped(self.parts.model):
                 found = self._held_out().evaluate(max_samples, self._tracked(track), first=world.rank, every=world.size)
         except StoppedRun as stopped:
             stop = stopped.number

@@ -8,7 +8,7 @@ from typing import Any
 from mmrnn.data.collate import Collator
 from mmrnn.data.lengths import LengthStore, data_folder, sample_lengths
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.ends import StopSignals
+from mmrnn.training.ends import StopSignals, outlive_signals
 from mmrnn.training.feature_cache import FeatureCache
 from mmrnn.training.loader import StepLoader
 from mmrnn.training.trackers.console import Console
@@ -53,6 +53,7 @@ def make_loader(
             length_store(cfg, out),
             parts.world,
             workers=cfg["workers"],
+            start_worker=outlive_signals,
             track=signals.checked(console.tracker("lengths of the samples")),
         )
     return partial(

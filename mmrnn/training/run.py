@@ -169,9 +169,10 @@ def save_whole(parts: TrainingParts, cfg: Config, only: list[str] | None, folder
     Raises:
         DiskFullError: on rank 0, there is no space for it.
     """
-    model = whole_model(parts.model, main_only=True) if parts.strategy.shards else parts.model
-    if parts.world.main:
-        save(model, folder, config=cfg, only=only)
+    with parts.average.swapped(parts.model):
+        model = whole_model(parts.model, main_only=True) if parts.strategy.shards else parts.model
+        if parts.world.main:
+            save(model, folder, config=cfg, only=only)
 
 
 def checkpoint_settings(cfg: Config) -> CheckpointSettings:

@@ -57,7 +57,7 @@ class SkippedSamples:
         kept: list[dict[str, Any]] = []
         if self.world.main:
             found = [{"id": id, "reason": reason, "rank": 0, "worker": None} for id, reason in data.left_out()]
-            kept = [line for line in jsonl.records(self.path) if 0 < line["samples"] <= samples]
+            kept = [line for line in self._lines() if 0 < line["samples"] <= samples]
             if found or kept or self.path.is_file():
                 jsonl.replace(self.path, [*({**line, "samples": 0} for line in found), *kept])
         kept = self.world.broadcast(kept)
@@ -71,6 +71,15 @@ class SkippedSamples:
         total = len(data) + len(refused)
         left_out = ((id, reason) for id, reason in data.left_out() if id in refused)
         self._check(len(refused), total, total, f"records of the data, all {total:,},", left_out)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = jsonl.records(self.path)
+        for number, line in enumerate(lines, 1):
+            if type(line.get("samples")) is not int or not all(
+                isinstance(line.get(key), str) for key in ("id", "reason")
+            ):
+                raise ValueError(f"{self.path} is damaged: line {number} has no id, reason and samples; delete it")
+        return lines
 
     def add(self, dropped: Sequence[SkippedSample], samples: int) -> None:
         """Note what this rank dropped in a step.

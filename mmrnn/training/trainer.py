@@ -118,7 +118,7 @@ class StageRun:
         stage.apply_freezing(parts.model)
         groups = param_groups(parts.model, lr_mult=stage.lr_mult, layer_lr_decay=stage.layer_lr_decay)
         optimizer = (stage.optimizer or parts.optimizer)(groups, stage.lr)
-        self.state = TrainingState(parts.model, optimizer, parts.trained, parts.step)
+        self.state = TrainingState(parts.model, optimizer, parts.trained, parts.step, parts.average.tensors())
         cost = trainer.costs.get(self.name)
         meter = Meter(self.world, parts.device, pad=parts.tokenizer.pad, cost=cost, peak=trainer.peak)
         done = start.progress.step if start else 0
@@ -131,6 +131,7 @@ class StageRun:
                 self._after_step(done)
             steps = self._stepper(optimizer, meter).steps(self.loader, done)
             for result in profiler.watch(steps, self.before + done + 1):
+                parts.average.update(parts.model)
                 self.log.add(result)
                 self._after_step(result.step)
         return self.loader.samples

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrnn.data import Collator, ImageFile, InMemoryImage, LLaVAJson
+from mmrnn.data import Collator, ImageFile, InMemoryImage, LLaVAJson, lengths
 from mmrnn.data.image import ImageError, header_size, image_size, open_image
 from mmrnn.data.lengths import LengthStore, data_folder, sample_lengths
 from mmrnn.data.preprocess import prepared_size, to_tensor
@@ -148,18 +148,26 @@ def test_every_rank_measures_its_share(data, tmp_path):
         one = Rank(rank, [])
         sample_lengths(data, collator(), LengthStore(folders=[tmp_path / f"{rank}"]), one)
         assert one.own[0] is False
-        shares.append(one.own[1])
+        shares.append(np.concatenate(one.own[1]))
         # Only the first writes.
         assert len(list(tmp_path.glob(f"{rank}/.lengths-*"))) == (rank == 0)
     assert np.concatenate(shares).tolist() == whole.tolist()
     assert {len(share) for share in shares} == {7, 8}
-    last = Rank(2, [[True, True, False], shares])
+    last = Rank(2, [[True, True, False], [[share] for share in shares]])
     assert sample_lengths(data, collator(), LengthStore(), last).tolist() == whole.tolist()
 
 
-def test_workers_measure_the_same(data):
-    one, two = (sample_lengths(data, collator(), LengthStore(), workers=workers) for workers in (0, 2))
+def test_workers_measure_the_same(data, monkeypatch, tmp_path):
+    monkeypatch.setattr(lengths, "AT_ONCE", 5)
+
+    def begin(number):
+        (tmp_path / str(number)).touch()
+
+    one = sample_lengths(data, collator(), LengthStore())
+    two = sample_lengths(data, collator(), LengthStore(), workers=2, start_worker=begin)
     assert one.tolist() == two.tolist()
+    assert (tmp_path / "0").exists()
+    assert (tmp_path / "1").exists()
 
 
 def test_the_progress_is_shown_and_may_end(data):

@@ -93,4 +93,4 @@ def test_backends(name, backend):
         for block in model.blocks:
             block.dropout.p = 0.0
     compile_blocks(compiled, backend=backend, fullgraph=True)
-    compare(plain, compiled, 1e-4)
+    compare(plain, compiled, 1e-4, ROWS[:2])

@@ -91,6 +91,8 @@ def test_passes_of_every_part(model):
     model.backbone.grad_checkpointing = 1
     assert planned(model, ["connector"]).parts[2].flops == 3 * 2 * tokens * numel(model.backbone)
     assert planned(model, ["backbone"]).parts[2].flops == 4 * 2 * tokens * numel(model.backbone)
+    model.backbone.grad_checkpointing = 2  # one of two blocks
+    assert planned(model, ["backbone"]).parts[2].flops == 3.5 * 2 * tokens * numel(model.backbone)
 
 
 def test_time_and_memory(model):

@@ -253,3 +253,12 @@ def test_a_clean_run_has_no_list(tmp_path):
     skipped.start(Clean(), 0)
     skipped.flush(8)
     assert not (tmp_path / SKIPPED).exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", '{"id": "a", "reason": "b", "samples": "1"}', '{"id": 1, "reason": "b", "samples": 1}', "["]
+)
+def test_a_damaged_list_is_named(tmp_path, line):
+    (tmp_path / SKIPPED).write_text(line + "\n")
+    with pytest.raises(ValueError, match=r"skipped.jsonl is damaged: line 1 .*; delete"):
+        SkippedSamples(tmp_path, World(), max_skipped=0.01).start(Clean(), 8)

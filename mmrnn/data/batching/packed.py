@@ -66,7 +66,7 @@ class Packed(Batching):
             plan = [_balance(share, lengths, rows) for share in shares]
             if all(len(row) < 2 or sum(lengths[n] for n in row) <= self.tokens for share in plan for row in share):
                 return [[sorted(row) for row in share] for share in plan]
-            rows += 1
+            rows += max(1, rows // 32)  # a step may need thousands
 
 
 def one_sample_a_row(backbone: Backbone, objective: Objective) -> str:

@@ -14,12 +14,12 @@ import numpy as np
 from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.orders import ShardOrder
 from mmrnn.data.readers.image_folder import ImageFolder
-from mmrnn.data.readers.record_shards import Shard, Shards, make_index, record_id
+from mmrnn.data.readers.record_shards import Shard, Shards, make_index, open_shards, record_id
 from mmrnn.data.rgb import Decoding
 from mmrnn.data.sampler import Order
 from mmrnn.io.errors import RecordError, first_line
 from mmrnn.io.records.files import Stamp, expand, is_url, stamp
-from mmrnn.io.records.index import Fault, RecordIndex, index_path, stored_index, worth_storing
+from mmrnn.io.records.index import RecordIndex, index_path, stored_index, worth_storing
 from mmrnn.io.records.shard_copies import local_copy
 from mmrnn.types import ImageSource, MapDataset, Sample
 from mmrnn.types.records import Record, RecordSource
@@ -221,16 +221,7 @@ class RecordDataset(MapDataset):
             raise ValueError(f"data.cache_folder is not set; sequential=true copies the shards of {self.file} there")
         if not paths:
             raise ValueError(f"data.file ({self.file}) matches no file; set it to the {self.wanted}")
-        shards, missing = [], []
-        for path in paths:
-            prefix = "" if len(paths) == 1 else os.path.basename(path)
-            try:
-                shards.append(self._shard(path, prefix))
-            except ValueError as error:
-                if len(paths) == 1:
-                    raise
-                missing.append(Fault(prefix, "a shard cannot be read", f"a shard cannot be read ({error})"))
-        found = Shards(shards, missing)
+        found = open_shards(paths, self._shard)
         if not found.ends or not found.ends[-1]:
             first = next(found.faults(), None)
             reason = f"; the first ({first.id}): {first.message or first.reason}" if first else ""

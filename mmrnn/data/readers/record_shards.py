@@ -1,8 +1,10 @@
 """Files of a data set with their indices, and how an index of valid records is made."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import accumulate
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +52,31 @@ class Shards:
         yield from self.missing
         for shard in self.shards:
             yield from shard.index.faults()
+
+
+def open_shards(paths: Sequence[str], open_one: Callable[[str, str], Shard]) -> Shards:
+    """Return the files that can be read, and the faults of the others.
+
+    Args:
+        paths: of the files; one that is named twice counts once.
+        open_one: takes a path and a prefix, and returns the file with its index.
+
+    Raises:
+        ValueError: the only file cannot be read.
+    """
+    opened: dict[str, Shard | Fault | None] = dict.fromkeys(paths)
+    alone = len(opened) == 1
+    # In an order of its own: processes that begin together make the indices of different files.
+    for path in Random(os.getpid()).sample(list(opened), len(opened)):
+        prefix = "" if alone else os.path.basename(path)
+        try:
+            opened[path] = open_one(path, prefix)
+        except ValueError as error:
+            if alone:
+                raise
+            opened[path] = Fault(prefix, "a shard cannot be read", f"a shard cannot be read ({error})")
+    found = list(opened.values())
+    return Shards([one for one in found if isinstance(one, Shard)], [one for one in found if isinstance(one, Fault)])
 
 
 def make_index(

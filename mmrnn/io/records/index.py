@@ -122,9 +122,10 @@ def index_path(file: str, key: Mapping[str, Any], folder: str | None) -> Path:
 
 def stored_index(path: Path, stamp: Stamp, dtype: np.dtype, make: Callable[[], RecordIndex]) -> RecordIndex:
     """Return the stored index of a file, made and stored where there is none, by one process of the machine."""
+    if (found := load_index(path, stamp, dtype)) is not None:
+        return found
     with one_at_a_time(path):
-        found = load_index(path, stamp, dtype)
-        if found is None:
+        if (found := load_index(path, stamp, dtype)) is None:
             found = make()
             if save_index(path, found, stamp):
                 found = load_index(path, stamp, dtype) or found

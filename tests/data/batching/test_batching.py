@@ -1,6 +1,7 @@
 """Plans of steps: every sample once an epoch, balanced over ranks, with little or no padding, from any position on."""
 
 import random
+import time
 from itertools import islice
 
 import pytest
@@ -103,6 +104,15 @@ def test_rows_keep_to_their_tokens(ranks):
         assert max(rows) <= 2048
         # As few as the samples need, for every rank as many.
         assert len(rows) <= ranks * (1.35 * sum(rows) / 2048 / ranks + 1)
+
+
+def test_a_step_of_thousands_is_planned_at_once():
+    """Two samples of 900 tokens fill a row of 2048: many more rows than tokens alone would need."""
+    began = time.perf_counter()
+    [[*rows]] = next(Packed(tokens=2048).plans(0, StepSpec(4096, length=lambda n: 900 + n % 100)))
+    assert time.perf_counter() - began < 2
+    assert max(map(len, rows)) == 2
+    assert 2048 <= len(rows) < 2048 * 1.04
 
 
 def test_a_sample_longer_than_a_row_has_one_of_its_own():

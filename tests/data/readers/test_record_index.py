@@ -1,6 +1,7 @@
 """Indices of record files: stored, mapped, stale, damaged, written by others."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import tracemalloc
@@ -220,3 +221,25 @@ def test_what_is_held_out_is_not_trained_on(tmp_path):
 def test_a_pattern_without_records(tmp_path, pattern, message):
     with pytest.raises(ValueError, match=message):
         len(LLaVAJson(file=str(tmp_path / pattern)))
+
+
+def test_processes_that_begin_together_share_the_work(tmp_path, scans):
+    """Each shard is indexed by one of them, which the others wait for."""
+    for number in range(6):
+        write(tmp_path / f"{number}.jsonl", [record(n) for n in range(100 * number, 100 * number + 100)])
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+
+    def begin():
+        data = LLaVAJson(file=str(tmp_path / "*.jsonl"))
+        answers.put((ids(data), list(scans)))
+
+    processes = [context.Process(target=begin) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+    assert all(read == [f"r{n}" for n in range(600)] for read, _ in found)
+    assert sorted(name for _, made in found for name in made) == [f"{n}.jsonl" for n in range(6)]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".index"] * 6 + [".jsonl"] * 6

@@ -47,7 +47,7 @@ def test_a_shard_is_copied_once(remote, copied, monkeypatch):
     read = ids(data, range(2 * total))
     assert sorted(read[:total]) == sorted(read[total:]) == sorted(sample.id for sample in data)
     assert len(set(read[:total])) == total
-    assert copied == [f"s-{number}.tar" for number in range(SHARDS)]
+    assert sorted(copied) == [f"s-{number}.tar" for number in range(SHARDS)]
     assert all(data[n].images[0].open().size == (4, 3) for n in range(total))
     assert sorted(ids(WebDataset(**remote), range(total))) == sorted(read[:total])
     assert len(copied) == SHARDS
@@ -96,9 +96,11 @@ def _ids(samples):
 
 
 def test_a_shard_that_goes_or_is_cut_is_named(remote, tmp_path):
-    data = WebDataset(**remote, cache_gib=1e-9)
+    data = WebDataset(**remote)
     assert len(data) == SHARDS * RECORDS
     files._open_files.files.clear()
+    for copy in (tmp_path / "copies").iterdir():
+        copy.unlink()
     MemoryFileSystem().rm("/seq/s-0.tar")
     with pytest.raises(RecordError, match=r"is not there any more \(memory://seq/s-0\.tar\)"):
         data[0]
