@@ -21,6 +21,7 @@ def blocks(language):
 def commands():
     lines = [line.partition("  #")[0] for block in blocks("bash") for line in block.splitlines()]
     words = [shlex.split(part) for line in lines for part in line.split("&&")]
+    words = [command[command.index("mmrnn") :] if command[:1] == ["torchrun"] else command for command in words]
     return [command[1:] for command in words if command[:1] == ["mmrnn"]]
 
 

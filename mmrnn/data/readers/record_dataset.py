@@ -280,7 +280,7 @@ class RecordDataset(MapDataset):
             raise RecordError("a file of the data is not there any more", path) from None
         return self.source(copy, stamp(copy))
 
-    def _format(self, path: str) -> type[RecordSource]:
+    def _format(self, path: str) -> type:
         return self.formats.get(os.path.splitext(path)[1].lower(), next(iter(self.formats.values())))
 
     def _images(self, path: str) -> ImageFolder:

@@ -4,10 +4,10 @@ import glob
 import os
 import re
 from collections import OrderedDict
-from io import BytesIO
+from io import BytesIO, IOBase
 from itertools import product
 from threading import Lock
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from mmrnn.io.errors import RecordError, first_line
 from mmrnn.io.optional import require
@@ -55,7 +55,7 @@ def stamp(path: str) -> Stamp:
     return Stamp(status.st_size, str(status.st_mtime_ns))
 
 
-def open_file(path: str) -> BinaryIO:
+def open_file(path: str) -> IOBase:
     """Open a file for reading.
 
     Raises:
@@ -133,7 +133,7 @@ class _OpenFiles:
     """Files that are open for reading by offset, the least recently used of them closed."""
 
     def __init__(self) -> None:
-        self.files: OrderedDict[tuple[str, Stamp], BinaryIO] = OrderedDict()
+        self.files: OrderedDict[tuple[str, Stamp], IOBase] = OrderedDict()
         self.lock = Lock()
 
     def read(self, path: str, state: Stamp, offset: int, length: int) -> bytes:
@@ -144,7 +144,7 @@ class _OpenFiles:
             file.seek(offset)
             return file.read(length)
 
-    def _open(self, path: str, state: Stamp) -> BinaryIO:
+    def _open(self, path: str, state: Stamp) -> IOBase:
         key = path, state
         if key not in self.files:
             file = open(path, "rb", buffering=0)  # noqa: SIM115 closed below, or with the process

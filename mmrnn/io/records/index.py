@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
+from io import IOBase
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -185,7 +186,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
     Where the folder cannot be written, or has no locks, they do not wait.
     """
-    file: IO | None = None
+    file: IOBase | None = None
     try:
         if fcntl is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

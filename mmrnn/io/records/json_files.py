@@ -3,7 +3,8 @@
 import json
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, BinaryIO, ClassVar
+from io import IOBase
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class Lines(ByteRecords):
                     found = Record(error)
                 yield (start, len(line)), found
 
-    def skip_header(self, file: BinaryIO) -> int:
+    def skip_header(self, file: IOBase) -> int:
         """Move a file that is just open to its first record, and return the place of that."""
         mark = file.read(3)
         start = 3 if mark == b"\xef\xbb\xbf" else 0

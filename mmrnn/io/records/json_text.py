@@ -4,7 +4,8 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from io import IOBase
+from typing import Any, NamedTuple
 
 BLOCK = 2**22
 """Bytes that are read at once."""
@@ -34,7 +35,7 @@ class JsonText:
         name: of the file in messages.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: IOBase, name: str) -> None:
         self.file, self.name = file, name
         self.decoder = codecs.getincrementaldecoder("utf-8")()
         self.json = json.JSONDecoder()

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PureWindowsPath
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 from mmrnn.io.errors import RecordError
 from mmrnn.io.records.files import MAX_CACHED, Stamp, is_url, open_file, read_range
@@ -88,7 +88,7 @@ class TarShard(RecordSource):
             raise RecordError("a file of the data was changed since the run began", self.path)
         return self._record(groups[0], file, offset)
 
-    def _record(self, group: "_Group", file: BinaryIO, base: int) -> Record:
+    def _record(self, group: "_Group", file: io.IOBase, base: int) -> Record:
         blobs: dict[str, Blob] = {}
         content: Any = {}
         try:
@@ -138,7 +138,7 @@ class _Members:
         fault: why the file ends before its end; None: it is whole (so far).
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: io.IOBase, size: int) -> None:
         self.file, self.size = file, size
         self.count, self.fault = 0, None
 
@@ -202,7 +202,7 @@ def _check_member(member: tarfile.TarInfo) -> None:
         raise RecordError("a member of a tar shard has an absolute name, or one with ..", repr(member.name)[:80])
 
 
-def _read_json(file: BinaryIO, member: tarfile.TarInfo) -> dict[str, Any]:
+def _read_json(file: io.IOBase, member: tarfile.TarInfo) -> dict[str, Any]:
     try:
         found = json.loads(_read_text(file, member))
     except RecursionError:
@@ -216,7 +216,7 @@ def _read_json(file: BinaryIO, member: tarfile.TarInfo) -> dict[str, Any]:
     return found
 
 
-def _read_text(file: BinaryIO, member: tarfile.TarInfo) -> str:
+def _read_text(file: io.IOBase, member: tarfile.TarInfo) -> str:
     if member.size > MAX_TEXT:
         raise RecordError("a text of a tar shard is too long", f"{member.size} bytes, {MAX_TEXT} are allowed")
     file.seek(member.offset_data)

@@ -1,7 +1,8 @@
 """Rows of a table of tab-separated values, one a line."""
 
 from functools import cached_property
-from typing import Any, BinaryIO
+from io import IOBase
+from typing import Any
 
 from mmrnn.io.errors import RecordError
 from mmrnn.io.records.files import Stamp, open_file
@@ -39,7 +40,7 @@ class TsvTable(Lines):
         except RecordError as error:
             raise ValueError(f"{self.path} has no line of names: {error}") from None
 
-    def skip_header(self, file: BinaryIO) -> int:
+    def skip_header(self, file: IOBase) -> int:
         """Move a file that is just open to its first row. See `Lines`."""
         start = super().skip_header(file)
         return start if self.numbered else start + len(file.readline(MAX_NAMES))

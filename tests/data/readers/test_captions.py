@@ -131,7 +131,7 @@ def test_a_missing_column_is_named(write):
 
 
 def test_captions_are_written_by_the_prompts(write):
-    [sample, *_] = Captions(file=write("captions.json", COCO), questions=["Describe it."])
+    [sample, *_] = Captions(file=write("captions.json", COCO), questions=("Describe it.",))
     written = {}
     for name in ("plain", "interleaved", "flamingo"):
         prompt = instantiate(plain(compose(config=f"prompt/{name}"))["prompt"])

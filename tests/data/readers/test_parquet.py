@@ -73,7 +73,7 @@ def test_a_row_is_a_dialogue_a_caption_or_left_out(tmp_path):
     }
     file = write(tmp_path / "a.parquet", columns, {"img": CELL})
     knobs = {"image_column": "img", "dialogue_column": "talk", "caption_column": "text"}
-    data = Parquet(file=file, questions=["What is shown?"], **knobs)
+    data = Parquet(file=file, questions=("What is shown?",), **knobs)
     assert [sample.id for sample in data] == ["a", "b", "c"]
     assert data[1].turns == (Turn("user", "<image>\nWhat is shown?"), Turn("assistant", "a field"))
     assert data[2].images == ()
