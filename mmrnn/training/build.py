@@ -20,6 +20,7 @@ from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.processes import check_processes
+from mmrnn.training.distributed.strategies import Auto
 from mmrnn.training.distributed.world import World
 from mmrnn.training.ema import EMA
 from mmrnn.training.frozen import cast_frozen, resolve_frozen_dtype
@@ -148,19 +149,19 @@ def make_step(
     Raises:
         ConfigError: the parts do not fit together.
     """
-    step = start = None
-    if world.size > 1:
-        step, start = build_step_on_meta(cfg)
-        cast_frozen(step.model, trained_names(step.model, stages), frozen_dtype)
-    strategy = choose_strategy(strategy, step, stages, world, device)
-    if not strategy.shards:
-        step = build_step(cfg)
-        cast_frozen(step.model, trained_names(step.model, stages), frozen_dtype)
-        step.to(device)
+    sizes = None
+    if isinstance(strategy, Auto) and world.size > 1:
+        sizes, _ = build_step_on_meta({**cfg, "weights": {}})
+        cast_frozen(sizes.model, trained_names(sizes.model, stages), frozen_dtype)
+    strategy = choose_strategy(strategy, sizes, stages, world, device)
+    step, start = build_step_on_meta(cfg) if strategy.shards else (build_step(cfg), None)
+    cast_frozen(step.model, trained_names(step.model, stages), frozen_dtype)
     if cfg["compile"]:
         compile_blocks(step.model.backbone)
     strategy.shard(step, resolve(cfg["precision"], device))
-    if strategy.shards:
+    if start is None:
+        step.to(device)
+    else:
         materialize(step, start, device)
     return step, strategy
 
