@@ -18,9 +18,17 @@ MAX_SHARE = 0.6
 
 
 def choose_strategy(
-    strategy: Strategy, step: nn.Module, stages: Mapping[str, Stage], world: World, device: torch.device
+    strategy: Strategy, step: nn.Module | None, stages: Mapping[str, Stage], world: World, device: torch.device
 ) -> Strategy:
-    """Return the strategy, or in place of `Auto` the one that fits; all processes choose alike."""
+    """Return the strategy, or in place of `Auto` the one that fits; all processes choose alike.
+
+    Args:
+        strategy: that the configuration chooses.
+        step: model and objective, perhaps on the meta device; None: there is one process.
+        stages: by name.
+        world: the processes.
+        device: of this process.
+    """
     if not isinstance(strategy, Auto):
         return strategy
     if world.size == 1:
