@@ -121,7 +121,10 @@ class StageLog:
         measured = {}
         # A run that was stopped before its record has measured none of the steps.
         if step > self._clock.start:
-            left = self._clock.seconds(step) + self._log.console.later
+            later = self._log.console.later
+            # Without an estimate of the phases to come, the stages among them count with the steps of this one.
+            following = 0 if later else self._log.steps - self._before - self._clock.total
+            left = self._clock.seconds(step, following) + later
             measured = self._meter.record() | {"seconds_left": round(left)}
             self._speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {rounded(left)} left in all"
         place = {"step": self._before + step, "stage": self._name}

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+from io import StringIO
 
 import pytest
+from rich.console import Console as RichConsole
 
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
@@ -12,7 +14,14 @@ from mmrnn.evaluation.reports.run_report import THROUGHPUT
 from mmrnn.io import jsonl
 from mmrnn.training import preparation, run
 from mmrnn.training.checkpointing import Checkpoints
+from mmrnn.training.distributed.world import World
+from mmrnn.training.metrics import Meter
+from mmrnn.training.optimize import StepResult
 from mmrnn.training.profiler import TRACE
+from mmrnn.training.run_log import RunLog
+from mmrnn.training.trackers import console
+from mmrnn.training.trackers.choice import NoTracker
+from mmrnn.training.trackers.tracking import track
 from mmrnn.types import Tracker
 from tests.training.distributed.ranks import run_ranks
 
@@ -114,6 +123,22 @@ def test_a_resumed_run_goes_on_with_its_curves(tmp_path, tracked, monkeypatch):
     assert [[step for step, _ in tracker.values] for tracker in tracked] == [[2, 4], [6, 6]]
     assert all(tracker.finished for tracker in tracked)
     assert [record["step"] for record in jsonl.records(tmp_path / "log.jsonl")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("phases", "left"), [({}, 70), ({"training align": 1, "training instruct": 900}, 930)])
+def test_the_time_left_is_that_of_the_run(tmp_path, monkeypatch, phases, left):
+    """With an estimate of the phases to come, or by the steps of the stages that follow."""
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    shown = console.Console(RichConsole(file=StringIO()))
+    if phases:
+        shown.plan(phases)
+    with track(NoTracker(), tmp_path, {}, print) as tracking:
+        log = RunLog(out=tmp_path, world=World(), console=shown, tracking=tracking, steps=9)
+        with log.stage("align", Meter(), steps=5, start=1, before=0) as stage:
+            now[0] += 10.0
+            stage.add(StepResult(2, loss=1.0, lr=0.1, norm=1.0))
+            assert stage.record(2)["measured"]["seconds_left"] == left
 
 
 def train_tracked(world, out):

@@ -20,9 +20,14 @@ class TimeLeft:
         self.total, self.start = total, completed
         self.began = time.monotonic()
 
-    def seconds(self, completed: int) -> float:
-        """Return the seconds that the steps after `completed` will take; at least one step must have been taken."""
-        return (time.monotonic() - self.began) / (completed - self.start) * (self.total - completed)
+    def seconds(self, completed: int, more: int = 0) -> float:
+        """Return the seconds that the steps after `completed` will take; at least one step must have been taken.
+
+        Args:
+            completed: steps that are done.
+            more: steps that follow the loop and take as long.
+        """
+        return (time.monotonic() - self.began) / (completed - self.start) * (self.total - completed + more)
 
 
 class _Lines:
