@@ -24,7 +24,7 @@ def choose_strategy(
 
     Args:
         strategy: that the configuration chooses.
-        step: model and objective, perhaps on the meta device; None: the strategy is not `auto`, or there is one process.
+        step: model and objective, perhaps on the meta device; None: no `auto`, or one process.
         stages: by name.
         world: the processes.
         device: of this process.
