@@ -21,8 +21,8 @@ class StoppedRun(KeyboardInterrupt):
         code: exit code of the process: 130 for SIGINT, else 143, that of SIGTERM.
     """
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+    def __init__(self, number: int, detail: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{detail}")
         self.number = number
         # What asks a job to end asks it to be started again, by whatever signal: requeueing scripts look for one code.
         self.code = 128 + (number if number == signal.SIGINT else signal.SIGTERM)

@@ -35,7 +35,8 @@ def name_lost_ranks(world: World, signals: StopSignals | None = None, wait: floa
         if world.size == 1 or not any(word in str(error) for word in TRANSPORTS):
             raise
         if signals is not None and signals.received:
-            raise StoppedRun(signals.received) from error
+            # Launchers send it to the ranks that are left, too, when one was lost.
+            raise StoppedRun(signals.received, ", after another rank had ended") from error
         raise TrainingError(
             f"{_missing(world, str(error), wait)} ended or hangs, so that rank {world.rank} cannot go on "
             f"({first_line(error).partition('. This is')[0]}); see its own message, and resume with the same command"

@@ -8,6 +8,7 @@ import pytest
 
 from mmrnn.training.distributed.lost_rank import name_lost_ranks
 from mmrnn.training.distributed.world import World
+from mmrnn.training.ends import StoppedRun, StopSignals
 from mmrnn.training.error import TrainingError
 from tests.training.distributed.ranks import run_ranks
 
@@ -37,6 +38,14 @@ def test_a_rank_that_hangs_is_named(tmp_path):
     for text in run_ranks(3, _lose, tmp_path, "hangs", killed=[2]):
         assert text.startswith("rank 2 ended or hangs")
         assert "Timed out" in text
+
+
+def test_a_signal_comes_before_the_failure_that_it_causes():
+    signals = StopSignals()
+    signals.received = signal.SIGTERM
+    expected = pytest.raises(StoppedRun, match="stopped by SIGTERM, after another rank had ended")
+    with expected, name_lost_ranks(World(0, 2), signals):
+        raise RuntimeError("gloo: Connection closed by peer")
 
 
 def test_other_errors_pass():
