@@ -13,10 +13,10 @@ from mmrnn.evaluation.accuracy import evaluate
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.chunked import split
-from mmrnn.training.feature_cache import FeatureCache, cache_features
+from mmrnn.training.loop.chunked import split
 from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.precision import autocast
+from mmrnn.training.reading.feature_cache import FeatureCache, cache_features
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep, shares, unit_counts
 from mmrnn.types import MapDataset, Sample

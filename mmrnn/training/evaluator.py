@@ -13,8 +13,8 @@ from mmrnn.inference.assistant import Assistant
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.ends import StoppedRun, StopSignals
-from mmrnn.training.feature_cache import FeatureCache
 from mmrnn.training.precision import autocast
+from mmrnn.training.reading.feature_cache import FeatureCache
 from mmrnn.types import MapDataset
 
 INTERIM_QUESTIONS = 120

@@ -7,18 +7,18 @@ from typing import Any
 
 from mmrnn.data.left_out import LeftOut
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.checkpointing import Checkpoints
 from mmrnn.training.duration import estimate_duration
 from mmrnn.training.ends import StopSignals
 from mmrnn.training.evaluator import INTERIM_QUESTIONS, Evaluator
-from mmrnn.training.feature_cache import FeatureCache, cache_datasets, images_to_cache
-from mmrnn.training.metrics import peak_flops, stage_costs
+from mmrnn.training.loaders import make_loader
+from mmrnn.training.loop.metrics import peak_flops, stage_costs
+from mmrnn.training.loop.step_guard import StepGuard
 from mmrnn.training.plan import StepCost
-from mmrnn.training.reading import make_loader
+from mmrnn.training.reading.feature_cache import FeatureCache, cache_datasets, images_to_cache
+from mmrnn.training.reading.skipped import SkippedSamples
 from mmrnn.training.run_log import RunLog
-from mmrnn.training.saved_run import StartPoint
-from mmrnn.training.skipped import SkippedSamples
-from mmrnn.training.step_guard import StepGuard
+from mmrnn.training.saving.checkpointing import Checkpoints
+from mmrnn.training.saving.saved_run import StartPoint
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trainer import Trainer
 from mmrnn.types import MapDataset

@@ -14,8 +14,8 @@ from mmrnn.evaluation.reports.run_folder import RESULT, read_log
 from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.checkpoint_folder import remove_all
 from mmrnn.training.error import TrainingError
+from mmrnn.training.saving.checkpoint_folder import remove_all
 from mmrnn.types import MapDataset
 
 ANSWERS = "answers.jsonl"

@@ -23,19 +23,19 @@ from mmrnn.evaluation.accuracy import mean, scores
 from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
-from mmrnn.training.blank import blank_inputs
 from mmrnn.training.build import TrainingParts, build_parts
-from mmrnn.training.checkpointing import Checkpoints, CheckpointSettings
 from mmrnn.training.distributed.lost_rank import name_lost_ranks
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.distributed.world import World
 from mmrnn.training.ends import StopSignals
 from mmrnn.training.evaluator import Evaluator
+from mmrnn.training.loop.blank import blank_inputs
 from mmrnn.training.preparation import describe, make_features, make_trainer, total_steps
 from mmrnn.training.result import write_result
-from mmrnn.training.run_config import differences
 from mmrnn.training.run_log import RunLog
-from mmrnn.training.saved_run import find_start
+from mmrnn.training.saving.checkpointing import Checkpoints, CheckpointSettings
+from mmrnn.training.saving.run_config import differences
+from mmrnn.training.saving.saved_run import find_start
 from mmrnn.training.trackers.choice import NoTracker
 from mmrnn.training.trackers.console import Console
 from mmrnn.training.trackers.tracking import track

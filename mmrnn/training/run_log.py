@@ -9,10 +9,10 @@ from typing import Any
 from mmrnn.evaluation.reports.run_folder import LOG, read_log
 from mmrnn.io import jsonl
 from mmrnn.training.distributed.world import World
-from mmrnn.training.metrics import Meter
-from mmrnn.training.optimize import BadStep, StepResult
-from mmrnn.training.record_window import RecordWindow
-from mmrnn.training.skipped import SKIPPED
+from mmrnn.training.loop.metrics import Meter
+from mmrnn.training.loop.record_window import RecordWindow
+from mmrnn.training.loop.stepper import BadStep, StepResult
+from mmrnn.training.reading.skipped import SKIPPED
 from mmrnn.training.trackers.console import Console, TimeLeft, rounded
 from mmrnn.training.trackers.status_line import status_line
 from mmrnn.training.trackers.tracking import Tracking

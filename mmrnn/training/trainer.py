@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.checkpointing import Checkpoints
 from mmrnn.training.distributed.checkpoint import TrainingState
 from mmrnn.training.distributed.random_state import restore_random
 from mmrnn.training.ends import StoppedRun, StopSignals
-from mmrnn.training.loader import StepLoader
-from mmrnn.training.metrics import Meter
+from mmrnn.training.loop.metrics import Meter
+from mmrnn.training.loop.profiler import StepProfiler
+from mmrnn.training.loop.step_guard import StepGuard
+from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
-from mmrnn.training.optimize import Stepper
 from mmrnn.training.plan import StepCost
 from mmrnn.training.precision import LossScale, Precision, resolve
-from mmrnn.training.profiler import StepProfiler
+from mmrnn.training.reading.loader import StepLoader
+from mmrnn.training.reading.skipped import SkippedSamples
 from mmrnn.training.run_log import RunLog, StageLog
-from mmrnn.training.saved_run import Progress, StartPoint
-from mmrnn.training.skipped import SkippedSamples
-from mmrnn.training.step_guard import StepGuard
+from mmrnn.training.saving.checkpointing import Checkpoints
+from mmrnn.training.saving.saved_run import Progress, StartPoint
 from mmrnn.types import Optimizer
 
 

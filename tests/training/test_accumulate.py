@@ -15,10 +15,10 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import AdamW, Cosine, LanguageModel, PatchAlignment, Stage, WeightedSum
-from mmrnn.training.loader import StepBatches
+from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim import param_groups
-from mmrnn.training.optimize import Stepper
-from mmrnn.training.sample_reader import Collated, SkippedSample
+from mmrnn.training.reading.loader import StepBatches
+from mmrnn.training.reading.sample_reader import Collated, SkippedSample
 from mmrnn.training.step import TrainStep, forward_for
 from mmrnn.types import Objective, Sample, Turn
 

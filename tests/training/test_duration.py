@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
-from mmrnn.training import run
+from mmrnn.training import preparation
 from mmrnn.training.build import build_parts
 from mmrnn.training.duration import estimate_duration
 from mmrnn.training.run import train
@@ -34,7 +34,7 @@ def test_a_run_is_the_same_with_and_without_the_estimate(tmp_path, monkeypatch, 
     cfg = plain(compose(*SMALL, *choice))
     train(cfg, tmp_path / "without")
     assert "in all" not in capsys.readouterr().err
-    monkeypatch.setattr(run, "MIN_PLANNED_STEPS", 4)
+    monkeypatch.setattr(preparation, "MIN_PLANNED_STEPS", 4)
     train(cfg, tmp_path / "with")
     said = capsys.readouterr().err
     assert re.search(r"about \d:\d\d:\d\d in all", said), said

@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
-from mmrnn.training import checkpoint_folder as folders
-from mmrnn.training.checkpointing import Checkpoints
 from mmrnn.training.ema import EMA
 from mmrnn.training.evaluator import Evaluator
 from mmrnn.training.run import train
+from mmrnn.training.saving import checkpoint_folder as folders
+from mmrnn.training.saving.checkpointing import Checkpoints
 
 SMALL = (
     "model=visualrwkv6_tiny",

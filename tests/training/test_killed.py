@@ -18,10 +18,10 @@ from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.reports.run_folder import LOG, RESULT
 from mmrnn.io import jsonl
-from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training.distributed.world import start_world
 from mmrnn.training.ends import StoppedRun
 from mmrnn.training.run import train
+from mmrnn.training.saving import checkpoint_folder as folders
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -217,7 +217,7 @@ from pathlib import Path
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.io.disk import DiskFullError
-from mmrnn.training import checkpoint_folder as folders
+from mmrnn.training.saving import checkpoint_folder as folders
 from mmrnn.training.run import train
 out, small = Path(sys.argv[1]), sys.argv[2:]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(out)], check=True)

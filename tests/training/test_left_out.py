@@ -17,9 +17,9 @@ from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import Stage
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import NO_UNITS, StepLoader
+from mmrnn.training.loop.ready import next_usable
 from mmrnn.training.objectives.language_model import LanguageModel
-from mmrnn.training.ready import next_usable
+from mmrnn.training.reading.loader import NO_UNITS, StepLoader
 from mmrnn.training.run import train
 
 SMALL = (

@@ -10,7 +10,7 @@ from mmrnn.io.records import files
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import LanguageModel, Stage
-from mmrnn.training.loader import StepLoader
+from mmrnn.training.reading.loader import StepLoader
 from tests.data.readers.shards import dialogue, write_tar
 
 SHARDS, RECORDS = 3, 4

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.io import jsonl
-from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
+from mmrnn.training.reading.loader import StepLoader
 from mmrnn.training.run import train
-from mmrnn.training.saved_run import SavedRun
+from mmrnn.training.saving import checkpoint_folder as folders
+from mmrnn.training.saving.saved_run import SavedRun
 from mmrnn.training.step import TrainStep
 
 SMALL = (

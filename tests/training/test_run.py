@@ -13,12 +13,12 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.image import ImageError
 from mmrnn.io import jsonl
-from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training import run
-from mmrnn.training.checkpointing import Checkpoints
 from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.error import TrainingError
 from mmrnn.training.run import train
+from mmrnn.training.saving import checkpoint_folder as folders
+from mmrnn.training.saving.checkpointing import Checkpoints
 
 SMALL = (
     "model=visualrwkv6_tiny",

@@ -13,10 +13,10 @@ from mmrnn.config.tree import plain
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT
 from mmrnn.io.disk import DiskFullError
 from mmrnn.io.lock import FolderInUseError
-from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training import run
 from mmrnn.training.run import train
-from mmrnn.training.saved_run import STATE
+from mmrnn.training.saving import checkpoint_folder as folders
+from mmrnn.training.saving.saved_run import STATE
 
 SMALL = (
     "model=visualrwkv6_tiny",

@@ -13,12 +13,12 @@ from mmrnn.config.tree import plain
 from mmrnn.evaluation.reports.run_report import THROUGHPUT
 from mmrnn.io import jsonl
 from mmrnn.training import preparation, run
-from mmrnn.training.checkpointing import Checkpoints
 from mmrnn.training.distributed.world import World
-from mmrnn.training.metrics import Meter
-from mmrnn.training.optimize import StepResult
-from mmrnn.training.profiler import TRACE
+from mmrnn.training.loop.metrics import Meter
+from mmrnn.training.loop.profiler import TRACE
+from mmrnn.training.loop.stepper import StepResult
 from mmrnn.training.run_log import RunLog
+from mmrnn.training.saving.checkpointing import Checkpoints
 from mmrnn.training.trackers import console
 from mmrnn.training.trackers.choice import NoTracker
 from mmrnn.training.trackers.tracking import track

@@ -13,8 +13,8 @@ from gpu_checks.check import DTYPES, Check, Difference, difference
 from mmrnn.connectors import MLP
 from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
-from mmrnn.training.chunked import split
 from mmrnn.training.compiled import compile_blocks
+from mmrnn.training.loop.chunked import split
 from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.optim.adamw import AdamW
 from mmrnn.training.step import TrainStep, shares, unit_counts

@@ -16,13 +16,13 @@ from mmrnn.data import Collator
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import Cosine, LanguageModel, Stage, optim
-from mmrnn.training.blank import blank_inputs
 from mmrnn.training.distributed.strategies import DDP, FSDP, Single
 from mmrnn.training.distributed.world import World, start_world
-from mmrnn.training.loader import StepBatches
+from mmrnn.training.loop.blank import blank_inputs
+from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
-from mmrnn.training.optimize import Stepper
 from mmrnn.training.precision import LossScale
+from mmrnn.training.reading.loader import StepBatches
 from mmrnn.training.step import TrainStep
 from mmrnn.types import Sample, Turn
 

@@ -17,10 +17,10 @@ from mmrnn.training import AdamW, Cosine, LanguageModel, Stage
 from mmrnn.training.distributed.strategies import DDP, Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
+from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
-from mmrnn.training.optimize import Stepper
-from mmrnn.training.skipped import SKIPPED, SkippedSamples
+from mmrnn.training.reading.loader import StepLoader
+from mmrnn.training.reading.skipped import SKIPPED, SkippedSamples
 from mmrnn.training.step import TrainStep
 from mmrnn.types import MapDataset, Sample, Turn
 from tests.training.distributed.ranks import run_ranks

@@ -10,13 +10,13 @@ from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import AdamW, Cosine, LanguageModel, Stage
-from mmrnn.training.blank import blank_inputs
 from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.strategies import DDP, FSDP, Single
 from mmrnn.training.distributed.world import World
+from mmrnn.training.loop.blank import blank_inputs
+from mmrnn.training.loop.ready import Ready
+from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
-from mmrnn.training.optimize import Stepper
-from mmrnn.training.ready import Ready
 from mmrnn.training.step import TrainStep, shares, unit_counts
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Sequence
 from tests.training.distributed.ranks import run_ranks

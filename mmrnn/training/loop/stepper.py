@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from mmrnn.training.blank import blank_row
-from mmrnn.training.chunked import split
 from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
-from mmrnn.training.metrics import Meter
+from mmrnn.training.loop.blank import blank_row
+from mmrnn.training.loop.chunked import split
+from mmrnn.training.loop.metrics import Meter
+from mmrnn.training.loop.ready import Ready, next_usable
+from mmrnn.training.loop.step_guard import StepGuard
 from mmrnn.training.optim.schedule import apply_schedule
 from mmrnn.training.precision import LossScale, Precision, autocast
-from mmrnn.training.ready import Ready, next_usable
-from mmrnn.training.sample_reader import SkippedSample
-from mmrnn.training.skipped import SkippedSamples
+from mmrnn.training.reading.loader import StepLoader
+from mmrnn.training.reading.sample_reader import SkippedSample
+from mmrnn.training.reading.skipped import SkippedSamples
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import Share, TrainStep
-from mmrnn.training.step_guard import StepGuard
 from mmrnn.types import Batch, Optimizer, Schedule, Strategy
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 from mmrnn.data.left_out import LeftOut
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
-from mmrnn.training.sample_reader import SkippedSample
-from mmrnn.training.skipped import SkippedSamples
+from mmrnn.training.reading.loader import StepLoader
+from mmrnn.training.reading.sample_reader import SkippedSample
+from mmrnn.training.reading.skipped import SkippedSamples
 from mmrnn.training.step import Share, shares, unit_counts
 from mmrnn.types import Batch, Objective
 

@@ -8,9 +8,9 @@ import torch
 from mmrnn.backbones import RWKV6
 from mmrnn.model.vlm import VLM
 from mmrnn.training import AdamW, Cosine, LanguageModel, Stage
+from mmrnn.training.loop.ready import Ready
+from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
-from mmrnn.training.optimize import Stepper
-from mmrnn.training.ready import Ready
 from mmrnn.training.step import TrainStep
 from mmrnn.types import Batch, Sequence
 

@@ -12,7 +12,7 @@ from mmrnn.data.collate import Collator
 from mmrnn.data.sampler import Order, ShuffledOrder
 from mmrnn.training.ends import outlive_signals
 from mmrnn.training.error import TrainingError
-from mmrnn.training.sample_reader import Collated, Key, Keys, SampleReader, SkippedSample
+from mmrnn.training.reading.sample_reader import Collated, Key, Keys, SampleReader, SkippedSample
 from mmrnn.training.stage import Stage
 from mmrnn.types import Batch, Batching, MapDataset, Objective, StepSpec
 

@@ -9,7 +9,7 @@ from mmrnn.data.left_out import LeftOut
 from mmrnn.io import jsonl
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.sample_reader import SkippedSample
+from mmrnn.training.reading.sample_reader import SkippedSample
 from mmrnn.types import MapDataset
 
 SKIPPED = "skipped.jsonl"

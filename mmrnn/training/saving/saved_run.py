@@ -11,9 +11,9 @@ from typing import Any
 
 from mmrnn.config.error import ConfigError
 from mmrnn.io.tensor_files import read_json
-from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training.distributed.world import World
-from mmrnn.training.run_config import differences, rounding_changes
+from mmrnn.training.saving import checkpoint_folder as folders
+from mmrnn.training.saving.run_config import differences, rounding_changes
 from mmrnn.types import TrainingStage
 
 STATE = "state.json"

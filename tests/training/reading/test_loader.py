@@ -22,8 +22,8 @@ from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import LanguageModel, Stage
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
-from mmrnn.training.ready import next_usable
+from mmrnn.training.loop.ready import next_usable
+from mmrnn.training.reading.loader import StepLoader
 from mmrnn.types import IGNORE, MapDataset, Sample, Turn
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mmrnn.training.step_guard import Judgement, StepGuard
+from mmrnn.training.loop.step_guard import Judgement, StepGuard
 
 
 def wavy(count):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.profiler import record_function
 
-from mmrnn.training.profiler import TRACE, StepProfiler
+from mmrnn.training.loop.profiler import TRACE, StepProfiler
 
 
 def taken(steps):

@@ -9,9 +9,10 @@ from mmrnn.backbones import RWKV6
 from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
-from mmrnn.training import Stage, metrics
+from mmrnn.training import Stage
 from mmrnn.training.distributed.world import World
-from mmrnn.training.metrics import DEVICE_NAMES, Meter, peak_flops, peak_memory, real_tokens
+from mmrnn.training.loop import metrics
+from mmrnn.training.loop.metrics import DEVICE_NAMES, Meter, peak_flops, peak_memory, real_tokens
 from mmrnn.training.plan import GPUS, StepCost, plan_stage, step_cost
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Layout, Sequence
 

@@ -3,7 +3,7 @@
 import json
 
 from mmrnn.training.distributed.world import World
-from mmrnn.training.record_window import RecordWindow
+from mmrnn.training.loop.record_window import RecordWindow
 
 
 def filled(*losses):

@@ -12,13 +12,13 @@ from typing import Any
 from mmrnn.config.settings import Settings
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.disk import DiskFullError
-from mmrnn.training import checkpoint_folder as folders
 from mmrnn.training.distributed.checkpoint import TrainingState
 from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.distributed.random_state import random_state
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.saved_run import STATE, Progress, SavedRun
+from mmrnn.training.saving import checkpoint_folder as folders
+from mmrnn.training.saving.saved_run import STATE, Progress, SavedRun
 
 MAX_FULL_DISKS = 3
 """Checkpoints in a row for which there is no space, with which a run ends."""

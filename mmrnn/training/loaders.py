@@ -9,8 +9,8 @@ from mmrnn.data.collate import Collator
 from mmrnn.data.lengths import LengthStore, data_folder, sample_lengths
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.ends import StopSignals, outlive_signals
-from mmrnn.training.feature_cache import FeatureCache
-from mmrnn.training.loader import StepLoader
+from mmrnn.training.reading.feature_cache import FeatureCache
+from mmrnn.training.reading.loader import StepLoader
 from mmrnn.training.trackers.console import Console
 
 

@@ -17,9 +17,9 @@ from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import LanguageModel, Stage
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.loader import StepLoader
-from mmrnn.training.sample_reader import SkippedSample
-from mmrnn.training.skipped import SKIPPED, SkippedSamples
+from mmrnn.training.reading.loader import StepLoader
+from mmrnn.training.reading.sample_reader import SkippedSample
+from mmrnn.training.reading.skipped import SKIPPED, SkippedSamples
 from mmrnn.types import ImageSpec, Layout, MapDataset
 
 

@@ -19,7 +19,7 @@ from mmrnn.encoders import PatchEmbed
 from mmrnn.io import jsonl
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import LanguageModel
-from mmrnn.training.chunked import cuts, split
+from mmrnn.training.loop.chunked import cuts, split
 from mmrnn.training.objectives.patch_alignment import PatchAlignment
 from mmrnn.training.run import train
 from mmrnn.training.step import forward_for

@@ -9,7 +9,7 @@ from PIL import Image
 from mmrnn.config.compose import compose
 from mmrnn.data import ImageError, to_tensor
 from mmrnn.model.build import build
-from mmrnn.training.feature_cache import cache_features
+from mmrnn.training.reading.feature_cache import cache_features
 
 BATCH = 3
 

@@ -1,0 +1,1 @@
+"""Steps of a stage: what is read, computed, guarded and measured."""
