@@ -1,7 +1,7 @@
 """The command line: `mmrnn VERB`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128 + the number of the signal that has stopped it (130:
-Ctrl-C, 143: SIGTERM).
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 stopped by Ctrl-C, 143 a training run that another
+signal has stopped; it has saved a checkpoint.
 """
 
 import os

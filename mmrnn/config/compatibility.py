@@ -18,6 +18,8 @@ def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     yield from _hook_faults(tree, backbone, trusted)
     if tree.get("train_chunk"):
         yield from _chunk_faults(tree, backbone, trusted)
+    elif tree.get("horizon", 1) != 1:
+        yield "horizon: it counts pieces of a row, but rows are read at once; set train_chunk, or horizon=1"
     ids, rows = _tokenizer_vocab(tree.get("tokenizer"), trusted), tree["backbone"].get("vocab")
     if ids is not None and rows is not None and ids > rows:
         yield (

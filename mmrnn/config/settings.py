@@ -17,6 +17,7 @@ from mmrnn.types import (
 )
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+FrozenDtype = Literal["auto", "fp32", "bf16"]
 OnSpike = Literal["warn", "skip", "stop"]
 
 
@@ -77,6 +78,7 @@ class Settings:
         stages: of a recipe that trains in several runs (`mmrnn.config.recipe_stages`).
         device: None: a GPU where there is one.
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
+        frozen_dtype: of matrices that no stage trains; `auto`: bf16 on a GPU whose forward pass is in bf16, else fp32.
         max_length: positions of a row.
         workers: processes that prepare batches while a step is computed; 0: batches are prepared between the steps.
         loader_timeout: seconds to wait for a batch of the workers; 0: without end.
@@ -106,6 +108,7 @@ class Settings:
     stages: Mapping[str, Any] = field(default_factory=dict)
     device: Annotated[str, DeviceName()] | None = None
     precision: Precision = "auto"
+    frozen_dtype: FrozenDtype = "auto"
     max_length: Annotated[int, Bounds(ge=2)] = 1024
     workers: NonNegativeInt = 1
     loader_timeout: NonNegativeFloat = 300.0

@@ -20,8 +20,10 @@ from mmrnn.training.compiled import compile_blocks
 from mmrnn.training.distributed.auto import choose_strategy
 from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.processes import check_processes
+from mmrnn.training.distributed.strategies import Auto
 from mmrnn.training.distributed.world import World
 from mmrnn.training.ema import EMA
+from mmrnn.training.frozen import cast_frozen, resolve_frozen_dtype
 from mmrnn.training.precision import resolve
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import TrainStep
@@ -49,6 +51,7 @@ class TrainingParts:
         strategy: distribution over the processes.
         world: the processes.
         device: of this process.
+        frozen_dtype: of the matrices that no stage trains.
         average: of the parameters that any stage trains.
     """
 
@@ -64,6 +67,7 @@ class TrainingParts:
     world: World
     device: torch.device
     average: EMA
+    frozen_dtype: torch.dtype = torch.float32
 
     @property
     def model(self) -> VLM:
@@ -106,15 +110,8 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     )
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
-    step, start = build_step_on_meta(cfg) if world.size > 1 else (None, None)
-    strategy = choose_strategy(strategy, step, stages, world, device)
-    if not strategy.shards:
-        step = build_step(cfg).to(device)
-    if cfg["compile"]:
-        compile_blocks(step.model.backbone)
-    strategy.shard(step, resolve(cfg["precision"], device))
-    if strategy.shards:
-        materialize(step, start, device)
+    frozen_dtype = resolve_frozen_dtype(cfg["frozen_dtype"], cfg["precision"], device)
+    step, strategy = make_step(cfg, stages, strategy, world, device, frozen_dtype)
     try:
         batching = batching.resolve(step.model.backbone, step.objective, data, world.size)
     except ValueError as error:
@@ -123,8 +120,50 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
         torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
     average = EMA(step.model, trained_names(step.model, stages), cfg["ema"])
     return TrainingParts(
-        step, tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy, world, device, average
+        step,
+        tokenizer,
+        prompt,
+        data,
+        stages,
+        optimizer,
+        schedule,
+        batching,
+        strategy,
+        world,
+        device,
+        average,
+        frozen_dtype,
     )
+
+
+def make_step(
+    cfg: Mapping[str, Any],
+    stages: Mapping[str, Stage],
+    strategy: Strategy,
+    world: World,
+    device: torch.device,
+    frozen_dtype: torch.dtype,
+) -> tuple[TrainStep, Strategy]:
+    """Build model and objective as the strategy holds them, on a device; and choose the strategy.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
+    sizes = None
+    if isinstance(strategy, Auto) and world.size > 1:
+        sizes, _ = build_step_on_meta({**cfg, "weights": {}})
+        cast_frozen(sizes.model, trained_names(sizes.model, stages), frozen_dtype)
+    strategy = choose_strategy(strategy, sizes, stages, world, device)
+    step, start = build_step_on_meta(cfg) if strategy.shards else (build_step(cfg), None)
+    cast_frozen(step.model, trained_names(step.model, stages), frozen_dtype)
+    if cfg["compile"]:
+        compile_blocks(step.model.backbone)
+    strategy.shard(step, resolve(cfg["precision"], device))
+    if start is None:
+        step.to(device)
+    else:
+        materialize(step, start, device)
+    return step, strategy
 
 
 def build_step(cfg: Mapping[str, Any]) -> TrainStep:

@@ -1,4 +1,4 @@
-"""Signals that end a run: its step is finished, a checkpoint is saved, and the process ends with 128 + the signal."""
+"""Signals that end a run: its step is finished, a checkpoint is saved, and the process ends."""
 
 import os
 import signal
@@ -18,12 +18,14 @@ class StoppedRun(KeyboardInterrupt):
 
     Attributes:
         number: of the signal.
-        code: exit code of the process.
+        code: exit code of the process: 130 for SIGINT, else 143, that of SIGTERM.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number, self.code = number, 128 + number
+        self.number = number
+        # What asks a job to end asks it to be started again, by whatever signal: requeueing scripts look for one code.
+        self.code = 128 + (number if number == signal.SIGINT else signal.SIGTERM)
 
 
 class StopSignals:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Evaluation, mean, scores
 from mmrnn.evaluation.held_out import HeldOut, Track
@@ -12,6 +14,7 @@ from mmrnn.training.build import TrainingParts
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.ends import StoppedRun, StopSignals
 from mmrnn.training.feature_cache import FeatureCache
+from mmrnn.training.precision import autocast
 from mmrnn.types import MapDataset
 
 INTERIM_QUESTIONS = 120
@@ -49,9 +52,11 @@ class Evaluator:
         if not self.splits:
             return {}
         world = self.parts.world
+        # Only a forward pass in bf16 can read what is frozen in bf16.
+        precision = "bf16" if self.parts.frozen_dtype == torch.bfloat16 else "fp32"
         found, stop = {}, 0
         try:
-            with self.parts.average.swapped(self.parts.model):
+            with autocast(precision, self.parts.device), self.parts.average.swapped(self.parts.model):
                 found = self._held_out().evaluate(max_samples, self._tracked(track), first=world.rank, every=world.size)
         except StoppedRun as stopped:
             stop = stopped.number

@@ -106,7 +106,10 @@ def _enter(cfg: Config, out: Path, stack: ExitStack) -> float | None:
     before = config_file.read_config(out)
     anew = cfg["resume"] == "never" and not (out / RESULT).is_file()
     if before is not None and not anew and (names := differences(before, cfg)):
-        raise ConfigError(f"out: {out} holds a run of another configuration (it differs in {', '.join(names)})")
+        raise ConfigError(
+            f"out: {out} holds a run of another configuration (it differs in {', '.join(names)}); "
+            "repeat its overrides, which are in its config.yaml, or choose another folder (out=...)"
+        )
     if (out / RESULT).is_file():
         if before is None:
             raise ConfigError(f"out: {out} holds {RESULT} without {config_file.CONFIG}; choose another folder")

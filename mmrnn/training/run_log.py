@@ -118,13 +118,14 @@ class StageLog:
 
         What depends on the machine stands in `measured`, so that the rest is the same in a run that is repeated.
         """
-        measured = self._meter.record()
+        measured = {}
+        # A run that was stopped before its record has measured none of the steps.
         if step > self._clock.start:
             later = self._log.console.later
             # Without an estimate of the phases to come, the stages among them count with the steps of this one.
             following = 0 if later else self._log.steps - self._before - self._clock.total
             left = self._clock.seconds(step, following) + later
-            measured |= {"seconds_left": round(left)}
+            measured = self._meter.record() | {"seconds_left": round(left)}
             if self._log.console.is_terminal:
                 self._speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {rounded(left)} left in all"
         place = {"step": self._before + step, "stage": self._name}

@@ -171,7 +171,10 @@ def check_config(saved: SavedRun, folder: Path, cfg: Mapping[str, Any], say: Cal
         ConfigError: they differ in what must not change.
     """
     if names := differences(saved.config, cfg):
-        raise ConfigError(f"resume: {folder} belongs to another configuration (it differs in {', '.join(names)})")
+        raise ConfigError(
+            f"resume: {folder} belongs to another configuration (it differs in {', '.join(names)}); "
+            "repeat its overrides, or set weights.model to start from its weights alone"
+        )
     if changed := rounding_changes(saved.config, cfg):
         say(f"the run is resumed with {', '.join(changed)}: its losses will differ by rounding")
     before = saved.versions

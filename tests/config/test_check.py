@@ -120,6 +120,7 @@ def test_a_scan_needs_a_recurrent_backbone():
 @pytest.mark.parametrize(
     ("overrides", "path", "reason"),
     [
+        (("model=visualrwkv6_tiny", "horizon=2"), "horizon", "rows are read at once; set train_chunk, or horizon=1"),
         (("model=llava15_tiny", "train_chunk=64"), "train_chunk", "Transformer attends to all positions before"),
         (
             ("model=visualrwkv6_tiny", "train_chunk=64", "objective=eve_tiny"),

@@ -25,6 +25,7 @@ QUICK += (
     "decoding/*/continued/*",
     "training/*/fp32",
     "training/*/pieces",
+    "training/*/logits/*",
 )
 
 

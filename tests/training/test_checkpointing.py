@@ -262,7 +262,7 @@ def test_another_configuration_is_refused_by_its_names():
     assert said == ["the run is resumed with precision: fp32 -> bf16: its losses will differ by rounding"]
     other = CONFIG | {"stage": {"instruct": {"steps": 6}}, "encoder": {"depth": 2}}
     with pytest.raises(
-        ConfigError, match=r"another configuration \(it differs in encoder.depth, stage.instruct.steps\)"
+        ConfigError, match=r"\(it differs in encoder.depth, stage.instruct.steps\); repeat its overrides"
     ):
         check_config(saved, Path("step_1"), other, said.append)
 

@@ -204,7 +204,9 @@ def test_frozen_features_are_cached_and_change_nothing(tmp_path):
 
 def test_mistakes_leave_nothing_behind(tmp_path):
     train(config("evaluate.samples=0"), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"another configuration.*seed"):
+    with pytest.raises(
+        ConfigError, match=r"another configuration \(it differs in seed\); repeat its overrides.*choose another folder"
+    ):
         train(config("evaluate.samples=0", "seed=5"), tmp_path / "run")
     with pytest.raises(ValueError, match="fits no parameter"):
         train(config("stage.instruct.train=[backbone.nothing.*]"), tmp_path / "wrong")

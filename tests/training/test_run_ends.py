@@ -1,15 +1,11 @@
-"""Ends of a run: failures are noted, folders belong to one process, and a killed run resumes as if it had not been."""
+"""Ends of a run: failures are noted, and folders belong to one process."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
@@ -118,29 +114,3 @@ def test_the_second_run_in_a_folder_is_told_of_the_first(tmp_path):
     finally:
         first.kill()
         first.communicate()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_that_is_killed_again_and_again_ends_as_a_whole_one(tmp_path, workers):
-    words = (f"{STEPS}=12", f"workers={workers}", "backbone.dropout=0.1")
-    train(config(*words), tmp_path / "whole")
-    killed = 0
-    for steps in (2, 5, 9):
-        process = start(tmp_path / "parts", *words)
-        while process.poll() is None and _lines(tmp_path / "parts" / LOG) < steps:
-            time.sleep(0.005)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.communicate()
-    assert killed
-    train(config(*words), tmp_path / "parts")
-    one, other = (load_file(str(tmp_path / name / "model.safetensors")) for name in ("whole", "parts"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert (tmp_path / "whole" / LOG).read_bytes() == (tmp_path / "parts" / LOG).read_bytes()
-    assert [path.name for path in (tmp_path / "parts").iterdir() if path.name.startswith(".")] == []
-
-
-def _lines(path):
-    return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -33,7 +33,7 @@ Found = dict[str, dict[str, torch.Tensor]]
 
 
 def checks() -> list[Check]:
-    """Every backbone in fp32, and under autocast to 16 bits with weights of fp32; with compiled blocks; in pieces."""
+    """Every backbone in fp32, and under autocast to 16 bits; with compiled blocks; in pieces; with chunks of logits."""
     found = [
         Check(f"training/{name}/{word}", partial(compare, name, dtype))
         for name in SIZES
@@ -42,6 +42,10 @@ def checks() -> list[Check]:
     found += [
         Check(f"training/{name}/compiled", partial(compare, name, torch.float32, compiled=True)) for name in SIZES
     ]
+    found += [
+        Check(f"training/RWKV6/logits/{word}", partial(compare, "RWKV6", dtype, chunk_size=7))
+        for word, dtype in DTYPES.items()
+    ]
     recurrent = [name for name in SIZES if name.startswith("RWKV")]
     return found + [
         Check(f"training/{name}/pieces", partial(compare, name, torch.float32, train_chunk=11)) for name in recurrent
@@ -49,13 +53,20 @@ def checks() -> list[Check]:
 
 
 def compare(
-    name: str, dtype: torch.dtype, device: torch.device, *, compiled: bool = False, train_chunk: int = 0
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    compiled: bool = False,
+    train_chunk: int = 0,
+    chunk_size: int = 1024,
 ) -> list[Difference]:
     """Differences of the loss, of each gradient and of the change of each weight.
 
     Args:
         compiled: compile the blocks; for a CPU they are traced only.
         train_chunk: positions of a piece that passes on its state; 0: rows are read at once.
+        chunk_size: positions whose logits are computed at once; the truth computes all.
     """
     backbone, reference = make(name, torch.float32, device)
     if compiled:
@@ -64,7 +75,7 @@ def compare(
     modality = Modality(encoder := PatchEmbed(patch=8, width=32, size=16), MLP(encoder.width, WIDTH))
     randomise(modality)
     truth = trained(VLM(reference, {"image": deepcopy(modality).double()}), torch.device("cpu"), torch.float64)
-    found = trained(VLM(backbone, {"image": modality.to(device)}), device, dtype, train_chunk)
+    found = trained(VLM(backbone, {"image": modality.to(device)}), device, dtype, train_chunk, chunk_size)
     return [
         difference(f"{kind} {key}".strip(), found[kind][key], value, BOUNDS[dtype][kind])
         for kind, values in truth.items()
@@ -72,13 +83,15 @@ def compare(
     ]
 
 
-def trained(model: VLM, device: torch.device, dtype: torch.dtype, train_chunk: int = 0) -> Found:
+def trained(
+    model: VLM, device: torch.device, dtype: torch.dtype, train_chunk: int = 0, chunk_size: int = 1024
+) -> Found:
     """Loss, gradients and changes of the weights by name.
 
     With eps = 1 a step of AdamW is nearly proportional to the gradient: a weight whose gradient is all rounding does
     not jump.
     """
-    step = TrainStep(model.train(), objective := LanguageModel())
+    step = TrainStep(model.train(), objective := LanguageModel(l2wrap=1e-2, z_loss=1e-3, chunk_size=chunk_size))
     batch = make_batch(model, next(model.parameters()).dtype)
     counts = unit_counts(objective, batch)
     share = shares([counts], counts)[0]

@@ -12,7 +12,8 @@ class Bucketed(Batching):
 
     A window never reaches beyond the steps that begin in its epoch: every sample is read once an epoch, as without
     sorting. The micro-batches of a step go to the ranks in turn, forwards and backwards, so that all have about as
-    many tokens.
+    many tokens. A stage that begins within a window of an earlier one with another `batch_size` sorts it anew: of that
+    window it may read samples twice, or not at all.
 
     Args:
         window: steps that are sorted together.

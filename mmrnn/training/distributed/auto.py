@@ -10,17 +10,25 @@ from mmrnn.training.distributed.world import World
 from mmrnn.training.stage import Stage
 from mmrnn.types import Strategy
 
-LEARNT_BYTES, FROZEN_BYTES = 16, 4
-"""Memory of a parameter: fp32 weight, gradient and two moments; weight alone."""
+LEARNT_BYTES = 16
+"""Memory of a learnt parameter: fp32 weight, gradient and two moments."""
 
 MAX_SHARE = 0.6
 """Of a GPU's memory that parameters may take; activations need the rest."""
 
 
 def choose_strategy(
-    strategy: Strategy, step: nn.Module, stages: Mapping[str, Stage], world: World, device: torch.device
+    strategy: Strategy, step: nn.Module | None, stages: Mapping[str, Stage], world: World, device: torch.device
 ) -> Strategy:
-    """Return the strategy, or in place of `Auto` the one that fits; all processes choose alike."""
+    """Return the strategy, or in place of `Auto` the one that fits; all processes choose alike.
+
+    Args:
+        strategy: that the configuration chooses.
+        step: model and objective, perhaps on the meta device; None: no `auto`, or one process.
+        stages: by name.
+        world: the processes.
+        device: of this process.
+    """
     if not isinstance(strategy, Auto):
         return strategy
     if world.size == 1:
@@ -33,6 +41,12 @@ def choose_strategy(
 
 def bytes_needed(step: nn.Module, stages: Mapping[str, Stage]) -> int:
     """Memory of the parameters, their gradients and their moments in the stage that needs most."""
-    sizes = {name.removeprefix("model."): parameter.numel() for name, parameter in step.named_parameters()}
-    learnt = max(sum(size for name, size in sizes.items() if stage.trains(name)) for stage in stages.values())
-    return LEARNT_BYTES * learnt + FROZEN_BYTES * (sum(sizes.values()) - learnt)
+    found = {name.removeprefix("model."): parameter for name, parameter in step.named_parameters()}
+
+    def needed(stage: Stage) -> int:
+        return sum(
+            parameter.numel() * (LEARNT_BYTES if stage.trains(name) else parameter.element_size())
+            for name, parameter in found.items()
+        )
+
+    return max(needed(stage) for stage in stages.values())

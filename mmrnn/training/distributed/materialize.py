@@ -93,8 +93,9 @@ def local_part(sharded: DTensor, whole: Tensor) -> Tensor:
 class FullInit(TorchDispatchMode):
     """Context in which random functions draw whole tensors on the CPU, of which sharded ones take their part.
 
-    So the random numbers are the same on every number of processes and on every device. Other functions run on the
-    shards; they are elementwise in an initialiser. New tensors like a sharded one are whole.
+    So the random numbers are the same on every number of processes and on every device. They are drawn in the default
+    dtype, as a build in memory draws them before it casts. Other functions run on the shards; they are elementwise in
+    an initialiser. New tensors like a sharded one are whole.
     """
 
     def __torch_dispatch__(
@@ -112,7 +113,7 @@ class FullInit(TorchDispatchMode):
             copy_shard(target, args[1])
             return target
         if function is aten.new_empty.default and isinstance(target, DTensor):
-            return torch.empty(args[1], dtype=kwargs.get("dtype") or target.dtype)
+            return torch.empty(args[1])
         if torch.Tag.nondeterministic_seeded in function.tags:
             return _draw(function, target, args[1:], kwargs)
         return function(*args, **kwargs)
@@ -121,7 +122,7 @@ class FullInit(TorchDispatchMode):
 def _draw(function: Callable[..., Tensor], target: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     if not function._schema.is_mutable:
         raise RuntimeError(f"{function} draws a new tensor like one that is sharded; fill the parameter in place")
-    whole = torch.empty(target.shape, dtype=target.dtype)
+    whole = torch.empty(target.shape)
     copy_shard(target, function(whole, *args, **kwargs))
     return target
 

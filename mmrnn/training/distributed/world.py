@@ -99,14 +99,19 @@ class World:
             kind: `cpu`, `cuda`, ...; None: a GPU where there is one.
 
         Raises:
-            ConfigError: the machine has fewer GPUs than processes.
+            ConfigError: the machine has no such GPU, or fewer GPUs than processes.
         """
         device = torch.device(kind or ("cuda" if torch.cuda.is_available() else "cpu"))
+        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise ConfigError(
+                f"device={kind}: torch finds {gpus} CUDA devices here; set device=cpu, or see that driver and torch fit"
+            )
         if self.size == 1 or device.type != "cuda":
             return device
-        if self.local_rank >= (found := torch.cuda.device_count()):
+        if self.local_rank >= gpus:
             raise ConfigError(
-                f"rank {self.rank} is number {self.local_rank} on its machine, which has {found} GPUs; start as many "
+                f"rank {self.rank} is number {self.local_rank} on its machine, which has {gpus} GPUs; start as many "
                 "processes as there are GPUs, or set device=cpu"
             )
         torch.cuda.set_device(self.local_rank)

@@ -54,6 +54,24 @@ def test_a_plan_depends_on_its_position_alone(batching, start):
         assert next(batching.plans(start + step * 12, spec)) == whole[step]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_sizes_of_every_kind(seed):
+    """Epochs shorter than a step, windows of one step, more ranks than samples, samples without a length."""
+    rng = random.Random(seed)
+    epoch, size, start = rng.randint(1, 60), rng.randint(1, 20), rng.randint(0, 200)
+    lengths = [rng.randint(0, 50) for _ in range(epoch)]
+    for ranks in (1, 2, 5):
+        spec = StepSpec(size * ranks, 1, ranks, epoch, seed, lambda n: lengths[n % epoch])
+        for batching in (Packed(tokens=rng.choice([20, 60, 300])), Bucketed(window=rng.randint(1, 6))):
+            plans = list(islice(batching.plans(start, spec), 30))
+            assert all(len({len(rank) for rank in plan}) == 1 for plan in plans)
+            assert {len(flat(plan)) for plan in plans} == {size * ranks}
+            for step in (1, 7, 23):
+                assert next(batching.plans(start + step * size * ranks, spec)) == plans[step]
+            read = [n for plan in plans for n in flat(plan)]
+            assert len(set(read)) == len(read)
+
+
 def test_plain_takes_the_order_as_it_is():
     assert next(Plain().plans(8, StepSpec(8))) == [[[8, 9, 10, 11, 12, 13, 14, 15]]]
     assert next(Plain().plans(8, StepSpec(8, 2, 2))) == [[[8, 9], [10, 11]], [[12, 13], [14, 15]]]

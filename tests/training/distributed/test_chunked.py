@@ -96,6 +96,6 @@ def test_compiled_blocks(strategy, tmp_path):
     """Rows are not packed: every set of lengths would be compiled anew."""
     loss, norm, _ = gradients(World(), Single(), 2, packed=False)
     compiled = partial(gradients, every=1, packed=False, compiled=True)
-    for found_loss, found_norm, _ in run_ranks(2, compiled, tmp_path, strategy(), 2, timeout=300):
+    for found_loss, found_norm, _ in run_ranks(2, compiled, tmp_path, strategy(), 2, timeout=600):
         assert found_loss == pytest.approx(loss, rel=1e-6)
         assert found_norm == pytest.approx(norm, rel=1e-5)

@@ -64,3 +64,10 @@ def test_alone_collectives_return_what_they_are_given():
     assert world.broadcast("a") == world.on_main(lambda: "a") == "a"
     assert world.any(True)
     assert not world.any(False)
+
+
+@pytest.mark.parametrize(("kind", "gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
+def test_a_gpu_that_is_not_there(kind, gpus, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    with pytest.raises(ConfigError, match=f"device={kind}: torch finds {gpus} CUDA devices here; set device=cpu"):
+        World().device(kind)

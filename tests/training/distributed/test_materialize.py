@@ -19,9 +19,10 @@ from mmrnn.config.tree import plain
 from mmrnn.model.build import build
 from mmrnn.model.start import Start, build_on_meta
 from mmrnn.training import LanguageModel
-from mmrnn.training.build import make_objective
+from mmrnn.training.build import build_parts, make_objective
 from mmrnn.training.distributed.materialize import FullInit, local_part, materialize
 from mmrnn.training.distributed.strategies import FSDP
+from mmrnn.training.distributed.world import World
 from mmrnn.training.step import TrainStep
 from tests.training.distributed.ranks import run_ranks
 
@@ -137,6 +138,24 @@ def test_ranks(size, files, tmp_path):
     cfgs = [case(name, files) for name in CASES]
     cfgs += [config(f"model={name}", "weights={}") for name in ("visualrwkv7_tiny", "flamingo_tiny", "palm_e_tiny")]
     run_ranks(size, compare_shards, tmp_path, cfgs, timeout=300)
+
+
+def chosen(world, cfg):
+    parts = build_parts(cfg, world)
+    sharded = {isinstance(parameter, DTensor) for parameter in parts.model.parameters()}
+    found = tensors(parts.model)
+    whole = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in found.items()}
+    return type(parts.strategy).__name__, sharded, whole
+
+
+def test_every_strategy_starts_from_the_same_values(tmp_path):
+    cfg = config("model=visualrwkv6_tiny", "weights={}") | {"choices": {}}
+    _, _, expected = chosen(World(), cfg)
+    for name, found in {"auto": "DDP", "fsdp": "FSDP"}.items():
+        strategy = plain(compose(config=f"strategy/{name}"))["strategy"]
+        for kind, sharded, whole in run_ranks(2, chosen, tmp_path, {**cfg, "strategy": strategy}):
+            assert (kind, sharded) == (found, {name == "fsdp"})
+            assert all(torch.equal(value, whole[key]) for key, value in expected.items())
 
 
 def parts_of(world, rows):
