@@ -126,6 +126,7 @@ class StageLog:
             following = 0 if later else self._log.steps - self._before - self._clock.total
             left = self._clock.seconds(step, following) + later
             measured = self._meter.record() | {"seconds_left": round(left)}
-            self._speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {rounded(left)} left in all"
+            if self._log.console.is_terminal:
+                self._speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {rounded(left)} left in all"
         place = {"step": self._before + step, "stage": self._name}
         return {**place, **self.window.take(), "measured": measured}

@@ -87,9 +87,14 @@ class Console:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    @property
+    def is_terminal(self) -> bool:
+        """True where bars are shown."""
+        return self.console.is_terminal
+
     def status(self, text: str) -> None:
         """Print a line of a loop where there is no terminal, in place of the next one that `progress` would print."""
-        if not self.console.is_terminal:
+        if not self.is_terminal:
             self.say(text)
             if self._lines is not None:
                 self._lines.postpone()
