@@ -99,7 +99,7 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
         world: the processes; None: this one alone.
 
     Raises:
-        ConfigError: the parts do not fit together, or not the number of processes.
+        ConfigError: the parts do not fit together or not the number of processes, or the data cannot be read.
     """
     trusted, world = cfg["trusted"], world or World()
     check(cfg, trusted=trusted, needs=RUN)
@@ -108,6 +108,10 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
         instantiate(cfg[group], trusted=trusted)
         for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "batching", "strategy")
     )
+    try:
+        len(data)  # reads or indexes its files: cheaper than to build a model first
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     torch.manual_seed(cfg["seed"])
     device = world.device(cfg["device"])
     frozen_dtype = resolve_frozen_dtype(cfg["frozen_dtype"], cfg["precision"], device)

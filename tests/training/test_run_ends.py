@@ -114,3 +114,11 @@ def test_the_second_run_in_a_folder_is_told_of_the_first(tmp_path):
     finally:
         first.kill()
         first.communicate()
+
+
+@pytest.mark.parametrize("file", ["null", "missing.json"])
+def test_data_that_cannot_be_read_is_told_before_a_model_is_built(tmp_path, monkeypatch, file):
+    monkeypatch.setattr("mmrnn.training.build.make_step", None)
+    cfg = plain(compose("model=visualrwkv6_tiny", "data=llava", f"data.file={file}"))
+    with pytest.raises(ConfigError, match=r"data\.file"):
+        run.train(cfg, tmp_path / "run")
