@@ -11,7 +11,7 @@ from mmrnn.types import Backbone, Batching, MapDataset, Objective, PositiveInt, 
 class Auto(Batching):
     """`Packed` for recurrent backbones, whose cost does not depend on the length of a row; else `Bucketed`.
 
-    Where samples are generated, and would have to be for their lengths alone: `Plain`.
+    Where samples are generated: `Plain`. They would have to be made for their lengths alone.
 
     Args:
         tokens: of `Packed`.
@@ -21,11 +21,12 @@ class Auto(Batching):
     def __init__(self, *, tokens: PositiveInt = 16384, window: PositiveInt = 64) -> None:
         self.packed, self.bucketed = Packed(tokens=tokens), Bucketed(window=window)
 
-    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> Batching:
+    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> Batching:  # noqa: ARG002
         """Return the batching for a run."""
+        if data.generated:
+            return Plain()
         packs = backbone.recurrent and not one_sample_a_row(backbone, objective)
-        chosen = self.packed if packs else self.bucketed
-        return Plain() if data.generated and chosen.needs_lengths(ranks) else chosen
+        return self.packed if packs else self.bucketed
 
     def plans(self, position: int, spec: StepSpec) -> Iterator[StepPlan]:  # noqa: ARG002
         """Refuse: the parts of the run are not known.

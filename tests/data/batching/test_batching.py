@@ -200,7 +200,7 @@ class Generated(Stored):
     [
         (Language(True), Words(), Stored(), 1, Packed),
         (Language(True), Words(), Stored(), 8, Packed),
-        (Language(True), Words(), Generated(), 1, Packed),
+        (Language(True), Words(), Generated(), 1, Plain),
         (Language(True), Words(), Generated(), 2, Plain),
         (Language(True), Pairs(), Stored(), 1, Bucketed),
         (Language(False), Words(), Stored(), 1, Bucketed),
