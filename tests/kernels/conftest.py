@@ -106,5 +106,5 @@ def interpreter():
         return found
 
     yield ask
-    process.stdin.close()
+    process.terminate()  # the end of its input may not come: forked processes of other tests hold the pipe too
     process.wait(timeout=60)
