@@ -12,8 +12,9 @@ def parser() -> Parser:
     made = Parser(
         "report",
         "[DIR ...] [OPTION ...]",
-        "Compare the finished runs in some folders: print a table, write a page with table and chart into the first.",
-        "  mmrnn report\n  mmrnn report multirun/2026-01-31_12-00-00",
+        "Compare the finished runs in some folders: print their results, the differences with 95 % intervals and the\n"
+        "spread over seeds; write a page with tables and charts into the first folder.",
+        "  mmrnn report\n  mmrnn report multirun/2026-01-31_12-00-00 --baseline multirun/2026-01-31_12-00-00/2",
     )
     made.add_argument(
         "folders",
@@ -22,6 +23,12 @@ def parser() -> Parser:
         type=to_path,
         metavar="DIR",
         help="folders of runs (default: the newest in multirun/)",
+    )
+    made.add_argument(
+        "--baseline",
+        type=to_path,
+        metavar="RUN",
+        help="folder of the run that the others are compared with (default: the first)",
     )
     return made
 
@@ -32,8 +39,10 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: wrong usage, or nothing to compare.
     """
-    folders = parser().parse(arguments).folders or [_newest()]
+    options = parser().parse(arguments)
+    folders = options.folders or [_newest()]
 
+    from mmrnn.evaluation.reports.certainty import certainty
     from mmrnn.evaluation.reports.comparison import find_runs, table, write_comparison
 
     finished, unfinished = [], []
@@ -54,15 +63,40 @@ def main(arguments: Sequence[str]) -> None:
     if not finished:
         raise ConfigError("none of these runs is finished")
 
+    baseline = _baseline(options.baseline, [run.folder for run in finished])
+    _print("", *table(finished))
+    sections = certainty(finished, baseline)
+    for section in sections:
+        _print(section.title, section.columns, section.rows)
+        print(*section.notes, sep="\n")
+    print(write_comparison(folders[0], finished, unfinished, sections))
+
+
+def _baseline(wanted: Path | None, folders: Sequence[Path]) -> int:
+    """Number of the run that the others are compared with.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if wanted is None:
+        return 0
+    resolved = [folder.resolve() for folder in folders]
+    if wanted.resolve() not in resolved:
+        raise ConfigError(f"--baseline {wanted} is none of the finished runs: {', '.join(map(str, folders))}")
+    return resolved.index(wanted.resolve())
+
+
+def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    columns, rows = table(finished)
-    shown = Table(*columns)
+    if not rows:
+        return
+    shown = Table(*map(escape, columns), title=escape(title) or None)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     Console().print(shown)
-    print(write_comparison(folders[0], finished, unfinished))
 
 
 def _newest() -> Path:

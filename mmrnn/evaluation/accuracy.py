@@ -22,6 +22,8 @@ class Answer:
         truth: the reference.
         reply: of the model.
         index: of the sample in its split.
+        id: of the sample, by which the answers of two runs are paired.
+        images: keys of its images, by which questions about the same image are found.
     """
 
     kind: str
@@ -29,6 +31,8 @@ class Answer:
     truth: str
     reply: str
     index: int = 0
+    id: str = ""
+    images: tuple[str, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -122,7 +126,8 @@ def evaluate(
                 group[index] = asked
         for index, reply in _replies(assistant, group, max_new_tokens, left_out).items():
             asked = group[index]
-            answers.append(Answer(asked.kind, question_of(asked), truth_of(asked), reply, index))
+            images = tuple(image.key for image in asked.images)
+            answers.append(Answer(asked.kind, question_of(asked), truth_of(asked), reply, index, asked.id, images))
     return Evaluation(answers, left_out)
 
 

@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmrnn.data.left_out import LeftOut
-from mmrnn.evaluation.accuracy import Answer, Evaluation, mean, scores
+from mmrnn.evaluation.accuracy import Evaluation, mean, scores
 from mmrnn.evaluation.held_out import accuracy_with_baselines
+from mmrnn.evaluation.reports.answer_file import write_answers
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log
 from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
@@ -17,8 +17,6 @@ from mmrnn.training.build import TrainingParts
 from mmrnn.training.error import TrainingError
 from mmrnn.training.saving.checkpoint_folder import remove_all
 from mmrnn.types import MapDataset
-
-ANSWERS = "answers.jsonl"
 
 MAX_BLIND_SAMPLES = 30_000
 """Training samples that the blind baseline counts; more do not change it."""
@@ -51,7 +49,7 @@ def write_result(
         TrainingError: there are held-out samples, and none of them can be asked.
     """
     answers = {name: evaluation.answers for name, evaluation in found.items()}
-    write_answers(out / ANSWERS, answers)
+    write_answers(out, answers)
     train = [parts.data[index] for index in range(min(len(parts.data), MAX_BLIND_SAMPLES))] if answers else []
     accuracy = {name: accuracy_with_baselines(answers[name], split, train) for name, split in splits.items()}
     if answers and not any(answers.values()):
@@ -80,9 +78,3 @@ def write_result(
     replace_file(out / RESULT, lambda path: path.write_text(text))
     remove_all(out)
     return result
-
-
-def write_answers(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
-    """Write the answers by split as JSON lines, one per question."""
-    lines = [json.dumps({"split": name, **asdict(answer)}) for name, found in answers.items() for answer in found]
-    replace_file(path, lambda new: new.write_text("".join(f"{line}\n" for line in lines)))

@@ -92,6 +92,7 @@ def test_what_cannot_be_asked_is_left_out_and_counted():
     answers, left_out = evaluate(echo, samples, batch_size=8)
     assert [answer.index for answer in answers] == [*range(5), 6, *range(8, 16)]
     assert all(answer.right and answer.question == f"{answer.index}?" for answer in answers)
+    assert all((answer.id, answer.images) == (f"s{answer.index}", ("whole",)) for answer in answers)
     assert left_out.reasons == {"there is no reply to a question": (1, "s7"), "there is no such image": (1, "s5")}
     assert echo.sizes == [3, 2, 1, 8]  # seven of the first batch, halved down to the fault
 

@@ -59,6 +59,9 @@ def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
     assert "accuracy" in records[2]
     lines = (tmp_path / "run" / "answers.jsonl").read_text().splitlines()
     assert len(lines) == sum(row["total"] for kinds in result["accuracy"].values() for row in kinds.values())
+    for answer in map(json.loads, lines):
+        [image] = answer["images"]
+        assert answer["id"].startswith(f"{image}/")
     # The same command once more finds that nothing is left to do.
     assert train(config(), tmp_path / "run", {"connector": "linear"}) == error
 
@@ -272,6 +275,9 @@ def test_comparing_runs(tmp_path, capsys):
     table = (tmp_path / "comparison.md").read_text()
     assert table.splitlines()[0].startswith("| connector | parameters |")
     assert "| mlp |" in table
+    assert "## Differences from connector=linear" in table
+    assert table.count("not paired") == 0
+    assert table.count("| baseline |") == 3
     assert "<rect" in (tmp_path / "comparison.html").read_text()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no run"):

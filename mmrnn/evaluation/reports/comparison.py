@@ -10,6 +10,7 @@ from typing import Any
 from mmrnn.config.tree import leaves
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT, read_log, read_result, unfinished_reason
 from mmrnn.evaluation.reports.run_report import STYLE
+from mmrnn.evaluation.reports.section import Section, html_table, markdown_table
 from mmrnn.evaluation.reports.svg import bars
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.lock import LOCK
@@ -90,33 +91,44 @@ def average(run: FinishedRun, split: str) -> float | None:
     return sum(row["accuracy"] for row in kinds.values()) / len(kinds) if kinds else None
 
 
-def write_comparison(folder: Path, runs: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRun] = ()) -> Path:
-    """Write `comparison.html` (table and bars) and `comparison.md` into a folder.
+def names(runs: Sequence[FinishedRun]) -> list[str]:
+    """Return the settings by which every run differs from the others, with its folder where others have the same."""
+    columns, rows = table(runs)
+    first = columns.index("parameters")
+    settings = [" ".join(f"{key}={cell}" for key, cell in zip(columns[:first], row, strict=False)) for row in rows]
+    return [
+        setting if setting and settings.count(setting) == 1 else f"{setting} {run.folder}".strip()
+        for setting, run in zip(settings, runs, strict=True)
+    ]
+
+
+def write_comparison(
+    folder: Path,
+    runs: Sequence[FinishedRun],
+    unfinished: Sequence[UnfinishedRun] = (),
+    sections: Sequence[Section] = (),
+) -> Path:
+    """Write `comparison.html` (tables and bars) and `comparison.md` into a folder.
 
     Args:
         folder: for both files.
         runs: that are compared.
         unfinished: that are listed, with the reason.
+        sections: between the table and the unfinished runs.
 
     Returns:
         Path of the page.
     """
     columns, rows = table(runs)
-    first = columns.index("parameters")
-    names = [" ".join(f"{key}={cell}" for key, cell in zip(columns[:first], row, strict=False)) for row in rows]
+    named = [*zip(names(runs), runs, strict=True)]
     splits = dict.fromkeys(split for run in runs for split in run.result["accuracy"])
-    images = "".join(
-        f"<p>{bars(split, {name: average(run, split) or 0.0 for name, run in zip(names, runs, strict=True)})}"
-        for split in splits
-    )
-    head = "".join(f"<th>{escape(column)}" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+    images = "".join(f"<p>{bars(split, {name: average(run, split) or 0.0 for name, run in named})}" for split in splits)
     page = f'<!doctype html><meta charset="utf-8"><title>runs</title><style>{STYLE} svg {{ width: 100% }}</style>'
-    page += f"<h1>{escape(folder.name)}</h1><table><tr>{head}{body}</table>{images}"
+    page += f"<h1>{escape(folder.name)}</h1>{html_table(columns, rows)}{images}"
+    page += "".join(section.html() for section in sections)
     rest = [f"{run.folder}: {run.reason}" for run in unfinished]
     page += "<h2>Not finished</h2><ul>" + "".join(f"<li>{escape(line)}" for line in rest) + "</ul>" if rest else ""
-    lines = [columns, ["---"] * len(columns), *rows]
-    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    text = markdown_table(columns, rows) + "".join(section.markdown() for section in sections)
     text += "\nNot finished:\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in rest) if rest else ""
     replace_file(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8"))
     replace_file(folder / "comparison.html", lambda path: path.write_text(page, encoding="utf-8"))

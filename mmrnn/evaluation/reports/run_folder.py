@@ -45,7 +45,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     path = folder / LOG
     records = jsonl.records(path)
     for number, record in enumerate(records, 1):
-        if fault := _fault(record, LOG_FIELDS):
+        if fault := field_fault(record, LOG_FIELDS):
             raise ValueError(f"{path} is damaged: record {number} {fault}; delete its line")
     return records
 
@@ -66,8 +66,8 @@ def read_result(folder: Path) -> dict[str, Any]:
         empty = path.stat().st_size == 0
         raise ValueError(f"{path} is no result of a run: {'it is empty' if empty else error}; {cure}") from None
     fault = (
-        _fault(result, RESULT_FIELDS)
-        or _fault(result["choices"], dict.fromkeys(result["choices"], (str,)))
+        field_fault(result, RESULT_FIELDS)
+        or field_fault(result["choices"], dict.fromkeys(result["choices"], (str,)))
         or _accuracy_fault(result["accuracy"])
     )
     if fault:
@@ -107,8 +107,8 @@ def unfinished_reason(folder: Path) -> str:
         return f"ended {reached}, and {path} is damaged"
 
 
-def _fault(record: Any, fields: Mapping[str, tuple[type, ...]]) -> str:
-    """Fault of an object that should have some fields; empty: none."""
+def field_fault(record: Any, fields: Mapping[str, tuple[type, ...]]) -> str:
+    """Return the fault of an object that should have some fields; empty: none."""
     if not isinstance(record, dict):
         return "is no JSON object"
     for name, kinds in fields.items():
@@ -133,6 +133,6 @@ def _accuracy_fault(accuracy: Mapping[str, Any]) -> str:
     for split, kinds in accuracy.items():
         rows = kinds.values() if isinstance(kinds, dict) else [None]
         for row in rows:
-            if fault := _fault(row, {"accuracy": NUMBER}):
+            if fault := field_fault(row, {"accuracy": NUMBER}):
                 return f"holds an accuracy of {split!r} that {fault}"
     return ""

@@ -1,0 +1,138 @@
+"""Certainty of comparisons: intervals that keep questions about one image together, McNemar's test, spread of seeds."""
+
+from collections.abc import Collection, Sequence
+from statistics import fmean, stdev
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from mmrnn.io.optional import require
+
+WANTED_BY, EXTRA = "an interval", "stats"
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+MAX_ELEMENTS = 2**22
+"""Numbers that one batch of resamples may hold."""
+
+
+class Estimate(NamedTuple):
+    """A mean and the ends of its 95 % interval; NaN: one image alone gives no interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Discordance(NamedTuple):
+    """Questions that only the second of two runs gets right, those that only the first does, and McNemar's exact p."""
+
+    wins: int
+    losses: int
+    p: float
+
+
+class Spread(NamedTuple):
+    """Mean, standard deviation (of a sample), and the extremes of a figure over seeds."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+def image_clusters(images: Sequence[Collection[str]]) -> np.ndarray:
+    """Return a number for every question; questions that share an image, directly or by others, have the same.
+
+    Args:
+        images: keys of the images of every question; one without images stands for itself.
+    """
+    sparse = require("scipy.sparse", "scipy", wanted_by=WANTED_BY, extra=EXTRA)
+    csgraph = require("scipy.sparse.csgraph", "scipy", wanted_by=WANTED_BY, extra=EXTRA)
+    numbers: dict[str, int] = {}
+    pairs = [(row, numbers.setdefault(key, len(numbers))) for row, keys in enumerate(images) for key in keys]
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    size = len(images) + len(numbers)
+    graph = sparse.coo_array((np.ones(len(pairs)), (rows, columns + len(images))), shape=(size, size))
+    _, labels = csgraph.connected_components(graph, directed=False)
+    return np.unique(labels[: len(images)], return_inverse=True)[1]
+
+
+def mean_with_interval(
+    values: np.ndarray, kinds: Sequence[str], clusters: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """Return the unweighted mean over kinds of question and its 95 % interval over resampled images.
+
+    The mean is linear in the values: their difference gives the paired difference of two runs.
+
+    Args:
+        values: of every question: right or wrong, or the difference of two runs.
+        kinds: of every question.
+        clusters: number of every question's image (`image_clusters`).
+        seed: of the resampling.
+        resamples: number of them.
+    """
+    columns = np.unique(np.asarray(kinds), return_inverse=True)[1]
+    sums = np.zeros((clusters.max() + 1, columns.max() + 1, 2))
+    np.add.at(sums, (clusters, columns), np.stack([np.asarray(values, float), np.ones(len(values))], axis=-1))
+
+    def mean(chosen: np.ndarray, axis: int) -> np.ndarray:
+        """Mean over kinds of the chosen images; a kind that none of them asks does not count."""
+        total, count = np.moveaxis(sums[chosen].sum(axis=axis - 2), -1, 0)
+        asked = count > 0
+        return (total / np.where(asked, count, 1)).sum(axis=-1) / asked.sum(axis=-1)
+
+    every = np.arange(len(sums))
+    value = float(mean(every, -1))
+    if len(sums) < 2:
+        return Estimate(value, float("nan"), float("nan"))
+    stats = _stats()
+    interval = stats.bootstrap(
+        (every,),
+        mean,
+        n_resamples=resamples,
+        batch=max(1, MAX_ELEMENTS // sums.size),
+        confidence_level=_expanded(CONFIDENCE, len(sums), stats),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return Estimate(value, *map(float, interval.confidence_interval))
+
+
+def discordance(first: np.ndarray, second: np.ndarray) -> Discordance:
+    """Return wins and losses of the second run, and the two-sided p of McNemar's exact test.
+
+    Args:
+        first: True for every question that the first run gets right.
+        second: the same of the second run.
+    """
+    wins, losses = int((second & ~first).sum()), int((first & ~second).sum())
+    p = _stats().binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    return Discordance(wins, losses, float(p))
+
+
+def told_apart(difference: Estimate, p: float) -> bool:
+    """Return True where the interval of a difference excludes 0 and McNemar's test rejects equality too.
+
+    Both are asked: McNemar's test takes the questions about one image as independent, and the interval is too short
+    where there are few images.
+    """
+    return p < 1 - CONFIDENCE and (difference.low > 0 or difference.high < 0)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the spread of a figure over seeds, at least two of them."""
+    return Spread(fmean(values), stdev(values), min(values), max(values))
+
+
+def _expanded(confidence: float, clusters: int, stats: ModuleType) -> float:
+    """Level of a percentile interval that covers at `confidence` (Hesterberg 2015: "expanded percentile").
+
+    Resamples of few clusters vary too little: their spread lacks a factor, and the quantile is that of Student's t.
+    """
+    quantile = stats.t.ppf((1 + confidence) / 2, clusters - 1) * (clusters / (clusters - 1)) ** 0.5
+    return float(1 - 2 * stats.norm.sf(quantile))
+
+
+def _stats() -> ModuleType:
+    return require("scipy.stats", "scipy", wanted_by=WANTED_BY, extra=EXTRA)
