@@ -6,6 +6,9 @@ from pathlib import Path
 from mmrnn.cli.options import Parser, to_path
 from mmrnn.config.error import ConfigError
 
+MAX_WIDTH = 240
+"""Columns of a table in a file or a pipe."""
+
 
 def parser() -> Parser:
     """Parser of `mmrnn report`."""
@@ -93,10 +96,15 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
     if not rows:
         return
-    shown = Table(*map(escape, columns), title=escape(title) or None)
+    shown = Table(title=escape(title) or None)
+    for column in columns:
+        shown.add_column(escape(column), overflow="fold")
     for row in rows:
         shown.add_row(*map(escape, row))
-    Console().print(shown)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no edge to fold at
+        console.width = max(console.width, MAX_WIDTH)
+    console.print(shown)
 
 
 def _newest() -> Path:

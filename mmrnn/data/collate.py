@@ -184,7 +184,7 @@ class Collator:
         Args:
             size: number of an image -> height and width after preprocessing, where these differ between images.
         """
-        spans = self._spans(sample)
+        spans = self.spans(sample)
         observations = {modality: iter(given) for modality, given in sample.observations.items()}
         numbers = iter(range(len(sample.images)))
         layouts, inputs = [], []
@@ -201,8 +201,13 @@ class Collator:
         row = tokenize(spans, self.tokenizer, layouts, modality=IMAGE)
         return row if self.for_generation else self._truncate(row), inputs
 
-    def _spans(self, sample: Sample) -> list[Span]:
-        """Spans of a sample, with those of its observations."""
+    def spans(self, sample: Sample) -> list[Span]:
+        """Return the spans of a sample, with those of its observations.
+
+        Raises:
+            DroppedSampleError: tags and inputs differ in number, or the prompt cannot format the turns; for generation
+                it is a ValueError.
+        """
         try:
             spans = self.prompt.spans(sample.turns, len(sample.images))
         except ValueError as error:

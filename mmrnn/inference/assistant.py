@@ -13,6 +13,7 @@ from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
 from mmrnn.inference.generate import generate, stream
 from mmrnn.inference.sampler import TokenSampler
+from mmrnn.inference.score import Score, score
 from mmrnn.inference.text_stream import TextStream
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import StopCriteria
@@ -124,6 +125,23 @@ class Assistant:
             )
         return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
 
+    def score(self, sample: Sample, candidates: Sequence[str], *, batch_size: int = 16) -> list[Score]:
+        """Return the log-probabilities of candidate replies to the last question of a sample, in their order.
+
+        Prompt and candidate are written and tokenised as training writes the whole dialogue. The prompt is read once.
+
+        Args:
+            sample: a reply of its own is removed.
+            candidates: at least one; none is empty.
+            batch_size: number of candidates that are read at once.
+
+        Raises:
+            ImageError: an image cannot be opened.
+            ValueError: the sample asks nothing, a candidate is empty, or model or prompt cannot score replies.
+        """
+        with eval_mode(self.model):
+            return score(self.model, self._collator(), _without_reply(sample), candidates, batch_size=batch_size)
+
     def save_state(self, state: State, path: str | Path) -> None:
         """Write a state of the model to a safetensors file, with fingerprints of weights, tokenizer and scan.
 
@@ -150,10 +168,13 @@ class Assistant:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _batch(self, samples: Sequence[Sample]) -> Batch:
-        # A collator of this call alone, because it records what it drops.
+    def _collator(self) -> Collator:
+        """Collator of one call alone, because it records what it drops."""
         modalities = dict(self.model.modalities)
-        collate = Collator(self.tokenizer, self.prompt, modalities, self.features, for_generation=True)
+        return Collator(self.tokenizer, self.prompt, modalities, self.features, for_generation=True)
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        collate = self._collator()
         batch = collate(samples)
         if collate.dropped:
             raise ImageError(collate.dropped[0].detail, collate.dropped[0].reason)

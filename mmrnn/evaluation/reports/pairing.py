@@ -21,8 +21,8 @@ MAX_DISAGREEMENTS = 8
 """Most questions of each split and run that the page shows, of those that one run alone gets right."""
 
 COLUMNS = [
-    *("split", "run", "questions", "images", "mean [95 % interval]"),
-    *("difference [95 % interval]", "wins : losses", "McNemar's p", "verdict"),
+    *("split", "run", "questions", "images", "mean [95 %]"),
+    *("difference [95 %]", "wins : losses", "p", "verdict"),
 ]
 BASELINE = "baseline"
 ALIKE = "cannot be told apart"

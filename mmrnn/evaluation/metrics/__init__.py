@@ -1,0 +1,1 @@
+"""Metrics: one function each, items -> score of every question and a summary."""

@@ -1,0 +1,53 @@
+"""Soft accuracy over ten answers, as VQAv2, TextVQA, VizWiz and OK-VQA count it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mmrnn.evaluation.metrics.items import Scores, TextItem, mean, score_each
+from mmrnn.evaluation.metrics.vqa_normalise import clean_punctuation, clean_words, flatten, normalise_m4c
+
+Habit = Literal["m4c", "official"]
+ANSWERS = 10
+
+
+def vqa_accuracy(items: Sequence[TextItem], *, habit: Habit = "m4c") -> Scores:
+    """Score each reply by how many of ten people gave it: min(1, others / 3), averaged over who is left out.
+
+    An empty reply equals an empty answer, as with both originals; it is wrong beside any other.
+
+    Args:
+        items: with ten references each.
+        habit: `m4c` normalises every text (LLaVA `llava/eval/m4c_evaluator.py`, whose TextVQA numbers the papers
+            print); `official` leaves reply and answers as they are where all ten agree (GT-Vision-Lab/VQA
+            `PythonEvaluationTools/vqaEvaluation/vqaEval.py`, behind VQAv2).
+
+    Raises:
+        ValueError: no items, an id twice, another number of answers, or an unknown habit.
+    """
+    if habit not in ("m4c", "official"):
+        raise ValueError(f"habit={habit!r} is unknown; m4c or official fits")
+    score = _m4c if habit == "m4c" else _official
+    for item in items:
+        if len(item.truths) != ANSWERS:
+            raise ValueError(
+                f"question {item.id!r} has {len(item.truths)} answers; VQA accuracy needs {ANSWERS}: take exact match"
+            )
+    scores = score_each(items, lambda item: score(item.reply, item.truths))
+    return Scores(scores, {"accuracy": mean([*scores.values()])})
+
+
+def _m4c(reply: str, answers: Sequence[str]) -> float:
+    return _agreement(normalise_m4c(reply), [normalise_m4c(answer) for answer in answers])
+
+
+def _official(reply: str, answers: Sequence[str]) -> float:
+    texts = [flatten(text) for text in (reply, *answers)]
+    if len(set(texts[1:])) > 1:
+        texts = [clean_words(clean_punctuation(text)) for text in texts]
+    return _agreement(texts[0], texts[1:])
+
+
+def _agreement(reply: str, answers: Sequence[str]) -> float:
+    """Return the mean over all people of min(1, those of the others who gave the reply / 3)."""
+    matches = answers.count(reply)
+    return mean([min(1.0, (matches - (answer == reply)) / 3) for answer in answers])
