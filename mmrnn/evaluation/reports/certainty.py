@@ -12,9 +12,9 @@ from mmrnn.evaluation.reports.statistics import spread
 
 IMAGES = (
     "Mean over the kinds of question. Intervals come from resampling images, with the questions about one image kept "
-    "together: they say how far other images would move a figure, not how far another seed would. "
-    f"A run {pairing.ALIKE} from the baseline unless the interval of the difference excludes 0 and McNemar's p is "
-    "below 0.05."
+    "together: they say how far other images would move a figure, not how far another seed would. p is that of "
+    "McNemar's exact test on right and wrong over all questions. A run "
+    f"{pairing.ALIKE} from the baseline unless the interval of the difference excludes 0 and p is below 0.05."
 )
 SEEDS = (
     "Runs that differ in their seed alone: how far training again moves the mean. It is no part of the intervals above."
