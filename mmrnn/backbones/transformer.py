@@ -153,7 +153,8 @@ class Transformer(nn.Module, Backbone, ChecksKnobs):
             `package:name/file`. The constructor loads nothing.
 
     Raises:
-        ValueError: `heads` is no multiple of `kv_heads`, or `width` none of `heads` and `head_size` is None.
+        ValueError: `heads` is no multiple of `kv_heads`, `width` none of `heads` and `head_size` is None, or the size
+            of a head is odd.
     """
 
     recurrent = False
@@ -222,12 +223,18 @@ class Transformer(nn.Module, Backbone, ChecksKnobs):
 
     @classmethod
     def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield sizes that do not divide. See `ChecksKnobs`."""
+        """Yield sizes that do not divide, by each other or by the pairs of rotary positions. See `ChecksKnobs`."""
         width, heads, kv_heads = knobs["width"], knobs["heads"], knobs["kv_heads"]
         if kv_heads is not None and heads % kv_heads:
             yield "heads", f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})"
         elif knobs["head_size"] is None and width % heads:
             yield "width", f"width ({width}) must be a multiple of heads ({heads}), or set head_size"
+        elif (size := knobs["head_size"] or width // heads) % 2:
+            name = "width" if knobs["head_size"] is None else "head_size"
+            yield (
+                name,
+                f"{name} ({knobs[name]}) makes heads of {size} channels; rotation needs an even number",
+            )
 
     def hook_target(self, layer: int, name: str) -> nn.Module:
         """Attention or MLP of block `layer`.

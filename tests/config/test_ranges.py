@@ -108,6 +108,11 @@ def test_values_out_of_range_are_refused(override, fault):
         (("backbone=rwkv7_0b1", "backbone.width=100"), "backbone.width: width (100) must be a multiple of head_size ("),
         (("backbone=llama2_7b", "backbone.width=100"), "backbone.width: width (100) must be a multiple of heads (32)"),
         (("backbone=llama2_7b", "backbone.kv_heads=5"), "backbone.heads: heads (32) must be a multiple of kv_heads (5"),
+        (
+            ("backbone=llama2_7b", "backbone.head_size=5"),
+            "backbone.head_size: head_size (5) makes heads of 5 channels",
+        ),
+        (("backbone=llama2_7b", "backbone.width=32"), "backbone.width: width (32) makes heads of 1 channels; rotatio"),
         (("backbone=glm_6b", "position=glm_2d", "backbone.width=96"), "backbone.width: width (96) must be a multiple "),
         (("connector=qformer", "connector.heads=5"), "connector.width: width (768) must be a multiple of heads (5)"),
         (("encoder=eve", "encoder.heads=5"), "encoder.width: width (1024) must be a multiple of heads (5)"),
