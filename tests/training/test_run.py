@@ -15,8 +15,9 @@ from mmrnn.data.image import ImageError
 from mmrnn.io import jsonl
 from mmrnn.training import run
 from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
+from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
-from mmrnn.training.run import train
+from mmrnn.training.run import check_same, train
 from mmrnn.training.saving import checkpoint_folder as folders
 from mmrnn.training.saving.checkpointing import Checkpoints
 
@@ -298,3 +299,13 @@ def test_a_run_can_keep_what_it_trained_alone(tmp_path):
     for name, value in model.state_dict().items():
         assert torch.equal(value, kept.get(name, base.state_dict()[name])), name
     assert not all(torch.equal(kept[name], base.state_dict()[name]) for name in kept)
+
+
+def test_ranks_with_other_overrides_are_refused():
+    class Two(World):
+        def gather(self, value):
+            return [value, value | {"seed": "5"}]
+
+    check_same({"seed": 5, "data": {"file": "a"}}, Two(0, 2))
+    with pytest.raises(ConfigError, match=r"rank 1 has another configuration than rank 0 \(it differs in seed\)"):
+        check_same({"seed": 4, "data": {"file": "a"}}, Two(0, 2))
