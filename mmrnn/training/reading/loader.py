@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -84,7 +85,7 @@ class StepLoader(Iterator[StepBatches]):
         workers: int = 0,
         pin_memory: bool = False,
         timeout: float = 0.0,
-        lengths: Sequence[int] | None = None,
+        lengths: np.ndarray | Sequence[int] | None = None,
     ) -> None:
         self.epoch_size, self.samples, self.objective = len(dataset), samples, objective
         self.batch_size, self.rank, self.timeout = stage.batch_size, rank, timeout
