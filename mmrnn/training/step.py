@@ -72,7 +72,7 @@ def unit_counts(objective: Objective, batch: Batch | None) -> list[int]:
     return [0 if batch is None else term.num_units(batch) for _, term in objective.terms()]
 
 
-def shares(counts: Sequence[Sequence[int]], totals: Sequence[float], ranks: int = 1) -> list[Share]:
+def shares(counts: Sequence[Sequence[int]], totals: Sequence[float | int], ranks: int = 1) -> list[Share]:
     """For every micro-batch of a process, its fraction of the units of each term; 0 where a term has no units.
 
     Gradients are averaged over processes, so that fractions are multiplied by their number.

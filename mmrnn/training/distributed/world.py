@@ -42,11 +42,11 @@ class World:
         """True in the process that writes the folder of the run."""
         return self.rank == 0
 
-    def sum(self, values: Sequence[float]) -> list[float]:
+    def sum(self, values: Sequence[float | int]) -> list[float]:
         """Return the sums over all ranks, in double precision."""
         return self._reduce(values, dist.ReduceOp.SUM)
 
-    def max(self, values: Sequence[float]) -> list[float]:
+    def max(self, values: Sequence[float | int]) -> list[float]:
         """Return the maxima over all ranks, in double precision."""
         return self._reduce(values, dist.ReduceOp.MAX)
 
@@ -121,9 +121,9 @@ class World:
         """Wait for all ranks."""
         self.sum([0.0])
 
-    def _reduce(self, values: Sequence[float], operation: Any) -> list[float]:
+    def _reduce(self, values: Sequence[float | int], operation: Any) -> list[float]:
         if self.size == 1 or not values:
-            return list(values)
+            return [float(value) for value in values]
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, operation)
         return tensor.tolist()

@@ -51,7 +51,7 @@ class _Lines:
         self.due = now + max(NEXT_LINE, SLOWER * (now - self.clock.began))
 
 
-def rounded(seconds: float) -> timedelta:
+def rounded(seconds: float | int) -> timedelta:
     """Return a duration in whole seconds, which prints as `1:05:20`."""
     return timedelta(seconds=round(seconds))
 
