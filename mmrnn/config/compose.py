@@ -31,27 +31,31 @@ def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] =
     Raises:
         ConfigError: overrides that name no card, group or knob, all at once, each with the closest name.
     """
-    found, overrides = search_path(dirs), readable(overrides)
-    with _hydra() as hydra_compose:
-        try:
-            return hydra_compose(config, [*found, *overrides])
-        except Exception as error:
-            groups = [path.name for root in (conf_dir(), *dirs) for path in Path(root).iterdir() if path.is_dir()]
-            raise explain_overrides(
-                lambda some: hydra_compose(config, [*found, *some]), overrides, groups, error
-            ) from error
+    return compose_with_choices(*overrides, config=config, dirs=dirs)[0]
 
 
-def compose_with_choices(*overrides: str, dirs: Sequence[str | Path] = ()) -> "tuple[DictConfig, dict[str, str]]":
+def compose_with_choices(
+    *overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()
+) -> "tuple[DictConfig, dict[str, str]]":
     """Compose a configuration, and return with it the chosen option of every group.
 
     Raises:
         ConfigError: as `compose`.
     """
-    cfg = compose(*overrides, dirs=dirs)
+    from omegaconf import open_dict
+
+    found, overrides = search_path(dirs), readable(overrides)
     with _hydra() as hydra_compose:
-        made = hydra_compose("train", [*search_path(dirs), *readable(overrides)], return_hydra_config=True)
-    return cfg, {group: str(name) for group, name in made.hydra.runtime.choices.items() if "hydra/" not in group}
+        try:
+            cfg = hydra_compose(config, [*found, *overrides], return_hydra_config=True)
+        except Exception as error:
+            groups = [path.name for root in (conf_dir(), *dirs) for path in Path(root).iterdir() if path.is_dir()]
+            raise explain_overrides(
+                lambda some: hydra_compose(config, [*found, *some]), overrides, groups, error
+            ) from error
+    with open_dict(cfg):
+        choices = cfg.pop("hydra").runtime.choices
+    return cfg, {group: str(name) for group, name in choices.items() if "hydra/" not in group}
 
 
 def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> Iterator[list[str]]:
