@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmrnn.data.collate import Collator
 from mmrnn.io.atomic import replace_file
-from mmrnn.io.records.files import expand, is_url
+from mmrnn.io.records.files import expand, is_url, stamp
 from mmrnn.types import MapDataset
 
 T = TypeVar("T")
@@ -24,9 +24,6 @@ VERSION = 1
 
 AT_ONCE = 256
 """Samples that are measured between two steps of the progress."""
-
-UNREADABLE = (OSError, ValueError)
-"""Errors of a sample that cannot be read."""
 
 
 @runtime_checkable
@@ -163,7 +160,7 @@ class _Parts(Dataset[np.ndarray]):
     def _length(self, index: int) -> int:
         try:
             sample = self.dataset[index]
-        except UNREADABLE:
+        except (OSError, ValueError):
             return 0
         return self.collate.length(sample)
 
@@ -181,13 +178,12 @@ def _stamps(value: Any) -> list[list[Any]]:
     """Size and time of change of the files that a card names."""
     if isinstance(value, Mapping):
         parts = [_files(value[name]) if name == "file" else value[name] for name in sorted(value)]
-        return [stamp for part in parts for stamp in _stamps(part)]
+        return [found for part in parts for found in _stamps(part)]
     if isinstance(value, list | tuple):
-        return [stamp for item in value for stamp in _stamps(item)]
+        return [found for item in value for found in _stamps(item)]
     if not isinstance(value, str) or not os.path.isfile(value):
         return []
-    status = os.stat(value)
-    return [[value, status.st_size, status.st_mtime_ns]]
+    return [[value, *stamp(value)]]
 
 
 def _files(value: Any) -> Any:

@@ -6,12 +6,11 @@ As in `mmrnn.data.sampler`, an order is a pure function of a counter: a run resu
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
-from hashlib import sha256
 from itertools import accumulate
 
 import numpy as np
 
-from mmrnn.data.sampler import Order, ShuffledOrder
+from mmrnn.data.sampler import Order, ShuffledOrder, mixed_seed
 
 
 class ShardOrder:
@@ -65,7 +64,7 @@ class MixedOrder:
         self.starts = [0, *accumulate(sizes)]
         self.size = self.starts[-1]
         self.orders = [
-            order or ShuffledOrder(size, seed=_mixed(seed, f"part {number}"))
+            order or ShuffledOrder(size, seed=mixed_seed(seed, f"part {number}"))
             for number, (order, size) in enumerate(zip(orders, sizes, strict=True))
         ]
 
@@ -79,7 +78,7 @@ class MixedOrder:
 
 @lru_cache(maxsize=16)
 def _permutation(size: int, seed: int, name: str) -> np.ndarray:
-    return np.random.Generator(np.random.PCG64(_mixed(seed, name))).permutation(size)
+    return np.random.Generator(np.random.PCG64(mixed_seed(seed, name))).permutation(size)
 
 
 @lru_cache(maxsize=4)
@@ -92,13 +91,8 @@ def _ends(sizes: tuple[int, ...], seed: int, epoch: int) -> list[int]:
 def _turns(sizes: tuple[int, ...], seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Part of each sample of an epoch, and its number among those of the part."""
     parts = np.repeat(np.arange(len(sizes), dtype=np.uint16), sizes)
-    np.random.Generator(np.random.PCG64(_mixed(seed, f"turns {epoch}"))).shuffle(parts)
+    np.random.Generator(np.random.PCG64(mixed_seed(seed, f"turns {epoch}"))).shuffle(parts)
     numbers = np.empty(len(parts), np.uint32)
     for part, size in enumerate(sizes):
         numbers[parts == part] = np.arange(size, dtype=np.uint32)
     return parts, numbers
-
-
-def _mixed(seed: int, name: str) -> int:
-    """Seed that no other pair of seed and name has."""
-    return int.from_bytes(sha256(f"{seed} {name}".encode()).digest()[:7], "big")

@@ -113,11 +113,15 @@ class ResumableBatchSampler:
         return [self.order(n) for n in range(step * whole + self.rank, (step + 1) * whole, self.world_size)]
 
 
+def mixed_seed(seed: int, name: str) -> int:
+    """Return a hash of a seed and a name: another pair has another seed."""
+    return int.from_bytes(sha256(f"{seed} {name}".encode()).digest()[:7], "big")
+
+
 @lru_cache(maxsize=2)
 def _permutation(size: int, seed: int, epoch: int) -> Int[Tensor, " size"]:
-    # Seed and epoch are hashed: otherwise epoch 1 of seed 0 could be epoch 0 of seed 1.
-    mixed = int.from_bytes(sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
-    found = torch.randperm(size, generator=torch.Generator().manual_seed(mixed))
+    # Hashed: otherwise epoch 1 of seed 0 could be epoch 0 of seed 1.
+    found = torch.randperm(size, generator=torch.Generator().manual_seed(mixed_seed(seed, str(epoch))))
     return found.to(torch.int32) if size < 2**31 else found  # every rank of a machine has its own
 
 

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, appended as a run goes on."""
+"""JSON lines: one object a line, appended during a run."""
 
 import json
 from collections.abc import Sequence

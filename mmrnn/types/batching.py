@@ -52,7 +52,7 @@ class Batching(Protocol):
             spec: facts about the run.
         """
 
-    def needs_lengths(self, ranks: int) -> bool:  # noqa: ARG002
+    def needs_lengths(self, ranks: int) -> bool:
         """Return True where the plans of so many ranks need the lengths of the samples."""
         return False
 
@@ -67,7 +67,7 @@ class Batching(Protocol):
         """
         return [list(range(len(lengths)))]
 
-    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> "Batching":  # noqa: ARG002
+    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> "Batching":
         """Return the batching for a run: this one, unless it depends on the parts of the run.
 
         Raises:

@@ -21,14 +21,14 @@ class Auto(Batching):
     def __init__(self, *, tokens: PositiveInt = 16384, window: PositiveInt = 64) -> None:
         self.packed, self.bucketed = Packed(tokens=tokens), Bucketed(window=window)
 
-    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> Batching:  # noqa: ARG002
+    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> Batching:
         """Return the batching for a run."""
         if data.generated:
             return Plain()
         packs = backbone.recurrent and not one_sample_a_row(backbone, objective)
         return self.packed if packs else self.bucketed
 
-    def plans(self, position: int, spec: StepSpec) -> Iterator[StepPlan]:  # noqa: ARG002
+    def plans(self, position: int, spec: StepSpec) -> Iterator[StepPlan]:
         """Refuse: the parts of the run are not known.
 
         Raises:

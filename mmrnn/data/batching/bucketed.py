@@ -24,7 +24,7 @@ class Bucketed(Batching):
             raise ValueError(f"window ({window}) must be at least 1")
         self.window = window
 
-    def needs_lengths(self, ranks: int) -> bool:  # noqa: ARG002
+    def needs_lengths(self, ranks: int) -> bool:
         """Return True: samples are sorted before they are read."""
         return True
 

@@ -24,7 +24,7 @@ class Packed(Batching):
             raise ValueError(f"tokens ({tokens}) must be at least 1")
         self.tokens = tokens
 
-    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> Batching:  # noqa: ARG002
+    def resolve(self, backbone: Backbone, objective: Objective, data: MapDataset, ranks: int) -> Batching:
         """Return this batching.
 
         Raises:

@@ -89,7 +89,7 @@ class Captions(RecordDataset):
         content = record.content
         if not isinstance(content, dict):
             raise RecordError("a record must be an object", kind_of(content))
-        if isinstance(record.content.get("image"), str) and self.image_column not in content:
+        if self.image_column not in content:
             raise RecordError(f"a record has no {self.image_column}; set data.image_column to its name")
         name = content.get(self.image_column)
         names = name if isinstance(name, list) else [name]

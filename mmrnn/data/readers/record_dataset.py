@@ -228,6 +228,11 @@ class RecordDataset(MapDataset):
             raise ValueError(f"{self.file} holds no valid record{reason}")
         return found
 
+    @cached_property
+    def _sources(self) -> dict[int, RecordSource]:
+        """Records of the shards that were read, by their number."""
+        return {}
+
     def _shard(self, path: str, prefix: str) -> Shard:
         """File and its index, stored or new.
 
@@ -253,22 +258,24 @@ class RecordDataset(MapDataset):
 
     def _make_index(self, path: str, state: Stamp, dtype: np.dtype, prefix: str) -> RecordIndex:
         images = self._images(path)
-        check = lambda record, id: self.parse(record, id, images).notes  # noqa: E731
+
+        def check(record: Record, id: str) -> list[str]:
+            return self.parse(record, id, images).notes
+
         return make_index(self._open(path, state), dtype, prefix, check)
 
     def _read(self, number: int, span: tuple[int, ...]) -> Record:
         """Record of a shard; a copy that was removed since is made again."""
-        sources = self.__dict__.setdefault("_sources", {})
         shard = self._shards.shards[number]
         copied = self.cache_folder is not None and is_url(shard.path)
-        if number in sources:
+        if number in self._sources:
             try:
-                return sources[number].read(span)
+                return self._sources[number].read(span)
             except RecordError:
                 if not copied:
                     raise
-        sources[number] = self._open(shard.path, shard.stamp)
-        return sources[number].read(span)
+        self._sources[number] = self._open(shard.path, shard.stamp)
+        return self._sources[number].read(span)
 
     def _open(self, path: str, state: Stamp) -> RecordSource:
         """Records of a file, or of its copy."""

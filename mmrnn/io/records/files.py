@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections import OrderedDict
-from io import BytesIO, IOBase
+from io import BytesIO, FileIO, IOBase
 from itertools import product
 from threading import Lock
 from typing import Any, NamedTuple
@@ -147,7 +147,7 @@ class _OpenFiles:
     def _open(self, path: str, state: Stamp) -> IOBase:
         key = path, state
         if key not in self.files:
-            file = open(path, "rb", buffering=0)  # noqa: SIM115 closed below, or with the process
+            file = FileIO(path)  # closed below, or with the process
             status = os.fstat(file.fileno())
             if Stamp(status.st_size, str(status.st_mtime_ns)) != state:
                 file.close()

@@ -123,11 +123,17 @@ class ParquetTable(RecordSource):
 
 
 class _Table:
-    """An open file: its row groups, and the columns that were read last."""
+    """An open file: its row groups, and the columns that were read last.
+
+    Attributes:
+        damage: errors that pyarrow raises for a damaged file.
+    """
 
     def __init__(self, path: str, stamp: Stamp) -> None:
         parquet = require("pyarrow.parquet", "pyarrow", wanted_by=path, extra="data")
         self.path = path
+        arrow_error = require("pyarrow", "pyarrow", wanted_by=path, extra="data").ArrowException
+        self.damage = OSError, ValueError, arrow_error
         try:
             if files.stamp(path) != stamp:
                 raise RecordError("a file of the data was changed since the run began", path)
@@ -141,7 +147,7 @@ class _Table:
             raise RecordError("a file of the data is not there any more", path) from None
         except RecordError:
             raise
-        except Exception as error:  # pyarrow has many kinds
+        except self.damage as error:
             raise RecordError("a file is no Parquet file, or is cut", first_line(error)) from None
         metadata = self.file.metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -158,7 +164,7 @@ class _Table:
             batches = self.file.iter_batches(ROWS, row_groups=[group], columns=self.light, use_threads=False)
             for batch in batches:
                 yield from batch.to_pylist()
-        except (OSError, ValueError, NotImplementedError, RuntimeError, MemoryError) as error:
+        except self.damage as error:
             raise RecordError("a row group cannot be read", f"group {group}: {first_line(error)}") from None
 
     def row(self, row: int) -> dict[str, Any]:
@@ -189,7 +195,7 @@ class _Table:
             self._check(group)
             try:
                 found = self.file.read_row_group(group, columns=list(columns), use_threads=False)
-            except (OSError, ValueError, NotImplementedError, RuntimeError, MemoryError) as error:
+            except self.damage as error:
                 raise RecordError("a row group cannot be read", f"group {group}: {first_line(error)}") from None
             if found.num_rows != self.ends[group] - (self.ends[group - 1] if group else 0) or not found.num_columns:
                 raise RecordError("a row group is damaged", f"group {group}")
@@ -204,8 +210,8 @@ def _light_columns(leaves: list[str], table: _Table) -> list[str]:
     """Leaves of the columns without bytes of images, except where these alone say how many images there are."""
     images = [leaf for leaf in leaves if leaf.partition(".")[0] in table.image_columns]
     heavy = [leaf for leaf in images if leaf.endswith(".bytes")]
-    told = {leaf.partition(".")[0] for leaf in images if leaf not in heavy}
-    return [leaf for leaf in leaves if leaf not in heavy or leaf.partition(".")[0] not in told]
+    counted = {leaf.partition(".")[0] for leaf in images if leaf not in heavy}
+    return [leaf for leaf in leaves if leaf not in heavy or leaf.partition(".")[0] not in counted]
 
 
 _tables: OrderedDict[tuple[int, str, Stamp], _Table] = OrderedDict()

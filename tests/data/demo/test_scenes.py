@@ -11,7 +11,7 @@ from mmrnn.data.demo.sprites import sprite
 
 
 def inked(scene: Scene, only: int) -> np.ndarray:
-    """Where one of the things leaves its mark on the canvas."""
+    """Mask of the canvas where one of the things is drawn."""
     bare = Scene(scene.size, scene.background, ()).render()
     alone = Scene(scene.size, scene.background, scene.placed[only : only + 1]).render()
     return (np.asarray(bare) != np.asarray(alone)).any(-1)

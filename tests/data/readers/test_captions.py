@@ -125,9 +125,10 @@ def test_bad_rows_are_named(write, line, reason):
     assert [why for _, why in data.left_out()] == [reason]
 
 
-def test_a_missing_column_is_named(write):
-    with pytest.raises(ValueError, match=r"a record has no img; set data\.image_column"):
-        len(Captions(file=write("a.jsonl", '{"image": "1.png", "caption": "x"}'), image_column="img"))
+@pytest.mark.parametrize(("given", "named"), [("image", "img"), ("url", "image")])
+def test_a_missing_column_is_named(write, given, named):
+    with pytest.raises(ValueError, match=rf"a record has no {named}; set data\.image_column"):
+        len(Captions(file=write("a.jsonl", f'{{"{given}": "1.png", "caption": "x"}}'), image_column=named))
 
 
 def test_captions_are_written_by_the_prompts(write):
