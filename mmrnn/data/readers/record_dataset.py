@@ -37,7 +37,7 @@ class Parsed(NamedTuple):
 class RecordDataset(MapDataset):
     """Samples of the records of one or many files.
 
-    Each file has an index of the positions of its valid records (16 to 28 bytes a record), which is made by reading
+    Each file has an index of the positions of its valid records (16 to 32 bytes a record), which is made by reading
     the file once, at first use, and stored beside the file (hidden, `.NAME.KEY.index`) or in `index_folder`: it holds
     as long as size and modification time of the file are the same, and all processes of a machine map the same copy.
     Small files (below 1 MiB), files written in the last two seconds, and any file with `verify` are indexed in memory.
