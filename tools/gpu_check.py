@@ -25,11 +25,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("tools", "", "kernels")]
 
-import torch  # noqa: E402
-from gpu_checks import Check, all_checks  # noqa: E402
+import torch
+from gpu_checks import Check, all_checks
 
-from mmrnn.bench.gpu import PARTS  # noqa: E402
-from mmrnn.bench.timing import BenchConfig  # noqa: E402
+from mmrnn.bench.gpu import PARTS
+from mmrnn.bench.timing import BenchConfig
 
 PACKAGES = ("torch", "triton", "einops", "jaxtyping", "flash-linear-attention", "transformers", "timm")
 

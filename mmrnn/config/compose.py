@@ -31,27 +31,34 @@ def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] =
     Raises:
         ConfigError: overrides that name no card, group or knob, all at once, each with the closest name.
     """
-    found, overrides = search_path(dirs), readable(overrides)
-    with _hydra() as hydra_compose:
-        try:
-            return hydra_compose(config, [*found, *overrides])
-        except Exception as error:
-            groups = [path.name for root in (conf_dir(), *dirs) for path in Path(root).iterdir() if path.is_dir()]
-            raise explain_overrides(
-                lambda some: hydra_compose(config, [*found, *some]), overrides, groups, error
-            ) from error
+    return _compose(overrides, config, dirs)
 
 
-def compose_with_choices(*overrides: str, dirs: Sequence[str | Path] = ()) -> "tuple[DictConfig, dict[str, str]]":
+def compose_with_choices(*overrides: str) -> "tuple[DictConfig, dict[str, str]]":
     """Compose a configuration, and return with it the chosen option of every group.
 
     Raises:
         ConfigError: as `compose`.
     """
-    cfg = compose(*overrides, dirs=dirs)
+    from omegaconf import open_dict
+
+    cfg = _compose(overrides, "train", (), return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, {group: str(name) for group, name in choices.items() if not group.startswith("hydra/")}
+
+
+def _compose(overrides: Sequence[str], config: str, dirs: Sequence[str | Path], **options: bool) -> "DictConfig":
+    found, overrides = search_path(dirs), readable(overrides)
     with _hydra() as hydra_compose:
-        made = hydra_compose("train", [*search_path(dirs), *readable(overrides)], return_hydra_config=True)
-    return cfg, {group: str(name) for group, name in made.hydra.runtime.choices.items() if "hydra/" not in group}
+        try:
+            return hydra_compose(config, [*found, *overrides], **options)
+        except Exception as error:
+            groups = [path.name for root in (conf_dir(), *dirs) for path in Path(root).iterdir() if path.is_dir()]
+            raise explain_overrides(
+                lambda some: hydra_compose(config, [*found, *some]), overrides, groups, error
+            ) from error
 
 
 def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> Iterator[list[str]]:

@@ -1,15 +1,12 @@
 """Q-Former: learned queries with cross-attention to the image (BLIP-2, arXiv 2301.12597)."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.layers.latent_attention import multi_head_attention
-from mmrnn.types import ChecksKnobs, Connector, Fraction, Layout, PositiveInt, reset_layers
+from mmrnn.layers.latent_attention import WholeHeads, multi_head_attention
+from mmrnn.types import Connector, Fraction, Layout, PositiveInt, reset_layers
 
 EPS = 1e-12
 """Of every LayerNorm, as in BERT."""
@@ -85,7 +82,7 @@ class QFormerLayer(nn.Module):
         return self.ffn(queries)
 
 
-class QFormer(nn.Module, Connector, ChecksKnobs):
+class QFormer(nn.Module, Connector, WholeHeads):
     """BERT on `queries` learned vectors, with cross-attention to the image tokens.
 
     Emits one token per query, of the inner `width` where `out_dim` is None, else projected to it. The image tokens may
@@ -143,13 +140,6 @@ class QFormer(nn.Module, Connector, ChecksKnobs):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-
-    @classmethod
-    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield sizes that do not divide. See `ChecksKnobs`."""
-        width, heads = knobs["width"], knobs["heads"]
-        if width % heads:
-            yield "width", f"width ({width}) must be a multiple of heads ({heads})"
 
     def layout(self, layout: Layout) -> Layout:
         """One token per query, without a grid."""

@@ -1,16 +1,13 @@
 """Patch embedding layer of EVE (arXiv 2406.11832)."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.encoders.patch import patch_grid
-from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import ChecksKnobs, Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt, reset_layers
+from mmrnn.layers.latent_attention import LatentAttention, WholeHeads
+from mmrnn.types import Encoder, FiniteFloat, ImageSpec, Layout, PositiveFloat, PositiveInt, reset_layers
 
 
 class EVECrossAttention(LatentAttention):
@@ -26,7 +23,7 @@ class EVECrossAttention(LatentAttention):
         return self.attend(self.norm_query(query), self.norm_source(source), scale=query.shape[-1] ** -0.5)
 
 
-class EVEPatchEmbed(nn.Module, Encoder, ChecksKnobs):
+class EVEPatchEmbed(nn.Module, Encoder, WholeHeads):
     """Convolution, cross-attention in windows of patches, a class token, and a separator at the end of each row.
 
     Each window emits one token: the mean of its patches attends to them. The class token attends to all windows. Images
@@ -78,13 +75,6 @@ class EVEPatchEmbed(nn.Module, Encoder, ChecksKnobs):
         reset_layers(self)
         nn.init.normal_(self.cls)
         nn.init.normal_(self.row_end)
-
-    @classmethod
-    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield sizes that do not divide. See `ChecksKnobs`."""
-        width, heads = knobs["width"], knobs["heads"]
-        if width % heads:
-            yield "width", f"width ({width}) must be a multiple of heads ({heads})"
 
     def layout(self, height: int, width: int) -> Layout:
         """Layout of the tokens of one image of that size in pixels.

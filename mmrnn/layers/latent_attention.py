@@ -1,8 +1,24 @@
 """Multi-head attention, and cross-attention as in Perceiver (arXiv 2103.03206) and Flamingo (arXiv 2204.14198)."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mmrnn.types import ChecksKnobs
+
+
+class WholeHeads(ChecksKnobs):
+    """Part whose knob `width` must be a multiple of its knob `heads`."""
+
+    @classmethod
+    def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield sizes that do not divide. See `ChecksKnobs`."""
+        width, heads = knobs["width"], knobs["heads"]
+        if width % heads:
+            yield "width", f"width ({width}) must be a multiple of heads ({heads})"
 
 
 def multi_head_attention(

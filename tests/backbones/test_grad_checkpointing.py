@@ -123,7 +123,7 @@ def test_an_architecture_that_transformers_does_not_recompute():
 
 @pytest.mark.parametrize("name", ["transformer", "rwkv6"])
 def test_no_tensor_inside_a_block_is_kept(name):
-    """What is outside of the blocks is saved as before; inputs of a block are not counted here."""
+    """Tensors outside of the blocks are saved as before; inputs of a block are not counted here."""
     kept = {}
     for every in (0, 1):
         model = OWN[name](grad_checkpointing=every)

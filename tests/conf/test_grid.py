@@ -43,7 +43,7 @@ HOOKS = [None, *cards("hook")]
 POSITIONS, MASKS = cards("position"), cards("mask")
 BASE = plain(compose("model=llava15_tiny"))
 OWN = {"glm_tiny": {"position": "glm_2d_tiny", "mask": "glm_tiny"}}
-"""What a backbone does not do without."""
+"""Options that a backbone needs."""
 
 
 @cache
@@ -157,7 +157,7 @@ def test_every_scan_around_other_tokens(connector, scan):
 
 
 def sensible(backbone, connector, hook, scan, position, mask) -> bool:
-    """What has a meaning, in other words than those of `check`."""
+    """Combinations that have a meaning, in other words than those of `check`."""
     beside = connector == "flamingo_tiny"
     if beside != (hook in BESIDE):
         return False  # tokens beside the text are read by cross-attention only, which reads nothing else

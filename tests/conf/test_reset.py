@@ -52,7 +52,7 @@ def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check(make, reset=reset_module, seed: int = 3):
-    """What `make` constructs, and what it makes on the meta device and `reset` fills, are one."""
+    """Compare a module that `make` constructs with one that it makes on the meta device and `reset` fills."""
     torch.manual_seed(seed)
     expected = make()
     after = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""How many parameters the published connectors have (their papers, or counted in their code)."""
+"""Numbers of parameters of the published connectors (their papers, or counted in their code)."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What is known of the designs without running the originals: sizes, places, positions, what must change nothing."""
+"""Facts about the designs, without running the originals: sizes, places, positions, what must change nothing."""
 
 from functools import partial
 
@@ -92,7 +92,7 @@ def test_vectors_of_cogvlm():
 
 
 def test_qwen_keeps_queries_keys_and_values_head_by_head():
-    """What is turned into thirds on the way in can be turned back."""
+    """Thirds, into which the projection is reordered on loading, can be reordered back."""
     from mmrnn.encoders import TimmViT
 
     arch = {"patch_size": 8, "embed_dim": 24, "num_heads": 3, "mlp_ratio": 2.0}

@@ -127,7 +127,7 @@ def test_every_published_card_is_compared():
 
 @pytest.mark.parametrize("name", CARDS)
 def test_without_memory(name):
-    """What is said of the tokens is true of what comes out, at full width and size."""
+    """Layout and width are those of the tokens that come out, at full width and size."""
     with torch.device("meta"):
         encoder = instantiate(shortened(name))
         tokens = encoder(make_image(encoder, 1))

@@ -1,4 +1,4 @@
-"""What towers of timm and open_clip have in common: which tokens, which norm, which dtype, which sizes."""
+"""Common behaviour of towers of timm and open_clip: which tokens, which norm, which dtype, which sizes."""
 
 import copy
 import re

@@ -1,4 +1,4 @@
-"""A state goes on only with the weights, the tokenizer and the scan that it was made with."""
+"""A state is resumed only with the weights, the tokenizer and the scan that it was made with."""
 
 from copy import deepcopy
 

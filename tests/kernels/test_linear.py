@@ -31,7 +31,7 @@ def paying(request, monkeypatch):
 
 
 def spy(monkeypatch, *names):
-    """How often each of these functions of the module was called."""
+    """Count the calls of each of these functions of the module."""
     counts = dict.fromkeys(names, 0)
 
     def counted(name, plain):

@@ -1,4 +1,4 @@
-"""What every form of the Triton kernels compiles to for real GPUs: shared memory, spills and instructions."""
+"""Every form of the Triton kernels, compiled for real GPUs: shared memory, spills and instructions."""
 
 import json
 import os

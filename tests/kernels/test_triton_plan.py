@@ -1,4 +1,4 @@
-"""What the host chooses for the Triton kernels."""
+"""Choices of the host for the Triton kernels."""
 
 import pytest
 import torch

@@ -19,10 +19,8 @@ from mmrnn.inference.generate import generate
 from mmrnn.tokenizers import HFTokenizer
 from mmrnn.types import SLOT, Sample, Turn
 from mmrnn.weights import load
-
-transformers = pytest.importorskip("transformers")
-
-from tests.peers import tiny_models  # noqa: E402
+from tests.peers import tiny_models
+from tests.peers.tiny_models import transformers
 
 SENTENCES = [
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful answers.",

@@ -1,12 +1,14 @@
 """Small random models of transformers, each with ours of the same form, whose weights are not loaded yet."""
 
+import pytest
 import torch
-import transformers
 
 from mmrnn.backbones import HFDecoder, HFEncoderDecoder, Transformer
 from mmrnn.connectors import MLP, Linear, QFormer, RowSeparators
 from mmrnn.encoders import Patchify, TimmViT
 from mmrnn.model.vlm import VLM, Modality
+
+transformers = pytest.importorskip("transformers")
 
 VISION = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
 ARCH = {"patch_size": 8, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 2.0}

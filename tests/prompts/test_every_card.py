@@ -23,11 +23,11 @@ CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
 WRITTEN = json.loads((Path(__file__).parent / "written.json").read_text(encoding="utf-8"))
 SAID = ("<image>\nWhat is it?", "A red kite.", "Where?", "Above the sea.")
 LEARNT_WHOLE = {"<sop>", "\x02"}
-"""What a reply of GLM opens with is learnt, too."""
+"""Openings of a reply of GLM, which are trained, too."""
 
 
 def knobs(name):
-    """What a card says, with what it inherits."""
+    """Knobs of a card, with those that it inherits."""
     content = OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml")
     parents = [parent for parent in content.pop("defaults", []) if parent != "_self_"]
     return OmegaConf.merge(*map(knobs, parents), content)

@@ -1,4 +1,4 @@
-"""What several tests of weights are made of."""
+"""Fixtures of several tests of weights."""
 
 import json
 

@@ -89,7 +89,7 @@ def shapes(tensors):
 
 
 def opened(part, tensors):
-    """What a part takes of a file; every name is used, or left out for a reason (else `convert` fails)."""
+    """Tensors that a part takes of a file; every name is used, or left out for a reason (else `convert` fails)."""
     report = Report("")
     ready = convert(part, tensors, report=report)
     assert set(report.ignored) <= set(strip_wrapper_prefixes(tensors))

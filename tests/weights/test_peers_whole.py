@@ -13,10 +13,8 @@ from mmrnn.model.vlm import VLM
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
 from mmrnn.weights import load
 from mmrnn.weights.export import export
-
-transformers = pytest.importorskip("transformers")
-
-from tests.peers import tiny_models  # noqa: E402
+from tests.peers import tiny_models
+from tests.peers.tiny_models import transformers
 
 close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
 

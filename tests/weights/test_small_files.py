@@ -189,7 +189,7 @@ def test_a_lora_of_rwkv_peft(rwkv6, way, tmp_path):
 
 
 def test_a_pissa_of_rwkv_peft(rwkv6):
-    """What it has taken from the base is given back: both files, no scale."""
+    """Its initial matrices, taken from the base, are given back: both files, no scale."""
     base, target = rwkv6
     trained, first = lora(), lora()
     initial = {name.replace(".lora_", ".init_lora_"): value for name, value in first.items()}

@@ -1,4 +1,4 @@
-"""Where tensors come from: files, shards, several files, dictionaries; and modules without memory."""
+"""Sources of tensors: files, shards, several files, dictionaries; and modules without memory."""
 
 import pytest
 import torch

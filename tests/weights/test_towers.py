@@ -101,7 +101,7 @@ def test_files_of_hugging_face(name, kind, sizes, format):
 
 
 def open_clip_visual(encoder):
-    """What a file of open_clip has for this tower and beside it."""
+    """Tensors that a file of open_clip has for this tower and beside it."""
     tensors = {f"visual.{name.removeprefix('trunk.')}": value for name, value in encoder.state_dict().items()}
     beside = ("visual.proj", "positional_embedding", "text_projection", "logit_scale", "token_embedding.weight")
     text = ("transformer.resblocks.0.ln_1.weight", "ln_final.weight")

@@ -9,6 +9,9 @@ from mmrnn.prompts.boxes import Box
 LONGEST_REPLY = 10_000
 """Characters from which on a reply is wrong, whatever it begins with."""
 
+YES_NO = ("yes", "no")
+"""References of a question that is to be answered with one of two words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:

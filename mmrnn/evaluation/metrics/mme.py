@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from mmrnn.evaluation.metrics.items import Scores, TextItem, by_kind, mean, score_each, single_truth
+from mmrnn.evaluation.metrics.items import YES_NO, Scores, TextItem, by_kind, mean, score_each, single_truth
 
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters"),
     *("celebrity", "scene", "landmark", "artwork", "OCR"),
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-YES_NO = ("yes", "no")
 
 
 def read_mme(reply: str) -> Literal["yes", "no", "other"]:

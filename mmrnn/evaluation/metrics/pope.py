@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from mmrnn.evaluation.metrics.items import Scores, TextItem, by_kind, mean, score_each, single_truth
-
-YES_NO = ("yes", "no")
+from mmrnn.evaluation.metrics.items import YES_NO, Scores, TextItem, by_kind, mean, score_each, single_truth
 
 
 def read_pope(reply: str) -> Literal["yes", "no"]:

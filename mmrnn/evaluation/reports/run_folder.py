@@ -89,7 +89,7 @@ def remove_failure(folder: Path) -> None:
 
 
 def unfinished_reason(folder: Path) -> str:
-    """Return in words why a folder has no result: its run goes on, has failed, or ended without a word."""
+    """Return in words why a folder has no result: its run has not ended, has failed, or ended without a word."""
     try:
         records = read_log(folder)
         reached = f"after step {records[-1]['step']}" if records else "before its first record"

@@ -50,8 +50,8 @@ class PatchAlignment(nn.Module, Objective):
         blocks = [block for block in output.sequence.image_spans if block.modality == "image"]
         if not blocks:
             # Every process of a run has gradients of the same parameters.
-            learnt = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
-            return 0.0 * sum(learnt, output.hidden.new_zeros(()))
+            trained = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
+            return 0.0 * sum(trained, output.hidden.new_zeros(()))
         losses = [
             self.loss(self.student(output.hidden_states, block, *goal.shape[:2]), goal)
             for block, goal in zip(blocks, self.goals(output.batch), strict=True)
