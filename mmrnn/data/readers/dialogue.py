@@ -68,7 +68,7 @@ def parse_dialogue(record: Any) -> Dialogue:
     if record.get("audio") or record.get("audios"):
         raise RecordError("audio is not read")
     messages = [_message(turn, index) for index, turn in enumerate(_turns(record), 1)]
-    found = Dialogue(notes=[])
+    found = Dialogue()
     system = _system(record, messages)
     if messages and messages[0].role == "assistant":  # as LLaVA's v1 and Llama-2 forms do
         del messages[0]
