@@ -23,7 +23,7 @@ def readable(overrides: Sequence[str]) -> list[str]:
         if not equals or key.startswith("~"):
             found.append(override)
         elif value.startswith("~") and not SPECIAL.intersection(value):
-            found.append(f"{key}={_quoted(expanduser(value))}")
+            found.append(f"{key}={quoted(expanduser(value))}")
         elif value.startswith("{") and "." in key and not key.startswith("+"):
             found.append(f"++{override}")
         else:
@@ -31,7 +31,7 @@ def readable(overrides: Sequence[str]) -> list[str]:
                 parser.parse_override(override)
             except HydraException:
                 if not SPECIAL.intersection(value) and value[0] not in "\"'":
-                    override = f"{key}={_quoted(value)}"
+                    override = f"{key}={quoted(value)}"
             found.append(override)
     return found
 
@@ -39,9 +39,9 @@ def readable(overrides: Sequence[str]) -> list[str]:
 def quoting_advice(override: str) -> str:
     """Return the override as a word that Hydra and a shell read."""
     key, _, value = override.partition("=")
-    return quote(f"{key}={_quoted(value)}")
+    return quote(f"{key}={quoted(value)}")
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """Return a quoted word of Hydra; a backslash in front of a quote escapes it."""
     return '"' + value.replace('"', '\\"') + '"'

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
-from mmrnn.config.tree import plain
+from mmrnn.config.overrides import SPECIAL, quoted
+from mmrnn.config.tree import plain, walk
 
 SKIP = "skip"
 
@@ -77,7 +78,7 @@ def stage_runs(
     shared = [one for one in overrides if not one.startswith(ours)]
     previous: Path | None = None
     for name, settings in stages.items():
-        own = {path: value for path, value in _leaves(settings) if path != SKIP}
+        own = {path: value for path, value in _settings(settings) if path != SKIP}
         if settings.get(SKIP):
             continue
         if "recipe" not in own:
@@ -93,12 +94,10 @@ def stage_runs(
         raise ConfigError("all stages are skipped; leave one of them")
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in plain(node).items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _settings(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Values with their paths; an empty mapping is one."""
+    nodes = walk(plain(settings), lists=False)
+    return [(path, value) for path, value in nodes if not (isinstance(value, Mapping) and (value or not path))]
 
 
 def _text(value: Any) -> str:
@@ -111,4 +110,4 @@ def _text(value: Any) -> str:
         return "{" + ",".join(f"{name}:{_text(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_text, value)) + "]"
-    return str(value)
+    return quoted(value) if isinstance(value, str) and SPECIAL.intersection(value) else str(value)

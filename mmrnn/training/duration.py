@@ -13,12 +13,12 @@ from mmrnn.evaluation.accuracy import evaluate
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.loop.chunked import split
+from mmrnn.training.loop.ready import Ready
+from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
-from mmrnn.training.precision import autocast
 from mmrnn.training.reading.feature_cache import FeatureCache, cache_features
 from mmrnn.training.stage import Stage
-from mmrnn.training.step import TrainStep, shares, unit_counts
+from mmrnn.training.step import shares, unit_counts
 from mmrnn.types import MapDataset, Sample
 
 MAX_COPIED = 2**25
@@ -99,25 +99,31 @@ def _time_step(
     features: FeatureCache | None,
     cfg: Mapping[str, Any],
 ) -> float:
-    """Seconds a step; 0 where none of the samples can be learnt."""
+    """Seconds a step; 0 where none of the samples can be trained on."""
     size = stage.batch_size // stage.grad_accum_steps
     collate = Collator(
         parts.tokenizer, parts.prompt, dict(parts.model.modalities), features, max_length=cfg["max_length"]
     )
     stage.apply_freezing(parts.model)
     parts.model.eval()
-    module, seconds = TrainStep(parts.model, parts.objective), 0.0
+    groups = param_groups(parts.model, lr_mult=stage.lr_mult, layer_lr_decay=stage.layer_lr_decay)
+    stepper = Stepper(
+        step=parts.step,
+        stage=stage,
+        optimizer=(stage.optimizer or parts.optimizer)(groups, stage.lr),
+        schedule=stage.schedule or parts.schedule,
+        device=parts.device,
+        precision=cfg["precision"],
+        train_chunk=cfg["train_chunk"],
+        horizon=cfg["horizon"],
+    )
+    seconds = 0.0
     for _ in range(2):  # the first one compiles native code and is slower
         began = time.monotonic()
         if (batch := collate(samples[:size])) is None:
             return 0.0
-        counts, state = unit_counts(parts.objective, batch), None
-        for piece in split(batch, parts.objective, cfg["train_chunk"]):
-            with autocast(cfg["precision"], parts.device):
-                loss, state = module(piece.to(parts.device), shares([counts], counts)[0], state)
-            loss.backward()
-            state = None if state is None else state.detach()
-        loss.item()  # waits for a GPU
+        counts = unit_counts(parts.objective, batch)
+        stepper.attempt(Ready([batch], shares([counts], counts), [], []))
         seconds = time.monotonic() - began
     update = _time_update(parts, stage)
     parts.model.zero_grad(set_to_none=True)

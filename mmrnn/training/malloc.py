@@ -1,4 +1,4 @@
-"""Memory that a step frees is kept for the next one."""
+"""glibc malloc tuning: do not return freed pages to the kernel."""
 
 import ctypes
 
@@ -7,13 +7,13 @@ TRIM, MMAP = -1, -3
 
 
 def tune_malloc() -> bool:
-    """Tell this process's allocator not to give freed memory back to the system.
+    """Let this process's allocator keep freed memory.
 
     Every step of training on a CPU takes and frees the same few hundred megabytes. glibc returns large pieces at once,
     and the kernel hands them out again page by page, each one zeroed: a third of the time of a small model's step.
 
     Returns:
-        Whether there is such an allocator; other C libraries keep what they have.
+        True where there is such an allocator; other C libraries keep what they have.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

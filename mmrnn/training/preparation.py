@@ -95,6 +95,7 @@ def known_costs(parts: TrainingParts, cfg: Config, cached: bool, console: Consol
         return {}
     try:
         return stage_costs(cfg, parts.stages, cached=["image"] if cached else [])
+    # Whatever a user's part raises there: for a figure of the log no run is ended.
     except Exception as error:
         console.say(f"FLOPs are not counted, as the model cannot be built on the meta device: {error}")
         return {}

@@ -54,8 +54,8 @@ class TrainStep(nn.Module):
     def _unused(self) -> Tensor | float:
         """Zero, with a graph to the parameters that a batch without images may leave out: of hook and objective."""
         parts = [part for part in (self.model.hook, self.objective) if isinstance(part, nn.Module)]
-        learnt = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
-        return sum((0.0 * parameter.sum() for parameter in learnt), 0.0)
+        trained = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
+        return sum((0.0 * parameter.sum() for parameter in trained), 0.0)
 
 
 def forward_for(

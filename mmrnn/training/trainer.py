@@ -38,7 +38,7 @@ class Trainer:
         start: checkpoint that the run resumes from; None: it begins.
         checkpoints: those that it saves.
         signals: that end it.
-        guard: makes the judge of the steps of a stage.
+        guard: makes the guard of a stage.
         seed: of the run.
         evaluate_every: steps; 0: never.
         costs: FLOPs of the stages, where they are known.

@@ -94,3 +94,9 @@ def test_every_stage_of_a_design_composes(design, tmp_path):
         assert cfg.seed == 3
         assert len(cfg.stage) == 1
         assert cfg.weights.model == (None if before is None else str(tmp_path / before.name))
+
+
+def test_values_with_commas_and_braces(tmp_path):
+    text = "a, [b] and {c}"
+    [run] = stage_runs({"align": {"recipe": "visualrwkv6_align", "out": text}}, [], tmp_path)
+    assert compose(*run.overrides).out == text

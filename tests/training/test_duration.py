@@ -1,4 +1,4 @@
-"""The duration of a run is told at its beginning, and measuring it changes nothing."""
+"""The duration of a run is printed at its beginning, and measuring it changes nothing."""
 
 import re
 
@@ -12,6 +12,7 @@ from mmrnn.training import preparation
 from mmrnn.training.build import build_parts
 from mmrnn.training.duration import estimate_duration
 from mmrnn.training.run import train
+from mmrnn.types import Sample, Turn
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -53,3 +54,12 @@ def test_the_estimate_grows_with_what_is_to_be_done():
     assert all(parameter.grad is None for parameter in parts.model.parameters())
     rest = estimate_duration(parts, {}, cfg, cached_images=0, interim_questions=0, done=1000)
     assert rest == {"features": 0.0, "training instruct": 0.0, "evaluation": 0.0}
+
+
+def test_texts_that_a_connector_does_not_learn_from(monkeypatch):
+    cfg = plain(compose(*SMALL, "stage.instruct.train=[connector]"))
+    parts = build_parts(cfg)
+    text = Sample((Turn("user", "what?"), Turn("assistant", "this")))
+    monkeypatch.setattr(type(parts.data), "__getitem__", lambda *_: text)
+    whole = estimate_duration(parts, {}, cfg, cached_images=0, interim_questions=0)
+    assert whole["training instruct"] > 0

@@ -1,4 +1,4 @@
-"""What no stage trains is held in bf16 where that is asked for, and every design runs with it."""
+"""Frozen matrices in bf16: which they are, and every design runs with them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Runs that are killed or told to end, and resumed: they end as one that was not."""
+"""Runs that are killed or stopped by a signal, and resumed: they end as one that was not."""
 
 import os
 import random

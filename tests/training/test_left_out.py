@@ -171,7 +171,7 @@ def test_a_step_takes_the_next_samples(write, workers, micro_batches):
     assert {name for step in steps for name in step.ids} == {"t3", "t7"}
     assert {one.reason for step in steps for one in step.dropped} == {"there is no target in its first 30 positions"}
     assert {one.worker for step in steps for one in step.dropped} == ({0, 1} if workers else {None})
-    # From any position the loader goes on as the whole one did.
+    # From any position the loader continues as the whole one did.
     again = loader(file, samples=positions[2], workers=workers, grad_accum_steps=micro_batches)
     for step, position, other in zip(steps[3:], positions[3:], usable_steps(again), strict=False):
         assert [b.sequence.ids.tolist() for b in other.micro_batches] == [

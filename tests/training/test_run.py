@@ -1,4 +1,4 @@
-"""A whole run at a small size: it can be stopped and gone on with, and leaves what it promises."""
+"""A whole run at a small size: it can be stopped and resumed, and leaves what it promises."""
 
 import json
 

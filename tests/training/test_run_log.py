@@ -1,4 +1,4 @@
-"""A run is seen: in the log, on stderr, in its trackers, in its report and in a trace; a resumed one goes on."""
+"""A run is seen: in the log, on stderr, in its trackers, in its report and in a trace; a resumed one continues them."""
 
 import gzip
 import json

@@ -60,7 +60,7 @@ class Rewinding(InMemory):
 
 
 def send(tracker: Tracker, folder, steps, start: int = 0) -> list[str]:
-    """Track records of some steps of a run; what was told."""
+    """Track records of some steps of a run; return what was said."""
     told: list[str] = []
     with track(tracker, folder, CONFIG, told.append) as tracked:
         tracked.start(start)
@@ -120,7 +120,9 @@ def test_a_resumed_run_repeats_no_step(tmp_path):
 def test_a_failing_tracker_is_told_once_and_counted(tmp_path, fails):
     failing, sound = InMemory(fails), InMemory()
     told = send(SeveralTrackers(trackers={"bad": failing, "good": sound}), tmp_path, [1, 2, 3])
-    assert told[0] == (f"tracker bad failed, and training goes on without it: ConnectionError: no network for {fails}")
+    assert told[0] == (
+        f"tracker bad failed, and training continues without it: ConnectionError: no network for {fails}"
+    )
     assert told[1:] == (
         [] if fails == "finish" else ["tracker bad: 3 records could not be sent; log.jsonl has all of them"]
     )

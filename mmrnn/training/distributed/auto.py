@@ -10,8 +10,8 @@ from mmrnn.training.distributed.world import World
 from mmrnn.training.stage import Stage
 from mmrnn.types import Strategy
 
-LEARNT_BYTES = 16
-"""Memory of a learnt parameter: fp32 weight, gradient and two moments."""
+TRAINED_BYTES = 16
+"""Memory of a trained parameter: fp32 weight, gradient and two moments."""
 
 MAX_SHARE = 0.6
 """Of a GPU's memory that parameters may take; activations need the rest."""
@@ -45,7 +45,7 @@ def bytes_needed(step: nn.Module, stages: Mapping[str, Stage]) -> int:
 
     def needed(stage: Stage) -> int:
         return sum(
-            parameter.numel() * (LEARNT_BYTES if stage.trains(name) else parameter.element_size())
+            parameter.numel() * (TRAINED_BYTES if stage.trains(name) else parameter.element_size())
             for name, parameter in found.items()
         )
 

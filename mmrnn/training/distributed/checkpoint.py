@@ -64,8 +64,8 @@ class TrainingState:
         """True where no trained parameter and no state of the optimizer on this rank is infinite or NaN."""
         names = {MODEL + name for name in self.trained}
         tensors = self.tensors()
-        learnt = [value for name, value in tensors.items() if name in names or not name.startswith(MODEL)]
-        return _all_finite(learnt)
+        learns = [value for name, value in tensors.items() if name in names or not name.startswith(MODEL)]
+        return _all_finite(learns)
 
     def load(self, folder: Path, numbers: Mapping[str, float], group: dist.ProcessGroup | None = None) -> None:
         """Read the tensors of a checkpoint into the model, the optimizer and `more`; all ranks.

@@ -38,7 +38,7 @@ def name_lost_ranks(world: World, signals: StopSignals | None = None, wait: floa
             # Launchers send it to the ranks that are left, too, when one was lost.
             raise StoppedRun(signals.received, ", after another rank had ended") from error
         raise TrainingError(
-            f"{_missing(world, str(error), wait)} ended or hangs, so that rank {world.rank} cannot go on "
+            f"{_missing(world, str(error), wait)} ended or hangs, so that rank {world.rank} cannot continue "
             f"({first_line(error).partition('. This is')[0]}); see its own message, and resume with the same command"
         ) from error
 

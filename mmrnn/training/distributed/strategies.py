@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from mmrnn.training.distributed.units import sharding_units
+from mmrnn.training.precision import DTYPES
 from mmrnn.types import PositiveInt, Strategy
 
 DDP_ARGUMENTS = signature(DistributedDataParallel).parameters
@@ -71,8 +72,7 @@ class FSDP(Strategy):
         Raises:
             ValueError: `replicate` does not divide the number of processes.
         """
-        param_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        policy = MixedPrecisionPolicy(param_dtype, torch.float32, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(DTYPES.get(precision), torch.float32, cast_forward_inputs=False)
         # Whoever calls a unit leaves its output as it is.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         mesh = self._mesh(next(step.parameters()).device.type)
@@ -84,7 +84,7 @@ class FSDP(Strategy):
         size = dist.get_world_size()
         if size % self.replicate:
             raise ValueError(f"strategy.replicate ({self.replicate}) must divide the number of processes ({size})")
-        kind = kind if kind != "meta" else ("cuda" if dist.get_backend().find("nccl") >= 0 else "cpu")
+        kind = kind if kind != "meta" else ("cuda" if "nccl" in dist.get_backend() else "cpu")
         if self.replicate == 1:
             return init_device_mesh(kind, (size,))
         names = ("replicate", "shard")

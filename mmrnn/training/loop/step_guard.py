@@ -13,7 +13,7 @@ WINDOW, MIN_LOSSES, SIGMAS = 200, 50, 5.0
 
 
 class Judgement(NamedTuple):
-    """Opinion on a step before its update.
+    """Verdict on a step before its update.
 
     Attributes:
         skip: the weights stay as they are, and the step is tried with the next batches.

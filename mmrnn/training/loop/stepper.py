@@ -79,7 +79,7 @@ class Stepper:
         precision: of the forward pass.
         scale: of the loss.
         guard: says which attempts are skipped.
-        report: is told of bad steps.
+        report: takes bad steps.
         pad: id of the token that stands in for a micro-batch without samples.
         skipped: takes the samples that are dropped; None: nobody does.
         train_chunk: positions of a piece that a micro-batch is read in; 0: it is read at once.

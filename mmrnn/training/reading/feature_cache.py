@@ -65,10 +65,10 @@ def is_cacheable(model: VLM, trained: Collection[str]) -> bool:
     return bool(names) and names.isdisjoint(trained)
 
 
-def bytes_needed(modality: Modality, images: int) -> int:
-    """Size of the features of so many images."""
+def bytes_needed(modality: Modality) -> int:
+    """Return the size of the features of an image."""
     layout = modality.encoder.layout(*modality.image.size)
-    return 2 * images * layout.tokens * modality.encoder.width
+    return 2 * layout.tokens * modality.encoder.width
 
 
 @torch.inference_mode()
@@ -145,13 +145,13 @@ def images_to_cache(
         datasets: by name.
         trained: names of the parameters that any stage trains.
         max_gib: for the features of one dataset; 0: none are cached.
-        console: told of datasets that need more.
+        console: names datasets that need more.
     """
     if not max_gib or not is_cacheable(model, trained):
         return {}
     chosen = {}
     for name, dataset in datasets.items():
-        most = int(max_gib * 2**30 / bytes_needed(model.modalities["image"], 1))
+        most = int(max_gib * 2**30 / bytes_needed(model.modalities["image"]))
         # Not all of them are listed: a dataset of millions would be read from end to end.
         images = list(islice(dataset.images(), most + 1))
         if len(images) > most:

@@ -92,7 +92,7 @@ class Checkpoints:
                 self.writer.wait(LAST_WAIT)
 
     def resumed(self, step: int) -> None:
-        """Note that the run goes on from its checkpoint after so many steps."""
+        """Note that the run was resumed from its checkpoint after so many steps."""
         self._saved_step = step
 
     def due(self, step: int) -> bool:
@@ -113,7 +113,7 @@ class Checkpoints:
     def save(
         self, step: int, progress: Progress, state: TrainingState, counters: Mapping[str, Any], *, wait: bool = False
     ) -> None:
-        """Save a checkpoint after so many steps of the run; it is written while the training goes on.
+        """Save a checkpoint after so many steps of the run; it is written while training continues.
 
         One that is being written is waited for. Where there is no space, that is said, and training continues.
 

@@ -60,7 +60,7 @@ class Console:
     """Lines, bars and tables on stderr; where that is no terminal, lines in place of bars.
 
     Attributes:
-        later: seconds that the phases of a run will take which follow the one that is shown; lines tell them too.
+        later: seconds that the phases of a run will take which follow the one that is shown; lines show them, too.
     """
 
     def __init__(self, console: RichConsole | None = None, *, quiet: bool = False) -> None:
@@ -118,7 +118,7 @@ class Console:
             yield lambda done, text: bar.update(task, completed=done, description=text)
 
     def tracker(self, what: str) -> Callable[[range], Iterator[int]]:
-        """Wraps the iteration over a range in a bar, or in lines."""
+        """Return a wrapper of the iteration over a range, which shows a bar, or lines."""
 
         def track(steps: range) -> Iterator[int]:
             with self.progress(what, len(steps)) as show:
@@ -139,7 +139,7 @@ class Console:
         )
 
     def table(self, accuracy: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-        """Accuracy by split and kind of question, beside the baselines."""
+        """Print accuracy by split and kind of question, beside the baselines."""
         table = Table("held out", "question", "accuracy", "majority", "blind")
         for split, kinds in accuracy.items():
             for kind, row in kinds.items():

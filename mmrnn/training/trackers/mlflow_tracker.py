@@ -20,7 +20,7 @@ MAX_PARAMETERS = 100
 
 
 class MLflow(Tracker):
-    """Curves in MLflow; a resumed run goes on with the same one.
+    """Curves in MLflow; a resumed run continues the same one.
 
     Raises:
         ImportError: mlflow is not installed.

@@ -20,7 +20,7 @@ RESTART_SECONDS = 300.0
 
 
 class TrackerThread:
-    """Calls a tracker in a thread of its own. Where it fails, that is told once, and its lost records are counted.
+    """Calls a tracker in a thread of its own. A failure is reported once, and lost records are counted.
 
     For a tracker that cannot rewind, a file in the folder of the run keeps its id there and the last step that it has.
 
@@ -29,7 +29,7 @@ class TrackerThread:
         tracker: to be called.
         folder: of the run.
         config: of the run.
-        say: tells a failure.
+        say: prints a failure.
     """
 
     def __init__(
@@ -103,10 +103,11 @@ class TrackerThread:
         """Call a function of the tracker; False where it fails."""
         try:
             call(*arguments)
+        # Whatever a service or its library raises: it must not reach the training.
         except Exception as error:
             if not self._failed:
                 fault = f"{type(error).__name__}: {error}"
-                self._say(f"tracker {self._name} failed, and training goes on without it: {fault}")
+                self._say(f"tracker {self._name} failed, and training continues without it: {fault}")
             self._failed = True
             return False
         return True

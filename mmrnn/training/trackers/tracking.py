@@ -47,7 +47,7 @@ def track(tracker: Tracker, folder: Path, config: Mapping[str, Any], say: Callab
         tracker: one, or `SeveralTrackers`.
         folder: of the run.
         config: of the run.
-        say: tells a failure.
+        say: prints a failure.
     """
     several = isinstance(tracker, SeveralTrackers)
     trackers = tracker.trackers if several else {type(tracker).__name__.lower(): tracker}

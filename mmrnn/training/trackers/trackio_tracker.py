@@ -9,7 +9,7 @@ from mmrnn.types import Tracker
 
 
 class Trackio(Tracker):
-    """Curves in Trackio; a resumed run goes on with the same one.
+    """Curves in Trackio; a resumed run continues the same one.
 
     Raises:
         ImportError: trackio is not installed.

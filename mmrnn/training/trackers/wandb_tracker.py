@@ -9,7 +9,7 @@ from mmrnn.types import Tracker
 
 
 class WandB(Tracker):
-    """Curves in Weights & Biases; a resumed run goes on with the same one.
+    """Curves in Weights & Biases; a resumed run continues the same one.
 
     Raises:
         ImportError: wandb is not installed.

@@ -20,7 +20,7 @@ def free_port() -> int:
 
 
 def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What torchrun sets for a rank."""
+    """Variables that torchrun sets for a rank."""
     one = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     root = HERE.parents[2]
     path = os.pathsep.join([str(root), str(root / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -28,8 +28,8 @@ def _lose(world, how):
 
 def test_a_killed_rank_is_named(tmp_path):
     first, second = run_ranks(3, _lose, tmp_path, "ends", killed=[2])
-    assert first.startswith("rank 2 ended or hangs, so that rank 0 cannot go on (")
-    assert second.startswith("a rank, which rank 0 names, ended or hangs, so that rank 1 cannot go on (")
+    assert first.startswith("rank 2 ended or hangs, so that rank 0 cannot continue (")
+    assert second.startswith("a rank, which rank 0 names, ended or hangs, so that rank 1 cannot continue (")
     assert first.endswith("see its own message, and resume with the same command")
 
 
