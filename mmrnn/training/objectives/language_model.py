@@ -106,7 +106,8 @@ class LanguageModel(Objective):
     def losses(self, model: VLM, output: Output) -> list[Float[Tensor, ""]]:
         """Compute the losses of all terms from one pass of the head over the positions that they need."""
         sequence, targets = output.sequence, output.sequence.targets
-        used = _real(sequence) if self.l2wrap else targets != IGNORE
+        # As indices: each use of a mask would wait for a GPU to count its positions.
+        used = (_real(sequence) if self.l2wrap else targets != IGNORE).nonzero(as_tuple=True)
         found, *pulls = map_chunks(partial(self._measure, model), self.chunk_size, output.hidden[used], targets[used])
         weights = self.target_weights(sequence) if sequence.loss_weights is None else sequence.loss_weights
         # No sums by `index_add`, whose error grows with the number of targets.
