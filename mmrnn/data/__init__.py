@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmrnn.data.readers.parquet import Parquet
     from mmrnn.data.readers.text import PlainText
     from mmrnn.data.readers.webdataset import WebDataset
-    from mmrnn.data.sampler import MagicPrimeOrder, ResumableBatchSampler, ShuffledOrder
+    from mmrnn.data.sampler import MagicPrimeOrder, ShuffledOrder
     from mmrnn.data.video import VIDEO, Frame, frames
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "Mixture",
     "Parquet",
     "PlainText",
-    "ResumableBatchSampler",
     "ShuffledOrder",
     "WebDataset",
     "frames",
@@ -54,7 +53,7 @@ _MODULES = {
     "readers.parquet": ("Parquet",),
     "readers.text": ("PlainText",),
     "readers.webdataset": ("WebDataset",),
-    "sampler": ("ResumableBatchSampler", "MagicPrimeOrder", "ShuffledOrder"),
+    "sampler": ("MagicPrimeOrder", "ShuffledOrder"),
     "video": ("VIDEO", "Frame", "frames"),
 }
 

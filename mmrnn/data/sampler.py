@@ -5,10 +5,9 @@ step alone: seed and step are all that is saved, and another number of ranks rea
 long as the global batch size stays the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
-from itertools import count
 
 import torch
 from jaxtyping import Int
@@ -64,53 +63,6 @@ class MagicPrimeOrder:
         """Return the index of the n-th sample."""
         sample = n**3 % self.prime
         return sample if n < self.prime else self.size - 1 - sample
-
-
-class ResumableBatchSampler:
-    """Batches of one rank as lists of sample indices: a `batch_sampler` for torch's DataLoader.
-
-    Rank r reads every `world_size`-th sample, beginning with the r-th.
-
-    Args:
-        order: of all samples.
-        batch_size: of one rank.
-        steps: where to stop; None: never.
-        start_step: where to begin.
-        rank: of this process.
-        world_size: number of ranks.
-
-    Raises:
-        ValueError: rank is not below world_size.
-    """
-
-    def __init__(
-        self,
-        order: Order,
-        *,
-        batch_size: int,
-        steps: int | None,
-        start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank ({rank}) must lie between 0 and world_size ({world_size}) - 1")
-        self.order, self.batch_size, self.steps, self.start_step = order, batch_size, steps, start_step
-        self.rank, self.world_size = rank, world_size
-
-    def __len__(self) -> int:
-        if self.steps is None:
-            raise TypeError("batches without end have no number; set steps")
-        return max(0, self.steps - self.start_step)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        numbers = count(self.start_step) if self.steps is None else range(self.start_step, self.steps)
-        return (self.batch(step) for step in numbers)
-
-    def batch(self, step: int) -> list[int]:
-        """Return the sample indices of this rank at a step."""
-        whole = self.batch_size * self.world_size
-        return [self.order(n) for n in range(step * whole + self.rank, (step + 1) * whole, self.world_size)]
 
 
 def mixed_seed(seed: int, name: str) -> int:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError, PreparedSample
 from mmrnn.data.image import ImageError
 from mmrnn.inference.generate import prefill
+from mmrnn.inference.text_stream import common_length
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import PrefixLM, TokenizedSample, tokenize, truncate
 from mmrnn.types import IGNORE, Sample, Span, State, Turn
@@ -96,7 +97,7 @@ def score(
     for each in written:
         if each.start != first.start or each.row.ids[: each.start] != first.row.ids[: first.start]:
             raise ValueError("the prompt writes other text before one reply than before another; take another prompt")
-    start = max(first.start, min(_common(asked.row.ids, each.row.ids) for each in written))
+    start = max(first.start, min(common_length(asked.row.ids, each.row.ids) for each in written))
     if not start:
         raise ValueError("nothing is in front of the reply, so that its first token has no probability; ask more")
     for text, each in zip(candidates, written, strict=True):
@@ -156,12 +157,6 @@ def _write(collator: Collator, sample: Sample, text: str, asked: TokenizedSample
     while end > start and decode(row.ids[start : end - 1]).startswith(shown):
         end -= 1
     return Written(row, start, end)
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    """Number of equal ids at the beginning."""
-    pairs = zip(first, second, strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def _read(

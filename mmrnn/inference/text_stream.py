@@ -1,9 +1,15 @@
 """Text of a reply while its tokens arrive."""
 
+from collections.abc import Sequence
 from itertools import takewhile
 
 from mmrnn.prompts import StopCriteria
 from mmrnn.types import Tokenizer
+
+
+def common_length(first: Sequence[object], second: Sequence[object]) -> int:
+    """Return the number of items that two sequences begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 class TextStream:
@@ -37,10 +43,7 @@ class TextStream:
     def _advance(self, text: str) -> str:
         """Append what `text` has beyond the text decoded before."""
         before = self._decoded
-        if text.startswith(before):
-            same = len(before)
-        else:
-            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, before, strict=False)))
+        same = len(before) if text.startswith(before) else common_length(text, before)
         # Byte fallback turns every byte of a run into U+FFFD, those of characters shown before too, once one of them
         # begins no character.
         lost = len(before[same:].encode())

@@ -6,7 +6,7 @@ from mmrnn.types import Layout
 
 
 def groups(image, **knobs):
-    """Which patches end up in each token; 0 stands for padding, so patches count from 1."""
+    """Patches that end up in each token; 0 stands for padding, so patches count from 1."""
     tokens = torch.arange(1.0, image.tokens + 1).view(1, -1, 1)
     return Merge(1, **knobs)(tokens, image)[0].int().tolist()
 

@@ -1,8 +1,9 @@
-"""Orders of reading, and going on in the middle of one."""
+"""Orders of reading, resumed at any place."""
 
 import pytest
 
-from mmrnn.data import MagicPrimeOrder, ResumableBatchSampler, ShuffledOrder
+from mmrnn.data import MagicPrimeOrder, ShuffledOrder
+from tests.data.readers.shards import rank_batches
 
 
 @pytest.mark.golden
@@ -11,15 +12,10 @@ def test_cube_order_equals_the_original(golden):
         order = MagicPrimeOrder(case["dataset_size"])
         assert order.prime == case["prime"]
         for row in case["rows"]:
-            batches = ResumableBatchSampler(
-                order,
-                batch_size=case["micro_batch"],
-                start_step=row["epoch"] * case["epoch_steps"],
-                steps=(row["epoch"] + 1) * case["epoch_steps"],
-                rank=row["rank"],
-                world_size=case["world_size"],
-            )
-            assert [record for batch in batches for record in batch] == row["records"]
+            ranks = case["world_size"]  # a rank reads every `ranks`-th sample
+            epoch = case["epoch_steps"] * case["micro_batch"] * ranks
+            numbers = range(row["epoch"] * epoch + row["rank"], (row["epoch"] + 1) * epoch, ranks)
+            assert [order(n) for n in numbers] == row["records"]
 
 
 @pytest.mark.parametrize("size", [3, 6, 12, 29, 101])
@@ -52,36 +48,25 @@ def test_a_shuffle_depends_on_seed_and_counter_alone():
     assert ahead[::-1][50:100] != other[:50], "epoch 1 of a seed must not be epoch 0 of the next"
 
 
-def test_a_run_goes_on_where_it_stopped_with_any_number_of_ranks():
-    def read(start, stop, world):
+def test_a_run_is_resumed_by_any_number_of_ranks():
+    def read(start, stop, ranks):
+        order, size = ShuffledOrder(37, seed=5), 12 // ranks
         ranks = [
-            ResumableBatchSampler(
-                ShuffledOrder(37, seed=5),
-                batch_size=12 // world,
-                start_step=start,
-                steps=stop,
-                rank=rank,
-                world_size=world,
-            )
-            for rank in range(world)
+            rank_batches(order, batch_size=size, start=start, stop=stop, rank=n, ranks=ranks) for n in range(ranks)
         ]
         return [sorted(record for rank in step for record in rank) for step in zip(*ranks, strict=True)]
 
     whole = read(0, 10, 1)
     assert read(0, 4, 2) + read(4, 7, 3) + read(7, 10, 4) == whole
-    assert len(ResumableBatchSampler(ShuffledOrder(37), batch_size=12, start_step=4, steps=10)) == 6
 
 
 def test_ranks_share_a_step_without_overlap():
-    ranks = [
-        ResumableBatchSampler(ShuffledOrder(24), batch_size=3, steps=4, rank=rank, world_size=2) for rank in range(2)
-    ]
+    order = ShuffledOrder(24)
+    ranks = [rank_batches(order, batch_size=3, start=0, stop=4, rank=rank, ranks=2) for rank in range(2)]
     read = [record for rank in ranks for batch in rank for record in batch]
     assert sorted(read) == list(range(24))
 
 
-def test_faults_are_said():
+def test_an_empty_data_set_is_refused():
     with pytest.raises(ValueError, match=r"size \(0\) must be at least 1"):
         ShuffledOrder(0)
-    with pytest.raises(ValueError, match=r"rank \(2\) must lie between 0 and world_size \(2\) - 1"):
-        ResumableBatchSampler(ShuffledOrder(3), batch_size=1, steps=1, rank=2, world_size=2)

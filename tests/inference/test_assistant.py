@@ -101,7 +101,7 @@ def test_whole_characters_that_become_broken_again_stay():
     assert_prefixes(texts)
 
 
-def test_a_reply_goes_on_behind_bytes_that_end_in_no_character():
+def test_a_reply_continues_behind_bytes_that_end_in_no_character():
     tokenizer = Fused()
     cat = tokenizer.encode("the cat")
     assert not any(0 < id <= 256 for id in cat)

@@ -1,4 +1,4 @@
-"""Which RWKV a file is from."""
+"""Version of RWKV that a file is from."""
 
 import pytest
 import torch

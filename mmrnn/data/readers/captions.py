@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
 from mmrnn.data.image import MAX_PIXELS
-from mmrnn.data.readers.dialogue import check_characters
+from mmrnn.data.readers.dialogue import check_characters, file_name
 from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
 from mmrnn.data.rgb import Decoding
@@ -63,11 +63,7 @@ class Captions(RecordDataset):
     ) -> None:
         super().__init__(
             file=file,
-            image_folder=image_folder,
-            verify=verify,
-            max_pixels=max_pixels,
-            decoding=decoding,
-            absolute_paths=absolute_paths,
+            image_files=ImageFolder(image_folder, verify, max_pixels, decoding, absolute_paths),
             holdout=holdout,
             split=split,
             index_folder=index_folder,
@@ -124,10 +120,7 @@ def caption_sample(
     check_characters(caption, "caption")
     if not names:
         raise RecordError("a caption has no image")
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise RecordError("image must be the name of a file", kind_of(name))
-        check_characters(name, "image")
+    names = [file_name(name, "image") for name in names]
     asked = TAG * len(names)
     if questions:
         asked += "\n" + questions[int.from_bytes(sha256(id.encode()).digest()[4:8], "big") % len(questions)]

@@ -68,7 +68,7 @@ def parse_dialogue(record: Any) -> Dialogue:
     if record.get("audio") or record.get("audios"):
         raise RecordError("audio is not read")
     messages = [_message(turn, index) for index, turn in enumerate(_turns(record), 1)]
-    found = Dialogue(notes=[])
+    found = Dialogue()
     system = _system(record, messages)
     if messages and messages[0].role == "assistant":  # as LLaVA's v1 and Llama-2 forms do
         del messages[0]
@@ -183,11 +183,7 @@ def _names(record: dict[str, Any], kind: str, messages: list[_Message]) -> list[
         names = [name if name is not None else next(unnamed, None) for name in parts]
         if None in names or next(unnamed, None) is not None:
             raise RecordError(f"parts and {kind}s differ in number")
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise RecordError(f"{kind} must be the name of a file", kind_of(name))
-        check_characters(name, kind)
-    return names
+    return [file_name(name, kind) for name in names]
 
 
 def _check_tags(record: dict[str, Any], found: Dialogue) -> None:
@@ -214,6 +210,22 @@ def _check_tags(record: dict[str, Any], found: Dialogue) -> None:
 
 def _unread_keys(record: dict[str, Any]) -> str:
     return ", ".join(key for key in record if key not in MEDIA and UNREAD.search(key) and record[key])
+
+
+def file_name(name: Any, kind: str) -> str:
+    """Return the name of a file in a record.
+
+    Args:
+        name: of the file.
+        kind: of the file, such as `image`, for the message.
+
+    Raises:
+        RecordError: it is no text, empty, or cannot be encoded.
+    """
+    if not isinstance(name, str) or not name:
+        raise RecordError(f"{kind} must be the name of a file", kind_of(name))
+    check_characters(name, kind)
+    return name
 
 
 def check_characters(text: str, where: str) -> None:

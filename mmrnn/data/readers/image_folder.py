@@ -75,14 +75,14 @@ class ImageFolder:
     """Folder in which records name images.
 
     Attributes:
-        folder: root of the names.
+        folder: root of the names; None: that of the record file.
         verify: raise where a file is missing.
         max_pixels: larger images are refused.
         decoding: way to RGB.
         absolute_paths: accept absolute paths.
     """
 
-    folder: str
+    folder: str | None = None
     verify: bool = False
     max_pixels: int = MAX_PIXELS
     decoding: Decoding = "composed"

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from mmrnn.data.image import MAX_PIXELS
-from mmrnn.data.readers.dialogue import check_characters
+from mmrnn.data.readers.dialogue import check_characters, file_name
 from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
 from mmrnn.data.rgb import Decoding
@@ -69,11 +69,7 @@ class InterleavedDocuments(RecordDataset):
     ) -> None:
         super().__init__(
             file=file,
-            image_folder=image_folder,
-            verify=verify,
-            max_pixels=max_pixels,
-            decoding=decoding,
-            absolute_paths=absolute_paths,
+            image_files=ImageFolder(image_folder, verify, max_pixels, decoding, absolute_paths),
             holdout=holdout,
             split=split,
             index_folder=index_folder,
@@ -132,8 +128,8 @@ def _mmc4(content: dict[str, Any], max_images: int, min_similarity: float) -> li
         inside = info.get("image_base64")
         if inside is not None and not isinstance(inside, str):
             raise RecordError("an image in the record is no base64", kind_of(inside))
-        piece = _Piece(base64=inside) if inside is not None else _Piece(image=_name(info.get("image_name")))
-        before.setdefault(place, []).append(piece)
+        image = file_name(info.get("image_name"), "image") if inside is None else ""
+        before.setdefault(place, []).append(_Piece(image=image, base64=inside))
     pieces = []
     for number, sentence in enumerate(sentences):
         pieces += [*before.get(number, []), *_text(sentence)]
@@ -150,7 +146,7 @@ def _obelics(content: dict[str, Any], max_images: int) -> list[_Piece]:
             raise RecordError("texts and images both have a value at one place")
         if name is not None and count < max_images:
             count += 1
-            pieces.append(_Piece(image=_name(name)))
+            pieces.append(_Piece(image=file_name(name, "image")))
         elif text is not None:
             pieces += _text(text)
     return pieces
@@ -181,13 +177,6 @@ def _similarity(info: Any) -> float:
     if type(found) not in (int, float):
         raise RecordError("matched_sim must be a number", kind_of(found))
     return found
-
-
-def _name(name: Any) -> str:
-    if not isinstance(name, str) or not name:
-        raise RecordError("image must be the name of a file", kind_of(name))
-    check_characters(name, "image")
-    return name
 
 
 def _text(text: Any) -> list[_Piece]:

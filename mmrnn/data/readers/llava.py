@@ -73,11 +73,7 @@ class LLaVAJson(RecordDataset):
     ) -> None:
         super().__init__(
             file=file,
-            image_folder=image_folder,
-            verify=verify,
-            max_pixels=max_pixels,
-            decoding=decoding,
-            absolute_paths=absolute_paths,
+            image_files=ImageFolder(image_folder, verify, max_pixels, decoding, absolute_paths),
             holdout=holdout,
             split=split,
             index_folder=index_folder,

@@ -68,10 +68,7 @@ class Parquet(RecordDataset):
     ) -> None:
         super().__init__(
             file=file,
-            image_folder=image_folder,
-            max_pixels=max_pixels,
-            decoding=decoding,
-            absolute_paths=absolute_paths,
+            image_files=ImageFolder(image_folder, False, max_pixels, decoding, absolute_paths),
             holdout=holdout,
             split=split,
             index_folder=index_folder,

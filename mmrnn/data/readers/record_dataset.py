@@ -5,17 +5,16 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.orders import ShardOrder
 from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_shards import Shard, Shards, make_index, open_shards, record_id
-from mmrnn.data.rgb import Decoding
 from mmrnn.data.sampler import Order
 from mmrnn.io.errors import RecordError, first_line
 from mmrnn.io.records.files import Stamp, expand, is_url, stamp
@@ -38,7 +37,7 @@ class Parsed(NamedTuple):
 class RecordDataset(MapDataset):
     """Samples of the records of one or many files.
 
-    Each file has an index of the positions of its valid records (16 to 28 bytes a record), which is made by reading
+    Each file has an index of the positions of its valid records (16 to 32 bytes a record), which is made by reading
     the file once, at first use, and stored beside the file (hidden, `.NAME.KEY.index`) or in `index_folder`: it holds
     as long as size and modification time of the file are the same, and all processes of a machine map the same copy.
     Small files (below 1 MiB), files written in the last two seconds, and any file with `verify` are indexed in memory.
@@ -48,11 +47,8 @@ class RecordDataset(MapDataset):
 
     Args:
         file: path, URL (fsspec), or pattern with `{000..099}`, `*`.
-        image_folder: root of the images' paths; None: the folder of `file`.
-        verify: check at first use that every image file exists, and skip the record if not.
-        max_pixels: larger images are refused.
-        decoding: way to RGB.
-        absolute_paths: accept absolute paths of images, so that a record can name any file of the machine.
+        image_files: folder of the images that are not stored with their record, and limits of all; with `verify` a
+            record whose image is missing is skipped at first use.
         holdout: share of the records that is not trained on, selected by a hash of their ids.
         split: `train`, or `holdout` for that share.
         index_folder: of the stored indices; None: that of each file.
@@ -76,11 +72,7 @@ class RecordDataset(MapDataset):
         self,
         *,
         file: str | None,
-        image_folder: str | None = None,
-        verify: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        decoding: Decoding = "composed",
-        absolute_paths: bool = False,
+        image_files: ImageFolder | None = None,
         holdout: float = 0.0,
         split: Literal["train", "holdout"] = "train",
         index_folder: str | None = None,
@@ -91,8 +83,7 @@ class RecordDataset(MapDataset):
     ) -> None:
         if not 0 <= holdout < 1:
             raise ValueError(f"holdout ({holdout}) must lie between 0 and 1")
-        self.file, self.image_folder, self.verify, self.max_pixels = file, image_folder, verify, max_pixels
-        self.decoding, self.absolute_paths, self.index_folder = decoding, absolute_paths, index_folder
+        self.file, self.image_files, self.index_folder = file, image_files or ImageFolder(), index_folder
         self.holdout, self.split, self.limit = holdout, split, None
         self.sequential, self.shuffle_buffer = sequential, shuffle_buffer
         self.cache_folder, self.cache_gib = cache_folder, cache_gib
@@ -120,7 +111,7 @@ class RecordDataset(MapDataset):
 
     def index_key(self) -> dict[str, Any]:
         """Return the knobs on which the validity of a record depends."""
-        return {"absolute_paths": self.absolute_paths}
+        return {"absolute_paths": self.image_files.absolute_paths}
 
     def __len__(self) -> int:
         return len(self._selection) if self._selection is not None else self._shards.ends[-1]
@@ -209,10 +200,9 @@ class RecordDataset(MapDataset):
         """
         if self.file is None:
             raise ValueError(f"data.file is not set; set it to the {self.wanted}")
-        if self.image_folder is not None and not Path(self.image_folder).is_dir():
-            raise ValueError(
-                f"data.image_folder ({self.image_folder}) is no folder; set it to the root of the images' paths"
-            )
+        folder = self.image_files.folder
+        if folder is not None and not Path(folder).is_dir():
+            raise ValueError(f"data.image_folder ({folder}) is no folder; set it to the root of the images' paths")
         try:
             paths = expand(self.file)
         except OSError as error:
@@ -250,7 +240,7 @@ class RecordDataset(MapDataset):
     def _index(self, path: str, state: Stamp, prefix: str) -> RecordIndex:
         dtype = np.dtype([("digest", "<u4"), ("number", "<u4"), *self._format(path).columns.items()])
         folder = self.index_folder or (self.cache_folder if is_url(path) else None)
-        if self.verify or not worth_storing(state) or (is_url(path) and folder is None):
+        if self.image_files.verify or not worth_storing(state) or (is_url(path) and folder is None):
             return self._make_index(path, state, dtype, prefix)
         key = {"reader": type(self).__name__, "parser": PARSER, "prefix": prefix, **self.index_key()}
         make = partial(self._make_index, path, state, dtype, prefix)
@@ -291,5 +281,5 @@ class RecordDataset(MapDataset):
         return self.formats.get(os.path.splitext(path)[1].lower(), next(iter(self.formats.values())))
 
     def _images(self, path: str) -> ImageFolder:
-        folder = self.image_folder if self.image_folder is not None else os.path.dirname(path)
-        return ImageFolder(folder, self.verify, self.max_pixels, self.decoding, self.absolute_paths)
+        files = self.image_files
+        return files if files.folder is not None else replace(files, folder=os.path.dirname(path))

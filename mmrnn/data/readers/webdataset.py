@@ -58,8 +58,7 @@ class WebDataset(RecordDataset):
     ) -> None:
         super().__init__(
             file=file,
-            max_pixels=max_pixels,
-            decoding=decoding,
+            image_files=ImageFolder(max_pixels=max_pixels, decoding=decoding),
             holdout=holdout,
             split=split,
             index_folder=index_folder,

@@ -196,5 +196,6 @@ def _loads(text: bytes) -> Any:
 
 
 def _number(value: Any, key: str) -> int:
+    """Value of a key; where it is no number, one that matches nothing: another for images than for captions."""
     number = value.get(key) if isinstance(value, dict) else None
     return number if type(number) is int and abs(number) < 2**62 else -(2**62) + (key == "id")

@@ -14,7 +14,7 @@ from mmrnn.io.records.index import one_at_a_time
 BLOCK = 2**24
 
 COPY = re.compile(r"[0-9a-f]{16}-")
-"""Beginning of the name of a copy; other files of the folder are left alone."""
+"""Beginning of the name of a copy, and of its lock; other files of the folder are left alone."""
 
 
 def local_copy(url: str, stamp: Stamp, folder: str, max_bytes: int) -> str:
@@ -57,7 +57,7 @@ def _make_room(folder: Path, max_bytes: int) -> None:
     for copy in folder.iterdir():
         with suppress(FileNotFoundError):
             status = copy.stat()
-            if COPY.match(copy.name):
+            if COPY.match(copy.name) and copy.suffix != ".lock":
                 copies.append((status.st_mtime_ns, status.st_size, copy))
     total = sum(size for _, size, _ in copies)
     for _, size, copy in sorted(copies):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.model.vlm import VLM
+from mmrnn.training.distributed.gather_rows import gather_rows, processes
 from mmrnn.types import (
     IGNORE,
     Batch,
@@ -71,7 +72,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         """
         batch, connector = output.batch, model.modalities["image"].connector
         rows, tokens = image_tokens(model, batch)
-        (every_text, first), (every_known, _) = map(gather, texts(batch, rows))
+        (every_text, first), (every_known, _) = map(gather_rows, texts(batch, rows))
         own = slice(first, first + len(rows))
         ids, known = every_text[own], every_known[own]
         queries, words = connector.forward_image(tokens), connector.forward_text(ids, known)
@@ -83,7 +84,7 @@ class BLIP2Pretraining(nn.Module, Objective):
             tokens,
             ids,
             known,
-            gather(tokens)[0][images],
+            gather_rows(tokens)[0][images],
             every_text[sentences],
             every_known[sentences],
         )
@@ -104,7 +105,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         image = F.normalize(self.image_proj(queries), dim=-1)
         text = F.normalize(self.text_proj(words[:, 0]), dim=-1)
         # The query that fits best speaks for the image.
-        (every, first), (images, _) = gather(text), gather(image)
+        (every, first), (images, _) = gather_rows(text), gather_rows(image)
         to_text = (image @ every.T).amax(1) / self.temperature
         to_image = torch.einsum("tw,mqw->tmq", text, images).amax(2) / self.temperature
         if same is None:
@@ -205,12 +206,6 @@ def mean_cross_entropy(
     return total / (goal != IGNORE).sum().clamp(min=1)
 
 
-def processes() -> int:
-    """Number of processes of the run."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if distributed else 1
-
-
 def negatives(similar: Float[Tensor, "m all"], first: int) -> Int[Tensor, " m"]:
     """For every row a column that is not its own (row + first), drawn by how similar it is.
 
@@ -223,28 +218,3 @@ def negatives(similar: Float[Tensor, "m all"], first: int) -> Int[Tensor, " m"]:
     rows = torch.arange(len(chance), device=chance.device)
     chance[rows, rows + first] = 0
     return torch.multinomial(chance, 1).squeeze(1)
-
-
-def gather(x: Tensor) -> tuple[Tensor, int]:
-    """The rows of all processes in their order, and the number of the first one of ours.
-
-    Gradients go back to the process that a row came from, so that the mean over the processes is the gradient of one
-    process with all rows. Rows of fewer columns (texts) are filled up with zeros.
-    """
-    count = processes()
-    if count == 1:
-        return x, 0
-    from torch.distributed.nn.functional import all_gather
-
-    rank = torch.distributed.get_rank()
-    sizes = [x.new_empty(2, dtype=torch.long) for _ in range(count)]
-    torch.distributed.all_gather(sizes, torch.tensor(x.shape[:2], device=x.device))
-    rows, columns = torch.stack(sizes).T.tolist()
-    more = (0, 0) * (x.dim() - 2) + (0, max(columns) - x.shape[1], 0, max(rows) - len(x))
-    filled = F.pad(x, more).contiguous()
-    if filled.requires_grad:
-        parts = all_gather(filled)
-    else:
-        parts = [torch.empty_like(filled) for _ in range(count)]
-        torch.distributed.all_gather(parts, filled)
-    return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)]), sum(rows[:rank])

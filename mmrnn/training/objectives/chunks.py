@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_SIZE = 1024
-"""Rows of a chunk, unless told otherwise."""
+"""Default number of rows of a chunk."""
 
 ChunkFunction = Callable[..., Float[Tensor, "k n"]]
 """Rows of one chunk to `k` numbers for each."""

@@ -7,11 +7,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from torch.utils.data import DataLoader
 
-from mmrnn.data import LLaVAJson, Mixture, Parquet, ResumableBatchSampler, WebDataset
+from mmrnn.data import LLaVAJson, Mixture, Parquet, WebDataset
 from mmrnn.io.errors import RecordError
 from mmrnn.io.records import files, shard_copies
 from mmrnn.io.records import index as record_index
-from tests.data.readers.shards import dialogue, image_bytes, write_tar
+from tests.data.readers.shards import dialogue, image_bytes, rank_batches, write_tar
 from tests.data.readers.test_parquet import many
 
 RED = image_bytes("red")
@@ -72,9 +72,7 @@ def test_ranks_and_workers_read_every_record_once_and_resume(remote):
     total = SHARDS * RECORDS
 
     def batches(rank, step):
-        sampler = ResumableBatchSampler(
-            data.order(5), batch_size=3, steps=2 * total // 6, start_step=step, rank=rank, world_size=2
-        )
+        sampler = rank_batches(data.order(5), batch_size=3, start=step, stop=2 * total // 6, rank=rank, ranks=2)
         return iter(DataLoader(data, batch_sampler=sampler, num_workers=2, collate_fn=_ids))
 
     read = {}

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from torch.utils.data import DataLoader
 
-from mmrnn.data import InterleavedDocuments, LLaVAJson, Parquet, ResumableBatchSampler, ShuffledOrder, WebDataset
-from tests.data.readers.shards import dialogue, image_bytes, write_tar
+from mmrnn.data import InterleavedDocuments, LLaVAJson, Parquet, ShuffledOrder, WebDataset
+from tests.data.readers.shards import dialogue, image_bytes, rank_batches, write_tar
 
 RED = image_bytes("red")
 SHARDS, WORLD, BATCH = 4, 2, 3
@@ -64,7 +64,7 @@ DATA = {
 
 def loader(data, rank, step):
     order = ShuffledOrder(len(data), seed=3)
-    sampler = ResumableBatchSampler(order, batch_size=BATCH, steps=None, start_step=step, rank=rank, world_size=WORLD)
+    sampler = rank_batches(order, batch_size=BATCH, start=step, stop=step + 100, rank=rank, ranks=WORLD)
     return DataLoader(data, batch_sampler=sampler, collate_fn=_ids, num_workers=2)
 
 
