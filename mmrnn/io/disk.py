@@ -19,12 +19,13 @@ class DiskFullError(OSError):
 
 
 @contextmanager
-def explain_full_disk(target: Path, needed: int | None = None) -> Iterator[None]:
-    """Context of writing `target`, a file or a folder that the caller removes where the write fails.
+def explain_full_disk(target: Path, needed: int | None = None, *, removed: bool = True) -> Iterator[None]:
+    """Context of writing `target`, a file or a folder.
 
     Args:
         target: the path.
         needed: bytes to be written; None: not known.
+        removed: the caller removes it where the write fails, so that its bytes are free.
 
     Raises:
         DiskFullError: the disk or the quota is full.
@@ -35,7 +36,7 @@ def explain_full_disk(target: Path, needed: int | None = None) -> Iterator[None]
         free = shutil.disk_usage(target.parent).free
         if not _is_full(error, free):
             raise
-        free += _size(target)
+        free += _size(target) if removed else 0
         wanted = f"{needed:,} bytes are to be written, " if needed is not None else ""
         raise DiskFullError(
             f"no space left for {target.parent}: {wanted}{free:,} bytes are free on its disk; free some and try again"

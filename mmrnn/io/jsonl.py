@@ -1,7 +1,8 @@
 """JSON lines: one object a line, appended during a run."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,22 @@ from mmrnn.io.atomic import replace_file
 from mmrnn.io.disk import explain_full_disk
 
 
-def append(path: Path, record: dict) -> None:
-    """Add a line to a JSON-lines file.
+def append(path: Path, *records: Mapping[str, Any]) -> None:
+    """Add lines to a JSON-lines file.
 
     Raises:
-        DiskFullError: there is no space for the line.
+        DiskFullError: there is no space for all of them; none is added.
     """
-    line = json.dumps(record) + "\n"
-    with explain_full_disk(path, len(line)), path.open("a") as file:
-        file.write(line)
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    size = path.stat().st_size if path.exists() else 0
+    with explain_full_disk(path, len(text), removed=False):
+        try:
+            with path.open("a") as file:
+                file.write(text)
+        except OSError:
+            if path.exists():
+                os.truncate(path, size)
+            raise
 
 
 def records(path: Path) -> list[dict[str, Any]]:

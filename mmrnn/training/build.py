@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate, positional_names
 from mmrnn.config.skip_init import meta_parameters
 from mmrnn.config.validate import RUN, check
+from mmrnn.data.sampler import mixed_seed
 from mmrnn.model.build import build
 from mmrnn.model.start import Start, build_on_meta
 from mmrnn.model.vlm import VLM
@@ -121,7 +121,7 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if world.rank:
-        torch.manual_seed(rank_seed(cfg["seed"], world.rank))  # dropout must differ between the processes
+        torch.manual_seed(mixed_seed(cfg["seed"], str(world.rank)))  # dropout must differ between the processes
     average = EMA(step.model, trained_names(step.model, stages), cfg["ema"])
     return TrainingParts(
         step,
@@ -191,11 +191,6 @@ def build_step_on_meta(cfg: Mapping[str, Any]) -> tuple[TrainStep, Start]:
         objective = make_objective(cfg["objective"], model, cfg["trusted"])
     start.initialisers.append(objective.reset)
     return TrainStep(model, objective), start
-
-
-def rank_seed(seed: int, rank: int) -> int:
-    """Return the seed of a process, by a hash of the seed of the run."""
-    return int.from_bytes(sha256(f"{seed} {rank}".encode()).digest()[:7], "big")
 
 
 def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] = ()) -> Objective:

@@ -122,7 +122,7 @@ def make_trainer(
         parts=parts,
         out=out,
         load=make_loader(parts, features, cfg, out, log.console, signals),
-        skipped=SkippedSamples(out, parts.world, max_skipped=cfg["max_skipped"]),
+        skipped=SkippedSamples(out, parts.world, max_skipped=cfg["max_skipped"], lines=log.lines),
         evaluate=evaluator.accuracy,
         log=log,
         start=start,

@@ -156,6 +156,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
             with Checkpoints(out, world, cfg, checkpoint_settings(cfg), say=console.say, export=write) as checkpoints:
                 trainer = make_trainer(parts, features["train"], evaluator, cfg, out, log, start, checkpoints, signals)
                 trainer.train()
+            world.on_main(log.lines.finish)
             console.begin("evaluation")
             write(out)
             found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))

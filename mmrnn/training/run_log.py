@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmrnn.training.loop.metrics import Meter
 from mmrnn.training.loop.record_window import RecordWindow
 from mmrnn.training.loop.stepper import BadStep, StepResult
 from mmrnn.training.reading.skipped import SKIPPED
+from mmrnn.training.saving.line_writer import LineWriter
 from mmrnn.training.trackers.console import Console, TimeLeft, rounded
 from mmrnn.training.trackers.status_line import status_line
 from mmrnn.training.trackers.tracking import Tracking
@@ -37,6 +39,11 @@ class RunLog:
     console: Console
     tracking: Tracking
     steps: int
+
+    @cached_property
+    def lines(self) -> LineWriter:
+        """Writer of the lists of the run, on rank 0."""
+        return LineWriter(self.console.say)
 
     def start(self, step: int, source: Path) -> None:
         """Drop the records after so many steps, which will be written again, and start the trackers.
@@ -70,12 +77,12 @@ class RunLog:
         self.console.say(f"step {record['step']} {'is skipped' if bad.skipped else 'is taken'}: {bad.fault}")
         ids = self.world.gather(bad.ids)
         if self.world.main:
-            jsonl.append(self.out / BAD_STEPS, record | {"ids": ids})
+            self.lines.append(self.out / BAD_STEPS, [record | {"ids": ids}])
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write a record everywhere."""
         if self.world.main:
-            jsonl.append(self.out / LOG, dict(record))
+            self.lines.append(self.out / LOG, [record])
         self.tracking.log(record)
         self.console.status(status_line(record, self.steps))
 

@@ -185,7 +185,9 @@ class StageRun:
         if save or stop:
             progress = Progress(self.number, step, self.loader.samples)
             counters = {name: part.state_dict() for name, part in self._stateful().items()}
-            checkpoints.save(run_step, progress, self.state, counters, wait=bool(stop))
+            lines = self.trainer.log.lines
+            lines.flush()
+            checkpoints.save(run_step, progress, self.state, counters, wait=bool(stop), full=lines.full)
         if stop:
             raise StoppedRun(int(stop))
 

@@ -89,6 +89,23 @@ def test_a_log_on_a_full_disk(tmp_path, monkeypatch):
         jsonl.append(PathWithoutSpace(tmp_path / "log.jsonl"), {"a": 10})
 
 
+def test_half_a_line_is_removed(tmp_path, monkeypatch):
+    path = tmp_path / "log.jsonl"
+    jsonl.append(path, {"a": 1})
+
+    class Half(PosixPath):
+        def open(self, *mode):
+            with super().open(*mode) as file:
+                file.write('{"a"')
+            raise FULL[0]
+
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: Usage(3))
+    with pytest.raises(DiskFullError, match="18 bytes are to be written, 3 bytes are free"):
+        jsonl.append(Half(path), {"a": 2}, {"a": 3})
+    jsonl.append(path, {"a": 4})
+    assert jsonl.records(path) == [{"a": 1}, {"a": 4}]
+
+
 class PathWithoutSpace(PosixPath):
     """A file that cannot be written."""
 

@@ -11,6 +11,7 @@ from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT
+from mmrnn.io import jsonl
 from mmrnn.io.disk import DiskFullError
 from mmrnn.io.lock import FolderInUseError
 from mmrnn.training import run
@@ -61,6 +62,53 @@ def test_a_failure_is_noted_until_the_next_attempt(tmp_path, monkeypatch):
     train(config(f"{STEPS}=1"), tmp_path)
     assert not (tmp_path / FAILURE).exists()
     assert (tmp_path / RESULT).is_file()
+
+
+@pytest.fixture
+def full_log(monkeypatch):
+    """`full_log(attempts)`: so many attempts to write a record of a step after the first one find the disk full."""
+    append = jsonl.append
+
+    def fill(attempts):
+        left = [attempts]
+
+        def fail(path, *records):
+            if records[0]["step"] > 1 and left[0]:
+                left[0] -= 1
+                raise DiskFullError("no space left")
+            append(path, *records)
+
+        monkeypatch.setattr(jsonl, "append", fail)
+
+    return fill
+
+
+def test_records_wait_for_space(tmp_path, full_log, capsys):
+    full_log(2)
+    train(config(f"{STEPS}=5", "keep_every=2"), tmp_path)
+    assert [record["step"] for record in jsonl.records(tmp_path / LOG)] == [1, 2, 3, 4, 5]
+    said = capsys.readouterr().err
+    assert said.count("records are kept in memory until they can be written, and training continues: no space") == 1
+    assert said.count("no checkpoint is saved, and training continues: no space left") == 1
+
+
+def test_a_run_ends_when_there_is_no_space_for_its_records(tmp_path, full_log):
+    """No checkpoint is saved whose records are not in the log: the resumed run writes them."""
+    full_log(99)
+    with pytest.raises(DiskFullError):
+        train(config(f"{STEPS}=6", "max_save_share=1"), tmp_path)
+    assert folders.newest(tmp_path) == folders.step_folder(tmp_path, 1)
+    assert [record["step"] for record in jsonl.records(tmp_path / LOG)] == [1]
+    full_log(0)
+    train(config(f"{STEPS}=6", "max_save_share=1"), tmp_path)
+    assert [record["step"] for record in jsonl.records(tmp_path / LOG)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_without_checkpoints_ends_with_its_records(tmp_path, full_log):
+    full_log(99)
+    with pytest.raises(DiskFullError):
+        train(config(f"{STEPS}=2", "save_every_seconds=1000"), tmp_path)
+    assert not (tmp_path / RESULT).exists()
 
 
 def contents(folder):

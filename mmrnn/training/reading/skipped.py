@@ -10,6 +10,7 @@ from mmrnn.io import jsonl
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
 from mmrnn.training.reading.sample_reader import SkippedSample
+from mmrnn.training.saving.line_writer import LineWriter
 from mmrnn.types import MapDataset
 
 SKIPPED = "skipped.jsonl"
@@ -36,10 +37,12 @@ class SkippedSamples:
         out: folder of the run.
         world: all ranks; the first one writes.
         max_skipped: share of the last 10,000 samples that may be left out.
+        lines: writes the lists of the run.
     """
 
-    def __init__(self, out: Path, world: World, *, max_skipped: float) -> None:
+    def __init__(self, out: Path, world: World, *, max_skipped: float, lines: LineWriter | None = None) -> None:
         self.path, self.world, self.max_skipped = out / SKIPPED, world, max_skipped
+        self._lines = lines or LineWriter()
         self._new: list[_Entry] = []
         self._recent: deque[_Entry] = deque()
 
@@ -57,7 +60,7 @@ class SkippedSamples:
         kept: list[dict[str, Any]] = []
         if self.world.main:
             found = [{"id": id, "reason": reason, "rank": 0, "worker": None} for id, reason in data.left_out()]
-            kept = [line for line in self._lines() if 0 < line["samples"] <= samples]
+            kept = [line for line in self._read() if 0 < line["samples"] <= samples]
             if found or kept or self.path.is_file():
                 jsonl.replace(self.path, [*({**line, "samples": 0} for line in found), *kept])
         kept = self.world.broadcast(kept)
@@ -72,7 +75,7 @@ class SkippedSamples:
         left_out = ((id, reason) for id, reason in data.left_out() if id in refused)
         self._check(len(refused), total, total, f"records of the data, all {total:,},", left_out)
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def _read(self) -> list[dict[str, Any]]:
         lines = jsonl.records(self.path)
         for number, line in enumerate(lines, 1):
             if type(line.get("samples")) is not int or not all(
@@ -98,13 +101,11 @@ class SkippedSamples:
 
         Raises:
             TrainingError: too many of the last samples are left out.
-            DiskFullError: there is no space for the list.
         """
         new = sorted(entry for several in self.world.gather(self._new) for entry in several)
         self._new = []
         if self.world.main:
-            for entry in new:
-                jsonl.append(self.path, _line(entry))
+            self._lines.append(self.path, [_line(entry) for entry in new])
         self._recent.extend(new)
         while self._recent and self._recent[0].samples <= samples - WINDOW:
             self._recent.popleft()

@@ -111,7 +111,14 @@ class Checkpoints:
         return share >= 1 or self._spent + self._last <= share * (now - self._began)
 
     def save(
-        self, step: int, progress: Progress, state: TrainingState, counters: Mapping[str, Any], *, wait: bool = False
+        self,
+        step: int,
+        progress: Progress,
+        state: TrainingState,
+        counters: Mapping[str, Any],
+        *,
+        wait: bool = False,
+        full: DiskFullError | None = None,
     ) -> None:
         """Save a checkpoint after so many steps of the run; it is written while training continues.
 
@@ -123,6 +130,8 @@ class Checkpoints:
             state: tensors of the run.
             counters: of the training loop, as JSON has them.
             wait: return when it is written.
+            full: on rank 0, why the lists of the run lack records, which a run resumed from here would not write; None:
+                they lack none.
 
         Raises:
             TrainingError: a trained parameter or the state of the optimizer is not finite; earlier ones stay.
@@ -130,7 +139,10 @@ class Checkpoints:
         """
         began = self.clock()
         self._finish()
-        if step != self._saved_step:
+        if (full := self.world.broadcast(full)) is not None:
+            self._say_full(full)
+            self._count_full(full)
+        elif step != self._saved_step:
             self._start(step, progress, state, counters)
         if wait:
             self._finish()
@@ -177,7 +189,7 @@ class Checkpoints:
             return True
         if self.world.main:
             folders.remove(folder)
-            self._say_full(full)
+        self._say_full(full)
         self._count_full(full or DiskFullError("no space left on the disk of rank 0"))
         return False
 
@@ -197,11 +209,12 @@ class Checkpoints:
 
     def _report(self, future: "Future[None]") -> None:
         error = future.exception()
-        if self.world.main and isinstance(error, DiskFullError):
+        if isinstance(error, DiskFullError):
             self._say_full(error)
 
     def _say_full(self, error: DiskFullError | None) -> None:
-        self.say(f"no checkpoint is saved, and training continues: {error}")
+        if self.world.main:
+            self.say(f"no checkpoint is saved, and training continues: {error}")
 
     def _is_kept(self, step: int) -> bool:
         return bool(self.settings.keep_every) and step % self.settings.keep_every == 0
