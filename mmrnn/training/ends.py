@@ -83,12 +83,23 @@ class StopSignals:
 def outlive_signals(_: int = 0) -> None:
     """Let a worker process of a loader outlive the signals that its rank handles; its `worker_init_fn`.
 
-    A terminal and Slurm send them to every process of a job. Of SIGTERM, with which its rank ends a worker that hangs,
-    the first is ignored.
+    A terminal and Slurm send them to every process of a job. SIGTERM ends a worker where its rank has sent it, as the
+    interpreter does when it exits.
     """
     for number in _numbers():
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    # Where senders are not known (macOS), torch's handler stays, and any SIGTERM ends the worker.
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_obey, args=(os.getppid(),), name="signals of the rank", daemon=True).start()
+
+
+def _obey(rank: int) -> None:
+    """End this process when the process `rank` sends SIGTERM."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != rank:
+        pass
+    os._exit(0)
 
 
 def _numbers() -> list[int]:
