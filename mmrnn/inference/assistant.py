@@ -9,10 +9,12 @@ import torch
 from mmrnn.data.collate import Collator
 from mmrnn.data.image import ImageError, ImageLike, image_source
 from mmrnn.data.video import VIDEO, expand_videos, frames
+from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
 from mmrnn.inference.generate import generate, stream
-from mmrnn.inference.sampler import TokenSampler
+from mmrnn.inference.reply import Reply, Token
+from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.score import Score, score
 from mmrnn.inference.text_stream import TextStream
 from mmrnn.model.vlm import VLM
@@ -50,6 +52,9 @@ class Assistant:
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
+        sampler: Sampler | None = None,
+        beams: BeamSearch | None = None,
+        stop: str | Sequence[str] = (),
     ) -> str:
         """Return the reply to a question.
 
@@ -60,13 +65,17 @@ class Assistant:
             observations: inputs of other modalities by name (`objects features` each), for every `<state>` of the
                 question one of `state`.
             max_new_tokens: of the reply; 0: it is empty.
+            sampler: choice of the next token; None: the most likely one.
+            beams: search for the most likely reply, in place of `sampler`; None: token by token.
+            stop: strings that end the reply, beside those of the prompt.
 
         Raises:
             ImageError: the image cannot be opened.
-            ValueError: tags and images or observations differ in number, or the model has no such modality.
+            ValueError: tags and images or observations differ in number, the model has no such modality, or beams are
+                to be sampled.
         """
         sample = replace(_sample(image, question), observations=observations or {})
-        return self.answer([sample], max_new_tokens=max_new_tokens)[0]
+        return self.answer([sample], max_new_tokens=max_new_tokens, sampler=sampler, beams=beams, stop=stop)[0]
 
     def stream(
         self,
@@ -75,6 +84,8 @@ class Assistant:
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
+        sampler: Sampler | None = None,
+        stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
         """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`.
 
@@ -82,11 +93,13 @@ class Assistant:
         for the tokens that decide on them. The last one is the reply that `ask` returns, unless a tokenizer with byte
         fallback takes a character back (bytes that end in no character are all U+FFFD then).
         """
+        criteria = self.stop_criteria(stop)
         batch = self._batch([replace(_sample(image, question), observations=observations or {})])
-        text = TextStream(self.tokenizer, self.stop)
+        text = TextStream(self.tokenizer, criteria)
+        options = {"max_new_tokens": max_new_tokens, "finished": criteria.finished, "sampler": sampler}
         with eval_mode(self.model):
-            for tokens in stream(self.model, batch, max_new_tokens=max_new_tokens, finished=self.stop.finished):
-                yield text.push(tokens[0])
+            for tokens in stream(self.model, batch, **options):
+                yield text.push(tokens[0].id)
         shown = text.text
         if text.finish() != shown:
             yield text.text
@@ -96,34 +109,74 @@ class Assistant:
         samples: Sequence[Sample],
         *,
         max_new_tokens: int = 64,
-        sampler: TokenSampler | None = None,
-        seeds: Sequence[int] | None = None,
+        sampler: Sampler | Sequence[Sampler] | None = None,
+        beams: BeamSearch | None = None,
+        stop: str | Sequence[str] = (),
     ) -> list[str]:
         """Return the replies to the last question of every sample; a reply of the sample itself is removed.
 
         Args:
             samples: answered as one batch; none: there are no replies.
             max_new_tokens: of a reply; 0: it is empty.
-            sampler: chooses the next token; None: the most likely one.
-            seeds: of the random numbers of each reply; None: drawn from torch's default generator.
+            sampler: choice of the next token, of all replies or of each; None: the most likely one.
+            beams: search for the most likely replies, in place of `sampler`; None: token by token.
+            stop: strings that end a reply, beside those of the prompt.
 
         Raises:
             ImageError: an image cannot be opened.
-            ValueError: a sample asks nothing, or tags and images or observations differ in number.
+            ValueError: a sample asks nothing, tags and images or observations differ in number, samplers and samples
+                do, or beams are to be sampled.
+        """
+        options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "beams": beams, "stop": stop}
+        return [reply.text for reply in self.generate(samples, **options)]
+
+    def generate(
+        self,
+        samples: Sequence[Sample],
+        *,
+        max_new_tokens: int = 64,
+        sampler: Sampler | Sequence[Sampler] | None = None,
+        beams: BeamSearch | None = None,
+        stop: str | Sequence[str] = (),
+        log_probs: int | None = None,
+    ) -> list[Reply]:
+        """Return the replies of `answer` with their tokens, and with what ended each.
+
+        Args:
+            samples: as of `answer`, as are those not named here.
+            log_probs: number of most likely tokens to give with each token of a reply, with log-probabilities; 0: that
+                of the token alone; None: no log-probabilities.
+
+        Raises:
+            ImageError: an image cannot be opened.
+            ValueError: as of `answer`, or beams are to have log-probabilities.
         """
         if not samples:
             return []
+        criteria = self.stop_criteria(stop)
         batch = self._batch([_without_reply(sample) for sample in samples])
+        options = {"max_new_tokens": max_new_tokens, "finished": criteria.finished}
+        options |= {"sampler": sampler, "log_probs": log_probs}
+        replies: list[list[Token]] = [[] for _ in samples]
         with eval_mode(self.model):
-            replies = generate(
-                self.model,
-                batch,
-                max_new_tokens=max_new_tokens,
-                finished=self.stop.finished,
-                sampler=sampler,
-                seeds=seeds,
-            )
-        return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
+            if beams is not None:
+                replies = [[*map(Token, ids)] for ids in generate(self.model, batch, beams=beams, **options)]
+            else:
+                for tokens in stream(self.model, batch, **options):
+                    for row, token in tokens.items():
+                        replies[row].append(token)
+        return [self._reply(tokens, criteria) for tokens in replies]
+
+    def stop_criteria(self, stop: str | Sequence[str] = ()) -> StopCriteria:
+        """Return what ends a reply: the end ids of the tokenizer, the stop strings of the prompt, and those of `stop`.
+
+        Raises:
+            ValueError: `stop` is neither a string nor a sequence of strings.
+        """
+        more = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(more, Sequence) or not all(isinstance(one, str) for one in more):
+            raise ValueError(f"stop ({stop!r}) must be a string or several")
+        return StopCriteria(self.tokenizer, (*self.prompt.stops, *more)) if more else self.stop
 
     def score(self, sample: Sample, candidates: Sequence[str], *, batch_size: int = 16) -> list[Score]:
         """Return the log-probabilities of candidate replies to the last question of a sample, in their order.
@@ -163,6 +216,11 @@ class Assistant:
         state = State.load(path, str(self._device), state_facts(self.model, self.tokenizer))
         state.check(self.model.state_origin, backbone.state(0))
         return state
+
+    def _reply(self, tokens: Sequence[Token], criteria: StopCriteria) -> Reply:
+        ids = [token.id for token in tokens]
+        text = criteria.clean(self.tokenizer.decode(ids))
+        return Reply(text, tuple(tokens), "stop" if criteria.finished(ids) else "length")
 
     @property
     def _device(self) -> torch.device:
