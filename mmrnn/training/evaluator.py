@@ -10,11 +10,11 @@ from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Evaluation, mean, scores
 from mmrnn.evaluation.held_out import HeldOut, Track
 from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.feature_cache import FeatureCache
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.ends import StoppedRun, StopSignals
 from mmrnn.training.precision import autocast
-from mmrnn.training.reading.feature_cache import FeatureCache
 from mmrnn.types import MapDataset
 
 INTERIM_QUESTIONS = 120

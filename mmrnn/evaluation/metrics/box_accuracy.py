@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torchvision.ops import box_iou
 
-from mmrnn.evaluation.metrics.items import BoxItem, Scores, mean, score_each, too_long
+from mmrnn.evaluation.metrics.items import BoxItem, Scores, counts_as_wrong, mean, score_each
 from mmrnn.prompts import boxes
 from mmrnn.prompts.boxes import Box
 from mmrnn.types.bounds import Probability
@@ -46,7 +46,7 @@ def box_accuracy(items: Sequence[BoxItem], *, codec: Codec, threshold: Probabili
 
 def read_box(item: BoxItem, codec: Codec) -> Box | None:
     """Return the first box of a reply in pixels; None: none, a reply too long, or a number of ten digits."""
-    unreadable = too_long(item) or re.search(r"\d{10}", item.reply)
+    unreadable = counts_as_wrong(item) or re.search(r"\d{10}", item.reply)
     return None if unreadable else PARSERS[codec](item.reply, item.width, item.height)
 
 
