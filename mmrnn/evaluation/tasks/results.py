@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mmrnn import __version__
 from mmrnn.evaluation.metrics.items import LONGEST_REPLY, BoxItem, Item, TextItem
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, FAULT
 from mmrnn.evaluation.tasks.question import Question
@@ -16,12 +15,12 @@ from mmrnn.io import jsonl
 from mmrnn.io.atomic import replace_file
 
 RESULT = "result.json"
-PACKAGES = ("torch", "transformers", "timm", "open_clip_torch", "pycocoevalcap")
+PACKAGES = ("mmrnn", "torch", "transformers", "timm", "open_clip_torch", "pycocoevalcap")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRun:
-    """Where and how a task is put to a model.
+    """Settings with which a task is put to a model.
 
     Attributes:
         name: of the task.
@@ -31,7 +30,7 @@ class TaskRun:
         card: of task and prompt, as plain data; replies depend on it.
         batch_size: questions that are asked at once.
         rank: choose the likeliest option of each question in place of a generated reply.
-        limit: ask the first questions alone; 0: all.
+        max_questions: ask the first ones alone; 0: all.
         feature_cache_gib: memory for the features of images; 0: encoded with every batch.
         departures: from the published prompt or rule, in words.
     """
@@ -43,7 +42,7 @@ class TaskRun:
     card: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 64
     rank: bool = False
-    limit: int = 0
+    max_questions: int = 0
     feature_cache_gib: float = 4.0
     departures: Sequence[str] = ()
 
@@ -129,7 +128,7 @@ def _fault(item: Item, line: Mapping[str, Any]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"mmrnn": __version__}
+    found = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)

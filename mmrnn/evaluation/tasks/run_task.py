@@ -57,7 +57,7 @@ def run_task(
     """
     ranks = ranks or Alone()
     everything = task.questions(run.root, assistant.prompt)
-    questions = everything[: run.limit or None]
+    questions = everything[: run.max_questions or None]
     if run.rank and (without := [question.id for question in questions if not question.options]):
         raise ValueError(f"rank=true: {len(without):,} questions of {run.name} have no options ({without[0]!r} first)")
     settings = {**run.card, "rank": run.rank, **state_facts(assistant.model, assistant.tokenizer)}
