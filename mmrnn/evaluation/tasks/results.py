@@ -114,7 +114,9 @@ def _item(question: Question, line: Mapping[str, Any]) -> Item:
     valid = bool(reply.strip()) and FAULT not in line["metadata"]
     common = {"id": question.id, "reply": reply, "kind": question.kind, "image": question.image, "valid": valid}
     if question.box is not None:
-        return BoxItem(**common, box=question.box, width=question.size[0], height=question.size[1])
+        return BoxItem(
+            **common, box=question.box, width=question.size[0], height=question.size[1], codec=question.codec
+        )
     return TextItem(**common, truths=question.truths)
 
 
