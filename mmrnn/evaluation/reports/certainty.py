@@ -13,8 +13,8 @@ from mmrnn.evaluation.reports.statistics import spread
 IMAGES = (
     "Mean over the kinds of question. Intervals come from resampling images, with the questions about one image kept "
     "together: they say how far other images would move a figure, not how far another seed would. p is that of "
-    "McNemar's exact test on right and wrong over all questions. A run "
-    f"{pairing.ALIKE} from the baseline unless the interval of the difference excludes 0 and p is below 0.05."
+    "McNemar's exact test on right and wrong over all questions. A difference "
+    "from the baseline is significant where its interval excludes 0 and p is below 0.05."
 )
 SEEDS = (
     "Runs that differ in their seed alone: how far training again moves the mean. It is no part of the intervals above."
@@ -41,8 +41,8 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         found = pairing.compare(answers, named[baseline])
     except ImportError as fault:
         return [Section(title, notes=[*notes, f"{fault}."]), *_seeds(runs)]
-    said = [IMAGES, *notes] if found.rows else notes
-    return [Section(title, pairing.COLUMNS, found.rows, said, pairing.disagreements_html(found)), *_seeds(runs)]
+    shown = [IMAGES, *notes] if found.rows else notes
+    return [Section(title, pairing.COLUMNS, found.rows, shown, pairing.disagreements_html(found)), *_seeds(runs)]
 
 
 def _seeds(runs: Sequence[FinishedRun]) -> list[Section]:
