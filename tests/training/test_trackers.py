@@ -60,7 +60,7 @@ class Rewinding(InMemory):
 
 
 def send(tracker: Tracker, folder, steps, start: int = 0) -> list[str]:
-    """Track records of some steps of a run; return what was said."""
+    """Track records of some steps of a run; return the messages."""
     messages: list[str] = []
     with track(tracker, folder, CONFIG, messages.append) as tracked:
         tracked.start(start)
