@@ -7,11 +7,11 @@ from mmrnn.evaluation.metrics.items import (
     Metric,
     Scores,
     TextItem,
+    counts_as_wrong,
     kind_means,
     mean,
     score_each,
     single_truth,
-    too_long,
 )
 from mmrnn.types import implements
 
@@ -59,7 +59,7 @@ def option_letter(
 
     def read(item: TextItem) -> str | None:
         reply = item.reply if not alone or item.reply in tuple(letters) else ""
-        return None if too_long(item) else read_letter(reply, letters)
+        return None if counts_as_wrong(item) else read_letter(reply, letters)
 
     scores = score_each(items, lambda item: read(item) == single_truth(item, letters))
     summary = kind_means(items, scores) | {"unread": sum(read(item) is None for item in items)}
