@@ -44,10 +44,10 @@ def lines(scores, prompt="what?"):
 def task_files(run, task, found, **changed):
     scores = [line["score"] for line in found if line["score"] is not None]
     result = {
-        **{"task": task, "model": "m", "questions": len(found), "images": 9, "departures": [], "settings": {}},
+        **{"task": task, "model": "m", "questions": len(found), "images": 9, "departures": [], "settings": {}, "root": "."},
         "scores": {"accuracy": sum(scores) / len(scores)} if scores else {},
         "main": "accuracy" if scores else "",
-        "skipped": {"an image is not there": {"count": 2, "ids": ["q1", "q2"]}},
+        "skipped": {"an image is not there": ["q1", "q2"]},
         **changed,
     }
     folder = run / "eval" / task
@@ -178,7 +178,7 @@ def test_a_damaged_task_costs_one_sentence(job, capsys, damage, said):
     ("changed", "said"),
     [
         ({"main": "f1"}, "it lacks 'f1'"),
-        ({"skipped": {"why": 3}}, "it is no JSON object"),
+        ({"skipped": {"why": 3}}, "it has why=3, which should be of type list"),
         ({"questions": True}, "it has questions=True"),
         ({"scores": {"accuracy": "high"}}, "it has accuracy='high'"),
     ],

@@ -109,7 +109,7 @@ def test_images_of_the_demo_are_drawn_again(tmp_path):
         distances = [distance(image, one) for one in drawn]
         assert distances.index(min(distances)) == number
         assert min(distances) < 4
-    assert "named alone" not in text
+    assert "without their image" not in text
 
 
 def test_images_of_files_are_opened(tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_images_of_files_are_opened(tmp_path, monkeypatch):
     Path("all.json").unlink()
     text = page(tmp_path / "runs")
     assert images(text) == []
-    assert "2 images of disagreements are named alone; the first: " in text
+    assert "2 disagreements are shown without their image; first " in text
     assert "all.json) does not exist" in text
 
 
@@ -143,7 +143,7 @@ def test_images_of_a_task_are_found_under_its_root(tmp_path):
     text = page(tmp_path / "runs")
     [shown] = images(text)
     assert shown.size == (32, 16)
-    assert "1 images of disagreements are named alone; the first: b.png: " in text
+    assert "1 disagreements are shown without their image; first b.png: " in text
     assert text.index("a.png") < text.index("b.png<"), "the largest difference first"
     assert "x (1.00)" in text
     assert "x (0.40)" in text
@@ -176,7 +176,7 @@ def test_data_that_do_not_open_cost_one_sentence(tmp_path, data, said):
     job(tmp_path / "0", data, found)
     job(tmp_path / "1", data, {"drawings": answers(demo(), ["x"])["drawings"]}, seed=2)
     text = page(tmp_path)
-    assert text.count("1 images of disagreements are named alone; the first: ") == 1
+    assert text.count("1 disagreements are shown without their image; first ") == 1
     assert said in text
     assert "drawings: seed=2, 1 of 1 disagreements" in text
 
