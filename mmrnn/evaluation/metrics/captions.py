@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Sequence
 
-from mmrnn.evaluation.metrics.items import Scores, TextItem, check, too_long
+from mmrnn.evaluation.metrics.items import Metric, Scores, TextItem, check, too_long
 from mmrnn.io.optional import require
+from mmrnn.types import implements
 
 WANTED_BY, PACKAGE, EXTRA = "the caption metric", "pycocoevalcap", "captions"
 
 
+@implements(Metric)
 def captions(items: Sequence[TextItem]) -> Scores:
     """Score each reply by its CIDEr, with the references of all items as the corpus.
 

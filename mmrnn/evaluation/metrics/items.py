@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from mmrnn.prompts.boxes import Box
+from mmrnn.prompts.boxes import Box, Codec
 
 LONGEST_REPLY = 10_000
 """Characters from which on a reply is wrong, whatever it begins with."""
@@ -49,11 +49,13 @@ class BoxItem(Item):
         box: reference in pixels.
         width: of the image in pixels.
         height: likewise.
+        codec: form in which the model writes boxes (`prompts/boxes.py`).
     """
 
     box: Box
     width: int
     height: int
+    codec: Codec
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,15 @@ class Scores:
 
 
 T = TypeVar("T", bound=Item)
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Scores the replies to all questions of a task."""
+
+    def __call__(self, items: Sequence[Any]) -> Scores:
+        """Return the scores of `TextItem`s or `BoxItem`s."""
+        ...
 
 
 def too_long(item: Item) -> bool:
@@ -127,6 +138,12 @@ def by_kind(items: Sequence[T]) -> dict[str, list[T]]:
     for item in items:
         groups.setdefault(item.kind, []).append(item)
     return groups
+
+
+def kind_means(items: Sequence[Item], scores: dict[str, float]) -> dict[str, float]:
+    """Return the mean of all scores as `accuracy`, and that of each kind with a name as `KIND/accuracy`."""
+    groups = {f"{kind}/accuracy": group for kind, group in by_kind(items).items() if kind}
+    return {name: mean([scores[item.id] for item in group]) for name, group in {"accuracy": items, **groups}.items()}
 
 
 def mean(values: Sequence[float]) -> float:

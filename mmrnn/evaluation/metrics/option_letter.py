@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from mmrnn.evaluation.metrics.items import Scores, TextItem, mean, score_each, single_truth, too_long
+from mmrnn.evaluation.metrics.items import Metric, Scores, TextItem, mean, score_each, single_truth, too_long
+from mmrnn.types import implements
 
 LETTERS = "ABCDE"
 
@@ -22,6 +23,7 @@ def read_letter(reply: str, letters: str = LETTERS) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+@implements(Metric)
 def option_letter(items: Sequence[TextItem], *, letters: str = LETTERS) -> Scores:
     """Score 1 where the reply chooses the letter of the reference, else 0.
 
