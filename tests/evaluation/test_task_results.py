@@ -44,7 +44,15 @@ def lines(scores, prompt="what?"):
 def task_files(run, task, found, **changed):
     scores = [line["score"] for line in found if line["score"] is not None]
     result = {
-        **{"task": task, "model": "m", "questions": len(found), "images": 9, "departures": [], "settings": {}, "root": "."},
+        **{
+            "task": task,
+            "model": "m",
+            "questions": len(found),
+            "images": 9,
+            "departures": [],
+            "settings": {},
+            "root": ".",
+        },
         "scores": {"accuracy": sum(scores) / len(scores)} if scores else {},
         "main": "accuracy" if scores else "",
         "skipped": {"an image is not there": ["q1", "q2"]},

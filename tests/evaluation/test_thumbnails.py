@@ -51,11 +51,18 @@ def job(folder, data, found, seed=1):
     return folder
 
 
-def task(run, root, lines):
-    folder = run / "eval" / "pope"
+READER = {
+    **{"_target_": "mmrnn.evaluation.tasks.QuestionLines", "file": "lines.jsonl", "image_folder": "images"},
+    "references": {"_target_": "mmrnn.evaluation.tasks.OwnAnswers"},
+}
+TASK = {"task": {"reader": READER, "suffix": "Say a word."}, "prompt": {"_target_": "mmrnn.prompts.RWKVChat"}}
+
+
+def task(run, root, lines, settings=TASK):
+    folder = run / "eval" / "files"
     folder.mkdir(parents=True)
     result = {"scores": {"f1": 0.5}, "main": "f1", "skipped": {}, "departures": [], "questions": len(lines)}
-    (folder / RESULT).write_text(json.dumps({**result, "settings": {"root": str(root)}}))
+    (folder / RESULT).write_text(json.dumps({**result, "settings": settings, "root": str(root)}))
     (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -133,20 +140,49 @@ def test_images_of_files_are_opened(tmp_path, monkeypatch):
     assert "all.json) does not exist" in text
 
 
-def test_images_of_a_task_are_found_under_its_root(tmp_path):
-    Image.new("RGB", (32, 16), "blue").save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no image")
+@pytest.fixture
+def questions(tmp_path):
+    """Questions about two images, one of which is broken, and two runs that answer them."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (32, 16), "blue").save(tmp_path / "images/a.png")
+    (tmp_path / "images/b.png").write_bytes(b"no image")
+    asked = [{"question_id": f"q{k}", "image": f"{'ab'[k % 2]}.png", "text": "?", "answer": "yes"} for k in range(3)]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     (tmp_path / "runs").mkdir()
-    for n, scores in enumerate(([1, 1, 0.2], [0, 0.4, 0.2])):
-        run = job(tmp_path / "runs" / str(n), demo(), {}, seed=n)
-        task(run, tmp_path, [line("x", s, f"{'ab'[k % 2]}.png", k) for k, s in enumerate(scores)])
-    text = page(tmp_path / "runs")
+
+    def write(settings=TASK):
+        for n, scores in enumerate(([1, 1, 0.2], [0, 0.4, 0.2])):
+            run = job(tmp_path / "runs" / str(n), demo(), {}, seed=n)
+            task(run, tmp_path, [line("x", s, f"{'ab'[k % 2]}.png", k) for k, s in enumerate(scores)], settings)
+        return page(tmp_path / "runs")
+
+    return write
+
+
+def test_images_of_a_task_are_found_by_its_reader(questions):
+    text = questions()
     [shown] = images(text)
     assert shown.size == (32, 16)
     assert "1 disagreements are shown without their image; first b.png: " in text
     assert text.index("a.png") < text.index("b.png<"), "the largest difference first"
     assert "x (1.00)" in text
     assert "x (0.40)" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "does not say how its questions are read"),
+        ({"task": {"reader": {**READER, "file": "gone.jsonl"}, "suffix": ""}, "prompt": None}, "gone.jsonl"),
+        ({"task": {"reader": {"_target_": "os.system"}, "suffix": ""}, "prompt": None}, "outside mmrnn"),
+        ({"task": {"reader": TASK["prompt"], "suffix": ""}, "prompt": None}, "RWKVChat reads no questions"),
+    ],
+)
+def test_a_task_that_does_not_open_costs_one_sentence(questions, settings, said):
+    text = questions(settings)
+    assert "2 disagreements are shown without their image; first a.png: " in text
+    assert said in text
+    assert "2 of 2 disagreements" in text
 
 
 def test_the_page_is_bounded(tmp_path):
@@ -186,7 +222,7 @@ def test_a_hostile_run_puts_no_code_into_the_page(tmp_path):
     for n in range(2):
         run = job(tmp_path / str(n), {"_target_": SCRIPT}, {SCRIPT: [hostile[n]]}, seed=n)
         task(run, SCRIPT, [{**line(SCRIPT, n, SCRIPT), "prompt": SCRIPT, "truth": [SCRIPT], "id": SCRIPT}])
-        (run / "eval" / "pope").rename(run / "eval" / SCRIPT.replace("/", ""))
+        (run / "eval" / "files").rename(run / "eval" / SCRIPT.replace("/", ""))
     text = page(tmp_path)
     found = Tags(text)
     assert "script" not in found.tags

@@ -110,6 +110,8 @@ class Thumbnails:
         Raises:
             ValueError: the result does not say how they are read.
         """
+        if not {"task", "prompt"} <= task.settings.keys():
+            raise ValueError("the result of the task does not say how its questions are read")
         card = task.settings["task"]
         reader = instantiate(card["reader"])
         if not isinstance(reader, QuestionReader):
