@@ -12,12 +12,16 @@ from PIL import Image
 
 from mmrnn.cli import report
 from mmrnn.config.compose import compose
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.accuracy import Answer, question_of, truth_of
 from mmrnn.evaluation.reports.answer_file import write_answers
 from mmrnn.evaluation.reports.disagreements import MAX_DISAGREEMENTS
 from mmrnn.evaluation.reports.run_folder import RESULT
 from mmrnn.evaluation.reports.thumbnails import SIDE
+from mmrnn.evaluation.tasks.answer_lines import answer_line
+from mmrnn.evaluation.tasks.open_task import open_task, reply_settings
+from mmrnn.evaluation.tasks.results import TaskRun, write_results
 
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -28,8 +32,6 @@ def demo(**knobs):
 
 def answers(data, replies):
     """Answers to the first held-out samples of each split, for every reply one."""
-    from mmrnn.config.instantiate import instantiate
-
     found = {}
     for name, split in instantiate(data).held_out(9).items():
         samples = [split[index] for index in range(len(replies))]
@@ -52,7 +54,7 @@ def job(folder, data, found, seed=1):
 
 
 READER = {
-    **{"_target_": "mmrnn.evaluation.tasks.QuestionLines", "file": "lines.jsonl", "image_folder": "images"},
+    **{"_target_": "mmrnn.evaluation.tasks.QuestionLines", "file": "questions.jsonl", "image_folder": "images"},
     "references": {"_target_": "mmrnn.evaluation.tasks.OwnAnswers"},
 }
 TASK = {"task": {"reader": READER, "suffix": "Say a word."}, "prompt": {"_target_": "mmrnn.prompts.RWKVChat"}}
@@ -101,8 +103,6 @@ class Tags(HTMLParser):
 
 
 def test_images_of_the_demo_are_drawn_again(tmp_path):
-    from mmrnn.config.instantiate import instantiate
-
     data = demo(scenes=20, size=200)
     job(tmp_path / "0", data, answers(data, ["", "", "no"]))
     job(tmp_path / "1", data, answers(data, ["", "no", ""]), seed=2)
@@ -147,7 +147,7 @@ def questions(tmp_path):
     Image.new("RGB", (32, 16), "blue").save(tmp_path / "images/a.png")
     (tmp_path / "images/b.png").write_bytes(b"no image")
     asked = [{"question_id": f"q{k}", "image": f"{'ab'[k % 2]}.png", "text": "?", "answer": "yes"} for k in range(3)]
-    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     (tmp_path / "runs").mkdir()
 
     def write(settings=TASK):
@@ -167,6 +167,22 @@ def test_images_of_a_task_are_found_by_its_reader(questions):
     assert text.index("a.png") < text.index("b.png<"), "the largest difference first"
     assert "x (1.00)" in text
     assert "x (0.40)" in text
+
+
+def test_a_report_reads_what_an_evaluation_writes(questions, tmp_path):
+    card, prompt = plain(compose("task=files", config="eval").task), plain(compose("model=visualrwkv6_tiny").prompt)
+    opened = open_task(card)
+    asked = opened.questions(tmp_path, instantiate(prompt))
+    for n, replies in enumerate((("yes", "no", "no"), ("no", "no", ""))):
+        run = job(tmp_path / "runs" / str(n), demo(), {}, seed=n)
+        work = TaskRun(name="files", root=tmp_path, folder=run / "eval" / "files", departures=["asked otherwise"])
+        work.folder.mkdir(parents=True)
+        lines = {one.id: answer_line(one, one.text, reply, "m") for one, reply in zip(asked, replies, strict=True)}
+        write_results(opened, work, asked, lines, reply_settings(card, prompt), asked=3, padding=None)
+    text = page(tmp_path / "runs")
+    assert len(images(text)) == 1
+    assert "<td>task files<td>seed=1<td>3<td>2<td>0.0% [" in text
+    assert "<td>files<td>seed=1<td>3<td>1<td>accuracy 0.000<td>asked otherwise" in text
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def write_results(
     result = {
         "task": run.name,
         "model": run.model,
+        "root": str(run.root.absolute()),
         "questions": len(questions),
         "images": len({image.key for question in questions for image in question.sample.images}),
         "main": task.main,
