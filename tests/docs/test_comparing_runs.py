@@ -10,7 +10,7 @@ import pytest
 from mmrnn.cli.main import main
 from mmrnn.evaluation.reports.certainty import SPREAD_COLUMNS
 from mmrnn.evaluation.reports.disagreements import MAX_DISAGREEMENTS
-from mmrnn.evaluation.reports.pairing import ALIKE, COLUMNS
+from mmrnn.evaluation.reports.pairing import INSIGNIFICANT, COLUMNS
 from mmrnn.evaluation.reports.statistics import RESAMPLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
@@ -67,8 +67,8 @@ def test_a_sweep_is_compared(run):
         if number % 6:
             assert re.fullmatch(INTERVAL.format("[+-]"), row[5])
             assert row[5] in shown
-            assert row[8] == ALIKE
-    assert shown.count(ALIKE) == 15 + 1
+            assert row[8] == INSIGNIFICANT
+    assert shown.count(INSIGNIFICANT) == 15 + 1
     head, _, *found = rows("Spread over seeds")
     assert head == SPREAD_COLUMNS
     assert [row[:3] for row in found] == [
@@ -85,4 +85,4 @@ def test_the_page_explains_every_column_and_says_the_numbers_of_the_code():
     assert f"{RESAMPLES} times" in SECTION
     assert MAX_DISAGREEMENTS == 8
     assert "up to eight questions" in SECTION
-    assert f"`{ALIKE}`" in SECTION
+    assert f"`{INSIGNIFICANT}`" in SECTION
