@@ -10,7 +10,7 @@ import pytest
 from mmrnn.cli.main import main
 from mmrnn.evaluation.reports.certainty import SPREAD_COLUMNS
 from mmrnn.evaluation.reports.disagreements import MAX_DISAGREEMENTS
-from mmrnn.evaluation.reports.pairing import INSIGNIFICANT, COLUMNS
+from mmrnn.evaluation.reports.pairing import COLUMNS, INSIGNIFICANT
 from mmrnn.evaluation.reports.statistics import RESAMPLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
