@@ -140,6 +140,7 @@ class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
     """
 
     recurrent = False
+    causal = False
     hooks = ()
     axes = 0
 

@@ -90,3 +90,29 @@ def test_a_prompt_to_be_answered_ends_where_the_reply_begins(name):
         assert getattr(prompt, "asking", None) is None
         begun = re.sub("[⟦⟧]", "", WRITTEN[name].rpartition("⟦")[0]) + getattr(prompt, "reply_opening", "")
     assert "".join("@" if span.image else span.text for span in prompt.spans(turns, 1)) == begun
+
+
+EARLIER_TEXT = {"sandwich"}
+"""Prompts that write words of a later turn into an earlier one."""
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_an_appended_turn_leaves_those_before_it_alone(name):
+    prompt = card(name)
+    turns = [*dialogue(prompt)[:3], Turn("assistant", "")]
+    if isinstance(prompt, PrefixLM):
+        with pytest.raises(ValueError, match="take a prompt for dialogues"):
+            prompt.appended_spans(turns, 1)
+        return
+
+    def begun(write, turns):
+        return "".join("@" if span.image else span.text for span in write(turns, 1))
+
+    first = [turns[0], Turn("assistant", "")]
+    asked = begun(prompt.appended_spans, first).removesuffix(
+        getattr(prompt, "reply_prefix", "") + getattr(prompt, "reply_opening", "")
+    )
+    assert begun(prompt.appended_spans, turns).startswith(asked)
+    assert begun(prompt.spans, first) == begun(prompt.appended_spans, first)
+    same = begun(prompt.spans, turns) == begun(prompt.appended_spans, turns)
+    assert same == (name not in EARLIER_TEXT)
