@@ -89,7 +89,7 @@ class Conversation:
         Raises:
             ImageError: an image cannot be opened.
             ValueError: tags and images or observations differ in number, the model has no such modality, the prompt
-                has no further turn, or the conversation has gone on since `say` was called.
+                has no further turn, or the conversation has continued since `say` was called.
         """
         return self.say_sample(
             question_sample(question, images, observations),
@@ -180,7 +180,9 @@ class Conversation:
         if not text.text:
             return
         if self.exchanges is not before:
-            raise ValueError("the conversation has gone on while this reply was read; use `branch` for several replies")
+            raise ValueError(
+                "the conversation has continued while this reply was read; `branch` makes several replies possible"
+            )
         self.exchanges = (*asked[:-1], replace(asked[-1], reply=text.text))
         self._keep(mark, DialogueRow(row.ids + ids[:-1], row.spans, row.inputs), state)
 

@@ -63,9 +63,9 @@ def read_conversation(
     if "conversation" not in found.facts:
         raise ValueError(f"{path} holds a state, but no conversation; `Assistant.load_state` reads it")
     try:
-        told = _parse(found.facts["conversation"])
-        exchanges = _exchanges(reader, told.pop("exchanges"), found.extra)
-        marks = tuple(Mark(*mark, found.state) for mark in told.pop("marks"))
+        content = _parse(found.facts["conversation"])
+        exchanges = _exchanges(reader, content.pop("exchanges"), found.extra)
+        marks = tuple(Mark(*mark, found.state) for mark in content.pop("marks"))
         for mark in marks:
             if not 1 <= mark.exchanges <= len(exchanges) or mark.state.rows != 1:
                 raise ValueError(f"its state has {mark.state.rows} rows, behind question {mark.exchanges}")
@@ -73,7 +73,7 @@ def read_conversation(
         raise ValueError(f"{path} is damaged: {error}") from error
     if marks:
         found.state.check(reader.model.state_origin, reader.model.backbone.state(0))
-    return told, exchanges, marks
+    return content, exchanges, marks
 
 
 def _check_header(path: Path) -> None:
@@ -88,32 +88,32 @@ def _check_header(path: Path) -> None:
 def _parse(text: str) -> dict[str, Any]:
     """Settings, exchanges and marks, of the right types."""
     try:
-        told = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict) or told.keys() != KINDS.keys():
+        content = None
+    if not isinstance(content, dict) or content.keys() != KINDS.keys():
         raise ValueError("its metadata is no conversation")
     for name, kind in KINDS.items():
-        if not isinstance(told[name], kind):
-            raise ValueError(f"{name} is {told[name]!r:.40}")
-    for each in told["exchanges"]:
+        if not isinstance(content[name], kind):
+            raise ValueError(f"{name} is {content[name]!r:.40}")
+    for each in content["exchanges"]:
         if not isinstance(each, list) or [*map(type, each)] != [str, str, list] or not each[1]:
             raise ValueError(f"an exchange is {each!r:.40}")
-    for each in told["marks"]:
-        if not isinstance(each, list) or [*map(type, each)] != [int, int, str] or len(told["marks"]) > 1:
-            raise ValueError(f"its marks are {told['marks']!r:.40}")
-    return told
+    for each in content["marks"]:
+        if not isinstance(each, list) or [*map(type, each)] != [int, int, str] or len(content["marks"]) > 1:
+            raise ValueError(f"its marks are {content['marks']!r:.40}")
+    return content
 
 
-def _exchanges(reader: DialogueReader, told: list, extra: Mapping[str, Tensor]) -> tuple[Exchange, ...]:
+def _exchanges(reader: DialogueReader, content: list, extra: Mapping[str, Tensor]) -> tuple[Exchange, ...]:
     """Exchanges with their inputs."""
-    names = [name for _, _, modalities in told for name in modalities]
+    names = [name for _, _, modalities in content for name in modalities]
     if extra.keys() != {*map(str, range(len(names)))}:
         raise ValueError(f"it holds {len(extra)} inputs for {len(names)}")
     numbers = iter(range(len(names)))
     return tuple(
         Exchange(question, tuple(_input(reader, name, extra[str(next(numbers))]) for name in modalities), reply)
-        for question, reply, modalities in told
+        for question, reply, modalities in content
     )
 
 

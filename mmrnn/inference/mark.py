@@ -22,5 +22,5 @@ class Mark(NamedTuple):
     state: State
 
     def begins(self, row: DialogueRow) -> bool:
-        """Return True where a row begins with what was read, and goes on."""
+        """Return True where a row begins with these positions and is longer."""
         return self.length < len(row.ids) and row.digest(self.length) == self.digest

@@ -169,7 +169,7 @@ class Backbone(Composite, Protocol):
         axes: position ids per token; 0: neither position ids, masks nor packed rows are accepted.
         pretrained: published weights to load when a model is built; None: none.
         grad_checkpointing: every n-th block is recomputed in the backward pass; 0: none.
-        state_origin: kind and sizes that its states carry; None: states are told apart by their tensors alone.
+        state_origin: kind and sizes that its states carry; None: states are compared by their tensors alone.
     """
 
     width: int | None

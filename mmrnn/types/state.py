@@ -228,8 +228,8 @@ class State:
         known, tensors = _read(Path(path), device)
         for name, value in (facts or {}).items():
             if (found := known.get(name)) != value:
-                told = f"was made with {name} {found}" if found else f"does not say which {name} it was made with"
-                raise ValueError(f"{path}: the state {told}, but this model has {name} {value}")
+                fault = f"was made with {name} {found}" if found else f"does not say which {name} it was made with"
+                raise ValueError(f"{path}: the state {fault}, but this model has {name} {value}")
         extra = {key[6:]: tensors.pop(key) for key in [*tensors] if key.startswith("extra.")}
         depth = int(known["depth"])
         layers, shared = tuple({} for _ in range(depth)), {}

@@ -6,7 +6,7 @@ import pytest
 
 from mmrnn.cli import report
 from mmrnn.evaluation.reports.comparison import find_runs
-from mmrnn.evaluation.reports.pairing import ALIKE
+from mmrnn.evaluation.reports.pairing import INSIGNIFICANT
 from mmrnn.evaluation.reports.run_folder import RESULT
 
 
@@ -74,10 +74,10 @@ def test_a_task_is_compared_question_by_question(job, capsys):
         ["task gqa", f"connector={name}", "120", "40"] for name in ("linear", "mlp", "qformer")
     ]
     assert found[0][4].startswith("25.0% [")
-    assert [row[-1] for row in found] == ["baseline", ALIKE, "better"]
+    assert [row[-1] for row in found] == ["baseline", INSIGNIFICANT, "better"]
     assert found[1][6:8] == ["3 : 0", "0.25"]
     assert rows(job.root, "Tasks")[0] == ["gqa", "connector=linear", "120", "2", "accuracy 0.250", ""]
-    assert ALIKE in capsys.readouterr().out
+    assert INSIGNIFICANT in capsys.readouterr().out
 
 
 def test_scores_between_right_and_wrong_are_judged_by_the_interval(job):
@@ -87,7 +87,7 @@ def test_scores_between_right_and_wrong_are_judged_by_the_interval(job):
     report.main([str(job.root)])
     found = rows(job.root, "Differences from connector=linear")
     assert [row[4].split()[0] for row in found] == ["60.0%", "60.0%", "70.0%"]
-    assert [row[6:] for row in found[1:]] == [["30 : 30", "", ALIKE], ["30 : 0", "", "better"]]
+    assert [row[6:] for row in found[1:]] == [["30 : 30", "", INSIGNIFICANT], ["30 : 0", "", "better"]]
 
 
 def test_the_mean_is_over_questions_whatever_their_kinds(job):
@@ -140,7 +140,7 @@ def cut(name):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda folder: (folder / RESULT).unlink(), "the task is not finished; repeat its `mmrnn eval`"),
         (cut(RESULT), "result.json is damaged: Unterminated string"),
@@ -160,13 +160,13 @@ def cut(name):
         ),
     ],
 )
-def test_a_damaged_task_costs_one_sentence(job, capsys, damage, said):
+def test_a_damaged_task_costs_one_sentence(job, capsys, damage, message):
     job("0", gqa=lines([1] * 6), pope=lines([1] * 6))
     damage(job("1", "mlp", gqa=lines([1] * 6), pope=lines([1] * 6)) / "eval" / "gqa")
     report.main([str(job.root)])
     for text in (capsys.readouterr().out, (job.root / "comparison.md").read_text()):
         assert text.count("connector=mlp: ") == 1
-        assert text.count(said) == 1
+        assert text.count(message) == 1
     assert [row[:2] for row in rows(job.root, "Differences from")] == [
         ["task gqa", "connector=linear"],
         ["task pope", "connector=linear"],
@@ -175,7 +175,7 @@ def test_a_damaged_task_costs_one_sentence(job, capsys, damage, said):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"main": "f1"}, "it lacks 'f1'"),
         ({"skipped": {"why": 3}}, "it is no JSON object"),
@@ -183,10 +183,10 @@ def test_a_damaged_task_costs_one_sentence(job, capsys, damage, said):
         ({"scores": {"accuracy": "high"}}, "it has accuracy='high'"),
     ],
 )
-def test_a_result_of_another_form_is_named(job, capsys, changed, said):
+def test_a_result_of_another_form_is_named(job, capsys, changed, message):
     task_files(job("0"), "gqa", lines([1, 0]), **changed)
     report.main([str(job.root)])
-    assert f"result.json is damaged: {said}" in capsys.readouterr().out
+    assert f"result.json is damaged: {message}" in capsys.readouterr().out
 
 
 def test_a_task_is_no_run(job):

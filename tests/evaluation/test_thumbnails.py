@@ -114,11 +114,11 @@ def test_images_of_the_demo_are_drawn_again(tmp_path):
 
 def test_images_of_files_are_opened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
+    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
     for n in range(6):
         Image.new("RGB", (400, 100), (40 * n, 0, 0)).save(f"{n}.png")
     Path("all.json").write_text(
-        json.dumps([{"id": str(n), "image": f"{n}.png", "conversations": said} for n in range(6)])
+        json.dumps([{"id": str(n), "image": f"{n}.png", "conversations": turns} for n in range(6)])
     )
     data = {"_target_": "mmrnn.data.readers.LLaVAJson", "file": "all.json", "holdout": 0.9}
     (tmp_path / "runs").mkdir()
@@ -160,7 +160,7 @@ def test_the_page_is_bounded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (None, "the configuration of the run names no data"),
         ({"_target_": "os.system"}, "outside mmrnn"),
@@ -171,13 +171,13 @@ def test_the_page_is_bounded(tmp_path):
         (demo(kinds=["digits"]), "the data of the run have no held-out split &#x27;drawings&#x27;"),
     ],
 )
-def test_data_that_do_not_open_cost_one_sentence(tmp_path, data, said):
+def test_data_that_do_not_open_cost_one_sentence(tmp_path, data, message):
     found = {name: answers(demo(), [reply])["drawings"] for name, reply in (("drawings", ""),)}
     job(tmp_path / "0", data, found)
     job(tmp_path / "1", data, {"drawings": answers(demo(), ["x"])["drawings"]}, seed=2)
     text = page(tmp_path)
     assert text.count("1 images of disagreements are named alone; the first: ") == 1
-    assert said in text
+    assert message in text
     assert "drawings: seed=2, 1 of 1 disagreements" in text
 
 

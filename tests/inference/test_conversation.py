@@ -64,7 +64,7 @@ def whole_logits(used, turns):
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_every_prompt_goes_on_as_it_is_written(model, card):
+def test_every_prompt_continues_as_it_is_written(model, card):
     used = with_prompt(model, card)
     chat, turns = used.chat(), []
     for number, (question, reply) in enumerate(SAID):
@@ -79,12 +79,12 @@ def test_every_prompt_goes_on_as_it_is_written(model, card):
         before = chat.marks[-1].length if number else 0
         script = Script(ids)
         with Positions(model) as read:
-            said = chat.ask(question, *images, sampler=script)
+            heard = chat.ask(question, *images, sampler=script)
         # The end of a box stays with the reply.
-        assert said == reply + "</box>" * (card == "qwen_vl_refer")
+        assert heard == reply + "</box>" * (card == "qwen_vl_refer")
         assert_close(script.logits[0], whole_logits(used, turns))
         assert read.count == begun - before + len(ids) - 1
-        turns.append(Turn("assistant", said))
+        turns.append(Turn("assistant", heard))
         if isinstance(used.prompt, PrefixLM):
             assert not chat.marks
         elif card in REPLY_AGAIN:
@@ -93,7 +93,7 @@ def test_every_prompt_goes_on_as_it_is_written(model, card):
             assert chat.marks[-1].length == begun + len(ids) - 1
 
 
-def said_twice(used):
+def three_turns(used):
     """Replies of a chat about two images, with those of one reading of the whole dialogue at each turn."""
     chat, texts, images, turns = used.chat(), [], [], []
     for question, shown in (("what is it?", [IMAGE]), ("why so?", []), ("and <image> this?", [OTHER])):
@@ -115,7 +115,7 @@ def said_twice(used):
 @pytest.mark.parametrize("name", TINY)
 def test_every_design_replies_as_to_the_whole_dialogue(name, tmp_path):
     used = assistant(name)
-    chat, texts = said_twice(used)
+    chat, texts = three_turns(used)
     assert all(reply == whole and reply for reply, whole in texts)
     chat.save(tmp_path / "chat")
     other = used.resume(tmp_path / "chat")
@@ -284,7 +284,7 @@ def test_a_reply_that_is_not_taken_to_its_end_leaves_no_trace():
     assert (chat.turns, chat.state) == (turns, state)
     first, second = chat.say("why?", max_new_tokens=2), chat.say("how?", max_new_tokens=2)
     assert [*first][-1] == chat.turns[-1].text
-    with pytest.raises(ValueError, match="the conversation has gone on"):
+    with pytest.raises(ValueError, match="the conversation has continued"):
         list(second)
     assert len(chat.turns) == 4
 
@@ -292,7 +292,7 @@ def test_a_reply_that_is_not_taken_to_its_end_leaves_no_trace():
 def test_a_sandwich_is_appended_or_written_anew():
     used = assistant("visualrwkv6_tiny", "prompt=sandwich")
 
-    def told(reread):
+    def read_twice(reread):
         chat = used.chat(reread=reread)
         for question, images in (("what?", (IMAGE,)), ("sure?", ())):
             row = asked_row(chat, question, *images)
@@ -303,7 +303,7 @@ def test_a_sandwich_is_appended_or_written_anew():
         return re.sub("@+", "@", text), read.count - len(row.ids) - len(script.ids) + 1, script.logits[0]
 
     begun = "{}\n@\nwhat?\n\nAssistant: a cat\n\nUser: sure?\n\nAssistant:"
-    appended, anew = told(False), told(True)
+    appended, anew = read_twice(False), read_twice(True)
     assert appended[0] == "User: " + begun.format("what?")
     assert anew[0] == "User: " + begun.format("what?\nsure?")
     # Both rows begin with `User: what?`.

@@ -33,10 +33,10 @@ def parts(file):
     return load_file(file), known
 
 
-def changed(file, **told):
+def changed(file, **facts):
     """File with other facts about the conversation."""
     tensors, known = parts(file)
-    known["conversation"] = json.dumps({**json.loads(known["conversation"]), **told})
+    known["conversation"] = json.dumps({**json.loads(known["conversation"]), **facts})
     save_file(tensors, str(file), known)
 
 
@@ -141,8 +141,8 @@ def test_a_state_of_other_rows_is_refused(used, file):
 
 def test_a_state_of_other_texts_is_not_continued(used, file):
     """The texts are what counts: a state that does not belong to them is left aside."""
-    told = json.loads(parts(file)[1]["conversation"])
-    changed(file, exchanges=[["<image>\nwho?", *told["exchanges"][0][1:]], told["exchanges"][1]])
+    content = json.loads(parts(file)[1]["conversation"])
+    changed(file, exchanges=[["<image>\nwho?", *content["exchanges"][0][1:]], content["exchanges"][1]])
     chat, fresh = used.resume(file), used.resume(file)
     fresh.marks = ()
     assert chat.ask("so?", max_new_tokens=4) == fresh.ask("so?", max_new_tokens=4)

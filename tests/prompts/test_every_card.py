@@ -21,7 +21,7 @@ from mmrnn.types import IGNORE, Layout, Turn
 
 CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
 WRITTEN = json.loads((Path(__file__).parent / "written.json").read_text(encoding="utf-8"))
-SAID = ("<image>\nWhat is it?", "A red kite.", "Where?", "Above the sea.")
+TEXTS = ("<image>\nWhat is it?", "A red kite.", "Where?", "Above the sea.")
 LEARNT_WHOLE = {"<sop>", "\x02"}
 """Openings of a reply of GLM, which are trained, too."""
 
@@ -38,7 +38,7 @@ def card(name):
 
 
 def dialogue(prompt):
-    texts = SAID[:2] if isinstance(prompt, PrefixLM) else SAID
+    texts = TEXTS[:2] if isinstance(prompt, PrefixLM) else TEXTS
     return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
 
 
@@ -50,8 +50,8 @@ def test_all_cards_are_listed():
 def test_a_card_writes_its_golden_string(name):
     prompt = card(name)
     spans = prompt.spans(dialogue(prompt), 1)
-    said = "".join("@" if span.image else f"⟦{span.text}⟧" if span.target else span.text for span in spans)
-    assert said == WRITTEN[name]
+    shown = "".join("@" if span.image else f"⟦{span.text}⟧" if span.target else span.text for span in spans)
+    assert shown == WRITTEN[name]
 
 
 @pytest.mark.parametrize("name", CARDS)

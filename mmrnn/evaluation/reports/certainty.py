@@ -18,9 +18,8 @@ IMAGES = (
     "Mean score: of a split over its kinds of question, of a task over its questions. Intervals come from resampling "
     "images, with the questions about one image kept together: they say how far other images would move a figure, not "
     "how far another seed would. p is that of McNemar's exact test on right and wrong over all questions; replies with "
-    "scores between have none, and the interval alone decides. A run "
-    f"{pairing.ALIKE} from the baseline unless the interval of the difference excludes 0 and p, where there is one, is "
-    "below 0.05."
+    "scores between have none, and the interval alone decides. A difference from the baseline is significant where its "
+    "interval excludes 0 and p, where there is one, is below 0.05."
 )
 SEEDS = (
     "Runs that differ in their seed alone: how far training again moves the mean. It is no part of the intervals above."
@@ -64,8 +63,8 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
     more = disagreements_html(found, images)
     if images.faults:
         notes.append(f"{len(images.faults):,} images of disagreements are named alone; the first: {images.faults[0]}.")
-    said = [IMAGES, *notes] if found.rows else notes
-    return [Section(title, pairing.COLUMNS, found.rows, said, more), *rest]
+    shown = [IMAGES, *notes] if found.rows else notes
+    return [Section(title, pairing.COLUMNS, found.rows, shown, more), *rest]
 
 
 def _label(task: str) -> str:
