@@ -58,11 +58,11 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         found = pairing.compare(answers, named[baseline])
     except ImportError as fault:
         return [Section(title, notes=[*notes, f"{fault}."]), *rest]
-    roots = {_label(task): result.root for task, result in tasks[named[baseline]].items()}
-    images = Thumbnails(runs[baseline].result["config"], roots)
+    labelled = {_label(task): result for task, result in tasks[named[baseline]].items()}
+    images = Thumbnails(runs[baseline].result["config"], labelled)
     more = disagreements_html(found, images)
     if images.faults:
-        notes.append(f"{len(images.faults):,} images of disagreements are named alone; the first: {images.faults[0]}.")
+        notes.append(f"{len(images.faults):,} disagreements are shown without their image; first {images.faults[0]}.")
     shown = [IMAGES, *notes] if found.rows else notes
     return [Section(title, pairing.COLUMNS, found.rows, shown, more), *rest]
 

@@ -22,7 +22,7 @@ ANSWER_FIELDS: Mapping[str, tuple[type, ...]] = {
 RESULT_FIELDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("scores", "skipped", "settings"), (dict,)),
     "questions": (int,),
-    "main": (str,),
+    **dict.fromkeys(("main", "root"), (str,)),
     "departures": (list,),
 }
 
@@ -37,7 +37,8 @@ class TaskResult:
         figure: name and value of what papers print; "": the replies have no scores.
         skipped: number of questions that could not be asked; they count as wrong.
         departures: from the published prompt or rule.
-        root: folder of the images; "": not known.
+        settings: cards of the reader and the prompt.
+        root: folder of all benchmarks.
     """
 
     replies: list[ScoredReply]
@@ -45,7 +46,8 @@ class TaskResult:
     figure: str
     skipped: int
     departures: list[str]
-    root: str = ""
+    settings: Mapping[str, Any]
+    root: str
 
 
 def read_tasks(run: Path) -> tuple[dict[str, TaskResult], list[str]]:
@@ -81,9 +83,10 @@ def read_task(folder: Path) -> TaskResult:
         [] if scoreless else [_reply(record) for record in records],
         len(records),
         f"{main} {result['scores'][main]:.3f}" if main else "",
-        sum(reason["count"] for reason in result["skipped"].values()),
+        sum(map(len, result["skipped"].values())),
         [*map(str, result["departures"])],
-        str(result["settings"].get("root", "")),
+        result["settings"],
+        result["root"],
     )
 
 
@@ -99,8 +102,7 @@ def _result(path: Path) -> dict[str, Any]:
     fault = field_fault(result, RESULT_FIELDS)
     if not fault and result["main"]:
         fault = field_fault(result["scores"], {result["main"]: NUMBER})
-    counts = [] if fault else result["skipped"].values()
-    fault = next(filter(None, [fault, *(field_fault(reason, {"count": (int,)}) for reason in counts)]), "")
+    fault = fault or field_fault(result["skipped"], dict.fromkeys(result["skipped"], (list,)))
     if fault:
         raise ValueError(f"{path} is damaged: it {fault}; repeat its `mmrnn eval`")
     return result
@@ -112,6 +114,6 @@ def _reply(record: Mapping[str, Any]) -> ScoredReply:
     All questions have one kind, as papers take the mean over questions.
     """
     truth = ", ".join(dict.fromkeys(map(str, record["truth"])))
-    images = (record["image"],) if record["image"] else ()
+    images = tuple(record["image"].split(", ")) if record["image"] else ()
     texts = (record["id"], record["prompt"], truth, record["text"])
     return ScoredReply(*texts, float(record["score"]), images, same=(*map(str, record["truth"]), *images))
