@@ -47,17 +47,16 @@ class QuestionLines(QuestionReader):
             with at(place):
                 given = get_id(record, "question_id", "id")
                 id = str(given)
-                seen[id] += 1
                 if self.shared_ids:
+                    seen[id] += 1
                     id = f"{id}#{seen[id]}"
-                elif seen[id] > 1:
-                    raise RecordError("an id comes twice", repr(id))
                 text = self._text(record)
                 found = record.get("image") or []
                 names = [file_name(name, "image") for name in (found if isinstance(found, list) else [found])]
                 reference = lookup(record, text) if lookup else None
                 kind = get(record, "category", str) if "category" in record else ""
                 yield make_question(
+                    place,
                     text,
                     [images.image(name, {}, id) for name in names],
                     suffix,
