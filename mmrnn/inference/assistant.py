@@ -1,26 +1,25 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mmrnn.data.collate import Collator
-from mmrnn.data.image import ImageError, ImageLike, image_source
-from mmrnn.data.video import VIDEO, expand_videos, frames
+from mmrnn.data.image import ImageError, ImageLike
 from mmrnn.inference.beam_search import BeamSearch
+from mmrnn.inference.conversation import Conversation
+from mmrnn.inference.dialogue import question_sample, without_reply
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
 from mmrnn.inference.generate import generate, stream
+from mmrnn.inference.reader import DialogueReader
 from mmrnn.inference.reply import Reply, Token
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.score import Score, score
-from mmrnn.inference.text_stream import TextStream
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import StopCriteria
-from mmrnn.types import Batch, Prompt, State, Tokenizer
-from mmrnn.types.sample import TAG, Sample, Turn
+from mmrnn.types import Batch, Prompt, Sample, State, Tokenizer
 
 
 class Assistant:
@@ -31,6 +30,8 @@ class Assistant:
         tokenizer: of the text.
         prompt: format of the dialogues.
         features: cached encoder tokens (`n e`) by `ImageSource.key`; with them no image is opened.
+        cache_bytes: of the visual tokens that are kept for further questions about an image, and as much again of the
+            states behind images; 0: none are kept.
     """
 
     def __init__(
@@ -40,14 +41,28 @@ class Assistant:
         prompt: Prompt,
         *,
         features: Mapping[str, torch.Tensor] | None = None,
+        cache_bytes: int = 2**28,
     ) -> None:
-        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
-        self.stop = StopCriteria(tokenizer, prompt.stops)
-        self.features = features
+        self.model, self.tokenizer, self.prompt, self.features = model, tokenizer, prompt, features
+        self.reader = DialogueReader(model, tokenizer, prompt, features, cache_bytes)
+        self.stop = self.reader.stop
+
+    def chat(self, *, system: str | None = None, reread: bool = False, max_marks: int = 8) -> Conversation:
+        """Return a new conversation; the arguments are those of `Conversation`."""
+        return Conversation(self.reader, system=system, reread=reread, max_marks=max_marks)
+
+    def resume(self, path: str | Path) -> Conversation:
+        """Return the conversation that `Conversation.save` wrote to a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or was made with another backbone, weights, tokenizer or scan.
+        """
+        return Conversation.load(self.reader, path)
 
     def ask(
         self,
-        image: ImageLike | None,
+        image: ImageLike | Sequence[ImageLike] | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
@@ -60,8 +75,8 @@ class Assistant:
 
         Args:
             image: a file, the bytes of one, an open image or an array; a video, if the question has the
-                tag `<video>`; None: no image.
-            question: without an image tag, it comes after the image.
+                tag `<video>`; a list of them; None: no image.
+            question: without an image tag, it comes after the images.
             observations: inputs of other modalities by name (`objects features` each), for every `<state>` of the
                 question one of `state`.
             max_new_tokens: of the reply; 0: it is empty.
@@ -74,12 +89,16 @@ class Assistant:
             ValueError: tags and images or observations differ in number, the model has no such modality, or beams are
                 to be sampled.
         """
-        sample = replace(_sample(image, question), observations=observations or {})
-        return self.answer([sample], max_new_tokens=max_new_tokens, sampler=sampler, beams=beams, stop=stop)[0]
+        options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "stop": stop}
+        if beams is not None:
+            sample = question_sample(question, _images(image), observations)
+            return self.answer([sample], beams=beams, **options)[0]
+        last = deque(self.stream(image, question, observations=observations, **options), maxlen=1)
+        return last[0] if last else ""
 
     def stream(
         self,
-        image: ImageLike | None,
+        image: ImageLike | Sequence[ImageLike] | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
@@ -93,16 +112,8 @@ class Assistant:
         for the tokens that decide on them. The last one is the reply that `ask` returns, unless a tokenizer with byte
         fallback takes a character back (bytes that end in no character are all U+FFFD then).
         """
-        criteria = self.stop_criteria(stop)
-        batch = self._batch([replace(_sample(image, question), observations=observations or {})])
-        text = TextStream(self.tokenizer, criteria)
-        options = {"max_new_tokens": max_new_tokens, "finished": criteria.finished, "sampler": sampler}
-        with eval_mode(self.model):
-            for tokens in stream(self.model, batch, **options):
-                yield text.push(tokens[0].id)
-        shown = text.text
-        if text.finish() != shown:
-            yield text.text
+        options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "stop": stop}
+        return self.chat(max_marks=0).say(question, *_images(image), observations=observations, **options)
 
     def answer(
         self,
@@ -153,8 +164,8 @@ class Assistant:
         """
         if not samples:
             return []
-        criteria = self.stop_criteria(stop)
-        batch = self._batch([_without_reply(sample) for sample in samples])
+        criteria = self.reader.stop_criteria(stop)
+        batch = self._batch([without_reply(sample) for sample in samples])
         options = {"max_new_tokens": max_new_tokens, "finished": criteria.finished}
         options |= {"sampler": sampler, "log_probs": log_probs}
         replies: list[list[Token]] = [[] for _ in samples]
@@ -166,17 +177,6 @@ class Assistant:
                     for row, token in tokens.items():
                         replies[row].append(token)
         return [self._reply(tokens, criteria) for tokens in replies]
-
-    def stop_criteria(self, stop: str | Sequence[str] = ()) -> StopCriteria:
-        """Return what ends a reply: the end ids of the tokenizer, the stop strings of the prompt, and those of `stop`.
-
-        Raises:
-            ValueError: `stop` is neither a string nor a sequence of strings.
-        """
-        more = (stop,) if isinstance(stop, str) else stop
-        if not isinstance(more, Sequence) or not all(isinstance(one, str) for one in more):
-            raise ValueError(f"stop ({stop!r}) must be a string or several")
-        return StopCriteria(self.tokenizer, (*self.prompt.stops, *more)) if more else self.stop
 
     def score(self, sample: Sample, candidates: Sequence[str], *, batch_size: int = 16) -> list[Score]:
         """Return the log-probabilities of candidate replies to the last question of a sample, in their order.
@@ -193,7 +193,7 @@ class Assistant:
             ValueError: the sample asks nothing, a candidate is empty, or model or prompt cannot score replies.
         """
         with eval_mode(self.model):
-            return score(self.model, self._collator(), _without_reply(sample), candidates, batch_size=batch_size)
+            return score(self.model, self.reader.collator(), without_reply(sample), candidates, batch_size=batch_size)
 
     def save_state(self, state: State, path: str | Path) -> None:
         """Write a state of the model to a safetensors file, with fingerprints of weights, tokenizer and scan.
@@ -224,39 +224,15 @@ class Assistant:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def _collator(self) -> Collator:
-        """Collator of one call alone, because it records what it drops."""
-        modalities = dict(self.model.modalities)
-        return Collator(self.tokenizer, self.prompt, modalities, self.features, for_generation=True)
+        return self.reader.device
 
     def _batch(self, samples: Sequence[Sample]) -> Batch:
-        collate = self._collator()
+        collate = self.reader.collator()
         batch = collate(samples)
         if collate.dropped:
             raise ImageError(collate.dropped[0].detail, collate.dropped[0].reason)
         return batch.to(self._device)
 
 
-def _sample(image: ImageLike | None, question: str) -> Sample:
-    counts = {tag: question.count(tag) for tag in (TAG, VIDEO)}
-    if sum(counts.values()) > (image is not None):
-        tags = " and ".join(f"{count} {tag}" for tag, count in counts.items() if count)
-        raise ValueError(f"the question has {tags} for {int(image is not None)} images; each tag needs one image")
-    if image is None:
-        return Sample((Turn("user", question), Turn("assistant", "")))
-    if VIDEO in question:
-        if not isinstance(image, str | Path):
-            raise ValueError(f"the question has the tag {VIDEO}; give the path of a video (got {type(image).__name__})")
-        return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
-    text = question if TAG in question else f"{TAG}\n{question}"
-    return Sample((Turn("user", text), Turn("assistant", "")), (image_source(image),))
-
-
-def _without_reply(sample: Sample) -> Sample:
-    turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
-    if not turns or turns[-1].role != "user":
-        which = f"sample {sample.id}" if sample.id else "a sample"
-        raise ValueError(f"{which} ends with no question of the user, so there is nothing to answer")
-    return replace(sample, turns=(*turns, Turn("assistant", "")))
+def _images(image: ImageLike | Sequence[ImageLike] | None) -> Sequence[ImageLike]:
+    return image if isinstance(image, list | tuple) else [] if image is None else [image]

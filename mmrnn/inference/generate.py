@@ -1,6 +1,6 @@
 """Autoregressive generation over the state: the same loop for RNNs and transformers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from collections.abc import Sequence as Several
 
 import torch
@@ -68,6 +68,16 @@ def _chunk_end(sequence: Sequence, stop: int) -> int:
         stop = max(inside)
 
 
+def check_max_new_tokens(max_new_tokens: int) -> None:
+    """Check the length limit of a reply.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens ({max_new_tokens}) must not be negative; 0 is an empty reply")
+
+
 @torch.no_grad()
 def stream(
     model: VLM,
@@ -98,14 +108,39 @@ def stream(
         ValueError: an empty prompt, a negative number, a state of other rows or of another model, or samplers and rows
             that differ in number.
     """
-    rows = len(batch.sequence.ids)
-    samplers = samplers_of_rows(sampler, rows)
+    samplers = samplers_of_rows(sampler, len(batch.sequence.ids))
     check_log_probs(log_probs)
-    if _is_empty(batch, max_new_tokens):
+    check_max_new_tokens(max_new_tokens)
+    if not samplers or not max_new_tokens:
         return
-    generators = seeded_generators(samplers, batch.sequence.ids.device)
     last, state = prefill(model, batch, state, prefill_chunk)
-    replies: dict[int, list[int]] = {row: [] for row in range(rows)}
+    options = {"max_new_tokens": max_new_tokens, "finished": finished, "sampler": samplers, "log_probs": log_probs}
+    yield from decode(model, last, state, **options)
+
+
+@torch.no_grad()
+def decode(
+    model: VLM,
+    last: Tensor,
+    state: State,
+    *,
+    max_new_tokens: int = 64,
+    finished: Callable[[list[int]], bool] | None = None,
+    sampler: Sampler | Several[Sampler] | None = None,
+    log_probs: int | None = None,
+) -> Generator[dict[int, Token], None, State]:
+    """Yield the next tokens behind prompts that have been read, as `stream` does; its other arguments are the same.
+
+    Args:
+        last: hidden state of the last position of each prompt (`b d`).
+        state: after the prompts.
+
+    Returns:
+        The state of the rows that were unfinished last, after all of their tokens but the last.
+    """
+    samplers = samplers_of_rows(sampler, len(last))
+    generators = seeded_generators(samplers, last.device)
+    replies: dict[int, list[int]] = {row: [] for row in range(len(last))}
     for step in range(max_new_tokens):
         logits = model.head(last)
         own = [samplers[row] for row in replies], [generators[row] for row in replies], [*replies.values()]
@@ -116,7 +151,7 @@ def stream(
         yield tokens
         active = [i for i, row in enumerate(replies) if finished is None or not finished(replies[row])]
         if not active or step + 1 == max_new_tokens:
-            return
+            break
         if len(active) < len(replies):
             names = list(replies)
             replies = {names[i]: replies[names[i]] for i in active}
@@ -124,6 +159,7 @@ def stream(
             ids, state = ids[keep], state.select(keep)
         hidden, state = model.run_backbone(Sequence(ids[:, None]), state)
         last = hidden[:, -1]
+    return state
 
 
 def generate(model: VLM, batch: Batch, *, beams: BeamSearch | None = None, **options) -> list[list[int]]:
@@ -162,7 +198,8 @@ def _beam_search(
 ) -> list[list[int]]:
     if sampler is not None or log_probs is not None:
         raise ValueError("beams are not sampled and keep no log-probabilities; leave out sampler and log_probs")
-    if _is_empty(batch, max_new_tokens):
+    check_max_new_tokens(max_new_tokens)
+    if not len(batch.sequence.ids) or not max_new_tokens:
         return [[] for _ in batch.sequence.ids]
 
     def step(ids: Tensor, state: State) -> tuple[Tensor, State]:
@@ -171,14 +208,3 @@ def _beam_search(
 
     last, state = prefill(model, batch, state, prefill_chunk)
     return search(step, model.head(last), state, beams, max_new_tokens=max_new_tokens, finished=finished)
-
-
-def _is_empty(batch: Batch, max_new_tokens: int) -> bool:
-    """Replies have no tokens.
-
-    Raises:
-        ValueError: `max_new_tokens` is negative.
-    """
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens ({max_new_tokens}) must not be negative; 0 is an empty reply")
-    return not len(batch.sequence.ids) or not max_new_tokens

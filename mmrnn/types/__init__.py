@@ -36,6 +36,7 @@ from mmrnn.types.parts import (
     Position,
     Scan,
 )
+from mmrnn.types.ranks import Alone, Ranks
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
 from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
@@ -52,6 +53,7 @@ __all__ = [
     "SLOT",
     "TAG",
     "Adapter",
+    "Alone",
     "Backbone",
     "Batch",
     "Batching",
@@ -84,6 +86,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Prompt",
+    "Ranks",
     "Resettable",
     "Routing",
     "Sample",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torchvision.ops import box_iou
 
-from mmrnn.evaluation.metrics.items import BoxItem, Metric, Scores, kind_means, mean, score_each, too_long
+from mmrnn.evaluation.metrics.items import BoxItem, Metric, Scores, counts_as_wrong, kind_means, mean, score_each
 from mmrnn.prompts.boxes import CODECS, Box
 from mmrnn.types import Probability, implements
 
@@ -45,7 +45,7 @@ def box_accuracy(items: Sequence[BoxItem], *, threshold: Probability = 0.5) -> S
 
 def read_box(item: BoxItem) -> Box | None:
     """Return the first box of a reply in pixels; None: none, a reply too long, or a number of ten digits."""
-    unreadable = too_long(item) or re.search(r"\d{10}", item.reply)
+    unreadable = counts_as_wrong(item) or re.search(r"\d{10}", item.reply)
     return None if unreadable else CODECS[item.codec].parse(item.reply, item.width, item.height)
 
 

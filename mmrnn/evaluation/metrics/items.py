@@ -22,12 +22,14 @@ class Item:
         reply: of the model.
         kind: category of the question.
         image: that the question is about.
+        valid: False: it counts as wrong whatever it says, since its question could not be asked.
     """
 
     id: str
     reply: str
     kind: str = ""
     image: str = ""
+    valid: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +85,9 @@ class Metric(Protocol):
         ...
 
 
-def too_long(item: Item) -> bool:
-    """Return True for a reply of `LONGEST_REPLY` characters or more."""
-    return len(item.reply) >= LONGEST_REPLY
+def counts_as_wrong(item: Item) -> bool:
+    """Return True for a reply that is not valid, or has `LONGEST_REPLY` characters or more."""
+    return not item.valid or len(item.reply) >= LONGEST_REPLY
 
 
 def check(items: Sequence[Item]) -> None:
@@ -106,13 +108,13 @@ def check(items: Sequence[Item]) -> None:
 
 
 def score_each(items: Sequence[T], score: Callable[[T], float]) -> dict[str, float]:
-    """Score every item; a reply that is too long gets 0.
+    """Score every item; a reply that counts as wrong gets 0.
 
     Raises:
         ValueError: as `check`.
     """
     check(items)
-    return {item.id: 0.0 if too_long(item) else float(score(item)) for item in items}
+    return {item.id: 0.0 if counts_as_wrong(item) else float(score(item)) for item in items}
 
 
 def single_truth(item: TextItem, allowed: Sequence[str] = ()) -> str:
