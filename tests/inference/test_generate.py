@@ -99,14 +99,15 @@ def test_dialogues_of_different_lengths_go_on_in_one_batch(make):
     model = make()
     states = [prefill(model, batch(rows=1, length=length))[1] for length in (3, 11, 1, 6, 6)]
     following = batch(rows=5, length=2)
-    options = {"max_new_tokens": 9, "finished": lambda ids: ids[-1] < 6}
+    free = generate(model, following, state=State.cat(states), max_new_tokens=9)
+    options = {"max_new_tokens": 9, "finished": lambda ids: ids[-1] == free[1][2]}
     together = generate(model, following, state=State.cat(states), **options)
     alone = [
         generate(model, Batch(Sequence(ids)), state=state, **options)[0]
         for ids, state in zip(following.sequence.ids.split(1), states, strict=True)
     ]
     assert together == alone
-    assert len({len(reply) for reply in together}) > 1
+    assert len(together[1]) <= 3
 
 
 @pytest.mark.parametrize("make", [rwkv, transformer])
