@@ -163,6 +163,7 @@ class Backbone(Composite, Protocol):
         vocab: rows of the embedding.
         depth: number of blocks.
         recurrent: the size of its state does not depend on the number of positions read.
+        causal: no position depends on a later one, so that a prompt can be read in parts; False: an encoder reads it.
         generates: it has a head, so that replies can be generated.
         hooks: what a hook may change: `layer` (input and output of a block), `attention`, `mlp`.
         axes: position ids per token; 0: neither position ids, masks nor packed rows are accepted.
@@ -175,6 +176,7 @@ class Backbone(Composite, Protocol):
     vocab: int
     depth: int
     recurrent: bool
+    causal: bool = True
     generates: bool = True
     hooks: tuple[str, ...] = ()
     axes: int = 1

@@ -111,8 +111,7 @@ def test_a_report_says_what_is_better_and_which_differences_are_significant(job,
     assert "scenes: connector=qformer, 8 of 60 disagreements" in page
     assert "<td>image10<td>" in page.replace("</td>", "")
     assert (
-        "images of disagreements are named alone; the first: image10: the configuration of the run names no data"
-        in page
+        "disagreements are shown without their image; first image10: the configuration of the run names no data" in page
     )
     assert "&lt;b&gt;five" in page
 
