@@ -8,6 +8,7 @@ from mmrnn.cli import report
 from mmrnn.evaluation.reports.comparison import find_runs
 from mmrnn.evaluation.reports.pairing import INSIGNIFICANT
 from mmrnn.evaluation.reports.run_folder import RESULT
+from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def task_files(run, task, found, **changed):
     folder = run / "eval" / task
     folder.mkdir(parents=True)
     (folder / RESULT).write_text(json.dumps(result))
+    (folder / SETTINGS).write_text("{}")
     (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
     return folder
 
@@ -201,6 +203,31 @@ def test_a_task_is_no_run(job):
     job("0", gqa=lines([1] * 6))
     finished, unfinished = find_runs(job.root)
     assert ([run.folder.name for run in finished], unfinished) == (["0"], [])
+
+
+def test_models_that_were_not_trained_here_are_compared(job, capsys):
+    models = [job.root / name for name in ("llava15", "eval/owner--name")]
+    task_files(models[0], "gqa", lines([1] * 30 + [0] * 90))
+    for path in task_files(models[1], "gqa", lines([1] * 90 + [0] * 30)).parent.glob("*"):
+        path.rename(models[1] / path.name)
+    report.main([*map(str, models)])
+    found = rows(models[0], f"Differences from {models[0]}")
+    assert [row[:2] for row in found] == [["task gqa", str(model)] for model in models]
+    assert [row[-1] for row in found] == ["baseline", "better"]
+    shown = capsys.readouterr().out
+    assert "held-out questions" not in shown
+    assert "Spread over seeds" not in shown
+
+
+def test_a_model_stands_beside_a_trained_run(job, capsys):
+    task_files(job.root / "llava15", "gqa", lines([1] * 30 + [0] * 90))
+    job("runs0", gqa=lines([1] * 90 + [0] * 30))
+    job("runs1", "mlp", gqa=lines([1] * 90 + [0] * 30))
+    report.main([str(job.root), "--baseline", str(job.root / "llava15")])
+    found = rows(job.root, f"Differences from {job.root}/llava15")
+    assert [row[1] for row in found] == [f"{job.root}/llava15", "connector=linear", "connector=mlp"]
+    assert [row[-1] for row in found] == ["baseline", "better", "better"]
+    assert f"{job.root}/llava15 " in capsys.readouterr().out
 
 
 def test_a_report_steers_no_terminal(job, capsys):

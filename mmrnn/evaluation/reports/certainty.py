@@ -7,7 +7,7 @@ from statistics import fmean
 from mmrnn.config.tree import leaves
 from mmrnn.evaluation.reports import pairing
 from mmrnn.evaluation.reports.answer_file import read_answers
-from mmrnn.evaluation.reports.comparison import FinishedRun, average, names
+from mmrnn.evaluation.reports.comparison import UNTRAINED, FinishedRun, average, names
 from mmrnn.evaluation.reports.disagreements import disagreements_html
 from mmrnn.evaluation.reports.section import Section
 from mmrnn.evaluation.reports.statistics import spread
@@ -46,7 +46,7 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         tasks[name], faults = read_tasks(run.folder)
         notes += [f"{name}: {fault}." for fault in faults]
         try:
-            answers[name] = read_answers(run.folder)
+            answers[name] = {} if run.result is UNTRAINED else read_answers(run.folder)
         except (OSError, ValueError) as fault:
             notes.append(f"{name}: its held-out questions have no interval and are not paired: {fault}.")
         scored = {_label(task): result.replies for task, result in tasks[name].items() if result.replies}

@@ -9,6 +9,7 @@ from typing import Any
 from mmrnn.evaluation.reports.answer_file import ANSWERS
 from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.run_folder import NUMBER, RESULT, field_fault
+from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 from mmrnn.io import jsonl
 from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 
@@ -51,9 +52,14 @@ class TaskResult:
 
 
 def read_tasks(run: Path) -> tuple[dict[str, TaskResult], list[str]]:
-    """Return the results of the tasks in the folder of a run by name, and the faults of those that cannot be read."""
+    """Return the results of the tasks of a run by name, and the faults of those that cannot be read.
+
+    Args:
+        run: folder of a run with `eval/TASK`, or the folder of the tasks.
+    """
     found, faults = {}, []
-    for folder in sorted(path for path in (run / TASKS).glob("*") if path.is_dir()):
+    folders = [path for path in (run / TASKS).glob("*") if path.is_dir()]
+    for folder in sorted(folders or (path.parent for path in run.glob(f"*/{SETTINGS}"))):
         try:
             found[folder.name] = read_task(folder)
         except (OSError, ValueError) as fault:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmrnn.evaluation.metrics.vqa_normalise import normalise_m4c
 from mmrnn.evaluation.tasks.question import Question
-from mmrnn.evaluation.tasks.records import at, existing, get_id, records
+from mmrnn.evaluation.tasks.readers.records import at, existing, get_id, records
 from mmrnn.evaluation.tasks.task import Submission
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.optional import require

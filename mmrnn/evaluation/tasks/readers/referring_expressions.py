@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
-from mmrnn.evaluation.tasks.records import (
+from mmrnn.evaluation.tasks.readers.records import (
     at,
     existing,
     get,

@@ -226,7 +226,7 @@ def test_captions_and_answers_that_are_missing(tmp_path):
 
 
 def test_a_long_line(tmp_path, monkeypatch):
-    from mmrnn.evaluation.tasks import records
+    from mmrnn.evaluation.tasks.readers import records
 
     monkeypatch.setattr(records, "MAX_LINE", 200)
     with pytest.raises(RecordError, match=r"a line is too long .*line 6: more than 200 bytes"):

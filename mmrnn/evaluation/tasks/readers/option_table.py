@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmrnn.data.image import ImageError, InMemoryImage
 from mmrnn.data.readers.image_folder import ImageFolder
-from mmrnn.evaluation.tasks.official_references import letters
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
-from mmrnn.evaluation.tasks.records import at, check_kind, existing, make_question
+from mmrnn.evaluation.tasks.readers.official_references import letters
+from mmrnn.evaluation.tasks.readers.records import at, check_kind, existing, make_question
 from mmrnn.io.errors import RecordError
 from mmrnn.types import Prompt
 

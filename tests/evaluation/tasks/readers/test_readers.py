@@ -179,7 +179,7 @@ def test_a_prompt_without_boxes_is_refused(prompt, tmp_path):
 
 
 def test_large_files_are_read_once(tmp_path, monkeypatch):
-    from mmrnn.evaluation.tasks import records
+    from mmrnn.evaluation.tasks.readers import records
 
     reads = []
     loads = json.loads

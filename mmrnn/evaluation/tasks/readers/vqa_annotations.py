@@ -4,8 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
-from mmrnn.evaluation.tasks.records import at, existing, get, get_id, images_in, listed, make_question, read_json
-from mmrnn.evaluation.tasks.references import Reference, find, put
+from mmrnn.evaluation.tasks.readers.records import (
+    at,
+    existing,
+    get,
+    get_id,
+    images_in,
+    listed,
+    make_question,
+    read_json,
+)
+from mmrnn.evaluation.tasks.readers.references import Reference, find, put
 from mmrnn.types import Prompt
 
 

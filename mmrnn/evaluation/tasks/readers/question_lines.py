@@ -7,8 +7,8 @@ from typing import Any
 
 from mmrnn.data.readers.dialogue import file_name
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
-from mmrnn.evaluation.tasks.records import at, existing, get, get_id, images_in, make_question, records
-from mmrnn.evaluation.tasks.references import References
+from mmrnn.evaluation.tasks.readers.records import at, existing, get, get_id, images_in, make_question, records
+from mmrnn.evaluation.tasks.readers.references import References
 from mmrnn.io.errors import RecordError
 from mmrnn.types import TAG, Prompt
 

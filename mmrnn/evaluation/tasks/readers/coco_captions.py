@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
-from mmrnn.evaluation.tasks.records import at, existing, get, get_id, images_in, listed, make_question, read_json
+from mmrnn.evaluation.tasks.readers.records import (
+    at,
+    existing,
+    get,
+    get_id,
+    images_in,
+    listed,
+    make_question,
+    read_json,
+)
 from mmrnn.io.errors import RecordError
 from mmrnn.types import Prompt
 

@@ -6,8 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mmrnn.evaluation.tasks.records import at, check_kind, existing, get, get_id, images_in, listed, read_json, records
-from mmrnn.evaluation.tasks.references import Lookup, Reference, References, find, first_line, put
+from mmrnn.evaluation.tasks.readers.records import (
+    at,
+    check_kind,
+    existing,
+    get,
+    get_id,
+    images_in,
+    listed,
+    read_json,
+    records,
+)
+from mmrnn.evaluation.tasks.readers.references import Lookup, Reference, References, find, first_line, put
 from mmrnn.io.errors import RecordError
 
 LETTERS = "ABCDE"

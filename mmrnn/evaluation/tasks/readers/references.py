@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from mmrnn.evaluation.tasks.records import check_kind, get
+from mmrnn.evaluation.tasks.readers.records import check_kind, get
 from mmrnn.io.errors import RecordError
 
 
