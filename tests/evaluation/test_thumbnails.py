@@ -54,8 +54,8 @@ def job(folder, data, found, seed=1):
 
 
 READER = {
-    **{"_target_": "mmrnn.evaluation.tasks.QuestionLines", "file": "questions.jsonl", "image_folder": "images"},
-    "references": {"_target_": "mmrnn.evaluation.tasks.OwnAnswers"},
+    **{"_target_": "mmrnn.evaluation.tasks.readers.QuestionLines", "file": "questions.jsonl", "image_folder": "images"},
+    "references": {"_target_": "mmrnn.evaluation.tasks.readers.OwnAnswers"},
 }
 TASK = {"task": {"reader": READER, "suffix": "Say a word."}, "prompt": {"_target_": "mmrnn.prompts.RWKVChat"}}
 
