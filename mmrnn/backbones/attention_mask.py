@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mmrnn.types import Scan, Sequence, State
+from mmrnn.types import ANY_SEGMENT, PADDING_SEGMENT, Scan, Sequence, State
 
 
 def refuse_scan(sequence: Sequence, scan: Scan | None, depth: int) -> None:
@@ -31,6 +31,24 @@ def positions_and_mask(
     return positions, mask, {**shared, "next_position": positions[:, -1] + 1}
 
 
+def extend_segments(
+    cached: Int[Tensor, "b past"] | None, given: Int[Tensor, "b t"] | None, past: int, t: int
+) -> Int[Tensor, "b s"]:
+    """Segments of all cached and new keys, where one of the two is given.
+
+    Without `given`, new keys belong to the segment of the last cached key; without `cached`, cached keys belong to the
+    segment of the first new one.
+    """
+    if cached is None:
+        return torch.cat([given[:, :1].expand(-1, past), given], dim=1)
+    if given is not None:
+        return torch.cat([torch.where(cached == ANY_SEGMENT, given[:, :1], cached), given], dim=1)
+    last = cached[:, -1:]
+    # A row of nothing but padding has not begun.
+    last = torch.where(last == PADDING_SEGMENT, ANY_SEGMENT, last)
+    return torch.cat([cached, last.expand(-1, t)], dim=1)
+
+
 def attention_mask(
     sequence: Sequence, state: State
 ) -> tuple[Bool[Tensor, "b 1 t s"] | None, dict[str, Tensor], Int[Tensor, "b t"]]:
@@ -46,10 +64,8 @@ def attention_mask(
     shared, mask, segment_start = {}, None, torch.full((b, t), -1, device=steps.device)
     cached, given = state.shared.get("segments"), sequence.segments
     if cached is not None or given is not None:
-        old = given.new_empty(b, 0) if cached is None and past == 0 else cached
-        old = given[:, :1].expand(b, past) if old is None else old
-        new = old[:, -1:].expand(b, t) if given is None else given
-        shared["segments"] = segments = torch.cat([old, new], dim=1)  # b past+t
+        shared["segments"] = segments = extend_segments(cached, given, past, t)  # b past+t
+        new = segments[:, past:]
         previous = segments[:, past - 1 : -1] if past else torch.cat([new[:, :1], new[:, :-1]], dim=1)
         segment_start = torch.where(new != previous, steps, -1).cummax(dim=1).values
         mask = segments[:, past:, None] == segments[:, None, :]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmrnn.backbones.hook import HookModule
 from mmrnn.layers.feed_forward import FeedForward
 from mmrnn.layers.latent_attention import LatentAttention
-from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State, reset_layers
+from mmrnn.types import ANY_SEGMENT, Backbone, BlockHooks, PositiveInt, Sequence, State, reset_layers
 
 
 class GatedBlock(LatentAttention):
@@ -155,7 +155,8 @@ def media_mask(
     if carried:
         mask[..., :carried] = previous[:, None]
         if segment is not None and sequence.segments is not None:
-            mask &= (sequence.segments == segment[:, None])[..., None]
+            segment = segment[:, None]
+            mask &= ((sequence.segments == segment) | (segment == ANY_SEGMENT))[..., None]
     count = [carried] * b
     spans = (span for span in sequence.image_spans if span.layout.cross_attention)
     for span in sorted(spans, key=lambda span: span.start):

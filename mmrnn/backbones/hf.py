@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
+from mmrnn.backbones.attention_mask import extend_segments, positions_and_mask, refuse_scan
 from mmrnn.backbones.hf_config import decoder_faults, encoder_decoder_faults, make_config
 from mmrnn.backbones.hf_fields import read_fields
 from mmrnn.backbones.hf_native import change_logits, fill_cache, native_masks, read_cache, recompute_layers, recomputes
 from mmrnn.layers.rebuilt import Rebuilt
 from mmrnn.types import (
+    ANY_SEGMENT,
     IGNORE,
+    PADDING_SEGMENT,
     Backbone,
     BlockHooks,
     ChecksKnobs,
@@ -231,6 +233,10 @@ class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
     def _decode(self, x: Tensor, encoded: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         from transformers import DynamicCache, EncoderDecoderCache
 
+        shared = {"encoder_output": encoded} if mask is None else {"encoder_output": encoded, "encoder_mask": mask}
+        segments = state.shared.get("segments")
+        if segments is not None:
+            shared["segments"] = segments = extend_segments(segments, None, segments.shape[1], x.shape[1])
         recomputed = recomputes(self, state)
         cache = None if recomputed else EncoderDecoderCache(fill_cache(state), DynamicCache())
         decoder = self.model.get_decoder()
@@ -238,14 +244,14 @@ class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
         outputs = decoder(
             inputs_embeds=x,
             encoder_hidden_states=encoded,
-            encoder_attention_mask=mask,
+            encoder_attention_mask=None if mask is None else ((mask > 0) | (mask == ANY_SEGMENT)).long(),
+            attention_mask=None if segments is None else (segments != PADDING_SEGMENT).long(),
             use_cache=not recomputed,
             **{name: cache},
         )
         if cache is None:
             return outputs.last_hidden_state, State(())
         layers = read_cache(cache.self_attention_cache)
-        shared = {"encoder_output": encoded} if mask is None else {"encoder_output": encoded, "encoder_mask": mask}
         return outputs.last_hidden_state, State(layers, shared, self.state_origin)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmrnn.types import ANY_SEGMENT
 from mmrnn_kernels import Segments, lerp
 
 
@@ -36,7 +37,8 @@ class SegmentBounds:
         """
         if segments is None:
             return None
-        previous = segments[:, 0] if previous is None else previous
+        first = segments[:, 0]
+        previous = first if previous is None else torch.where(previous == ANY_SEGMENT, first, previous)
         starts = torch.cat([previous[:, None], segments[:, :-1]], dim=1) != segments
         heads = starts.to("cpu", copy=True)  # the only time that the device is waited for
         if not bool(heads.any()):

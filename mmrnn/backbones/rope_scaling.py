@@ -48,9 +48,10 @@ def long_context_scaling(
     The first pass over a row fixes its factor, because cached keys were rotated with it.
 
     Args:
-        alpha: NTK factor of the cached keys; None: nothing is cached.
+        alpha: NTK factor of the cached keys; None, and 0 for a row: nothing is cached.
         train_length: context length that the weights were trained with.
     """
-    alpha = ntk_alpha(positions[:, -1] + 1, train_length) if alpha is None else alpha
+    first = ntk_alpha(positions[:, -1] + 1, train_length)
+    alpha = first if alpha is None else torch.where(alpha > 0, alpha, first)
     base = rope_theta * alpha ** (head_size / (head_size - 2))
     return LongContextScaling(base, log_n_scale(positions, train_length)), alpha

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmrnn.backbones.attention_mask import extend_segments
 from mmrnn.backbones.hook import HookModule
 from mmrnn.types import Backbone, BlockHooks, PositiveInt, Sequence, State
 
@@ -86,9 +87,7 @@ class TinyAttention(HookModule):
         mask = (steps <= steps[total - t :, None]).expand(b, t, total)
         cached = past.get("segments")
         if segments is not None or cached is not None:
-            new = cached[:, -1:].expand(b, t) if segments is None else segments
-            old = new[:, :1].expand(b, total - t) if cached is None else cached
-            cache["segments"] = of_keys = torch.cat([old, new], dim=1)
+            cache["segments"] = of_keys = extend_segments(cached, segments, total - t, t)
             mask = mask & (of_keys[:, total - t :, None] == of_keys[:, None])
         out = F.scaled_dot_product_attention(q, cache["key"], cache["value"], attn_mask=mask[:, None])
         return self.output(out.transpose(1, 2).flatten(2)), cache

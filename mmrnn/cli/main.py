@@ -22,6 +22,7 @@ VERBS = {
     "plan": "estimate time and memory of a training run on GPUs; nothing is loaded",
     "train": "train a model, or with -m a sweep of models",
     "ask": "answer a question about an image with a trained model",
+    "eval": "put benchmarks to trained models",
     "report": "compare finished runs in a table and a chart",
     "bench": "time this library against other installed libraries",
     "convert": "convert published weights to a folder with a card, or back",

@@ -59,10 +59,10 @@ def main(arguments: Sequence[str]) -> None:
         finished += done
         unfinished += others
     for run in unfinished:
-        print(f"not finished: {run.folder}: {run.reason}")
+        print(_printable(f"not finished: {run.folder}: {run.reason}"))
     for run in finished:
         if run.note:
-            print(f"note: {run.note}")
+            print(_printable(f"note: {run.note}"))
     if not finished:
         raise ConfigError("none of these runs is finished")
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     sections = certainty(finished, baseline)
     for section in sections:
         _print(section.title, section.columns, section.rows)
-        print(*section.notes, sep="\n")
+        print(*map(_printable, section.notes), sep="\n")
     print(write_comparison(folders[0], finished, unfinished, sections))
 
 
@@ -96,15 +96,20 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
     if not rows:
         return
-    shown = Table(title=escape(title) or None)
+    shown = Table(title=escape(_printable(title)) or None)
     for column in columns:
         shown.add_column(escape(column), overflow="fold")
     for row in rows:
-        shown.add_row(*map(escape, row))
+        shown.add_row(*(escape(_printable(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to fold at
         console.width = max(console.width, MAX_WIDTH)
     console.print(shown)
+
+
+def _printable(text: str) -> str:
+    """Text from the files of a run without characters that would steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _newest() -> Path:

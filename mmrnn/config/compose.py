@@ -34,15 +34,17 @@ def compose(*overrides: str, config: str = "train", dirs: Sequence[str | Path] =
     return _compose(overrides, config, dirs)
 
 
-def compose_with_choices(*overrides: str) -> "tuple[DictConfig, dict[str, str]]":
-    """Compose a configuration, and return with it the chosen option of every group.
+def compose_with_choices(
+    *overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()
+) -> "tuple[DictConfig, dict[str, str]]":
+    """Compose a configuration, and return with it the chosen option of every group; arguments as of `compose`.
 
     Raises:
         ConfigError: as `compose`.
     """
     from omegaconf import open_dict
 
-    cfg = _compose(overrides, "train", (), return_hydra_config=True)
+    cfg = _compose(overrides, config, dirs, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from inspect import isclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin
 
 from mmrnn.config.instantiate import find_target
 from mmrnn.config.tree import Tree, is_card
@@ -99,7 +99,9 @@ def knob_card_faults(value: Any, hint: Any, path: str, trusted: Collection[str])
 
 
 def _takes_card(hint: Any) -> bool:
-    return get_origin(hint) is Callable or (isclass(hint) and hint.__module__.startswith("mmrnn.types."))
+    if get_origin(hint) is Callable:
+        return True
+    return isclass(hint) and (hint.__module__.startswith("mmrnn.types.") or Protocol in hint.__bases__)
 
 
 def _option_faults(card: Tree, hint: Any, path: str, trusted: Collection[str]) -> Iterator[str]:

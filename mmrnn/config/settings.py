@@ -51,21 +51,58 @@ class StepRange(Constraint):
         return 1 <= value[0] <= value[1]
 
 
+EVAL_ROOT = "playground/data/eval"
+"""Folder of all benchmarks in LLaVA's tree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """Settings of `mmrnn eval`; `conf/eval.yaml` repeats the defaults.
+
+    Attributes:
+        run: folder of a run or a model, or `owner/name` on the hub; None: the newest finished run.
+        root: folder of all benchmarks.
+        out: folder of the results; None: in the folder of the run.
+        trusted: packages beside mmrnn whose classes the cards may name.
+        batch_size: questions that are asked at once.
+        rank: choose the likeliest option of each question in place of a generated reply.
+        max_questions: ask the first ones alone; 0: all.
+        feature_cache_gib: memory for the features of images in GiB; 0: encoded with every batch.
+        device: None: a GPU where there is one.
+        precision: of the forward pass.
+    """
+
+    run: str | None = None
+    root: str = EVAL_ROOT
+    out: str | None = None
+    trusted: tuple[str, ...] = ()
+    batch_size: PositiveInt = 64
+    rank: bool = False
+    max_questions: NonNegativeInt = 0
+    feature_cache_gib: NonNegativeFloat = 4.0
+    device: Annotated[str, DeviceName()] | None = None
+    precision: Precision = "fp32"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Evaluation on held-out samples.
+    """Evaluation on held-out samples, and on benchmarks.
 
     Attributes:
         samples: held-out samples of each split at the end.
         every: steps between evaluations; 0: at the end alone.
         batch_size: questions.
         max_new_tokens: of an answer.
+        tasks: benchmarks that are run after training, by the names of their cards.
+        root: folder of all benchmarks.
     """
 
     samples: NonNegativeInt = 720
     every: NonNegativeInt = 400
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 32
+    tasks: tuple[str, ...] = ()
+    root: str = EVAL_ROOT
 
 
 @dataclass(frozen=True, kw_only=True)

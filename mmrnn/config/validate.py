@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mmrnn.config.coerce import coerce, did_you_mean
 from mmrnn.config.compatibility import mismatches
+from mmrnn.config.compose import compose
 from mmrnn.config.contracts import CONTRACTS, group_faults, knob_card_faults, shape_faults
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import RESERVED_KEYS, find_target, instantiate, parameters, positional_names
-from mmrnn.config.settings import EvaluateSettings, Settings
+from mmrnn.config.settings import EvalSettings, EvaluateSettings, Settings
 from mmrnn.config.tree import Tree, cards, get_node, is_card, modalities, plain, weight_sources
 from mmrnn.io import hub, packages
 from mmrnn.types import ChecksKnobs, fulfils
@@ -43,6 +44,22 @@ def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
         raise ConfigError(*found)
 
 
+def check_eval(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = ()) -> None:
+    """Compare a configuration of `mmrnn eval` with the parts that it names, before anything is built.
+
+    Raises:
+        ConfigError: all faults at once.
+    """
+    tree = plain(cfg)
+    found = [] if is_card(tree.get("task")) else ["task: no card is chosen; set task=NAME (`mmrnn list task`)"]
+    for group in ("task", "prompt"):
+        for path, card in cards(tree.get(group), group):
+            wrong = [*card_faults(card, path, None, trusted)]
+            found += wrong or group_faults(card, path, path, trusted)
+    if found := [*found, *_field_faults(tree, EvalSettings, "")]:
+        raise ConfigError(*found)
+
+
 def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
     """Return all faults of a configuration; parts are compared with each other only where each is valid."""
     if wrong := [*shape_faults(tree)]:
@@ -57,6 +74,11 @@ def _setting_faults(tree: Tree) -> Iterator[str]:
     """Settings that belong to no part and do not fit `Settings`; those left out have their defaults."""
     yield from _field_faults(tree, Settings, "")
     yield from _field_faults(get_node(tree, "evaluate", {}), EvaluateSettings, "evaluate.")
+    for name in get_node(tree, "evaluate.tasks") or ():
+        try:
+            check_eval(compose(f"task={name}", config="eval"))
+        except ConfigError as error:
+            yield from (f"evaluate.tasks: {fault}" for fault in error.faults)
 
 
 def _field_faults(node: Any, settings: type, prefix: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,32 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 from mmrnn.data.collate import Collator
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.records.files import expand, is_url, stamp
-from mmrnn.types import MapDataset
-
-T = TypeVar("T")
+from mmrnn.types import Alone, MapDataset, Ranks
 
 VERSION = 1
 """Of the way to measure; stored lengths of another one are not read."""
 
 AT_ONCE = 256
 """Samples that are measured between two steps of the progress."""
-
-
-@runtime_checkable
-class Ranks(Protocol):
-    """Processes that measure together.
-
-    Attributes:
-        rank: of this process.
-        size: number of processes.
-    """
-
-    rank: int
-    size: int
-
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, in their order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -111,11 +92,11 @@ def sample_lengths(
     Returns:
         Positions of each sample in a row (int32); 0: it would be dropped.
     """
+    ranks = ranks or Alone()
     stored = store.load(dataset, collate)
-    if all(_gather(ranks, stored is not None)):
+    if all(ranks.gather(stored is not None)):
         return stored
-    rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
-    starts = range(len(dataset) * rank // size, len(dataset) * (rank + 1) // size, AT_ONCE)
+    starts = range(len(dataset) * ranks.rank // ranks.size, len(dataset) * (ranks.rank + 1) // ranks.size, AT_ONCE)
     loader = DataLoader(
         _Parts(dataset, collate, starts),
         batch_size=None,
@@ -127,8 +108,8 @@ def sample_lengths(
     )
     measured = iter(loader)
     own = [next(measured) for _ in track(starts)]
-    lengths = np.concatenate([np.empty(0, np.int32), *(part for parts in _gather(ranks, own) for part in parts)])
-    if rank == 0:
+    lengths = np.concatenate([np.empty(0, np.int32), *(part for parts in ranks.gather(own) for part in parts)])
+    if ranks.rank == 0:
         store.save(dataset, collate, lengths)
     return lengths
 
@@ -163,10 +144,6 @@ class _Parts(Dataset[np.ndarray]):
         except (OSError, ValueError):
             return 0
         return self.collate.length(sample)
-
-
-def _gather(ranks: Ranks | None, value: T) -> list[T]:
-    return [value] if ranks is None else ranks.gather(value)
 
 
 def _write(path: Path, lengths: np.ndarray) -> None:

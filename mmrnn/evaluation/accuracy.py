@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mmrnn.data.image import ImageError
 from mmrnn.data.left_out import LeftOut
+from mmrnn.evaluation.replies import replies
 from mmrnn.inference.assistant import Assistant
 from mmrnn.types.sample import TAG, Sample, Turn
 
@@ -124,27 +125,15 @@ def evaluate(
                 left_out.add("there is no reply to a question", samples[index].id)
             else:
                 group[index] = asked
-        for index, reply in _replies(assistant, group, max_new_tokens, left_out).items():
-            asked = group[index]
+        for (index, asked), reply in zip(
+            group.items(), replies(assistant, [*group.values()], max_new_tokens), strict=True
+        ):
+            if isinstance(reply, ImageError):
+                left_out.add(str(reply), asked.id)
+                continue
             images = tuple(image.key for image in asked.images)
             answers.append(Answer(asked.kind, question_of(asked), truth_of(asked), reply, index, asked.id, images))
     return Evaluation(answers, left_out)
-
-
-def _replies(assistant: Assistant, group: dict[int, Sample], max_new_tokens: int, left_out: LeftOut) -> dict[int, str]:
-    """Replies to one batch; where an image cannot be opened, its halves are asked, down to the sample at fault."""
-    if not group:
-        return {}
-    try:
-        return dict(zip(group, assistant.answer([*group.values()], max_new_tokens=max_new_tokens), strict=True))
-    except ImageError as fault:
-        if len(group) == 1:
-            [sample] = group.values()
-            left_out.add(str(fault), sample.id)
-            return {}
-    items, middle = [*group.items()], len(group) // 2
-    halves = (_replies(assistant, dict(half), max_new_tokens, left_out) for half in (items[:middle], items[middle:]))
-    return {index: reply for half in halves for index, reply in half.items()}
 
 
 def scores(answers: Iterable[Answer]) -> dict[str, Score]:

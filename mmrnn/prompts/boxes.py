@@ -4,10 +4,14 @@ A box is `(left, top, right, bottom)` in pixels of an image of `width` x `height
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 Number = int | float
 Box = tuple[Number, Number, Number, Number]
+
+Codec = Literal["minigptv2", "cogvlm", "qwen_vl", "llava"]
+"""Forms in which designs write the box of a phrase; see `CODECS`."""
 
 
 class GroundedBox(NamedTuple):
@@ -89,6 +93,13 @@ def parse_qwen_vl(text: str, width: int, height: int, *, divisor: int = 1000) ->
     return [GroundedBox(match[1] or "", _pixels(match.groups()[1:], divisor, width, height)) for match in matches]
 
 
+def parse_qwen_vl_refer(text: str, width: int, height: int) -> Box | None:
+    """Parse the first two points of an answer, divided by 999, as Qwen-VL's evaluation of grounding does."""
+    point = r"\(\s*(\d+)\s*,\s*(\d+)\s*\)"
+    found = re.search(rf"{point}\s*,\s*{point}", text)
+    return _pixels(found.groups(), 999, width, height) if found else None
+
+
 def format_fuyu(box: Box, scale: float = 1.0) -> list[int]:
     """Compute the four numbers of `<box>`: top, left, bottom, right (Fuyu).
 
@@ -138,3 +149,38 @@ def _pixels(numbers: tuple[str, ...] | list[str], divisor: int, width: int, heig
         int(number) / divisor * size for number, size in zip(numbers, (width, height) * 2, strict=True)
     )
     return left, top, right, bottom
+
+
+class BoxCodec(NamedTuple):
+    """Grounding by one design.
+
+    Attributes:
+        question: as the design asks for the box of a phrase, with the field `{}` for it.
+        parse: reads the first box of a reply; None: there is none.
+        prompt: card of the prompt that the design asks with.
+    """
+
+    question: str
+    parse: Callable[[str, int, int], Box | None]
+    prompt: str
+
+
+def _first_cogvlm(text: str, width: int, height: int) -> Box | None:
+    return next((box for group in parse_cogvlm(text, width, height) for box in group), None)
+
+
+def _first_llava(text: str, width: int, height: int) -> Box | None:
+    return next(iter(parse_llava(text, width, height)), None)
+
+
+CODECS: Mapping[str, BoxCodec] = {
+    "minigptv2": BoxCodec("give me the location of {}", parse_minigptv2_refer, "minigptv2_refer"),
+    "cogvlm": BoxCodec("Where is {}? answer in [[x0,y0,x1,y1]] format.", _first_cogvlm, "cogvlm_base"),
+    "qwen_vl": BoxCodec("{}", parse_qwen_vl_refer, "qwen_vl_refer"),
+    "llava": BoxCodec(
+        "Please provide the bounding box coordinate of the region this sentence describes: {}.",
+        _first_llava,
+        "llava_refer",
+    ),
+}
+"""Every `Codec` by name. MiniGPT-v2's task word, and Qwen-VL's tags around the phrase, stand in their prompts."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from mmrnn.prompts.boxes import Codec
 from mmrnn.prompts.image_position import ImagePosition, place_images
 from mmrnn.prompts.spans import split_at_tags
 from mmrnn.types import Prompt, Span, Turn
@@ -19,13 +20,14 @@ class RWKVChat(Prompt):
 
     Args:
         image_position: position of the images of a turn, see `place_images`.
+        boxes: form in which the model writes boxes, if its data had them; None: it writes none.
     """
 
     stops = ("\n\n", "\n \n", "\r\n\r\n")
     """Forms of the empty line. No turn of the training data holds one, so each of them ends a reply."""
 
-    def __init__(self, *, image_position: ImagePosition = "first") -> None:
-        self.image_position = image_position
+    def __init__(self, *, image_position: ImagePosition = "first", boxes: Codec | None = None) -> None:
+        self.image_position, self.boxes = image_position, boxes
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
         """Format turns, in any order of roles. See `Prompt.spans`.

@@ -5,6 +5,7 @@ from dataclasses import replace
 from string import Formatter
 from typing import Any
 
+from mmrnn.prompts.boxes import Codec
 from mmrnn.prompts.image_position import ImagePosition, place_images
 from mmrnn.prompts.spans import split_at_tags
 from mmrnn.prompts.system_turn import split_system
@@ -41,6 +42,7 @@ class Template(Prompt, ChecksKnobs):
         strip_around_images: remove the white space on both sides of every image, that of the format included.
         asking: format of a dialogue whose last reply is to be generated, where a design asks in another text than it
             was trained with; None: this format. Its `stops` are not used.
+        boxes: form in which the design writes boxes; None: it writes none.
 
     Raises:
         ValueError: a format string has an unknown field, or more than its name in a field, or `image_template` has no
@@ -64,6 +66,7 @@ class Template(Prompt, ChecksKnobs):
         image_separator: str = "\n",
         strip_around_images: bool = False,
         asking: Prompt | None = None,
+        boxes: Codec | None = None,
     ) -> None:
         templates = dict(zip(FIELDS, (first, user, reply, past_reply, image_template), strict=True))
         for name, fault in self.knob_faults(templates):
@@ -72,7 +75,7 @@ class Template(Prompt, ChecksKnobs):
         self.past_reply, self.reply_prefix, self.reply_opening = past_reply, reply_prefix, reply_opening
         self.image_position, self.image_template, self.image_separator = image_position, image_template, image_separator
         self.strip_around_images, self.asking = strip_around_images, asking
-        self.stops = tuple(stops)
+        self.stops, self.boxes = tuple(stops), boxes
 
     @classmethod
     def knob_faults(cls, knobs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

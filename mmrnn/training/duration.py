@@ -12,11 +12,12 @@ from mmrnn.data.collate import Collator
 from mmrnn.evaluation.accuracy import evaluate
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
+from mmrnn.inference.feature_cache import FeatureCache
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.loop.ready import Ready
 from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
-from mmrnn.training.reading.feature_cache import FeatureCache, cache_features
+from mmrnn.training.reading.feature_cache import cache_features
 from mmrnn.training.stage import Stage
 from mmrnn.training.step import shares, unit_counts
 from mmrnn.types import MapDataset, Sample

@@ -1,6 +1,7 @@
 """Evaluation of a run on held-out questions, spread over its processes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,12 @@ from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Evaluation, mean, scores
 from mmrnn.evaluation.held_out import HeldOut, Track
 from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.feature_cache import FeatureCache
+from mmrnn.model.vlm import VLM
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.distributed.whole import whole_model
 from mmrnn.training.ends import StoppedRun, StopSignals
-from mmrnn.training.precision import autocast
-from mmrnn.training.reading.feature_cache import FeatureCache
+from mmrnn.training.precision import Precision, autocast
 from mmrnn.types import MapDataset
 
 INTERIM_QUESTIONS = 120
@@ -52,12 +54,11 @@ class Evaluator:
         if not self.splits:
             return {}
         world = self.parts.world
-        # Only a forward pass in bf16 can read what is frozen in bf16.
-        precision = "bf16" if self.parts.frozen_dtype == torch.bfloat16 else "fp32"
         found, stop = {}, 0
         try:
-            with autocast(precision, self.parts.device), self.parts.average.swapped(self.parts.model):
-                found = self._held_out().evaluate(max_samples, self._tracked(track), first=world.rank, every=world.size)
+            with self.model() as model:
+                questions, tracked = self._held_out(model), self._tracked(track)
+                found = questions.evaluate(max_samples, tracked, first=world.rank, every=world.size)
         except StoppedRun as stopped:
             stop = stopped.number
         if number := int(world.max([stop])[0]):
@@ -69,12 +70,27 @@ class Evaluator:
         """Return the mean accuracy over the kinds of question of every split, for its first questions."""
         return {name: mean(scores(found.answers)) for name, found in self.answers(INTERIM_QUESTIONS).items()}
 
+    @contextmanager
+    def model(self) -> Iterator[VLM]:
+        """Context of the whole model on this process, with its average weights, in the precision of evaluation.
+
+        Yields:
+            A copy where the model is sharded, else the model of the run.
+        """
+        parts = self.parts
+        with autocast(self.precision, parts.device), parts.average.swapped(parts.model):
+            yield whole_model(parts.model) if parts.strategy.shards else parts.model
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of a forward pass: only one in bf16 can read what is frozen in bf16."""
+        return "bf16" if self.parts.frozen_dtype == torch.bfloat16 else "fp32"
+
     def _tracked(self, track: Track | None) -> Track:
         return lambda name: self.signals.checked(iter if track is None else track(name))
 
-    def _held_out(self) -> HeldOut:
+    def _held_out(self, model: VLM) -> HeldOut:
         parts = self.parts
-        model = whole_model(parts.model) if parts.strategy.shards else parts.model
         assistants = {
             name: Assistant(model, parts.tokenizer, parts.prompt, features=self.features[name]) for name in self.splits
         }

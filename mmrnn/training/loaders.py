@@ -7,9 +7,9 @@ from typing import Any
 
 from mmrnn.data.collate import Collator
 from mmrnn.data.lengths import LengthStore, data_folder, sample_lengths
+from mmrnn.inference.feature_cache import FeatureCache
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.ends import StopSignals, outlive_signals
-from mmrnn.training.reading.feature_cache import FeatureCache
 from mmrnn.training.reading.loader import StepLoader
 from mmrnn.training.trackers.console import Console
 

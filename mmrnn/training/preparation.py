@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.data.left_out import LeftOut
+from mmrnn.inference.feature_cache import FeatureCache
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.duration import estimate_duration
 from mmrnn.training.ends import StopSignals
@@ -14,7 +15,7 @@ from mmrnn.training.loaders import make_loader
 from mmrnn.training.loop.metrics import peak_flops, stage_costs
 from mmrnn.training.loop.step_guard import StepGuard
 from mmrnn.training.plan import StepCost
-from mmrnn.training.reading.feature_cache import FeatureCache, cache_datasets, images_to_cache
+from mmrnn.training.reading.feature_cache import cache_datasets, images_to_cache
 from mmrnn.training.reading.skipped import SkippedSamples
 from mmrnn.training.run_log import RunLog
 from mmrnn.training.saving.checkpointing import Checkpoints

@@ -23,6 +23,7 @@ from mmrnn.evaluation.accuracy import mean, scores
 from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
 from mmrnn.io.lock import lock_folder
 from mmrnn.model.vlm import VLM
+from mmrnn.training.benchmarks import check_benchmarks, run_benchmarks
 from mmrnn.training.build import TrainingParts, build_parts
 from mmrnn.training.distributed.lost_rank import name_lost_ranks
 from mmrnn.training.distributed.whole import whole_model
@@ -143,6 +144,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     start = find_start(out, cfg, world, console.say)
     world.on_main(lambda: config_file.save_config(out, cfg))
     describe(parts, out, console)
+    check_benchmarks(cfg["evaluate"], parts.prompt)
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
     with StopSignals() as signals, name_lost_ranks(world, signals):
@@ -160,6 +162,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
             console.begin("evaluation")
             write(out)
             found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
+            run_benchmarks(evaluator, cfg, out, console.tracker)
             result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
             means = {name: mean(scores(one.answers)) for name, one in found.items() if one.answers}
             tracking.log({"step": log.steps, "accuracy": means})

@@ -36,19 +36,24 @@ from mmrnn.types.parts import (
     Position,
     Scan,
 )
+from mmrnn.types.ranks import Alone, Ranks
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
 from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
+from mmrnn.types.state_rows import ANY_SEGMENT, PADDING_SEGMENT
 from mmrnn.types.text_connector import TextConnector
 from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, Tracker, TrainingStage
 
 __all__ = [
+    "ANY_SEGMENT",
     "IGNORE",
+    "PADDING_SEGMENT",
     "SLOT",
     "TAG",
     "Adapter",
+    "Alone",
     "Backbone",
     "Batch",
     "Batching",
@@ -81,6 +86,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Prompt",
+    "Ranks",
     "Resettable",
     "Routing",
     "Sample",

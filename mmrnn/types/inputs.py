@@ -43,9 +43,11 @@ class Prompt(Protocol):
 
     Attributes:
         stops: strings that end a reply.
+        boxes: form in which the design writes boxes, a name in `mmrnn.prompts.boxes.CODECS`; None: it writes none.
     """
 
     stops: tuple[str, ...] = ()
+    boxes: str | None = None
 
     @abstractmethod
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from mmrnn.types.state_rows import cat_rows, cut_padding
 
 FORMAT = "mmrnn.state.1"
 """Name of the file format, in the metadata of every state file."""
@@ -83,8 +86,34 @@ class State:
         return self.map(lambda value: value.to(device))
 
     def select(self, rows: Int[Tensor, " rows"]) -> "State":
-        """Return the state of some rows, in that order; rows may repeat."""
-        return self.map(lambda value: value[rows])
+        """Return the state of some rows, in that order; rows may repeat. Padding of `cat` that all have is cut off."""
+        tensors = cut_padding(self.tensors, rows)
+        return self._replace({name: value[rows] for name, value in tensors.items()}, self.origin)
+
+    @staticmethod
+    def cat(states: Several["State"]) -> "State":
+        """Concatenate the rows of several states of one model; `select` gives each back as it was.
+
+        KV caches of different lengths are padded on the left and masked by `segments`, so that each row is continued
+        as it is alone.
+
+        Args:
+            states: at least one.
+
+        Raises:
+            ValueError: there are no states, they belong to different models, or they lie on different devices.
+        """
+        states = [*states]
+        if not states:
+            raise ValueError("there are no states to concatenate; give at least one")
+        origins = [state.origin for state in states if state.origin]
+        origin = max(origins, key=lambda each: (each.scan is not None) + (each.hook is not None), default=None)
+        for number, state in enumerate(states, 1):
+            if state.origin and (found := state.origin.difference(origin)):
+                raise ValueError(
+                    f"state {number} belongs to {found[0]}, another one to {found[1]}; concatenate those of one model"
+                )
+        return states[0]._replace(cat_rows([state.tensors for state in states]), origin)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -144,6 +173,18 @@ class State:
                     raise ValueError(f"{name} of layer {index} of the state is {value.dtype} for {wanted[name].dtype}")
         if fault := _row_fault(self.tensors):
             raise ValueError(f"the state is damaged: {fault}")
+
+    def _replace(self, tensors: Mapping[str, Tensor], origin: StateOrigin | None) -> "State":
+        """State of as many layers, with other tensors, named as in `tensors`."""
+        layers, shared = tuple({} for _ in self.layers), {}
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            if kind == "layers":
+                index, _, name = name.partition(".")
+                layers[int(index)][name] = value
+            else:
+                shared[name] = value
+        return State(layers, shared, origin)
 
     def save(self, path: str | Path, facts: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file, with the origin and `facts` in its metadata.

@@ -12,6 +12,7 @@ from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
+from mmrnn.evaluation.tasks import Metric, QuestionReader, References, Submission, Task
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
 from mmrnn.types import Batching, Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
@@ -22,6 +23,7 @@ INSIDE = {
     "connector": (Connector,),
     "data": CONTRACTS["data"],
     "objective": (Objective, Encoder),  # parts of a sum, and a teacher
+    "task": (QuestionReader, References, Metric, Submission),
 }
 """Contracts of the cards inside a card of a group."""
 
@@ -30,6 +32,9 @@ FOR_TRAINING = {"stage"}
 
 OF_SEVERAL = {"modalities", "model", "recipe", "hydra"}
 """Groups that choose cards of others."""
+
+OF_RUNS = {"task": (Task,)}
+"""Groups of which a run may choose several options, and that name no part of a model."""
 
 READ_FROM_CLASSES = {
     parts.Backbone: ("recurrent", "generates", "hooks", "axes"),
@@ -77,13 +82,13 @@ def check_instance(part, contracts: tuple[type, ...]) -> None:
 
 def test_every_group_has_a_contract():
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
-    assert groups - FOR_TRAINING - OF_SEVERAL == set(CONTRACTS)
+    assert groups - FOR_TRAINING - OF_SEVERAL - set(OF_RUNS) == set(CONTRACTS)
 
 
 def test_every_target_fulfils_its_contract():
     for name, group, place, card in named_targets():
         target = find_target(card)
-        wanted = INSIDE[group] if place else CONTRACTS[group]
+        wanted = INSIDE[group] if place else {**CONTRACTS, **OF_RUNS}[group]
         [contract] = [contract for contract in wanted if fulfils(target, contract)]
         assert not (isclass(target) and isabstract(target)), f"{name}: {target} leaves out {target.__abstractmethods__}"
         for attribute in READ_FROM_CLASSES.get(contract, ()):

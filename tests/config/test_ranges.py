@@ -1,5 +1,6 @@
 """Ranges and choices of knobs and settings stand in signatures, and `check` holds every value to them."""
 
+import json
 from dataclasses import asdict
 from inspect import Parameter
 from typing import Annotated, get_args, get_origin
@@ -12,7 +13,7 @@ from mmrnn.config.coerce import coerce
 from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, parameters
-from mmrnn.config.settings import Settings
+from mmrnn.config.settings import EvalSettings, Settings
 from mmrnn.config.tree import cards
 from mmrnn.config.validate import check
 from mmrnn.types import Constraint, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -57,7 +58,13 @@ def test_every_number_has_a_range(target):
 def test_the_settings_of_the_root_file():
     root = yaml.safe_load((conf_dir() / "train.yaml").read_text())
     own = {name: value for name, value in root.items() if name not in ("defaults", "hydra", "out", "weights")}
-    assert own == {**asdict(Settings()), "trusted": []}
+    assert own == json.loads(json.dumps(asdict(Settings())))
+
+
+def test_the_settings_of_eval():
+    root = yaml.safe_load((conf_dir() / "eval.yaml").read_text())
+    own = {name: value for name, value in root.items() if name != "defaults"}
+    assert own == json.loads(json.dumps(asdict(EvalSettings())))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,13 @@ import pytest
 from mmrnn.cli import report
 from mmrnn.config.error import ConfigError
 from mmrnn.evaluation.accuracy import Answer
-from mmrnn.evaluation.reports.answer_file import ANSWERS, read_answers, write_answers
+from mmrnn.evaluation.reports.answer_file import ANSWERS, read_answers, scored, write_answers
 from mmrnn.evaluation.reports.pairing import ALIKE, compare, pair
 from mmrnn.evaluation.reports.run_folder import RESULT
+
+
+def replies(right, count=120):
+    return [scored(answer) for answer in answers(right, count)]
 
 
 def answers(right, count=120):
@@ -57,29 +61,32 @@ def rows(folder, title):
 
 def test_answers_are_read_as_they_were_written(tmp_path):
     write_answers(tmp_path, {"a": answers(3), "b": answers(0, 3)})
-    assert read_answers(tmp_path) == {"a": answers(3), "b": answers(0, 3)}
+    assert read_answers(tmp_path) == {"a": replies(3), "b": replies(0, 3)}
 
 
 def test_runs_are_paired_by_id_in_any_order():
-    shuffled = [*reversed(answers(60))]
-    assert all(a.id == b.id for a, b in pair(answers(3), shuffled))
-    twice = [replace(answer, id="same") for answer in answers(3)]
+    shuffled = [*reversed(replies(60))]
+    assert all(a.id == b.id for a, b in pair(replies(3), shuffled))
+    twice = [replace(answer, id="same") for answer in replies(3)]
     assert pair(twice, twice) == [(answer, answer) for answer in twice]
 
 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (answers(3, 30), "its 30 samples and the 120 of the baseline share 30 ids"),
-        ([replace(a, id=f"x{a.id}") for a in answers(3)], "its 120 samples and the 120 of the baseline share 0 ids"),
-        ([replace(a, truth="three") for a in answers(3)], "120 of its 120 samples have another question, truth"),
-        ([replace(a, id="" if n < 7 else a.id) for n, a in enumerate(answers(3))], "7 of 120 samples have no id"),
+        (replies(3, 30), "its 30 samples and the 120 of the baseline share 30 ids"),
+        ([replace(a, id=f"x{a.id}") for a in replies(3)], "its 120 samples and the 120 of the baseline share 0 ids"),
+        (
+            [scored(replace(a, truth="three")) for a in answers(3)],
+            "120 of its 120 samples have another question, truth",
+        ),
+        ([replace(a, id="" if n < 7 else a.id) for n, a in enumerate(replies(3))], "7 of 120 samples have no id"),
     ],
 )
 def test_other_samples_are_not_paired(other, said):
     with pytest.raises(ValueError, match=said):
-        pair(answers(3), other)
-    verdicts = [row[-1] for row in compare({"one": {"a": answers(3)}, "other": {"a": other}}, "one").rows]
+        pair(replies(3), other)
+    verdicts = [row[-1] for row in compare({"one": {"a": replies(3)}, "other": {"a": other}}, "one").rows]
     assert verdicts[0] == "baseline"
     assert verdicts[1].startswith(f"not paired: {said}")
 
@@ -103,6 +110,10 @@ def test_a_report_says_what_is_better_and_what_cannot_be_told_apart(job, capsys)
     page = (job.root / "comparison.html").read_text()
     assert "scenes: connector=qformer, 8 of 60 disagreements" in page
     assert "<td>image10<td>" in page.replace("</td>", "")
+    assert (
+        "images of disagreements are named alone; the first: image10: the configuration of the run names no data"
+        in page
+    )
     assert "&lt;b&gt;five" in page
 
 
@@ -156,7 +167,7 @@ def test_answers_that_cannot_be_paired_cost_one_sentence(job, capsys, content, s
         bad.write_text(content)
     report.main([str(job.root)])
     for text in (capsys.readouterr().out, (job.root / "comparison.md").read_text()):
-        assert text.count("connector=mlp has no interval and is not paired: ") == 1
+        assert text.count("connector=mlp: its held-out questions have no interval and are not paired: ") == 1
         assert text.count(said) == 1
     assert [row[-1] for row in rows(job.root, "Differences from")] == ["baseline"]
 

@@ -93,11 +93,15 @@ def test_mcnemar_is_exact():
     assert found[:2] == (8, 2)
     assert found.p == pytest.approx(2 * (1 + 10 + 45) / 2**10)
     assert discordance(other, one).p == pytest.approx(found.p)
+    assert discordance(one, other / 2) == (8, 7, None)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "p", "apart"),
-    [(0.1, 0.3, 0.01, True), (-0.3, -0.1, 0.01, True), (0.1, 0.3, 0.06, False), (-0.1, 0.3, 0.01, False)],
+    [
+        *((0.1, 0.3, 0.01, True), (-0.3, -0.1, 0.01, True), (0.1, 0.3, 0.06, False), (-0.1, 0.3, 0.01, False)),
+        *((0.1, 0.3, None, True), (-0.1, 0.3, None, False), (1e-17, 0.3, None, False)),
+    ],
 )
 def test_both_tests_must_agree(low, high, p, apart):
     assert told_apart(Estimate((low + high) / 2, low, high), p) is apart

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrnn.cli import report
+from mmrnn.evaluation.reports.answer_file import ANSWERS
 from mmrnn.evaluation.reports.comparison import find_runs
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT
 from mmrnn.io.lock import LOCK
@@ -34,7 +35,17 @@ GOOD = {
         "dropped": {"total": 0, "reasons": {}},
     },
     FAILURE: {"error": "ValueError", "message": "no", "time": "now"},
+    ANSWERS: {
+        **{"split": "records", "kind": "reply", "question": "?", "truth": "no", "reply": "no", "index": 0, "id": "a"},
+        "images": ["a.png"],
+    },
+    f"eval/gqa/{RESULT}": {
+        **{"task": "gqa", "questions": 1, "main": "accuracy", "scores": {"accuracy": 0.5}, "departures": ["other"]},
+        **{"settings": {"root": "data"}, "skipped": {"an image is not there": {"count": 1, "ids": ["a"]}}},
+    },
+    f"eval/gqa/{ANSWERS}": {"id": "a", "image": "a.png", "prompt": "?", "text": "no", "truth": ["no"], "score": 0.5},
 }
+TASK = [name for name in GOOD if name.startswith("eval")]
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=5),
@@ -78,7 +89,10 @@ def test_the_rest_of_a_report_stands(tmp_path_factory, files):
     for run in ("good", "bad"):
         (folder / run).mkdir(parents=True)
         (folder / run / LOCK).touch()
-    (folder / "good" / RESULT).write_text(json.dumps(GOOD[RESULT]))
+    for run in ("good", "bad"):
+        (folder / run / TASK[0]).parent.mkdir(parents=True)
+    for name in (RESULT, ANSWERS, *TASK):
+        (folder / "good" / name).write_text(json.dumps(GOOD[name]) + "\n")
     for name, content in files.items():
         if content is not None:
             (folder / "bad" / name).write_bytes(content)
@@ -86,4 +100,6 @@ def test_the_rest_of_a_report_stands(tmp_path_factory, files):
     assert sorted(run.folder.name for run in (*finished, *unfinished)) == ["bad", "good"]
     assert all(run.reason for run in unfinished)
     report.main([str(folder)])
-    assert "1,000" in (folder / "comparison.md").read_text()
+    text = (folder / "comparison.md").read_text()
+    assert "1,000" in text
+    assert "| task gqa |" in text

@@ -1,77 +1,52 @@
 """Grounding accuracy: boxes that overlap their reference by half."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torchvision.ops import box_iou
 
-from mmrnn.evaluation.metrics.items import BoxItem, Scores, mean, score_each, too_long
-from mmrnn.prompts import boxes
-from mmrnn.prompts.boxes import Box
-from mmrnn.types.bounds import Probability
-
-Codec = Literal["minigptv2", "cogvlm", "qwen_vl", "llava"]
+from mmrnn.evaluation.metrics.items import BoxItem, Metric, Scores, counts_as_wrong, kind_means, mean, score_each
+from mmrnn.prompts.boxes import CODECS, Box
+from mmrnn.types import Probability, implements
 
 
-def box_accuracy(items: Sequence[BoxItem], *, codec: Codec, threshold: Probability = 0.5) -> Scores:
+@implements(Metric)
+def box_accuracy(items: Sequence[BoxItem], *, threshold: Probability = 0.5) -> Scores:
     """Score 1 where the first box of the reply and the reference overlap by `threshold` (IoU) or more, else 0.
 
     The rule of RefCOCO (Yu et al. 2016). A reply without a box, or with one of no area, is wrong.
 
     Args:
-        items: with boxes in pixels.
-        codec: form in which the design writes boxes (`prompts/boxes.py`). MiniGPT-v2's takes a single box alone;
+        items: with boxes in pixels, and the codec that reads the reply. MiniGPT-v2's takes a single box alone;
             Qwen-VL's numbers are divided by 999, as its own evaluation does.
         threshold: least intersection over union.
 
     Returns:
-        Scores; the summary has the accuracy, `iou`, the mean overlap, and `unread`, the number of replies without box.
+        Scores; the summary has `accuracy`, that of each kind as `KIND/accuracy`, `iou`, the mean overlap, and `unread`,
+        the number of replies without box.
 
     Raises:
         ValueError: no items, an id twice, an unknown codec, or a reference without area.
     """
-    if codec not in PARSERS:
-        raise ValueError(f"codec={codec!r} is unknown; one of {', '.join(PARSERS)} fits")
     for item in items:
+        if item.codec not in CODECS:
+            raise ValueError(
+                f"codec={item.codec!r} of question {item.id!r} is unknown; one of {', '.join(CODECS)} fits"
+            )
         if not _has_area(item.box):
             raise ValueError(f"reference of question {item.id!r} is a box without area: {item.box}")
-    found = {item.id: read_box(item, codec) for item in items}
+    found = {item.id: read_box(item) for item in items}
     overlap = score_each(items, lambda item: _iou(found[item.id], item.box))
     right = {key: float(value >= threshold) for key, value in overlap.items()}
     unread = sum(box is None for box in found.values())
-    return Scores(right, {"accuracy": mean([*right.values()]), "iou": mean([*overlap.values()]), "unread": unread})
+    return Scores(right, kind_means(items, right) | {"iou": mean([*overlap.values()]), "unread": unread})
 
 
-def read_box(item: BoxItem, codec: Codec) -> Box | None:
+def read_box(item: BoxItem) -> Box | None:
     """Return the first box of a reply in pixels; None: none, a reply too long, or a number of ten digits."""
-    unreadable = too_long(item) or re.search(r"\d{10}", item.reply)
-    return None if unreadable else PARSERS[codec](item.reply, item.width, item.height)
-
-
-def _minigptv2(text: str, width: int, height: int) -> Box | None:
-    return boxes.parse_minigptv2_refer(text, width, height)
-
-
-def _cogvlm(text: str, width: int, height: int) -> Box | None:
-    return next((box for group in boxes.parse_cogvlm(text, width, height) for box in group), None)
-
-
-def _qwen_vl(text: str, width: int, height: int) -> Box | None:
-    return next((found.box for found in boxes.parse_qwen_vl(text, width, height, divisor=999)), None)
-
-
-def _llava(text: str, width: int, height: int) -> Box | None:
-    return next(iter(boxes.parse_llava(text, width, height)), None)
-
-
-PARSERS: dict[str, Callable[[str, int, int], Box | None]] = {
-    "minigptv2": _minigptv2,
-    "cogvlm": _cogvlm,
-    "qwen_vl": _qwen_vl,
-    "llava": _llava,
-}
+    unreadable = counts_as_wrong(item) or re.search(r"\d{10}", item.reply)
+    return None if unreadable else CODECS[item.codec].parse(item.reply, item.width, item.height)
 
 
 def _has_area(box: Box) -> bool:

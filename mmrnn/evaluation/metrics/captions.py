@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Sequence
 
-from mmrnn.evaluation.metrics.items import Scores, TextItem, check, too_long
+from mmrnn.evaluation.metrics.items import Metric, Scores, TextItem, check, counts_as_wrong
 from mmrnn.io.optional import require
+from mmrnn.types import implements
 
 WANTED_BY, PACKAGE, EXTRA = "the caption metric", "pycocoevalcap", "captions"
 
 
+@implements(Metric)
 def captions(items: Sequence[TextItem]) -> Scores:
     """Score each reply by its CIDEr, with the references of all items as the corpus.
 
@@ -25,7 +27,7 @@ def captions(items: Sequence[TextItem]) -> Scores:
         RuntimeError: Java, which its tokenizer runs on, is missing or lost a line.
     """
     check(items)
-    replies = _tokenise({item.id: ("" if too_long(item) else item.reply,) for item in items})
+    replies = _tokenise({item.id: ("" if counts_as_wrong(item) else item.reply,) for item in items})
     truths = _tokenise({item.id: item.truths for item in items})
     options = {"wanted_by": WANTED_BY, "extra": EXTRA}
     cider, each = require("pycocoevalcap.cider.cider", PACKAGE, **options).Cider().compute_score(truths, replies)

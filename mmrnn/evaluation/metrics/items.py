@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from mmrnn.prompts.boxes import Box
+from mmrnn.prompts.boxes import Box, Codec
 
 LONGEST_REPLY = 10_000
 """Characters from which on a reply is wrong, whatever it begins with."""
@@ -22,12 +22,14 @@ class Item:
         reply: of the model.
         kind: category of the question.
         image: that the question is about.
+        valid: False: it counts as wrong whatever it says, since its question could not be asked.
     """
 
     id: str
     reply: str
     kind: str = ""
     image: str = ""
+    valid: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,13 @@ class BoxItem(Item):
         box: reference in pixels.
         width: of the image in pixels.
         height: likewise.
+        codec: form in which the model writes boxes (`prompts/boxes.py`).
     """
 
     box: Box
     width: int
     height: int
+    codec: Codec
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,18 @@ class Scores:
 T = TypeVar("T", bound=Item)
 
 
-def too_long(item: Item) -> bool:
-    """Return True for a reply of `LONGEST_REPLY` characters or more."""
-    return len(item.reply) >= LONGEST_REPLY
+@runtime_checkable
+class Metric(Protocol):
+    """Scores the replies to all questions of a task."""
+
+    def __call__(self, items: Sequence[Any]) -> Scores:
+        """Return the scores of `TextItem`s or `BoxItem`s."""
+        ...
+
+
+def counts_as_wrong(item: Item) -> bool:
+    """Return True for a reply that is not valid, or has `LONGEST_REPLY` characters or more."""
+    return not item.valid or len(item.reply) >= LONGEST_REPLY
 
 
 def check(items: Sequence[Item]) -> None:
@@ -95,13 +108,13 @@ def check(items: Sequence[Item]) -> None:
 
 
 def score_each(items: Sequence[T], score: Callable[[T], float]) -> dict[str, float]:
-    """Score every item; a reply that is too long gets 0.
+    """Score every item; a reply that counts as wrong gets 0.
 
     Raises:
         ValueError: as `check`.
     """
     check(items)
-    return {item.id: 0.0 if too_long(item) else float(score(item)) for item in items}
+    return {item.id: 0.0 if counts_as_wrong(item) else float(score(item)) for item in items}
 
 
 def single_truth(item: TextItem, allowed: Sequence[str] = ()) -> str:
@@ -127,6 +140,12 @@ def by_kind(items: Sequence[T]) -> dict[str, list[T]]:
     for item in items:
         groups.setdefault(item.kind, []).append(item)
     return groups
+
+
+def kind_means(items: Sequence[Item], scores: dict[str, float]) -> dict[str, float]:
+    """Return the mean of all scores as `accuracy`, and that of each kind with a name as `KIND/accuracy`."""
+    groups = {f"{kind}/accuracy": group for kind, group in by_kind(items).items() if kind}
+    return {name: mean([scores[item.id] for item in group]) for name, group in {"accuracy": items, **groups}.items()}
 
 
 def mean(values: Sequence[float]) -> float:

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from mmrnn.evaluation.metrics.items import YES_NO, Scores, TextItem, by_kind, mean, score_each, single_truth
+from mmrnn.evaluation.metrics.items import YES_NO, Metric, Scores, TextItem, by_kind, mean, score_each, single_truth
+from mmrnn.types import implements
 
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters"),
@@ -26,6 +27,7 @@ def read_mme(reply: str) -> Literal["yes", "no", "other"]:
     return "no" if "no" in text[:4] else "other"
 
 
+@implements(Metric)
 def mme(items: Sequence[TextItem]) -> Scores:
     """Score 1 where the reply is read as the reference says, else 0.
 

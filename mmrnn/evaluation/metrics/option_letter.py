@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from mmrnn.evaluation.metrics.items import Scores, TextItem, mean, score_each, single_truth, too_long
+from mmrnn.evaluation.metrics.items import Metric, Scores, TextItem, counts_as_wrong, mean, score_each, single_truth
+from mmrnn.types import implements
 
 LETTERS = "ABCDE"
 
@@ -22,6 +23,7 @@ def read_letter(reply: str, letters: str = LETTERS) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+@implements(Metric)
 def option_letter(items: Sequence[TextItem], *, letters: str = LETTERS) -> Scores:
     """Score 1 where the reply chooses the letter of the reference, else 0.
 
@@ -36,5 +38,5 @@ def option_letter(items: Sequence[TextItem], *, letters: str = LETTERS) -> Score
         ValueError: no items, an id twice, several references, or one that is no letter.
     """
     scores = score_each(items, lambda item: read_letter(item.reply, letters) == single_truth(item, letters))
-    unread = sum(too_long(item) or read_letter(item.reply, letters) is None for item in items)
+    unread = sum(counts_as_wrong(item) or read_letter(item.reply, letters) is None for item in items)
     return Scores(scores, {"accuracy": mean([*scores.values()]), "unread": unread})

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from mmrnn.evaluation.metrics.items import YES_NO, Scores, TextItem, by_kind, mean, score_each, single_truth
+from mmrnn.evaluation.metrics.items import YES_NO, Metric, Scores, TextItem, by_kind, mean, score_each, single_truth
+from mmrnn.types import implements
 
 
 def read_pope(reply: str) -> Literal["yes", "no"]:
@@ -15,6 +16,7 @@ def read_pope(reply: str) -> Literal["yes", "no"]:
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 
 
+@implements(Metric)
 def pope(items: Sequence[TextItem]) -> Scores:
     """Score 1 where the reply is read as the reference says, else 0.
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from mmrnn.evaluation.metrics.items import Scores, TextItem, mean, score_each
+from mmrnn.evaluation.metrics.items import Metric, Scores, TextItem, kind_means, mean, score_each
 from mmrnn.evaluation.metrics.vqa_normalise import clean_punctuation, clean_words, flatten, normalise_m4c
+from mmrnn.types import implements
 
 Habit = Literal["m4c", "official"]
 ANSWERS = 10
 
 
+@implements(Metric)
 def vqa_accuracy(items: Sequence[TextItem], *, habit: Habit = "m4c") -> Scores:
     """Score each reply by how many of ten people gave it: min(1, others / 3), averaged over who is left out.
 
@@ -20,6 +22,9 @@ def vqa_accuracy(items: Sequence[TextItem], *, habit: Habit = "m4c") -> Scores:
         habit: `m4c` normalises every text (LLaVA `llava/eval/m4c_evaluator.py`, whose TextVQA numbers the papers
             print); `official` leaves reply and answers as they are where all ten agree (GT-Vision-Lab/VQA
             `PythonEvaluationTools/vqaEvaluation/vqaEval.py`, behind VQAv2).
+
+    Returns:
+        Scores; the summary has `accuracy`, and that of each kind as `KIND/accuracy`.
 
     Raises:
         ValueError: no items, an id twice, another number of answers, or an unknown habit.
@@ -33,7 +38,7 @@ def vqa_accuracy(items: Sequence[TextItem], *, habit: Habit = "m4c") -> Scores:
                 f"question {item.id!r} has {len(item.truths)} answers; VQA accuracy needs {ANSWERS}: take exact match"
             )
     scores = score_each(items, lambda item: score(item.reply, item.truths))
-    return Scores(scores, {"accuracy": mean([*scores.values()])})
+    return Scores(scores, kind_means(items, scores))
 
 
 def _m4c(reply: str, answers: Sequence[str]) -> float:

@@ -1,69 +1,113 @@
 """Certainty of a comparison of runs: paired differences over images, and beside them the spread over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from mmrnn.config.tree import leaves
 from mmrnn.evaluation.reports import pairing
 from mmrnn.evaluation.reports.answer_file import read_answers
 from mmrnn.evaluation.reports.comparison import FinishedRun, average, names
+from mmrnn.evaluation.reports.disagreements import disagreements_html
 from mmrnn.evaluation.reports.section import Section
 from mmrnn.evaluation.reports.statistics import spread
+from mmrnn.evaluation.reports.task_results import TaskResult, read_tasks
+from mmrnn.evaluation.reports.thumbnails import Thumbnails
 
 IMAGES = (
-    "Mean over the kinds of question. Intervals come from resampling images, with the questions about one image kept "
-    "together: they say how far other images would move a figure, not how far another seed would. p is that of "
-    "McNemar's exact test on right and wrong over all questions. A run "
-    f"{pairing.ALIKE} from the baseline unless the interval of the difference excludes 0 and p is below 0.05."
+    "Mean score: of a split over its kinds of question, of a task over its questions. Intervals come from resampling "
+    "images, with the questions about one image kept together: they say how far other images would move a figure, not "
+    "how far another seed would. p is that of McNemar's exact test on right and wrong over all questions; replies with "
+    "scores between have none, and the interval alone decides. A run "
+    f"{pairing.ALIKE} from the baseline unless the interval of the difference excludes 0 and p, where there is one, is "
+    "below 0.05."
 )
 SEEDS = (
     "Runs that differ in their seed alone: how far training again moves the mean. It is no part of the intervals above."
 )
-SPREAD_COLUMNS = ["runs", "split", "seeds", "mean", "standard deviation", "lowest", "highest"]
+PAPERS = "The figure that papers print. Questions that could not be asked count as wrong."
+SPREAD_COLUMNS = ["runs", "split or task", "seeds", "mean", "standard deviation", "lowest", "highest"]
+TASK_COLUMNS = ["task", "run", "questions", "not asked", "figure", "departures"]
+NO_REFERENCE = "no reference on disk"
+
+Tasks = Mapping[str, TaskResult]
 
 
 def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
-    """Return the sections on paired differences and on the spread over seeds.
+    """Return the sections on tasks, on paired differences and on the spread over seeds.
 
     Args:
         runs: that are compared; with one alone there is its interval, and no difference.
         baseline: number of the run, from 0, that the others are compared with.
     """
     named = names(runs)
-    answers, notes = {}, []
+    answers: dict[str, dict[str, list[pairing.ScoredReply]]] = {}
+    tasks, notes = {}, []
     for name, run in zip(named, runs, strict=True):
+        tasks[name], faults = read_tasks(run.folder)
+        notes += [f"{name}: {fault}." for fault in faults]
         try:
             answers[name] = read_answers(run.folder)
         except (OSError, ValueError) as fault:
-            notes.append(f"{name} has no interval and is not paired: {fault}.")
+            notes.append(f"{name}: its held-out questions have no interval and are not paired: {fault}.")
+        scored = {_label(task): result.replies for task, result in tasks[name].items() if result.replies}
+        if scored:
+            answers[name] = answers.get(name, {}) | scored
+    rest = [*_figures(tasks), *_seeds(runs, [tasks[name] for name in named])]
     title = f"Differences from {named[baseline]}" if len(runs) > 1 else "Intervals"
     try:
         found = pairing.compare(answers, named[baseline])
     except ImportError as fault:
-        return [Section(title, notes=[*notes, f"{fault}."]), *_seeds(runs)]
+        return [Section(title, notes=[*notes, f"{fault}."]), *rest]
+    roots = {_label(task): result.root for task, result in tasks[named[baseline]].items()}
+    images = Thumbnails(runs[baseline].result["config"], roots)
+    more = disagreements_html(found, images)
+    if images.faults:
+        notes.append(f"{len(images.faults):,} images of disagreements are named alone; the first: {images.faults[0]}.")
     said = [IMAGES, *notes] if found.rows else notes
-    return [Section(title, pairing.COLUMNS, found.rows, said, pairing.disagreements_html(found)), *_seeds(runs)]
+    return [Section(title, pairing.COLUMNS, found.rows, said, more), *rest]
 
 
-def _seeds(runs: Sequence[FinishedRun]) -> list[Section]:
+def _label(task: str) -> str:
+    return f"task {task}"
+
+
+def _figures(tasks: Mapping[str, Tasks]) -> list[Section]:
+    """Section on what papers print of the tasks; none where there are no tasks."""
+    rows = []
+    for task in dict.fromkeys(task for results in tasks.values() for task in results):
+        for name, results in tasks.items():
+            if result := results.get(task):
+                counts = (f"{result.questions:,}", f"{result.skipped:,}")
+                rows.append([task, name, *counts, result.figure or NO_REFERENCE, "; ".join(result.departures)])
+    return [Section("Tasks", TASK_COLUMNS, rows, [PAPERS])] if rows else []
+
+
+def _means(run: FinishedRun, tasks: Tasks) -> dict[str, float]:
+    """Mean score by split and task."""
+    splits = {split: share for split in run.result["accuracy"] if (share := average(run, split)) is not None}
+    return splits | {
+        _label(task): fmean(reply.score for reply in result.replies) for task, result in tasks.items() if result.replies
+    }
+
+
+def _seeds(runs: Sequence[FinishedRun], tasks: Sequence[Tasks]) -> list[Section]:
     """Section on the spread over seeds; none where no two runs differ in their seed alone."""
-    groups: dict[str, dict[str, FinishedRun]] = {}
-    for run in runs:
+    groups: dict[str, dict[str, tuple[FinishedRun, Tasks]]] = {}
+    for run, results in zip(runs, tasks, strict=True):
         settings = {path: str(value) for path, value in leaves(run.result["config"]) if path != "seed"}
         group = groups.setdefault(repr([sorted(settings.items()), sorted(run.result["choices"].items())]), {})
-        group.setdefault(str(run.result["config"].get("seed")), run)
-    seeded = [[*group.values()] for group in groups.values() if len(group) > 1]
-    firsts = [next(iter(group.values())) for group in groups.values()]
-    labels = dict(zip((run.folder for run in firsts), names([_seedless(run) for run in firsts]), strict=True))
+        group.setdefault(str(run.result["config"].get("seed")), (run, results))
+    labels = names([_seedless(next(iter(group.values()))[0]) for group in groups.values()])
     rows = []
-    for group in seeded:
-        for split in dict.fromkeys(split for run in group for split in run.result["accuracy"]):
-            means = [share for run in group if (share := average(run, split)) is not None]
-            if len(means) > 1:
-                over = spread(means)
-                figures = (over.mean, over.deviation, over.low, over.high)
-                label = labels[group[0].folder] if len(groups) > 1 else "all"
-                rows.append([label, split, str(len(means)), *(f"{figure:.1%}" for figure in figures)])
+    for label, group in zip(labels, groups.values(), strict=True):
+        every = [_means(*one) for one in group.values()]
+        for split in dict.fromkeys(split for means in every for split in means):
+            found = [means[split] for means in every if split in means]
+            if len(found) > 1:
+                over = spread(found)
+                figures = (f"{figure:.1%}" for figure in (over.mean, over.deviation, over.low, over.high))
+                rows.append([label if len(groups) > 1 else "all", split, str(len(found)), *figures])
     return [Section("Spread over seeds", SPREAD_COLUMNS, rows, [SEEDS])] if rows else []
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,17 @@ from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT, read_log, 
 from mmrnn.evaluation.reports.run_report import STYLE
 from mmrnn.evaluation.reports.section import Section, html_table, markdown_table
 from mmrnn.evaluation.reports.svg import bars
+from mmrnn.evaluation.reports.task_results import TASKS
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.lock import LOCK
 
 MARKS = {LOG, RESULT, FAILURE, LOCK}
 """Names of which a folder of a run holds one at least, from its first second on."""
+
+POLICY = (
+    "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+)
+"""A page runs no script and loads nothing, whatever the replies in it hold."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,11 @@ def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[UnfinishedRun
         ValueError: the folder holds no run.
     """
     finished, unfinished = [], []
-    found = [Path(root) for root, folders, files in os.walk(folder) if MARKS & {*folders, *files}]
+    found = []
+    for root, folders, files in os.walk(folder):
+        if MARKS & {*folders, *files}:
+            found.append(Path(root))
+            folders[:] = [name for name in folders if name != TASKS]  # a task has a `result.json` of its own
     for run in sorted(found, key=lambda path: [_number(part) for part in path.parts]):
         if not (run / RESULT).is_file():
             unfinished.append(UnfinishedRun(run, unfinished_reason(run)))
@@ -123,15 +134,18 @@ def write_comparison(
     named = [*zip(names(runs), runs, strict=True)]
     splits = dict.fromkeys(split for run in runs for split in run.result["accuracy"])
     images = "".join(f"<p>{bars(split, {name: average(run, split) or 0.0 for name, run in named})}" for split in splits)
-    page = f'<!doctype html><meta charset="utf-8"><title>runs</title><style>{STYLE} svg {{ width: 100% }}</style>'
+    page = (
+        f'<!doctype html><meta charset="utf-8">{POLICY}<title>runs</title><style>{STYLE} svg {{ width: 100% }}</style>'
+    )
     page += f"<h1>{escape(folder.name)}</h1>{html_table(columns, rows)}{images}"
     page += "".join(section.html() for section in sections)
     rest = [f"{run.folder}: {run.reason}" for run in unfinished]
     page += "<h2>Not finished</h2><ul>" + "".join(f"<li>{escape(line)}" for line in rest) + "</ul>" if rest else ""
     text = markdown_table(columns, rows) + "".join(section.markdown() for section in sections)
     text += "\nNot finished:\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in rest) if rest else ""
-    replace_file(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8"))
-    replace_file(folder / "comparison.html", lambda path: path.write_text(page, encoding="utf-8"))
+    for name, content in (("comparison.md", text), ("comparison.html", page)):
+        encoded = content.encode("utf-8", "xmlcharrefreplace")  # a reply can hold half of a surrogate pair
+        replace_file(folder / name, partial(Path.write_bytes, data=encoded))
     return folder / "comparison.html"
 
 

@@ -1,7 +1,5 @@
 """Report of a run: one self-contained HTML file with curves, tables and images."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Any
 from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.reports.svg import chart
+from mmrnn.evaluation.reports.thumbnails import data_url
 from mmrnn.io.atomic import replace_file
 from mmrnn.types import MapDataset
-from mmrnn.types.sample import Sample
 
 MAX_EXAMPLES = 16
 """Most examples of each split in a report."""
@@ -126,7 +124,8 @@ def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
     figures = []
     for index in range(min(MAX_EXAMPLES, len(answers))):
         answer, sample = answers[index], samples[answers[index].index]
-        image = f'<img alt="" src="{_data_url(sample)}">' if sample.images else ""
+        url = data_url(sample.images[0], side=256, form="PNG") if sample.images else ""
+        image = f'<img alt="" src="{url}">' if url else ""
         truth = "" if answer.right else f" (truth: {escape(answer.truth)})"
         mark = "right" if answer.right else "wrong"
         figures.append(
@@ -134,11 +133,3 @@ def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
             f"<b class={mark}>{escape(answer.reply) or '(nothing)'}</b>{truth}</figcaption></figure>"
         )
     return f"<h2>Examples: {escape(name)}</h2><div class=cards>{''.join(figures)}</div>"
-
-
-def _data_url(sample: Sample) -> str:
-    image = sample.images[0].open()
-    image.thumbnail((256, 256))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

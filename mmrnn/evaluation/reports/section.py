@@ -45,5 +45,6 @@ def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table as Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
+    cells = [[" ".join(cell.split()).replace("|", r"\|").replace("<", "&lt;") for cell in row] for row in rows]
+    lines = [columns, ["---"] * len(columns), *cells]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

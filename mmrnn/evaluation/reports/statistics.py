@@ -15,6 +15,9 @@ CONFIDENCE = 0.95
 MAX_ELEMENTS = 2**22
 """Numbers that one batch of resamples may hold."""
 
+ROUNDING = 1e-12
+"""A difference of means that is no more than the rounding of their sums."""
+
 
 class Estimate(NamedTuple):
     """A mean and the ends of its 95 % interval; NaN: one image alone gives no interval."""
@@ -25,11 +28,14 @@ class Estimate(NamedTuple):
 
 
 class Discordance(NamedTuple):
-    """Questions that only the second of two runs gets right, those that only the first does, and McNemar's exact p."""
+    """Questions that the second of two runs answers better, those that the first does, and McNemar's exact p.
+
+    McNemar's test is about right and wrong: `p` is None where a score is neither 0 nor 1.
+    """
 
     wins: int
     losses: int
-    p: float
+    p: float | None
 
 
 class Spread(NamedTuple):
@@ -103,21 +109,24 @@ def discordance(first: np.ndarray, second: np.ndarray) -> Discordance:
     """Return wins and losses of the second run, and the two-sided p of McNemar's exact test.
 
     Args:
-        first: True for every question that the first run gets right.
+        first: score of every question by the first run.
         second: the same of the second run.
     """
-    wins, losses = int((second & ~first).sum()), int((first & ~second).sum())
+    wins, losses = int((second > first).sum()), int((first > second).sum())
+    if not np.isin([first, second], (0, 1)).all():
+        return Discordance(wins, losses, None)
     p = _stats().binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     return Discordance(wins, losses, float(p))
 
 
-def told_apart(difference: Estimate, p: float) -> bool:
-    """Return True where the interval of a difference excludes 0 and McNemar's test rejects equality too.
+def told_apart(difference: Estimate, p: float | None) -> bool:
+    """Return True where the interval of a difference excludes 0 and McNemar's test, where there is one, rejects too.
 
     Both are asked: McNemar's test takes the questions about one image as independent, and the interval is too short
     where there are few images.
     """
-    return p < 1 - CONFIDENCE and (difference.low > 0 or difference.high < 0)
+    rejected = p is None or p < 1 - CONFIDENCE
+    return rejected and (difference.low > ROUNDING or difference.high < -ROUNDING)
 
 
 def spread(values: Sequence[float]) -> Spread:

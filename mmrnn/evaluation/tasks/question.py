@@ -4,9 +4,9 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from mmrnn.prompts.boxes import Box
+from mmrnn.prompts.boxes import Box, Codec
 from mmrnn.types import Prompt, Sample
 
 
@@ -17,12 +17,14 @@ class Question:
     Attributes:
         id: once in a task; runs are paired by it.
         sample: dialogue that ends in an empty reply of the assistant.
-        text: the question as the official file has it, without image tag; `prompt` of an answer.
+        text: the question as the official file has it; `prompt` of an answer. It has an image tag only in LLaVA's
+            conversations, whose scorer of ScienceQA looks for it.
         image: name of the image in the official file; "": none.
         kind: category in the summary.
         truths: references; none: the task has none on disk, or a box.
         box: reference in pixels of an image of `size` (width, height).
         size: of the image, for a box.
+        codec: form in which the model writes the box; "": none is asked for.
         options: replies from which `rank` chooses; none: the task has no options.
         record: fields of the official record that a submission or a converter needs, such as `question_id`.
         fault: why it cannot be asked; it counts as wrong.
@@ -36,6 +38,7 @@ class Question:
     truths: tuple[str, ...] = ()
     box: Box | None = None
     size: tuple[int, int] = (0, 0)
+    codec: Codec | Literal[""] = ""
     options: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""

@@ -2,21 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from mmrnn.evaluation.metrics.items import Scores
+from mmrnn.evaluation.metrics.items import Metric
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
 from mmrnn.io.errors import RecordError
 from mmrnn.types import PositiveInt, Prompt
-
-
-@runtime_checkable
-class Metric(Protocol):
-    """Scores the replies to all questions of a task."""
-
-    def __call__(self, items: Sequence[Any]) -> Scores:
-        """Return the scores of `TextItem`s or `BoxItem`s."""
-        ...
 
 
 @runtime_checkable

@@ -1,16 +1,12 @@
-"""Features of a frozen encoder, computed once and kept in memory."""
+"""Features of a frozen encoder for a run: which are computed ahead, and by which process."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from mmrnn.data.image import ImageError
 from mmrnn.data.left_out import LeftOut
-from mmrnn.data.preprocess import to_tensor
+from mmrnn.inference.feature_cache import FeatureCache, encode_images, feature_shape
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.distributed.world import World
 from mmrnn.training.ends import StopSignals
@@ -18,38 +14,6 @@ from mmrnn.training.precision import Precision, autocast
 from mmrnn.training.trackers.console import Console
 from mmrnn.types import MapDataset
 from mmrnn.types.sample import ImageSource
-
-
-class FeatureCache(Mapping[str, Tensor]):
-    """Features by the key of their image; stored in half precision, read in single precision.
-
-    Args:
-        keys: of the images.
-        features: of each of them.
-        faults: key, message and reason of the images that could not be opened, whose features do not count; to look
-            one up raises ImageError.
-    """
-
-    def __init__(
-        self, keys: Sequence[str], features: Float[Tensor, "m n e"], faults: Mapping[str, tuple[str, str]] | None = None
-    ) -> None:
-        self.faults = faults or {}
-        self._rows = {key: row for row, key in enumerate(keys) if key not in self.faults}
-        self._features = features
-
-    def __getitem__(self, key: str) -> Float[Tensor, "n e"]:
-        if key in self.faults:
-            raise ImageError(*self.faults[key])
-        return self._features[self._rows[key]].float()
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._rows or key in self.faults
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 def is_cacheable(model: VLM, trained: Collection[str]) -> bool:
@@ -66,9 +30,9 @@ def is_cacheable(model: VLM, trained: Collection[str]) -> bool:
 
 
 def bytes_needed(modality: Modality) -> int:
-    """Return the size of the features of an image."""
-    layout = modality.encoder.layout(*modality.image.size)
-    return 2 * layout.tokens * modality.encoder.width
+    """Return the size of the features of an image, which are stored in half precision."""
+    tokens, width = feature_shape(modality)
+    return 2 * tokens * width
 
 
 @torch.inference_mode()
@@ -82,7 +46,7 @@ def cache_features(
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
     world: World | None = None,
 ) -> FeatureCache:
-    """Encode every image once; an image that cannot be opened is left out, with the reason.
+    """Encode every image once, in half precision; an image that cannot be opened is left out, with the reason.
 
     Each process encodes a part of the images, and all have the features of all.
 
@@ -96,43 +60,17 @@ def cache_features(
         world: the processes; None: this one alone.
     """
     world = world or World()
-    layout = modality.encoder.layout(*modality.image.size)
-    features = torch.zeros(len(images), layout.tokens, modality.encoder.width, dtype=torch.float16)
+    features = torch.zeros(len(images), *feature_shape(modality), dtype=torch.float16)
     modality.encoder.eval()
     bounds = [len(images) * rank // world.size for rank in range(world.size + 1)]
-    begin, end = bounds[world.rank], bounds[world.rank + 1]
-    faults: dict[str, tuple[str, str]] = {}
-
-    def read(start: int) -> list[Tensor | ImageError]:
-        return [_pixels(image, modality) for image in images[start : min(start + batch_size, end)]]
-
-    with ThreadPoolExecutor(1) as executor:
-        # One batch is encoded while the next one is read.
-        upcoming = executor.submit(read, begin)
-        for start in track(range(begin, end, batch_size)):
-            found, upcoming = upcoming.result(), executor.submit(read, start + batch_size)
-            faults |= {
-                images[start + place].key: (str(fault), fault.reason)
-                for place, fault in enumerate(found)
-                if isinstance(fault, ImageError)
-            }
-            rows = {start + place: pixels for place, pixels in enumerate(found) if isinstance(pixels, Tensor)}
-            if not rows:
-                continue
-            with autocast(precision, device):
-                encoded = modality.encode(torch.stack([*rows.values()]).to(device))
-            features[[*rows]] = encoded.to(features)
+    own = slice(bounds[world.rank], bounds[world.rank + 1])
+    with autocast(precision, device):
+        found = encode_images(
+            modality, images[own], batch_size=batch_size, device=device, out=features[own], track=track
+        )
     world.share_slices(features, bounds)
-    faults = {key: fault for one in world.gather(faults) for key, fault in one.items()}
+    faults = {key: fault for one in world.gather(found.faults) for key, fault in one.items()}
     return FeatureCache([image.key for image in images], features, faults)
-
-
-def _pixels(image: ImageSource, modality: Modality) -> Tensor | ImageError:
-    """Pixels of an image, or the reason why it cannot be opened."""
-    try:
-        return to_tensor(image.open(), modality.image)
-    except ImageError as fault:
-        return fault
 
 
 def images_to_cache(

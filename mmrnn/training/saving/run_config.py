@@ -23,6 +23,9 @@ MAY_CHANGE = frozenset(
 )
 """Settings and groups with which a run computes the same, up to rounding."""
 
+BENCHMARKS = frozenset({"evaluate.tasks", "evaluate.root"})
+"""Settings of what follows the training."""
+
 KNOBS = frozenset({"grad_checkpointing"})
 """Knobs of parts of which the same is true."""
 
@@ -46,5 +49,7 @@ def _fixed(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: value
         for path, value in leaves(cfg)
-        if path.removeprefix("choices.").partition(".")[0] not in MAY_CHANGE and path.rpartition(".")[2] not in KNOBS
+        if path.removeprefix("choices.").partition(".")[0] not in MAY_CHANGE
+        and path.rpartition(".")[2] not in KNOBS
+        and path not in BENCHMARKS
     }

@@ -16,8 +16,8 @@ WRITERS = {
 }
 
 
-def item(id, reply, box=TRUTH, width=WIDTH, height=HEIGHT):
-    return BoxItem(id=id, reply=reply, box=box, width=width, height=height)
+def item(id, reply, codec, box=TRUTH, width=WIDTH, height=HEIGHT, kind=""):
+    return BoxItem(id=id, reply=reply, box=box, width=width, height=height, codec=codec, kind=kind)
 
 
 @pytest.mark.parametrize("codec", WRITERS)
@@ -31,7 +31,7 @@ def test_boxes_of_every_design(codec):
         "words": "there is no dog",
         "long number": "9" * 5000,
     }
-    found = box_accuracy([item(key, reply) for key, reply in replies.items()], codec=codec)
+    found = box_accuracy([item(key, reply, codec) for key, reply in replies.items()])
     assert [key for key, right in found.by_id.items() if right] == ["same", "little beside"]
     assert found.summary["accuracy"] == pytest.approx(2 / 6)
     assert found.summary["unread"] == 2
@@ -40,12 +40,27 @@ def test_boxes_of_every_design(codec):
 
 def test_an_overlap_of_half_is_right():
     half, less = "[0.0, 0.0, 0.5, 0.5]", "[0.0, 0.0, 0.5, 0.49]"
-    items = [item(reply, reply, (0, 0, 50, 100), 100, 100) for reply in (half, less)]
-    assert box_accuracy(items, codec="llava").by_id == {half: 1.0, less: 0.0}
-    assert box_accuracy(items, codec="llava", threshold=0.49).by_id == {half: 1.0, less: 1.0}
+    items = [item(reply, reply, "llava", (0, 0, 50, 100), 100, 100) for reply in (half, less)]
+    assert box_accuracy(items).by_id == {half: 1.0, less: 0.0}
+    assert box_accuracy(items, threshold=0.49).by_id == {half: 1.0, less: 1.0}
 
 
 def test_the_first_box_counts():
     right, wrong = (WRITERS["cogvlm"](box) for box in (TRUTH, (400, 0, 500, 100)))
-    found = box_accuracy([item("1", right + wrong), item("2", wrong + right)], codec="cogvlm")
+    found = box_accuracy([item("1", right + wrong, "cogvlm"), item("2", wrong + right, "cogvlm")])
     assert found.by_id == {"1": 1.0, "2": 0.0}
+
+
+def test_qwen_answers_behind_the_box_tag_of_its_prompt():
+    """Its prompt for grounding ends in `<box>`, so that the reply begins with the first point."""
+    written = WRITERS["qwen_vl"](TRUTH)
+    assert box_accuracy([item("1", written.partition("<box>")[2], "qwen_vl")]).by_id == {"1": 1.0}
+
+
+def test_accuracy_of_every_split():
+    right, wrong = WRITERS["llava"](TRUTH), "nowhere"
+    items = [
+        item(str(n), reply, "llava", kind=kind) for n, (kind, reply) in enumerate([("val", right), ("testA", wrong)])
+    ]
+    found = box_accuracy(items).summary
+    assert (found["accuracy"], found["val/accuracy"], found["testA/accuracy"]) == (0.5, 1.0, 0.0)

@@ -17,8 +17,8 @@ def text(id, reply, *truths, kind="existence", image="1"):
     return TextItem(id=id, reply=reply, truths=truths, kind=kind, image=image)
 
 
-def box(id, reply):
-    return BoxItem(id=id, reply=reply, box=(0, 0, 50, 50), width=100, height=100)
+def box(id, reply, codec="llava"):
+    return BoxItem(id=id, reply=reply, box=(0, 0, 50, 50), width=100, height=100, codec=codec)
 
 
 METRICS = {
@@ -28,7 +28,7 @@ METRICS = {
     "option_letter": (option_letter, lambda id, reply: text(id, reply, "B"), "B"),
     "pope": (pope, lambda id, reply: text(id, reply, "yes"), "yes"),
     "mme": (mme, lambda id, reply: text(id, reply, "yes"), "yes"),
-    "box": (lambda i: box_accuracy(i, codec="llava"), box, "[0.0, 0.0, 0.5, 0.5]"),
+    "box": (box_accuracy, box, "[0.0, 0.0, 0.5, 0.5]"),
 }
 
 
@@ -69,10 +69,10 @@ def test_what_cannot_be_scored_is_refused(name):
         (mme, text("7", "yes", "yes"), "image '1' of kind 'existence' has 1 questions; MME pairs two"),
         (mme, text("7", "yes", "yes", kind="taste"), "question '7' is of kind 'taste'; MME has existence, "),
         (lambda i: vqa_accuracy(i, habit="mine"), text("7", "yes", *"1234567890"), "habit='mine' is unknown"),
-        (lambda i: box_accuracy(i, codec="mine"), box("7", ""), "codec='mine' is unknown; one of minigptv2, "),
+        (box_accuracy, box("7", "", "mine"), "codec='mine' of question '7' is unknown; one of minigptv2, "),
         (
-            lambda i: box_accuracy(i, codec="llava"),
-            BoxItem(id="7", reply="", box=(3, 0, 3, 9), width=9, height=9),
+            box_accuracy,
+            BoxItem(id="7", reply="", box=(3, 0, 3, 9), width=9, height=9, codec="llava"),
             "reference of question '7' is a box without area: (3, 0, 3, 9)",
         ),
     ],

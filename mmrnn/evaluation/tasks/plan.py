@@ -1,0 +1,83 @@
+"""Order in which questions are asked: an image is encoded once, and the questions of a batch have about one length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmrnn.data.collate import Collator
+from mmrnn.evaluation.tasks.question import Question
+from mmrnn.inference.feature_cache import feature_shape
+from mmrnn.model.vlm import VLM
+from mmrnn.types import ImageSource
+
+FEATURE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Window:
+    """Questions whose images are encoded together.
+
+    Attributes:
+        images: each once; none: they are opened and encoded with every batch.
+        batches: of the questions, by length.
+        positions: of all questions.
+        padded: positions of all batches, padding included.
+    """
+
+    images: tuple[ImageSource, ...]
+    batches: tuple[tuple[Question, ...], ...]
+    positions: int
+    padded: int
+
+
+def make_plan(
+    questions: Sequence[Question], collator: Collator, *, batch_size: int, max_images: int | None
+) -> list[Window]:
+    """Return the windows of some questions.
+
+    Args:
+        questions: to be asked.
+        collator: for generation, without features.
+        batch_size: questions that are asked at once.
+        max_images: images whose features fit into memory, at least one; None: none are kept.
+
+    Raises:
+        ValueError: the prompt cannot format a question.
+    """
+    groups: dict[tuple[str, ...], list[Question]] = {}
+    for question in questions:
+        groups.setdefault(tuple(image.key for image in question.sample.images), []).append(question)
+    windows, together, images = [], [], {}
+    for group in groups.values():
+        own = {image.key: image for image in group[0].sample.images}
+        if together and max_images is not None and len(images.keys() | own.keys()) > max_images:
+            windows.append(_window(together, images, collator, batch_size, max_images))
+            together, images = [], {}
+        together, images = together + group, images | own
+    return [*windows, *([_window(together, images, collator, batch_size, max_images)] if together else [])]
+
+
+def images_in_memory(model: VLM, gib: float) -> int | None:
+    """Return the number of images whose features fit into so much memory.
+
+    None: features are not kept, since images differ in size, the encoder has no parameters, or not one image fits.
+    """
+    modality = model.modalities["image"]
+    if modality.image.variable_size or not any(True for _ in modality.encoder.parameters()):
+        return None
+    tokens, width = feature_shape(modality)
+    return int(gib * 2**30 / (FEATURE_BYTES * tokens * width)) or None
+
+
+def _window(
+    questions: list[Question],
+    images: dict[str, ImageSource],
+    collator: Collator,
+    batch_size: int,
+    max_images: int | None,
+) -> Window:
+    lengths = {question.id: collator.length(question.sample) for question in questions}
+    ordered = sorted(questions, key=lambda question: lengths[question.id])
+    batches = [tuple(ordered[start : start + batch_size]) for start in range(0, len(ordered), batch_size)]
+    padded = sum(len(batch) * lengths[batch[-1].id] for batch in batches)
+    kept = () if max_images is None else tuple(images.values())
+    return Window(kept, tuple(batches), sum(lengths.values()), padded)

@@ -1,0 +1,83 @@
+"""Reader of questions in LLaVA's lines and conversations."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmrnn.data.readers.dialogue import file_name
+from mmrnn.evaluation.tasks.question import Question, QuestionReader
+from mmrnn.evaluation.tasks.records import at, existing, get, get_id, images_in, make_question, records
+from mmrnn.evaluation.tasks.references import References
+from mmrnn.io.errors import RecordError
+from mmrnn.types import TAG, Prompt
+
+
+class QuestionLines(QuestionReader):
+    """Questions of a `.jsonl` or `.json` file: records of `question_id`, `image` and `text`, or of `id`, `image` and
+    `conversations`, whose first turn is the question. `image` may be left out, or a list; `category` is the kind.
+
+    Args:
+        file: of the questions.
+        image_folder: in which `image` names a file.
+        references: of the questions; None: there are none on disk.
+        shared_ids: several questions may have one id, as those about an image in MME and TextVQA; the n-th of them is
+            then `ID#n`, and keeps its id in the record.
+        left_out: beginning of lines that are left out of the questions; "": none.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str,
+        image_folder: str,
+        references: References | None = None,
+        shared_ids: bool = False,
+        left_out: str = "",
+    ) -> None:
+        self.file, self.image_folder, self.references = file, image_folder, references
+        self.shared_ids, self.left_out = shared_ids, left_out
+
+    def questions(self, root: Path, *, suffix: str, prompt: Prompt) -> Iterator[Question]:
+        """Yield the questions. See `QuestionReader`."""
+        path, images = existing(root, self.file), images_in(root, self.image_folder)
+        lookup = self.references.open(root) if self.references else None
+        seen: Counter[str] = Counter()
+        for place, record in records(path):
+            with at(place):
+                given = get_id(record, "question_id", "id")
+                id = str(given)
+                seen[id] += 1
+                if self.shared_ids:
+                    id = f"{id}#{seen[id]}"
+                elif seen[id] > 1:
+                    raise RecordError("an id comes twice", repr(id))
+                text = self._text(record)
+                found = record.get("image") or []
+                names = [file_name(name, "image") for name in (found if isinstance(found, list) else [found])]
+                reference = lookup(record, text) if lookup else None
+                kind = get(record, "category", str) if "category" in record else ""
+                yield make_question(
+                    text,
+                    [images.image(name, {}, id) for name in names],
+                    suffix,
+                    id=id,
+                    image=", ".join(names),
+                    kind=(reference.kind if reference else "") or ("" if kind == "default" else kind),
+                    truths=reference.truths if reference else (),
+                    options=reference.options if reference else (),
+                    record={"question_id": given, **(reference.record if reference else {})},
+                )
+
+    def _text(self, record: Mapping[str, Any]) -> str:
+        if "conversations" not in record:
+            text = get(record, "text", str)
+        elif turns := get(record, "conversations", list):
+            text = get(turns[0], "value", str)
+            if not isinstance(record.get("image"), list):
+                words = text.replace(TAG, "").strip()
+                text = f"{TAG}\n{words}" if record.get("image") else words
+        else:
+            raise RecordError("conversations must be a list of turns", "it is empty")
+        lines = text.split("\n")
+        return "\n".join(line for line in lines if not self.left_out or not line.startswith(self.left_out))

@@ -1,0 +1,143 @@
+"""References of question lines: in the lines themselves, or in official files beside them."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mmrnn.evaluation.tasks.records import at, check_kind, existing, get, get_id, read_json, records
+from mmrnn.io.errors import RecordError
+
+LETTERS = "ABCDE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """References of one question, and what comes with them.
+
+    Attributes:
+        truths: references, at least one.
+        options: replies from which one is chosen; none: it may be any.
+        kind: category of the question; "": that of its record.
+        record: further fields for a submission.
+    """
+
+    truths: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    kind: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+Lookup = Callable[[Mapping[str, Any], str], Reference]
+"""Record and text of a question to its reference; raises `RecordError` where there is none."""
+
+
+@runtime_checkable
+class References(Protocol):
+    """References of a benchmark."""
+
+    @abstractmethod
+    def open(self, root: Path) -> Lookup:
+        """Read the files once, and return what finds the reference of a question.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            RecordError: a file is damaged.
+        """
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a question: the others say how to answer."""
+    return text.split("\n")[0].strip()
+
+
+def find(table: Mapping[Hashable, Reference], key: Hashable, file: object) -> Reference:
+    """Return an entry of a table.
+
+    Raises:
+        RecordError: there is none.
+    """
+    if key not in table:
+        raise RecordError("a question has no reference", f"{key!r} is not in {file}")
+    return table[key]
+
+
+class OwnAnswers(References):
+    """References in the records: `answer` (text), `answers` (a list of texts, or of objects with an `answer` each), or
+    the last reply of a conversation; `options` is a list of texts.
+    """
+
+    def open(self, root: Path) -> Lookup:
+        """Return what reads a record. See `References`."""
+        return self._read
+
+    def _read(self, record: Mapping[str, Any], text: str) -> Reference:
+        if "answers" in record:
+            given = get(record, "answers", list)
+            truths = [get(one, "answer", str) if isinstance(one, dict) else one for one in given]
+        elif "answer" in record or "conversations" not in record:
+            truths = [get(record, "answer", str)]
+        else:
+            truths = [get(get(record, "conversations", list)[-1], "value", str)]
+        if not truths:
+            raise RecordError("a question has no reference", "answers is empty")
+        options = get(record, "options", list) if "options" in record else []
+        for name, texts in (("an answer", truths), ("an option", options)):
+            for one in texts:
+                check_kind(one, str, name)
+        if len(options) == 1 or (options and not set(truths) & set(options)):
+            raise RecordError("options must be two or more, an answer among them", f"{options!r:.80}")
+        return Reference(truths=tuple(truths), options=tuple(options))
+
+
+class GQAAnswers(References):
+    """GQA: an object of questions by id, each with an `answer`.
+
+    Args:
+        file: of the questions with their answers.
+    """
+
+    def __init__(self, *, file: str = "gqa/data/testdev_balanced_questions.json") -> None:
+        self.file = file
+
+    def open(self, root: Path) -> Lookup:
+        """Read the file. See `References`."""
+        path = existing(root, self.file)
+        with at(str(path)):
+            found = check_kind(read_json(path), dict, "the file")
+            table = {key: Reference(truths=(get(value, "answer", str),)) for key, value in found.items()}
+        return lambda record, text: find(table, str(get_id(record, "question_id")), path)
+
+
+class POPELabels(References):
+    """POPE: a file of labels for each category, found by image and question: LLaVA's script pairs them by line.
+
+    Args:
+        file: of a category, with the field `{category}`.
+        categories: whose files there are.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str = "pope/coco/coco_pope_{category}.json",
+        categories: tuple[str, ...] = ("random", "popular", "adversarial"),
+    ) -> None:
+        self.file, self.categories = file, tuple(categories)
+
+    def open(self, root: Path) -> Lookup:
+        """Read the files. See `References`."""
+        table = {}
+        for category in self.categories:
+            for place, record in records(existing(root, self.file.format(category=category))):
+                with at(place):
+                    label = get(record, "label", str)
+                    if label not in ("yes", "no"):
+                        raise RecordError("label must be yes or no", f"{label!r:.50}")
+                    reference = Reference(truths=(label,), options=("yes", "no"))
+                    table[category, get(record, "image", str), first_line(get(record, "text", str))] = reference
+        file = self.file.format(category="*")
+        return lambda record, text: find(
+            table, (get(record, "category", str), get(record, "image", str), first_line(text)), file
+        )

@@ -1,0 +1,139 @@
+"""A task put to a model: answers are written as they come, so that a killed run resumes, and scored at the end."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from mmrnn.data.collate import Collator
+from mmrnn.data.image import ImageError
+from mmrnn.evaluation.replies import replies
+from mmrnn.evaluation.tasks.answer_lines import ANSWERS, answer_line, resume
+from mmrnn.evaluation.tasks.plan import Window, images_in_memory, make_plan
+from mmrnn.evaluation.tasks.question import Question
+from mmrnn.evaluation.tasks.results import TaskRun, write_results
+from mmrnn.evaluation.tasks.task import Task
+from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.eval_mode import eval_mode
+from mmrnn.inference.feature_cache import encode_images
+from mmrnn.inference.fingerprint import state_facts
+from mmrnn.io import jsonl
+from mmrnn.io.lock import lock_folder
+from mmrnn.types import Alone, Ranks
+
+Line = dict[str, Any]
+
+
+def run_task(
+    assistant: Assistant,
+    task: Task,
+    run: TaskRun,
+    *,
+    ranks: Ranks | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    track: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, Any] | None:
+    """Put all questions of a task to a model, and write `answers.jsonl`, `result.json` and the submission.
+
+    A repeated call answers what is left. With several ranks each asks a part, and the first one writes.
+
+    Args:
+        assistant: that replies.
+        task: to be done.
+        run: where and how.
+        ranks: that share the questions; None: this process alone.
+        stopped: called after every batch; True on any rank ends the task on all.
+        track: wraps the iteration over the batches of this rank, to show progress.
+
+    Returns:
+        The result; None: the task was stopped.
+
+    Raises:
+        FileNotFoundError: a file of the task is missing.
+        FolderInUseError: another process works in the folder.
+        ValueError: a record is damaged, `rank` is set and a question has no options, the prompt cannot format a
+            question, or the folder holds answers of other settings.
+        DiskFullError: there is no space for an answer.
+    """
+    ranks = ranks or Alone()
+    everything = task.questions(run.root, assistant.prompt)
+    questions = everything[: run.max_questions or None]
+    if run.rank and (without := [question.id for question in questions if not question.options]):
+        raise ValueError(f"rank=true: {len(without):,} questions of {run.name} have no options ({without[0]!r} first)")
+    settings = {**run.card, "rank": run.rank, **state_facts(assistant.model, assistant.tokenizer)}
+    asking = _Asking(assistant, task, run)
+    with ExitStack() as stack:
+        ranks.on_main(lambda: stack.enter_context(lock_folder(run.folder)))
+        lines = ranks.on_main(lambda: resume(run.folder, settings, questions))
+        todo = [question for question in questions if question.id not in lines]
+        share = slice(len(todo) * ranks.rank // ranks.size, len(todo) * (ranks.rank + 1) // ranks.size)
+        windows = asking.plan(todo[share])
+        own = (found for window in windows for found in asking.answers(window))
+        # Every rank takes part in as many steps as the one with the most batches.
+        for _ in track(range(max(ranks.gather(sum(len(window.batches) for window in windows))))):
+            steps = ranks.gather((next(own, []), stopped()))
+            found = [line for part, _ in steps for line in part]
+            lines |= {line["id"]: line for line in found}
+            ranks.on_main(partial(jsonl.append, run.folder / ANSWERS, *found))
+            if any(stop for _, stop in steps):
+                return None
+        counts = {"asked": len(everything), "padding": _padding(windows)}
+        return ranks.on_main(lambda: write_results(task, run, questions, lines, settings, **counts))
+
+
+class _Asking:
+    """Answers of one model to the questions of one task."""
+
+    def __init__(self, assistant: Assistant, task: Task, run: TaskRun) -> None:
+        self.assistant, self.run, self.max_new_tokens = assistant, run, task.max_new_tokens
+        self.suffix = f"\n{task.suffix}" if task.suffix else ""
+
+    def plan(self, questions: Sequence[Question]) -> list[Window]:
+        """Return the windows of the questions; those that cannot be asked come first."""
+        assistant = self.assistant
+        modalities = dict(assistant.model.modalities)
+        collator = Collator(assistant.tokenizer, assistant.prompt, modalities, for_generation=True)
+        most = images_in_memory(assistant.model, self.run.feature_cache_gib)
+        faulty = tuple(question for question in questions if question.fault)
+        usable = [question for question in questions if not question.fault]
+        windows = make_plan(usable, collator, batch_size=self.run.batch_size, max_images=most)
+        return [*([Window((), (faulty,), 0, 0)] if faulty else []), *windows]
+
+    def answers(self, window: Window) -> Iterator[list[Line]]:
+        """Yield the lines of each batch of a window."""
+        assistant = self.assistant
+        if window.images:
+            device = next(assistant.model.parameters()).device
+            with eval_mode(assistant.model):
+                features = encode_images(assistant.model.modalities["image"], window.images, device=device)
+            assistant = Assistant(assistant.model, assistant.tokenizer, assistant.prompt, features=features)
+        for batch in window.batches:
+            found = self._replies(assistant, batch)
+            yield [self._line(question, reply) for question, reply in zip(batch, found, strict=True)]
+
+    def _replies(self, assistant: Assistant, batch: Sequence[Question]) -> list[str | ImageError]:
+        if any(question.fault for question in batch):
+            return [ImageError(question.fault, question.fault) for question in batch]
+        if self.run.rank:
+            return [_likeliest(assistant, question) for question in batch]
+        return replies(assistant, [question.sample for question in batch], self.max_new_tokens)
+
+    def _line(self, question: Question, reply: str | ImageError) -> Line:
+        text, fault = ("", reply.reason) if isinstance(reply, ImageError) else (reply, "")
+        return answer_line(question, question.text + self.suffix, text, self.run.model, fault)
+
+
+def _likeliest(assistant: Assistant, question: Question) -> str | ImageError:
+    """The option of the greatest probability, its end included."""
+    try:
+        scores = assistant.score(question.sample, question.options)
+    except ImageError as fault:
+        return fault
+    sums = [score.sum() for score in scores]
+    return question.options[sums.index(max(sums))]
+
+
+def _padding(windows: Sequence[Window]) -> float | None:
+    """Share of padding in what this rank read; None: it read nothing."""
+    padded = sum(window.padded for window in windows)
+    return 1 - sum(window.positions for window in windows) / padded if padded else None
