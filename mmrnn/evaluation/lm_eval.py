@@ -6,14 +6,6 @@ harness's own command line after that. All arguments are lm-eval's.
 
 from collections.abc import Sequence
 
-from mmrnn.data.collate import Collator, PreparedSample
-from mmrnn.evaluation.harness import Generation, batches, load_assistant, seeds, to_batch_size
-from mmrnn.inference.generate import generate
-from mmrnn.inference.score import PROBE, TokenScores, score_tokens
-from mmrnn.inference.text_stream import common_length
-from mmrnn.prompts import StopCriteria, TokenizedSample
-from mmrnn.types import IGNORE, Batch, Turn
-
 try:
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.api.instance import Instance
@@ -22,6 +14,14 @@ try:
     from tqdm import tqdm
 except ImportError as error:
     raise ImportError(f"mmrnn.evaluation.lm_eval needs lm-eval ({error}): pip install 'mmrnn[lm-eval]'") from error
+
+from mmrnn.data.collate import Collator, PreparedSample
+from mmrnn.evaluation.harness import Generation, batches, load_assistant, seeds, to_batch_size
+from mmrnn.inference.generate import generate
+from mmrnn.inference.score import PROBE, TokenScores, score_tokens
+from mmrnn.inference.text_stream import common_length
+from mmrnn.prompts import StopCriteria, TokenizedSample
+from mmrnn.types import IGNORE, Batch, Turn
 
 Pair = tuple[tuple[str, str], list[int], list[int]]
 """Context and continuation as texts, and the ids of both."""

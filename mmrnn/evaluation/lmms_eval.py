@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
@@ -50,7 +49,7 @@ class HarnessModel(lmms):
     Args:
         pretrained: folder of a run, or `owner/name` on the Hugging Face hub.
         batch_size: of questions.
-        device: of the model; None: that of the process (`accelerate launch` starts several).
+        device: of the model; None: the process's own GPU where there is one (`accelerate launch` starts several).
         max_batch_size: not used.
         frames: images of a video file.
         likelihood: log-probability of a candidate: per token (LLaVA), or the sum.
@@ -75,9 +74,8 @@ class HarnessModel(lmms):
         if likelihood not in ("mean", "sum"):
             raise ValueError(f"likelihood ({likelihood!r}) must be mean or sum")
         self.batch_size, self.frames, self.likelihood = to_batch_size(batch_size), frames, likelihood
-        self.accelerator = Accelerator()
-        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.assistant = load_assistant(pretrained, device or self.accelerator.device, trusted)
+        self.assistant = load_assistant(pretrained, device, trusted)
+        self.device = next(self.assistant.model.parameters()).device
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Return the replies to questions."""
