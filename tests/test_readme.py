@@ -8,7 +8,7 @@ import pytest
 
 from mmrnn.cli.main import main
 from mmrnn.config.compose import compose, sweep_jobs
-from mmrnn.config.validate import check
+from mmrnn.config.validate import check, check_eval
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -38,8 +38,13 @@ def test_commands_that_train_compose_and_fit(command):
         check(compose(*job))
 
 
+@pytest.mark.parametrize("command", [c for c in commands() if c[0] == "eval"], ids=" ".join)
+def test_commands_that_evaluate_compose_and_fit(command):
+    assert [check_eval(compose(*job, config="eval")) for job in sweep_jobs(*command[1:], config="eval")]
+
+
 def test_the_other_commands_are_known():
-    assert {command[0] for command in commands()} >= {"ask", "report", "train", "list", "show"}
+    assert {command[0] for command in commands()} >= {"ask", "eval", "report", "train", "list", "show"}
 
 
 @pytest.mark.parametrize("code", blocks("python"))

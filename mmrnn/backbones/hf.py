@@ -142,6 +142,7 @@ class HFEncoderDecoder(Rebuilt, Backbone, ChecksKnobs):
     """
 
     recurrent = False
+    causal = False
     hooks = ()
     axes = 0
 

@@ -22,7 +22,7 @@ def check_numbers(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None
     Parts without tensors are left out: their base is checked when it is loaded.
 
     Raises:
-        ConfigError: a part is said to be deeper than it has tensors, or wider than any axis.
+        ConfigError: the configuration makes a part deeper than it has tensors, or wider than any axis.
     """
     for part in ("backbone", "encoder", "connector", "hook"):
         own = [value for name, value in tensors.items() if part_of(name) == part]

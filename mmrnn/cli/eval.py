@@ -92,7 +92,7 @@ def _evaluate(cfg: Mapping[str, Any], name: str, world: "World", dirs: Sequence[
             folder=_folder(run, cfg["out"]) / name,
             model=Path(run).name,
             card=reply_settings(cfg["task"], prompt) | {"precision": cfg["precision"]},
-            departures=departures(name, cfg["task"], cfg["prompt"], dirs),
+            departures=departures(name, cfg["task"], cfg.get("prompt"), dirs),
             **{knob: cfg[knob] for knob in ("batch_size", "rank", "max_questions", "feature_cache_gib")},
         )
         console = Console(quiet=not world.main)
@@ -111,7 +111,7 @@ def _load(run: str, cfg: Mapping[str, Any], device: Any) -> "tuple[Assistant, Tr
     from mmrnn.inference.load import load
 
     assistant = load(run, trusted=cfg["trusted"])
-    card = cfg["prompt"] or plain(assistant.model.config["prompt"])
+    card = cfg.get("prompt") or plain(assistant.model.config["prompt"])
     prompt = instantiate(card, trusted=cfg["trusted"])
     return Assistant(assistant.model.to(device), assistant.tokenizer, prompt), card
 

@@ -25,7 +25,7 @@ def parser() -> Parser:
         default=[],
         type=to_path,
         metavar="DIR",
-        help="folders of runs (default: the newest in multirun/)",
+        help="folders of runs, or of models that `mmrnn eval` was given (default: the newest in multirun/)",
     )
     made.add_argument(
         "--baseline",
@@ -51,7 +51,9 @@ def main(arguments: Sequence[str]) -> None:
     finished, unfinished = [], []
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: there is no such folder; name one that `mmrnn train` has written")
+            raise ConfigError(
+                f"{folder}: there is no such folder; name one that `mmrnn train` or `mmrnn eval` has written"
+            )
         try:
             done, others = find_runs(folder)
         except ValueError as fault:

@@ -80,8 +80,8 @@ def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path
         try:
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(list(overrides))
-            single = [one.input_line for one in parsed if not one.is_sweep_override()]
-            sweeper = hydra_compose(config, [*found, *single], return_hydra_config=True).hydra.sweeper
+            settings = [one.input_line for one in parsed if one.key_or_group.startswith("hydra")]
+            sweeper = hydra_compose(config, [*found, *settings], return_hydra_config=True).hydra.sweeper
             params = [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]
             choices = {}
             for one in (*parser.parse_overrides(params), *parsed):

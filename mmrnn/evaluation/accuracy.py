@@ -66,12 +66,12 @@ def question_of(sample: Sample) -> str:
 
 
 def truth_of(sample: Sample) -> str:
-    """Return the reply by which an `examination` is judged."""
+    """Return the reference reply of an `examination`."""
     return sample.turns[-1].text
 
 
 def examination(sample: Sample) -> Sample | None:
-    """Cut a dialogue behind its last reply to a question, so that what is asked is what is judged; None: it has none.
+    """Cut a dialogue behind its last reply to a question, whose reference is then the last turn; None: it has none.
 
     Images and observations of the turns that are cut off go with them.
     """

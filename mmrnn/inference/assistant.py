@@ -1,24 +1,23 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mmrnn.data.collate import Collator
-from mmrnn.data.image import ImageError, ImageLike, image_source
-from mmrnn.data.video import VIDEO, expand_videos, frames
+from mmrnn.data.image import ImageError, ImageLike
+from mmrnn.inference.conversation import Conversation
+from mmrnn.inference.dialogue import without_reply
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
-from mmrnn.inference.generate import generate, stream
+from mmrnn.inference.generate import generate
+from mmrnn.inference.reader import DialogueReader
 from mmrnn.inference.sampler import TokenSampler
 from mmrnn.inference.score import Score, score
-from mmrnn.inference.text_stream import TextStream
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import StopCriteria
-from mmrnn.types import Batch, Prompt, State, Tokenizer
-from mmrnn.types.sample import TAG, Sample, Turn
+from mmrnn.types import Batch, Prompt, Sample, State, Tokenizer
 
 
 class Assistant:
@@ -29,6 +28,8 @@ class Assistant:
         tokenizer: of the text.
         prompt: format of the dialogues.
         features: cached encoder tokens (`n e`) by `ImageSource.key`; with them no image is opened.
+        cache_bytes: of the visual tokens that are kept for further questions about an image, and as much again of the
+            states behind images; 0: none are kept.
     """
 
     def __init__(
@@ -38,43 +39,66 @@ class Assistant:
         prompt: Prompt,
         *,
         features: Mapping[str, torch.Tensor] | None = None,
+        cache_bytes: int = 2**28,
     ) -> None:
-        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
-        self.stop = StopCriteria(tokenizer, prompt.stops)
-        self.features = features
+        self.model, self.tokenizer, self.prompt, self.features = model, tokenizer, prompt, features
+        self.reader = DialogueReader(model, tokenizer, prompt, features, cache_bytes)
+        self.stop = self.reader.stop
+
+    def chat(self, *, system: str | None = None, reread: bool = False, max_marks: int = 8) -> Conversation:
+        """Return a new conversation; the arguments are those of `Conversation`."""
+        return Conversation(self.reader, system=system, reread=reread, max_marks=max_marks)
+
+    def resume(self, path: str | Path) -> Conversation:
+        """Return the conversation that `Conversation.save` wrote to a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or was made with another backbone, weights, tokenizer or scan.
+        """
+        return Conversation.load(self.reader, path)
 
     def ask(
         self,
-        image: ImageLike | None,
+        image: ImageLike | Sequence[ImageLike] | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
+        sampler: TokenSampler | None = None,
+        seed: int | None = None,
     ) -> str:
         """Return the reply to a question.
 
         Args:
             image: a file, the bytes of one, an open image or an array; a video, if the question has the
-                tag `<video>`; None: no image.
-            question: without an image tag, it comes after the image.
+                tag `<video>`; a list of them; None: no image.
+            question: without an image tag, it comes after the images.
             observations: inputs of other modalities by name (`objects features` each), for every `<state>` of the
                 question one of `state`.
             max_new_tokens: of the reply; 0: it is empty.
+            sampler: chooses the next token; None: the most likely one.
+            seed: of the random numbers of the reply; None: drawn from torch's default generator.
 
         Raises:
             ImageError: the image cannot be opened.
             ValueError: tags and images or observations differ in number, or the model has no such modality.
         """
-        sample = replace(_sample(image, question), observations=observations or {})
-        return self.answer([sample], max_new_tokens=max_new_tokens)[0]
+        texts = self.stream(
+            image, question, observations=observations, max_new_tokens=max_new_tokens, sampler=sampler, seed=seed
+        )
+        last = deque(texts, maxlen=1)
+        return last[0] if last else ""
 
     def stream(
         self,
-        image: ImageLike | None,
+        image: ImageLike | Sequence[ImageLike] | None,
         question: str,
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
+        sampler: TokenSampler | None = None,
+        seed: int | None = None,
     ) -> Iterator[str]:
         """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`.
 
@@ -82,14 +106,15 @@ class Assistant:
         for the tokens that decide on them. The last one is the reply that `ask` returns, unless a tokenizer with byte
         fallback takes a character back (bytes that end in no character are all U+FFFD then).
         """
-        batch = self._batch([replace(_sample(image, question), observations=observations or {})])
-        text = TextStream(self.tokenizer, self.stop)
-        with eval_mode(self.model):
-            for tokens in stream(self.model, batch, max_new_tokens=max_new_tokens, finished=self.stop.finished):
-                yield text.push(tokens[0])
-        shown = text.text
-        if text.finish() != shown:
-            yield text.text
+        images = image if isinstance(image, list | tuple) else [] if image is None else [image]
+        return self.chat(max_marks=0).say(
+            question,
+            *images,
+            observations=observations,
+            max_new_tokens=max_new_tokens,
+            sampler=sampler,
+            seed=seed,
+        )
 
     def answer(
         self,
@@ -115,7 +140,7 @@ class Assistant:
         """
         if not samples:
             return []
-        batch = self._batch([_without_reply(sample) for sample in samples])
+        batch = self._batch([without_reply(sample) for sample in samples])
         stop = StopCriteria(self.tokenizer, (*self.prompt.stops, *until)) if until else self.stop
         with eval_mode(self.model):
             replies = generate(
@@ -143,7 +168,7 @@ class Assistant:
             ValueError: the sample asks nothing, a candidate is empty, or model or prompt cannot score replies.
         """
         with eval_mode(self.model):
-            return score(self.model, self._collator(), _without_reply(sample), candidates, batch_size=batch_size)
+            return score(self.model, self.reader.collator(), without_reply(sample), candidates, batch_size=batch_size)
 
     def save_state(self, state: State, path: str | Path) -> None:
         """Write a state of the model to a safetensors file, with fingerprints of weights, tokenizer and scan.
@@ -169,39 +194,11 @@ class Assistant:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def _collator(self) -> Collator:
-        """Collator of one call alone, because it records what it drops."""
-        modalities = dict(self.model.modalities)
-        return Collator(self.tokenizer, self.prompt, modalities, self.features, for_generation=True)
+        return self.reader.device
 
     def _batch(self, samples: Sequence[Sample]) -> Batch:
-        collate = self._collator()
+        collate = self.reader.collator()
         batch = collate(samples)
         if collate.dropped:
             raise ImageError(collate.dropped[0].detail, collate.dropped[0].reason)
         return batch.to(self._device)
-
-
-def _sample(image: ImageLike | None, question: str) -> Sample:
-    counts = {tag: question.count(tag) for tag in (TAG, VIDEO)}
-    if sum(counts.values()) > (image is not None):
-        tags = " and ".join(f"{count} {tag}" for tag, count in counts.items() if count)
-        raise ValueError(f"the question has {tags} for {int(image is not None)} images; each tag needs one image")
-    if image is None:
-        return Sample((Turn("user", question), Turn("assistant", "")))
-    if VIDEO in question:
-        if not isinstance(image, str | Path):
-            raise ValueError(f"the question has the tag {VIDEO}; give the path of a video (got {type(image).__name__})")
-        return Sample(*expand_videos((Turn("user", question), Turn("assistant", "")), (), [frames(image)]))
-    text = question if TAG in question else f"{TAG}\n{question}"
-    return Sample((Turn("user", text), Turn("assistant", "")), (image_source(image),))
-
-
-def _without_reply(sample: Sample) -> Sample:
-    turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
-    if not turns or turns[-1].role != "user":
-        which = f"sample {sample.id}" if sample.id else "a sample"
-        raise ValueError(f"{which} ends with no question of the user, so there is nothing to answer")
-    return replace(sample, turns=(*turns, Turn("assistant", "")))

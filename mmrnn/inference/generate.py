@@ -1,6 +1,6 @@
 """Autoregressive generation over the state: the same loop for RNNs and transformers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from collections.abc import Sequence as Several
 
 import torch
@@ -51,6 +51,16 @@ def _chunk_end(sequence: Sequence, stop: int) -> int:
         stop = max(inside)
 
 
+def check_max_new_tokens(max_new_tokens: int) -> None:
+    """Check the length limit of a reply.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens ({max_new_tokens}) must not be negative; 0 is an empty reply")
+
+
 @torch.no_grad()
 def stream(
     model: VLM,
@@ -81,16 +91,38 @@ def stream(
         ValueError: an empty prompt, a negative number, a state of other rows or of another model, or seeds and rows
             that differ in number.
     """
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens ({max_new_tokens}) must not be negative; 0 is an empty reply")
-    rows = len(batch.sequence.ids)
-    if not rows or not max_new_tokens:
+    check_max_new_tokens(max_new_tokens)
+    if not len(batch.sequence.ids) or not max_new_tokens:
         return
-    # Without a sampler nothing is drawn, and torch's default generator stays as it is.
-    device = batch.sequence.ids.device
-    generators = None if sampler is None else seeded_generators(seeds, rows, device)
-    sampler = sampler or Sampler()
     last, state = prefill(model, batch, state, prefill_chunk)
+    yield from decode(
+        model, last, state, max_new_tokens=max_new_tokens, finished=finished, sampler=sampler, seeds=seeds
+    )
+
+
+@torch.no_grad()
+def decode(
+    model: VLM,
+    last: Tensor,
+    state: State,
+    *,
+    max_new_tokens: int = 64,
+    finished: Callable[[list[int]], bool] | None = None,
+    sampler: TokenSampler | None = None,
+    seeds: Several[int] | None = None,
+) -> Generator[dict[int, int], None, State]:
+    """Yield the next tokens behind prompts that have been read, as `stream` does; its other arguments are the same.
+
+    Args:
+        last: hidden state of the last position of each prompt (`b d`).
+        state: after the prompts.
+
+    Returns:
+        The state of the rows that were unfinished last, after all of their tokens but the last.
+    """
+    # Without a sampler nothing is drawn, and torch's default generator stays as it is.
+    generators = None if sampler is None else seeded_generators(seeds, len(last), last.device)
+    sampler = sampler or Sampler()
     replies: dict[int, list[int]] = {row: [] for row in range(len(last))}
     for step in range(max_new_tokens):
         ids = sampler(model.head(last), None if generators is None else [generators[row] for row in replies])
@@ -99,7 +131,7 @@ def stream(
         yield {row: reply[-1] for row, reply in replies.items()}
         active = [i for i, row in enumerate(replies) if finished is None or not finished(replies[row])]
         if not active or step + 1 == max_new_tokens:
-            return
+            break
         if len(active) < len(replies):
             names = list(replies)
             replies = {names[i]: replies[names[i]] for i in active}
@@ -107,6 +139,7 @@ def stream(
             ids, state = ids[keep], state.select(keep)
         hidden, state = model.run_backbone(Sequence(ids[:, None]), state)
         last = hidden[:, -1]
+    return state
 
 
 def generate(model: VLM, batch: Batch, **options) -> list[list[int]]:

@@ -17,7 +17,7 @@ class Rebuilt(nn.Module):
     _knobs: dict[str, Any]
 
     def __new__(cls, /, *_: Any, **knobs: Any) -> "Rebuilt":
-        """Remember the arguments."""
+        """Store the arguments."""
         module = super().__new__(cls)
         object.__setattr__(module, "_knobs", knobs)
         return module

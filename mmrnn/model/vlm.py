@@ -1,6 +1,7 @@
 """Vision-language model: images are encoded, connected, spliced into the text, and read by a backbone."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Several
 from dataclasses import replace
 from typing import Any
 
@@ -238,14 +239,16 @@ class VLM(nn.Module, Composite):
 
     def encode_images(
         self, batch: Batch, name: str, modality: Modality
-    ) -> Float[Tensor, "m v d"] | list[Float[Tensor, "_ d"]]:
-        """Return the visual tokens of one modality, from cached features where the batch has them.
+    ) -> Float[Tensor, "m v d"] | Several[Float[Tensor, "_ d"]]:
+        """Return the visual tokens of one modality: those of the batch, or made from its features or its images.
 
         Images of different sizes are encoded in groups of one size, and returned as a list of `v d`.
 
         Raises:
             ValueError: the batch has no inputs of the modality.
         """
+        if name in batch.visual:
+            return batch.visual[name]
         if name in batch.features:
             return modality.connect(batch.features[name])
         if name not in batch.images:

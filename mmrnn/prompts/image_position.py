@@ -11,7 +11,9 @@ SHORT_ANSWER = "Answer the question using a single word or phrase."
 """Instruction that LLaVA's data appends to short questions; `sandwich` does not repeat it."""
 
 
-def place_images(texts: Sequence[str], images: int, position: ImagePosition, separator: str = "\n") -> list[str]:
+def place_images(
+    texts: Sequence[str], images: int, position: ImagePosition, separator: str = "\n", *, appended: bool = False
+) -> list[str]:
     """Move the image tags of the user's turns.
 
     `first` and `last` move the tags of a turn before and behind its words, `inline` leaves them in place, `lines` adds
@@ -24,6 +26,7 @@ def place_images(texts: Sequence[str], images: int, position: ImagePosition, sep
 
     Args:
         separator: between the tags, and between them and the words.
+        appended: `sandwich` writes the words of the turn alone before its images, also before the first one.
 
     Raises:
         ValueError: tags and images do not agree.
@@ -51,7 +54,8 @@ def place_images(texts: Sequence[str], images: int, position: ImagePosition, sep
     placed = list(texts)
     for index in (index for index, with_tag in enumerate(tagged) if with_tag):
         tags = separator.join([TAG] * texts[index].count(TAG))
-        question = "\n".join(questions) if index == tagged.index(True) else questions[index]
+        joined = not appended and index == tagged.index(True)
+        question = "\n".join(questions) if joined else questions[index]
         order = {
             "first": (tags, words[index]),
             "last": (words[index], tags),

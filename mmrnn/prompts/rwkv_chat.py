@@ -35,8 +35,15 @@ class RWKVChat(Prompt):
         Raises:
             ValueError: tags and images do not agree, or a reply before the last is empty.
         """
+        return self._write(turns, images)
+
+    def appended_spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
+        """Format turns with `sandwich` as questions that came one after the other. See `Prompt.appended_spans`."""
+        return self._write(turns, images, appended=True)
+
+    def _write(self, turns: Sequence[Turn], images: int, appended: bool = False) -> list[Span]:
         questions = [turn.text for turn in turns if turn.role == "user"]
-        placed = iter(place_images(questions, images, self.image_position))
+        placed = iter(place_images(questions, images, self.image_position, appended=appended))
         spans = []
         for index, turn in enumerate(turns):
             if turn.role == "assistant":

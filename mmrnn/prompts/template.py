@@ -95,11 +95,21 @@ class Template(Prompt, ChecksKnobs):
         Raises:
             ValueError: tags and images do not agree, roles do not alternate, or a reply before the last is empty.
         """
-        if self.asking is not None and not (turns[-1].role == "assistant" and turns[-1].text):
+        if self.asking is not None and _asks(turns):
             return self.asking.spans(turns, images)
+        return self._write(turns, images)
+
+    def appended_spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
+        """Format turns with `sandwich` as questions that came one after the other. See `Prompt.appended_spans`."""
+        if self.asking is not None and _asks(turns):
+            return self.asking.appended_spans(turns, images)
+        return self._write(turns, images, appended=True)
+
+    def _write(self, turns: Sequence[Turn], images: int, appended: bool = False) -> list[Span]:
         system, turns = split_system(turns)
         _check_roles(turns)
-        texts = place_images([turn.text for turn in turns[::2]], images, self.image_position, self.image_separator)
+        questions = [turn.text for turn in turns[::2]]
+        texts = place_images(questions, images, self.image_position, self.image_separator, appended=appended)
         replies = [turn.text for turn in turns[1::2]]
         spans, count = [], 0
         for index, text in enumerate(texts):
@@ -130,6 +140,11 @@ class Template(Prompt, ChecksKnobs):
         if text:
             return [*prefix, Span(self.reply_opening + self.reply.format(text=text), target=True)]
         return [*prefix, *([Span(self.reply_opening)] if self.reply_opening else [])]
+
+
+def _asks(turns: Sequence[Turn]) -> bool:
+    """True where the last reply of a dialogue is to be generated."""
+    return turns[-1].role != "assistant" or not turns[-1].text
 
 
 def _format_fault(name: str, template: str) -> str | None:

@@ -54,7 +54,7 @@ def make_features(
     console: Console,
     signals: StopSignals,
 ) -> dict[str, FeatureCache | None]:
-    """Cache the features of frozen encoders by data set, after the duration of the run is said."""
+    """Cache the features of frozen encoders by data set, after printing how long the run will take."""
     datasets = {"train": parts.data, **splits}
     # A sharded encoder runs with the model alone.
     cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)

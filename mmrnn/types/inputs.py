@@ -59,6 +59,17 @@ class Prompt(Protocol):
             ValueError: tags and images differ in number, or the prompt cannot format these turns.
         """
 
+    def appended_spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
+        """Return the spans of a dialogue of which no turn was known when those before it were written.
+
+        A conversation appends its turns in this way. By default the spans are those of `spans`; a prompt that writes
+        words of later turns into earlier ones leaves them out here.
+
+        Raises:
+            ValueError: as of `spans`.
+        """
+        return self.spans(turns, images)
+
 
 @runtime_checkable
 class MapDataset(Protocol):

@@ -163,18 +163,20 @@ class Backbone(Composite, Protocol):
         vocab: rows of the embedding.
         depth: number of blocks.
         recurrent: the size of its state does not depend on the number of positions read.
+        causal: no position depends on a later one, so that a prompt can be read in parts; False: an encoder reads it.
         generates: it has a head, so that replies can be generated.
         hooks: what a hook may change: `layer` (input and output of a block), `attention`, `mlp`.
         axes: position ids per token; 0: neither position ids, masks nor packed rows are accepted.
         pretrained: published weights to load when a model is built; None: none.
         grad_checkpointing: every n-th block is recomputed in the backward pass; 0: none.
-        state_origin: kind and sizes that its states carry; None: states are told apart by their tensors alone.
+        state_origin: kind and sizes that its states carry; None: states are compared by their tensors alone.
     """
 
     width: int | None
     vocab: int
     depth: int
     recurrent: bool
+    causal: bool = True
     generates: bool = True
     hooks: tuple[str, ...] = ()
     axes: int = 1

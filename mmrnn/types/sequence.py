@@ -117,17 +117,19 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of a model: the sequence and, for each modality, its inputs or their cached features.
+    """Input of a model: the sequence and, for each modality, its inputs, their features or their visual tokens.
 
     Attributes:
         sequence: ids, labels and places of the images.
         images: by modality, in the order of its spans: `m c H W`, or a tuple of `c H W` where sizes differ.
         features: by modality, cached encoder tokens `m n e` in place of images.
+        visual: by modality, visual tokens `m v d` in place of images, or a tuple of `v d` where they differ in number.
     """
 
     sequence: Sequence
     images: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    visual: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
 
     def slice(self, start: int, stop: int) -> "Batch":
         """Return the positions `start:stop` of every row, with the inputs of the images in them.
@@ -144,6 +146,7 @@ class Batch:
             self.sequence.slice(start, stop),
             {name: _pick(self.images[name], kept) for name, kept in found.items() if name in self.images},
             {name: self.features[name][kept] for name, kept in found.items() if name in self.features},
+            {name: _pick(self.visual[name], kept) for name, kept in found.items() if name in self.visual},
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
@@ -158,12 +161,15 @@ class Batch:
         return Batch(self.sequence.pin_memory(), *self._map(Tensor.pin_memory))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor | tuple[Tensor, ...]], ...]:
-        """Images and features, changed."""
-        images = {
-            name: change(value) if isinstance(value, Tensor) else tuple(change(item) for item in value)
-            for name, value in self.images.items()
-        }
-        return images, {name: change(value) for name, value in self.features.items()}
+        """Images, features and visual tokens, changed."""
+
+        def changed(inputs: Mapping[str, Tensor | tuple[Tensor, ...]]) -> dict[str, Tensor | tuple[Tensor, ...]]:
+            return {
+                name: change(value) if isinstance(value, Tensor) else tuple(change(item) for item in value)
+                for name, value in inputs.items()
+            }
+
+        return changed(self.images), changed(self.features), changed(self.visual)
 
 
 def _pick(inputs: Tensor | tuple[Tensor, ...], numbers: list[int]) -> Tensor | tuple[Tensor, ...]:

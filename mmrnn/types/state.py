@@ -7,7 +7,7 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -186,12 +186,15 @@ class State:
                 shared[name] = value
         return State(layers, shared, origin)
 
-    def save(self, path: str | Path, facts: Mapping[str, str] | None = None) -> None:
+    def save(
+        self, path: str | Path, facts: Mapping[str, str] | None = None, extra: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write a safetensors file, with the origin and `facts` in its metadata.
 
         Args:
             path: of the file; an existing one is replaced.
             facts: further facts by name that `load` can ask for, such as a fingerprint of the weights.
+            extra: tensors by name that the file holds beside the state.
         """
         from safetensors.torch import save_file
 
@@ -200,8 +203,9 @@ class State:
             known |= {"kind": self.origin.kind, "sizes": json.dumps(dict(self.origin.sizes))}
             policies = {"scan": self.origin.scan, "hook": self.origin.hook}
             known |= {name: value for name, value in policies.items() if value is not None}
-        owned = self.detach().clone()
-        save_file(owned.tensors, str(path), {**(facts or {}), **known})
+        owned = self.detach().clone().tensors
+        owned |= {f"extra.{name}": value.detach().cpu().contiguous() for name, value in (extra or {}).items()}
+        save_file(owned, str(path), {**(facts or {}), **known})
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", facts: Mapping[str, str] | None = None) -> "State":
@@ -216,11 +220,17 @@ class State:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, holds no state, or was saved with other facts.
         """
+        return cls.load_file(path, device, facts).state
+
+    @classmethod
+    def load_file(cls, path: str | Path, device: str = "cpu", facts: Mapping[str, str] | None = None) -> "StateFile":
+        """Read all of a file that `save` wrote; otherwise as `load`."""
         known, tensors = _read(Path(path), device)
         for name, value in (facts or {}).items():
             if (found := known.get(name)) != value:
-                told = f"was made with {name} {found}" if found else f"does not say which {name} it was made with"
-                raise ValueError(f"{path}: the state {told}, but this model has {name} {value}")
+                fault = f"was made with {name} {found}" if found else f"does not say which {name} it was made with"
+                raise ValueError(f"{path}: the state {fault}, but this model has {name} {value}")
+        extra = {key[6:]: tensors.pop(key) for key in [*tensors] if key.startswith("extra.")}
         depth = int(known["depth"])
         layers, shared = tuple({} for _ in range(depth)), {}
         for key, value in tensors.items():
@@ -230,7 +240,15 @@ class State:
             (layers[int(match[1])] if match[1] else shared)[match[2] or match[3]] = value
         if fault := _row_fault(tensors):
             raise ValueError(f"{path} is damaged: {fault}")
-        return cls(layers, shared, _parse_origin(path, known))
+        return StateFile(cls(layers, shared, _parse_origin(path, known)), known, extra)
+
+
+class StateFile(NamedTuple):
+    """Content of a state file: the state, all metadata, and the tensors beside the state."""
+
+    state: State
+    facts: dict[str, str]
+    extra: dict[str, Tensor]
 
 
 def _read(path: Path, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:

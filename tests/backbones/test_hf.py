@@ -136,8 +136,8 @@ def test_blip2_t5(golden, params):
 
     for row, n in enumerate(lengths):
         asked = tensors["in/ids"][row : row + 1, :n]
-        [said] = reply(backbone, asked, config["new"], given[row : row + 1, :n])
-        assert said == tensors["out/greedy_ids"][row].tolist()
+        [reply_ids] = reply(backbone, asked, config["new"], given[row : row + 1, :n])
+        assert reply_ids == tensors["out/greedy_ids"][row].tolist()
 
 
 def test_flan_t5_saved_by_transformers_5(tmp_path):

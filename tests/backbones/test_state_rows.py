@@ -1,4 +1,4 @@
-"""Rows of several states in one, for every backbone, hook and scan: each row goes on as it does alone."""
+"""Rows of several states in one, for every backbone, hook and scan: each row continues as it does alone."""
 
 from functools import cache
 

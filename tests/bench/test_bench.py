@@ -95,8 +95,8 @@ def test_named_parts_only(elsewhere):
 def test_wrong_usage_is_one_sentence(elsewhere, capsys, arguments, message):
     (elsewhere / "file").touch()
     assert main(["bench", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert said.removesuffix(" (see `mmrnn bench --help`)\n").strip() == f"mmrnn: {message}"
+    stderr = capsys.readouterr().err
+    assert stderr.removesuffix(" (see `mmrnn bench --help`)\n").strip() == f"mmrnn: {message}"
     assert [path.name for path in elsewhere.iterdir()] == ["file"]
 
 

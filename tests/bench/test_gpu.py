@@ -38,8 +38,8 @@ def test_both_devices_have_the_same_parts():
 def test_without_a_gpu_the_option_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["bench", "--device", "cuda", f"--out={tmp_path / 'here'}"]) == 2
-    told = capsys.readouterr().err
-    assert told == "mmrnn: --device: torch sees no CUDA device; leave --device out to measure the processor\n"
+    stderr = capsys.readouterr().err
+    assert stderr == "mmrnn: --device: torch sees no CUDA device; leave --device out to measure the processor\n"
     assert not (tmp_path / "here").exists()
 
 

@@ -21,8 +21,8 @@ SMALL = ("evaluate.samples=0", "log_every=1", "stage.align.steps=2", "stage.inst
 @pytest.fixture
 def records(tmp_path):
     Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(tmp_path / "a.png")
-    said = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "this"}]
-    lines = [json.dumps({"id": str(n), "image": "a.png", "conversations": said}) for n in range(4)]
+    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "this"}]
+    lines = [json.dumps({"id": str(n), "image": "a.png", "conversations": turns}) for n in range(4)]
     (tmp_path / "all.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return tmp_path / "all.jsonl"
 

@@ -12,7 +12,9 @@ from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
-from mmrnn.evaluation.tasks import Metric, QuestionReader, References, Submission, Task
+from mmrnn.evaluation.metrics.items import Metric
+from mmrnn.evaluation.tasks import QuestionReader, Submission, Task
+from mmrnn.evaluation.tasks.readers import References
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
 from mmrnn.types import Batching, Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts

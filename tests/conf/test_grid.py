@@ -82,7 +82,7 @@ PROMPT = Template(
     system="", first="{text}:", image_position="inline", image_separator="", reply="{text}\n\n", stops=("\n\n",)
 )
 ROWS = [("<image>what?", "a cat", 1), ("and <image> or <image>", "two", 2), ("no image", "text", 0)]
-SAMPLES = [Sample((Turn("user", asked), Turn("assistant", said)), (Slope(),) * count) for asked, said, count in ROWS]
+SAMPLES = [Sample((Turn("user", asked), Turn("assistant", text)), (Slope(),) * count) for asked, text, count in ROWS]
 
 
 def trains(model: VLM) -> None:
@@ -176,7 +176,7 @@ def sensible(backbone, connector, hook, scan, position, mask) -> bool:
 
 
 def kind(backbone, connector="linear", hook=None, scan="forward", position=None, mask=None) -> tuple:
-    """One choice of everything; positions and masks that are not said are the backbone's own."""
+    """One choice of everything; positions and masks that are not chosen are the backbone's own."""
     own = OWN.get(backbone, {"position": "sequential", "mask": "causal"})
     return backbone, connector, hook, scan, position or own["position"], mask or own["mask"]
 

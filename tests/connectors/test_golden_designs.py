@@ -67,8 +67,8 @@ def test_perceiver_on_frames(golden, params):
     load(made, weights)
     features = tensors["in/alone_features"]
     b, t, f = features.shape[:3]
-    told = (features + frames[:f, None]).flatten(2, 3) + times[:t]
-    close(made(told.flatten(0, 1)).unflatten(0, (b, t)), tensors["out/alone_latents"])
+    timed = (features + frames[:f, None]).flatten(2, 3) + times[:t]
+    close(made(timed.flatten(0, 1)).unflatten(0, (b, t)), tensors["out/alone_latents"])
 
 
 @pytest.mark.parametrize("names", ["sat", "hf"])

@@ -51,7 +51,7 @@ SAMPLES = [
 ]
 
 
-def said(ids, mask):
+def decoded(ids, mask):
     return DemoTokenizer().decode([id for id, wanted in zip(ids.tolist(), mask.tolist(), strict=True) if wanted])
 
 
@@ -60,9 +60,9 @@ def test_rows_are_padded_on_the_right():
     sequence = batch.sequence
     assert sequence.segments is None
     assert sequence.ids.shape == sequence.labels.shape
-    replies = [said(row, row != IGNORE) for row in sequence.labels]
+    replies = [decoded(row, row != IGNORE) for row in sequence.labels]
     assert replies == [" red\n\n", " yes it is\n\n", " the second one\n\n"]
-    assert said(sequence.ids[1], sequence.ids[1] > 0) == "User: is this text?\n\nAssistant: yes it is\n\n"
+    assert decoded(sequence.ids[1], sequence.ids[1] > 0) == "User: is this text?\n\nAssistant: yes it is\n\n"
     assert (sequence.ids[0, -1], sequence.labels[0, -1]) == (0, IGNORE)
     supervised = sequence.labels != IGNORE
     assert torch.equal(sequence.labels[supervised], sequence.ids[supervised])
@@ -102,7 +102,7 @@ def test_generation_pads_on_the_left_and_marks_it():
     asked = [replace(one, turns=(one.turns[0], Turn("assistant", ""))) for one in SAMPLES]
     batch = collator(for_generation=True)(asked)
     sequence = batch.sequence
-    assert said(sequence.ids[1], sequence.segments[1] == 1) == "User: is this text?\n\nAssistant:"
+    assert decoded(sequence.ids[1], sequence.segments[1] == 1) == "User: is this text?\n\nAssistant:"
     assert (sequence.ids[sequence.segments == 0] == 0).all()
     assert (sequence.segments[:, -1] == 1).all()
     assert (sequence.segments.diff(dim=1) >= 0).all()

@@ -34,8 +34,8 @@ def collator(spec=None, max_length=60):
 
 def record(number):
     image = {} if number % 5 == 4 else {"image": f"{number % 4}.png"}
-    said = [("human", "<image>\n" * bool(image) + "what? " * number), ("gpt", "it is " * (number % 7 + 1))]
-    return {"id": str(number), **image, "conversations": [{"from": who, "value": text} for who, text in said]}
+    turns = [("human", "<image>\n" * bool(image) + "what? " * number), ("gpt", "it is " * (number % 7 + 1))]
+    return {"id": str(number), **image, "conversations": [{"from": who, "value": text} for who, text in turns]}
 
 
 @pytest.fixture
@@ -129,16 +129,16 @@ def test_a_folder_that_cannot_be_written_to_leaves_it_to_the_next(data, tmp_path
 
 
 class Rank:
-    """A rank of three whose peers have already said what they know."""
+    """A rank of three whose collectives return prepared values."""
 
     size = 3
 
-    def __init__(self, rank, said):
-        self.rank, self.said, self.own = rank, iter(said), []
+    def __init__(self, rank, prepared):
+        self.rank, self.prepared, self.own = rank, iter(prepared), []
 
     def gather(self, value):
         self.own.append(value)
-        return next(self.said, [value] * self.size)
+        return next(self.prepared, [value] * self.size)
 
 
 def test_every_rank_measures_its_share(data, tmp_path):

@@ -74,31 +74,31 @@ def test_hostile_files(tmp_path, monkeypatch):
     images = [grey(number, (100, 100)) for number in range(0, 200, 20)]
     images[0].save(tmp_path / "long.gif", save_all=True, append_images=images[1:])
 
-    def said(name, **knobs):
+    def message(name, **knobs):
         with pytest.raises(ImageError) as raised:
             frames(tmp_path / name, 2, **knobs)[1].open()
         return str(raised.value)
 
-    assert said("empty").endswith("empty holds no images")
-    assert "broken.gif is not an image" in said("broken.gif")
-    assert said("none.gif").endswith("none.gif is not there")
-    assert "File name too long" in said("a" * 300 + ".gif")
-    assert said("a" * 300 + ".mp4").endswith("is not there")
+    assert message("empty").endswith("empty holds no images")
+    assert "broken.gif is not an image" in message("broken.gif")
+    assert message("none.gif").endswith("none.gif is not there")
+    assert "File name too long" in message("a" * 300 + ".gif")
+    assert message("a" * 300 + ".mp4").endswith("is not there")
     monkeypatch.setattr(Path, "iterdir", Mock(side_effect=PermissionError(13, "Permission denied")))
-    assert said("empty").endswith("empty cannot be read: Permission denied")
+    assert message("empty").endswith("empty cannot be read: Permission denied")
     monkeypatch.undo()
-    assert said("none.mp4").endswith("none.mp4 is not there")
-    assert said("notes.txt").endswith("is no video of a known format; use a folder of its frames")
-    assert "100 x 100 pixels, 50 are allowed" in said("long.gif", max_pixels=50)
+    assert message("none.mp4").endswith("none.mp4 is not there")
+    assert message("notes.txt").endswith("is no video of a known format; use a folder of its frames")
+    assert "100 x 100 pixels, 50 are allowed" in message("long.gif", max_pixels=50)
     monkeypatch.setattr(image, "MAX_VIDEO_PIXELS", 99_999)
-    assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; use a folder" in said(
+    assert "long.gif has 10 frames of 100 x 100 pixels, 99999 pixels are allowed in all; use a folder" in message(
         "long.gif"
     )
     monkeypatch.setattr(image, "MAX_VIDEO_BYTES", 10)
-    assert "bytes, 10 are allowed" in said("long.gif")
+    assert "bytes, 10 are allowed" in message("long.gif")
     monkeypatch.setattr(video, "MAX_FRAMES", 0)
     (tmp_path / "empty" / "1.png").touch()
-    assert "holds more than 0 files" in said("empty")
+    assert "holds more than 0 files" in message("empty")
 
 
 def stills(names):
@@ -125,11 +125,11 @@ def test_tags_become_as_many_images_as_there_are_frames():
 
 
 def records(folder, *listed):
-    said = [
+    dialogues = [
         {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "It grows."}], **more}
         for text, more in listed
     ]
-    (folder / "data.json").write_text(json.dumps(said))
+    (folder / "data.json").write_text(json.dumps(dialogues))
     return str(folder / "data.json")
 
 

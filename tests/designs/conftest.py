@@ -57,14 +57,14 @@ def spread():
     def make(ids: torch.Tensor, real: torch.Tensor, labels: torch.Tensor, layouts: Iterable[Layout]) -> Sequence:
         layouts, rows, targets, blocks = iter(layouts), [], [], []
         for row, known in enumerate(real.bool()):
-            said, learnt = [], []
+            written, learnt = [], []
             for token, label in zip(ids[row, known].tolist(), labels[row, known].tolist(), strict=True):
                 if token == SLOT:
-                    blocks.append(ImageSpan(row, len(said), next(layouts)))
+                    blocks.append(ImageSpan(row, len(written), next(layouts)))
                 count = blocks[-1].layout.tokens if token == SLOT else 1
-                said += [token] * count
+                written += [token] * count
                 learnt += [IGNORE if token == SLOT else label] * count
-            rows.append(torch.tensor(said))
+            rows.append(torch.tensor(written))
             targets.append(torch.tensor(learnt))
         labels = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
         return Sequence(pad_sequence(rows, batch_first=True), tuple(blocks), labels=labels)

@@ -82,12 +82,12 @@ def test_blip2_with_t5(golden, params, vit, filled):
     layout = Layout(prefix=config["queries"])
     for row, length in enumerate(tensors["in/mask"].sum(1).tolist()):
         context = tensors["in/ids"][row : row + 1, :length]
-        said = tensors["in/labels"][row][tensors["in/labels"][row] != IGNORE]
-        whole = torch.cat([context, said[None]], dim=1)
-        labels = torch.cat([torch.full_like(context, IGNORE), said[None]], dim=1)
+        reply = tensors["in/labels"][row][tensors["in/labels"][row] != IGNORE]
+        whole = torch.cat([context, reply[None]], dim=1)
+        labels = torch.cat([torch.full_like(context, IGNORE), reply[None]], dim=1)
         image = {"image": pixels[row : row + 1]}
         output = model(Batch(filled(whole, config["image_id"], layout, labels=labels), image))
-        close(model.head(output.hidden)[0, length - 1 : -1], tensors["out/logits"][row, : len(said)])
+        close(model.head(output.hidden)[0, length - 1 : -1], tensors["out/logits"][row, : len(reply)])
         asked = Batch(filled(context, config["image_id"], layout), image)
         assert generate(model, asked, max_new_tokens=config["new"]) == [tensors["out/greedy_ids"][row].tolist()]
 

@@ -68,8 +68,8 @@ def test_eve(golden, params, llama, vit, spread, loss):
         close(ours[known], theirs[:, :length][known])
     logits = model.head(output.hidden)
     close(logits[known], tensors["out/logits"][:, :length][known])
-    said = loss(logits, sequence.labels)
-    close(said, tensors["out/ce_loss"])
+    cross_entropy = loss(logits, sequence.labels)
+    close(cross_entropy, tensors["out/ce_loss"])
 
     side, apart = config["img_clip"] // config["ps_clip"], []
     for row, block in enumerate(sequence.image_spans):
@@ -78,7 +78,7 @@ def test_eve(golden, params, llama, vit, spread, loss):
         apart.append(objective.loss(objective.student(output.hidden_states, block, *goal.shape[:2]), goal))
     close(torch.stack(apart), tensors["out/pal_per_image"][: len(apart)])
     close(torch.stack(apart).mean(), tensors["out/pal_loss"])
-    close(said + torch.stack(apart).mean(), tensors["out/total_loss"])
+    close(cross_entropy + torch.stack(apart).mean(), tensors["out/total_loss"])
 
 
 @torch.no_grad()

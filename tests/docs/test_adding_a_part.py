@@ -236,9 +236,9 @@ def test_the_tests_of_the_cards_find_the_parts_and_pass(checkout):
         "no:cacheprovider",
         "--durations=5",
     )
-    said = run("pytest", "tests/conf", "-o", "addopts=--import-mode=importlib", *chosen)
+    output = run("pytest", "tests/conf", "-o", "addopts=--import-mode=importlib", *chosen)
     for name in names:
-        assert f"/{name}]" in said, f"the tests do not know {name}"
+        assert f"/{name}]" in output, f"the tests do not know {name}"
 
 
 def test_the_parts_work_together(checkout):

@@ -55,8 +55,8 @@ def folder(tmp_path_factory):
     """Records under the names of the page, and an image."""
     made = tmp_path_factory.mktemp("page")
     Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(made / "photo.jpg")
-    said = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "this"}]
-    records = [{"id": str(n), "image": "photo.jpg", "conversations": said} for n in range(8)]
+    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "this"}]
+    records = [{"id": str(n), "image": "photo.jpg", "conversations": turns} for n in range(8)]
     for name in ("captions.json", "dialogues.json", "all.json"):
         (made / name).write_text(json.dumps(records))
     return made

@@ -52,12 +52,12 @@ FIRST = (USER("<image>\nhow many?"), REPLY("two"))
     [
         (FIRST, "how many?", "two"),
         ((*FIRST, USER("what?"), REPLY("fox")), "what?", "fox"),
-        # Nobody answers the last question: the one before it is asked, and judged by its own reply.
+        # Nobody answers the last question: the one before it is asked, and compared with its own reply.
         ((*FIRST, USER("what is <image>?")), "how many?", "two"),
         ((*FIRST, USER("a?"), USER("b?"), REPLY("c"), REPLY("d"), USER("e?")), "b?", "c"),
     ],
 )
-def test_a_question_is_judged_by_its_own_reply(turns, question, truth):
+def test_a_question_is_compared_with_its_own_reply(turns, question, truth):
     tags = sum(turn.text.count("<image>") for turn in turns)
     sample = examination(Sample(turns, tuple(ImageFile(f"image {number}") for number in range(tags))))
     assert (question_of(sample), truth_of(sample)) == (question, truth)

@@ -11,7 +11,7 @@ from mmrnn.cli import report
 from mmrnn.config.error import ConfigError
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.reports.answer_file import ANSWERS, read_answers, scored, write_answers
-from mmrnn.evaluation.reports.pairing import ALIKE, compare, pair
+from mmrnn.evaluation.reports.pairing import INSIGNIFICANT, compare, pair
 from mmrnn.evaluation.reports.run_folder import RESULT
 
 
@@ -72,7 +72,7 @@ def test_runs_are_paired_by_id_in_any_order():
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (replies(3, 30), "its 30 samples and the 120 of the baseline share 30 ids"),
         ([replace(a, id=f"x{a.id}") for a in replies(3)], "its 120 samples and the 120 of the baseline share 0 ids"),
@@ -83,15 +83,15 @@ def test_runs_are_paired_by_id_in_any_order():
         ([replace(a, id="" if n < 7 else a.id) for n, a in enumerate(replies(3))], "7 of 120 samples have no id"),
     ],
 )
-def test_other_samples_are_not_paired(other, said):
-    with pytest.raises(ValueError, match=said):
+def test_other_samples_are_not_paired(other, message):
+    with pytest.raises(ValueError, match=message):
         pair(replies(3), other)
     verdicts = [row[-1] for row in compare({"one": {"a": replies(3)}, "other": {"a": other}}, "one").rows]
     assert verdicts[0] == "baseline"
-    assert verdicts[1].startswith(f"not paired: {said}")
+    assert verdicts[1].startswith(f"not paired: {message}")
 
 
-def test_a_report_says_what_is_better_and_what_cannot_be_told_apart(job, capsys):
+def test_a_report_says_what_is_better_and_which_differences_are_significant(job, capsys):
     job("0", answers(30), "linear")
     job("1", answers(33), "mlp")
     job("2", answers(90), "qformer")
@@ -101,18 +101,17 @@ def test_a_report_says_what_is_better_and_what_cannot_be_told_apart(job, capsys)
     assert [row[:4] for row in found] == [
         ["scenes", f"connector={name}", "120", "40"] for name in ("linear", "mlp", "qformer")
     ]
-    assert [row[-1] for row in found] == ["baseline", ALIKE, "better"]
+    assert [row[-1] for row in found] == ["baseline", INSIGNIFICANT, "better"]
     assert found[0][4].startswith("25.0% [")
     assert found[2][5].startswith("+50.0% [+")
     assert found[1][6:8] == ["3 : 0", "0.25"]
-    assert ALIKE in shown
+    assert INSIGNIFICANT in shown
     assert "Spread over seeds" not in shown
     page = (job.root / "comparison.html").read_text()
     assert "scenes: connector=qformer, 8 of 60 disagreements" in page
     assert "<td>image10<td>" in page.replace("</td>", "")
     assert (
-        "images of disagreements are named alone; the first: image10: the configuration of the run names no data"
-        in page
+        "disagreements are shown without their image; first image10: the configuration of the run names no data" in page
     )
     assert "&lt;b&gt;five" in page
 
@@ -129,7 +128,7 @@ def test_any_run_can_be_the_baseline(job):
 def test_two_copies_of_a_run_do_not_differ(job):
     shutil.copytree(job("0", answers(30)), job.root / "1")
     report.main([str(job.root)])
-    assert rows(job.root, "Differences from")[1][5:] == ["+0.0% [+0.0%, +0.0%]", "0 : 0", "1", ALIKE]
+    assert rows(job.root, "Differences from")[1][5:] == ["+0.0% [+0.0%, +0.0%]", "0 : 0", "1", INSIGNIFICANT]
 
 
 def test_the_spread_over_seeds_stands_beside_the_intervals(job):
@@ -149,7 +148,7 @@ OLD = json.dumps({"split": "a", "kind": "k", "question": "?", "truth": "t", "rep
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (OLD + "\n", "has no ids of samples: it was written by an older mmrnn"),
         ("{]\n", "is damaged: line 1 is not JSON"),
@@ -158,7 +157,7 @@ OLD = json.dumps({"split": "a", "kind": "k", "question": "?", "truth": "t", "rep
         (None, "there is no "),
     ],
 )
-def test_answers_that_cannot_be_paired_cost_one_sentence(job, capsys, content, said):
+def test_answers_that_cannot_be_paired_cost_one_sentence(job, capsys, content, message):
     job("0", answers(30), "linear")
     bad = job("1", answers(33), "mlp") / ANSWERS
     if content is None:
@@ -168,7 +167,7 @@ def test_answers_that_cannot_be_paired_cost_one_sentence(job, capsys, content, s
     report.main([str(job.root)])
     for text in (capsys.readouterr().out, (job.root / "comparison.md").read_text()):
         assert text.count("connector=mlp: its held-out questions have no interval and are not paired: ") == 1
-        assert text.count(said) == 1
+        assert text.count(message) == 1
     assert [row[-1] for row in rows(job.root, "Differences from")] == ["baseline"]
 
 

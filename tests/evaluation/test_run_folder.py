@@ -59,16 +59,16 @@ def test_jobs_that_died_early_are_shown_with_the_reason(sweep, capsys):
     sweep("4", log=())
     sweep("5")
     (sweep("6") / FAILURE).write_text("{")
-    said = reasons(sweep.root)
-    assert said["2"] == "ended before its first record: ValueError: the data is\nnot there"
-    assert said["3"] == "ended after step 10: stopped"
-    assert said["4"] == "ended before its first record without a word (killed, or the machine went down)"
-    assert said["5"].startswith("ended after step 10 without a word")
-    assert said["6"] == f"ended after step 10, and {sweep.root / '6' / FAILURE} is damaged"
+    found = reasons(sweep.root)
+    assert found["2"] == "ended before its first record: ValueError: the data is\nnot there"
+    assert found["3"] == "ended after step 10: stopped"
+    assert found["4"] == "ended before its first record without a word (killed, or the machine went down)"
+    assert found["5"].startswith("ended after step 10 without a word")
+    assert found["6"] == f"ended after step 10, and {sweep.root / '6' / FAILURE} is damaged"
     report.main([str(sweep.root)])
     out = capsys.readouterr().out
     for text in (out, *((sweep.root / f"comparison.{end}").read_text() for end in ("md", "html"))):
-        assert all(str(sweep.root / name) in text for name in said)
+        assert all(str(sweep.root / name) in text for name in found)
         assert "without a word" in text
     assert "| 0 | 1,000 |" in (sweep.root / "comparison.md").read_text()
 
@@ -112,9 +112,9 @@ def test_a_damaged_log_is_noted(sweep, capsys):
         with (sweep.root / name / LOG).open("a") as file:
             file.write("{]\n")
     (sweep("2") / LOG).write_text('{"step": "ten"}\n')
-    said = reasons(sweep.root)
-    assert "after an unknown step" in said["2"]
-    assert f"{sweep.root / '2' / LOG} is damaged: record 1 has step='ten'" in said["2"]
+    found = reasons(sweep.root)
+    assert "after an unknown step" in found["2"]
+    assert f"{sweep.root / '2' / LOG} is damaged: record 1 has step='ten'" in found["2"]
     report.main([str(sweep.root)])
     assert f"note: {sweep.root / '0' / LOG} is damaged: line 2 is not JSON" in capsys.readouterr().out
     with pytest.raises(ValueError, match="line 2 is not JSON"):

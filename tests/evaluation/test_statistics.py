@@ -9,9 +9,9 @@ from mmrnn.evaluation.reports.statistics import (
     Estimate,
     discordance,
     image_clusters,
+    is_significant,
     mean_with_interval,
     spread,
-    told_apart,
 )
 
 IMAGES, MOST = 40, 6
@@ -76,14 +76,14 @@ def test_two_copies_of_one_run_differ_by_nothing():
     difference = mean_with_interval(right.astype(int) - right, ["any"] * 90, np.repeat(np.arange(30), 3))
     assert difference == Estimate(0, 0, 0)
     assert discordance(right, right) == (0, 0, 1.0)
-    assert not told_apart(difference, 1.0)
+    assert not is_significant(difference, 1.0)
 
 
 def test_one_image_gives_no_interval():
     found = mean_with_interval(np.array([1, 0]), ["a", "a"], np.array([0, 0]))
     assert found.value == 0.5
     assert np.isnan([found.low, found.high]).all()
-    assert not told_apart(found, 0.001)
+    assert not is_significant(found, 0.001)
 
 
 def test_mcnemar_is_exact():
@@ -104,7 +104,7 @@ def test_mcnemar_is_exact():
     ],
 )
 def test_both_tests_must_agree(low, high, p, apart):
-    assert told_apart(Estimate((low + high) / 2, low, high), p) is apart
+    assert is_significant(Estimate((low + high) / 2, low, high), p) is apart
 
 
 def test_questions_that_share_an_image_fall_together():

@@ -6,8 +6,9 @@ import pytest
 
 from mmrnn.cli import report
 from mmrnn.evaluation.reports.comparison import find_runs
-from mmrnn.evaluation.reports.pairing import ALIKE
+from mmrnn.evaluation.reports.pairing import INSIGNIFICANT
 from mmrnn.evaluation.reports.run_folder import RESULT
+from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 
 
 @pytest.fixture
@@ -44,15 +45,24 @@ def lines(scores, prompt="what?"):
 def task_files(run, task, found, **changed):
     scores = [line["score"] for line in found if line["score"] is not None]
     result = {
-        **{"task": task, "model": "m", "questions": len(found), "images": 9, "departures": [], "settings": {}},
+        **{
+            "task": task,
+            "model": "m",
+            "questions": len(found),
+            "images": 9,
+            "departures": [],
+            "settings": {},
+            "root": ".",
+        },
         "scores": {"accuracy": sum(scores) / len(scores)} if scores else {},
         "main": "accuracy" if scores else "",
-        "skipped": {"an image is not there": {"count": 2, "ids": ["q1", "q2"]}},
+        "skipped": {"an image is not there": ["q1", "q2"]},
         **changed,
     }
     folder = run / "eval" / task
     folder.mkdir(parents=True)
     (folder / RESULT).write_text(json.dumps(result))
+    (folder / SETTINGS).write_text("{}")
     (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
     return folder
 
@@ -74,20 +84,20 @@ def test_a_task_is_compared_question_by_question(job, capsys):
         ["task gqa", f"connector={name}", "120", "40"] for name in ("linear", "mlp", "qformer")
     ]
     assert found[0][4].startswith("25.0% [")
-    assert [row[-1] for row in found] == ["baseline", ALIKE, "better"]
+    assert [row[-1] for row in found] == ["baseline", INSIGNIFICANT, "better"]
     assert found[1][6:8] == ["3 : 0", "0.25"]
     assert rows(job.root, "Tasks")[0] == ["gqa", "connector=linear", "120", "2", "accuracy 0.250", ""]
-    assert ALIKE in capsys.readouterr().out
+    assert INSIGNIFICANT in capsys.readouterr().out
 
 
-def test_scores_between_right_and_wrong_are_judged_by_the_interval(job):
+def test_scores_between_right_and_wrong_are_compared_by_the_interval(job):
     job("0", vqav2=lines([0.3, 0.6, 0.9] * 30))
     job("1", "mlp", vqav2=lines([0.6, 0.6, 0.6] * 30))
     job("2", "qformer", vqav2=lines([0.6, 0.6, 0.9] * 30))
     report.main([str(job.root)])
     found = rows(job.root, "Differences from connector=linear")
     assert [row[4].split()[0] for row in found] == ["60.0%", "60.0%", "70.0%"]
-    assert [row[6:] for row in found[1:]] == [["30 : 30", "", ALIKE], ["30 : 0", "", "better"]]
+    assert [row[6:] for row in found[1:]] == [["30 : 30", "", INSIGNIFICANT], ["30 : 0", "", "better"]]
 
 
 def test_the_mean_is_over_questions_whatever_their_kinds(job):
@@ -105,7 +115,7 @@ def test_a_task_without_references_is_listed(job):
     assert rows(job.root, "Differences from") == []
 
 
-def test_departures_are_told(job):
+def test_departures_are_listed(job):
     task_files(job("0"), "gqa", lines([1, 0]), departures=["another prompt", "a|b\n<i>"])
     report.main([str(job.root)])
     assert r"another prompt; a\|b &lt;i>" in (job.root / "comparison.md").read_text()
@@ -140,7 +150,7 @@ def cut(name):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda folder: (folder / RESULT).unlink(), "the task is not finished; repeat its `mmrnn eval`"),
         (cut(RESULT), "result.json is damaged: Unterminated string"),
@@ -160,13 +170,13 @@ def cut(name):
         ),
     ],
 )
-def test_a_damaged_task_costs_one_sentence(job, capsys, damage, said):
+def test_a_damaged_task_costs_one_sentence(job, capsys, damage, message):
     job("0", gqa=lines([1] * 6), pope=lines([1] * 6))
     damage(job("1", "mlp", gqa=lines([1] * 6), pope=lines([1] * 6)) / "eval" / "gqa")
     report.main([str(job.root)])
     for text in (capsys.readouterr().out, (job.root / "comparison.md").read_text()):
         assert text.count("connector=mlp: ") == 1
-        assert text.count(said) == 1
+        assert text.count(message) == 1
     assert [row[:2] for row in rows(job.root, "Differences from")] == [
         ["task gqa", "connector=linear"],
         ["task pope", "connector=linear"],
@@ -175,24 +185,49 @@ def test_a_damaged_task_costs_one_sentence(job, capsys, damage, said):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"main": "f1"}, "it lacks 'f1'"),
-        ({"skipped": {"why": 3}}, "it is no JSON object"),
+        ({"skipped": {"why": 3}}, "it has why=3, which should be of type list"),
         ({"questions": True}, "it has questions=True"),
         ({"scores": {"accuracy": "high"}}, "it has accuracy='high'"),
     ],
 )
-def test_a_result_of_another_form_is_named(job, capsys, changed, said):
+def test_a_result_of_another_form_is_named(job, capsys, changed, message):
     task_files(job("0"), "gqa", lines([1, 0]), **changed)
     report.main([str(job.root)])
-    assert f"result.json is damaged: {said}" in capsys.readouterr().out
+    assert f"result.json is damaged: {message}" in capsys.readouterr().out
 
 
 def test_a_task_is_no_run(job):
     job("0", gqa=lines([1] * 6))
     finished, unfinished = find_runs(job.root)
     assert ([run.folder.name for run in finished], unfinished) == (["0"], [])
+
+
+def test_models_that_were_not_trained_here_are_compared(job, capsys):
+    models = [job.root / name for name in ("llava15", "eval/owner--name")]
+    task_files(models[0], "gqa", lines([1] * 30 + [0] * 90))
+    for path in task_files(models[1], "gqa", lines([1] * 90 + [0] * 30)).parent.glob("*"):
+        path.rename(models[1] / path.name)
+    report.main([*map(str, models)])
+    found = rows(models[0], f"Differences from {models[0]}")
+    assert [row[:2] for row in found] == [["task gqa", str(model)] for model in models]
+    assert [row[-1] for row in found] == ["baseline", "better"]
+    shown = capsys.readouterr().out
+    assert "held-out questions" not in shown
+    assert "Spread over seeds" not in shown
+
+
+def test_a_model_stands_beside_a_trained_run(job, capsys):
+    task_files(job.root / "llava15", "gqa", lines([1] * 30 + [0] * 90))
+    job("runs0", gqa=lines([1] * 90 + [0] * 30))
+    job("runs1", "mlp", gqa=lines([1] * 90 + [0] * 30))
+    report.main([str(job.root), "--baseline", str(job.root / "llava15")])
+    found = rows(job.root, f"Differences from {job.root}/llava15")
+    assert [row[1] for row in found] == [f"{job.root}/llava15", "connector=linear", "connector=mlp"]
+    assert [row[-1] for row in found] == ["baseline", "better", "better"]
+    assert f"{job.root}/llava15 " in capsys.readouterr().out
 
 
 def test_a_report_steers_no_terminal(job, capsys):

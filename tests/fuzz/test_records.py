@@ -104,9 +104,9 @@ def test_a_record_is_read_or_named(tmp_path, record, verify, absolute_paths):
     path.write_text(json.dumps([GOOD, record]))
     data = LLaVAJson(file=str(path), verify=verify, absolute_paths=absolute_paths, frames=2)
     assert len(data) + len(data.skipped) == 2
-    for (_, reason), (_, told) in zip(data.skipped, data.left_out(), strict=False):
-        assert REASONS.match(told), told
-        assert reason.startswith(told)
+    for (_, reason), (_, message) in zip(data.skipped, data.left_out(), strict=False):
+        assert REASONS.match(message), message
+        assert reason.startswith(message)
     for sample in list(data)[1:]:
         check(sample, record)
 

@@ -1,4 +1,4 @@
-"""Random dialogues: the ids of the parts are the ids of the whole text, and what is learnt is what was said."""
+"""Random dialogues: the ids of the parts are the ids of the whole text, and the targets are the replies."""
 
 import re
 
@@ -13,7 +13,7 @@ from mmrnn.types import IGNORE, Layout, Turn
 
 pytestmark = pytest.mark.slow
 LETTERS = "abcABC .:#,?\n[]"
-said = st.text(LETTERS, min_size=1, max_size=30).filter(str.strip)
+utterances = st.text(LETTERS, min_size=1, max_size=30).filter(str.strip)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def llama(tmp_path_factory):
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
-@given(texts=st.lists(said, min_size=2, max_size=8))
+@given(texts=st.lists(utterances, min_size=2, max_size=8))
 def test_parts_and_whole(llama, texts):
     """By a format whose turns end in a special token, as Vicuna's: no token crosses from one turn to the next."""
     texts = texts[: len(texts) // 2 * 2]
@@ -46,7 +46,7 @@ def test_parts_and_whole(llama, texts):
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
-@given(before=said, text=said)
+@given(before=utterances, text=utterances)
 def test_behind_an_image_a_text_is_by_itself(llama, before, text):
     turns = [Turn("user", f"{before}<image>{text}"), Turn("assistant", "")]
     prompt = Template(first="{text}", image_position="inline")

@@ -72,11 +72,11 @@ def test_an_unfinished_character_waits_until_the_end():
     assert texts[-1].startswith("a\ufffd")
 
 
-@pytest.mark.parametrize("said", ["a cat ### Human: and", "a cat ## 5 # ###", "a cat ##", "a cat</s", "###"])
-def test_the_beginning_of_a_stop_string_is_held_back(said):
+@pytest.mark.parametrize("written", ["a cat ### Human: and", "a cat ## 5 # ###", "a cat ##", "a cat</s", "###"])
+def test_the_beginning_of_a_stop_string_is_held_back(written):
     stops = ("###", "</s>")
-    texts = streamed(said, DemoTokenizer(), Template(stops=stops))
-    assert texts[-1] == said.partition("###")[0].strip()
+    texts = streamed(written, DemoTokenizer(), Template(stops=stops))
+    assert texts[-1] == written.partition("###")[0].strip()
     assert_prefixes(texts)
     # All that is shown before the end stays whatever follows.
     assert not any(text.endswith(("#", "</s")) for text in texts[:-1] if text != "a cat ## 5 #")

@@ -182,8 +182,8 @@ def test_replies_to_several_prompts_read_in_parts(assistant, monkeypatch):
 
 
 def test_the_greedy_reply_is_the_likeliest(assistant, monkeypatch):
-    [said], head = assistant.tokenizer.encode("k"), assistant.model.head
-    bonus = 50 * torch.nn.functional.one_hot(torch.tensor(said), assistant.model.backbone.vocab)
+    [token], head = assistant.tokenizer.encode("k"), assistant.model.head
+    bonus = 50 * torch.nn.functional.one_hot(torch.tensor(token), assistant.model.backbone.vocab)
     monkeypatch.setattr(assistant.model, "head", lambda hidden: head(hidden) + bonus)
     bare = under(assistant, Template(first="{text}:", reply="{text}\n", stops=()))
     assert bare.answer([sample()], max_new_tokens=1) == ["k"]

@@ -171,8 +171,8 @@ with torch.no_grad():
 def test_a_processor_with_avx2_alone():
     """torch and oneDNN held to AVX2: what they do not have there is not chosen."""
     limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    told = os.environ | limits | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, "-c", AVX2], env=told, check=True, timeout=100)
+    environment = os.environ | limits | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", AVX2], env=environment, check=True, timeout=100)
 
 
 def test_without_a_compiler(monkeypatch):

@@ -118,8 +118,8 @@ def compare_replies(peer, given, assistant, batch, image, question, first=None):
         ids.append(id)
         if assistant.stop.finished(ids):
             break
-    said = assistant.stop.clean(assistant.tokenizer.decode(ids))
-    assert assistant.ask(image, question, max_new_tokens=NEW) == said
+    reply = assistant.stop.clean(assistant.tokenizer.decode(ids))
+    assert assistant.ask(image, question, max_new_tokens=NEW) == reply
 
 
 @pytest.fixture(params=QUESTIONS)

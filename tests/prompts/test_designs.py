@@ -107,11 +107,11 @@ def test_qwen(golden):
     specials = case["toy_tokenizer"]["specials"]
     # The form writes the tags; what the case has in front of one is its template, with the number in it.
     shown = re.compile(r"([^\n]*)<img>.*?</img>(\n?)")
-    said = [shown.sub(r"<image>\2", turn["value"]) for turn in case["dialog"]]
+    texts = [shown.sub(r"<image>\2", turn["value"]) for turn in case["dialog"]]
     front = [match[1] for turn in case["dialog"] for match in shown.finditer(turn["value"])]
     forms = {re.sub(rf"\b{number}\b", "{number}", text) for number, text in enumerate(front, 1)}
     assert len(forms) == 1
-    spans = card("qwen_vl", image_template=f"{forms.pop()}<img><image></img>").spans(dialogue(*said), len(front))
+    spans = card("qwen_vl", image_template=f"{forms.pop()}<img><image></img>").spans(dialogue(*texts), len(front))
     slots = case["toy_tokenizer"]["slots"]
     row = tokenize(spans, Bytes(0, **specials), [Layout(prefix=slots)] * len(front))
     wanted = tensors["in/chat_ids"][0]
@@ -145,10 +145,10 @@ def test_minigpt_chats(golden, theirs, ours):
     second = prompt.spans(dialogue(f"<image>{case['question']}", case["answer"], case["question2"], ""), 1)
     start = "<s>" if theirs == "minigpt_v2" else ""  # the BOS is the tokenizer's
     assert start + written(first, tag) == case["first_turn_prompt"]
-    said = written(second, tag)
+    chat = written(second, tag)
     if theirs == "minigpt_v2":  # a reply is closed in training, and not in the released chat
-        said = said.replace(f"{case['answer']}</s>", case["answer"])
-    assert start + said == case["second_turn_prompt"]
+        chat = chat.replace(f"{case['answer']}</s>", case["answer"])
+    assert start + chat == case["second_turn_prompt"]
 
 
 def test_task_words(golden):

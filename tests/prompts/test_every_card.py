@@ -21,9 +21,9 @@ from mmrnn.types import IGNORE, Layout, Turn
 
 CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
 WRITTEN = json.loads((Path(__file__).parent / "written.json").read_text(encoding="utf-8"))
-SAID = ("<image>\nWhat is it?", "A red kite.", "Where?", "Above the sea.")
-LEARNT_WHOLE = {"<sop>", "\x02"}
-"""Openings of a reply of GLM, which are trained, too."""
+TEXTS = ("<image>\nWhat is it?", "A red kite.", "Where?", "Above the sea.")
+LEARNT_WHOLE = {"<sop>", "\x02", "</box>"}
+"""Openings of a reply of GLM, and the end of a box of Qwen-VL, which are trained, too."""
 
 
 def knobs(name):
@@ -38,7 +38,7 @@ def card(name):
 
 
 def dialogue(prompt):
-    texts = SAID[:2] if isinstance(prompt, PrefixLM) else SAID
+    texts = TEXTS[:2] if isinstance(prompt, PrefixLM) else TEXTS
     return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
 
 
@@ -50,8 +50,8 @@ def test_all_cards_are_listed():
 def test_a_card_writes_its_golden_string(name):
     prompt = card(name)
     spans = prompt.spans(dialogue(prompt), 1)
-    said = "".join("@" if span.image else f"⟦{span.text}⟧" if span.target else span.text for span in spans)
-    assert said == WRITTEN[name]
+    shown = "".join("@" if span.image else f"⟦{span.text}⟧" if span.target else span.text for span in spans)
+    assert shown == WRITTEN[name]
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -73,7 +73,7 @@ def test_what_is_learnt_decodes_to_the_replies(name):
     assert len(ends) == 1
     heard = [part.strip() for part in marked.split(ends[0])]
     for opening in LEARNT_WHOLE:
-        heard = [part.removeprefix(opening) for part in heard]
+        heard = [part.removeprefix(opening).removesuffix(opening) for part in heard]
     assert heard == [*replies, ""], "nothing but the replies and what closes them"
 
 
@@ -90,3 +90,29 @@ def test_a_prompt_to_be_answered_ends_where_the_reply_begins(name):
         assert getattr(prompt, "asking", None) is None
         begun = re.sub("[⟦⟧]", "", WRITTEN[name].rpartition("⟦")[0]) + getattr(prompt, "reply_opening", "")
     assert "".join("@" if span.image else span.text for span in prompt.spans(turns, 1)) == begun
+
+
+EARLIER_TEXT = {"sandwich"}
+"""Prompts that write words of a later turn into an earlier one."""
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_an_appended_turn_leaves_those_before_it_alone(name):
+    prompt = card(name)
+    turns = [*dialogue(prompt)[:3], Turn("assistant", "")]
+    if isinstance(prompt, PrefixLM):
+        with pytest.raises(ValueError, match="take a prompt for dialogues"):
+            prompt.appended_spans(turns, 1)
+        return
+
+    def begun(write, turns):
+        return "".join("@" if span.image else span.text for span in write(turns, 1))
+
+    first = [turns[0], Turn("assistant", "")]
+    asked = begun(prompt.appended_spans, first).removesuffix(
+        getattr(prompt, "reply_prefix", "") + getattr(prompt, "reply_opening", "")
+    )
+    assert begun(prompt.appended_spans, turns).startswith(asked)
+    assert begun(prompt.spans, first) == begun(prompt.appended_spans, first)
+    same = begun(prompt.spans, turns) == begun(prompt.appended_spans, turns)
+    assert same == (name not in EARLIER_TEXT)

@@ -22,10 +22,10 @@ def records(golden):
     """Records of two roles in turns, and what the original makes of each image position."""
     roles, found = ["human", "gpt"], []
     for record in golden("visualrwkv6_dialogue")[0]["records"]:
-        said = [one["from"] for one in record["conversations"]]
+        speakers = [one["from"] for one in record["conversations"]]
         for name, wanted in record["positions"].items():
             if wanted["project"] in ("equal", "intended"):
-                assert said == roles * (len(said) // 2), record["name"]
+                assert speakers == roles * (len(speakers) // 2), record["name"]
                 texts = [one["value"] for one in record["conversations"]]
                 turns = [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
                 found.append((record, POSITIONS[name], tuple(turns), wanted.get("intended", wanted)))

@@ -1,4 +1,4 @@
-"""A tiny model of each design, written to disk and read again, says what it said."""
+"""A tiny model of each design, written to disk and read again, gives the same reply."""
 
 import pytest
 import torch
@@ -25,6 +25,6 @@ def test_a_model_from_disk_replies_alike(name, tmp_path):
             parameter.add_(0.02 * torch.randn_like(parameter))
     image = Image.linear_gradient("L").resize((30, 20))
     assistant = Assistant(model, instantiate(cfg["tokenizer"]), instantiate(cfg["prompt"]))
-    said = assistant.ask(image, "what is it?", max_new_tokens=4)
+    reply = assistant.ask(image, "what is it?", max_new_tokens=4)
     save(model, tmp_path, config=cfg)
-    assert load(tmp_path).ask(image, "what is it?", max_new_tokens=4) == said
+    assert load(tmp_path).ask(image, "what is it?", max_new_tokens=4) == reply

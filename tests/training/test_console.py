@@ -1,4 +1,4 @@
-"""The time left is said on a terminal and elsewhere."""
+"""The time left is shown on a terminal and elsewhere."""
 
 from io import StringIO
 
@@ -12,7 +12,7 @@ from mmrnn.training.trackers.status_line import status_line
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only when told."""
+    """Seconds that pass only when set."""
     now = [100.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     return now

@@ -146,9 +146,9 @@ def test_eve(golden, params):
         start = (ids == -200).int().argmax().item()
         valid = tensors["in/teacher_mask"][number].bool()
         goal = tensors["in/teacher_features"][number].view(side, side, -1)[valid.any(1)][:, valid.any(0)]
-        said = objective.student(levels, ImageSpan(number, start, layout), *goal.shape[:2])
+        student = objective.student(levels, ImageSpan(number, start, layout), *goal.shape[:2])
         torch.testing.assert_close(
-            objective.loss(said, goal), tensors["out/pal_per_image"][number], atol=1e-5, rtol=1e-4
+            objective.loss(student, goal), tensors["out/pal_per_image"][number], atol=1e-5, rtol=1e-4
         )
 
 
@@ -158,9 +158,9 @@ def test_the_teachers_grid(rows, cols, window):
     teacher = Pixels()
     objective = PatchAlignment(VLM(backbone, {}), teacher=teacher, every=1)
     levels = tuple(torch.randn(1, rows * cols, 8) for _ in range(3))
-    said = objective.student(levels, ImageSpan(0, 0, Layout(rows, cols)), rows // window, cols // window)
-    assert said.shape == (rows // window, cols // window, teacher.width)
-    assert abs(objective.loss(said, said).item()) < 1e-6
+    student = objective.student(levels, ImageSpan(0, 0, Layout(rows, cols)), rows // window, cols // window)
+    assert student.shape == (rows // window, cols // window, teacher.width)
+    assert abs(objective.loss(student, student).item()) < 1e-6
 
 
 def test_eve_with_language():

@@ -37,8 +37,8 @@ def test_a_run_is_the_same_with_and_without_the_estimate(tmp_path, monkeypatch, 
     assert "in all" not in capsys.readouterr().err
     monkeypatch.setattr(preparation, "MIN_PLANNED_STEPS", 4)
     train(cfg, tmp_path / "with")
-    said = capsys.readouterr().err
-    assert re.search(r"about \d:\d\d:\d\d in all", said), said
+    stderr = capsys.readouterr().err
+    assert re.search(r"about \d:\d\d:\d\d in all", stderr), stderr
     before, after = (load_file(str(tmp_path / name / "model.safetensors")) for name in ("without", "with"))
     assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -67,7 +67,7 @@ import os, runpy, signal, sys
 try:
     with runpy.run_path(sys.argv[1])["StopSignals"]():
         os.kill(os.getpid(), signal.SIGINT)
-        print("goes on", flush=True)
+        print("continues", flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         print("too long", flush=True)
 finally:
@@ -80,7 +80,7 @@ def test_a_second_signal_ends_the_process_at_once():
         [sys.executable, "-c", SECOND, ends.__file__], capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 143
-    assert ended.stdout == "goes on\n"
+    assert ended.stdout == "continues\n"
 
 
 def test_a_worker_outlives_the_signals_of_its_rank():

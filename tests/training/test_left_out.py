@@ -35,8 +35,8 @@ SMALL = (
 
 
 def record(name, image="a.jpg", *, question="q", answer="a"):
-    said = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
-    return {"id": name, "image": image, "conversations": said}
+    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+    return {"id": name, "image": image, "conversations": turns}
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def loader(file, *, samples=0, objective=None, workers=0, **knobs):
 
 
 def text(name, size):
-    said = [{"from": "human", "value": "what? " * size}, {"from": "gpt", "value": "a"}]
-    return {"id": name, "conversations": said}
+    turns = [{"from": "human", "value": "what? " * size}, {"from": "gpt", "value": "a"}]
+    return {"id": name, "conversations": turns}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

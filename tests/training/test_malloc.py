@@ -23,8 +23,8 @@ print(given, works, faults())
 
 
 def test_freed_memory_is_not_given_back():
-    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
-    before, works, after = told.split()
+    output = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    before, works, after = output.split()
     assert works == str(tune_malloc())
     # Without glibc nothing is promised.
     assert works == "False" or int(after) * 10 < int(before)

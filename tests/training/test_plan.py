@@ -126,9 +126,9 @@ def test_every_preset_is_planned():
 def test_command(capsys):
     chosen = ("model=visualrwkv6_7b", "recipe=visualrwkv6_instruct", "backbone.grad_checkpointing=1")
     assert main(["plan", *chosen, "gpus=8", "gpu=a100_80g", "--padded"]) == 0
-    said = capsys.readouterr().out
-    assert "1,280,000 samples of 2048 positions" in said
-    assert "smallest number of such GPUs: 2" in said
+    stdout = capsys.readouterr().out
+    assert "1,280,000 samples of 2048 positions" in stdout
+    assert "smallest number of such GPUs: 2" in stdout
 
 
 @pytest.mark.parametrize(

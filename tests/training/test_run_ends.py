@@ -87,9 +87,9 @@ def test_records_wait_for_space(tmp_path, full_log, capsys):
     full_log(2)
     train(config(f"{STEPS}=5", "keep_every=2"), tmp_path)
     assert [record["step"] for record in jsonl.records(tmp_path / LOG)] == [1, 2, 3, 4, 5]
-    said = capsys.readouterr().err
-    assert said.count("records are kept in memory until they can be written, and training continues: no space") == 1
-    assert said.count("no checkpoint is saved, and training continues: no space left") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.count("records are kept in memory until they can be written, and training continues: no space") == 1
+    assert stderr.count("no checkpoint is saved, and training continues: no space left") == 1
 
 
 def test_a_run_ends_when_there_is_no_space_for_its_records(tmp_path, full_log):

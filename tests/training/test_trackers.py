@@ -60,13 +60,13 @@ class Rewinding(InMemory):
 
 
 def send(tracker: Tracker, folder, steps, start: int = 0) -> list[str]:
-    """Track records of some steps of a run; return what was said."""
-    told: list[str] = []
-    with track(tracker, folder, CONFIG, told.append) as tracked:
+    """Track records of some steps of a run; return the messages."""
+    messages: list[str] = []
+    with track(tracker, folder, CONFIG, messages.append) as tracked:
         tracked.start(start)
         for step in steps:
             tracked.log(record(step))
-    return told
+    return messages
 
 
 def test_numbers_of_a_record():
@@ -119,11 +119,11 @@ def test_a_resumed_run_repeats_no_step(tmp_path):
 @pytest.mark.parametrize("fails", ["start", "log", "finish"])
 def test_a_failing_tracker_is_told_once_and_counted(tmp_path, fails):
     failing, sound = InMemory(fails), InMemory()
-    told = send(SeveralTrackers(trackers={"bad": failing, "good": sound}), tmp_path, [1, 2, 3])
-    assert told[0] == (
+    messages = send(SeveralTrackers(trackers={"bad": failing, "good": sound}), tmp_path, [1, 2, 3])
+    assert messages[0] == (
         f"tracker bad failed, and training continues without it: ConnectionError: no network for {fails}"
     )
-    assert told[1:] == (
+    assert messages[1:] == (
         [] if fails == "finish" else ["tracker bad: 3 records could not be sent; log.jsonl has all of them"]
     )
     assert sound.steps == [1, 2, 3]
@@ -132,16 +132,16 @@ def test_a_failing_tracker_is_told_once_and_counted(tmp_path, fails):
 def test_a_tracker_is_started_again_when_the_network_is_back(tmp_path, monkeypatch):
     monkeypatch.setattr(tracker_thread, "RESTART_SECONDS", -1.0)
     tracker = InMemory("start")
-    told: list[str] = []
-    with track(tracker, tmp_path, CONFIG, told.append) as tracked:
+    messages: list[str] = []
+    with track(tracker, tmp_path, CONFIG, messages.append) as tracked:
         tracked.start(0)
         tracked.log(record(1))
-        while len(told) < 1 or tracked._threads[0]._unsent:
+        while len(messages) < 1 or tracked._threads[0]._unsent:
             time.sleep(0.001)
         tracker.fails = ()
         tracked.log(record(2))
     assert tracker.steps == [2]
-    assert told[1:] == ["tracker inmemory: 1 records could not be sent; log.jsonl has all of them"]
+    assert messages[1:] == ["tracker inmemory: 1 records could not be sent; log.jsonl has all of them"]
 
 
 def test_a_waiting_tracker_delays_nothing(tmp_path, monkeypatch):
@@ -153,9 +153,9 @@ def test_a_waiting_tracker_delays_nothing(tmp_path, monkeypatch):
             released.wait(30)
 
     began = time.monotonic()
-    told = send(Waiting(), tmp_path, [1, 2, 3])
+    messages = send(Waiting(), tmp_path, [1, 2, 3])
     assert time.monotonic() - began < 5
-    assert told == ["tracker waiting: 3 records could not be sent; log.jsonl has all of them"]
+    assert messages == ["tracker waiting: 3 records could not be sent; log.jsonl has all of them"]
     released.set()
 
 
@@ -169,9 +169,9 @@ def test_a_run_that_ends_before_its_first_step_ends_nothing(tmp_path):
 def test_a_damaged_mark_is_told(tmp_path):
     (tmp_path / "tracker_inmemory.json").write_text('{"id": ')
     tracker = InMemory()
-    told = send(tracker, tmp_path, [1])
-    assert "tracker_inmemory.json is damaged" in told[0]
-    assert "delete it to begin a new run there" in told[0]
+    messages = send(tracker, tmp_path, [1])
+    assert "tracker_inmemory.json is damaged" in messages[0]
+    assert "delete it to begin a new run there" in messages[0]
     assert tracker.calls == []
 
 
@@ -315,12 +315,12 @@ def test_mlflow(stand_in, tmp_path):
     stand_in("mlflow", MlflowClient=store.MlflowClient, entities=entities)
     many = {**CONFIG, "many": {f"k{number}": "x" * 600 for number in range(150)}}
     for start, steps in ((0, [1, 2]), (1, [2, 3])):
-        told: list[str] = []
-        with track(MLflow(tracking_uri="http://tracking"), tmp_path / "run", many, told.append) as tracked:
+        messages: list[str] = []
+        with track(MLflow(tracking_uri="http://tracking"), tmp_path / "run", many, messages.append) as tracked:
             tracked.start(start)
             for step in steps:
                 tracked.log(record(step))
-        assert told == []
+        assert messages == []
     [run] = store.runs.values()
     assert (store.uri, run.name, run.status) == ("http://tracking", "run", "FINISHED")
     assert run.metrics == [("loss", 0.125, 1), ("loss", 0.25, 2), ("loss", 0.375, 3)]

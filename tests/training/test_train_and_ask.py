@@ -19,8 +19,8 @@ SHORT = ("stage.instruct.lr=0.01", "stage.instruct.steps=60", "schedule.min_lr=0
 def records(tmp_path):
     """One image, one question and its answer, in LLaVA's form."""
     Image.new("RGB", (40, 24), "red").save(tmp_path / "wall.png")
-    said = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
-    (tmp_path / "data.json").write_text(json.dumps([{"id": "1", "image": "wall.png", "conversations": said}]))
+    turns = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
+    (tmp_path / "data.json").write_text(json.dumps([{"id": "1", "image": "wall.png", "conversations": turns}]))
     return tmp_path
 
 
@@ -51,8 +51,8 @@ def test_states_are_told_apart(tmp_path, capsys):
     }
     records = []
     for answer, state in states.items():
-        said = [{"from": "human", "value": "<state> well?"}, {"from": "gpt", "value": answer}]
-        records.append({"id": answer, "observations": {"state": state}, "conversations": said})
+        turns = [{"from": "human", "value": "<state> well?"}, {"from": "gpt", "value": answer}]
+        records.append({"id": answer, "observations": {"state": state}, "conversations": turns})
         (tmp_path / f"{answer}.json").write_text(json.dumps({"state": state}))
     (tmp_path / "data.json").write_text(json.dumps(records))
     train(tmp_path, "model=palm_e_tiny", *SHORT, "stage.instruct.batch_size=2")
@@ -83,6 +83,6 @@ def test_what_has_no_language_model_says_so(records, capsys):
     train(
         records, "model=blip2_stage1", *tiny, "evaluate.samples=9", "stage.bridge.steps=2", "stage.bridge.batch_size=2"
     )
-    code, said, fault = ask(records, capsys)
-    assert (code, said) == (2, "")
+    code, output, fault = ask(records, capsys)
+    assert (code, output) == (2, "")
     assert fault == "mmrnn: this model has no language model (NoBackbone); choose one with backbone=NAME\n"

@@ -203,7 +203,7 @@ def test_a_run_writes_its_backbone_and_its_connector(tmp_path):
 
 
 def test_a_released_visualrwkv(tmp_path, golden, params):
-    """The file of a whole model in miniature: its tower is told by overrides, its backbone by the tensors."""
+    """The file of a whole model in miniature: its tower is chosen by overrides, its backbone read from the tensors."""
     case, tensors = golden("visualrwkv6_bi")
     torch.save({name: value.clone() for name, value in params(tensors).items()}, tmp_path / "visual.pth")
     assert recognise(params(tensors)).name == "visualrwkv"

@@ -100,7 +100,7 @@ class Allocation:
 
 
 def allocated(path):
-    """A tensor that the reader is told to make, and whose elements nobody has written."""
+    """A tensor that the file makes the reader allocate, and whose elements nobody has written."""
     torch.save({"emb.weight": Allocation()}, path)
 
 
@@ -250,7 +250,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_hostile_or_broken_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make, said = CASES[name]
+    make, message = CASES[name]
     if make is gguf_kind:
         pytest.importorskip("gguf")
     make(tmp_path / name)
@@ -258,7 +258,7 @@ def test_a_hostile_or_broken_file(name, tmp_path, monkeypatch):
     values = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         weights.load(model, tmp_path / name)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
     assert all(torch.equal(value, values[key]) for key, value in model.state_dict().items())
@@ -271,29 +271,29 @@ def test_what_is_no_weight_file(name, tmp_path):
     for one in "ab":
         save_file({one: torch.zeros(1)}, str(tmp_path / "two" / f"{one}.safetensors"))
     (tmp_path / "text").write_text("hello")
-    said = {
+    message = {
         "folder": "no weight file in",
         "two": "name the one to load",
         "text": "known suffixes",
         "nothing": "no weight",
     }
-    with pytest.raises((ValueError, FileNotFoundError), match=said[name]):
+    with pytest.raises((ValueError, FileNotFoundError), match=message[name]):
         weights.load(rwkv(), tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (torch.zeros(20, 32, dtype=torch.complex64), "is complex"),
         (torch.eye(20, 32).to_sparse(), "not a plain tensor"),
         (torch.zeros(20, 32, dtype=torch.int8), "of another kind: embedding.weight: torch.int8"),
     ],
 )
-def test_values_that_are_no_weights(value, said):
+def test_values_that_are_no_weights(value, message):
     """Complex numbers lost their imaginary part, and quantised ones their scale, without a word."""
     model = rwkv()
     tensors = {**export(model, "rwkv6"), "emb.weight": value}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         weights.load(model, tensors)
 
 

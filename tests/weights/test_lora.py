@@ -50,7 +50,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken_adapters(what, tmp_path, llama, lora):
-    config, change, said = BROKEN[what]
+    config, change, message = BROKEN[what]
     target = llama()
     before = {name: value.clone() for name, value in target.state_dict().items()}
     tensors, _ = lora(tmp_path, target, **config)
@@ -65,9 +65,9 @@ def test_broken_adapters(what, tmp_path, llama, lora):
         tensors[f"{stem}.lora_A.weight"] = torch.ones(3, 32)
     if change == "module":
         tensors = {name.replace("q_proj", "x_proj"): value for name, value in tensors.items()}
-        said = "no format of Transformer"
+        message = "no format of Transformer"
     save_file(tensors, str(tmp_path / "adapter_model.safetensors"))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load(target, tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
 

@@ -100,13 +100,13 @@ def test_the_qformer_of_instructblip():
     asked = {"query_embeds": queries.expand(2, -1, -1), "encoder_hidden_states": tokens}
     close(alone(tokens), peer(None, **asked).last_hidden_state)
 
-    told = TextQFormer(24, **tiny_models.QFORMER, vocab=30, positions=20).eval()
-    load(told, source, strict=False)  # InstructBLIP predicts no words
+    qformer = TextQFormer(24, **tiny_models.QFORMER, vocab=30, positions=20).eval()
+    load(qformer, source, strict=False)  # InstructBLIP predicts no words
     ids, known = torch.randint(0, 30, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
     known[1, 3:] = False
     mask = torch.cat([torch.ones(2, 4), known], dim=1).long()
     expected = peer(ids, attention_mask=mask, **asked).last_hidden_state
-    close(told.forward_joint(tokens, ids, known)[0], expected[:, :4])
+    close(qformer.forward_joint(tokens, ids, known)[0], expected[:, :4])
 
 
 @torch.no_grad()

@@ -230,7 +230,7 @@ def test_blocks_of_rwkv_peft(rwkv6, kind, together):
 
 
 @pytest.mark.parametrize(
-    ("tensors", "said"),
+    ("tensors", "message"),
     [
         ({f"{KEY}.bone": torch.zeros(5, 8, 8)}, r"blocks \(5, 8, 8\) do not fit a weight \(32, 32\)"),
         ({f"{KEY}.disha": torch.zeros(8, 5)}, r"blocks \(8, 5\) do not fit a weight \(32, 32\)"),
@@ -239,9 +239,9 @@ def test_blocks_of_rwkv_peft(rwkv6, kind, together):
         ({f"{KEY}.lora_magnitude_vector": torch.zeros(32)}, "belongs to an adapter that is not a plain LoRA"),
     ],
 )
-def test_adapters_that_do_not_fit(rwkv6, tensors, said):
+def test_adapters_that_do_not_fit(rwkv6, tensors, message):
     base, target = rwkv6
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load(target, tensors, lora_alpha=8.0)
     assert equal(base, export(target, "rwkv6"))
 

@@ -33,7 +33,7 @@ def rows(name: str, device: torch.device) -> list[Difference]:
 
 
 def padded(name: str, device: torch.device) -> list[Difference]:
-    """Two prompts of different lengths, padded on the left and told apart by segments."""
+    """Two prompts of different lengths, padded on the left and separated by segments."""
     model, truth = models(name, device)
     segments = torch.ones(2, 19, dtype=torch.long)
     segments[1, :8] = 0

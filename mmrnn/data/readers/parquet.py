@@ -106,7 +106,7 @@ def _alternating(turns: Any, images: int) -> Any:
     """Turns of the Cauldron, `{user, assistant}` each, as those of user and assistant; others as they are."""
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) and "user" in turn for turn in turns):
         return turns
-    said = [{"role": role, "content": turn.get(role)} for turn in turns for role in ("user", "assistant")]
-    if images and isinstance(said[0]["content"], str) and TAG not in said[0]["content"]:
-        said[0]["content"] = TAG * images + "\n" + said[0]["content"]
-    return said
+    messages = [{"role": role, "content": turn.get(role)} for turn in turns for role in ("user", "assistant")]
+    if images and isinstance(messages[0]["content"], str) and TAG not in messages[0]["content"]:
+        messages[0]["content"] = TAG * images + "\n" + messages[0]["content"]
+    return messages

@@ -32,7 +32,8 @@ def mme(items: Sequence[TextItem]) -> Scores:
     """Score 1 where the reply is read as the reference says, else 0.
 
     Args:
-        items: with the reference `yes` or `no`; `kind` is the subtask, `image` tells which two belong together.
+        items: with the reference `yes` or `no`; `kind` is the subtask; the two questions of an image have the
+            same `image`.
 
     Returns:
         Scores; the summary has for each subtask `KIND/accuracy` of questions, `KIND/accuracy_plus` of images with both

@@ -7,7 +7,7 @@ from statistics import fmean
 from mmrnn.config.tree import leaves
 from mmrnn.evaluation.reports import pairing
 from mmrnn.evaluation.reports.answer_file import read_answers
-from mmrnn.evaluation.reports.comparison import FinishedRun, average, names
+from mmrnn.evaluation.reports.comparison import UNTRAINED, FinishedRun, average, names
 from mmrnn.evaluation.reports.disagreements import disagreements_html
 from mmrnn.evaluation.reports.section import Section
 from mmrnn.evaluation.reports.statistics import spread
@@ -18,9 +18,8 @@ IMAGES = (
     "Mean score: of a split over its kinds of question, of a task over its questions. Intervals come from resampling "
     "images, with the questions about one image kept together: they say how far other images would move a figure, not "
     "how far another seed would. p is that of McNemar's exact test on right and wrong over all questions; replies with "
-    "scores between have none, and the interval alone decides. A run "
-    f"{pairing.ALIKE} from the baseline unless the interval of the difference excludes 0 and p, where there is one, is "
-    "below 0.05."
+    "scores between have none, and the interval alone decides. A difference from the baseline is significant where its "
+    "interval excludes 0 and p, where there is one, is below 0.05."
 )
 SEEDS = (
     "Runs that differ in their seed alone: how far training again moves the mean. It is no part of the intervals above."
@@ -47,7 +46,7 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         tasks[name], faults = read_tasks(run.folder)
         notes += [f"{name}: {fault}." for fault in faults]
         try:
-            answers[name] = read_answers(run.folder)
+            answers[name] = {} if run.result is UNTRAINED else read_answers(run.folder)
         except (OSError, ValueError) as fault:
             notes.append(f"{name}: its held-out questions have no interval and are not paired: {fault}.")
         scored = {_label(task): result.replies for task, result in tasks[name].items() if result.replies}
@@ -59,13 +58,13 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         found = pairing.compare(answers, named[baseline])
     except ImportError as fault:
         return [Section(title, notes=[*notes, f"{fault}."]), *rest]
-    roots = {_label(task): result.root for task, result in tasks[named[baseline]].items()}
-    images = Thumbnails(runs[baseline].result["config"], roots)
+    labelled = {_label(task): result for task, result in tasks[named[baseline]].items()}
+    images = Thumbnails(runs[baseline].result["config"], labelled)
     more = disagreements_html(found, images)
     if images.faults:
-        notes.append(f"{len(images.faults):,} images of disagreements are named alone; the first: {images.faults[0]}.")
-    said = [IMAGES, *notes] if found.rows else notes
-    return [Section(title, pairing.COLUMNS, found.rows, said, more), *rest]
+        notes.append(f"{len(images.faults):,} disagreements are shown without their image; first {images.faults[0]}.")
+    shown = [IMAGES, *notes] if found.rows else notes
+    return [Section(title, pairing.COLUMNS, found.rows, shown, more), *rest]
 
 
 def _label(task: str) -> str:

@@ -14,6 +14,7 @@ from mmrnn.evaluation.reports.run_report import STYLE
 from mmrnn.evaluation.reports.section import Section, html_table, markdown_table
 from mmrnn.evaluation.reports.svg import bars
 from mmrnn.evaluation.reports.task_results import TASKS
+from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.lock import LOCK
 
@@ -25,10 +26,18 @@ POLICY = (
 )
 """A page runs no script and loads nothing, whatever the replies in it hold."""
 
+UNTRAINED: Mapping[str, Any] = {"config": {}, "choices": {}, "accuracy": {}}
+
+FIGURES = {"parameters": "{:,}", "seconds": "{:.0f}", "loss": "{:.3f}"}
+"""Figures of a result in the table, with their format."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Folder and result (`result.json`) of a finished run; `note`: a fault of its other files."""
+    """Folder and result (`result.json`) of a finished run; `note`: a fault of its other files.
+
+    The result of an evaluated model that was not trained here is `UNTRAINED`.
+    """
 
     folder: Path
     result: Mapping[str, Any]
@@ -46,16 +55,25 @@ class UnfinishedRun:
 def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
     """Return the finished runs in a folder and below it, and the unfinished ones.
 
+    A model that was evaluated and not trained here is a finished run without settings.
+
     Raises:
         ValueError: the folder holds no run.
     """
     finished, unfinished = [], []
-    found = []
+    found: dict[Path, bool] = {}  # folder -> whether a run trained there
     for root, folders, files in os.walk(folder):
-        if MARKS & {*folders, *files}:
-            found.append(Path(root))
+        path = Path(root)
+        if SETTINGS in files:  # a task, beside others of the same model
+            found.setdefault(path.parent.parent if path.parent.name == TASKS else path.parent, False)
+            folders.clear()
+        elif MARKS & {*folders, *files}:
+            found[path] = True
             folders[:] = [name for name in folders if name != TASKS]  # a task has a `result.json` of its own
     for run in sorted(found, key=lambda path: [_number(part) for part in path.parts]):
+        if not found[run]:
+            finished.append(FinishedRun(run, UNTRAINED))
+            continue
         if not (run / RESULT).is_file():
             unfinished.append(UnfinishedRun(run, unfinished_reason(run)))
             continue
@@ -66,7 +84,7 @@ def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[UnfinishedRun
             continue
         finished.append(FinishedRun(run, result, _log_fault(run)))
     if not found:
-        raise ValueError(f"{folder} holds no run; name a folder that `mmrnn train` has written")
+        raise ValueError(f"{folder} holds no run; name a folder that `mmrnn train` or `mmrnn eval` has written")
     return finished, unfinished
 
 
@@ -80,19 +98,16 @@ def _log_fault(folder: Path) -> str:
 
 def table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows: settings that differ, then size, time, loss, and accuracy of each split."""
-    settings = [dict(leaves(run.result["config"])) for run in runs]
-    keys = dict.fromkeys(key for setting in settings for key in setting)
-    differing = [key for key in keys if len({str(setting.get(key)) for setting in settings}) > 1]
-    chosen = _choices(runs, differing)
+    chosen, settings = _settings(runs)
     splits = list(dict.fromkeys(split for run in runs for split in run.result["accuracy"]))
-    columns = [*chosen, "parameters", "seconds", "loss", *splits]
     rows = []
-    for run, setting in zip(runs, settings, strict=True):
-        named = {**setting, **run.result["choices"]}
-        cells = [str(named.get(key, "")) for key in chosen]
-        cells += [f"{run.result['parameters']:,}", f"{run.result['seconds']:.0f}", f"{run.result['loss']:.3f}"]
-        cells += [f"{share:.1%}" if (share := average(run, split)) is not None else "" for split in splits]
-        rows.append(cells)
+    for run, cells in zip(runs, settings, strict=True):
+        figures = [form.format(run.result[name]) if name in run.result else "" for name, form in FIGURES.items()]
+        shares = [f"{share:.1%}" if (share := average(run, split)) is not None else "" for split in splits]
+        rows.append([*cells, *figures, *shares])
+    columns = [*chosen, *FIGURES, *splits]
+    if any(run.result is UNTRAINED for run in runs):
+        return ["run", *columns], [[str(run.folder), *row] for run, row in zip(runs, rows, strict=True)]
     return columns, rows
 
 
@@ -104,9 +119,8 @@ def average(run: FinishedRun, split: str) -> float | None:
 
 def names(runs: Sequence[FinishedRun]) -> list[str]:
     """Return the settings by which every run differs from the others, with its folder where others have the same."""
-    columns, rows = table(runs)
-    first = columns.index("parameters")
-    settings = [" ".join(f"{key}={cell}" for key, cell in zip(columns[:first], row, strict=False)) for row in rows]
+    chosen, cells = _settings(runs)
+    settings = [" ".join(f"{key}={cell}" for key, cell in zip(chosen, row, strict=True) if cell) for row in cells]
     return [
         setting if setting and settings.count(setting) == 1 else f"{setting} {run.folder}".strip()
         for setting, run in zip(settings, runs, strict=True)
@@ -147,6 +161,17 @@ def write_comparison(
         encoded = content.encode("utf-8", "xmlcharrefreplace")  # a reply can hold half of a surrogate pair
         replace_file(folder / name, partial(Path.write_bytes, data=encoded))
     return folder / "comparison.html"
+
+
+def _settings(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
+    """Settings that differ between trained runs, and their values for every run."""
+    settings = [dict(leaves(run.result["config"])) for run in runs]
+    trained = [setting for setting in settings if setting]
+    keys = dict.fromkeys(key for setting in trained for key in setting)
+    differing = [key for key in keys if len({str(setting.get(key)) for setting in trained}) > 1]
+    chosen = _choices([run for run, setting in zip(runs, settings, strict=True) if setting], differing)
+    values = [{**setting, **run.result["choices"]} for run, setting in zip(runs, settings, strict=True)]
+    return chosen, [[str(value.get(key, "")) for key in chosen] for value in values]
 
 
 def _choices(runs: Sequence[FinishedRun], differing: Sequence[str]) -> list[str]:

@@ -41,7 +41,7 @@ def _order(pair: Pair) -> tuple[float, bool]:
 
 def _images(split: str, pair: Pair, images: Thumbnails) -> str:
     reply = pair[0]
-    tags = (f'<img alt="" src="{url}"><br>' for url in images.of(split, reply.images[:MAX_IMAGES], reply))
+    tags = (f'<img alt="" src="{url}"><br>' for url in images.of(split, reply, MAX_IMAGES))
     return f"<td>{''.join(tags)}{escape(_cut(', '.join(reply.images)))}</td>"
 
 

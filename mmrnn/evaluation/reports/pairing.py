@@ -11,8 +11,8 @@ from mmrnn.evaluation.reports.statistics import (
     Estimate,
     discordance,
     image_clusters,
+    is_significant,
     mean_with_interval,
-    told_apart,
 )
 
 COLUMNS = [
@@ -20,7 +20,7 @@ COLUMNS = [
     *("difference [95 %]", "wins : losses", "p", "verdict"),
 ]
 BASELINE = "baseline"
-ALIKE = "cannot be told apart"
+INSIGNIFICANT = "no significant difference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ def _difference(first: Sequence[ScoredReply], second: Sequence[ScoredReply]) -> 
     clusters = image_clusters([answer.images for answer in firsts])
     difference = mean_with_interval(other - one, [answer.kind for answer in firsts], clusters)
     wins, losses, p = discordance(one, other)
-    verdict = ALIKE
-    if told_apart(difference, p):
+    verdict = INSIGNIFICANT
+    if is_significant(difference, p):
         verdict = "better" if difference.value > 0 else "worse"
     cells = [_shown(difference, "{:+.1%}"), f"{wins:,} : {losses:,}", "" if p is None else f"{p:.2g}", verdict]
     return cells, [(a, b) for a, b in pairs if a.score != b.score]

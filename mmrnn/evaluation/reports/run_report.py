@@ -95,7 +95,7 @@ def _throughput(log: Sequence[Mapping[str, Any]]) -> str:
 def _left_out(result: Mapping[str, Any]) -> str:
     """Samples and steps that were left out, by reason; empty: none."""
     skipped = result["skipped_steps"]
-    said = f"<p>{skipped} steps were skipped: their loss or gradient was not finite.</p>" if skipped else ""
+    skipped_steps = f"<p>{skipped} steps were skipped: their loss or gradient was not finite.</p>" if skipped else ""
     places = {"records of the data": result["left_out"]["records"], "training": result["left_out"]["train"]}
     places |= {f"held out: {name}": record for name, record in result["left_out"]["held_out"].items()}
     rows = "".join(
@@ -105,7 +105,7 @@ def _left_out(result: Mapping[str, Any]) -> str:
         for reason, row in record["reasons"].items()
     )
     head = "<tr><th>where<th>times<th>reason<th>first</tr>"
-    return said + (f"<h2>Left out</h2><table>{head}{rows}</table>" if rows else "")
+    return skipped_steps + (f"<h2>Left out</h2><table>{head}{rows}</table>" if rows else "")
 
 
 def _table(name: str, kinds: Mapping[str, Mapping[str, float]]) -> str:

@@ -119,7 +119,7 @@ def discordance(first: np.ndarray, second: np.ndarray) -> Discordance:
     return Discordance(wins, losses, float(p))
 
 
-def told_apart(difference: Estimate, p: float | None) -> bool:
+def is_significant(difference: Estimate, p: float | None) -> bool:
     """Return True where the interval of a difference excludes 0 and McNemar's test, where there is one, rejects too.
 
     Both are asked: McNemar's test takes the questions about one image as independent, and the interval is too short

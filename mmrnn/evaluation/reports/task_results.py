@@ -9,6 +9,7 @@ from typing import Any
 from mmrnn.evaluation.reports.answer_file import ANSWERS
 from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.run_folder import NUMBER, RESULT, field_fault
+from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 from mmrnn.io import jsonl
 from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 
@@ -22,7 +23,7 @@ ANSWER_FIELDS: Mapping[str, tuple[type, ...]] = {
 RESULT_FIELDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("scores", "skipped", "settings"), (dict,)),
     "questions": (int,),
-    "main": (str,),
+    **dict.fromkeys(("main", "root"), (str,)),
     "departures": (list,),
 }
 
@@ -37,7 +38,8 @@ class TaskResult:
         figure: name and value of what papers print; "": the replies have no scores.
         skipped: number of questions that could not be asked; they count as wrong.
         departures: from the published prompt or rule.
-        root: folder of the images; "": not known.
+        settings: cards of the reader and the prompt.
+        root: folder of all benchmarks.
     """
 
     replies: list[ScoredReply]
@@ -45,13 +47,19 @@ class TaskResult:
     figure: str
     skipped: int
     departures: list[str]
-    root: str = ""
+    settings: Mapping[str, Any]
+    root: str
 
 
 def read_tasks(run: Path) -> tuple[dict[str, TaskResult], list[str]]:
-    """Return the results of the tasks in the folder of a run by name, and the faults of those that cannot be read."""
+    """Return the results of the tasks of a run by name, and the faults of those that cannot be read.
+
+    Args:
+        run: folder of a run with `eval/TASK`, or the folder of the tasks.
+    """
     found, faults = {}, []
-    for folder in sorted(path for path in (run / TASKS).glob("*") if path.is_dir()):
+    folders = [path for path in (run / TASKS).glob("*") if path.is_dir()]
+    for folder in sorted(folders or (path.parent for path in run.glob(f"*/{SETTINGS}"))):
         try:
             found[folder.name] = read_task(folder)
         except (OSError, ValueError) as fault:
@@ -81,9 +89,10 @@ def read_task(folder: Path) -> TaskResult:
         [] if scoreless else [_reply(record) for record in records],
         len(records),
         f"{main} {result['scores'][main]:.3f}" if main else "",
-        sum(reason["count"] for reason in result["skipped"].values()),
+        sum(map(len, result["skipped"].values())),
         [*map(str, result["departures"])],
-        str(result["settings"].get("root", "")),
+        result["settings"],
+        result["root"],
     )
 
 
@@ -99,8 +108,7 @@ def _result(path: Path) -> dict[str, Any]:
     fault = field_fault(result, RESULT_FIELDS)
     if not fault and result["main"]:
         fault = field_fault(result["scores"], {result["main"]: NUMBER})
-    counts = [] if fault else result["skipped"].values()
-    fault = next(filter(None, [fault, *(field_fault(reason, {"count": (int,)}) for reason in counts)]), "")
+    fault = fault or field_fault(result["skipped"], dict.fromkeys(result["skipped"], (list,)))
     if fault:
         raise ValueError(f"{path} is damaged: it {fault}; repeat its `mmrnn eval`")
     return result
@@ -112,6 +120,6 @@ def _reply(record: Mapping[str, Any]) -> ScoredReply:
     All questions have one kind, as papers take the mean over questions.
     """
     truth = ", ".join(dict.fromkeys(map(str, record["truth"])))
-    images = (record["image"],) if record["image"] else ()
+    images = tuple(record["image"].split(", ")) if record["image"] else ()
     texts = (record["id"], record["prompt"], truth, record["text"])
     return ScoredReply(*texts, float(record["score"]), images, same=(*map(str, record["truth"]), *images))

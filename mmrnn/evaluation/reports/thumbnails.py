@@ -2,17 +2,20 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import is_card, leaves
-from mmrnn.data.image import ImageFile
 from mmrnn.evaluation.reports.pairing import ScoredReply
+from mmrnn.evaluation.reports.task_results import TaskResult
+from mmrnn.evaluation.tasks.question import QuestionReader
 from mmrnn.io.records.files import is_url
 from mmrnn.types import ImageSource, MapDataset
+
+Finder = Callable[[ScoredReply], Sequence[ImageSource]]
+"""Returns the images of a question."""
 
 SIDE = 160
 """Most pixels of a side of a thumbnail."""
@@ -41,54 +44,79 @@ class Thumbnails:
 
     Args:
         config: of the run; a held-out image is found through its data set.
-        roots: folder of the images of each task.
+        tasks: of the run by their label; an image is found through the reader of the task.
 
     Attributes:
-        faults: why an image cannot be shown, for each.
+        faults: why an image cannot be shown, for each question.
     """
 
-    def __init__(self, config: Mapping[str, Any], roots: Mapping[str, str]) -> None:
-        self.config, self.roots = config, roots
+    def __init__(self, config: Mapping[str, Any], tasks: Mapping[str, TaskResult]) -> None:
+        self.config, self.tasks = config, tasks
         self.faults: list[str] = []
+        self._opened: dict[str, Finder | Exception] = {}
 
-    def of(self, split: str, keys: Sequence[str], reply: ScoredReply) -> list[str]:
-        """Return images of a question as `data:` URLs; those that cannot be shown are left out.
+    def of(self, split: str, reply: ScoredReply, most: int) -> list[str]:
+        """Return images of a question as `data:` URLs; none: they cannot be shown.
 
         Args:
-            split: or task.
-            keys: of the images.
+            split: or label of the task.
             reply: to the question.
+            most: number of images.
         """
-        found = []
-        for key in keys:
-            try:
-                found.append(data_url(self._image(split, reply, key)))
-            except Exception as fault:  # the files of a run can hold anything, and the rest of its report stands
-                self.faults.append(f"{key}: {str(fault) or type(fault).__name__}")
-        return found
-
-    def _image(self, split: str, reply: ScoredReply, key: str) -> ImageSource:
-        if split in self.roots:
-            return ImageFile(Path(self.roots[split], key))
-        if isinstance(self._splits, Exception):
-            raise self._splits
-        if split not in self._splits:
-            raise ValueError(f"the data of the run have no held-out split {split!r}")
-        sample = self._splits[split][reply.index]
-        images = {image.key: image for image in sample.images}
-        if sample.id != reply.id or key not in images:
-            raise ValueError(f"the data of the run have another sample in its place, {sample.id!r}")
-        return images[key]
-
-    @cached_property
-    def _splits(self) -> Mapping[str, MapDataset] | Exception:
-        """Held-out splits of the data, or why there are none; files in the network are not read."""
         try:
-            if not is_card(card := self.config.get("data")):
-                raise ValueError("the configuration of the run names no data")
-            if urls := [value for _, value in leaves(card) if isinstance(value, str) and is_url(value)]:
-                raise ValueError(f"the data are in the network ({urls[0]})")
-            data: MapDataset = instantiate(card)
-            return data.held_out(self.config["evaluate"]["samples"])
-        except Exception as fault:  # likewise
-            return fault
+            return [data_url(image) for image in self._images(split, reply)[:most]] if reply.images else []
+        except Exception as fault:  # the files of a run can hold anything, and the rest of its report stands
+            self.faults.append(f"{reply.images[0]}: {str(fault) or type(fault).__name__}")
+            return []
+
+    def _images(self, split: str, reply: ScoredReply) -> Sequence[ImageSource]:
+        if split not in self._opened:
+            try:
+                opened = self._questions(self.tasks[split]) if split in self.tasks else self._held_out(split)
+            except Exception as fault:  # likewise
+                opened = fault
+            self._opened[split] = opened
+        opened = self._opened[split]
+        if isinstance(opened, Exception):
+            raise opened
+        return opened(reply)
+
+    def _held_out(self, split: str) -> Finder:
+        """Open a held-out split of the data; files in the network are not read.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not is_card(card := self.config.get("data")):
+            raise ValueError("the configuration of the run names no data")
+        if urls := [value for _, value in leaves(card) if isinstance(value, str) and is_url(value)]:
+            raise ValueError(f"the data are in the network ({urls[0]})")
+        data: MapDataset = instantiate(card)
+        samples = data.held_out(self.config["evaluate"]["samples"]).get(split)
+        if samples is None:
+            raise ValueError(f"the data of the run have no held-out split {split!r}")
+
+        def find(reply: ScoredReply) -> list[ImageSource]:
+            sample = samples[reply.index]
+            if sample.id != reply.id:
+                raise ValueError(f"the data of the run have another sample in its place, {sample.id!r}")
+            return [image for image in sample.images if image.key in reply.images]
+
+        return find
+
+    def _questions(self, task: TaskResult) -> Finder:
+        """Read the questions of a task again.
+
+        Raises:
+            ValueError: the result does not say how they are read.
+        """
+        if not {"task", "prompt"} <= task.settings.keys():
+            raise ValueError("the result of the task does not say how its questions are read")
+        card = task.settings["task"]
+        reader = instantiate(card["reader"])
+        if not isinstance(reader, QuestionReader):
+            raise ValueError(f"{card['reader']['_target_']} reads no questions")
+        prompt = instantiate(task.settings["prompt"])
+        questions = reader.questions(Path(task.root), suffix=card["suffix"], prompt=prompt)
+        samples = {question.id: question.sample for question in questions}
+        return lambda reply: samples[reply.id].images

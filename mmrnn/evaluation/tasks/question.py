@@ -28,6 +28,7 @@ class Question:
         options: replies from which `rank` chooses; none: the task has no options.
         record: fields of the official record that a submission or a converter needs, such as `question_id`.
         fault: why it cannot be asked; it counts as wrong.
+        place: file and line of its record, for messages.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Question:
     options: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""
+    place: str = ""
 
 
 @runtime_checkable

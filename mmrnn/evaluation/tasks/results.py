@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mmrnn.evaluation.metrics.items import LONGEST_REPLY, BoxItem, Item, TextItem
+from mmrnn.evaluation.metrics.items import LONGEST_REPLY, BoxItem, Item, Scores, TextItem
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, FAULT
 from mmrnn.evaluation.tasks.question import Question
 from mmrnn.evaluation.tasks.task import Task
@@ -79,9 +79,8 @@ def write_results(
     for item in items:
         if reason := _fault(item, lines[item.id]):
             skipped.setdefault(reason, []).append(item.id)
-    scores = task.metric(items) if task.metric is not None else None
-    by_id = scores.by_id if scores is not None else {}
-    jsonl.replace(run.folder / ANSWERS, [{**lines[item.id], "score": by_id.get(item.id)} for item in items])
+    scores = task.metric(items) if task.metric is not None else Scores({})
+    jsonl.replace(run.folder / ANSWERS, [{**lines[item.id], "score": scores.by_id.get(item.id)} for item in items])
     departures = [*run.departures]
     if run.rank:
         departures.append("replies are options chosen by their probability, not generated")
@@ -90,10 +89,11 @@ def write_results(
     result = {
         "task": run.name,
         "model": run.model,
+        "root": str(run.root.absolute()),
         "questions": len(questions),
         "images": len({image.key for question in questions for image in question.sample.images}),
         "main": task.main,
-        "scores": scores.summary if scores is not None else {},
+        "scores": scores.summary,
         "skipped": skipped,
         "departures": departures,
         "source": task.source,

@@ -76,7 +76,7 @@ class Task:
         found: dict[str, Question] = {}
         for question in self.reader.questions(root, suffix=self.suffix, prompt=prompt):
             if question.id in found:
-                raise RecordError("an id comes twice", f"{question.id!r}")
+                raise RecordError("an id comes twice", f"{question.place}: {question.id!r}")
             found[question.id] = question
         if not found:
             raise RecordError("there are no questions", str(root))

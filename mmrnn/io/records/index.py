@@ -32,8 +32,8 @@ HEADER = "mmrnn record index 1"
 MIN_STORED = 2**20
 """Smallest file in bytes whose index is stored; that of a smaller one is quickly made again."""
 
-SETTLED = 2.0
-"""Seconds after which a file counts as settled: one that is written twice within a clock tick has one state."""
+MIN_AGE = 2.0
+"""Seconds from the last change of a file until its index is stored: within a clock tick, its time stays the same."""
 
 MAX_HEADER = 2**16
 
@@ -176,7 +176,7 @@ def save_index(path: Path, index: RecordIndex, stamp: Stamp) -> bool:
 
 def worth_storing(stamp: Stamp) -> bool:
     """True for a file that is large, and was not written just now."""
-    recent = stamp.state.isdecimal() and time.time_ns() - int(stamp.state) < SETTLED * 1e9
+    recent = stamp.state.isdecimal() and time.time_ns() - int(stamp.state) < MIN_AGE * 1e9
     return stamp.size >= MIN_STORED and not recent
 
 

@@ -48,7 +48,7 @@ class CheckpointWriter:
             commit: called on rank 0 when all ranks have written; what it raises is raised by `wait` on every rank.
 
         Returns:
-            Its end, as `wait` tells it. A folder that could not be written is removed.
+            Its end, as `wait` reports it. A folder that could not be written is removed.
         """
         stager = DefaultStager(StagingOptions(False, False, False, False))
         copies = stager.stage(dict(tensors))

@@ -1,4 +1,4 @@
-"""Variables by which launchers tell a process its place: torchrun and Slurm."""
+"""Variables by which launchers (torchrun, Slurm) give a process its rank."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch | None:
     """Return the place of this process; None where it was started alone.
 
     Raises:
-        ConfigError: a launcher has started several processes without telling each its rank, or a variable is no number.
+        ConfigError: a launcher has started several processes without giving each its rank, or a variable is no number.
     """
     if "RANK" in environment and _number(environment, "WORLD_SIZE") > 1:
         return Launch(

@@ -1,4 +1,4 @@
-"""Processes of a run, and what they tell each other."""
+"""Processes of a run, and their collectives."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -12,8 +12,8 @@ WINDOW, MIN_LOSSES, SIGMAS = 200, 50, 5.0
 """Losses that a loss is compared with, the fewest of them, and the standard deviations that it may lie above them."""
 
 
-class Judgement(NamedTuple):
-    """Verdict on a step before its update.
+class GuardDecision(NamedTuple):
+    """Decision on a step before its update.
 
     Attributes:
         skip: the weights stay as they are, and the step is tried with the next batches.
@@ -27,7 +27,7 @@ class Judgement(NamedTuple):
 
 
 class StepGuard:
-    """Judges every step by its loss and the norm of its gradient, which are those of all ranks.
+    """Decides on every step by its loss and the norm of its gradient, which are those of all ranks.
 
     Args:
         max_bad_steps: steps in a row that are skipped, with which the run ends.
@@ -39,8 +39,8 @@ class StepGuard:
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._bad = 0
 
-    def judge(self, step: int, loss: float, norm: float, lr: float) -> Judgement:
-        """Judge a step.
+    def check(self, step: int, loss: float, norm: float, lr: float) -> GuardDecision:
+        """Decide on a step.
 
         Args:
             step: its number, for messages.
@@ -54,12 +54,12 @@ class StepGuard:
         fault = self._spike(loss)
         if fault and self.on_spike == "stop":
             cure = f"lower the learning rate ({lr:g}), or resume with on_spike=skip or warn"
-            return Judgement(True, fault, f"step {step} is not made: {fault}; {cure}")
+            return GuardDecision(True, fault, f"step {step} is not made: {fault}; {cure}")
         if fault and self.on_spike == "skip":
             return self._skip(step, fault, f"lower the learning rate ({lr:g}) or set on_spike=warn")
         self._losses.append(loss)
         self._bad = 0
-        return Judgement(False, fault)
+        return GuardDecision(False, fault)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the steps so far, as JSON has it."""
@@ -80,7 +80,7 @@ class StepGuard:
             f"last {len(self._losses)} ({mean:g})"
         )
 
-    def _skip(self, step: int, fault: str, cure: str) -> Judgement:
+    def _skip(self, step: int, fault: str, cure: str) -> GuardDecision:
         self._bad += 1
         end = f"step {step} failed {self._bad} times: {fault}; {cure}" if self._bad >= self.max_bad_steps else ""
-        return Judgement(True, fault, end)
+        return GuardDecision(True, fault, end)

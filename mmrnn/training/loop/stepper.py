@@ -144,7 +144,7 @@ class Stepper:
         return StepResult(step + 1, loss, lr, norm, skipped, dropped)
 
     def _is_accepted(self, step: int, loss: float, norm: float, ids: list[str]) -> bool:
-        skip, fault, end = self.guard.judge(step, loss, norm, self.stage.lr)
+        skip, fault, end = self.guard.check(step, loss, norm, self.stage.lr)
         if fault and self.report is not None:
             self.report(BadStep(step, skip, fault, ids))
         if end:

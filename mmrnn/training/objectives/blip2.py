@@ -104,7 +104,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         """
         image = F.normalize(self.image_proj(queries), dim=-1)
         text = F.normalize(self.text_proj(words[:, 0]), dim=-1)
-        # The query that fits best speaks for the image.
+        # The most similar query stands for the image.
         (every, first), (images, _) = gather_rows(text), gather_rows(image)
         to_text = (image @ every.T).amax(1) / self.temperature
         to_image = torch.einsum("tw,mqw->tmq", text, images).amax(2) / self.temperature

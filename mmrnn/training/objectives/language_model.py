@@ -114,7 +114,7 @@ class LanguageModel(Objective):
         return [(found * weights[used]).sum(), *(pull.sum() / _full_size(sequence, pull) for pull in pulls)]
 
     def __call__(self, model: VLM, output: Output) -> Float[Tensor, ""]:
-        """The loss of what `model` made of a batch with labels."""
+        """Compute the loss of the output of `model` for a batch with labels."""
         return sum(self.losses(model, output))
 
     def _measure(

@@ -1,4 +1,4 @@
-"""EVE's patch aligning layer (arXiv 2406.11832): what the language model makes of patches, held to a teacher's."""
+"""EVE's patch aligning layer (arXiv 2406.11832): hidden states of patches are aligned to a teacher's features."""
 
 import torch
 from einops import rearrange
@@ -11,9 +11,10 @@ from mmrnn.types import Batch, Encoder, ImageSpan, Objective, Output, PositiveIn
 
 
 class PatchAlignment(nn.Module, Objective):
-    """1 - cosine between the teacher's patches and what several layers of the language model say of the same places.
+    """1 - cosine between the teacher's patches and features from several layers of the language model.
 
-    The last layer asks, every `every`-th layer below it down to the embeddings answers, each place for itself.
+    For each patch, the last layer gives the query of an attention whose keys and values are every `every`-th layer
+    below it, down to the embeddings.
     The layer exists while training only.
 
     Args:
@@ -69,14 +70,14 @@ class PatchAlignment(nn.Module, Objective):
         layout = block.layout
         places = block.start + layout.patch_indices().to(levels[0].device)
         window = layout.rows // rows
-        said = []
+        pooled = []
         for level in self.chosen:
             grid = levels[level][block.sample, places].view(layout.rows, layout.cols, -1)
-            said.append(F.avg_pool2d(grid.movedim(-1, 0), window).movedim(0, -1).flatten(0, 1))
-        query, *keys = (into(norm(x)) for norm, into, x in zip(self.norms, self.level_proj, said, strict=True))
+            pooled.append(F.avg_pool2d(grid.movedim(-1, 0), window).movedim(0, -1).flatten(0, 1))
+        query, *keys = (into(norm(x)) for norm, into, x in zip(self.norms, self.level_proj, pooled, strict=True))
         q, k = (rearrange(x, "n l (h k) -> n h l k", h=self.heads) for x in (query[:, None], torch.stack(keys, 1)))
         mixed = F.scaled_dot_product_attention(q, k, k, scale=query.shape[-1] ** -0.5)
-        answer = self.input_proj(said[0]) + self.output(rearrange(mixed, "n h 1 k -> n (h k)"))
+        answer = self.input_proj(pooled[0]) + self.output(rearrange(mixed, "n h 1 k -> n (h k)"))
         return answer.view(rows, cols, -1)
 
     def loss(self, student: Float[Tensor, "rows cols e"], goal: Float[Tensor, "rows cols e"]) -> Float[Tensor, ""]:

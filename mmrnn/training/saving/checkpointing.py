@@ -122,7 +122,7 @@ class Checkpoints:
     ) -> None:
         """Save a checkpoint after so many steps of the run; it is written while training continues.
 
-        One that is being written is waited for. Where there is no space, that is said, and training continues.
+        One that is being written is waited for. Where there is no space, a line says so, and training continues.
 
         Args:
             step: number of steps that the run has taken, over all stages.

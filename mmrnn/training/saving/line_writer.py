@@ -30,7 +30,7 @@ class LineWriter:
         self.flush()
 
     def flush(self) -> None:
-        """Write the records that wait; where there is no space, that is said once, until there is some."""
+        """Write the records that wait; where there is no space, one line says so until there is some."""
         before, self.full = self.full, None
         for path in list(self._waiting):
             try:

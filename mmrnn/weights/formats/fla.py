@@ -143,7 +143,7 @@ def infer(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
 
 
 def language(part: type, key: str, names: Mapping[str, str], adapt: Adapt, inverse: Inverse) -> Format:
-    """Format of a language model of fla; `key` tells its version."""
+    """Format of a language model of fla; `key` names its version."""
     form = Format(
         "fla",
         part,

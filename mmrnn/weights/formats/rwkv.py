@@ -145,7 +145,7 @@ def hf_name(name: str) -> str:
 
 
 def hf(name: str, part: type, keys: tuple[str, ...], original: Mapping[str, str]) -> Format:
-    """Format of the hub's RWKV-5 or RWKV-6; `keys` tell the version, `original` are BlinkDL's names."""
+    """Format of the hub's RWKV-5 or RWKV-6; `keys` name the version, `original` are BlinkDL's names."""
     hf_names = {hf_name(theirs): theirs for theirs in original if not theirs.endswith(("time_state", "time_first"))}
     to_original = Format("original", None, (), names=hf_names)
 

@@ -18,7 +18,7 @@ from mmrnn.tokenizers import HFTokenizer
 from mmrnn.types import SLOT, Layout, Turn
 
 
-def said(role, text):
+def entry(role, text):
     return {"from": role, "value": text}
 
 
@@ -45,8 +45,8 @@ def read(tmp_path):
 
 
 ASKED = (Turn("user", "<image>\nWhat?"), Turn("assistant", "A mug"))
-TEXT = {"conversations": [said("human", "Hi"), said("gpt", "Hello")]}
-LLAVA = {"image": "p.png", "conversations": [said("human", "<image>\nWhat?"), said("gpt", "A mug")]}
+TEXT = {"conversations": [entry("human", "Hi"), entry("gpt", "Hello")]}
+LLAVA = {"image": "p.png", "conversations": [entry("human", "<image>\nWhat?"), entry("gpt", "A mug")]}
 MESSAGES = [message("user", "<image>\nWhat?"), message("assistant", "A mug")]
 URL = {"type": "image_url", "image_url": {"url": "p.png"}}
 
@@ -58,7 +58,10 @@ URL = {"type": "image_url", "image_url": {"url": "p.png"}}
         {**LLAVA, "image": ["p.png"]},
         {"images": ["p.png"], "conversations": LLAVA["conversations"]},
         {"images": "p.png", "conversations": LLAVA["conversations"]},
-        {"images": ["p.png"], "conversations": [said("user", "<image>\nWhat?"), said("assistant", "A mug")]},
+        {
+            "images": ["p.png"],
+            "conversations": [entry("user", "<image>\nWhat?"), entry("assistant", "A mug")],
+        },
         {"images": ["p.png"], "messages": MESSAGES},
         {"image": "p.png", "conversations": MESSAGES},
         {"messages": [message("user", [URL, text("What?")]), message("assistant", "A mug")]},
@@ -103,7 +106,7 @@ def test_an_image_in_the_record(read):
     "record",
     [
         {"system": "Be terse.", **LLAVA},
-        {**LLAVA, "conversations": [said("system", "Be terse."), *LLAVA["conversations"]]},
+        {**LLAVA, "conversations": [entry("system", "Be terse."), *LLAVA["conversations"]]},
         {"image": "p.png", "messages": [message("developer", [text("Be terse.")]), *MESSAGES]},
     ],
 )
@@ -259,7 +262,7 @@ TAKEN = {"system turn": "a system turn of a record", "assistant begins": "the as
 @pytest.mark.golden
 @pytest.mark.parametrize(("case", "parts"), [("llava_preprocess", "templates"), ("visualrwkv6_dialogue", "positions")])
 def test_records_of_the_originals(golden, tmp_path, case, parts):
-    """Every record that is not said to be left out is read as it stands."""
+    """Every record that `left_out` does not name is read as it stands."""
     records = golden(case)[0]["records"]
     left_out = 0
     for record in records:

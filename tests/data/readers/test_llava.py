@@ -140,7 +140,7 @@ def test_other_modalities_read_numbers(write):
     talks = [talk("<state>?", "a"), talk("<state> or <state> and <slots>?", "a", "<state>?", "b")]
     seen = [{"state": one}, {"state": [one, two, one], "slots": two}]
     both = zip(talks, seen, strict=True)
-    data = LLaVAJson(file=write([{"conversations": said, "observations": given} for said, given in both]))
+    data = LLaVAJson(file=write([{"conversations": talk, "observations": given} for talk, given in both]))
     found = [{name: [x.tolist() for x in given] for name, given in sample.observations.items()} for sample in data]
     assert found == [{"state": [one]}, {"state": [one, two, one], "slots": [two]}]
     assert data[0].observations["state"][0].dtype == torch.float32

@@ -16,7 +16,7 @@ from tests.data.readers.shards import image_bytes
 
 RED, BLUE = image_bytes("red"), image_bytes("blue", (5, 2), "JPEG")
 CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-SAID = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A mug"}]
+TURNS = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A mug"}]
 ASKED = (Turn("user", "<image>\nWhat?"), Turn("assistant", "A mug"))
 
 
@@ -39,14 +39,14 @@ def no_open_tables():
 @pytest.mark.parametrize(
     ("columns", "types"),
     [
-        ({"image": [cell(RED), cell(BLUE)], "messages": [SAID] * 2}, {"image": CELL}),
-        ({"images": [[cell(RED)], [cell(BLUE)]], "conversations": [SAID] * 2}, {"images": pa.list_(CELL)}),
-        ({"images": [[cell(RED)], [cell(BLUE)]], "messages": [SAID] * 2}, {"images": pa.large_list(CELL)}),
-        ({"image": [RED, BLUE], "messages": [SAID] * 2}, {"image": pa.binary()}),
-        ({"image": [RED, BLUE], "messages": [SAID] * 2}, {"image": pa.large_binary()}),
-        ({"images": [[RED], [BLUE]], "messages": [SAID] * 2}, {"images": pa.list_(pa.binary())}),
+        ({"image": [cell(RED), cell(BLUE)], "messages": [TURNS] * 2}, {"image": CELL}),
+        ({"images": [[cell(RED)], [cell(BLUE)]], "conversations": [TURNS] * 2}, {"images": pa.list_(CELL)}),
+        ({"images": [[cell(RED)], [cell(BLUE)]], "messages": [TURNS] * 2}, {"images": pa.large_list(CELL)}),
+        ({"image": [RED, BLUE], "messages": [TURNS] * 2}, {"image": pa.binary()}),
+        ({"image": [RED, BLUE], "messages": [TURNS] * 2}, {"image": pa.large_binary()}),
+        ({"images": [[RED], [BLUE]], "messages": [TURNS] * 2}, {"images": pa.list_(pa.binary())}),
         (
-            {"images": [[{"bytes": RED}], [{"bytes": BLUE}]], "messages": [SAID] * 2},
+            {"images": [[{"bytes": RED}], [{"bytes": BLUE}]], "messages": [TURNS] * 2},
             {"images": pa.list_(pa.struct([("bytes", pa.binary())]))},
         ),
         (
@@ -68,7 +68,7 @@ def test_a_row_is_a_dialogue_a_caption_or_left_out(tmp_path):
     columns = {
         "id": ["a", "b", "c", "d", "e"],
         "img": [cell(RED), cell(RED), None, None, None],
-        "talk": [SAID, None, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}], None, None],
+        "talk": [TURNS, None, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}], None, None],
         "text": [None, "a field", None, "no image", None],
     }
     file = write(tmp_path / "a.parquet", columns, {"img": CELL})
@@ -107,9 +107,9 @@ def test_a_file_takes_the_place_of_missing_bytes(tmp_path):
 
 
 def test_a_row_without_an_image_is_text(tmp_path):
-    hi = [{"role": "user", "content": "Hi"}, SAID[1]]
+    hi = [{"role": "user", "content": "Hi"}, TURNS[1]]
     for kind, values in ((CELL, [cell(RED), None]), (pa.binary(), [RED, None])):
-        columns = {"image": values, "messages": [SAID, hi]}
+        columns = {"image": values, "messages": [TURNS, hi]}
         data = Parquet(file=write(tmp_path / f"{kind.num_fields}.parquet", columns, {"image": kind}))
         assert [len(sample.images) for sample in data] == [1, 0]
 

@@ -18,8 +18,8 @@ LONG_AGO = 1_000_000_000
 
 
 def record(number, reply="a", **keys):
-    said = [{"from": "human", "value": "q"}, {"from": "gpt", "value": reply}]
-    return {"id": f"r{number}", "conversations": said, **keys}
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": reply}]
+    return {"id": f"r{number}", "conversations": turns, **keys}
 
 
 def write(path, records):

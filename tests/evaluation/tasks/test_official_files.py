@@ -1,5 +1,8 @@
 """Every card of `conf/task/` reads the files of its benchmark as they are published, and scores replies by them."""
 
+from functools import cache
+from shutil import which
+
 import pytest
 
 from mmrnn.config.compose import compose, conf_dir
@@ -15,7 +18,11 @@ CARDS = sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
 BEST = {"mme": 2000.0}
 """Highest value of `main` where it is not 1."""
 
+CORPUS = {"coco_caption", "nocaps"}
+"""Tasks whose highest value depends on the words of all references."""
 
+
+@cache
 def card(name):
     return plain(compose(config=f"task/{name}"))["task"]
 
@@ -71,9 +78,11 @@ def test_scores(name, tmp_path):
     task, questions = asked(name, tmp_path)
     if task.metric is None:
         return
-    best = BEST.get(name, 1.0)
+    if name in CORPUS and which("java") is None:
+        pytest.skip("pycocoevalcap needs Java")
     found = task.metric([item(question, perfect(question)) for question in questions])
-    assert found.summary[task.main] == pytest.approx(best)
+    best = found.summary[task.main]
+    assert name in CORPUS or best == pytest.approx(BEST.get(name, 1.0))
     assert set(found.by_id) == {question.id for question in questions}
     wrong = task.metric([item(question, "maybe not") for question in questions])
     assert wrong.summary[task.main] < best

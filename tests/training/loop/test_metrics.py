@@ -27,7 +27,7 @@ def batch(rows, labels=None, images=0) -> Batch:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only when told."""
+    """Seconds that pass only when set."""
     now = [100.0]
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
     return now

@@ -66,9 +66,9 @@ def losses_and_gradients(rows):
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(blip2, "negatives", blip2.negatives)  # put back what the other function replaces
     whole = losses_and_gradients([0, 1, 2, 3])
-    told = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__]
-    running = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=told) for rank in range(2)]
+    running = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in range(2)]
     assert [process.wait(timeout=100) for process in running] == [0, 0]
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert parts[0].keys() == parts[1].keys() == whole.keys()

@@ -37,8 +37,8 @@ def png(width, height):
 
 
 def record(name, image="a.jpg", question="<image>\nq", answer="a", **more):
-    said = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return json.dumps({"id": name, "image": image, "conversations": said, **more})
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return json.dumps({"id": name, "image": image, "conversations": turns, **more})
 
 
 LONG = "why? " * 60

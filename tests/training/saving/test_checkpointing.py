@@ -25,7 +25,7 @@ class Run:
     """Checkpoints of a small model, with a clock that stands still."""
 
     def __init__(self, out: Path, **settings):
-        self.now, self.said, self.exported = 0.0, [], []
+        self.now, self.lines, self.exported = 0.0, [], []
         self.model = nn.Linear(2, 2)
         self.optimizer = AdamW([{"params": [*self.model.parameters()]}], 1e-3)
         self.out = out
@@ -34,7 +34,7 @@ class Run:
             World(),
             CONFIG,
             CheckpointSettings(**{"save_every_seconds": 0.0, "max_save_share": 1.0} | settings),
-            say=self.said.append,
+            say=self.lines.append,
             export=self.exported.append,
             clock=lambda: self.now,
         )
@@ -165,10 +165,10 @@ def test_a_full_disk_is_said_and_tried_again(tmp_path, full_disk):
     full_disk(True)
     run.save(2)
     run.save(3, wait=True)
-    assert len(run.said) == 2
-    assert "no checkpoint is saved, and training continues: no space left for" in run.said[0]
-    assert "bytes are to be written" in run.said[0]
-    assert "bytes are free" in run.said[0]
+    assert len(run.lines) == 2
+    assert "no checkpoint is saved, and training continues: no space left for" in run.lines[0]
+    assert "bytes are to be written" in run.lines[0]
+    assert "bytes are free" in run.lines[0]
     assert run.steps() == [1]
     full_disk(False)
     run.save(3, wait=True)
@@ -192,7 +192,7 @@ def test_no_space_for_a_model_that_is_kept(tmp_path):
 
     run.checkpoints.export = fail
     run.save(2, wait=True)
-    assert run.said == ["no checkpoint is saved, and training continues: no space left"]
+    assert run.lines == ["no checkpoint is saved, and training continues: no space left"]
     assert run.steps() == []
 
 
@@ -204,20 +204,20 @@ def saved_steps(out, *steps):
 
 
 def test_a_run_resumes_from_the_last_whole_checkpoint(tmp_path):
-    said = []
-    assert find_checkpoint(tmp_path, "auto", 2, said.append) is None
+    lines = []
+    assert find_checkpoint(tmp_path, "auto", 2, lines.append) is None
     first, second, third, fourth = saved_steps(tmp_path, 1, 2, 3, 10)
     (fourth / ".complete").unlink()
     file = next(third.glob("*.distcp"))
     file.write_bytes(file.read_bytes()[:-1])
-    assert find_checkpoint(tmp_path, "auto", 2, said.append) == second
-    assert said == [
+    assert find_checkpoint(tmp_path, "auto", 2, lines.append) == second
+    assert lines == [
         f"{tmp_path}/checkpoints: not written to the end, and removed: step_3, step_10; the run resumes from {second}"
     ]
-    assert find_checkpoint(tmp_path, "auto", 2, said.append) == second
-    assert len(said) == 1
+    assert find_checkpoint(tmp_path, "auto", 2, lines.append) == second
+    assert len(lines) == 1
     assert folders.step_folders(tmp_path) == [first, second]
-    assert find_checkpoint(tmp_path, "auto", 1, said.append) == second
+    assert find_checkpoint(tmp_path, "auto", 1, lines.append) == second
     assert folders.step_folders(tmp_path) == [second]
 
 
@@ -246,7 +246,7 @@ def test_a_checkpoint_that_is_half_removed_is_not_whole(tmp_path):
 
 def test_another_configuration_is_refused_by_its_names():
     saved = SavedRun(progress=Progress(), config=CONFIG)
-    said = []
+    lines = []
     free = {
         "workers": 2,
         "log_every": 3,
@@ -256,22 +256,22 @@ def test_another_configuration_is_refused_by_its_names():
         "compile": True,
         "backbone": {"grad_checkpointing": 2},
     }
-    check_config(saved, Path("step_1"), CONFIG | free, said.append)
-    assert said == []
-    check_config(saved, Path("step_1"), CONFIG | {"precision": "bf16"}, said.append)
-    assert said == ["the run is resumed with precision: fp32 -> bf16: its losses will differ by rounding"]
+    check_config(saved, Path("step_1"), CONFIG | free, lines.append)
+    assert lines == []
+    check_config(saved, Path("step_1"), CONFIG | {"precision": "bf16"}, lines.append)
+    assert lines == ["the run is resumed with precision: fp32 -> bf16: its losses will differ by rounding"]
     other = CONFIG | {"stage": {"instruct": {"steps": 6}}, "encoder": {"depth": 2}}
     with pytest.raises(
         ConfigError, match=r"\(it differs in encoder.depth, stage.instruct.steps\); repeat its overrides"
     ):
-        check_config(saved, Path("step_1"), other, said.append)
+        check_config(saved, Path("step_1"), other, lines.append)
 
 
 def test_other_versions_are_said():
-    said = []
+    lines = []
     saved = SavedRun(progress=Progress(), config=CONFIG, versions={**library_versions(), "torch": "1.0"})
-    check_config(saved, Path("step_1"), CONFIG, said.append)
-    (line,) = said
+    check_config(saved, Path("step_1"), CONFIG, lines.append)
+    (line,) = lines
     assert line.startswith(f"step_1 was saved with other versions (torch 1.0 -> {library_versions()['torch']}): losses")
 
 

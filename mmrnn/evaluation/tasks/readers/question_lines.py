@@ -7,8 +7,8 @@ from typing import Any
 
 from mmrnn.data.readers.dialogue import file_name
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
-from mmrnn.evaluation.tasks.records import at, existing, get, get_id, images_in, make_question, records
-from mmrnn.evaluation.tasks.references import References
+from mmrnn.evaluation.tasks.readers.records import at, existing, get, get_id, images_in, make_question, records
+from mmrnn.evaluation.tasks.readers.references import References
 from mmrnn.io.errors import RecordError
 from mmrnn.types import TAG, Prompt
 
@@ -47,17 +47,16 @@ class QuestionLines(QuestionReader):
             with at(place):
                 given = get_id(record, "question_id", "id")
                 id = str(given)
-                seen[id] += 1
                 if self.shared_ids:
+                    seen[id] += 1
                     id = f"{id}#{seen[id]}"
-                elif seen[id] > 1:
-                    raise RecordError("an id comes twice", repr(id))
                 text = self._text(record)
                 found = record.get("image") or []
                 names = [file_name(name, "image") for name in (found if isinstance(found, list) else [found])]
                 reference = lookup(record, text) if lookup else None
                 kind = get(record, "category", str) if "category" in record else ""
                 yield make_question(
+                    place,
                     text,
                     [images.image(name, {}, id) for name in names],
                     suffix,

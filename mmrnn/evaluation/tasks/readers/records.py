@@ -61,6 +61,23 @@ def read_json(path: Path) -> Any:
         raise RecordError("a file is no JSON", f"{path}: {error}") from None
 
 
+def listed(content: Any, key: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield place and content of the elements of a list in a JSON object.
+
+    Args:
+        content: of the file.
+        key: of the list.
+        path: of the file.
+
+    Raises:
+        RecordError: there is no such list.
+    """
+    with at(str(path)):
+        found = get(content, key, list)
+    for number, element in enumerate(found, 1):
+        yield f"{path} {key} {number}", element
+
+
 def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield place and content of every record: a line of a `.jsonl` file, an element of the list of a `.json` file.
 
@@ -128,10 +145,13 @@ def get_id(record: Mapping[str, Any], *keys: str) -> str | int:
     return get(record, key, int if type(record.get(key)) is int else str)
 
 
-def make_question(text: str, images: Sequence[ImageSource], suffix: str, *, id: str, **fields: Any) -> Question:
+def make_question(
+    place: str, text: str, images: Sequence[ImageSource], suffix: str, *, id: str, **fields: Any
+) -> Question:
     """Return a question about images, which stand before it unless the text has a tag for each of several.
 
     Args:
+        place: file and line of the record.
         text: of the question.
         images: that it is about.
         suffix: line added to it.
@@ -143,4 +163,4 @@ def make_question(text: str, images: Sequence[ImageSource], suffix: str, *, id: 
         asked = "\n".join([*([TAG * len(images)] if images else []), text.replace(TAG, "").strip()])
     turns = Turn("user", f"{asked}\n{suffix}" if suffix else asked), Turn("assistant", "")
     sample = Sample(turns, tuple(images), fields.get("kind", ""), id)
-    return Question(id=id, sample=sample, **{"text": text, **fields})
+    return Question(id=id, sample=sample, text=text, place=place, **fields)

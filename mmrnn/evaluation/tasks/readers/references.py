@@ -1,4 +1,4 @@
-"""References of question lines: in the lines themselves, or in official files beside them."""
+"""References of question lines: the contract, and those in the lines themselves."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from mmrnn.evaluation.tasks.records import at, check_kind, existing, get, get_id, read_json, records
+from mmrnn.evaluation.tasks.readers.records import check_kind, get
 from mmrnn.io.errors import RecordError
-
-LETTERS = "ABCDE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +50,16 @@ def first_line(text: str) -> str:
     return text.split("\n")[0].strip()
 
 
+def put(table: dict[Hashable, Reference], key: Hashable, reference: Reference) -> None:
+    """Add a reference to a table.
+
+    Raises:
+        RecordError: the table has another one of this key.
+    """
+    if table.setdefault(key, reference) != reference:
+        raise RecordError("a question has two references", repr(key))
+
+
 def find(table: Mapping[Hashable, Reference], key: Hashable, file: object) -> Reference:
     """Return an entry of a table.
 
@@ -89,55 +97,3 @@ class OwnAnswers(References):
         if len(options) == 1 or (options and not set(truths) & set(options)):
             raise RecordError("options must be two or more, an answer among them", f"{options!r:.80}")
         return Reference(truths=tuple(truths), options=tuple(options))
-
-
-class GQAAnswers(References):
-    """GQA: an object of questions by id, each with an `answer`.
-
-    Args:
-        file: of the questions with their answers.
-    """
-
-    def __init__(self, *, file: str = "gqa/data/testdev_balanced_questions.json") -> None:
-        self.file = file
-
-    def open(self, root: Path) -> Lookup:
-        """Read the file. See `References`."""
-        path = existing(root, self.file)
-        with at(str(path)):
-            found = check_kind(read_json(path), dict, "the file")
-            table = {key: Reference(truths=(get(value, "answer", str),)) for key, value in found.items()}
-        return lambda record, text: find(table, str(get_id(record, "question_id")), path)
-
-
-class POPELabels(References):
-    """POPE: a file of labels for each category, found by image and question: LLaVA's script pairs them by line.
-
-    Args:
-        file: of a category, with the field `{category}`.
-        categories: whose files there are.
-    """
-
-    def __init__(
-        self,
-        *,
-        file: str = "pope/coco/coco_pope_{category}.json",
-        categories: tuple[str, ...] = ("random", "popular", "adversarial"),
-    ) -> None:
-        self.file, self.categories = file, tuple(categories)
-
-    def open(self, root: Path) -> Lookup:
-        """Read the files. See `References`."""
-        table = {}
-        for category in self.categories:
-            for place, record in records(existing(root, self.file.format(category=category))):
-                with at(place):
-                    label = get(record, "label", str)
-                    if label not in ("yes", "no"):
-                        raise RecordError("label must be yes or no", f"{label!r:.50}")
-                    reference = Reference(truths=(label,), options=("yes", "no"))
-                    table[category, get(record, "image", str), first_line(get(record, "text", str))] = reference
-        file = self.file.format(category="*")
-        return lambda record, text: find(
-            table, (get(record, "category", str), get(record, "image", str), first_line(text)), file
-        )

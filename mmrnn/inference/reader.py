@@ -1,0 +1,177 @@
+"""Reading of dialogues by a model: visual tokens and states behind images are kept, only new positions are read."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError
+from mmrnn.data.image import ImageError
+from mmrnn.inference.byte_cache import ByteCache
+from mmrnn.inference.dialogue import DialogueInput, DialogueRow, Exchange, dialogue_row
+from mmrnn.inference.generate import prefill
+from mmrnn.inference.text_stream import common_length
+from mmrnn.model.vlm import VLM
+from mmrnn.prompts import StopCriteria
+from mmrnn.types import SLOT, TAG, Batch, ImageSpan, Prompt, Sample, State, Tokenizer
+from mmrnn.types import Sequence as Tokens
+
+PROBE = "\ue000"
+"""Text of a private character in place of one that is not known yet."""
+
+
+class DialogueReader:
+    """A model with its tokenizer and prompt, and two caches that all conversations share.
+
+    Both are forgotten when a parameter is changed in place, as training and `load_state_dict` do.
+
+    Args:
+        model: on any device.
+        tokenizer: of the text.
+        prompt: format of the dialogues.
+        features: cached encoder tokens by `ImageSource.key`; None: images are opened.
+        cache_bytes: of the visual tokens that are kept, and as much again of the states behind images.
+
+    Attributes:
+        visual: visual tokens (`v d`) by content of the image.
+        states: states behind the images of a first question, by the content of what was read.
+    """
+
+    def __init__(
+        self,
+        model: VLM,
+        tokenizer: Tokenizer,
+        prompt: Prompt,
+        features: Mapping[str, Tensor] | None,
+        cache_bytes: int,
+    ) -> None:
+        self.model, self.tokenizer, self.prompt, self.features = model, tokenizer, prompt, features
+        self.stop = StopCriteria(tokenizer, prompt.stops)
+        self.visual: ByteCache[Tensor] = ByteCache(cache_bytes)
+        self.states: ByteCache[State] = ByteCache(cache_bytes)
+        self._version = self._weights_version()
+
+    @property
+    def causal(self) -> bool:
+        """True where a state can be continued by a prompt: no encoder and no mask reads the whole of it at once."""
+        return self.model.backbone.causal and (self.model.mask is None or self.model.mask.causal)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return next(self.model.parameters()).device
+
+    def collator(self) -> Collator:
+        """Return a collator for one call alone, because it records what it drops."""
+        return Collator(self.tokenizer, self.prompt, dict(self.model.modalities), self.features, for_generation=True)
+
+    def exchange(self, sample: Sample) -> Exchange:
+        """Return a sample of one question with its images opened and prepared.
+
+        Raises:
+            ImageError: an image cannot be opened.
+            ValueError: tags and images or observations differ in number, or the model has no such modality.
+        """
+        self._forget_other_weights()
+        try:
+            prepared = self.collator().prepare(sample)
+        except DroppedSampleError as error:
+            raise ImageError(str(error), error.reason) from error
+        places = zip(prepared.row.image_spans, prepared.inputs, strict=True)
+        inputs = tuple(DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places)
+        return Exchange(sample.turns[0].text, inputs)
+
+    def row(self, exchanges: tuple[Exchange, ...], *, system: str | None = None, rewrite: bool = False) -> DialogueRow:
+        """Return the row of a dialogue; see `dialogue_row`."""
+        return dialogue_row(exchanges, self.tokenizer, self.prompt, system=system, rewrite=rewrite)
+
+    def read(self, row: DialogueRow, start: int, stop: int, state: State | None) -> tuple[Tensor, State]:
+        """Read the positions `start:stop` of a row behind `state`.
+
+        Returns:
+            Hidden state of the last position (`1 d`), and the state after it.
+        """
+        spans: list[ImageSpan] = []
+        visual: dict[str, list[Tensor]] = {}
+        for span, item in zip(row.spans, row.inputs, strict=True):
+            if span.lies_within(start, stop):
+                spans.append(replace(span, start=span.start - start))
+                visual.setdefault(item.modality, []).append(self.encode(item))
+        ids = torch.tensor([row.ids[start:stop]], device=self.device)
+        batch = Batch(Tokens(ids, tuple(spans)), visual={name: _stack(tokens) for name, tokens in visual.items()})
+        return prefill(self.model, batch, state)
+
+    def encode(self, item: DialogueInput) -> Tensor:
+        """Return the visual tokens of an input (`v d`), from the cache where it has them."""
+        known = self.visual.get(item.key)
+        if known is not None:
+            return known.to(self.device)
+        tensor = item.tensor[None].to(self.device)
+        cached = item.modality == IMAGE and self.features is not None
+        batch = Batch(
+            Tokens(torch.zeros(1, 0, dtype=torch.long, device=self.device)),
+            images={} if cached else {item.modality: tensor},
+            features={item.modality: tensor} if cached else {},
+        )
+        [tokens] = self.model.encode_images(batch, item.modality, self.model.modalities[item.modality])
+        self.visual.put(item.key, tokens, tokens.nbytes)
+        return tokens
+
+    def read_images(self, row: DialogueRow, other: DialogueRow) -> tuple[int, State | None]:
+        """Read a first question up to its last image, or take the state behind it from the cache.
+
+        Args:
+            row: of the question.
+            other: of another question about the same images.
+
+        Returns:
+            The number of positions that were read, and the state after them; 0 and None where the two rows differ
+            before their last image.
+        """
+        stop = max((self._behind(span) for span in row.spans), default=0)
+        if not 0 < stop < len(row.ids) or common_length(row.ids, other.ids) < stop:
+            return 0, None
+        key = row.digest(stop)
+        state = self.states.get(key)
+        if state is None:
+            _, state = self.read(row, 0, stop, None)
+            self.states.put(key, state, state.nbytes)
+        return stop, state
+
+    def forget(self) -> None:
+        """Empty both caches."""
+        self.visual.clear()
+        self.states.clear()
+
+    def _behind(self, span: ImageSpan) -> int:
+        tag = len(self.tokenizer.encode(TAG)) if span.layout.cross_attention else 0
+        return span.stop + tag
+
+    def _forget_other_weights(self) -> None:
+        if (version := self._weights_version()) != self._version:
+            self.forget()
+            self._version = version
+
+    def _weights_version(self) -> list[int]:
+        return [*_versions(self.model.parameters())]
+
+
+def cut_between_images(row: DialogueRow, stop: int) -> int:
+    """Return the last position up to `stop` that is neither inside an image nor between two that adjoin.
+
+    A scan needs all tokens of an image, and a visual expert the type of the token behind each.
+    """
+    while 0 < stop < len(row.ids) and row.ids[stop - 1] == row.ids[stop] == SLOT:
+        stop -= 1
+    return stop
+
+
+def _stack(tokens: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """One tensor, or a tuple where images have different numbers of tokens."""
+    return torch.stack(tokens) if len({each.shape for each in tokens}) == 1 else tuple(tokens)
+
+
+def _versions(parameters: Iterator[torch.nn.Parameter]) -> Iterator[int]:
+    """Number of changes in place of each parameter, which inference tensors do not count."""
+    return (0 if parameter.is_inference() else parameter._version for parameter in parameters)
