@@ -16,6 +16,7 @@ from mmrnn.inference.reader import DialogueReader
 from mmrnn.inference.sampler import TokenSampler
 from mmrnn.inference.score import Score, score
 from mmrnn.model.vlm import VLM
+from mmrnn.prompts import StopCriteria
 from mmrnn.types import Batch, Prompt, Sample, State, Tokenizer
 
 
@@ -120,6 +121,7 @@ class Assistant:
         samples: Sequence[Sample],
         *,
         max_new_tokens: int = 64,
+        until: Sequence[str] = (),
         sampler: TokenSampler | None = None,
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
@@ -128,6 +130,7 @@ class Assistant:
         Args:
             samples: answered as one batch; none: there are no replies.
             max_new_tokens: of a reply; 0: it is empty.
+            until: further strings that end a reply, beside those of the prompt.
             sampler: chooses the next token; None: the most likely one.
             seeds: of the random numbers of each reply; None: drawn from torch's default generator.
 
@@ -138,16 +141,17 @@ class Assistant:
         if not samples:
             return []
         batch = self._batch([without_reply(sample) for sample in samples])
+        stop = StopCriteria(self.tokenizer, (*self.prompt.stops, *until)) if until else self.stop
         with eval_mode(self.model):
             replies = generate(
                 self.model,
                 batch,
                 max_new_tokens=max_new_tokens,
-                finished=self.stop.finished,
+                finished=stop.finished,
                 sampler=sampler,
                 seeds=seeds,
             )
-        return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
+        return [stop.clean(self.tokenizer.decode(ids)) for ids in replies]
 
     def score(self, sample: Sample, candidates: Sequence[str], *, batch_size: int = 16) -> list[Score]:
         """Return the log-probabilities of candidate replies to the last question of a sample, in their order.
