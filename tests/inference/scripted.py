@@ -12,7 +12,6 @@ from mmrnn.config.tree import plain
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.dialogue import Exchange, question_sample
 from mmrnn.inference.reader import PROBE
-from mmrnn.inference.sampler import TokenSampler
 from mmrnn.model.build import build
 
 IMAGE = Image.linear_gradient("L").resize((30, 20))
@@ -30,16 +29,30 @@ def assistant(name, *overrides, **options):
     return Assistant(model, instantiate(cfg["tokenizer"]), instantiate(cfg["prompt"]), **options)
 
 
-class Script(TokenSampler):
-    """Sampler that says given ids, and keeps the logits that it was given."""
+class Script:
+    """Context in which a model says given ids.
 
-    def __init__(self, ids: Iterable[int]):
-        self.ids, self.logits = [*ids], []
+    Attributes:
+        logits: that the model itself gave, at each token.
+    """
 
-    def __call__(self, logits, generators=None):
-        """Say the next id."""
+    def __init__(self, model, ids: Iterable[int]):
+        self.model, self.ids, self.logits = model, [*ids], []
+
+    def __enter__(self):
+        self.model.head = self.head
+        return self
+
+    def __exit__(self, *_):
+        del self.model.head
+
+    def head(self, hidden):
+        """Return logits of which the next id has the largest."""
+        logits = type(self.model).head(self.model, hidden)
         self.logits.append(logits[0])
-        return torch.tensor([self.ids[len(self.logits) - 1]])
+        scripted = torch.zeros_like(logits)
+        scripted[0, self.ids[len(self.logits) - 1]] = 1
+        return scripted
 
 
 class Positions:

@@ -77,9 +77,8 @@ def test_every_prompt_continues_as_it_is_written(model, card):
         ids = reply_ids(chat, question, images, reply)
         begun = len(asked_row(chat, question, *images).ids)
         before = chat.marks[-1].length if number else 0
-        script = Script(ids)
-        with Positions(model) as read:
-            heard = chat.ask(question, *images, sampler=script)
+        with Script(model, ids) as script, Positions(model) as read:
+            heard = chat.ask(question, *images)
         # The end of a box stays with the reply.
         assert heard == reply + "</box>" * (card == "qwen_vl_refer")
         assert_close(script.logits[0], whole_logits(used, turns))
@@ -154,9 +153,9 @@ def test_turn_fifty_is_as_cheap_as_the_second(name):
     sizes, counts = set(), set()
     for number in range(50):
         question, images = ("and?", ()) if number else ("what?", (IMAGE,))
-        script = Script(reply_ids(chat, question, images, "a cat"))
-        with Positions(used.model) as read:
-            assert chat.ask(question, *images, sampler=script) == "a cat"
+        ids = reply_ids(chat, question, images, "a cat")
+        with Script(used.model, ids), Positions(used.model) as read:
+            assert chat.ask(question, *images) == "a cat"
         sizes.add(sum(mark.state.nbytes for mark in chat.marks) / len(chat.marks))
         counts.add(read.count if number else 0)
     assert len(sizes) == 1
@@ -164,8 +163,8 @@ def test_turn_fifty_is_as_cheap_as_the_second(name):
     assert max(counts) < 30
     assert len(chat.marks) == 3
     turns = [Turn(turn.role, turn.text) for turn in chat.turns]
-    script = Script(reply_ids(chat, "so?", (), "no"))
-    chat.ask("so?", sampler=script)
+    with Script(used.model, reply_ids(chat, "so?", (), "no")) as script:
+        chat.ask("so?")
     assert_close(script.logits[0], whole_logits(used, [*turns, Turn("user", "so?")]))
 
 
@@ -278,7 +277,8 @@ def test_a_reply_that_is_not_taken_to_its_end_leaves_no_trace():
     next(stream)
     stream.close()
     assert [*chat.say("why?", max_new_tokens=0)] == []
-    assert chat.ask("why?", sampler=Script(chat.reader.tokenizer.encode("\n\n")), max_new_tokens=3) == ""
+    with Script(chat.reader.model, chat.reader.tokenizer.encode("\n\n")):
+        assert chat.ask("why?", max_new_tokens=3) == ""
     with pytest.raises(ValueError, match="1 <image> for 0 images"):
         chat.say("<image> what?")
     assert (chat.turns, chat.state) == (turns, state)
@@ -296,9 +296,9 @@ def test_a_sandwich_is_appended_or_written_anew():
         chat = used.chat(reread=reread)
         for question, images in (("what?", (IMAGE,)), ("sure?", ())):
             row = asked_row(chat, question, *images)
-            script = Script(reply_ids(chat, question, images, "a cat"))
-            with Positions(used.model) as read:
-                chat.ask(question, *images, sampler=script)
+            ids = reply_ids(chat, question, images, "a cat")
+            with Script(used.model, ids) as script, Positions(used.model) as read:
+                chat.ask(question, *images)
         text = used.tokenizer.decode([id if id > 0 else used.tokenizer.encode("@")[0] for id in row.ids])
         return re.sub("@+", "@", text), read.count - len(row.ids) - len(script.ids) + 1, script.logits[0]
 
