@@ -1,15 +1,22 @@
-"""`mmrnn ask`: answer a question about an image with a trained model."""
+"""`mmrnn ask`: answer a question, about images or without them, with a trained model."""
 
 import json
+import re
+import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmrnn.cli.options import Parser, add_max_new_tokens, add_run, split_trusted, to_path
+from mmrnn.cli.reply_options import add_boxes, add_sampling, box_reader, print_stream, sampling
 from mmrnn.config.error import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from mmrnn.data.image import ImageLike
+    from mmrnn.inference.assistant import Assistant
 
 RUNS = Path("runs")
 
@@ -18,24 +25,35 @@ def parser() -> Parser:
     """Parser of `mmrnn ask`."""
     made = Parser(
         "ask",
-        "[IMAGE] QUESTION [trusted=[PACKAGE,...]] [OPTION ...]",
+        "[IMAGE ...] QUESTION [trusted=[PACKAGE,...]] [OPTION ...]",
         """
-Answer a question about an image with a trained model. With the tag <video> in the question, IMAGE is a video: an
-animated image, a folder of frames, or a film (mmrnn[video]). Inputs of other modalities come from a JSON file.
-A model whose configuration names classes of other packages is loaded where trusted=[PACKAGE] names these.
+Answer a question with a trained model: about an image, about several, about each image of a folder (a line for each),
+or without one. With tags <image> in the question, each stands for one image; without them, all come first. With the
+tag <video>, IMAGE is a video: an animated image, a folder of frames, or a film (mmrnn[video]). Inputs of other
+modalities come from a JSON file. A model whose configuration names classes of other packages is loaded where
+trusted=[PACKAGE] names these.
 """,
         """
   mmrnn ask photo.jpg "what is this?"
   mmrnn ask photo.jpg "how many things are there?" --run runs/2026-01-31_12-00-00
+  mmrnn ask before.jpg after.jpg "what has changed?" --temperature 0.7 --top-p 0.9 --seed 1
+  mmrnn ask photos/ "what is this?" --json                 one object a line
+  mmrnn ask photo.jpg "where is the cat?" --boxes found.png  the boxes of the reply, drawn
+  mmrnn ask "what is the capital of France?"
   mmrnn ask clip.gif "<video> what happens?"
   mmrnn ask photo.jpg "what is this?" --run their_run trusted=[their_package]
   mmrnn ask table.jpg "<image> <state> what is left of the cup?" --observations table.json
 """,
     )
-    made.add_argument("image", nargs="?", metavar="IMAGE", help="file of an image or a video, or a folder of frames")
+    made.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="files of images or videos; a folder: its images, one by one"
+    )
     made.add_argument("question", metavar="QUESTION", help="the question, in quotation marks")
     add_run(made)
     add_max_new_tokens(made)
+    add_sampling(made)
+    made.add_argument("--json", action="store_true", help="print an object a line: images, question, reply, boxes")
+    add_boxes(made)
     made.add_argument(
         "--observations",
         type=to_path,
@@ -45,32 +63,98 @@ A model whose configuration names classes of other packages is loaded where trus
     return made
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the answer.
+def main(arguments: Sequence[str]) -> int:
+    """Print the answer, or one for each image of a folder.
+
+    Returns:
+        The exit code: 1 where an image of a folder cannot be opened, or there is no box to draw.
 
     Raises:
         ConfigError: wrong usage, no finished run, an image that cannot be opened, or a model that generates nothing.
     """
     words, trusted = split_trusted(arguments)
     options = parser().parse(words)
-    if options.image is None and options.observations is None:
-        raise ConfigError('ask: name an image and a question: mmrnn ask photo.jpg "what is this?"')
-    folder = options.run or newest(RUNS)
+    options.sampling = sampling(options)
+    for word in (*options.images, options.question):
+        if re.fullmatch(r"\w+=\[.*\]", word):
+            raise ConfigError(f"{word}: no such setting; trusted=[PACKAGE] names packages beside mmrnn")
+    if not options.images and not options.observations and Path(options.question).is_file():
+        raise ConfigError(
+            f'ask: {options.question} is a file; name an image and a question: mmrnn ask photo.jpg "what is this?"'
+        )
+    run = options.run or newest(RUNS)
 
     from mmrnn.data.image import open_image
-    from mmrnn.data.video import VIDEO
+    from mmrnn.data.video import VIDEO, list_images
     from mmrnn.inference.load import load
 
     try:
-        image, question = options.image, options.question
-        if image is not None and VIDEO not in question:
-            image = open_image(image)
-        observations = read_observations(options.observations, question) if options.observations else None
-        assistant = load(folder, trusted=trusted)
-        reply = assistant.ask(image, question, observations=observations, max_new_tokens=options.max_new_tokens)
+        video = VIDEO in options.question
+        if not video and any(Path(word).is_dir() for word in options.images):
+            if len(options.images) > 1 or options.boxes:
+                raise ConfigError("ask: a folder is asked about alone, and without --boxes")
+            files = list_images(Path(options.images[0]))
+            return _ask_each(load(run, trusted=trusted), files, options)
+        # Opened first, so that a wrong name does not wait for a model.
+        images = [Path(word) if video else open_image(word) for word in options.images]
+        given = read_observations(options.observations, options.question) if options.observations else None
+        return _ask_once(load(run, trusted=trusted), images, given, options)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
-    print(reply)
+
+
+def _ask_once(
+    assistant: "Assistant",
+    images: Sequence["ImageLike"],
+    observations: "dict[str, tuple[Tensor, ...]] | None",
+    options: Namespace,
+) -> int:
+    """Print one reply, as it arrives on a terminal; draw its boxes."""
+    read_boxes = box_reader(options, assistant.prompt, images)
+    ask = {"observations": observations, "max_new_tokens": options.max_new_tokens, **options.sampling}
+    if options.json:
+        reply = assistant.ask(images, options.question, **ask)
+        found = {"boxes": [box._asdict() for box in read_boxes(reply)]} if read_boxes else {}
+        _print_json(options, options.images, reply=reply, **found)
+    else:
+        reply = print_stream(assistant.stream(images, options.question, **ask))
+    if not options.boxes:
+        return 0
+    from mmrnn.data.draw_boxes import draw_boxes
+
+    boxes = read_boxes(reply)
+    if not boxes:
+        print(f"mmrnn: the reply holds no box, so {options.boxes} is not written", file=sys.stderr)
+        return 1
+    draw_boxes(images[0], boxes).save(options.boxes)
+    return 0
+
+
+def _ask_each(assistant: "Assistant", files: Sequence[Path], options: Namespace) -> int:
+    """Print a line for each image; one that cannot be opened is named, and the others are asked about."""
+    from mmrnn.data.image import ImageError
+
+    code = 0
+    for file in files:
+        try:
+            reply = assistant.ask(file, options.question, max_new_tokens=options.max_new_tokens, **options.sampling)
+        except ImageError as fault:
+            code = 1
+            if options.json:
+                _print_json(options, [file], error=str(fault))
+            else:
+                print(f"mmrnn: {fault}", file=sys.stderr)
+            continue
+        if options.json:
+            _print_json(options, [file], reply=reply)
+        else:
+            print(f"{file.name}\t{' '.join(reply.split())}", flush=True)
+    return code
+
+
+def _print_json(options: Namespace, images: Sequence[str | Path], **facts: object) -> None:
+    line = {"images": [*map(str, images)], "question": options.question, **facts}
+    print(json.dumps(line, ensure_ascii=False), flush=True)
 
 
 def read_observations(file: Path, question: str) -> dict[str, tuple["Tensor", ...]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.ask import RUNS, newest
 from mmrnn.cli.options import Parser, add_overrides
+from mmrnn.cli.processes import start_processes
 from mmrnn.config.compose import compose_with_choices, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import Tree, plain
@@ -58,10 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         check_eval(cfg, trusted=cfg.trusted)
         jobs.append((plain(cfg), choices["task"]))
 
-    from mmrnn.training.distributed.world import start_world
-
     failed = []
-    with start_world() as world:
+    with start_processes() as world:
         for cfg, name in jobs:
             try:
                 _evaluate(cfg, name, world, options.dirs)

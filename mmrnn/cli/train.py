@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Forward, Interrupted, Parser, add_overrides, one_of
+from mmrnn.cli.processes import start_processes
 from mmrnn.config.compose import compose, compose_with_choices, conf_dir, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import readable
@@ -74,15 +75,15 @@ def main(arguments: Sequence[str]) -> None:
         ConfigError: wrong usage, or the first job that does not fit, before anything is created.
     """
     options = parser().parse(arguments)
-    from mmrnn.training.distributed.world import start_world
 
-    with start_world() as world:
+    with start_processes() as world:
         if SWEEP.issuperset(options.hydra):
             sweep = bool(options.hydra)
-            options.overrides = route_overrides(options.overrides, options.dirs)
-            every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
-            for one in islice(every, MAX_CHECKED_JOBS):
-                _check(one, options.dirs, sweep, world.size)
+            with world.all_or_none():
+                options.overrides = route_overrides(options.overrides, options.dirs)
+                every = sweep_jobs(*options.overrides, dirs=options.dirs) if sweep else [options.overrides]
+                for one in islice(every, MAX_CHECKED_JOBS):
+                    _check(one, options.dirs, sweep, world.size)
             if world.size > 1:
                 options.overrides += _same_folder(world, options.overrides, options.dirs, sweep)
         _start_hydra([*options.hydra, *readable(options.overrides), *search_path(options.dirs)])

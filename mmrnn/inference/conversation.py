@@ -141,7 +141,7 @@ class Conversation:
         """Write texts, images as they are encoded, and the newest state to a safetensors file.
 
         Raises:
-            ValueError: the texts are too long for the header of the file.
+            ValueError: the path is a folder, or the texts are too long for the header of the file.
         """
         write_conversation(path, self.reader, self._settings, self.exchanges, self.marks[-1:])
 

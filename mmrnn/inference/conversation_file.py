@@ -36,8 +36,10 @@ def write_conversation(
         marks: the newest one, or none.
 
     Raises:
-        ValueError: the texts are too long for the header of the file.
+        ValueError: the path is a folder, or the texts are too long for the header of the file.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
     written = [[each.question, each.reply, [item.modality for item in each.inputs]] for each in exchanges]
     text = json.dumps({**settings, "exchanges": written, "marks": [mark[:3] for mark in marks]})
     if len(text) > MAX_HEADER // 2:

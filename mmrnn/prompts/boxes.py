@@ -157,29 +157,47 @@ class BoxCodec(NamedTuple):
     Attributes:
         question: as the design asks for the box of a phrase, with the field `{}` for it.
         parse: reads the first box of a reply; None: there is none.
+        parse_all: reads all boxes of a reply, with their phrases.
         prompt: card of the prompt that the design asks with.
     """
 
     question: str
     parse: Callable[[str, int, int], Box | None]
+    parse_all: Callable[[str, int, int], list[GroundedBox]]
     prompt: str
 
 
+def _all_cogvlm(text: str, width: int, height: int) -> list[GroundedBox]:
+    return [GroundedBox("", box) for group in parse_cogvlm(text, width, height) for box in group]
+
+
+def _all_llava(text: str, width: int, height: int) -> list[GroundedBox]:
+    return [GroundedBox("", box) for box in parse_llava(text, width, height)]
+
+
+def _all_qwen_vl(text: str, width: int, height: int) -> list[GroundedBox]:
+    """Boxes with their tags, or the one that continues the tag of the prompt."""
+    found = parse_qwen_vl(text, width, height)
+    box = None if found else parse_qwen_vl_refer(text, width, height)
+    return found if box is None else [GroundedBox("", box)]
+
+
 def _first_cogvlm(text: str, width: int, height: int) -> Box | None:
-    return next((box for group in parse_cogvlm(text, width, height) for box in group), None)
+    return next((box for _, box in _all_cogvlm(text, width, height)), None)
 
 
 def _first_llava(text: str, width: int, height: int) -> Box | None:
-    return next(iter(parse_llava(text, width, height)), None)
+    return next((box for _, box in _all_llava(text, width, height)), None)
 
 
 CODECS: Mapping[str, BoxCodec] = {
-    "minigptv2": BoxCodec("give me the location of {}", parse_minigptv2_refer, "minigptv2_refer"),
-    "cogvlm": BoxCodec("Where is {}? answer in [[x0,y0,x1,y1]] format.", _first_cogvlm, "cogvlm_base"),
-    "qwen_vl": BoxCodec("{}", parse_qwen_vl_refer, "qwen_vl_refer"),
+    "minigptv2": BoxCodec("give me the location of {}", parse_minigptv2_refer, parse_minigptv2, "minigptv2_refer"),
+    "cogvlm": BoxCodec("Where is {}? answer in [[x0,y0,x1,y1]] format.", _first_cogvlm, _all_cogvlm, "cogvlm_base"),
+    "qwen_vl": BoxCodec("{}", parse_qwen_vl_refer, _all_qwen_vl, "qwen_vl_refer"),
     "llava": BoxCodec(
         "Please provide the bounding box coordinate of the region this sentence describes: {}.",
         _first_llava,
+        _all_llava,
         "llava_refer",
     ),
 }

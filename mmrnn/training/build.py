@@ -100,21 +100,23 @@ def build_parts(cfg: Mapping[str, Any], world: World | None = None) -> TrainingP
 
     Raises:
         ConfigError: the parts do not fit together or not the number of processes, or the data cannot be read.
+        RankError: another process failed.
     """
     trusted, world = cfg["trusted"], world or World()
-    check(cfg, trusted=trusted, needs=RUN)
-    check_processes(cfg, world.size)
-    tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy = (
-        instantiate(cfg[group], trusted=trusted)
-        for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "batching", "strategy")
-    )
-    try:
-        len(data)  # reads or indexes its files: cheaper than to build a model first
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    with world.all_or_none():
+        check(cfg, trusted=trusted, needs=RUN)
+        check_processes(cfg, world.size)
+        tokenizer, prompt, data, stages, optimizer, schedule, batching, strategy = (
+            instantiate(cfg[group], trusted=trusted)
+            for group in ("tokenizer", "prompt", "data", "stage", "optimizer", "schedule", "batching", "strategy")
+        )
+        try:
+            len(data)  # reads or indexes its files: cheaper than to build a model first
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        device = world.device(cfg["device"])
+        frozen_dtype = resolve_frozen_dtype(cfg["frozen_dtype"], cfg["precision"], device)
     torch.manual_seed(cfg["seed"])
-    device = world.device(cfg["device"])
-    frozen_dtype = resolve_frozen_dtype(cfg["frozen_dtype"], cfg["precision"], device)
     step, strategy = make_step(cfg, stages, strategy, world, device, frozen_dtype)
     try:
         batching = batching.resolve(step.model.backbone, step.objective, data, world.size)

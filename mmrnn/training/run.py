@@ -58,6 +58,7 @@ def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None, worl
 
     Raises:
         ConfigError: the configuration does not fit, differs between ranks, or the folder holds another run.
+        RankError: another process failed.
         FolderInUseError: another run trains in the folder.
         ValueError: a file in the folder is damaged; the message names it.
         TrainingError: loss, gradient or weights are not finite, or there is nothing to train on.
@@ -67,7 +68,8 @@ def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None, worl
     world = world or World()
     cfg = json.loads(json.dumps({**plain(cfg), "out": None, "choices": dict(choices or {})}))
     cfg.pop("hydra", None)
-    check_same(cfg, world)
+    with world.all_or_none():
+        check_same(cfg, world)
     with ExitStack() as stack:
         objective = world.on_main(lambda: _enter(cfg, out, stack))
         if objective is not None:

@@ -1,13 +1,14 @@
 """`mmrnn eval`: benchmarks are put to models, and mistakes end in one sentence."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 import mmrnn
 from mmrnn.cli.main import main
-from mmrnn.config.compose import compose
+from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS
 from mmrnn.evaluation.tasks.results import RESULT
@@ -15,6 +16,7 @@ from mmrnn.io import jsonl
 from mmrnn.training.run import train
 from tests.evaluation.tasks import official_files
 
+TASKS = sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
 SHORT = ("task.max_new_tokens=4", "device=cpu")
 TRAINED = (
     *("model=visualrwkv6_tiny", "encoder=patch_tiny", "data.scenes=12", "data.rounds=4", "device=cpu"),
@@ -64,6 +66,26 @@ def test_tasks_are_put_to_a_model(evaluate, tmp_path):
     lines = jsonl.records(tmp_path / "out" / "gqa" / ANSWERS)
     assert evaluate("task=gqa,files") == (0, out, "")
     assert jsonl.records(tmp_path / "out" / "gqa" / ANSWERS) == lines
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task(model, capsys, tmp_path, task):
+    """Files in the official layout in, results and the file for the server out."""
+    getattr(official_files, task)(tmp_path / "root")
+    card = plain(compose(f"task={task}", config="eval").task)
+    if card["metric"] and card["metric"]["_target_"].endswith("captions") and not shutil.which("java"):
+        pytest.skip("captions need Java")
+    prompt = ["prompt=llava_refer"] * task.startswith("refcoco")
+    words = [f"task={task}", f"run={model}", f"root={tmp_path / 'root'}", f"out={tmp_path / 'out'}", *SHORT, *prompt]
+    assert main(["eval", *words]) == 0
+    found = result(tmp_path / "out" / task)
+    assert found["main"] == card["main"]
+    assert list(found["scores"]) == [] if card["metric"] is None else card["main"] in found["scores"]
+    assert (card["submission"] is not None) == ("submission" in found)
+    assert (tmp_path / "out" / task / found.get("submission", ANSWERS)).stat().st_size
+    lines = jsonl.records(tmp_path / "out" / task / ANSWERS)
+    assert len(lines) == found["questions"]
+    assert all((line["score"] is None) == (card["metric"] is None) for line in lines)
 
 
 def test_results_lie_in_the_folder_of_the_run(evaluate, model):

@@ -142,6 +142,16 @@ def test_tags_without_an_image_are_refused(assistant, image, question, message):
         assistant.ask(image, question)
 
 
+def test_a_string_of_the_caller_ends_a_reply():
+    tokenizer, sample = DemoTokenizer(), Sample((Turn("user", "what?"),))
+    script = [*tokenizer.encode("a cat and a dog"), 0]
+    model = ScriptedModel(script * 2, tokenizer.vocab)
+    assistant = Assistant(model, tokenizer, RWKVChat())
+    assert assistant.answer([sample]) == ["a cat and a dog"]
+    assert assistant.answer([sample], stop=["", " and"]) == ["a cat"]
+    assert next(model.script) == tokenizer.encode(" a dog")[0]  # nothing was generated behind it
+
+
 def test_a_seeded_reply_is_the_same_alone_and_among_others(assistant):
     samples = [Sample((Turn("user", text),)) for text in ("what?", "who is it?", "what?")]
     samplers = [Sampler(temperature=1.0, seed=seed) for seed in (1, 2, 3)]

@@ -113,3 +113,24 @@ def test_qwen_reads_phrases_and_the_divisor():
 def test_a_power_in_an_answer_is_no_number():
     """`²` is a digit for Python, and no number for `int`."""
     assert boxes.parse_cogvlm("[[001,002,003,00²]] [[010,020,030,040]]", 100, 100) == [[], [(1.0, 2.0, 3.0, 4.0)]]
+
+
+ALL = {
+    "minigptv2": ("<p>a</p> {<0><0><50><50>}<delim>{<50><50><100><100>}", [("a", 50), ("a", 100)]),
+    "cogvlm": ("two: [[000,000,500,500;500,500,999,999]]", [("", 50), ("", 99.9)]),
+    "qwen_vl": ("<ref>a</ref><box>(0,0),(500,500)</box> and <box>(1,1),(1000,1000)</box>", [("a", 50), ("", 100)]),
+    "llava": ("[0.00, 0.00, 0.50, 0.50] and [0.50, 0.50, 1.00, 1.00]", [("", 50), ("", 100)]),
+}
+
+
+@pytest.mark.parametrize("name", boxes.CODECS)
+def test_all_boxes_of_a_reply_are_read(name):
+    text, expected = ALL[name]
+    found = boxes.CODECS[name].parse_all(text, 100, 100)
+    assert [(phrase, pytest.approx(box[2])) for phrase, box in found] == expected
+    assert boxes.CODECS[name].parse_all("no box", 100, 100) == []
+
+
+def test_a_box_behind_the_tag_of_the_prompt_is_read():
+    [(phrase, box)] = boxes.CODECS["qwen_vl"].parse_all("(0,0),(999,999)</box>", 100, 100)
+    assert (phrase, box) == ("", (0, 0, 100, 100))

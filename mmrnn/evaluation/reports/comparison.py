@@ -147,7 +147,10 @@ def write_comparison(
     columns, rows = table(runs)
     named = [*zip(names(runs), runs, strict=True)]
     splits = dict.fromkeys(split for run in runs for split in run.result["accuracy"])
-    images = "".join(f"<p>{bars(split, {name: average(run, split) or 0.0 for name, run in named})}" for split in splits)
+    images = ""
+    for split in splits:
+        shares = {name: share for name, run in named if (share := average(run, split)) is not None}
+        images += f"<p>{bars(split, shares)}"
     page = (
         f'<!doctype html><meta charset="utf-8">{POLICY}<title>runs</title><style>{STYLE} svg {{ width: 100% }}</style>'
     )

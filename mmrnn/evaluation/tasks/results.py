@@ -121,7 +121,7 @@ def _item(question: Question, line: Mapping[str, Any]) -> Item:
 
 
 def _fault(item: Item, line: Mapping[str, Any]) -> str:
-    """Why a reply counts as wrong unread; "": it does not."""
+    """Return the reason for which a reply counts as wrong unread; "": there is none."""
     if fault := line["metadata"].get(FAULT):
         return str(fault)
     if not item.valid:

@@ -1,5 +1,7 @@
 """Rows of all processes in each of them, with their gradients."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,17 +22,25 @@ def gather_rows(x: Tensor) -> tuple[Tensor, int]:
     count = processes()
     if count == 1:
         return x, 0
-    from torch.distributed.nn.functional import all_gather
-
-    rank = dist.get_rank()
     sizes = [x.new_empty(2, dtype=torch.long) for _ in range(count)]
     dist.all_gather(sizes, torch.tensor(x.shape[:2], device=x.device))
     rows, columns = torch.stack(sizes).T.tolist()
     more = (0, 0) * (x.dim() - 2) + (0, max(columns) - x.shape[1], 0, max(rows) - len(x))
-    filled = F.pad(x, more).contiguous()
-    if filled.requires_grad:
-        parts = all_gather(filled)
-    else:
-        parts = [torch.empty_like(filled) for _ in range(count)]
-        dist.all_gather(parts, filled)
-    return torch.cat([part[:height] for part, height in zip(parts, rows, strict=True)]), sum(rows[:rank])
+    parts = _Gather.apply(F.pad(x, more).contiguous())
+    return torch.cat([part[:height] for part, height in zip(parts, rows, strict=True)]), sum(rows[: dist.get_rank()])
+
+
+class _Gather(torch.autograd.Function):
+    """Tensors of one shape from all processes, stacked (`torch.distributed.nn.functional` is deprecated)."""
+
+    @staticmethod
+    def forward(_: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(processes())]
+        dist.all_gather(parts, own)
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[dist.get_rank()]

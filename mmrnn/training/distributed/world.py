@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,27 @@ T = TypeVar("T")
 
 
 class RankError(RuntimeError):
-    """Failure of another process, which reports it itself."""
+    """Failure of another process, which reports it itself.
+
+    Attributes:
+        code: exit code of that process: 2 for a mistake in the configuration, else 1.
+    """
+
+    def __init__(self, rank: int, text: str, code: int) -> None:
+        super().__init__(f"rank {rank} failed: {text}")
+        self.code = code
+
+
+class Fault(NamedTuple):
+    """Failure of a process, as it is sent to the others."""
+
+    text: str
+    code: int
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Fault":
+        """Describe an exception."""
+        return cls(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
 
 
 @dataclass(frozen=True)
@@ -81,16 +101,38 @@ class World:
             RankError: on the other ranks, where the call failed.
         """
         if not self.main:
-            result, failure = self.broadcast(None)
-            if failure is not None:
-                raise RankError(f"rank 0 failed: {failure}")
+            result, fault = self.broadcast(None)
+            if fault is not None:
+                raise RankError(0, *fault)
             return result
         try:
             result = call()
         except BaseException as error:
-            self.broadcast((None, f"{type(error).__name__}: {error}"))
+            self.broadcast((None, Fault.of(error)))
             raise
         return self.broadcast((result, None))[0]
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Context of work that every rank does, such as a check, and that fails on all ranks if it fails on one.
+
+        Of several ranks with the same failure the first one raises it.
+
+        Raises:
+            RankError: on the other ranks.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        faults = self.gather(None if failure is None else Fault.of(failure))
+        first = next((rank for rank, fault in enumerate(faults) if fault), None)
+        if first is None:
+            return
+        if failure is not None and faults.index(faults[self.rank]) == self.rank:
+            raise failure
+        raise RankError(first, *faults[first])
 
     def device(self, kind: str | None) -> torch.device:
         """Return the device of this process: of several GPUs that of its local rank.

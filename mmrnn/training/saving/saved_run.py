@@ -122,8 +122,9 @@ def find_start(out: Path, cfg: Mapping[str, Any], world: World, say: Callable[[s
     folder = world.on_main(lambda: find_checkpoint(out, cfg["resume"], cfg["keep_last"], say))
     if folder is None:
         return None
-    saved = SavedRun.read(folder)
-    check_config(saved, folder, cfg, say)
+    with world.all_or_none():
+        saved = SavedRun.read(folder)
+        check_config(saved, folder, cfg, say)
     return StartPoint(folder, saved, folder.parent.parent)
 
 

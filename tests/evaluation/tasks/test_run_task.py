@@ -222,7 +222,7 @@ def test_a_folder_in_use_is_refused(assistant, questions, tmp_path):
 
 
 def test_a_killed_run_resumes(assistant, questions, tmp_path):
-    """What a killed process left of a line is dropped, and only what is missing is asked."""
+    """A line that a killed process left unfinished is dropped, and only missing questions are asked."""
     run_task(assistant, task(questions), at(tmp_path / "whole", batch_size=3))
     run_task(assistant, task(questions), at(tmp_path / "parts", batch_size=3))
     path = tmp_path / "parts" / "eval" / ANSWERS

@@ -1,12 +1,4 @@
-"""A program: some steps of a tiny model on micro-batches of text and of images, by one process or several.
-
-Prints losses and norms of the gradients. gloo aborts when a process ends in the usual way, hence `os._exit`.
-"""
-
-import argparse
-import json
-import os
-import sys
+"""Steps of a tiny model on micro-batches of text and of images, by one process or several."""
 
 import torch
 from PIL import Image
@@ -16,8 +8,6 @@ from mmrnn.data import Collator
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import Cosine, LanguageModel, Stage, optim
-from mmrnn.training.distributed.strategies import DDP, FSDP, Single
-from mmrnn.training.distributed.world import World, start_world
 from mmrnn.training.loop.blank import blank_inputs
 from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
@@ -59,59 +49,53 @@ class Repeat:
         return StepBatches(self.micro_batches, [], [])
 
 
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("strategy", choices=["single", "ddp", "fsdp"])
-    parser.add_argument("--overrides", nargs="*", default=["model=visualrwkv6_tiny"])
-    parser.add_argument("--parts", nargs="*", default=["connector", "backbone"], help="trained in the first stage")
-    parser.add_argument("--optimizer", default="AdamW")
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--replicate", type=int, default=1)
-    parser.add_argument("--stages", type=int, default=1)
-    parser.add_argument("--empty", action="store_true", help="the last micro-batch of all has no samples")
-    return parser.parse_args()
+def losses_and_norms(
+    world,
+    strategy,
+    *,
+    overrides=("model=visualrwkv6_tiny",),
+    parts=("connector", "backbone"),
+    optimizer="AdamW",
+    precision="fp32",
+    stages=1,
+    empty=False,
+):
+    """Losses of the steps, and norms of their gradients.
 
-
-def run(chosen: argparse.Namespace, world: World) -> dict:
+    Args:
+        parts: that the first stage trains; the second one trains all of the model.
+        empty: the last micro-batch of all has no samples.
+    """
     torch.manual_seed(0)
-    model = mmrnn.build(mmrnn.compose(*chosen.overrides))
+    model = mmrnn.build(mmrnn.compose(*overrides))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    strategy = {"single": Single(), "ddp": DDP(), "fsdp": FSDP(replicate=chosen.replicate)}[chosen.strategy]
     step = TrainStep(model, LanguageModel(reduction="token"))
     if world.size > 1:
         step.blank = blank_inputs(model, cached=False)
-    strategy.shard(step, chosen.precision)
+    strategy.shard(step, precision)
     collate = Collator(DemoTokenizer(), RWKVChat(), dict(model.modalities))
     every = [collate([sample(*one) for one in group]) for group in MICRO_BATCHES]
-    if chosen.empty:
+    if empty:
         every[-1] = None
     own = every[world.rank * len(every) // world.size : (world.rank + 1) * len(every) // world.size]
     loader = Repeat(own)
     results = []
-    for train in (tuple(chosen.parts), ("encoder", "connector", "backbone"))[: chosen.stages]:
+    for train in (parts, ("encoder", "connector", "backbone"))[:stages]:
         stage = Stage(train=train, steps=4, lr=1e-3, max_grad_norm=0.5)
         stage.apply_freezing(model)
         groups = param_groups(model, lr_mult={}, layer_lr_decay={})
         stepper = Stepper(
             step=step,
             stage=stage,
-            optimizer=getattr(optim, chosen.optimizer)(groups, stage.lr),
+            optimizer=getattr(optim, optimizer)(groups, stage.lr),
             schedule=Cosine(),
             strategy=strategy,
             world=world,
-            precision=chosen.precision,
-            scale=LossScale(chosen.precision),
+            precision=precision,
+            scale=LossScale(precision),
         )
         results += [(result.loss, result.norm) for result in stepper.steps(loader)]
-    return {"losses": [loss for loss, _ in results], "norms": [norm for _, norm in results]}
-
-
-if __name__ == "__main__":
-    with start_world(timeout=120) as world:
-        found = run(options(), world)
-        print(json.dumps(found), flush=True)
-        world.barrier()
-        sys.stdout.flush()
-        os._exit(0)
+    losses, norms = zip(*results, strict=True)
+    return losses, norms

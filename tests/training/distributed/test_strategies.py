@@ -2,67 +2,78 @@
 
 import pytest
 
-STRATEGIES = ["ddp", "fsdp"]
+from mmrnn.training.distributed.strategies import DDP, FSDP, Single
+from tests.training.distributed.ranks import run_ranks
+from tests.training.distributed.steps import losses_and_norms
+
+STRATEGIES = [DDP, FSDP]
 
 
-def compare(launch, strategy, *arguments, loss=1e-6, norm=1e-5, ranks=2):
-    [alone] = launch("steps.py", 1, "single", *arguments)
-    several = launch("steps.py", ranks, strategy, *arguments)
-    assert all(one == several[0] for one in several)
-    assert len(set(alone["losses"])) == len(alone["losses"])
-    assert several[0]["losses"] == pytest.approx(alone["losses"], rel=loss)
-    assert several[0]["norms"] == pytest.approx(alone["norms"], rel=norm)
+@pytest.fixture
+def compare(tmp_path):
+    def run(size, strategy, options):
+        return run_ranks(size, lambda world: losses_and_norms(world, strategy, **options), tmp_path)
+
+    def check(strategy, *, loss=1e-6, norm=1e-5, ranks=2, **options):
+        [(losses, norms)] = run(1, Single(), options)
+        several = run(ranks, strategy, options)
+        assert all(one == several[0] for one in several)
+        assert len(set(losses)) == len(losses)
+        assert several[0][0] == pytest.approx(losses, rel=loss)
+        assert several[0][1] == pytest.approx(norms, rel=norm)
+
+    return check
 
 
-def test_two_processes_take_the_steps_of_one(launch):
-    compare(launch, "fsdp")
+def test_two_processes_take_the_steps_of_one(compare):
+    compare(FSDP())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("model", ["visualrwkv6_tiny", "visualrwkv7_tiny", "llava15_tiny"])
-def test_text_and_images_on_different_ranks(launch, strategy, model):
-    compare(launch, strategy, "--overrides", f"model={model}")
+def test_text_and_images_on_different_ranks(compare, strategy, model):
+    compare(strategy(), overrides=[f"model={model}"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("model", ["flamingo_tiny", "cogvlm_tiny"])
-def test_hooks_that_a_text_leaves_out(launch, strategy, model):
-    compare(launch, strategy, "--overrides", f"model={model}", "--parts", "connector", "hook")
+def test_hooks_that_a_text_leaves_out(compare, strategy, model):
+    compare(strategy(), overrides=[f"model={model}"], parts=("connector", "hook"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_recomputed_blocks(launch, strategy):
-    compare(launch, strategy, "--overrides", "model=visualrwkv6_tiny", "backbone.grad_checkpointing=1")
+def test_recomputed_blocks(compare, strategy):
+    compare(strategy(), overrides=["model=visualrwkv6_tiny", "backbone.grad_checkpointing=1"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_another_stage_trains_what_was_frozen(launch, strategy):
-    compare(launch, strategy, "--parts", "connector", "--stages", "2")
+def test_another_stage_trains_what_was_frozen(compare, strategy):
+    compare(strategy(), parts=("connector",), stages=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_micro_batch_all_of_whose_samples_are_dropped(launch, strategy):
-    compare(launch, strategy, "--empty")
+def test_a_micro_batch_all_of_whose_samples_are_dropped(compare, strategy):
+    compare(strategy(), empty=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision(launch, strategy, precision):
-    compare(launch, strategy, "--precision", precision, loss=2e-3, norm=2e-3)
+def test_half_precision(compare, strategy, precision):
+    compare(strategy(), precision=precision, loss=2e-3, norm=2e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_muon(launch, strategy):
-    compare(launch, strategy, "--optimizer", "MuonWithAdamW", loss=1e-4, norm=1e-4)
+def test_muon(compare, strategy):
+    compare(strategy(), optimizer="MuonWithAdamW", loss=1e-4, norm=1e-4)
 
 
 @pytest.mark.slow
-def test_hybrid_sharding(launch):
-    compare(launch, "fsdp", "--replicate", "2", ranks=4)
+def test_hybrid_sharding(compare):
+    compare(FSDP(replicate=2), ranks=4)

@@ -1,12 +1,4 @@
-"""BLIP-2's first stage in two processes: losses and gradients are those of one process with all rows.
-
-The file runs itself, once a process: `python test_gather.py RANK FOLDER`.
-"""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""BLIP-2's first stage in two processes: losses and gradients are those of one process with all rows."""
 
 import pytest
 import torch
@@ -19,6 +11,7 @@ from mmrnn.training import BLIP2Pretraining
 from mmrnn.training.objectives import blip2
 from mmrnn.training.step import forward_for
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Sequence
+from tests.training.distributed.ranks import run_ranks
 
 TEXTS = [[5, 7, 8], [4, 7, 9, 3, 2, 6], [3, 2, 6, 5], [8, 8, 2, 9, 4]]
 """As many targets in the first two as in the last two, for the means over them to be one; lengths differ."""
@@ -66,27 +59,14 @@ def losses_and_gradients(rows):
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(blip2, "negatives", blip2.negatives)  # put back what the other function replaces
     whole = losses_and_gradients([0, 1, 2, 3])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__]
-    running = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in range(2)]
-    assert [process.wait(timeout=100) for process in running] == [0, 0]
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    parts = run_ranks(2, lambda world: losses_and_gradients([[0, 1], [2, 3]][world.rank]), tmp_path)
     assert parts[0].keys() == parts[1].keys() == whole.keys()
     assert not torch.equal(parts[0]["loss"], parts[1]["loss"])
     for name, value in whole.items():
         torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, value, atol=1e-6, rtol=1e-4, msg=name)
-    pair, empty = (torch.load(tmp_path / f"{rank}.pair.pt", weights_only=True) for rank in range(2))
+    pair, empty = run_ranks(2, lambda world: losses_and_gradients([[0, 1], []][world.rank]), tmp_path)
     alone = losses_and_gradients([0, 1])
     assert empty["loss"] == 0
     for name, value in alone.items():
         torch.testing.assert_close(pair[name] + empty[name], value, atol=1e-6, rtol=1e-4, msg=name)
     assert (alone["loss"] - parts[0]["loss"]).abs() > 1e-2, "the other process's rows are negatives, too"
-
-
-if __name__ == "__main__":
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
-    torch.save(losses_and_gradients([[0, 1], [2, 3]][rank]), folder / f"{rank}.pt")
-    torch.save(losses_and_gradients([[0, 1], []][rank]), folder / f"{rank}.pair.pt")
-    torch.distributed.destroy_process_group()

@@ -141,6 +141,7 @@ def get_id(record: Mapping[str, Any], *keys: str) -> str | int:
     Raises:
         RecordError: there is none.
     """
+    check_kind(record, dict, "a record")
     key = next((key for key in keys if key in record), keys[0])
     return get(record, key, int if type(record.get(key)) is int else str)
 

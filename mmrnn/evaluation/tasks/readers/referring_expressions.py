@@ -43,7 +43,8 @@ class ReferringExpressions(QuestionReader):
             cards = ", ".join(codec.prompt for codec in CODECS.values())
             raise ValueError(
                 f"the prompt writes no boxes (boxes={prompt.boxes!r}): choose prompt={cards}, "
-                f"or set prompt.boxes to the form that the model was trained with: {', '.join(CODECS)}"
+                f"or the prompt and the form that the model was trained with (prompt=NAME prompt.boxes=FORM; "
+                f"the forms are {', '.join(CODECS)})"
             )
         images = images_in(root, self.image_folder)
         for file in self.files:

@@ -1,6 +1,7 @@
 """Damaged and hostile files end in one sentence that names file and line; a missing image does not."""
 
 import json
+import random
 import re
 from base64 import b64encode
 
@@ -232,3 +233,63 @@ def test_a_long_line(tmp_path, monkeypatch):
     with pytest.raises(RecordError, match=r"a line is too long .*line 6: more than 200 bytes"):
         with_line(tmp_path, {**GOOD, "text": "x" * 500})
     assert asked("files", tmp_path)
+
+
+ODD = (
+    None,
+    True,
+    7,
+    -1,
+    1.5,
+    float("nan"),
+    "",
+    "x",
+    "../x",
+    "\ud800",
+    [],
+    [None],
+    ["x", "x"],
+    {},
+    {"answer": 1},
+    10**30,
+)
+
+
+def places(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+def replaced(value, path, new):
+    if not path:
+        return new
+    items = dict(value) if isinstance(value, dict) else [*value]
+    items[path[0]] = replaced(value[path[0]], path[1:], new)
+    return items
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_odd_values_anywhere(name, tmp_path):
+    """Whatever stands in a file, it is read or refused with a sentence; no other error comes out."""
+    draw = random.Random(name)
+    found = [path for path in files_of(name, tmp_path) if path.suffix in (".json", ".jsonl")]
+    task, refused = instantiate(card(name)), 0
+    for _ in range(60 if found else 0):
+        path = draw.choice(found)
+        content = path.read_bytes()
+        lines = path.suffix == ".jsonl" or "pope/coco" in str(path)
+        value = [json.loads(line) for line in content.splitlines()] if lines else json.loads(content)
+        value = replaced(value, draw.choice([*places(value)][lines:]), draw.choice(ODD))
+        path.write_text("".join(json.dumps(one) + "\n" for one in value) if lines else json.dumps(value))
+        try:
+            questions = task.questions(tmp_path, Template(boxes="llava"))
+        except (RecordError, FileNotFoundError) as error:
+            refused += "\n" not in str(error)
+        else:
+            for question in questions:
+                json.dumps([question.record, question.truths, question.options, question.image, question.kind]).encode()
+        path.write_bytes(content)
+    assert refused > 5 or not found
