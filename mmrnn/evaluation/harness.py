@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -34,6 +34,10 @@ class Generation:
     max_new_tokens: int
     until: tuple[str, ...]
     sampler: Sampler | None
+
+    def samplers(self, seeds: Sequence[int]) -> list[Sampler] | None:
+        """Return a sampler for the reply of each seed; None: greedy."""
+        return None if self.sampler is None else [replace(self.sampler, seed=seed) for seed in seeds]
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any], *, max_new_tokens: int) -> "Generation":

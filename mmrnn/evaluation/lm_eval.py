@@ -101,8 +101,7 @@ class TextModel(TemplateLM):
                 self._batch([contexts[index] for index in indices]),
                 max_new_tokens=given.max_new_tokens,
                 finished=stop.finished,
-                sampler=given.sampler,
-                seeds=[drawn[index] for index in indices],
+                sampler=given.samplers([drawn[index] for index in indices]),
             )
             for index, ids in zip(indices, texts, strict=True):
                 replies[index] = stop.cut(self.text_tokenizer.decode(ids))

@@ -87,9 +87,8 @@ class HarnessModel(lmms):
             texts = self.assistant.answer(
                 [self.to_sample(requests[index].args) for index in indices],
                 max_new_tokens=given.max_new_tokens,
-                until=given.until,
-                sampler=given.sampler,
-                seeds=[drawn[index] for index in indices],
+                stop=given.until,
+                sampler=given.samplers([drawn[index] for index in indices]),
             )
             for index, text in zip(indices, texts, strict=True):
                 replies[index] = text

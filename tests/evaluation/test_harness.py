@@ -45,6 +45,9 @@ def test_seeds_follow_the_default_generator():
     torch.manual_seed(1)
     assert seeds(5) == first
     assert len({*first}) == 5
+    sampling = Generation(7, (), Sampler(0.5, 4))
+    assert sampling.samplers([3, 9]) == [Sampler(0.5, 4, seed=3), Sampler(0.5, 4, seed=9)]
+    assert Generation(7, (), None).samplers([3, 9]) is None
 
 
 @pytest.mark.parametrize("value", ["auto", "0", 0, -1, "2.5", ""])
