@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from mmrnn.io.process_memory import can_reset_peak, peak_resident_bytes, reset_peak, resident_bytes
 
 
 def peak_megabytes(run: Callable[..., object], small: tuple, full: tuple) -> float | None:
     """Return by how many megabytes `run(*full)` raises the peak, after a warm-up `run(*small)`; None: not on Linux."""
-    if not RESET.exists():
+    if not can_reset_peak():
         return None
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measure, run, small, full).result()
@@ -21,12 +20,7 @@ def _measure(run: Callable[..., object], small: tuple, full: tuple) -> float:
 
     torch.set_num_threads(1)
     run(*small)
-    RESET.write_text("5")  # resets VmHWM
-    start = _megabytes("VmRSS")
+    reset_peak()
+    start = resident_bytes()
     run(*full)
-    return _megabytes("VmHWM") - start
-
-
-def _megabytes(field: str) -> float:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
+    return (peak_resident_bytes() - start) / 2**20

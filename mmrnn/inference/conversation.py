@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.generate import check_max_new_tokens, decode
 from mmrnn.inference.mark import Mark
 from mmrnn.inference.reader import PROBE, DialogueReader, cut_between_images
-from mmrnn.inference.sampler import TokenSampler
+from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.text_stream import TextStream, common_length
+from mmrnn.prompts import StopCriteria
 from mmrnn.types import Sample, State, Turn
 
 
@@ -70,8 +71,8 @@ class Conversation:
         *images: ImageLike,
         observations: Mapping[str, tuple[Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
-        sampler: TokenSampler | None = None,
-        seed: int | None = None,
+        sampler: Sampler | None = None,
+        stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
         """Yield the reply after every token, each time all of it so far, and add it to the dialogue at its end.
 
@@ -83,8 +84,8 @@ class Conversation:
             images: files, bytes of files, open images, arrays; a video where the question has the tag `<video>`.
             observations: inputs of other modalities, as of `Assistant.ask`.
             max_new_tokens: of the reply; 0: it is empty.
-            sampler: chooses the next token; None: the most likely one.
-            seed: of the random numbers of the reply; None: drawn from torch's default generator.
+            sampler: choice of the next token; None: the most likely one.
+            stop: strings that end the reply, beside those of the prompt.
 
         Raises:
             ImageError: an image cannot be opened.
@@ -95,20 +96,23 @@ class Conversation:
             question_sample(question, images, observations),
             max_new_tokens=max_new_tokens,
             sampler=sampler,
-            seed=seed,
+            stop=stop,
         )
 
     def say_sample(
-        self, sample: Sample, *, max_new_tokens: int = 64, sampler: TokenSampler | None = None, seed: int | None = None
+        self,
+        sample: Sample,
+        *,
+        max_new_tokens: int = 64,
+        sampler: Sampler | None = None,
+        stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
         """Say a question that is given as a sample of one user turn; otherwise as `say`."""
         check_max_new_tokens(max_new_tokens)
         asked = (*self.exchanges, self.reader.exchange(sample))
         row = self._row(asked)
-        seeds = None if seed is None else [seed]
-        return self._reply(
-            self.exchanges, asked, row, {"max_new_tokens": max_new_tokens, "sampler": sampler, "seeds": seeds}
-        )
+        criteria = self.reader.stop_criteria(stop)
+        return self._reply(self.exchanges, asked, row, criteria, {"max_new_tokens": max_new_tokens, "sampler": sampler})
 
     def ask(self, question: str, *images: ImageLike, **options) -> str:
         """Return the reply that `say` ends with; the arguments are the same."""
@@ -158,18 +162,23 @@ class Conversation:
 
     @torch.no_grad()
     def _reply(
-        self, before: tuple[Exchange, ...], asked: tuple[Exchange, ...], row: DialogueRow, options: dict
+        self,
+        before: tuple[Exchange, ...],
+        asked: tuple[Exchange, ...],
+        row: DialogueRow,
+        stop: StopCriteria,
+        options: dict,
     ) -> Iterator[str]:
         if not options["max_new_tokens"]:
             return
         reader = self.reader
-        text, ids = TextStream(reader.tokenizer, reader.stop), []
+        text, ids = TextStream(reader.tokenizer, stop), []
         with eval_mode(reader.model):
             last, state, mark = self._read_prompt(asked, row)
-            tokens = decode(reader.model, last, state, finished=reader.stop.finished, **options)
+            tokens = decode(reader.model, last, state, finished=stop.finished, **options)
             while True:
                 try:
-                    ids.append(next(tokens)[0])
+                    ids.append(next(tokens)[0].id)
                 except StopIteration as end:
                     state = end.value
                     break

@@ -21,11 +21,8 @@ MEASURE = """
 import json, sys
 import torch
 from mmrnn.backbones import Transformer
+from mmrnn.io.process_memory import peak_resident_bytes, resident_bytes
 from mmrnn.weights import load
-
-def memory():
-    lines = (line.split() for line in open("/proc/self/status"))
-    return {words[0][:-1]: int(words[1]) * 1024 for words in lines if words[0] in ("VmRSS:", "VmHWM:")}
 
 source, dtype, place, sizes = sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
 torch.set_num_threads(1)
@@ -35,12 +32,13 @@ if place == "cpu":
     model.to_empty(device="cpu")
     for value in model.parameters():
         value.data.zero_()
-base = memory()["VmRSS"]
+base = resident_bytes()
 if place == "cpu":
     base -= sum(value.nbytes for value in model.parameters())
 load(model, source)
 total = sum(float(value.float().sum()) for value in model.parameters())
-print(json.dumps({"peak": memory()["VmHWM"] - base, "model": sum(v.nbytes for v in model.parameters()), "sum": total}))
+peak = peak_resident_bytes() - base
+print(json.dumps({"peak": peak, "model": sum(v.nbytes for v in model.parameters()), "sum": total}))
 """
 
 

@@ -1,6 +1,5 @@
 """Throughput of training steps: tokens and images per second, padding, waiting for data, FLOPs, memory."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmrnn.io.process_memory import peak_resident_bytes
 from mmrnn.model.build import build
 from mmrnn.training.distributed.world import World
 from mmrnn.training.plan import GPUS, StepCost, step_cost
@@ -163,8 +163,4 @@ def peak_memory(device: torch.device) -> float:
     """Return the most bytes that this process had: of a GPU what tensors took, else resident memory; 0: not known."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    try:
-        from resource import RUSAGE_SELF, getrusage
-    except ImportError:  # no such figure on this system
-        return 0.0
-    return getrusage(RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+    return float(peak_resident_bytes())

@@ -207,15 +207,12 @@ import torch
 import torch.distributed as dist
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
+from mmrnn.io.process_memory import peak_resident_bytes, resident_bytes
 from mmrnn.model.start import build_on_meta
 from mmrnn.training import LanguageModel
 from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.distributed.strategies import FSDP
 from mmrnn.training.step import TrainStep
-
-def memory():
-    lines = (line.split() for line in open("/proc/self/status"))
-    return {words[0][:-1]: int(words[1]) * 1024 for words in lines if words[0] in ("VmRSS:", "VmHWM:")}
 
 rank, store, overrides = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 torch.set_num_threads(1)
@@ -224,9 +221,9 @@ torch.manual_seed(0)
 model, start = build_on_meta(plain(compose(*overrides)))
 step = TrainStep(model, LanguageModel())
 FSDP().shard(step, "fp32")
-base = memory()["VmRSS"]
+base = resident_bytes()
 materialize(step, start, "cpu")
-peak = memory()["VmHWM"] - base
+peak = peak_resident_bytes() - base
 total = sum(float(value.to_local().double().sum()) for value in model.backbone.parameters())
 print(json.dumps({"peak": peak, "shards": sum(value.to_local().nbytes for value in model.parameters()), "sum": total}))
 sys.stdout.flush()

@@ -1,11 +1,11 @@
 """A program: peak memory in MiB of training on rows of 2,048, 8,192 and 65,536 tokens, in pieces of 1,024."""
 
 import json
-from pathlib import Path
 
 import torch
 
 from mmrnn.backbones import RWKV6
+from mmrnn.io.process_memory import peak_resident_bytes
 from mmrnn.model.vlm import VLM
 from mmrnn.training import AdamW, Cosine, LanguageModel, Stage
 from mmrnn.training.loop.ready import Ready
@@ -13,12 +13,6 @@ from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
 from mmrnn.training.step import TrainStep
 from mmrnn.types import Batch, Sequence
-
-
-def peak() -> float:
-    """The process's own peak; `ru_maxrss` of a process that another one has started begins with that one's memory."""
-    [line] = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def stepper(model: VLM, objective: LanguageModel, train_chunk: int) -> Stepper:
@@ -42,6 +36,6 @@ if __name__ == "__main__":
         ids = torch.randint(0, 256, (1, length), generator=torch.Generator().manual_seed(length))
         ready = Ready([Batch(Sequence(ids, labels=ids.clone()))], [(1.0,)], [], [])
         found["losses"].append(stepper(model, LanguageModel(), train_chunk).attempt(ready)[0])
-        found["peaks"].append(peak())
+        found["peaks"].append(peak_resident_bytes() / 2**20)
         model.zero_grad()
     print(json.dumps(found))

@@ -173,7 +173,9 @@ def test_lines_of_qwen_vl(tmp_path):
 
 @pytest.mark.parametrize("prompt", [RWKVChat(), Template()])
 def test_a_prompt_without_boxes_is_refused(prompt, tmp_path):
-    with pytest.raises(ValueError, match=r"boxes=None\): choose prompt=minigptv2_refer, .*llava_refer, or set"):
+    with pytest.raises(
+        ValueError, match=r"boxes=None\): choose prompt=minigptv2_refer, .*llava_refer, or the prompt and the form"
+    ):
         asked("refcoco", tmp_path, prompt)
     assert len(asked("refcoco", tmp_path, RWKVChat(boxes="llava"))[1]) == 6
 
