@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     words, trusted = split_trusted(arguments)
     options = parser().parse(words)
-    options.sampler = sampling(options)
+    options.sampling = sampling(options)
     for word in (*options.images, options.question):
         if re.fullmatch(r"\w+=\[.*\]", word):
             raise ConfigError(f"{word}: no such setting; trusted=[PACKAGE] names packages beside mmrnn")
@@ -111,7 +111,7 @@ def _ask_once(
 ) -> int:
     """Print one reply, as it arrives on a terminal; draw its boxes."""
     read_boxes = box_reader(options, assistant.prompt, images)
-    ask = {"observations": observations, "max_new_tokens": options.max_new_tokens, "sampler": options.sampler}
+    ask = {"observations": observations, "max_new_tokens": options.max_new_tokens, **options.sampling}
     if options.json:
         reply = assistant.ask(images, options.question, **ask)
         found = {"boxes": [box._asdict() for box in read_boxes(reply)]} if read_boxes else {}
@@ -137,9 +137,7 @@ def _ask_each(assistant: "Assistant", files: Sequence[Path], options: Namespace)
     code = 0
     for file in files:
         try:
-            reply = assistant.ask(
-                file, options.question, max_new_tokens=options.max_new_tokens, sampler=options.sampler
-            )
+            reply = assistant.ask(file, options.question, max_new_tokens=options.max_new_tokens, **options.sampling)
         except ImageError as fault:
             code = 1
             if options.json:

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     words, trusted = split_trusted(arguments)
     options = parser().parse(words)
-    sampler = sampling(options)
+    chosen = sampling(options)
     run = options.run or newest(RUNS)
 
     from mmrnn.inference.load import load
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         assistant = load(run, trusted=trusted)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
-    session = Session(assistant, options, {"max_new_tokens": options.max_new_tokens, "sampler": sampler})
+    session = Session(assistant, options, {"max_new_tokens": options.max_new_tokens, **chosen})
     for line in lines():
         if not session.handle(line.strip()):
             break

@@ -4,14 +4,13 @@ import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Parser, one_of, to_path
 from mmrnn.config.error import ConfigError
 
 if TYPE_CHECKING:
     from mmrnn.data.image import ImageLike
-    from mmrnn.inference.sampler import Sampler
     from mmrnn.prompts.boxes import GroundedBox
     from mmrnn.types import Prompt
 
@@ -55,33 +54,38 @@ def add_sampling(parser: Parser) -> None:
         "--top-p", type=number, metavar="P", help="sample among the likeliest tokens of this probability (default: all)"
     )
     parser.add_argument(
-        "--min-p", type=number, metavar="P", help="least share of the probability of the likeliest token (default: 0)"
+        "--min-p",
+        type=number,
+        metavar="P",
+        help="sample among tokens of this share of the likeliest one (default: all)",
     )
     parser.add_argument(
-        "--repetition-penalty", type=number, metavar="F", help="of tokens that the reply already has (default: 1, none)"
+        "--repetition-penalty",
+        type=number,
+        metavar="R",
+        help="divides the logits of repeated tokens (default: 1, none)",
     )
     parser.add_argument("--seed", type=whole, metavar="N", help="of the random numbers (default: none, they differ)")
 
 
-def sampling(options: Namespace) -> "Sampler":
-    """Return the choice of the next token.
+def sampling(options: Namespace) -> dict[str, Any]:
+    """Return the arguments of `Assistant.ask` that choose the next token.
 
     Raises:
         ConfigError: a value is outside its range, or has no effect.
     """
     from mmrnn.inference.sampler import Sampler
 
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    names = ("top_k", "top_p", "min_p", "seed", "repetition_penalty")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
-    drawing = [name for name in given if name not in ("temperature", "repetition_penalty")]
-    if drawing and not options.temperature:
-        name = drawing[0].replace("_", "-")
+    if not options.temperature and (without_effect := given.keys() - {"repetition_penalty"}):
+        name = min(without_effect).replace("_", "-")
         raise ConfigError(f"--{name} has no effect at temperature 0, the most likely token; set --temperature, too")
     try:
-        return Sampler(**given)
+        sampler = Sampler(temperature=options.temperature, **given)
     except ValueError as fault:
-        name, _, rest = str(fault).partition(" ")
-        raise ConfigError(f"--{name.replace('_', '-')} {rest}") from fault
+        raise ConfigError(f"--{fault}".replace("_", "-", 1)) from fault
+    return {"sampler": sampler} if options.temperature or given else {}
 
 
 def print_stream(texts: Iterator[str]) -> str:

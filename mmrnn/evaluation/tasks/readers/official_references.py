@@ -23,8 +23,8 @@ from mmrnn.io.errors import RecordError
 LETTERS = "ABCDE"
 
 
-def letters(count: int, answer: Any) -> dict[str, tuple[str, ...]]:
-    """Return reference and options of a question whose options have letters.
+def letters(count: int, answer: Any) -> Reference:
+    """Return the reference of a question whose options have letters.
 
     Args:
         count: of the options.
@@ -37,7 +37,7 @@ def letters(count: int, answer: Any) -> dict[str, tuple[str, ...]]:
         raise RecordError(f"options must be 2 to {len(LETTERS)}", f"{count}")
     if answer not in tuple(LETTERS[:count]):
         raise RecordError(f"the answer must be one of {LETTERS[:count]}", f"{answer!r:.50}")
-    return {"truths": (answer,), "options": tuple(LETTERS[:count])}
+    return Reference(truths=(answer,), options=tuple(LETTERS[:count]))
 
 
 class GQAAnswers(References):
@@ -171,7 +171,7 @@ class SEEDAnswers(References):
                 id = get_id(question, "question_id")
                 found = letters(sum(key.startswith("choice_") for key in question), question.get("answer"))
                 kind = get(question, "data_type", str)
-                put(table, str(id), Reference(**found, kind=kind, record={"official_id": id}))
+                put(table, str(id), replace(found, kind=kind, record={"official_id": id}))
         return lambda record, text: find(table, str(get_id(record, "question_id")), path)
 
 
@@ -201,8 +201,7 @@ class ScienceQAAnswers(References):
             with at(f"{place}: {path}"):
                 problem = get(problems, check_kind(id, str, "an id"), dict)
                 answer = get(problem, "answer", int)
-                found = letters(len(get(problem, "choices", list)), LETTERS[answer : answer + 1])
-                put(table, id, Reference(**found))
+                put(table, id, letters(len(get(problem, "choices", list)), LETTERS[answer : answer + 1]))
         return lambda record, text: replace(
             find(table, str(get_id(record, "id")), path), kind="image" if record.get("image") else "text"
         )
