@@ -1,4 +1,4 @@
-"""Golden cases are read from one folder; with `--shapes`, shapes are checked in every call."""
+"""Golden cases are read from one folder. `--shapes` checks shapes in every call, `--no-skips` fails skipped tests."""
 
 import json
 import os
@@ -23,6 +23,15 @@ def pytest_addoption(parser):
     parser.addoption(
         "--shapes", action="store_true", help="run the tests of parts alone, and check shapes and types of every call"
     )
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome, report.longrepr = "failed", f"skipped: {report.longrepr[2]}"
+    return report
 
 
 def pytest_configure(config):

@@ -53,6 +53,18 @@ def add_sampling(parser: Parser) -> None:
     parser.add_argument(
         "--top-p", type=number, metavar="P", help="sample among the likeliest tokens of this probability (default: all)"
     )
+    parser.add_argument(
+        "--min-p",
+        type=number,
+        metavar="P",
+        help="sample among tokens of this share of the likeliest one (default: all)",
+    )
+    parser.add_argument(
+        "--repetition-penalty",
+        type=number,
+        metavar="R",
+        help="divides the logits of repeated tokens (default: 1, none)",
+    )
     parser.add_argument("--seed", type=whole, metavar="N", help="of the random numbers (default: none, they differ)")
 
 
@@ -64,17 +76,16 @@ def sampling(options: Namespace) -> dict[str, Any]:
     """
     from mmrnn.inference.sampler import Sampler
 
-    chosen = {name: vars(options)[name] for name in ("top_k", "top_p", "seed")}
-    given = {name: value for name, value in chosen.items() if value is not None}
-    if given and not options.temperature:
-        name = next(iter(given)).replace("_", "-")
+    names = ("top_k", "top_p", "min_p", "seed", "repetition_penalty")
+    given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
+    if not options.temperature and (without_effect := given.keys() - {"repetition_penalty"}):
+        name = min(without_effect).replace("_", "-")
         raise ConfigError(f"--{name} has no effect at temperature 0, the most likely token; set --temperature, too")
-    seed = given.pop("seed", None)
     try:
         sampler = Sampler(temperature=options.temperature, **given)
     except ValueError as fault:
         raise ConfigError(f"--{fault}".replace("_", "-", 1)) from fault
-    return {"sampler": sampler, "seed": seed} if options.temperature else {}
+    return {"sampler": sampler} if options.temperature or given else {}
 
 
 def print_stream(texts: Iterator[str]) -> str:

@@ -1,21 +1,23 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from mmrnn.data.image import ImageError, ImageLike
-from mmrnn.inference.conversation import Conversation
-from mmrnn.inference.dialogue import without_reply
+from mmrnn.inference.beam_search import BeamSearch
+from mmrnn.inference.conversation import Conversation, whole_reply
+from mmrnn.inference.dialogue import question_sample, without_reply
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
-from mmrnn.inference.generate import generate
+from mmrnn.inference.generate import generate, stream
 from mmrnn.inference.reader import DialogueReader
-from mmrnn.inference.sampler import TokenSampler
+from mmrnn.inference.reply import Reply, Token
+from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.score import Score, score
 from mmrnn.model.vlm import VLM
+from mmrnn.prompts import StopCriteria
 from mmrnn.types import Batch, Prompt, Sample, State, Tokenizer
 
 
@@ -64,8 +66,9 @@ class Assistant:
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
-        sampler: TokenSampler | None = None,
-        seed: int | None = None,
+        sampler: Sampler | None = None,
+        beams: BeamSearch | None = None,
+        stop: str | Sequence[str] = (),
     ) -> str:
         """Return the reply to a question.
 
@@ -76,18 +79,20 @@ class Assistant:
             observations: inputs of other modalities by name (`objects features` each), for every `<state>` of the
                 question one of `state`.
             max_new_tokens: of the reply; 0: it is empty.
-            sampler: chooses the next token; None: the most likely one.
-            seed: of the random numbers of the reply; None: drawn from torch's default generator.
+            sampler: choice of the next token; None: the most likely one.
+            beams: search for the most likely reply, in place of `sampler`; None: token by token.
+            stop: strings that end the reply, beside those of the prompt.
 
         Raises:
             ImageError: the image cannot be opened.
-            ValueError: tags and images or observations differ in number, or the model has no such modality.
+            ValueError: tags and images or observations differ in number, the model has no such modality, or beams are
+                to be sampled.
         """
-        texts = self.stream(
-            image, question, observations=observations, max_new_tokens=max_new_tokens, sampler=sampler, seed=seed
-        )
-        last = deque(texts, maxlen=1)
-        return last[0] if last else ""
+        options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "stop": stop}
+        if beams is not None:
+            sample = question_sample(question, _images(image), observations)
+            return self.answer([sample], beams=beams, **options)[0]
+        return whole_reply(self.stream(image, question, observations=observations, **options))
 
     def stream(
         self,
@@ -96,58 +101,80 @@ class Assistant:
         *,
         observations: Mapping[str, tuple[torch.Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
-        sampler: TokenSampler | None = None,
-        seed: int | None = None,
-    ) -> Iterator[str]:
+        sampler: Sampler | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> Generator[str, None, str]:
         """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`.
 
         Each text is the beginning of the next one: an incomplete character and the beginning of a stop string wait
         for the tokens that decide on them. The last one is the reply that `ask` returns, unless a tokenizer with byte
         fallback takes a character back (bytes that end in no character are all U+FFFD then).
         """
-        images = image if isinstance(image, list | tuple) else [] if image is None else [image]
-        return self.chat(max_marks=0).say(
-            question,
-            *images,
-            observations=observations,
-            max_new_tokens=max_new_tokens,
-            sampler=sampler,
-            seed=seed,
-        )
+        options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "stop": stop}
+        return self.chat(max_marks=0).say(question, *_images(image), observations=observations, **options)
 
     def answer(
         self,
         samples: Sequence[Sample],
         *,
         max_new_tokens: int = 64,
-        sampler: TokenSampler | None = None,
-        seeds: Sequence[int] | None = None,
+        sampler: Sampler | Sequence[Sampler] | None = None,
+        beams: BeamSearch | None = None,
+        stop: str | Sequence[str] = (),
     ) -> list[str]:
         """Return the replies to the last question of every sample; a reply of the sample itself is removed.
 
         Args:
             samples: answered as one batch; none: there are no replies.
             max_new_tokens: of a reply; 0: it is empty.
-            sampler: chooses the next token; None: the most likely one.
-            seeds: of the random numbers of each reply; None: drawn from torch's default generator.
+            sampler: choice of the next token, of all replies or of each; None: the most likely one.
+            beams: search for the most likely replies, in place of `sampler`; None: token by token.
+            stop: strings that end a reply, beside those of the prompt.
 
         Raises:
             ImageError: an image cannot be opened.
-            ValueError: a sample asks nothing, or tags and images or observations differ in number.
+            ValueError: a sample asks nothing, tags and images or observations differ in number, samplers and samples
+                do, or beams are to be sampled.
+        """
+        options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "beams": beams, "stop": stop}
+        return [reply.text for reply in self.generate(samples, **options)]
+
+    def generate(
+        self,
+        samples: Sequence[Sample],
+        *,
+        max_new_tokens: int = 64,
+        sampler: Sampler | Sequence[Sampler] | None = None,
+        beams: BeamSearch | None = None,
+        stop: str | Sequence[str] = (),
+        log_probs: int | None = None,
+    ) -> list[Reply]:
+        """Return the replies of `answer` with their tokens, and with what ended each.
+
+        Args:
+            samples: as of `answer`, as are those not named here.
+            log_probs: number of most likely tokens to give with each token of a reply, with log-probabilities; 0: that
+                of the token alone; None: no log-probabilities.
+
+        Raises:
+            ImageError: an image cannot be opened.
+            ValueError: as of `answer`, or beams are to have log-probabilities.
         """
         if not samples:
             return []
+        criteria = self.reader.stop_criteria(stop)
         batch = self._batch([without_reply(sample) for sample in samples])
+        options = {"max_new_tokens": max_new_tokens, "finished": criteria.finished}
+        options |= {"sampler": sampler, "log_probs": log_probs}
+        replies: list[list[Token]] = [[] for _ in samples]
         with eval_mode(self.model):
-            replies = generate(
-                self.model,
-                batch,
-                max_new_tokens=max_new_tokens,
-                finished=self.stop.finished,
-                sampler=sampler,
-                seeds=seeds,
-            )
-        return [self.stop.clean(self.tokenizer.decode(ids)) for ids in replies]
+            if beams is not None:
+                replies = [[*map(Token, ids)] for ids in generate(self.model, batch, beams=beams, **options)]
+            else:
+                for tokens in stream(self.model, batch, **options):
+                    for row, token in tokens.items():
+                        replies[row].append(token)
+        return [self._reply(tokens, criteria) for tokens in replies]
 
     def score(self, sample: Sample, candidates: Sequence[str], *, batch_size: int = 16) -> list[Score]:
         """Return the log-probabilities of candidate replies to the last question of a sample, in their order.
@@ -188,6 +215,11 @@ class Assistant:
         state.check(self.model.state_origin, backbone.state(0))
         return state
 
+    def _reply(self, tokens: Sequence[Token], criteria: StopCriteria) -> Reply:
+        ids = [token.id for token in tokens]
+        text = criteria.clean(self.tokenizer.decode(ids))
+        return Reply(text, tuple(tokens), "stop" if criteria.finished(ids) else "length")
+
     @property
     def _device(self) -> torch.device:
         return self.reader.device
@@ -198,3 +230,7 @@ class Assistant:
         if collate.dropped:
             raise ImageError(collate.dropped[0].detail, collate.dropped[0].reason)
         return batch.to(self._device)
+
+
+def _images(image: ImageLike | Sequence[ImageLike] | None) -> Sequence[ImageLike]:
+    return image if isinstance(image, list | tuple) else [] if image is None else [image]

@@ -1,8 +1,7 @@
 """Conversations with a model: each turn continues the state of those before it."""
 
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.generate import check_max_new_tokens, decode
 from mmrnn.inference.mark import Mark
 from mmrnn.inference.reader import PROBE, DialogueReader, cut_between_images
-from mmrnn.inference.sampler import TokenSampler
+from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.text_stream import TextStream, common_length
+from mmrnn.prompts import StopCriteria
 from mmrnn.types import Sample, State, Turn
 
 
@@ -70,9 +70,9 @@ class Conversation:
         *images: ImageLike,
         observations: Mapping[str, tuple[Tensor, ...]] | None = None,
         max_new_tokens: int = 64,
-        sampler: TokenSampler | None = None,
-        seed: int | None = None,
-    ) -> Iterator[str]:
+        sampler: Sampler | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> Generator[str, None, str]:
         """Yield the reply after every token, each time all of it so far, and add it to the dialogue at its end.
 
         A reply that is not taken to its end, or that is empty, leaves the conversation as it was. Each text is the
@@ -83,8 +83,8 @@ class Conversation:
             images: files, bytes of files, open images, arrays; a video where the question has the tag `<video>`.
             observations: inputs of other modalities, as of `Assistant.ask`.
             max_new_tokens: of the reply; 0: it is empty.
-            sampler: chooses the next token; None: the most likely one.
-            seed: of the random numbers of the reply; None: drawn from torch's default generator.
+            sampler: choice of the next token; None: the most likely one.
+            stop: strings that end the reply, beside those of the prompt.
 
         Raises:
             ImageError: an image cannot be opened.
@@ -95,25 +95,27 @@ class Conversation:
             question_sample(question, images, observations),
             max_new_tokens=max_new_tokens,
             sampler=sampler,
-            seed=seed,
+            stop=stop,
         )
 
     def say_sample(
-        self, sample: Sample, *, max_new_tokens: int = 64, sampler: TokenSampler | None = None, seed: int | None = None
-    ) -> Iterator[str]:
+        self,
+        sample: Sample,
+        *,
+        max_new_tokens: int = 64,
+        sampler: Sampler | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> Generator[str, None, str]:
         """Say a question that is given as a sample of one user turn; otherwise as `say`."""
         check_max_new_tokens(max_new_tokens)
         asked = (*self.exchanges, self.reader.exchange(sample))
         row = self._row(asked)
-        seeds = None if seed is None else [seed]
-        return self._reply(
-            self.exchanges, asked, row, {"max_new_tokens": max_new_tokens, "sampler": sampler, "seeds": seeds}
-        )
+        criteria = self.reader.stop_criteria(stop)
+        return self._reply(self.exchanges, asked, row, criteria, {"max_new_tokens": max_new_tokens, "sampler": sampler})
 
     def ask(self, question: str, *images: ImageLike, **options) -> str:
-        """Return the reply that `say` ends with; the arguments are the same."""
-        texts = deque(self.say(question, *images, **options), maxlen=1)
-        return texts[0] if texts else ""
+        """Return the reply that `say` adds to the dialogue; the arguments are the same."""
+        return whole_reply(self.say(question, *images, **options))
 
     def undo(self, exchanges: int = 1) -> None:
         """Take back the last exchanges; the state is the one from before them.
@@ -158,18 +160,23 @@ class Conversation:
 
     @torch.no_grad()
     def _reply(
-        self, before: tuple[Exchange, ...], asked: tuple[Exchange, ...], row: DialogueRow, options: dict
-    ) -> Iterator[str]:
+        self,
+        before: tuple[Exchange, ...],
+        asked: tuple[Exchange, ...],
+        row: DialogueRow,
+        stop: StopCriteria,
+        options: dict,
+    ) -> Generator[str, None, str]:
         if not options["max_new_tokens"]:
-            return
+            return ""
         reader = self.reader
-        text, ids = TextStream(reader.tokenizer, reader.stop), []
+        text, ids = TextStream(reader.tokenizer, stop), []
         with eval_mode(reader.model):
             last, state, mark = self._read_prompt(asked, row)
-            tokens = decode(reader.model, last, state, finished=reader.stop.finished, **options)
+            tokens = decode(reader.model, last, state, finished=stop.finished, **options)
             while True:
                 try:
-                    ids.append(next(tokens)[0])
+                    ids.append(next(tokens)[0].id)
                 except StopIteration as end:
                     state = end.value
                     break
@@ -177,14 +184,17 @@ class Conversation:
         shown = text.text
         if text.finish() != shown:
             yield text.text
-        if not text.text:
-            return
+        # What was shown stays, even if a tokenizer with byte fallback has taken a character back.
+        reply = stop.clean(reader.tokenizer.decode(ids))
+        if not reply:
+            return ""
         if self.exchanges is not before:
             raise ValueError(
                 "the conversation has continued while this reply was read; `branch` makes several replies possible"
             )
-        self.exchanges = (*asked[:-1], replace(asked[-1], reply=text.text))
+        self.exchanges = (*asked[:-1], replace(asked[-1], reply=reply))
         self._keep(mark, DialogueRow(row.ids + ids[:-1], row.spans, row.inputs), state)
+        return reply
 
     def _read_prompt(self, asked: tuple[Exchange, ...], row: DialogueRow) -> tuple[Tensor, State, Mark | None]:
         """Hidden state of the last position of a row (`1 d`), the state after it, and a mark before its reply."""
@@ -231,3 +241,12 @@ class Conversation:
             return
         found = [each for each in (after, mark) if each is not None and each.begins(later)][:1]
         self.marks = (*self.marks, *found)[-self.max_marks :]
+
+
+def whole_reply(texts: Generator[str, None, str]) -> str:
+    """Return the reply that a stream of texts returns at its end."""
+    while True:
+        try:
+            next(texts)
+        except StopIteration as end:
+            return end.value

@@ -1,6 +1,6 @@
 """Reading of dialogues by a model: visual tokens and states behind images are kept, only new positions are read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -61,6 +61,17 @@ class DialogueReader:
     def device(self) -> torch.device:
         """Device of the model."""
         return next(self.model.parameters()).device
+
+    def stop_criteria(self, stop: str | Sequence[str] = ()) -> StopCriteria:
+        """Return what ends a reply: the end ids of the tokenizer, the stop strings of the prompt, and those of `stop`.
+
+        Raises:
+            ValueError: `stop` is neither a string nor a sequence of strings.
+        """
+        more = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(more, list | tuple) or not all(isinstance(one, str) for one in more):
+            raise ValueError(f"stop ({stop!r}) must be a string or several")
+        return StopCriteria(self.tokenizer, (*self.prompt.stops, *more)) if more else self.stop
 
     def collator(self) -> Collator:
         """Return a collator for one call alone, because it records what it drops."""

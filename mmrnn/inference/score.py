@@ -14,11 +14,14 @@ from mmrnn.inference.generate import prefill
 from mmrnn.inference.text_stream import common_length
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import PrefixLM, TokenizedSample, tokenize, truncate
-from mmrnn.types import IGNORE, Sample, Span, State, Turn
+from mmrnn.types import IGNORE, Batch, Sample, Span, State, Turn
 from mmrnn.types import Sequence as Tokens
 
 PROBE = "\ue000"
 """Reply of a private character, whose place in the prompt shows what the prompt writes behind a reply."""
+
+MAX_STEPS = 512
+"""Positions of a reply that are read at once: their logits are kept meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,13 @@ class Score:
 
     def _count(self, end: bool) -> int:
         return len(self.ids) - (0 if end else self.num_end)
+
+
+class TokenScores(NamedTuple):
+    """Log-probabilities of tokens, and for each whether it is the most likely one."""
+
+    log_probs: tuple[float, ...]
+    greedy: tuple[bool, ...]
 
 
 class Written(NamedTuple):
@@ -104,17 +114,50 @@ def score(
         if each.end <= start:
             raise ValueError(f"the candidate {text!r} has no token of text; leave it out")
     context = collator.assemble([PreparedSample(truncate(first.row, start), asked.inputs)])
-    last, state = prefill(model, context.to(next(model.parameters()).device))
-    scores: dict[int, Score] = {}
+    replies = [each.row.ids[start:] for each in written]
+    return [
+        Score(tuple(reply), found.log_probs, found.greedy, len(each.row.ids) - each.end)
+        for each, reply, found in zip(
+            written, replies, score_tokens(model, context, replies, batch_size=batch_size), strict=True
+        )
+    ]
+
+
+@torch.no_grad()
+def score_tokens(
+    model: VLM,
+    contexts: Batch,
+    replies: Sequence[Sequence[int]],
+    rows: Sequence[int] | None = None,
+    *,
+    batch_size: int = 16,
+) -> list[TokenScores]:
+    """Return the log-probabilities of given tokens, which continue the rows of a batch; every row is read once.
+
+    Args:
+        model: in evaluation mode.
+        contexts: for generation, on any device.
+        replies: at least one token each.
+        rows: of `contexts` that each reply continues; None: all continue the first.
+        batch_size: number of replies that are read at once.
+
+    Raises:
+        ValueError: a reply has no token.
+    """
+    for index, reply in enumerate(replies):
+        if not len(reply):
+            raise ValueError(f"reply {index + 1} of {len(replies)} has no token, so that there is nothing to score")
+    last, state = prefill(model, contexts.to(next(model.parameters()).device))
+    rows = [0] * len(replies) if rows is None else rows
+    scores: dict[int, TokenScores] = {}
     # By length, so that little is padded.
-    order = sorted(range(len(written)), key=lambda index: len(written[index].row.ids))
-    for first_index in range(0, len(order), batch_size):
-        indices = order[first_index : first_index + batch_size]
-        replies = [written[index].row.ids[start:] for index in indices]
-        for place, ids, read in zip(indices, replies, _read(model, last, state, replies), strict=True):
-            num_end = len(written[place].row.ids) - written[place].end
-            scores[place] = Score(tuple(ids), *read, num_end)
-    return [scores[index] for index in range(len(written))]
+    order = sorted(range(len(replies)), key=lambda index: len(replies[index]))
+    for first in range(0, len(order), batch_size):
+        indices = order[first : first + batch_size]
+        chosen = torch.tensor([rows[index] for index in indices], device=last.device)
+        read = _read(model, last[chosen], state.select(chosen), [replies[index] for index in indices])
+        scores.update(zip(indices, read, strict=True))
+    return [scores[index] for index in range(len(replies))]
 
 
 def _check(model: VLM, collator: Collator, candidates: Sequence[str], batch_size: int) -> None:
@@ -159,30 +202,34 @@ def _write(collator: Collator, sample: Sample, text: str, asked: TokenizedSample
     return Written(row, start, end)
 
 
-def _read(
-    model: VLM, last: Tensor, state: State, replies: list[list[int]]
-) -> Iterator[tuple[tuple[float, ...], tuple[bool, ...]]]:
-    """Yield the log-probabilities of the tokens of each reply, and which of them are the most likely ones.
+def _read(model: VLM, last: Tensor, state: State, replies: Sequence[Sequence[int]]) -> Iterator[TokenScores]:
+    """Yield the scores of the tokens of each reply.
 
     Args:
-        last: hidden state of the last position of the prompt (`1 d`).
-        state: after the prompt, of one row.
+        last: hidden state of the last position of each context (`b d`).
+        state: after the contexts.
     """
     rows = [torch.tensor(reply, device=last.device) for reply in replies]
     targets = pad_sequence(rows, batch_first=True, padding_value=IGNORE)
-    hidden = [last.expand(len(rows), -1)[:, None]]
     steps = targets.shape[1] - 1  # nothing is read of the padding, which comes last, nor of the last token
-    inputs, state = targets[:, :-1].clamp(min=0), state.select(targets.new_zeros(len(rows)))
+    inputs = targets[:, :-1].clamp(min=0)
+    found = [_predicted(model, last[:, None], targets[:, :1])]
     # A mask says what is context from the whole sequence, so that it cannot mask the rest of one: token by token.
-    size = 1 if model.mask is not None and not model.mask.causal else max(steps, 1)
+    size = 1 if model.mask is not None and not model.mask.causal else MAX_STEPS
     for start in range(0, steps, size):
         out, state = model.run_backbone(Tokens(inputs[:, start : start + size]), state)
-        hidden.append(out)
+        found.append(_predicted(model, out, targets[:, start + 1 : start + 1 + size]))
+    log_probs, greedy = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    for row, values, best in zip(rows, log_probs, greedy, strict=True):
+        yield TokenScores(tuple(values[: len(row)].tolist()), tuple(best[: len(row)].tolist()))
+
+
+def _predicted(model: VLM, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of targets (`b t`), and which are the most likely tokens; of IGNORE they mean nothing."""
     valid = targets != IGNORE
-    logits = model.head(torch.cat(hidden, dim=1)[valid]).float()
-    chosen = targets[valid]
-    log_probs = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-    sizes = [len(row) for row in rows]
-    found = zip(log_probs.split(sizes), (logits.argmax(-1) == chosen).split(sizes), strict=True)
-    for values, greedy in found:
-        yield tuple(values.tolist()), tuple(greedy.tolist())
+    logits, chosen = model.head(hidden[valid]).float(), targets[valid]
+    log_probs = torch.zeros(targets.shape, device=targets.device)
+    log_probs[valid] = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+    greedy = torch.zeros_like(valid)
+    greedy[valid] = logits.argmax(-1) == chosen
+    return log_probs, greedy

@@ -13,11 +13,12 @@ class StopCriteria:
 
     Args:
         stops: stop strings; empty ones are ignored.
+        ends: end ids; None: those of the tokenizer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), ends: Sequence[int] | None = None) -> None:
         self._tokenizer = tokenizer
-        self._ends = frozenset(tokenizer.ends)
+        self._ends = frozenset(tokenizer.ends if ends is None else ends)
         self._stops = tuple(stop for stop in stops if stop)
         # Every token has at least one byte, so a stop string that was just completed began at most so many ids ago.
         self._window = max((len(stop.encode()) for stop in self._stops), default=0)
@@ -33,9 +34,13 @@ class StopCriteria:
 
     def clean(self, text: str) -> str:
         """Remove a stop string, what follows it, and white space at both ends."""
+        return self.cut(text).strip()
+
+    def cut(self, text: str) -> str:
+        """Remove a stop string and what follows it."""
         for stop in self._stops:
             text = text.partition(stop)[0]
-        return text.strip()
+        return text
 
     def clean_unfinished(self, text: str) -> str:
         r"""Clean the text of a reply that more tokens will follow, without the end that they may change.

@@ -83,6 +83,9 @@ def test_a_seeded_reply_is_drawn_again(capsys, run, folder):
     options = ("--temperature", "1.5", "--top-k", "300", "--top-p", "0.95", "--seed")
     outs = [ask(capsys, run, "photo.png", "what?", *options, seed)[1] for seed in ("1", "1", "2")]
     assert outs[0] == outs[1] != outs[2]
+    # Tokens that come again are preferred to all others.
+    again = ask(capsys, run, "photo.png", "what?", "--repetition-penalty", "1e-30")[1]
+    assert again != ask(capsys, run, "photo.png", "what?")[1]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,8 @@ def test_a_seeded_reply_is_drawn_again(capsys, run, folder):
         (["photo.png", "what?", "--temperature", "hot"], "--temperature: expected a number, got 'hot'"),
         (["photo.png", "what?", "--temperature", "1", "--top-p", "2"], "--top-p (2.0) must lie between 0 and 1"),
         (["photo.png", "what?", "--top-k", "-1"], "--top-k: expected a whole number from 0 on, got '-1'"),
+        (["photo.png", "what?", "--min-p", "0.1"], "--min-p has no effect at temperature 0"),
+        (["photo.png", "what?", "--repetition-penalty", "0"], "--repetition-penalty (0.0) must be a finite number"),
         (["photo.png", "what?", "--seed", "3"], "--seed has no effect at temperature 0"),
         (["photo.png", "what?", "--boxes", "b.exe"], "--boxes: expected a file that ends with one of .png"),
         (["photo.png", "what?", "--boxes", "b.png"], "--boxes: the prompt of the run writes no boxes"),
@@ -117,7 +122,11 @@ def says(monkeypatch):
     """Make every model say a text."""
 
     def make(text):
-        monkeypatch.setattr(Assistant, "stream", lambda *_, **__: iter([text[:3], text]))
+        def stream(*_, **__):
+            yield from (text[:3], text)
+            return text
+
+        monkeypatch.setattr(Assistant, "stream", stream)
 
     return make
 

@@ -112,4 +112,4 @@ def test_v6_replies(golden, params):
     close(logits.max(-1).values, tensors["out/gen_token_logits"], 2e-4)
     close(logits.softmax(-1).max(-1).values, tensors["out/gen_token_probs"], 2e-4)
     stopped = list(stream(model, prompt(tensors, model), finished=lambda ids: ids[-1] == expected[3]))
-    assert [step[0] for step in stopped] == tensors["out/gen_stop_tokens"].tolist()
+    assert [step[0].id for step in stopped] == tensors["out/gen_stop_tokens"].tolist()

@@ -1,5 +1,7 @@
 """The models of VisualRWKV's golden cases, and their inputs in our layout."""
 
+from unittest.mock import patch
+
 import torch
 
 from mmrnn import weights
@@ -112,11 +114,12 @@ def prompt(tensors: dict, model: VLM) -> Batch:
 
 def replies(model: VLM, batch: Batch, limit: int) -> tuple[list[int], torch.Tensor]:
     """Greedy tokens over the state, and the logits of every step."""
-    logits = []
+    logits, head = [], model.backbone.head
 
-    def sampler(row, generators):
-        logits.append(row)
-        return row.argmax(-1)
+    def recording(hidden):
+        logits.append(head(hidden))
+        return logits[-1]
 
-    tokens = [step[0] for step in stream(model, batch, max_new_tokens=limit, sampler=sampler)]
+    with patch.object(model.backbone, "head", recording):
+        tokens = [step[0].id for step in stream(model, batch, max_new_tokens=limit)]
     return tokens, torch.cat(logits)

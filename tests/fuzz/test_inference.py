@@ -1,6 +1,7 @@
 """Samplers, states and streams drawn at random: a right value, or one sentence says why not."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmrnn.backbones import RWKV6, RWKV7, Transformer
-from mmrnn.inference.sampler import Sampler, seeded_generators
+from mmrnn.inference.sampler import Sampler, choose_tokens, seeded_generators
 from mmrnn.inference.text_stream import TextStream
 from mmrnn.prompts import StopCriteria
 from mmrnn.tokenizers import DemoTokenizer, RWKVWorldTokenizer
@@ -38,27 +39,34 @@ def attempt(call):
     temperature=st.one_of(st.sampled_from(EDGES), st.floats()),
     top_k=st.integers(-2, 20),
     top_p=st.one_of(st.sampled_from(EDGES[:6]), st.floats()),
+    min_p=st.one_of(st.sampled_from(EDGES[:6]), st.floats()),
+    penalty=st.one_of(st.sampled_from([1.0, 1.0, *EDGES]), st.floats()),
+    reply=st.lists(st.integers(0, 11), max_size=4),
 )
-def test_samplers(rows, values, temperature, top_k, top_p):
-    sampler, refusal = attempt(lambda: Sampler(temperature, top_k, top_p))
+def test_samplers(rows, values, temperature, top_k, top_p, min_p, penalty, reply):
+    sampler, refusal = attempt(lambda: Sampler(temperature, top_k, top_p, min_p, penalty))
     bad = {"temperature": not 0 <= temperature < math.inf, "top_k": top_k < 0, "top_p": not 0 <= top_p <= 1}
+    bad |= {"min_p": not 0 <= min_p <= 1, "repetition_penalty": not 0 < penalty < math.inf}
     assert bool(refusal) == any(bad.values())
     if refusal:
         assert bad[refusal.split()[0]]
         return
     logits = torch.tensor(values).repeat(rows, 1)
-    found, refusal = attempt(lambda: sampler(logits, seeded_generators(range(rows), rows, CPU)))
+    replies = [[id for id in reply if id < len(values)]] * rows
+    samplers = [replace(sampler, seed=seed) for seed in range(rows)]
+    found, refusal = attempt(lambda: choose_tokens(logits, samplers, seeded_generators(samplers, CPU), replies))
     assert bool(refusal) == (not math.isfinite(max(values)) or any(map(math.isnan, values)))
     if refusal:
         assert "not finite" in refusal
         return
     chosen = logits.gather(1, found[:, None])
     assert chosen.isfinite().all()
-    if temperature == 0 or top_p == 0 or top_k == 1:
-        assert (chosen == logits.amax(1, keepdim=True)).all()
-    elif top_k:
-        assert ((logits > chosen).sum(1) < top_k).all()
-    alone = [sampler(logits[:1], seeded_generators([seed], 1, CPU)).item() for seed in range(rows)]
+    if penalty == 1 or not replies[0]:
+        if temperature == 0 or top_p == 0 or top_k == 1 or min_p == 1:
+            assert (chosen == logits.amax(1, keepdim=True)).all()
+        elif top_k:
+            assert ((logits > chosen).sum(1) < top_k).all()
+    alone = [choose_tokens(logits[:1], [each], seeded_generators([each], CPU), replies[:1]).item() for each in samplers]
     assert alone == found.tolist()
 
 

@@ -318,8 +318,8 @@ def test_a_sandwich_is_appended_or_written_anew():
 def test_a_seeded_reply_of_a_turn_is_drawn_again():
     chat = assistant("visualrwkv6_tiny").chat(system="Be brief.")
     chat.ask("what is it?", IMAGE, max_new_tokens=4)
-    options = {"sampler": Sampler(temperature=1.5), "max_new_tokens": 8}
-    replies = [chat.branch().ask("why?", seed=seed, **options) for seed in (1, 1, 2)]
+    samplers = [Sampler(temperature=1.5, seed=seed) for seed in (1, 1, 2)]
+    replies = [chat.branch().ask("why?", sampler=sampler, max_new_tokens=8) for sampler in samplers]
     assert replies[0] == replies[1] != replies[2]
     assert chat.branch().system == "Be brief."
     with pytest.raises(ValueError, match=r"max_marks \(-1\)"):

@@ -8,7 +8,7 @@ from mmrnn.backbones import RWKV6, RWKV7, Transformer
 from mmrnn.inference.generate import generate, prefill, stream
 from mmrnn.inference.sampler import Sampler
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Batch, Sequence
+from mmrnn.types import Batch, Sequence, State
 
 
 def rwkv(kind=RWKV6, depth=2):
@@ -70,10 +70,11 @@ def test_ids_without_rows_are_refused(monkeypatch):
 
 def test_a_sampled_reply_does_not_depend_on_its_neighbours():
     model, whole, seeds = rwkv(), batch(rows=4), [5, 6, 7, 5]
-    options = {"max_new_tokens": 12, "sampler": Sampler(temperature=1.5), "finished": lambda ids: ids[-1] < 3}
-    together = generate(model, whole, seeds=seeds, **options)
+    options = {"max_new_tokens": 12, "finished": lambda ids: ids[-1] < 3}
+    samplers = [Sampler(temperature=1.5, seed=seed) for seed in seeds]
+    together = generate(model, whole, sampler=samplers, **options)
     alone = [
-        generate(model, Batch(Sequence(whole.sequence.ids[row : row + 1])), seeds=[seeds[row]], **options)[0]
+        generate(model, Batch(Sequence(whole.sequence.ids[row : row + 1])), sampler=samplers[row], **options)[0]
         for row in range(4)
     ]
     assert together == alone
@@ -85,3 +86,38 @@ def test_greedy_generation_leaves_the_random_numbers_alone():
     before = torch.get_rng_state()
     generate(model, given, max_new_tokens=3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def transformer():
+    return rwkv(lambda **_: Transformer(vocab=20, width=32, depth=2, heads=2, ffn=48))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [rwkv, lambda: rwkv(RWKV7), transformer])
+def test_dialogues_of_different_lengths_go_on_in_one_batch(make):
+    torch.manual_seed(1)
+    model = make()
+    states = [prefill(model, batch(rows=1, length=length))[1] for length in (3, 11, 1, 6, 6)]
+    following = batch(rows=5, length=2)
+    free = generate(model, following, state=State.cat(states), max_new_tokens=9)
+    options = {"max_new_tokens": 9, "finished": lambda ids: ids[-1] == free[1][2]}
+    together = generate(model, following, state=State.cat(states), **options)
+    alone = [
+        generate(model, Batch(Sequence(ids)), state=state, **options)[0]
+        for ids, state in zip(following.sequence.ids.split(1), states, strict=True)
+    ]
+    assert together == alone
+    assert len(together[1]) <= 3
+
+
+@pytest.mark.parametrize("make", [rwkv, transformer])
+def test_padding_between_a_state_and_its_prompt_is_refused(make):
+    model = make()
+    padded = Batch(Sequence(batch().sequence.ids, segments=torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])))
+    with torch.no_grad():
+        _, state = prefill(model, padded)
+        with pytest.raises(ValueError, match=r"read each row alone, and join the states with `State\.cat`"):
+            prefill(model, padded, state)
+        # Before anything was read, padding comes between nothing.
+        last, _ = prefill(model, padded, model.backbone.state(2))
+        torch.testing.assert_close(last, prefill(model, padded)[0])

@@ -14,6 +14,7 @@ from mmrnn.data import InMemoryImage
 from mmrnn.data.collate import Collator
 from mmrnn.data.image import ImageError
 from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.score import score_tokens
 from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import PrefixLM, RWKVChat, Template
@@ -161,6 +162,23 @@ def test_the_prompt_is_read_once(assistant, monkeypatch):
     sizes = [len(assistant.score(given, CANDIDATES, batch_size=size)) for size in (1, 3)]
     assert sizes == [4, 4]
     assert [shape[0] for shape in read[2:]] == [1, 1, 1, 1, 1, 1, 3, 1]
+
+
+def test_replies_to_several_prompts_read_in_parts(assistant, monkeypatch):
+    monkeypatch.setattr("mmrnn.inference.score.MAX_STEPS", 2)
+    collate = Collator(assistant.tokenizer, assistant.prompt, dict(assistant.model.modalities), for_generation=True)
+    asked = [sample(text) for text in ("<image>\nwhat is it?", "<image>\na longer question: what is in it?")]
+    expected = [score for given in asked for score in assistant.score(given, CANDIDATES)]
+    contexts = collate([replace(given, turns=(*given.turns, Turn("assistant", ""))) for given in asked])
+    for size in (1, 3):
+        found = score_tokens(
+            assistant.model, contexts, [score.ids for score in expected], [0] * 4 + [1] * 4, batch_size=size
+        )
+        for one, other in zip(found, expected, strict=True):
+            assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+            assert one.greedy == other.greedy
+    with pytest.raises(ValueError, match="reply 2 of 2 has no token"):
+        score_tokens(assistant.model, contexts, [[1], []])
 
 
 def test_the_greedy_reply_is_the_likeliest(assistant, monkeypatch):

@@ -7,7 +7,8 @@ from torch import nn
 from mmrnn.backbones import RWKV6, Transformer, scan
 from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
-from mmrnn.inference.generate import Sampler, generate, prefill, stream
+from mmrnn.inference.generate import generate, prefill, stream
+from mmrnn.inference.sampler import Sampler, choose_tokens, seeded_generators
 from mmrnn.model.splice import splice
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sequence
@@ -135,11 +136,13 @@ def test_wrong_counts_are_named():
 
 def test_sampling():
     logits = torch.tensor([[0.0, 3.0, 2.0, -1.0]])
-    assert Sampler()(logits).tolist() == [1]
 
     def draw(**knobs):
-        generators = (torch.Generator().manual_seed(seed) for seed in range(200))
-        return {Sampler(**knobs)(logits, [generator]).item() for generator in generators}
+        samplers = [Sampler(seed=seed, **knobs) for seed in range(200)]
+        generators = seeded_generators(samplers, logits.device)
+        return {*choose_tokens(logits.expand(200, -1), samplers, generators, [[]] * 200).tolist()}
+
+    assert draw() == {1}
 
     assert draw(temperature=1.0, top_k=1) == {1}
     assert draw(temperature=1.0, top_p=0.5) == {1}

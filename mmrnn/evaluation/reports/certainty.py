@@ -24,9 +24,9 @@ IMAGES = (
 SEEDS = (
     "Runs that differ in their seed alone: how far training again moves the mean. It is no part of the intervals above."
 )
-PAPERS = "The figure that papers print. Questions that could not be asked count as wrong."
+PAPERS = "The figure that papers print. Questions not asked, and empty or overlong replies, are counted as wrong."
 SPREAD_COLUMNS = ["runs", "split or task", "seeds", "mean", "standard deviation", "lowest", "highest"]
-TASK_COLUMNS = ["task", "run", "questions", "not asked", "figure", "departures"]
+TASK_COLUMNS = ["task", "run", "questions", "counted as wrong", "figure", "departures"]
 NO_REFERENCE = "no reference on disk"
 
 Tasks = Mapping[str, TaskResult]

@@ -36,7 +36,7 @@ class TaskResult:
         replies: with their scores; none: the task has no references on disk.
         questions: number of them.
         figure: name and value of what papers print; "": the replies have no scores.
-        skipped: number of questions that could not be asked; they count as wrong.
+        skipped: number of questions that count as wrong unread: not asked, an empty reply, or one too long.
         departures: from the published prompt or rule.
         settings: cards of the reader and the prompt.
         root: folder of all benchmarks.

@@ -20,6 +20,9 @@ MISSING = {"", "nan", "none", "null", "na", "n/a", "#n/a", "<na>"}
 UNSENT = ("hint", "category", "source", "image", "comment", "l2-category")
 """Columns that a submission leaves out."""
 
+MAX_DIGITS = 18
+"""Most digits of an index."""
+
 MAX_CELL = 2**28
 """Longest cell in characters."""
 
@@ -44,13 +47,13 @@ class OptionTable(QuestionReader):
         columns = ("index", "hint", "question", *OPTIONS, "image", *(["answer"] if self.answers else []))
         for place, row in _rows(path, columns):
             with at(place):
-                if not row["index"].isdecimal():
+                if not row["index"].isdecimal() or len(row["index"]) > MAX_DIGITS:
                     raise RecordError("index must be a whole number", f"{row['index']!r:.50}")
                 found = _image(row["image"])
                 image = images.setdefault(found.key, found)  # the rotations of a question have one
-                chosen = next((n for n, name in enumerate(OPTIONS) if _is_missing(row[name])), len(OPTIONS))
-                options = [f"{name}. {row[name]}" for name in OPTIONS[:chosen]]
-                reference = letters(chosen, row["answer"] if self.answers else "A")
+                count = next((n for n, name in enumerate(OPTIONS) if _is_missing(row[name])), len(OPTIONS))
+                options = [f"{name}. {row[name]}" for name in OPTIONS[:count]]
+                reference = letters(count, row["answer"] if self.answers else "A")
                 yield make_question(
                     place,
                     "\n".join([*([] if _is_missing(row["hint"]) else [row["hint"]]), row["question"], *options]),
@@ -59,8 +62,8 @@ class OptionTable(QuestionReader):
                     id=row["index"],
                     image=image.key,
                     kind=row.get("category", ""),
-                    truths=reference["truths"] if self.answers else (),
-                    options=reference["options"],
+                    truths=reference.truths if self.answers else (),
+                    options=reference.options,
                     record={
                         "question_id": int(row["index"]),
                         "row": {name: cell for name, cell in row.items() if name not in UNSENT},

@@ -33,6 +33,17 @@ def test_own_questions(tmp_path):
     assert found["1"].place.endswith("questions.jsonl line 1")
 
 
+def test_an_image_in_its_line_has_a_short_name(tmp_path):
+    (tmp_path / "images").mkdir()
+    image = f"data:image/jpeg;base64,{official_files.base64_image(0)}"
+    line = {"question_id": 1, "image": image, "text": "What?", "answer": "it"}
+    official_files.write_lines(tmp_path / "questions.jsonl", [line])
+    [found] = instantiate(card("files")["reader"]).questions(tmp_path, suffix="", prompt=Template())
+    assert found.image == found.sample.images[0].key
+    assert len(found.image) < 50
+    assert found.sample.images[0].open().size == (50, 40)
+
+
 def test_gqa_keeps_its_text(tmp_path):
     found = by_id("gqa", tmp_path)
     assert found["201307251"].text == f"Is it overcast?\n{official_files.SINGLE}"
