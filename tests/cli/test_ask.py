@@ -122,7 +122,11 @@ def says(monkeypatch):
     """Make every model say a text."""
 
     def make(text):
-        monkeypatch.setattr(Assistant, "stream", lambda *_, **__: iter([text[:3], text]))
+        def stream(*_, **__):
+            yield from (text[:3], text)
+            return text
+
+        monkeypatch.setattr(Assistant, "stream", stream)
 
     return make
 

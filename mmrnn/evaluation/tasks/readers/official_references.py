@@ -83,11 +83,11 @@ class POPELabels(References):
         for category in self.categories:
             for place, record in records(existing(root, self.file.format(category=category))):
                 with at(place):
-                    key = category, get(record, "image", str), first_line(get(record, "text", str))
+                    key = category, get(record, "image", str), _spelt(get(record, "text", str))
                     put(table, key, _yes_no(get(record, "label", str), ("yes", "no")))
         file = self.file.format(category="*")
         return lambda record, text: find(
-            table, (get(record, "category", str), get(record, "image", str), first_line(text)), file
+            table, (get(record, "category", str), get(record, "image", str), _spelt(text)), file
         )
 
 
@@ -205,6 +205,11 @@ class ScienceQAAnswers(References):
         return lambda record, text: replace(
             find(table, str(get_id(record, "id")), path), kind="image" if record.get("image") else "text"
         )
+
+
+def _spelt(question: str) -> str:
+    """Return the first line of a question of POPE, whose first version, and so LLaVA's lines, wrote `imange`."""
+    return first_line(question).replace("imange", "image")
 
 
 def _yes_no(label: str, options: tuple[str, str], kind: str = "") -> Reference:
