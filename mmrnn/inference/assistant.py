@@ -1,14 +1,13 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from mmrnn.data.image import ImageError, ImageLike
 from mmrnn.inference.beam_search import BeamSearch
-from mmrnn.inference.conversation import Conversation
+from mmrnn.inference.conversation import Conversation, whole_reply
 from mmrnn.inference.dialogue import question_sample, without_reply
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
@@ -93,8 +92,7 @@ class Assistant:
         if beams is not None:
             sample = question_sample(question, _images(image), observations)
             return self.answer([sample], beams=beams, **options)[0]
-        last = deque(self.stream(image, question, observations=observations, **options), maxlen=1)
-        return last[0] if last else ""
+        return whole_reply(self.stream(image, question, observations=observations, **options))
 
     def stream(
         self,
@@ -105,7 +103,7 @@ class Assistant:
         max_new_tokens: int = 64,
         sampler: Sampler | None = None,
         stop: str | Sequence[str] = (),
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, str]:
         """Yield the reply to a question after every token, each time all of it so far; arguments as of `ask`.
 
         Each text is the beginning of the next one: an incomplete character and the beginning of a stop string wait

@@ -1,8 +1,7 @@
 """Conversations with a model: each turn continues the state of those before it."""
 
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,8 @@ class Conversation:
     The dialogue is always what the prompt writes of the texts. A mark is resumed only where the new row begins with
     the very tokens and images that were read; a reply whose tokens are others than those of its text, or that the
     prompt writes otherwise once a turn follows, is read once more, and nothing before it. Where the model reads a
-    prompt as a whole (`DialogueReader.causal`), every turn reads the whole dialogue.
+    prompt as a whole (`DialogueReader.causal`), every turn reads the whole dialogue, as does the first one after the
+    weights have changed in place.
 
     States are never modified, so that conversations of one model share nothing that changes. One conversation is not
     for several threads; `branch` gives each its own.
@@ -53,6 +53,7 @@ class Conversation:
         self.reader, self.system, self.reread, self.max_marks = reader, system, reread, max_marks
         self.exchanges: tuple[Exchange, ...] = ()
         self.marks: tuple[Mark, ...] = ()
+        self._weights = reader.weights
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -73,7 +74,7 @@ class Conversation:
         max_new_tokens: int = 64,
         sampler: Sampler | None = None,
         stop: str | Sequence[str] = (),
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, str]:
         """Yield the reply after every token, each time all of it so far, and add it to the dialogue at its end.
 
         A reply that is not taken to its end, or that is empty, leaves the conversation as it was. Each text is the
@@ -106,18 +107,19 @@ class Conversation:
         max_new_tokens: int = 64,
         sampler: Sampler | None = None,
         stop: str | Sequence[str] = (),
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, str]:
         """Say a question that is given as a sample of one user turn; otherwise as `say`."""
         check_max_new_tokens(max_new_tokens)
         asked = (*self.exchanges, self.reader.exchange(sample))
+        if self.reader.weights is not self._weights:  # states of other weights
+            self.marks, self._weights = (), self.reader.weights
         row = self._row(asked)
         criteria = self.reader.stop_criteria(stop)
         return self._reply(self.exchanges, asked, row, criteria, {"max_new_tokens": max_new_tokens, "sampler": sampler})
 
     def ask(self, question: str, *images: ImageLike, **options) -> str:
-        """Return the reply that `say` ends with; the arguments are the same."""
-        texts = deque(self.say(question, *images, **options), maxlen=1)
-        return texts[0] if texts else ""
+        """Return the reply that `say` adds to the dialogue; the arguments are the same."""
+        return whole_reply(self.say(question, *images, **options))
 
     def undo(self, exchanges: int = 1) -> None:
         """Take back the last exchanges; the state is the one from before them.
@@ -134,7 +136,7 @@ class Conversation:
     def branch(self) -> "Conversation":
         """Return a conversation that continues from here on its own; no state is copied."""
         other = type(self)(self.reader, **self._settings)
-        other.exchanges, other.marks = self.exchanges, self.marks
+        other.exchanges, other.marks, other._weights = self.exchanges, self.marks, self._weights
         return other
 
     def save(self, path: str | Path) -> None:
@@ -168,9 +170,9 @@ class Conversation:
         row: DialogueRow,
         stop: StopCriteria,
         options: dict,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, str]:
         if not options["max_new_tokens"]:
-            return
+            return ""
         reader = self.reader
         text, ids = TextStream(reader.tokenizer, stop), []
         with eval_mode(reader.model):
@@ -186,14 +188,17 @@ class Conversation:
         shown = text.text
         if text.finish() != shown:
             yield text.text
-        if not text.text:
-            return
+        # What was shown stays, even if a tokenizer with byte fallback has taken a character back.
+        reply = stop.clean(reader.tokenizer.decode(ids))
+        if not reply:
+            return ""
         if self.exchanges is not before:
             raise ValueError(
                 "the conversation has continued while this reply was read; `branch` makes several replies possible"
             )
-        self.exchanges = (*asked[:-1], replace(asked[-1], reply=text.text))
+        self.exchanges = (*asked[:-1], replace(asked[-1], reply=reply))
         self._keep(mark, DialogueRow(row.ids + ids[:-1], row.spans, row.inputs), state)
+        return reply
 
     def _read_prompt(self, asked: tuple[Exchange, ...], row: DialogueRow) -> tuple[Tensor, State, Mark | None]:
         """Hidden state of the last position of a row (`1 d`), the state after it, and a mark before its reply."""
@@ -240,3 +245,12 @@ class Conversation:
             return
         found = [each for each in (after, mark) if each is not None and each.begins(later)][:1]
         self.marks = (*self.marks, *found)[-self.max_marks :]
+
+
+def whole_reply(texts: Generator[str, None, str]) -> str:
+    """Return the reply that a stream of texts returns at its end."""
+    while True:
+        try:
+            next(texts)
+        except StopIteration as end:
+            return end.value

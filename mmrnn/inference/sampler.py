@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, ulp
 from sys import float_info
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+SMALLEST = ulp(0.0)
+"""Smallest number above 0."""
 
 LARGEST = float_info.max
 """Largest finite number; a whole number above it has no logarithm or quotient in fp64."""
@@ -44,9 +47,8 @@ class Sampler:
         _check("top_k", self.top_k, "be a whole number from 0 on; 0 allows all tokens", at_most=inf, whole=True)
         _check("top_p", self.top_p, "lie between 0 and 1; 1 allows all tokens", at_most=1)
         _check("min_p", self.min_p, "lie between 0 and 1; 0 allows all tokens", at_most=1)
-        _check("repetition_penalty", self.repetition_penalty, "be a finite number above 0; 1 is none", at_most=LARGEST)
-        if self.repetition_penalty == 0:
-            raise ValueError("repetition_penalty (0) must be a finite number above 0; 1 is none")
+        penalty, wanted = self.repetition_penalty, "be a finite number above 0; 1 is none"
+        _check("repetition_penalty", penalty, wanted, at_least=SMALLEST, at_most=LARGEST)
         if self.seed is not None:
             _check("seed", self.seed, "lie between 0 and 2^63 - 1", at_most=2**63 - 1, whole=True)
 
@@ -56,14 +58,16 @@ class Sampler:
         return self.temperature > 0 and self.top_p > 0
 
 
-def _check(name: str, value: object, expected: str, *, at_most: float, whole: bool = False) -> None:
-    """Check a number from 0 to `at_most`.
+def _check(
+    name: str, value: object, expected: str, *, at_most: float, at_least: float = 0, whole: bool = False
+) -> None:
+    """Check a number from `at_least` to `at_most`.
 
     Raises:
         ValueError: it is no number, a fraction where a whole number is needed, or outside the range.
     """
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= at_most:
+    if not number or not at_least <= value <= at_most:
         raise ValueError(f"{name} ({value!r}) must {expected}")
 
 

@@ -93,7 +93,9 @@ def pope(root: Path) -> None:
         write_images(root / "pope/val2014", f"COCO_val2014_{2:012d}.jpg")
         write_lines(root / f"pope/coco/coco_pope_{category}.json", labels)
         for label in reversed(labels[:4]):
-            text = f"{label['text']}\n{SINGLE}"
+            text = f"{label['text']}\n{SINGLE}".replace(
+                "car in the image", "car in the imange"
+            )  # as in its first version
             lines.append({"question_id": number, "image": label["image"], "text": text, "category": category})
             number += 1
     write_lines(root / "pope/llava_pope_test.jsonl", lines)

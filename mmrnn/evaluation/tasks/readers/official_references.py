@@ -23,8 +23,8 @@ from mmrnn.io.errors import RecordError
 LETTERS = "ABCDE"
 
 
-def letters(count: int, answer: Any) -> dict[str, tuple[str, ...]]:
-    """Return reference and options of a question whose options have letters.
+def letters(count: int, answer: Any) -> Reference:
+    """Return the reference of a question whose options have letters.
 
     Args:
         count: of the options.
@@ -37,7 +37,7 @@ def letters(count: int, answer: Any) -> dict[str, tuple[str, ...]]:
         raise RecordError(f"options must be 2 to {len(LETTERS)}", f"{count}")
     if answer not in tuple(LETTERS[:count]):
         raise RecordError(f"the answer must be one of {LETTERS[:count]}", f"{answer!r:.50}")
-    return {"truths": (answer,), "options": tuple(LETTERS[:count])}
+    return Reference(truths=(answer,), options=tuple(LETTERS[:count]))
 
 
 class GQAAnswers(References):
@@ -83,11 +83,11 @@ class POPELabels(References):
         for category in self.categories:
             for place, record in records(existing(root, self.file.format(category=category))):
                 with at(place):
-                    key = category, get(record, "image", str), first_line(get(record, "text", str))
+                    key = category, get(record, "image", str), _spelt(get(record, "text", str))
                     put(table, key, _yes_no(get(record, "label", str), ("yes", "no")))
         file = self.file.format(category="*")
         return lambda record, text: find(
-            table, (get(record, "category", str), get(record, "image", str), first_line(text)), file
+            table, (get(record, "category", str), get(record, "image", str), _spelt(text)), file
         )
 
 
@@ -171,7 +171,7 @@ class SEEDAnswers(References):
                 id = get_id(question, "question_id")
                 found = letters(sum(key.startswith("choice_") for key in question), question.get("answer"))
                 kind = get(question, "data_type", str)
-                put(table, str(id), Reference(**found, kind=kind, record={"official_id": id}))
+                put(table, str(id), replace(found, kind=kind, record={"official_id": id}))
         return lambda record, text: find(table, str(get_id(record, "question_id")), path)
 
 
@@ -201,11 +201,15 @@ class ScienceQAAnswers(References):
             with at(f"{place}: {path}"):
                 problem = get(problems, check_kind(id, str, "an id"), dict)
                 answer = get(problem, "answer", int)
-                found = letters(len(get(problem, "choices", list)), LETTERS[answer : answer + 1])
-                put(table, id, Reference(**found))
+                put(table, id, letters(len(get(problem, "choices", list)), LETTERS[answer : answer + 1]))
         return lambda record, text: replace(
             find(table, str(get_id(record, "id")), path), kind="image" if record.get("image") else "text"
         )
+
+
+def _spelt(question: str) -> str:
+    """Return the first line of a question of POPE, whose first version, and so LLaVA's lines, wrote `imange`."""
+    return first_line(question).replace("imange", "image")
 
 
 def _yes_no(label: str, options: tuple[str, str], kind: str = "") -> Reference:

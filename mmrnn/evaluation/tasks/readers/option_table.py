@@ -14,11 +14,15 @@ from mmrnn.types import Prompt
 
 OPTIONS = "ABCD"
 
-MISSING = {"", "nan", "none", "null", "na", "n/a", "#n/a", "<na>"}
-"""Texts in lower case that pandas, with which LLaVA reads the table, and LLaVA itself take for an empty cell."""
+MISSING = {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"}
+MISSING |= {"NULL", "NaN", "None", "n/a", "nan", "null"}
+"""Texts that are an empty cell for pandas, with which LLaVA reads and writes the table."""
 
 UNSENT = ("hint", "category", "source", "image", "comment", "l2-category")
 """Columns that a submission leaves out."""
+
+MAX_DIGITS = 18
+"""Most digits of an index."""
 
 MAX_CELL = 2**28
 """Longest cell in characters."""
@@ -44,13 +48,13 @@ class OptionTable(QuestionReader):
         columns = ("index", "hint", "question", *OPTIONS, "image", *(["answer"] if self.answers else []))
         for place, row in _rows(path, columns):
             with at(place):
-                if not row["index"].isdecimal():
+                if not row["index"].isdecimal() or len(row["index"]) > MAX_DIGITS:
                     raise RecordError("index must be a whole number", f"{row['index']!r:.50}")
                 found = _image(row["image"])
                 image = images.setdefault(found.key, found)  # the rotations of a question have one
-                chosen = next((n for n, name in enumerate(OPTIONS) if _is_missing(row[name])), len(OPTIONS))
-                options = [f"{name}. {row[name]}" for name in OPTIONS[:chosen]]
-                reference = letters(chosen, row["answer"] if self.answers else "A")
+                count = next((n for n, name in enumerate(OPTIONS) if _is_missing(row[name])), len(OPTIONS))
+                options = [f"{name}. {row[name]}" for name in OPTIONS[:count]]
+                reference = letters(count, row["answer"] if self.answers else "A")
                 yield make_question(
                     place,
                     "\n".join([*([] if _is_missing(row["hint"]) else [row["hint"]]), row["question"], *options]),
@@ -59,8 +63,8 @@ class OptionTable(QuestionReader):
                     id=row["index"],
                     image=image.key,
                     kind=row.get("category", ""),
-                    truths=reference["truths"] if self.answers else (),
-                    options=reference["options"],
+                    truths=reference.truths if self.answers else (),
+                    options=reference.options,
                     record={
                         "question_id": int(row["index"]),
                         "row": {name: cell for name, cell in row.items() if name not in UNSENT},
@@ -92,7 +96,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Mapping[s
                 elif len(cells) != len(names):
                     raise RecordError("a row has another number of cells than the names", f"{len(cells)}, {len(names)}")
                 else:
-                    yield place, dict(zip(names, (check_kind(cell, str, "a cell") for cell in cells), strict=True))
+                    yield place, dict(zip(names, map(_cell, cells), strict=True))
 
 
 def _image(text: str) -> InMemoryImage:
@@ -105,5 +109,9 @@ def _image(text: str) -> InMemoryImage:
     return image
 
 
+def _cell(text: str) -> str:
+    return "" if text in MISSING else check_kind(text, str, "a cell")
+
+
 def _is_missing(cell: str) -> bool:
-    return cell.strip().lower() in MISSING
+    return cell.lower() in ("", "nan", "none")  # as LLaVA's get_options

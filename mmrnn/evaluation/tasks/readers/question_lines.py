@@ -15,7 +15,7 @@ from mmrnn.types import TAG, Prompt
 
 class QuestionLines(QuestionReader):
     """Questions of a `.jsonl` or `.json` file: records of `question_id`, `image` and `text`, or of `id`, `image` and
-    `conversations`, whose first turn is the question. `image` may be left out, or a list; `category` is the kind.
+    `conversations` of a question and its reply. `image` may be left out, or a list; `category` is the kind.
 
     Args:
         file: of the questions.
@@ -51,17 +51,18 @@ class QuestionLines(QuestionReader):
                     seen[id] += 1
                     id = f"{id}#{seen[id]}"
                 text = self._text(record)
-                found = record.get("image") or []
-                names = [file_name(name, "image") for name in (found if isinstance(found, list) else [found])]
+                names = record.get("image") or []
+                names = names if isinstance(names, list) else [names]
+                found = [images.image(file_name(name, "image"), {}, id) for name in names]
                 reference = lookup(record, text) if lookup else None
                 kind = get(record, "category", str) if "category" in record else ""
                 yield make_question(
                     place,
                     text,
-                    [images.image(name, {}, id) for name in names],
+                    found,
                     suffix,
                     id=id,
-                    image=", ".join(names),
+                    image=", ".join(image.key for image in found),
                     kind=(reference.kind if reference else "") or ("" if kind == "default" else kind),
                     truths=reference.truths if reference else (),
                     options=reference.options if reference else (),
@@ -71,12 +72,13 @@ class QuestionLines(QuestionReader):
     def _text(self, record: Mapping[str, Any]) -> str:
         if "conversations" not in record:
             text = get(record, "text", str)
-        elif turns := get(record, "conversations", list):
+        else:
+            turns = get(record, "conversations", list)
+            if not 1 <= len(turns) <= 2:
+                raise RecordError("a conversation must be a question and its reply", f"{len(turns)} turns")
             text = get(turns[0], "value", str)
             if not isinstance(record.get("image"), list):
                 words = text.replace(TAG, "").strip()
                 text = f"{TAG}\n{words}" if record.get("image") else words
-        else:
-            raise RecordError("conversations must be a list of turns", "it is empty")
         lines = text.split("\n")
         return "\n".join(line for line in lines if not self.left_out or not line.startswith(self.left_out))

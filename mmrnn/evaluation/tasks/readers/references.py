@@ -73,7 +73,7 @@ def find(table: Mapping[Hashable, Reference], key: Hashable, file: object) -> Re
 
 class OwnAnswers(References):
     """References in the records: `answer` (text), `answers` (a list of texts, or of objects with an `answer` each), or
-    the last reply of a conversation; `options` is a list of texts.
+    the reply of a conversation; `options` is a list of texts.
     """
 
     def open(self, root: Path) -> Lookup:
@@ -87,9 +87,9 @@ class OwnAnswers(References):
         elif "answer" in record or "conversations" not in record:
             truths = [get(record, "answer", str)]
         else:
-            truths = [get(get(record, "conversations", list)[-1], "value", str)]
+            truths = [get(turn, "value", str) for turn in get(record, "conversations", list)[1:]]
         if not truths:
-            raise RecordError("a question has no reference", "answers is empty")
+            raise RecordError("a question has no reference", "answers is empty, or a conversation has no reply")
         options = get(record, "options", list) if "options" in record else []
         for name, texts in (("an answer", truths), ("an option", options)):
             for one in texts:

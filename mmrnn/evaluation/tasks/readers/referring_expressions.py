@@ -1,10 +1,10 @@
 """Reader of phrases that each refer to one thing in an image: RefCOCO, RefCOCO+ and RefCOCOg."""
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mmrnn.data.image import MAX_SIDE
 from mmrnn.evaluation.tasks.question import Question, QuestionReader
 from mmrnn.evaluation.tasks.readers.records import (
     at,
@@ -83,7 +83,10 @@ def _coco(path: Path) -> Iterator[tuple[str, str | int, Mapping[str, Any]]]:
     for place, one in listed(content, "annotations", path):
         with at(place):
             left, top, width, height = _numbers(get(one, "bbox", list))
-            boxes[get_id(one, "image_id")] = [left, top, left + width, top + height]
+            id = get_id(one, "image_id")
+            if id in boxes:
+                raise RecordError("a phrase has two boxes", repr(id))
+            boxes[id] = [left, top, left + width, top + height]
     for place, image in listed(content, "images", path):
         with at(place):
             id = get_id(image, "id")
@@ -94,7 +97,7 @@ def _coco(path: Path) -> Iterator[tuple[str, str | int, Mapping[str, Any]]]:
 
 
 def _numbers(values: list[Any]) -> list[int | float]:
-    if len(values) != 4 or not all(type(value) in (int, float) and isfinite(value) for value in values):
+    if len(values) != 4 or not all(type(value) in (int, float) and abs(value) < MAX_SIDE for value in values):
         raise RecordError("bbox must be four numbers", f"{values!r:.80}")
     return values
 

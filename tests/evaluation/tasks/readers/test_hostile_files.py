@@ -93,7 +93,12 @@ LINES = {
     "in the network": ({**GOOD, "image": "http://localhost/a.png"}, "image is in the network"),
     "no base64": ({**GOOD, "image": "data:image/png;base64,@@"}, "no base64"),
     "an image that is a number": ({**GOOD, "image": 7}, "image must be the name of a file"),
-    "an empty conversation": ({"id": "new", "conversations": []}, "conversations must be a list of turns"),
+    "an empty conversation": ({"id": "new", "conversations": []}, "a conversation must be a question and its reply"),
+    "two questions": (
+        {"id": "new", "conversations": [{"value": "x"}] * 4},
+        "a conversation must be a question and its",
+    ),
+    "a conversation without reply": ({"id": "new", "conversations": [{"value": "x"}]}, "a question has no reference"),
     "a turn that is a text": ({"id": "new", "conversations": ["what?"]}, "a record must be an object"),
     "twice": ({**GOOD, "question_id": 1}, "an id comes twice"),
 }
@@ -160,6 +165,7 @@ def cell(row, name, value):
 TABLES = {
     "no column": (cell(0, "hint", "tip"), "a table has no column .*line 1: hint"),
     "a row that is short": (lambda rows: rows[2].pop(), "a row has another number of cells than the names .*line 3"),
+    "a long index": (cell(1, "index", "1" * 5000), "index must be a whole number .*line 2"),
     "an index that is no number": (cell(1, "index", "x"), "index must be a whole number .*line 2: 'x'"),
     "one option": (cell(2, "B", "nan"), "options must be 2 to 5 .*line 3: 1"),
     "an answer that is no option": (cell(1, "answer", "D"), "the answer must be one of ABC .*line 2: 'D'"),
@@ -193,6 +199,8 @@ BOXES = {
     "three numbers": (lambda one: one["annotations"][0]["bbox"].pop(), "bbox must be four numbers .*annotations 1"),
     "no number": (lambda one: one["annotations"][0]["bbox"].__setitem__(0, "1"), "bbox must be four numbers"),
     "not finite": (lambda one: one["annotations"][0]["bbox"].__setitem__(0, float("nan")), "bbox must be four numbers"),
+    "a large number": (lambda one: one["annotations"][0]["bbox"].__setitem__(0, 10**400), "bbox must be four numbers"),
+    "two boxes": (lambda one: one["annotations"].append(one["annotations"][0]), "a phrase has two boxes .*ions 3: 1"),
     "no area": (lambda one: one["annotations"][0]["bbox"].__setitem__(2, 0), "a box has no area .*images 2"),
     "no box": (lambda one: one["annotations"].pop(), "a phrase has no box, or comes twice .*images 1: 0"),
     "no phrase": (lambda one: one["images"][1].pop("caption"), "a record has no caption .*images 2"),

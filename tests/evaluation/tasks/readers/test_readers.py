@@ -33,6 +33,17 @@ def test_own_questions(tmp_path):
     assert found["1"].place.endswith("questions.jsonl line 1")
 
 
+def test_an_image_in_its_line_has_a_short_name(tmp_path):
+    (tmp_path / "images").mkdir()
+    image = f"data:image/jpeg;base64,{official_files.base64_image(0)}"
+    line = {"question_id": 1, "image": image, "text": "What?", "answer": "it"}
+    official_files.write_lines(tmp_path / "questions.jsonl", [line])
+    [found] = instantiate(card("files")["reader"]).questions(tmp_path, suffix="", prompt=Template())
+    assert found.image == found.sample.images[0].key
+    assert len(found.image) < 50
+    assert found.sample.images[0].open().size == (50, 40)
+
+
 def test_gqa_keeps_its_text(tmp_path):
     found = by_id("gqa", tmp_path)
     assert found["201307251"].text == f"Is it overcast?\n{official_files.SINGLE}"
@@ -188,3 +199,17 @@ def test_large_files_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(records.json, "loads", lambda text: reads.append(len(text)) or loads(text))
     asked("okvqa", tmp_path)
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize(
+    ("third", "lines"), [("NA", 2), ("None", 2), ("none", 2), ("<NA>", 2), ("na", 4), (" ", 4), ("None of them", 4)]
+)
+def test_cells_that_pandas_takes_for_empty(third, lines, tmp_path):
+    """The options end with the first of them, as in LLaVA; the texts were compared with those of pandas."""
+    row = ["1", "Q", "null", "a", "b", third, "d", "A", "N/A", official_files.base64_image(0), *"slcd"]
+    official_files.write_table(tmp_path / "mmbench/mmbench_dev_20230712.tsv", [row, ["2", *row[1:]]])
+    first, _ = instantiate(card("mmbench")).questions(tmp_path, Template())
+    assert first.text.split("\n")[0] == "Q"
+    assert first.text.count("\n") == lines
+    assert first.kind == ""
+    assert first.record["row"]["C"] == ("" if third in ("NA", "None", "<NA>") else third)

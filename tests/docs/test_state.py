@@ -1,0 +1,158 @@
+"""docs/state.md: its tables are those of the presets and the prompts, its commands and its code run."""
+
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import mmrnn
+from mmrnn.checkpoints.save import save
+from mmrnn.cli.main import main
+from mmrnn.cli.show import size
+from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.instantiate import instantiate
+from mmrnn.config.tree import plain
+from mmrnn.prompts import PrefixLM
+from mmrnn.types import Turn
+from tests.inference.scripted import assistant
+
+PAGE = (Path(__file__).parents[2] / "docs" / "state.md").read_text(encoding="utf-8")
+PRESETS = ("visualrwkv5_3b", "visualrwkv6_1b6", "visualrwkv6_7b", "visualrwkv7_1b5")
+PRESETS += ("vila15_3b", "vila15_8b", "llava15_7b")
+LENGTHS = (1024, 8192, 24576)
+
+
+def content(group, name):
+    """Content of a card, with that of the cards that it inherits."""
+    own = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    parents = [parent for parent in own.pop("defaults", []) if isinstance(parent, str) and parent != "_self_"]
+    merged = {}
+    for each in (*(content(group, parent) for parent in parents), own):
+        asking = {**(merged.get("asking") or {}), **(each.get("asking") or {})}
+        merged |= each | ({"asking": asking} if asking else {})
+    return merged
+
+
+def state_bytes(preset):
+    """Bytes of the state in bf16: of one sample, and of each of its positions."""
+    text = (conf_dir() / "model" / f"{preset}.yaml").read_text(encoding="utf-8")
+    card = content("backbone", re.search(r"/backbone: (\w+)", text)[1])
+    with torch.device("meta"):
+        backbone = instantiate({**card, "depth": 1}).bfloat16()  # the states of all blocks have one size
+    [layer] = backbone.state(1).layers
+    if backbone.recurrent:
+        return card["depth"] * sum(value.nbytes for value in layer.values()), 0
+    return 0, card["depth"] * sum(cache.element_size() * cache.shape[1] * cache.shape[3] for cache in layer.values())
+
+
+def size_table():
+    head = " | ".join(f"after {length:,} positions" for length in LENGTHS)
+    rows = [f"| model | {head} |", "|---" * (len(LENGTHS) + 1) + "|"]
+    for preset in PRESETS:
+        fixed, each = state_bytes(preset)
+        cells = [size(fixed + each * length).partition(" (")[0] for length in LENGTHS]
+        rows.append(f"| `{preset}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def written(write, turns):
+    return "".join("@" if span.image else span.text for span in write(turns, 1))
+
+
+def further_turn(prompt):
+    """Class of a prompt by how a further turn is written."""
+    if isinstance(prompt, PrefixLM):
+        return "no dialogue"
+    asked = [Turn("user", "<image>\none"), Turn("assistant", "")]
+    later = [asked[0], Turn("assistant", "two"), Turn("user", "three"), Turn("assistant", "")]
+    if written(prompt.spans, later) != written(prompt.appended_spans, later):
+        return "rewrites"
+    return (
+        "continues"
+        if written(prompt.spans, later).startswith(written(prompt.spans, asked))
+        else "reads the reply again"
+    )
+
+
+def is_shared(prompt):
+    """True where two first questions have the same text up to the image."""
+    texts = [
+        written(prompt.appended_spans, [Turn("user", f"<image>\n{question}"), Turn("assistant", "")])
+        for question in ("one", "two")
+    ]
+    return len({text.partition("@")[0] for text in texts}) == 1
+
+
+def prompt_table():
+    found = {}
+    for path in sorted((conf_dir() / "prompt").glob("*.yaml")):
+        prompt = instantiate(content("prompt", path.stem))
+        found.setdefault((further_turn(prompt), "yes" if is_shared(prompt) else "no"), []).append(f"`{path.stem}`")
+    rows = ["| a further turn | the state behind the image is shared | prompts |", "|---|---|---|"]
+    return "\n".join(
+        rows + [f"| {turn} | {shared} | {', '.join(names)} |" for (turn, shared), names in sorted(found.items())]
+    )
+
+
+@pytest.mark.parametrize(("name", "make"), [("sizes", size_table), ("prompts", prompt_table)])
+def test_the_tables_are_computed(name, make):
+    table = make()
+    assert f"<!-- {name} -->\n{table}\n<!-- /{name} -->" in PAGE, f"the table should read\n{table}"
+
+
+def commands():
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def blocks(kind):
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.S)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Folder with a run and the images of the page."""
+    monkeypatch.chdir(tmp_path)
+    cfg = plain(compose("model=visualrwkv6_tiny", "out=null"))
+    save(assistant("visualrwkv6_tiny").model, tmp_path / "runs" / "one", config=cfg)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "other.jpg", "photos/a.png", "photos/b.png"):
+        Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [words for words in commands() if words[0] == "show"], ids=" ".join)
+def test_sizes_are_shown(command, capsys):
+    assert main(command) in (0, None)
+    preset = command[1].removeprefix("model=")
+    assert preset in PRESETS
+    assert "state: " in capsys.readouterr().out
+
+
+def test_every_command_runs(folder, capsys, monkeypatch):
+    [lines] = blocks("text")
+    asked = [words for words in commands() if words[0] in ("ask", "chat")]
+    assert len(asked) + 2 == len(commands())
+    for words in asked:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        assert main(words) == 0, words
+        out, err = capsys.readouterr()
+        assert out
+        assert not err
+    assert (folder / "chat.safetensors").exists()
+
+
+def test_the_code_runs(folder, capsys):
+    [code] = blocks("python")
+    used = {}
+    exec(code, used)
+    chat = used["chat"]
+    assert [len(each.turns) for each in (chat, used["other"])] == [2, 6]
+    assert isinstance(used["assistant"], type(mmrnn.load("runs/one")))
+    assert capsys.readouterr().out
