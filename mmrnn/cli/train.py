@@ -153,8 +153,10 @@ def job(cfg: "DictConfig") -> Any:
 
     from mmrnn.training.distributed.world import start_world
     from mmrnn.training.malloc import tune_malloc
+    from mmrnn.training.primitive_cache import limit_primitive_caches
 
     tune_malloc()
+    limit_primitive_caches()
     run = HydraConfig.get()
     with start_world() as world:
         cfg.out = world.broadcast(run.runtime.output_dir)

@@ -43,21 +43,25 @@ def manifest() -> ModelManifest:
 class HarnessModel(lmms):
     """A run as model of lmms-eval: what the chat and the simple class share.
 
-    A question is written by the run's own prompt; a task's words for other models are not used. Replies to a sampled
-    generation depend on the harness's seed, and not on the batch.
+    A question is written by the run's own prompt. Sampled replies depend on the harness's seed, and not on the batch.
 
     Args:
         pretrained: folder of a run, or `owner/name` on the Hugging Face hub.
         batch_size: of questions.
-        device: of the model; None: the process's own GPU where there is one (`accelerate launch` starts several).
+        device: of the model; None: the process's own GPU where there is one (`torchrun` starts several).
         max_batch_size: not used.
         frames: images of a video file.
         likelihood: log-probability of a candidate: per token (LLaVA), or the sum.
         trusted: packages whose classes the run's configuration may name, joined by `+`.
 
+    Attributes:
+        settings_index: of a task's `generation_kwargs` among the arguments of a request.
+
     Raises:
         ValueError: a batch size or likelihood that is none.
     """
+
+    settings_index: int
 
     def __init__(
         self,
@@ -79,7 +83,9 @@ class HarnessModel(lmms):
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Return the replies to questions."""
-        settings = [Generation.parse(self.settings(each.args), max_new_tokens=MAX_NEW_TOKENS) for each in requests]
+        settings = [
+            Generation.parse(each.args[self.settings_index], max_new_tokens=MAX_NEW_TOKENS) for each in requests
+        ]
         lengths = [len(each.args[0]) for each in requests]
         replies, drawn = [""] * len(requests), seeds(len(requests))
         for indices in tqdm(batches(settings, lengths, self.batch_size), desc="batches", disable=self.rank != 0):
@@ -104,7 +110,7 @@ class HarnessModel(lmms):
         found: list[GenerationResult] = []
         for _, group in groupby(tqdm(requests, desc="candidates", disable=self.rank != 0), key=_question):
             asked = [each.args for each in group]
-            candidates = [self.to_candidate(args).strip() for args in asked]
+            candidates = [self.to_candidate(args) for args in asked]
             for score in self.assistant.score(self.to_sample(asked[0]), candidates, batch_size=self.batch_size):
                 log_prob = score.mean() if self.likelihood == "mean" else score.sum()
                 found.append(GenerationResult((-log_prob, score.is_greedy())))
@@ -124,10 +130,6 @@ class HarnessModel(lmms):
         return self.task_dict[task][split][doc_id]
 
     @abstractmethod
-    def settings(self, args: tuple) -> dict[str, Any]:
-        """Return the `generation_kwargs` of a request."""
-
-    @abstractmethod
     def to_sample(self, args: tuple) -> Sample:
         """Return the question of a request.
 
@@ -137,8 +139,8 @@ class HarnessModel(lmms):
 
     def to_candidate(self, args: tuple) -> str:
         """Return the reply that a request asks the likelihood of."""
-        target = args[1]
-        return target if isinstance(target, str) else str(target(self.document(args)))
+        target = args[1](self.document(args)) if callable(args[1]) else args[1]
+        return str(target).strip()
 
     def media(self, given: Any, kind: str = "") -> tuple[ImageSource, ...]:
         """Return an image, or the frames of a video.
@@ -167,10 +169,7 @@ class ChatModel(HarnessModel):
     """Chat class: images stand where the task's messages have them."""
 
     is_simple = False
-
-    def settings(self, args: tuple) -> dict[str, Any]:
-        """Return the `generation_kwargs` of a request."""
-        return args[2]
+    settings_index = 2
 
     def to_sample(self, args: tuple) -> Sample:
         """Return the question of a request; few-shot examples are earlier turns."""
@@ -188,10 +187,7 @@ class SimpleModel(HarnessModel):
     """Simple class: images stand before the text, or where it has `<image>`; the only one that ranks candidates."""
 
     is_simple = True
-
-    def settings(self, args: tuple) -> dict[str, Any]:
-        """Return the `generation_kwargs` of a request."""
-        return args[1]
+    settings_index = 1
 
     def to_sample(self, args: tuple) -> Sample:
         """Return the question of a request."""

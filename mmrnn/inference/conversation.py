@@ -27,7 +27,8 @@ class Conversation:
     The dialogue is always what the prompt writes of the texts. A mark is resumed only where the new row begins with
     the very tokens and images that were read; a reply whose tokens are others than those of its text, or that the
     prompt writes otherwise once a turn follows, is read once more, and nothing before it. Where the model reads a
-    prompt as a whole (`DialogueReader.causal`), every turn reads the whole dialogue.
+    prompt as a whole (`DialogueReader.causal`), every turn reads the whole dialogue, as does the first one after the
+    weights have changed in place.
 
     States are never modified, so that conversations of one model share nothing that changes. One conversation is not
     for several threads; `branch` gives each its own.
@@ -52,6 +53,7 @@ class Conversation:
         self.reader, self.system, self.reread, self.max_marks = reader, system, reread, max_marks
         self.exchanges: tuple[Exchange, ...] = ()
         self.marks: tuple[Mark, ...] = ()
+        self._weights = reader.weights
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -109,6 +111,8 @@ class Conversation:
         """Say a question that is given as a sample of one user turn; otherwise as `say`."""
         check_max_new_tokens(max_new_tokens)
         asked = (*self.exchanges, self.reader.exchange(sample))
+        if self.reader.weights is not self._weights:  # states of other weights
+            self.marks, self._weights = (), self.reader.weights
         row = self._row(asked)
         criteria = self.reader.stop_criteria(stop)
         return self._reply(self.exchanges, asked, row, criteria, {"max_new_tokens": max_new_tokens, "sampler": sampler})
@@ -132,7 +136,7 @@ class Conversation:
     def branch(self) -> "Conversation":
         """Return a conversation that continues from here on its own; no state is copied."""
         other = type(self)(self.reader, **self._settings)
-        other.exchanges, other.marks = self.exchanges, self.marks
+        other.exchanges, other.marks, other._weights = self.exchanges, self.marks, self._weights
         return other
 
     def save(self, path: str | Path) -> None:

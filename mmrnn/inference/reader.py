@@ -1,6 +1,6 @@
 """Reading of dialogues by a model: visual tokens and states behind images are kept, only new positions are read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -36,6 +36,8 @@ class DialogueReader:
     Attributes:
         visual: visual tokens (`v d`) by content of the image.
         states: states behind the images of a first question, by the content of what was read.
+        weights: number of changes in place of each parameter, when the reader last looked; another list where one has
+            changed since.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class DialogueReader:
         self.stop = StopCriteria(tokenizer, prompt.stops)
         self.visual: ByteCache[Tensor] = ByteCache(cache_bytes)
         self.states: ByteCache[State] = ByteCache(cache_bytes)
-        self._version = self._weights_version()
+        self.weights = self._count_changes()
 
     @property
     def causal(self) -> bool:
@@ -84,7 +86,9 @@ class DialogueReader:
             ImageError: an image cannot be opened.
             ValueError: tags and images or observations differ in number, or the model has no such modality.
         """
-        self._forget_other_weights()
+        if (weights := self._count_changes()) != self.weights:
+            self.forget()
+            self.weights = weights
         try:
             prepared = self.collator().prepare(sample)
         except DroppedSampleError as error:
@@ -159,13 +163,9 @@ class DialogueReader:
         tag = len(self.tokenizer.encode(TAG)) if span.layout.cross_attention else 0
         return span.stop + tag
 
-    def _forget_other_weights(self) -> None:
-        if (version := self._weights_version()) != self._version:
-            self.forget()
-            self._version = version
-
-    def _weights_version(self) -> list[int]:
-        return [*_versions(self.model.parameters())]
+    def _count_changes(self) -> list[int]:
+        # Inference tensors do not count theirs.
+        return [0 if each.is_inference() else each._version for each in self.model.parameters()]
 
 
 def cut_between_images(row: DialogueRow, stop: int) -> int:
@@ -181,8 +181,3 @@ def cut_between_images(row: DialogueRow, stop: int) -> int:
 def _stack(tokens: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """One tensor, or a tuple where images have different numbers of tokens."""
     return torch.stack(tokens) if len({each.shape for each in tokens}) == 1 else tuple(tokens)
-
-
-def _versions(parameters: Iterator[torch.nn.Parameter]) -> Iterator[int]:
-    """Number of changes in place of each parameter, which inference tensors do not count."""
-    return (0 if parameter.is_inference() else parameter._version for parameter in parameters)

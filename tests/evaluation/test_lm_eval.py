@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmrnn.backbones import HFDecoder
+from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.generate import generate
+from mmrnn.model.vlm import VLM
 from mmrnn.prompts import RWKVChat, Template
+from mmrnn.tokenizers import HFTokenizer
 
 needs_lm_eval = pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm-eval: pip install 'mmrnn[lm-eval]'")
 
@@ -135,6 +139,48 @@ def test_a_text_begins_with_bos(model):
     assert made.tok_encode("a")[0] == made.prefix_token_id == 5
     assert made.tok_encode("a", add_special_tokens=False) == made.tok_encode("a")[1:]
     assert made._encode_pair("a", " b") == ([5, *Begun().encode("a")], Begun().encode(" b"))
+
+
+@needs_lm_eval
+def test_numbers_are_those_of_the_model_that_lm_eval_has_for_transformers(monkeypatch, tmp_path):
+    pytest.importorskip("accelerate")  # which that model needs
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from mmrnn.evaluation import lm_eval
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["</s>"], initial_alphabet=alphabet)
+    bpe.train_from_iterator([text for pair in PAIRS for text in pair], trainer)
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    backbone = HFDecoder(
+        name="opt", vocab=300, width=32, arch={"num_hidden_layers": 2, "num_attention_heads": 2}
+    ).eval()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    tokenizer = HFTokenizer(path=str(tmp_path / "tokenizer.json"), vocab=300, bos=None, pad=None, prefix_space=False)
+    assistant = Assistant(VLM(backbone, {}), tokenizer, Template())
+    monkeypatch.setattr(lm_eval, "load_assistant", lambda *_: assistant)
+    own = lm_eval.TextModel("", batch_size=2)
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", pad_token="</s>")
+    theirs = HFLM(pretrained=backbone.model, tokenizer=fast, backend="causal", batch_size=2, max_length=512)
+
+    pairs = [pair for pair in PAIRS if pair != ("a", "t")]
+    found, expected = (each.loglikelihood(requests("loglikelihood", *pairs)) for each in (own, theirs))
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    texts = [("what is it? a cat.\n\nUser: and a dog" * 5,), ("a",)]
+    found, expected = (each.loglikelihood_rolling(requests("loglikelihood_rolling", *texts)) for each in (own, theirs))
+    assert found == pytest.approx(expected, abs=1e-3)
+    settings = {"until": ["e"], "max_gen_toks": 12, "do_sample": False}
+    asked = [(text, settings) for text, _ in PAIRS if text]
+    assert own.generate_until(requests("generate_until", *asked)) == theirs.generate_until(
+        requests("generate_until", *asked)
+    )
 
 
 ITEMS = [

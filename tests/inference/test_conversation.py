@@ -1,6 +1,7 @@
 """Conversations: replies equal those of one reading of the whole dialogue, and only new positions are read."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -267,6 +268,40 @@ def test_changed_weights_are_noticed():
     assert used.ask(IMAGE, "what?", max_new_tokens=5) == fresh.ask(IMAGE, "what?", max_new_tokens=5)
     assert len(used.reader.visual) == 1
     assert not torch.equal(before, used.reader.visual.get(image.key))
+
+
+def test_a_dialogue_is_read_anew_with_other_weights():
+    used = assistant("visualrwkv6_tiny", "prompt=first")
+    chat = used.chat()
+    chat.ask("what?", IMAGE, max_new_tokens=3)
+    other = chat.branch()
+    with torch.no_grad():
+        used.model.backbone.norm.weight.mul_(1.5)
+    for each in (chat, other):
+        row = asked_row(each, "why?")
+        with Positions(used.model) as read:
+            each.ask("why?", max_new_tokens=1)
+        assert read.count == len(row.ids)
+        with Positions(used.model) as read:
+            each.ask("how?", max_new_tokens=1)
+        assert read.count < len(row.ids)
+
+
+def test_threads_talk_as_each_does_alone():
+    used = assistant("visualrwkv6_tiny", "prompt=first")
+
+    def talk(number):
+        chat = used.chat()
+        return [
+            chat.ask("why? " * number + question, *images, max_new_tokens=4)
+            for question, images in (("what?", (IMAGE,)), ("and?", (OTHER,)))
+        ]
+
+    alone = [talk(number) for number in range(3)]
+    used.reader.forget()
+    with ThreadPoolExecutor(3) as pool:
+        assert [*pool.map(talk, range(3))] == alone
+    assert len({*map(str, alone)}) > 1
 
 
 def test_a_reply_that_is_not_taken_to_its_end_leaves_no_trace():

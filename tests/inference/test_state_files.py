@@ -98,3 +98,17 @@ def test_scans_are_told_apart():
     scans = (scan.bidirectional, scan.multidirectional, scan.spiral, scan.snake, scan.zigzag)
     assert len({scan_fingerprint(each, 4) for each in (None, *scans)}) == 6
     assert scan_fingerprint(scan.forward, 4) == "forward"
+
+
+@torch.no_grad()
+def test_a_state_after_thousands_of_tokens_is_as_large_as_after_one(tmp_path):
+    assistant = make(RWKV6)
+    sizes = []
+    for length in (1, 6000):
+        _, state = prefill(assistant.model, Batch(Sequence(torch.randint(1, 300, (1, length)))))
+        storages = {value.untyped_storage().data_ptr(): value.untyped_storage() for value in state.tensors.values()}
+        held = sum(storage.nbytes() for storage in storages.values())
+        assistant.save_state(state, tmp_path / "state")
+        sizes.append((state.nbytes, held, (tmp_path / "state").stat().st_size))
+    assert sizes[0] == sizes[1]
+    assert sizes[0][0] == sizes[0][1]

@@ -45,7 +45,7 @@ def test_the_table_of_mmbench(name, tmp_path):
     sheet = openpyxl.load_workbook(task.submission(tmp_path, tmp_path, questions, replies)).active
     rows = [*sheet.values]
     assert rows[0] == ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
-    assert rows[1] == (241, "How many?", "one", 'two, or "both"', "three", "nan", "B", "B", "dev")
+    assert rows[1] == (241, "How many?", "one", 'two, or "both"', "three", None, "B", "B", "dev")
     assert [row[6] for row in rows[2:]] == ["=HYPERLINK(1)", "C", None]
     assert sheet.cell(3, 7).data_type == "s"
     assert rows[4][2] == "=1+1"

@@ -14,8 +14,9 @@ from mmrnn.types import Prompt
 
 OPTIONS = "ABCD"
 
-MISSING = {"", "nan", "none", "null", "na", "n/a", "#n/a", "<na>"}
-"""Texts in lower case that pandas, with which LLaVA reads the table, and LLaVA itself take for an empty cell."""
+MISSING = {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"}
+MISSING |= {"NULL", "NaN", "None", "n/a", "nan", "null"}
+"""Texts that are an empty cell for pandas, with which LLaVA reads and writes the table."""
 
 UNSENT = ("hint", "category", "source", "image", "comment", "l2-category")
 """Columns that a submission leaves out."""
@@ -95,7 +96,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Mapping[s
                 elif len(cells) != len(names):
                     raise RecordError("a row has another number of cells than the names", f"{len(cells)}, {len(names)}")
                 else:
-                    yield place, dict(zip(names, (check_kind(cell, str, "a cell") for cell in cells), strict=True))
+                    yield place, dict(zip(names, map(_cell, cells), strict=True))
 
 
 def _image(text: str) -> InMemoryImage:
@@ -108,5 +109,9 @@ def _image(text: str) -> InMemoryImage:
     return image
 
 
+def _cell(text: str) -> str:
+    return "" if text in MISSING else check_kind(text, str, "a cell")
+
+
 def _is_missing(cell: str) -> bool:
-    return cell.strip().lower() in MISSING
+    return cell.lower() in ("", "nan", "none")  # as LLaVA's get_options

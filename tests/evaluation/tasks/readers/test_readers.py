@@ -199,3 +199,17 @@ def test_large_files_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(records.json, "loads", lambda text: reads.append(len(text)) or loads(text))
     asked("okvqa", tmp_path)
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize(
+    ("third", "lines"), [("NA", 2), ("None", 2), ("none", 2), ("<NA>", 2), ("na", 4), (" ", 4), ("None of them", 4)]
+)
+def test_cells_that_pandas_takes_for_empty(third, lines, tmp_path):
+    """The options end with the first of them, as in LLaVA; the texts were compared with those of pandas."""
+    row = ["1", "Q", "null", "a", "b", third, "d", "A", "N/A", official_files.base64_image(0), *"slcd"]
+    official_files.write_table(tmp_path / "mmbench/mmbench_dev_20230712.tsv", [row, ["2", *row[1:]]])
+    first, _ = instantiate(card("mmbench")).questions(tmp_path, Template())
+    assert first.text.split("\n")[0] == "Q"
+    assert first.text.count("\n") == lines
+    assert first.kind == ""
+    assert first.record["row"]["C"] == ("" if third in ("NA", "None", "<NA>") else third)

@@ -1,0 +1,67 @@
+"""Prompts of the engine: a whole dialogue as training writes it, and where other prompts leave it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError
+from mmrnn.data.image import ImageError
+from mmrnn.inference.dialogue import DialogueInput, DialogueRow, without_reply
+from mmrnn.inference.reader import PROBE, DialogueReader, cut_between_images
+from mmrnn.inference.text_stream import common_length
+from mmrnn.prompts import tokenize
+from mmrnn.types import Sample, Turn
+
+
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """A dialogue ready to be read.
+
+    Attributes:
+        row: of the dialogue; its images are opened and prepared.
+        resume_points: positions up to which another question about the same images, or the next turn of the dialogue,
+            begins alike; ascending.
+    """
+
+    row: DialogueRow
+    resume_points: tuple[int, ...]
+
+
+def prepare(reader: DialogueReader, sample: Sample) -> PreparedPrompt:
+    """Return the prompt of a dialogue that ends with a question; a reply to it is removed. Any thread may call it.
+
+    Raises:
+        ImageError: an image cannot be opened.
+        ValueError: the sample asks nothing, tags and images differ in number, or the prompt cannot format the turns.
+    """
+    sample, collator = without_reply(sample), reader.collator()
+    try:
+        prepared = collator.prepare(sample)
+    except DroppedSampleError as error:
+        raise ImageError(str(error), error.reason) from error
+    places = zip(prepared.row.image_spans, prepared.inputs, strict=True)
+    inputs = [DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places]
+    row = DialogueRow(prepared.row.ids, prepared.row.image_spans, inputs)
+    return PreparedPrompt(row, _resume_points(collator, sample, row) if reader.causal else ())
+
+
+def _resume_points(collator: Collator, sample: Sample, row: DialogueRow) -> tuple[int, ...]:
+    *before, asked, _ = sample.turns
+    shown = re.match(r".*<\w+>", asked.text, re.DOTALL)
+    other = Turn("user", (shown[0] if shown else "") + PROBE)
+    later = (asked, Turn("assistant", PROBE), Turn("user", PROBE))
+    found = set()
+    for turns in ((*before, other), (*before, *later)):
+        try:
+            ids = _ids(collator, sample, (*turns, Turn("assistant", "")), row)
+        except ValueError:  # the prompt has no such turns
+            continue
+        found.add(cut_between_images(row, common_length(row.ids, ids)))
+    return tuple(sorted(point for point in found if 0 < point < len(row.ids)))
+
+
+def _ids(collator: Collator, sample: Sample, turns: Sequence[Turn], row: DialogueRow) -> list[int]:
+    """Ids of other turns about the images of a sample."""
+    other = Sample(tuple(turns), sample.images, observations=sample.observations)
+    layouts = [span.layout for span in row.spans]
+    return tokenize(collator.spans(other), collator.tokenizer, layouts, modality=IMAGE).ids
