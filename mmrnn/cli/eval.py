@@ -135,11 +135,12 @@ def _folder(run: str, out: str | None) -> Path:
 
 def _print(result: Mapping[str, Any], folder: Path) -> None:
     scores, wrong = result["scores"], {reason: len(ids) for reason, ids in result["skipped"].items()}
-    shown = f"{result['main']} {scores[result['main']]:.4g}" if scores else "no references on disk"
+    name = result["main"]
+    shown = f"no {name} of these questions alone" if name else "no references on disk"
+    shown = f"{name} {scores[name]:.4g}" if name in scores else shown
     print(f"{result['task']}: {shown} ({result['questions']:,} questions about {result['images']:,} images)")
-    for name, value in scores.items():
-        if name != result["main"]:
-            print(f"  {name} {value:.4g}")
+    for other in (other for other in scores if other != name):
+        print(f"  {other} {scores[other]:.4g}")
     for reason, count in wrong.items():
         print(f"  {count:,} count as wrong: {reason}")
     for departure in result["departures"]:

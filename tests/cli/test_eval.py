@@ -183,6 +183,24 @@ def test_a_missing_file_ends_a_run_before_it_trains(tmp_path):
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
+def test_what_the_end_needs_is_missed_at_the_beginning(evaluate, root, tmp_path, monkeypatch):
+    """References that the metric refuses, a list of the server, a program: nothing is asked before they are there."""
+    monkeypatch.setattr("mmrnn.evaluation.tasks.run_task.replies", lambda *_: pytest.fail("asked"))
+    for name in ("mme", "vqav2", "coco_caption"):
+        getattr(official_files, name)(root)
+    (root / "vqav2" / "llava_vqav2_mscoco_test2015.jsonl").unlink()
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    for words, fault in (
+        (["task=mme", "max_questions=1"], "has 1 questions; MME pairs two of each"),
+        (["task=vqav2"], "llava_vqav2_mscoco_test2015.jsonl"),
+        (["task=coco_caption"], "needs Java"),
+    ):
+        code, _, err = evaluate(*words)
+        assert code in (1, 2)
+        assert fault in err
+        assert not (tmp_path / "out" / words[0].removeprefix("task=") / ANSWERS).exists()
+
+
 def test_an_unknown_benchmark_is_refused(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *TRAINED, "evaluate.tasks=[gqqa]"]) == 2

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmrnn.evaluation.metrics.items import LONGEST_REPLY, BoxItem, Item, Scores, TextItem
@@ -48,6 +49,27 @@ class TaskRun:
     max_questions: int = 0
     feature_cache_gib: float = 4.0
     departures: Sequence[str] = ()
+
+
+def check_results(task: Task, root: Path, questions: Sequence[Question]) -> None:
+    """Score empty replies and submit them nowhere, so that what is missing at the end is missing at the beginning.
+
+    Args:
+        task: to be done.
+        root: folder of all benchmarks.
+        questions: to be asked.
+
+    Raises:
+        FileNotFoundError: a file of the submission is missing.
+        ImportError: a package is not installed.
+        RuntimeError: a program is not installed.
+        ValueError: the metric cannot score the questions.
+    """
+    if task.metric is not None:
+        task.metric([_item(question, {"text": "", "metadata": {}}) for question in questions])
+    if task.submission is not None:
+        with TemporaryDirectory() as folder:
+            task.submission(root, Path(folder), questions, {question.id: "" for question in questions})
 
 
 def write_results(

@@ -12,7 +12,7 @@ from mmrnn.evaluation.replies import replies
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, answer_line, resume
 from mmrnn.evaluation.tasks.plan import Window, images_in_memory, make_plan
 from mmrnn.evaluation.tasks.question import Question
-from mmrnn.evaluation.tasks.results import TaskRun, write_results
+from mmrnn.evaluation.tasks.results import TaskRun, check_results, write_results
 from mmrnn.evaluation.tasks.task import Task
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
@@ -53,7 +53,9 @@ def run_task(
         FileNotFoundError: a file of the task is missing.
         FolderInUseError: another process works in the folder.
         ValueError: a record is damaged, `rank` is set with `beams` or a question has no options, the prompt cannot
-            format a question, or the folder holds answers of other settings.
+            format a question, the metric cannot score one, or the folder holds answers of other settings.
+        ImportError: what metric or submission need is not installed.
+        RuntimeError: likewise, for a program.
         DiskFullError: there is no space for an answer.
     """
     ranks = ranks or Alone()
@@ -68,6 +70,7 @@ def run_task(
     asking = _Asking(assistant, task, run)
     with ExitStack() as stack:
         ranks.on_main(lambda: stack.enter_context(lock_folder(run.folder)))
+        ranks.on_main(lambda: check_results(task, run.root, questions))
         lines = ranks.on_main(lambda: resume(run.folder, settings, questions))
         todo = [question for question in questions if question.id not in lines]
         share = slice(len(todo) * ranks.rank // ranks.size, len(todo) * (ranks.rank + 1) // ranks.size)
