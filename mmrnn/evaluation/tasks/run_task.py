@@ -61,10 +61,7 @@ def run_task(
     ranks = ranks or Alone()
     everything = task.questions(run.root, assistant.prompt)
     questions = everything[: run.max_questions or None]
-    if run.rank and (without := [question.id for question in questions if not question.options]):
-        raise ValueError(f"rank=true: {len(without):,} questions of {run.name} have no options ({without[0]!r} first)")
-    if run.rank and run.beams:
-        raise ValueError("rank=true generates no replies; leave out num_beams and min_new_tokens")
+    _check_ranking(run, questions)
     beams = {"beams": asdict(run.beams)} if run.beams else {}
     settings = {**run.card, "rank": run.rank, **beams, **state_facts(assistant.model, assistant.tokenizer)}
     asking = _Asking(assistant, task, run)
@@ -86,6 +83,13 @@ def run_task(
                 return None
         counts = {"asked": len(everything), "padding": _padding(windows)}
         return ranks.on_main(lambda: write_results(task, run, questions, lines, settings, **counts))
+
+
+def _check_ranking(run: TaskRun, questions: Sequence[Question]) -> None:
+    if run.rank and (without := [question.id for question in questions if not question.options]):
+        raise ValueError(f"rank=true: {len(without):,} questions of {run.name} have no options ({without[0]!r} first)")
+    if run.rank and run.beams:
+        raise ValueError("rank=true generates no replies; leave out num_beams and min_new_tokens")
 
 
 class _Asking:
