@@ -111,6 +111,19 @@ def test_ranking(evaluate, tmp_path):
     assert "rank=true: 3 questions of gqa have no options" in err
 
 
+def test_beams(evaluate, tmp_path):
+    assert evaluate("task=gqa", "num_beams=2", "length_penalty=-1", "task.max_new_tokens=4")[0] == 0
+    beams = result(tmp_path / "out" / "gqa")["settings"]["beams"]
+    assert beams == {"num_beams": 2, "length_penalty": -1, "min_new_tokens": 0}
+    code, _, err = evaluate("task=pope", "rank=true", "num_beams=2")
+    assert code == 2
+    assert "rank=true generates no replies; leave out num_beams" in err
+    code, _, err = evaluate("task=pope", "num_beams=0", "length_penalty=99")
+    assert code == 2
+    assert "num_beams: expected int of at least 1, got 0" in err
+    assert "length_penalty: expected float of at least -50 and of at most 50, got 99" in err
+
+
 def test_a_job_that_fails_is_named_and_the_others_are_done(evaluate, root, tmp_path):
     (root / "gqa" / "llava_gqa_testdev_balanced.jsonl").unlink()
     code, out, err = evaluate("task=gqa,pope")

@@ -12,6 +12,7 @@ from mmrnn.evaluation.metrics.items import LONGEST_REPLY, BoxItem, Item, Scores,
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, FAULT
 from mmrnn.evaluation.tasks.question import Question
 from mmrnn.evaluation.tasks.task import Task
+from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.io import jsonl
 from mmrnn.io.atomic import replace_file
 
@@ -31,6 +32,7 @@ class TaskRun:
         card: of task and prompt, as plain data; replies depend on it.
         batch_size: questions that are asked at once.
         rank: choose the likeliest option of each question in place of a generated reply.
+        beams: search for the most likely replies; None: the most likely token each time.
         max_questions: ask the first ones alone; 0: all.
         feature_cache_gib: memory for the features of images; 0: encoded with every batch.
         departures: from the published prompt or rule, in words.
@@ -43,6 +45,7 @@ class TaskRun:
     card: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 64
     rank: bool = False
+    beams: BeamSearch | None = None
     max_questions: int = 0
     feature_cache_gib: float = 4.0
     departures: Sequence[str] = ()
