@@ -14,6 +14,7 @@ from mmrnn.config.tree import Tree, plain
 
 if TYPE_CHECKING:
     from mmrnn.inference.assistant import Assistant
+    from mmrnn.inference.beam_search import BeamSearch
     from mmrnn.training.distributed.world import World
 
 
@@ -30,6 +31,7 @@ are looked for in `root`; `mmrnn list task` shows the benchmarks, conf/task/NAME
         """
   mmrnn eval task=gqa,pope run=runs/2026-01-31_12-00-00 root=playground/data/eval
   mmrnn eval task=scienceqa rank=true                 the likeliest option, of the newest run
+  mmrnn eval task=coco_caption num_beams=5 min_new_tokens=8 run=RUN    beam search, as BLIP-2 is evaluated
   mmrnn eval task=files task.reader.file=mine.jsonl   questions of your own
   torchrun --nproc-per-node=8 -m mmrnn eval ...       a process for each of 8 GPUs
 """,
@@ -91,6 +93,7 @@ def _evaluate(cfg: Mapping[str, Any], name: str, world: "World", dirs: Sequence[
             folder=_folder(run, cfg["out"]) / name,
             model=Path(run).name,
             card=reply_settings(cfg["task"], prompt) | {"precision": cfg["precision"]},
+            beams=_beams(cfg),
             departures=departures(name, cfg["task"], cfg.get("prompt"), dirs),
             **{knob: cfg[knob] for knob in ("batch_size", "rank", "max_questions", "feature_cache_gib")},
         )
@@ -101,6 +104,14 @@ def _evaluate(cfg: Mapping[str, Any], name: str, world: "World", dirs: Sequence[
         raise ConfigError(str(fault)) from fault
     if world.main:
         _print(result, work.folder)
+
+
+def _beams(cfg: Mapping[str, Any]) -> "BeamSearch | None":
+    """Beam search of the replies; None: the most likely token each time."""
+    from mmrnn.inference.beam_search import BeamSearch
+
+    beams = BeamSearch(*(cfg[knob] for knob in ("num_beams", "length_penalty", "min_new_tokens")))
+    return None if beams.num_beams == 1 and not beams.min_new_tokens else beams
 
 
 def _load(run: str, cfg: Mapping[str, Any], device: Any) -> "tuple[Assistant, Tree]":
@@ -124,11 +135,12 @@ def _folder(run: str, out: str | None) -> Path:
 
 def _print(result: Mapping[str, Any], folder: Path) -> None:
     scores, wrong = result["scores"], {reason: len(ids) for reason, ids in result["skipped"].items()}
-    shown = f"{result['main']} {scores[result['main']]:.4g}" if scores else "no references on disk"
+    name = result["main"]
+    shown = f"no {name} of these questions alone" if name else "no references on disk"
+    shown = f"{name} {scores[name]:.4g}" if name in scores else shown
     print(f"{result['task']}: {shown} ({result['questions']:,} questions about {result['images']:,} images)")
-    for name, value in scores.items():
-        if name != result["main"]:
-            print(f"  {name} {value:.4g}")
+    for other in (other for other in scores if other != name):
+        print(f"  {other} {scores[other]:.4g}")
     for reason, count in wrong.items():
         print(f"  {count:,} count as wrong: {reason}")
     for departure in result["departures"]:

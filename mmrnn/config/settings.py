@@ -66,6 +66,9 @@ class EvalSettings:
         trusted: packages beside mmrnn whose classes the cards may name.
         batch_size: questions that are asked at once.
         rank: choose the likeliest option of each question in place of a generated reply.
+        num_beams: beginnings of a reply that beam search keeps; 1: the most likely token each time.
+        length_penalty: power of the length that divides the log-probability of a reply, where there are beams.
+        min_new_tokens: tokens before a reply may end.
         max_questions: ask the first ones alone; 0: all.
         feature_cache_gib: memory for the features of images in GiB; 0: encoded with every batch.
         device: None: a GPU where there is one.
@@ -78,6 +81,9 @@ class EvalSettings:
     trusted: tuple[str, ...] = ()
     batch_size: PositiveInt = 64
     rank: bool = False
+    num_beams: PositiveInt = 1
+    length_penalty: Annotated[float, Bounds(ge=-50, le=50)] = 1.0
+    min_new_tokens: NonNegativeInt = 0
     max_questions: NonNegativeInt = 0
     feature_cache_gib: NonNegativeFloat = 4.0
     device: Annotated[str, DeviceName()] | None = None

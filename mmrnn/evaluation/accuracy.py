@@ -126,7 +126,7 @@ def evaluate(
             else:
                 group[index] = asked
         for (index, asked), reply in zip(
-            group.items(), replies(assistant, [*group.values()], max_new_tokens), strict=True
+            group.items(), replies(assistant, [*group.values()], max_new_tokens=max_new_tokens), strict=True
         ):
             if isinstance(reply, ImageError):
                 left_out.add(str(reply), asked.id)

@@ -31,11 +31,13 @@ Pair = tuple[tuple[str, str], list[int], list[int]]
 class TextModel(TemplateLM):
     """The language model of a run, without images, as model of lm-eval.
 
-    Context and continuation are raw text, so that the numbers stand beside those of the papers (LAMBADA and the other
-    text tasks of VisualRWKV). With `--apply_chat_template` the context is a dialogue in the run's prompt. As lm-eval's
-    own models do, white space at the end of a context counts as the continuation's, a text begins with the BOS of the
-    tokenizer, if it has one, and an empty context is BOS, or else the end of a text. Otherwise than there, a token that
-    holds the end of a context and the beginning of a continuation is scored, and nothing is truncated.
+    Context and continuation are raw text; with `--apply_chat_template` the context is a dialogue in the run's prompt.
+    As lm-eval's own models do, white space at the end of a context counts as the continuation's, a text begins with the
+    BOS of the tokenizer, if it has one, and an empty context is BOS, or else the end of a text. Otherwise than there, a
+    token that holds the end of a context and the beginning of a continuation is scored, and nothing is truncated.
+
+    RWKV's own adapter, with which the papers measure (LAMBADA and the other text tasks of VisualRWKV), reads a line
+    break in front of every text: `prefix_id=11` with the tokenizer of RWKV World.
 
     Args:
         pretrained: folder of a run, or `owner/name` on the Hugging Face hub.
@@ -43,10 +45,11 @@ class TextModel(TemplateLM):
         device: of the model; None: a GPU where there is one.
         max_batch_size: not used.
         max_gen_toks: tokens of a reply where the task sets none.
+        prefix_id: id that every text begins with, in place of BOS; None: BOS, if any.
         trusted: packages whose classes the run's configuration may name, joined by `+`.
 
     Raises:
-        ValueError: a batch size that is none.
+        ValueError: a batch size that is none, or a `prefix_id` outside the vocabulary.
     """
 
     def __init__(
@@ -57,12 +60,16 @@ class TextModel(TemplateLM):
         device: str | None = None,
         max_batch_size: int | None = None,  # noqa: ARG002
         max_gen_toks: int = 256,
+        prefix_id: int | None = None,
         trusted: str = "",
     ) -> None:
         super().__init__()
         self.batch_size, self.max_gen_toks = to_batch_size(batch_size), max_gen_toks
         self.assistant = load_assistant(pretrained, device, trusted)
         self.text_tokenizer, self.prompt = self.assistant.tokenizer, self.assistant.prompt
+        self._starts = [*self.text_tokenizer.starts] if prefix_id is None else [prefix_id]
+        if prefix_id is not None and not 0 <= prefix_id < self.assistant.model.backbone.vocab:
+            raise ValueError(f"prefix_id ({prefix_id}) must be an id below {self.assistant.model.backbone.vocab}")
         self._collate = Collator(self.text_tokenizer, self.prompt, {}, for_generation=True)
         self._in_dialogue = False
 
@@ -74,12 +81,11 @@ class TextModel(TemplateLM):
     @property
     def prefix_token_id(self) -> int:
         """Id in place of an empty context."""
-        return self.text_tokenizer.starts[0] if self.text_tokenizer.starts else self.eot_token_id
+        return self._starts[0] if self._starts else self.eot_token_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
-        """Return the ids of a text; without BOS if `add_special_tokens` is False."""
-        starts = [] if add_special_tokens is False else [*self.text_tokenizer.starts]
-        return starts + self.text_tokenizer.encode(string)
+        """Return the ids of a text; without what it begins with if `add_special_tokens` is False."""
+        return ([] if add_special_tokens is False else self._starts) + self.text_tokenizer.encode(string)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-probabilities of whole texts, each read in one go."""

@@ -7,7 +7,7 @@ from typing import Any
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.tasks.open_task import open_task, reply_settings
-from mmrnn.evaluation.tasks.results import TaskRun
+from mmrnn.evaluation.tasks.results import TaskRun, check_results
 from mmrnn.evaluation.tasks.run_task import run_task
 from mmrnn.inference.assistant import Assistant
 from mmrnn.training.ends import StoppedRun
@@ -19,7 +19,7 @@ FOLDER = "eval"
 
 
 def check_benchmarks(settings: Mapping[str, Any], prompt: Prompt) -> None:
-    """Read the questions of all benchmarks, so that a missing file ends a run before it trains.
+    """Read the questions of all benchmarks and score empty replies: what is missing ends a run before it trains.
 
     Args:
         settings: `evaluate` of the configuration.
@@ -28,9 +28,13 @@ def check_benchmarks(settings: Mapping[str, Any], prompt: Prompt) -> None:
     Raises:
         FileNotFoundError: a file of a benchmark is missing.
         ValueError: a record is damaged, or the prompt does not fit a benchmark.
+        ImportError: what a metric or a submission needs is not installed.
+        RuntimeError: likewise, for a program.
     """
+    root = Path(settings["root"]).expanduser()
     for name in settings["tasks"]:
-        open_task(_card(name)).questions(Path(settings["root"]).expanduser(), prompt)
+        task = open_task(_card(name))
+        check_results(task, root, task.questions(root, prompt))
 
 
 def run_benchmarks(

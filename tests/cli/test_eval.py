@@ -111,6 +111,19 @@ def test_ranking(evaluate, tmp_path):
     assert "rank=true: 3 questions of gqa have no options" in err
 
 
+def test_beams(evaluate, tmp_path):
+    assert evaluate("task=gqa", "num_beams=2", "length_penalty=-1", "task.max_new_tokens=4")[0] == 0
+    beams = result(tmp_path / "out" / "gqa")["settings"]["beams"]
+    assert beams == {"num_beams": 2, "length_penalty": -1, "min_new_tokens": 0}
+    code, _, err = evaluate("task=pope", "rank=true", "num_beams=2")
+    assert code == 2
+    assert "rank=true generates no replies; leave out num_beams" in err
+    code, _, err = evaluate("task=pope", "num_beams=0", "length_penalty=99")
+    assert code == 2
+    assert "num_beams: expected int of at least 1, got 0" in err
+    assert "length_penalty: expected float of at least -50 and of at most 50, got 99" in err
+
+
 def test_a_job_that_fails_is_named_and_the_others_are_done(evaluate, root, tmp_path):
     (root / "gqa" / "llava_gqa_testdev_balanced.jsonl").unlink()
     code, out, err = evaluate("task=gqa,pope")
@@ -168,6 +181,24 @@ def test_a_missing_file_ends_a_run_before_it_trains(tmp_path):
     with pytest.raises(FileNotFoundError, match="llava_gqa"):
         train(plain(compose(*TRAINED, "evaluate.tasks=[gqa]", f"evaluate.root={tmp_path}")), tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_what_the_end_needs_is_missed_at_the_beginning(evaluate, root, tmp_path, monkeypatch):
+    """References that the metric refuses, a list of the server, a program: nothing is asked before they are there."""
+    monkeypatch.setattr("mmrnn.evaluation.tasks.run_task.replies", lambda *_: pytest.fail("asked"))
+    for name in ("mme", "vqav2", "coco_caption"):
+        getattr(official_files, name)(root)
+    (root / "vqav2" / "llava_vqav2_mscoco_test2015.jsonl").unlink()
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    for words, fault in (
+        (["task=mme", "max_questions=1"], "has 1 questions; MME pairs two of each"),
+        (["task=vqav2"], "llava_vqav2_mscoco_test2015.jsonl"),
+        (["task=coco_caption"], "needs Java"),
+    ):
+        code, _, err = evaluate(*words)
+        assert code in (1, 2)
+        assert fault in err
+        assert not (tmp_path / "out" / words[0].removeprefix("task=") / ANSWERS).exists()
 
 
 def test_an_unknown_benchmark_is_refused(capsys, monkeypatch, tmp_path):

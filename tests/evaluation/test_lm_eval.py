@@ -16,7 +16,7 @@ from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.generate import generate
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import RWKVChat, Template
-from mmrnn.tokenizers import HFTokenizer
+from mmrnn.tokenizers import DemoTokenizer, HFTokenizer
 
 needs_lm_eval = pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm-eval: pip install 'mmrnn[lm-eval]'")
 
@@ -129,16 +129,21 @@ def test_a_dialogue_is_written_by_the_prompt_of_the_run(model):
 
 
 @needs_lm_eval
-def test_a_text_begins_with_bos(model):
-    made = model()
-
-    class Begun(type(made.text_tokenizer)):
-        starts = (5,)
-
-    made.text_tokenizer = Begun()
-    assert made.tok_encode("a")[0] == made.prefix_token_id == 5
-    assert made.tok_encode("a", add_special_tokens=False) == made.tok_encode("a")[1:]
-    assert made._encode_pair("a", " b") == ([5, *Begun().encode("a")], Begun().encode(" b"))
+def test_a_text_begins_with_bos_or_a_given_id(model, tiny_run, monkeypatch):
+    encode = tiny_run.assistant.tokenizer.encode
+    [line] = encode("\n")
+    made = model(prefix_id=line)
+    assert made.prefix_token_id == line
+    assert made.tok_encode("a", add_special_tokens=False) == encode("a")
+    assert made._encode_pair("a", " b") == ([line, *encode("a")], encode(" b"))
+    asked = requests("loglikelihood", *PAIRS[:1])
+    ids = [line, *encode(PAIRS[0][0]), *encode(PAIRS[0][1])]
+    expected = in_one_pass(tiny_run, ids, len(encode(PAIRS[0][1])))
+    assert made.loglikelihood(asked, disable_tqdm=True)[0][0] == pytest.approx(expected[0], abs=1e-4)
+    with pytest.raises(ValueError, match=r"prefix_id \(1024\) must be an id below 1024"):
+        model(prefix_id=1024)
+    monkeypatch.setattr(DemoTokenizer, "starts", (5,))
+    assert model().tok_encode("a")[0] == model().prefix_token_id == 5
 
 
 @needs_lm_eval

@@ -7,31 +7,31 @@ from mmrnn.evaluation.metrics.items import Metric, Scores, TextItem, kind_means,
 from mmrnn.evaluation.metrics.vqa_normalise import clean_punctuation, clean_words, flatten, normalise_m4c
 from mmrnn.types import implements
 
-Habit = Literal["m4c", "official"]
+Normalisation = Literal["m4c", "official"]
 ANSWERS = 10
 
 
 @implements(Metric)
-def vqa_accuracy(items: Sequence[TextItem], *, habit: Habit = "m4c") -> Scores:
+def vqa_accuracy(items: Sequence[TextItem], *, normalisation: Normalisation = "m4c") -> Scores:
     """Score each reply by how many of ten people gave it: min(1, others / 3), averaged over who is left out.
 
     An empty reply equals an empty answer, as with both originals; it is wrong beside any other.
 
     Args:
         items: with ten references each.
-        habit: `m4c` normalises every text (LLaVA `llava/eval/m4c_evaluator.py`, whose TextVQA numbers the papers
-            print); `official` leaves reply and answers as they are where all ten agree (GT-Vision-Lab/VQA
+        normalisation: `m4c` normalises every text (LLaVA `llava/eval/m4c_evaluator.py`, whose numbers papers print of
+            TextVQA); `official` leaves reply and answers as they are where all ten agree (GT-Vision-Lab/VQA
             `PythonEvaluationTools/vqaEvaluation/vqaEval.py`, behind VQAv2).
 
     Returns:
         Scores; the summary has `accuracy`, and that of each kind as `KIND/accuracy`.
 
     Raises:
-        ValueError: no items, an id twice, another number of answers, or an unknown habit.
+        ValueError: no items, an id twice, another number of answers, or an unknown normalisation.
     """
-    if habit not in ("m4c", "official"):
-        raise ValueError(f"habit={habit!r} is unknown; m4c or official fits")
-    score = _m4c if habit == "m4c" else _official
+    if normalisation not in ("m4c", "official"):
+        raise ValueError(f"normalisation={normalisation!r} is unknown; m4c or official fits")
+    score = _m4c if normalisation == "m4c" else _official
     for item in items:
         if len(item.truths) != ANSWERS:
             raise ValueError(

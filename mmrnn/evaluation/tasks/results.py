@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmrnn.evaluation.metrics.items import LONGEST_REPLY, BoxItem, Item, Scores, TextItem
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, FAULT
 from mmrnn.evaluation.tasks.question import Question
 from mmrnn.evaluation.tasks.task import Task
+from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.io import jsonl
 from mmrnn.io.atomic import replace_file
 
@@ -30,6 +32,7 @@ class TaskRun:
         card: of task and prompt, as plain data; replies depend on it.
         batch_size: questions that are asked at once.
         rank: choose the likeliest option of each question in place of a generated reply.
+        beams: search for the most likely replies; None: the most likely token each time.
         max_questions: ask the first ones alone; 0: all.
         feature_cache_gib: memory for the features of images; 0: encoded with every batch.
         departures: from the published prompt or rule, in words.
@@ -42,9 +45,31 @@ class TaskRun:
     card: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 64
     rank: bool = False
+    beams: BeamSearch | None = None
     max_questions: int = 0
     feature_cache_gib: float = 4.0
     departures: Sequence[str] = ()
+
+
+def check_results(task: Task, root: Path, questions: Sequence[Question]) -> None:
+    """Score empty replies and submit them nowhere, so that what is missing at the end is missing at the beginning.
+
+    Args:
+        task: to be done.
+        root: folder of all benchmarks.
+        questions: to be asked.
+
+    Raises:
+        FileNotFoundError: a file of the submission is missing.
+        ImportError: a package is not installed.
+        RuntimeError: a program is not installed.
+        ValueError: the metric cannot score the questions.
+    """
+    if task.metric is not None:
+        task.metric([_item(question, {"text": "", "metadata": {}}) for question in questions])
+    if task.submission is not None:
+        with TemporaryDirectory() as folder:
+            task.submission(root, Path(folder), questions, {question.id: "" for question in questions})
 
 
 def write_results(

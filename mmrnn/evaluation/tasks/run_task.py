@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from mmrnn.evaluation.replies import replies
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, answer_line, resume
 from mmrnn.evaluation.tasks.plan import Window, images_in_memory, make_plan
 from mmrnn.evaluation.tasks.question import Question
-from mmrnn.evaluation.tasks.results import TaskRun, write_results
+from mmrnn.evaluation.tasks.results import TaskRun, check_results, write_results
 from mmrnn.evaluation.tasks.task import Task
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
@@ -51,19 +52,22 @@ def run_task(
     Raises:
         FileNotFoundError: a file of the task is missing.
         FolderInUseError: another process works in the folder.
-        ValueError: a record is damaged, `rank` is set and a question has no options, the prompt cannot format a
-            question, or the folder holds answers of other settings.
+        ValueError: a record is damaged, `rank` is set with `beams` or a question has no options, the prompt cannot
+            format a question, the metric cannot score one, or the folder holds answers of other settings.
+        ImportError: what metric or submission need is not installed.
+        RuntimeError: likewise, for a program.
         DiskFullError: there is no space for an answer.
     """
     ranks = ranks or Alone()
     everything = task.questions(run.root, assistant.prompt)
     questions = everything[: run.max_questions or None]
-    if run.rank and (without := [question.id for question in questions if not question.options]):
-        raise ValueError(f"rank=true: {len(without):,} questions of {run.name} have no options ({without[0]!r} first)")
-    settings = {**run.card, "rank": run.rank, **state_facts(assistant.model, assistant.tokenizer)}
+    _check_ranking(run, questions)
+    beams = {"beams": asdict(run.beams)} if run.beams else {}
+    settings = {**run.card, "rank": run.rank, **beams, **state_facts(assistant.model, assistant.tokenizer)}
     asking = _Asking(assistant, task, run)
     with ExitStack() as stack:
         ranks.on_main(lambda: stack.enter_context(lock_folder(run.folder)))
+        ranks.on_main(lambda: check_results(task, run.root, questions))
         lines = ranks.on_main(lambda: resume(run.folder, settings, questions))
         todo = [question for question in questions if question.id not in lines]
         share = slice(len(todo) * ranks.rank // ranks.size, len(todo) * (ranks.rank + 1) // ranks.size)
@@ -79,6 +83,13 @@ def run_task(
                 return None
         counts = {"asked": len(everything), "padding": _padding(windows)}
         return ranks.on_main(lambda: write_results(task, run, questions, lines, settings, **counts))
+
+
+def _check_ranking(run: TaskRun, questions: Sequence[Question]) -> None:
+    if run.rank and (without := [question.id for question in questions if not question.options]):
+        raise ValueError(f"rank=true: {len(without):,} questions of {run.name} have no options ({without[0]!r} first)")
+    if run.rank and run.beams:
+        raise ValueError("rank=true generates no replies; leave out num_beams and min_new_tokens")
 
 
 class _Asking:
@@ -116,7 +127,8 @@ class _Asking:
             return [ImageError(question.fault, question.fault) for question in batch]
         if self.run.rank:
             return [_likeliest(assistant, question) for question in batch]
-        return replies(assistant, [question.sample for question in batch], self.max_new_tokens)
+        samples = [question.sample for question in batch]
+        return replies(assistant, samples, max_new_tokens=self.max_new_tokens, beams=self.run.beams)
 
     def _line(self, question: Question, reply: str | ImageError) -> Line:
         text, fault = ("", reply.reason) if isinstance(reply, ImageError) else (reply, "")

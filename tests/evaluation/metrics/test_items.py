@@ -24,7 +24,11 @@ def box(id, reply, codec="llava"):
 METRICS = {
     "exact_match": (exact_match, lambda id, reply: text(id, reply, "yes"), "yes"),
     "vqa m4c": (vqa_accuracy, lambda id, reply: text(id, reply, *["yes"] * 10), "yes"),
-    "vqa official": (lambda i: vqa_accuracy(i, habit="official"), lambda id, r: text(id, r, *["yes"] * 10), "yes"),
+    "vqa official": (
+        lambda i: vqa_accuracy(i, normalisation="official"),
+        lambda id, r: text(id, r, *["yes"] * 10),
+        "yes",
+    ),
     "option_letter": (option_letter, lambda id, reply: text(id, reply, "B"), "B"),
     "pope": (pope, lambda id, reply: text(id, reply, "yes"), "yes"),
     "mme": (mme, lambda id, reply: text(id, reply, "yes"), "yes"),
@@ -68,7 +72,11 @@ def test_what_cannot_be_scored_is_refused(name):
         (pope, text("7", "yes", "maybe"), "reference of question '7' is 'maybe'; one of yes, no fits"),
         (mme, text("7", "yes", "yes"), "image '1' of kind 'existence' has 1 questions; MME pairs two"),
         (mme, text("7", "yes", "yes", kind="taste"), "question '7' is of kind 'taste'; MME has existence, "),
-        (lambda i: vqa_accuracy(i, habit="mine"), text("7", "yes", *"1234567890"), "habit='mine' is unknown"),
+        (
+            lambda i: vqa_accuracy(i, normalisation="mine"),
+            text("7", "yes", *"1234567890"),
+            "normalisation='mine' is unknown",
+        ),
         (box_accuracy, box("7", "", "mine"), "codec='mine' of question '7' is unknown; one of minigptv2, "),
         (
             box_accuracy,

@@ -1,4 +1,4 @@
-"""Soft accuracy over ten answers, in both habits of normalising, beside what LLaVA's scorer says."""
+"""Soft accuracy over ten answers, in both normalisations, beside what LLaVA's scorer says."""
 
 import pytest
 
@@ -32,26 +32,29 @@ def score(reply, answers, **options):
 @pytest.mark.parametrize(("count", "expected"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_the_score_by_the_number_of_people_who_agree(count, expected):
     answers = ["dog"] * count + [f"word {n}" for n in range(10 - count)]
-    for habit in ("m4c", "official"):
-        assert score("dog", answers, habit=habit) == pytest.approx(expected)
+    for normalisation in ("m4c", "official"):
+        assert score("dog", answers, normalisation=normalisation) == pytest.approx(expected)
 
 
-def test_the_official_habit_leaves_unanimous_answers_as_they_are():
-    assert score("The dog.", ["dog"] * 10, habit="m4c") == 1.0
-    assert score("The dog.", ["dog"] * 10, habit="official") == 0.0
-    assert score("dog\n", ["dog "] * 10, habit="official") == 1.0
-    assert score("The dog.", ["dog"] * 9 + ["cat"], habit="official") == 1.0
+def test_the_official_normalisation_leaves_unanimous_answers_as_they_are():
+    assert score("The dog.", ["dog"] * 10, normalisation="m4c") == 1.0
+    assert score("The dog.", ["dog"] * 10, normalisation="official") == 0.0
+    assert score("dog\n", ["dog "] * 10, normalisation="official") == 1.0
+    assert score("The dog.", ["dog"] * 9 + ["cat"], normalisation="official") == 1.0
 
 
-def test_the_habits_differ_in_genitives_and_commas():
+def test_the_normalisations_differ_in_genitives_and_commas():
     answers = ["men 's"] * 9 + ["women's"]
-    assert (score("men's", answers, habit="m4c"), score("men's", answers, habit="official")) == (1.0, 0.0)
+    assert (score("men's", answers, normalisation="m4c"), score("men's", answers, normalisation="official")) == (
+        1.0,
+        0.0,
+    )
     answers = ["left,right"] * 9 + ["left"]
-    assert score("leftright", answers, habit="m4c") == 1.0
-    assert score("leftright", answers, habit="official") == 0.0
-    assert score("left right", answers, habit="official") == 1.0
-    assert score("1000-x", ["1,000-x"] * 9 + ["1"], habit="official") == 0.0
-    assert score("1000x", ["1,000-x"] * 9 + ["1"], habit="official") == 1.0
+    assert score("leftright", answers, normalisation="m4c") == 1.0
+    assert score("leftright", answers, normalisation="official") == 0.0
+    assert score("left right", answers, normalisation="official") == 1.0
+    assert score("1000-x", ["1,000-x"] * 9 + ["1"], normalisation="official") == 0.0
+    assert score("1000x", ["1,000-x"] * 9 + ["1"], normalisation="official") == 1.0
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mmrnn.evaluation.tasks.answer_lines import ANSWERS
 from mmrnn.evaluation.tasks.results import RESULT, TaskRun
 from mmrnn.evaluation.tasks.run_task import run_task
 from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.io import jsonl
 from mmrnn.io.lock import FolderInUseError
 from mmrnn.model.build import build
@@ -143,6 +144,19 @@ def test_ranked_replies_are_the_likeliest_options(assistant, questions, tmp_path
     assert result["departures"] == ["replies are options chosen by their probability, not generated"]
     with pytest.raises(ValueError, match="rank=true: 1 questions of listed have no options \\('q0' first\\)"):
         run_task(assistant, task([replace(questions[0], options=()), *questions[1:]]), at(tmp_path, rank=True))
+
+
+def test_replies_are_searched_with_beams(assistant, questions, tmp_path):
+    beams = BeamSearch(num_beams=3, length_penalty=-1.0, min_new_tokens=2)
+    result = run_task(assistant, task(questions), at(tmp_path, beams=beams))
+    limit = task(questions).max_new_tokens
+    for one in questions:
+        assert texts(tmp_path)[one.id] == assistant.answer([one.sample], beams=beams, max_new_tokens=limit)[0]
+    assert result["settings"]["beams"] == {"num_beams": 3, "length_penalty": -1.0, "min_new_tokens": 2}
+    with pytest.raises(ValueError, match="holds answers of other settings"):
+        run_task(assistant, task(questions), at(tmp_path))
+    with pytest.raises(ValueError, match="rank=true generates no replies; leave out num_beams"):
+        run_task(assistant, task(questions), at(tmp_path / "ranked", rank=True, beams=beams))
 
 
 def test_what_cannot_be_asked_counts_as_wrong(assistant, questions, tmp_path):
