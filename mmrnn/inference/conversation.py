@@ -128,7 +128,7 @@ class Conversation:
             ValueError: there are not as many.
         """
         if not 0 <= exchanges <= len(self.exchanges):
-            raise ValueError(f"{exchanges} questions cannot be undone; the conversation has {len(self.exchanges)}")
+            raise ValueError(f"the conversation has {len(self.exchanges)} questions, so {exchanges} cannot be undone")
         kept = len(self.exchanges) - exchanges
         self.exchanges = self.exchanges[:kept]
         self.marks = tuple(mark for mark in self.marks if mark.exchanges <= kept)

@@ -62,7 +62,7 @@ def test_undo_takes_back(talk, run):
     code, out, err = talk("what?", "why?", "/undo", "why?", "how?", "/undo 2", "why?", "/undo 7")
     assert code == 0
     assert out.splitlines() == "\n".join([first, second, second, third, second]).splitlines()
-    assert err == "mmrnn: 7 questions cannot be undone; the conversation has 2\n"
+    assert err == "mmrnn: the conversation has 2 questions, so 7 cannot be undone\n"
 
 
 def test_a_conversation_is_saved_and_loaded(talk, run):

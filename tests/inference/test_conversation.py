@@ -191,7 +191,7 @@ def test_branches_and_undone_turns_are_exact(name):
     assert chat.ask("why?", max_new_tokens=4) == first
     chat.undo(2)
     assert (chat.turns, chat.state) == ((), None)
-    with pytest.raises(ValueError, match="3 questions cannot be undone; the conversation has 0"):
+    with pytest.raises(ValueError, match="the conversation has 0 questions, so 3 cannot be undone"):
         chat.undo(3)
 
 

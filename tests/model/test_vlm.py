@@ -112,6 +112,18 @@ def test_cached_features_stand_for_images():
     torch.testing.assert_close(made(Batch(one.sequence, features={"image": features})).hidden, made(one).hidden)
 
 
+def test_visual_tokens_stand_for_images():
+    made, two = model(), batch([[1, None, 2, None, 3]])
+    visual = made.encode_images(two, "image", made.modalities["image"]).detach()
+    expected = made(two).hidden
+    for given in (visual, tuple(visual)):
+        known = Batch(two.sequence, visual={"image": given}).to("cpu")
+        torch.testing.assert_close(made(known).hidden, expected)
+        part = known.slice(6, 11)
+        assert len(part.visual["image"]) == 1
+        torch.testing.assert_close(part.visual["image"][0], visual[1])
+
+
 def test_a_frozen_encoder_keeps_no_graph():
     made, one = model(), batch([[1, None, 2]])
     made.modalities["image"].encoder.requires_grad_(False)
