@@ -3,9 +3,11 @@
 import os
 import re
 import signal
-import subprocess
 import sys
-from pathlib import Path
+import threading
+import time
+from contextlib import contextmanager
+from threading import Thread
 
 import httpx
 import pytest
@@ -19,8 +21,6 @@ from mmrnn.inference.load import load
 from mmrnn.inference.sampler import Sampler
 from tests.inference.scripted import assistant
 from tests.inference.server.conftest import body, fastapi_testclient
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +47,33 @@ def test_options_reach_the_server(run):
         assert made.server.config.limit_concurrency > 5
 
 
-def test_a_signal_ends_it(run):
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
-    words = [sys.executable, "-m", "mmrnn", "serve", run, "--host", "localhost", "--port", "0", "--name", "mine"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+def test_a_signal_ends_it(run, monkeypatch, capsys):
+    open_server, statuses = serve.open_server, []
+
+    def ask_and_stop(made):
+        for _ in range(2000):
+            if made.server.started:
+                break
+            time.sleep(0.01)
         try:
-            line = process.stdout.readline()
-            url = re.fullmatch(r"mine is served at (http://127.0.0.1:\d+/v1) \(Ctrl-C ends\)\n", line)[1]
             given = {**body("why?", max_tokens=2), "model": "mine"}
-            assert httpx.post(f"{url}/chat/completions", json=given, timeout=60).status_code == 200
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            statuses.append(httpx.post(f"{made.url}/chat/completions", json=given, timeout=30).status_code)
         finally:
-            process.kill()
-    assert (process.returncode, out) == (130, "")
-    assert err.strip() in ("", "mmrnn: stopped")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @contextmanager
+    def watched(*arguments):
+        with open_server(*arguments) as made:
+            Thread(target=ask_and_stop, args=(made,), daemon=True).start()
+            yield made
+
+    monkeypatch.setattr(serve, "open_server", watched)
+    assert main(["serve", run, "--host", "localhost", "--port", "0", "--name", "mine"]) == 130
+    assert statuses == [200]
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"mine is served at http://127.0.0.1:\d+/v1 \(Ctrl-C ends\)\n", out)
+    assert err == "mmrnn: stopped\n"
+    assert "mmrnn-engine" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize(
