@@ -57,7 +57,7 @@ as data URIs; no address is ever fetched. Sampling options hold for requests tha
         (limits, "--max-prompt-tokens", natural, 8192, "tokens of a dialogue, those of its images included"),
         (limits, "--max-images", natural, 8, "images of a dialogue"),
         (limits, "--max-pixels", natural, 16_000_000, "pixels of an image"),
-        (limits, "--max-body-mib", natural, 32, "size of a request"),
+        (limits, "--max-body-mib", natural, 16, "size of a request"),
     ):
         group.add_argument(name, type=kind, default=default, metavar="N", help=text)
     return made

@@ -11,6 +11,7 @@ from threading import Thread
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from mmrnn.checkpoints.save import save
 from mmrnn.cli import serve
@@ -20,7 +21,7 @@ from mmrnn.config.tree import plain
 from mmrnn.inference.load import load
 from mmrnn.inference.sampler import Sampler
 from tests.inference.scripted import assistant
-from tests.inference.server.conftest import body, fastapi_testclient
+from tests.inference.server.conftest import body
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_options_reach_the_server(run):
     sampler = ["--temperature", "1.5", "--seed", "3"]
     expected = load(run).ask(None, "why?", max_new_tokens=5, sampler=Sampler(temperature=1.5, seed=3))
     with serve.open_server(serve.parser().parse([*words, *sampler, "--max-images", "1"])) as made:
-        client = fastapi_testclient.TestClient(made.server.config.app, headers={"authorization": "Bearer key"})
+        client = TestClient(made.server.config.app, headers={"authorization": "Bearer key"})
         given = body("why?") | {"model": "kites"}
         del given["max_tokens"]
         assert client.post("/v1/chat/completions", json=given).json()["choices"][0]["message"]["content"] == expected

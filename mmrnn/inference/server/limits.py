@@ -35,7 +35,7 @@ class Limits:
     max_new_tokens: int = 1024
     max_images: int = 8
     max_pixels: int = 16_000_000
-    max_body_bytes: int = 2**25
+    max_body_bytes: int = 2**24
     client_seconds: float = 60
 
     def __post_init__(self) -> None:

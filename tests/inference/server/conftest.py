@@ -5,13 +5,12 @@ import io
 import json
 
 import pytest
+from fastapi.testclient import TestClient
 
 from mmrnn.inference.engine.engine import Engine
 from mmrnn.inference.server.app import create_app
 from mmrnn.inference.server.limits import Limits
 from tests.inference.scripted import assistant
-
-fastapi_testclient = pytest.importorskip("fastapi.testclient")
 
 
 def data_uri(image, form="PNG"):
@@ -55,7 +54,7 @@ def app(engine):
 
 @pytest.fixture(scope="module")
 def client(app):
-    return fastapi_testclient.TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")

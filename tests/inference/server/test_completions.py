@@ -3,13 +3,14 @@
 import json
 
 import pytest
+from fastapi.testclient import TestClient
 
 from mmrnn.data import InMemoryImage
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.server.app import create_app
 from mmrnn.types import Sample, Turn
 from tests.inference.scripted import IMAGE, OTHER
-from tests.inference.server.conftest import body, data_uri, fastapi_testclient, image_part
+from tests.inference.server.conftest import body, data_uri, image_part
 
 
 def alone(used, *turns, images=(), system=None, **options):
@@ -119,7 +120,7 @@ def test_arguments_without_effect_are_accepted(post):
 
 def test_defaults_of_the_server(used, engine):
     sampler = Sampler(temperature=1.5, seed=5)
-    other = fastapi_testclient.TestClient(create_app(engine, "tiny", defaults=sampler))
+    other = TestClient(create_app(engine, "tiny", defaults=sampler))
     reply = other.post("/v1/chat/completions", json=body("why?"))
     assert content(reply.json()) == alone(used, "why?", sampler=sampler)
     reply = other.post("/v1/chat/completions", json=body("why?", temperature=0))

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from mmrnn.inference.engine.engine import Engine
@@ -11,7 +12,7 @@ from mmrnn.inference.server.app import create_app
 from mmrnn.inference.server.gate import Gate
 from mmrnn.inference.server.limits import Limits
 from tests.inference.scripted import IMAGE
-from tests.inference.server.conftest import LIMITS, body, data_uri, fastapi_testclient
+from tests.inference.server.conftest import LIMITS, body, data_uri
 
 HUGE = data_uri(Image.new("L", (200, 200)))
 CUT = data_uri(IMAGE)[:-60]
@@ -116,7 +117,7 @@ def test_a_body_of_unknown_length_is_bounded(client):
 
 
 def test_a_key(engine):
-    client = fastapi_testclient.TestClient(create_app(engine, "tiny", api_key="secret"))
+    client = TestClient(create_app(engine, "tiny", api_key="secret"))
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}):
         for reply in (
             client.get("/v1/models", headers=headers),
@@ -131,7 +132,7 @@ def test_a_key(engine):
 
 def test_a_full_queue_and_a_closed_engine(used):
     with Engine(used.reader, max_rows=1, max_waiting=1) as small:
-        client = fastapi_testclient.TestClient(create_app(small, "tiny"))
+        client = TestClient(create_app(small, "tiny"))
         with small.reserve(), small.reserve():
             reply = client.post("/v1/chat/completions", json=body())
             assert (reply.status_code, reply.json()["error"]["code"]) == (429, "queue_full")

@@ -142,6 +142,27 @@ def test_a_client_that_vanishes_frees_its_row(live):
     wait_until(lambda: idle(live))
 
 
+def test_clients_that_vanish_do_not_touch_the_others(used, live, client):
+    expected = {number: alone(used, f"{'why? ' * number}what?") for number in range(6)}
+
+    def ask(number):
+        """Text of a reply; None: the client has gone after some events."""
+        given = body(f"{'why? ' * (number % 6)}what?", stream=True)
+        with client.chat.completions.create(**given) as parts:
+            texts = []
+            for part in parts:
+                texts.append(part.choices[0].delta.content or "")
+                if number % 2 and len(texts) == number % 5:
+                    return None
+            return "".join(texts)
+
+    with ThreadPoolExecutor(12) as pool:
+        found = [*pool.map(ask, range(36))]
+    assert found.count(None) > 9
+    assert all(text in (None, expected[number % 6]) for number, text in enumerate(found))
+    wait_until(lambda: idle(live))
+
+
 def test_shutdown_ends_streams_and_threads(used):
     made = Live(used.reader)
     path = f"{made.url}/chat/completions"
