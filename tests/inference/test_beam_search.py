@@ -114,7 +114,7 @@ def test_many_ends_leave_enough_beams():
     beams = BeamSearch(num_beams=2, min_new_tokens=3)
     replies = generate(model, prompts, beams=beams, max_new_tokens=5, finished=lambda ids: ids[-1] > 2)
     assert all(max(reply[:-1]) <= 2 and len(reply) > 3 for reply in replies)
-    # Nothing can be said: every token would end the reply too early.
+    # No reply is possible: every token would end the reply too early.
     assert generate(model, prompts, beams=beams, max_new_tokens=5, finished=lambda ids: True) == [[], [], []]
 
 
