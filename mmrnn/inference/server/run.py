@@ -2,8 +2,8 @@
 
 import socket
 
-import uvicorn
 from fastapi import FastAPI
+from uvicorn import Config, Server
 
 SPARE_CONNECTIONS = 256
 """Connections beyond the requests that the engine takes: those that are idle, refused, or ask about models."""
@@ -29,14 +29,14 @@ def url_of(sock: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-def make_server(app: FastAPI, max_requests: int) -> uvicorn.Server:
+def make_server(app: FastAPI, max_requests: int) -> Server:
     """Return a server whose `run(sockets=[...])` blocks until a signal, or until its `should_exit` is set.
 
     Args:
         app: as of `create_app`.
         max_requests: that the engine takes.
     """
-    config = uvicorn.Config(
+    config = Config(
         app,
         ws="none",
         lifespan="on",
@@ -46,4 +46,4 @@ def make_server(app: FastAPI, max_requests: int) -> uvicorn.Server:
         limit_concurrency=max_requests + SPARE_CONNECTIONS,
         timeout_graceful_shutdown=5,
     )
-    return uvicorn.Server(config)
+    return Server(config)
