@@ -13,7 +13,7 @@ TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 
 
 class APIError(HTTPException):
-    """An error that a client is told.
+    """An error that is sent to the client.
 
     Args:
         status: HTTP status.
@@ -71,9 +71,9 @@ def _first_fault(error: RequestValidationError) -> APIError:
     if fault["type"] == "json_invalid":
         return APIError(400, f"the body is not JSON: {fault['ctx']['error']} at position {fault['loc'][1]}")
     param = ".".join(map(str, fault["loc"][1:])) or None
-    said = fault["msg"].removeprefix("Value error, ")
-    if not param and said.startswith("Input should be"):
-        said = "the body must be a JSON object, sent as application/json"
+    text = fault["msg"].removeprefix("Value error, ")
+    if not param and text.startswith("Input should be"):
+        text = "the body must be a JSON object, sent as application/json"
     elif not param and fault["type"] == "missing":
-        said = "the body is empty; send a JSON object"
-    return APIError(400, f"{param}: {said}" if param else said, param=param)
+        text = "the body is empty; send a JSON object"
+    return APIError(400, f"{param}: {text}" if param else text, param=param)

@@ -133,8 +133,8 @@ def test_rows_join_and_leave_at_any_step(rwkv, seed):
 def test_interleaved_conversations_do_not_hear_each_other(name):
     used = assistant(name)
     made = scheduler(used)
-    said = (("what is it?", [IMAGE]), ("who is it?", [OTHER]), ("where?", []), ("where?", [IMAGE]))
-    dialogues, heard = [sample(question, images=images) for question, images in said], []
+    asked = (("what is it?", [IMAGE]), ("who is it?", [OTHER]), ("where?", []), ("where?", [IMAGE]))
+    dialogues, heard = [sample(question, images=images) for question, images in asked], []
     for further in ("why?", "how so?", "really?"):
         replies = serve(used, made, *dialogues)
         assert replies == [alone(used, each) for each in dialogues]
