@@ -36,7 +36,7 @@ class Limits:
     max_images: int = 8
     max_pixels: int = 16_000_000
     max_body_bytes: int = 2**24
-    client_seconds: float = 60
+    client_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -19,7 +19,6 @@ FAMILIES = (
     *("visualrwkv5_tiny", "visualrwkv6_tiny", "visualrwkv7_tiny", "visualrwkv5_hybrid_tiny", "llava15_tiny"),
     *("flamingo_tiny", "flamingo_rwkv_tiny", "cogvlm_tiny", "blip2_t5_tiny", "visualglm_tiny"),
 )
-SAMPLER = Sampler(temperature=1.5, top_p=0.9, seed=7)
 
 
 def sample(*turns, images=(), system=None):
@@ -89,7 +88,8 @@ def test_replies_equal_those_of_one_request_alone(name):
         sample("so?", images=[OTHER]),
     ]
     lengths = [6, 3, 9, 1, 5]
-    samplers = [Sampler(), SAMPLER, Sampler(), SAMPLER, Sampler(repetition_penalty=1.5)]
+    drawn = Sampler(temperature=1.5, top_p=0.9, seed=7)
+    samplers = [Sampler(), drawn, Sampler(), drawn, Sampler(repetition_penalty=1.5)]
     made, found = scheduler(used, max_rows=3), []
     for dialogue, length, sampler in zip(dialogues, lengths, samplers, strict=True):
         job, events = job_of(used, dialogue, max_new_tokens=length, sampler=sampler)

@@ -43,7 +43,12 @@ def engine(used):
 
 
 LIMITS = Limits(
-    max_prompt_tokens=400, max_new_tokens=50, max_images=3, max_pixels=10_000, max_body_bytes=100_000, client_seconds=20
+    max_prompt_tokens=400,
+    max_new_tokens=50,
+    max_images=3,
+    max_pixels=10_000,
+    max_body_bytes=100_000,
+    client_seconds=20.0,
 )
 
 
