@@ -4,6 +4,7 @@ import io
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def lines() -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from sys.stdin
         return
-    import readline  # noqa: F401  gives `input` a line that can be edited
+    import_module("readline")  # gives `input` a line that can be edited
 
     while True:
         try:

@@ -23,6 +23,7 @@ VERBS = {
     "train": "train a model, or with -m a sweep of models",
     "ask": "answer a question, about images or without them, with a trained model",
     "chat": "talk with a trained model, turn after turn",
+    "serve": "answer requests of OpenAI's chat API with a trained model",
     "eval": "put benchmarks to trained models",
     "report": "compare finished runs in a table and a chart",
     "bench": "time this library against other installed libraries",

@@ -17,8 +17,9 @@ except ImportError as error:
 
 from mmrnn.data.collate import Collator, PreparedSample
 from mmrnn.evaluation.harness import Generation, batches, load_assistant, seeds, to_batch_size
+from mmrnn.inference.dialogue import PLACEHOLDER
 from mmrnn.inference.generate import generate
-from mmrnn.inference.score import PROBE, TokenScores, score_tokens
+from mmrnn.inference.score import TokenScores, score_tokens
 from mmrnn.inference.text_stream import common_length
 from mmrnn.prompts import StopCriteria, TokenizedSample
 from mmrnn.types import IGNORE, Batch, Turn
@@ -58,7 +59,7 @@ class TextModel(TemplateLM):
         *,
         batch_size: int | str = 1,
         device: str | None = None,
-        max_batch_size: int | None = None,  # noqa: ARG002
+        max_batch_size: int | None = None,
         max_gen_toks: int = 256,
         prefix_id: int | None = None,
         trusted: str = "",
@@ -118,8 +119,9 @@ class TextModel(TemplateLM):
         self._in_dialogue = True
         turns = [Turn(each["role"], each["content"]) for each in chat_history]
         # A reply that is to be continued has no end.
-        turns.append(Turn("assistant", "") if add_generation_prompt else Turn("assistant", turns.pop().text + PROBE))
-        return "".join(span.text for span in self.prompt.spans(turns, 0)).partition(PROBE)[0]
+        reply = "" if add_generation_prompt else turns.pop().text + PLACEHOLDER
+        turns.append(Turn("assistant", reply))
+        return "".join(span.text for span in self.prompt.spans(turns, 0)).partition(PLACEHOLDER)[0]
 
     def chat_template(self, chat_template: bool | str = False) -> str:
         """Return the name of the run's prompt for the results file; "": raw text."""

@@ -69,7 +69,7 @@ class HarnessModel(lmms):
         *,
         batch_size: int | str = 1,
         device: str | None = None,
-        max_batch_size: int | None = None,  # noqa: ARG002
+        max_batch_size: int | None = None,
         frames: int = DEFAULT_FRAMES,
         likelihood: Literal["mean", "sum"] = "mean",
         trusted: str = "",
@@ -147,7 +147,7 @@ class HarnessModel(lmms):
 
         Args:
             given: an open image, an array, a path, or a list of the frames.
-            kind: `image`, `video` or `audio`; "": told by the suffix.
+            kind: `image`, `video` or `audio`; "": inferred from the suffix.
 
         Raises:
             ValueError: it is a sound, or of an unknown kind.

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mmrnn.data.image import ImageLike
 from mmrnn.inference.conversation_file import read_conversation, write_conversation
-from mmrnn.inference.dialogue import DialogueRow, Exchange, question_sample
+from mmrnn.inference.dialogue import PLACEHOLDER, DialogueRow, Exchange, question_sample
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.generate import check_max_new_tokens, decode
 from mmrnn.inference.mark import Mark
-from mmrnn.inference.reader import PROBE, DialogueReader, cut_between_images
+from mmrnn.inference.reader import DialogueReader, cut_between_images
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.text_stream import TextStream, common_length
 from mmrnn.prompts import StopCriteria
@@ -222,14 +222,14 @@ class Conversation:
         if len(asked) > 1 or not asked[0].inputs:
             return 0, None
         shown = re.match(r".*<\w+>", asked[0].question, re.DOTALL)
-        return self.reader.read_images(row, self._row((replace(asked[0], question=shown[0] + PROBE),)))
+        return self.reader.read_images(row, self._row((replace(asked[0], question=shown[0] + PLACEHOLDER),)))
 
     def _shared_length(self, asked: tuple[Exchange, ...], row: DialogueRow) -> int:
         """Positions of a row that a row with a reply and a further question begins with, too; 0: no mark is kept."""
         if not self.max_marks or not self.reader.causal:
             return 0
         try:
-            later = self._row((*asked[:-1], replace(asked[-1], reply=PROBE), Exchange(PROBE)))
+            later = self._row((*asked[:-1], replace(asked[-1], reply=PLACEHOLDER), Exchange(PLACEHOLDER)))
         except ValueError:  # the prompt has no further turn
             return 0
         return cut_between_images(row, common_length(row.ids, later.ids))
@@ -240,7 +240,7 @@ class Conversation:
             return
         after = Mark(len(self.exchanges), len(read.ids), read.digest(len(read.ids)), state)
         try:
-            later = self._row((*self.exchanges, Exchange(PROBE)))
+            later = self._row((*self.exchanges, Exchange(PLACEHOLDER)))
         except ValueError:  # the prompt has no further turn
             return
         found = [each for each in (after, mark) if each is not None and each.begins(later)][:1]

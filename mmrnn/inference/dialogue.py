@@ -15,6 +15,9 @@ from mmrnn.data.video import VIDEO, expand_videos, frames
 from mmrnn.prompts import insert_modality_slots, tokenize
 from mmrnn.types import TAG, ImageSource, ImageSpan, Layout, Prompt, Sample, Tokenizer, Turn
 
+PLACEHOLDER = "\ue000"
+"""A private character in place of a text that is not known yet, or whose place in the prompt is looked for."""
+
 
 @dataclass(frozen=True)
 class DialogueInput:

@@ -17,9 +17,6 @@ from mmrnn.prompts import StopCriteria
 from mmrnn.types import SLOT, TAG, Batch, ImageSpan, Prompt, Sample, State, Tokenizer
 from mmrnn.types import Sequence as Tokens
 
-PROBE = "\ue000"
-"""Text of a private character in place of one that is not known yet."""
-
 
 class DialogueReader:
     """A model with its tokenizer and prompt, and two caches that all conversations share.

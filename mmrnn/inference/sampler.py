@@ -167,24 +167,23 @@ def _probability(logits: Float[Tensor, "b vocab"], samplers: Sequence[Sampler]) 
         return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
 
     # Below zero and in fp64, so that a tiny temperature is greedy instead of inf - inf.
-    offset = logits.double() - logits.double().amax(-1, keepdim=True)
-    probability = (offset / column([each.temperature for each in samplers])).softmax(-1)
+    offset = logits.double() - logits.amax(-1, keepdim=True).double()
+    probability = offset.div_(column([each.temperature for each in samplers])).softmax(-1)
     if any(each.top_k for each in samplers):
         # By the logits, because a large temperature rounds probabilities to ties.
         vocab = logits.shape[-1]
         sizes = torch.tensor([min(each.top_k or vocab, vocab) for each in samplers], device=logits.device)
         largest = max(min(each.top_k, vocab) for each in samplers)
-        top = logits.topk(largest).values
-        least = top.gather(1, (sizes.clamp(max=largest) - 1)[:, None])
-        limited = (sizes < vocab)[:, None]
-        probability = probability.masked_fill(limited & (logits < least), 0)
+        least = logits.topk(largest).values.gather(1, (sizes.clamp(max=largest) - 1)[:, None])
+        least = least.masked_fill((sizes == vocab)[:, None], -inf)
+        probability = probability.masked_fill_(logits < least, 0)
     if any(each.top_p < 1 for each in samplers):
         ordered, index = (probability / probability.sum(-1, keepdim=True)).sort(descending=True)
         # A token is kept while those before it do not reach top_p, so the most likely one always is.
         limits = column([each.top_p if each.top_p < 1 else inf for each in samplers])
         drop = ordered.cumsum(-1) - ordered >= limits
-        probability = probability.masked_fill(drop.scatter(-1, index, drop), 0)
+        probability = probability.masked_fill_(drop.scatter(-1, index, drop), 0)
     if any(each.min_p for each in samplers):
         share = column([each.min_p for each in samplers])
-        probability = probability.masked_fill(probability < share * probability.amax(-1, keepdim=True), 0)
+        probability = probability.masked_fill_(probability < share * probability.amax(-1, keepdim=True), 0)
     return probability

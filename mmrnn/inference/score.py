@@ -10,15 +10,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError, PreparedSample
 from mmrnn.data.image import ImageError
+from mmrnn.inference.dialogue import PLACEHOLDER
 from mmrnn.inference.generate import prefill
 from mmrnn.inference.text_stream import common_length
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import PrefixLM, TokenizedSample, tokenize, truncate
 from mmrnn.types import IGNORE, Batch, Sample, Span, State, Turn
 from mmrnn.types import Sequence as Tokens
-
-PROBE = "\ue000"
-"""Reply of a private character, whose place in the prompt shows what the prompt writes behind a reply."""
 
 MAX_STEPS = 512
 """Positions of a reply that are read at once: their logits are kept meanwhile."""
@@ -187,7 +185,7 @@ def _write(collator: Collator, sample: Sample, text: str, asked: TokenizedSample
         return tokenize(of, collator.tokenizer, [span.layout for span in asked.image_spans], modality=IMAGE)
 
     *before, whole = spans(text)
-    behind = spans(PROBE)[-1].text.rpartition(PROBE)
+    behind = spans(PLACEHOLDER)[-1].text.rpartition(PLACEHOLDER)
     if not behind[1]:
         raise ValueError(f"{type(collator.prompt).__name__} leaves the reply out; take another prompt")
     row, start = tokens([*before, whole]), len(tokens(before).ids)

@@ -121,8 +121,8 @@ def test_a_dialogue_is_written_by_the_prompt_of_the_run(model):
     begun = [*talk, {"role": "assistant", "content": "it is"}]
     assert made.apply_chat_template(begun, add_generation_prompt=False).endswith("User: c?\n\nAssistant: it is")
     made.prompt = Template()
-    said = made.apply_chat_template([{"role": "system", "content": "Be short."}, talk[0]])
-    assert said == "Be short. USER: a? ASSISTANT:"
+    written = made.apply_chat_template([{"role": "system", "content": "Be short."}, talk[0]])
+    assert written == "Be short. USER: a? ASSISTANT:"
     assert made.chat_template(True) == "Template"
     assert made.chat_template(False) == ""
     assert made.tokenizer_name == "DemoTokenizer-Template"

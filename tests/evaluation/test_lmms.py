@@ -132,7 +132,7 @@ def sources(images):
 
 def test_several_images_stand_where_the_task_has_them(harness, images):
     chat, simple = harness.model("Chat"), harness.model("Simple")
-    image, text = (lambda url: {"type": "image", "url": url}), (lambda said: {"type": "text", "text": said})
+    image, text = (lambda url: {"type": "image", "url": url}), (lambda words: {"type": "text", "text": words})
     content = [image(images[0]), image(images[1]), text("is this "), image(images[2]), text("?")]
     talk = [
         {"role": "system", "content": [text("Be short.")]},

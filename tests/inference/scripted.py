@@ -10,8 +10,7 @@ from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.inference.assistant import Assistant
-from mmrnn.inference.dialogue import Exchange, question_sample
-from mmrnn.inference.reader import PROBE
+from mmrnn.inference.dialogue import PLACEHOLDER, Exchange, question_sample
 from mmrnn.model.build import build
 
 IMAGE = Image.linear_gradient("L").resize((30, 20))
@@ -85,7 +84,7 @@ def reply_ids(chat, question, images, reply):
     begun = chat._row((*chat.exchanges, asked)).ids
     answered = (*chat.exchanges, replace(asked, reply=reply))
     ids = reader.tokenizer.encode(reply + reader.prompt.stops[0])
-    for later in ((), (Exchange(PROBE),)):
+    for later in ((), (Exchange(PLACEHOLDER),)):
         try:
             row = chat._row((*answered, *later)).ids
         except ValueError:

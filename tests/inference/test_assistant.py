@@ -252,7 +252,7 @@ def test_log_probabilities_come_on_request(assistant):
     assert assistant.generate([]) == []
 
 
-def said(text, end=(0,), **options):
+def spelled(text, end=(0,), **options):
     """Text of a reply that a model spells in bytes, which all its streamed texts begin."""
     tokenizer = DemoTokenizer()
     ids = [*(byte + 1 for byte in text.encode()), *end]
@@ -269,7 +269,7 @@ def said(text, end=(0,), **options):
 
 def test_stop_strings_beside_those_of_the_prompt():
     text = "one, two; three ### four"
-    assert said(text).text == "one, two; three"
+    assert spelled(text).text == "one, two; three"
     for stop, wanted in (
         (";", "one, two"),
         (("four", " th"), "one, two;"),
@@ -278,20 +278,20 @@ def test_stop_strings_beside_those_of_the_prompt():
         (("o", "###"), ""),
         ("é", "one, two; three"),
     ):
-        assert said(text, stop=stop).text == wanted, stop
+        assert spelled(text, stop=stop).text == wanted, stop
     # Each stop string lies across the borders of tokens, which are bytes here.
-    reply = said("a cat and 你好 dog", stop="你好")
+    reply = spelled("a cat and 你好 dog", stop="你好")
     assert reply.text == "a cat and"
     assert len(reply.tokens) == len("a cat and 你好".encode())
     assert reply.finish_reason == "stop"
     for wrong in (3, None, ("a", 3), b"a"):
         with pytest.raises(ValueError, match=r"stop \(.*\) must be a string or several"):
-            said(text, stop=wrong)
+            spelled(text, stop=wrong)
 
 
 def test_a_reply_says_what_ended_it(assistant):
-    assert said("a", end=(0,)).finish_reason == "stop"
-    assert said("a ###").finish_reason == "stop"
+    assert spelled("a", end=(0,)).finish_reason == "stop"
+    assert spelled("a ###").finish_reason == "stop"
     sample = Sample((Turn("user", "what?"),))
     [reply] = assistant.generate([sample], max_new_tokens=1, sampler=Sampler(temperature=1.0, seed=3))
     assert (reply.finish_reason, len(reply.tokens)) == ("length", 1)

@@ -109,12 +109,12 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 def test_many_ends_leave_enough_beams():
-    """Where most tokens end a reply, the beams are found among more candidates."""
+    """The beams are found among more candidates where most tokens end a reply."""
     model, prompts = randomised(RWKV6(vocab=VOCAB, width=WIDTH, depth=2, head_size=16)), batch()
     beams = BeamSearch(num_beams=2, min_new_tokens=3)
     replies = generate(model, prompts, beams=beams, max_new_tokens=5, finished=lambda ids: ids[-1] > 2)
     assert all(max(reply[:-1]) <= 2 and len(reply) > 3 for reply in replies)
-    # Nothing can be said: every token would end the reply too early.
+    # No reply is possible: every token would end the reply too early.
     assert generate(model, prompts, beams=beams, max_new_tokens=5, finished=lambda ids: True) == [[], [], []]
 
 

@@ -26,7 +26,7 @@ CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 WHOLE = {"blip2_t5_tiny", "visualglm_tiny"}
 """Designs that read a prompt as a whole: an encoder, and a bidirectional context."""
-SAID = (("What is it?", "A red kite."), ("Where?", "Above the sea."), ("And the 你好 one?", "It is blue, 3 cm."))
+EXCHANGES = (("What is it?", "A red kite."), ("Where?", "Above the sea."), ("And the 你好 one?", "It is blue, 3 cm."))
 REPLY_AGAIN = {"blip2_t5", "glm", "glm_english", "glm_tiny", "interleaved", "qwen_vl_refer"}
 """Prompts that write a reply otherwise once a turn follows it."""
 
@@ -68,7 +68,7 @@ def whole_logits(used, turns):
 def test_every_prompt_continues_as_it_is_written(model, card):
     used = with_prompt(model, card)
     chat, turns = used.chat(), []
-    for number, (question, reply) in enumerate(SAID):
+    for number, (question, reply) in enumerate(EXCHANGES):
         if number and isinstance(used.prompt, PrefixLM):
             with pytest.raises(ValueError, match="turns are no caption"):
                 chat.say(question)

@@ -11,7 +11,12 @@ from mmrnn.prompts import Interleaved, RWKVChat, Template
 from mmrnn.tokenizers import DemoTokenizer, HFTokenizer, RWKVWorldTokenizer
 from tests.inference.scripted import Positions, Script, asked_row, reply_ids
 
-SAID = (("what is it?", "a cat。"), ("where…", "there…"), ("is it a cat，", "yes it is a cat，"), ("why？", "a 3.14"))
+EXCHANGES = (
+    ("what is it?", "a cat。"),
+    ("where…", "there…"),
+    ("is it a cat，", "yes it is a cat，"),
+    ("why？", "a 3.14"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,7 @@ def metaspace(tmp_path_factory):
     made = Tokenizer(models.BPE(byte_fallback=False, unk_token="<unk>"))
     made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    text = " ".join(f"USER: {question} ASSISTANT: {reply}" for question, reply in SAID)
+    text = " ".join(f"USER: {question} ASSISTANT: {reply}" for question, reply in EXCHANGES)
     trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
     made.train_from_iterator([text] * 3, trainer)
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
@@ -28,7 +33,7 @@ def metaspace(tmp_path_factory):
     return HFTokenizer(path=str(path), pad="<unk>")
 
 
-def talk(tokenizer, prompt, replies=SAID):
+def talk(tokenizer, prompt, replies=EXCHANGES):
     """Positions that each turn read, beside those that are new, and the number that each whole row has."""
     torch.manual_seed(0)
     model = VLM(RWKV6(vocab=tokenizer.vocab, width=16, depth=1, head_size=16), {}).eval()
@@ -54,7 +59,7 @@ def test_spaces_that_a_file_puts_before_a_text(metaspace):
 @pytest.mark.parametrize("tokenizer", [RWKVWorldTokenizer, DemoTokenizer])
 def test_turns_that_are_joined_to_one_text(tokenizer):
     """The last token of a turn may become another one; what is before it is not read again."""
-    assert len([*talk(tokenizer(), Interleaved(), SAID[:3])]) == 3
+    assert len([*talk(tokenizer(), Interleaved(), EXCHANGES[:3])]) == 3
 
 
 def test_a_reply_in_other_tokens_is_read_in_those_of_its_text():

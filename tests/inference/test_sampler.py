@@ -149,11 +149,11 @@ def test_a_row_draws_the_same_in_any_batch():
     def replies(rows):
         """Twenty tokens of each row."""
         own = [samplers[row] for row in rows]
-        generators, said = seeded_generators(own, CPU), [[] for _ in rows]
+        generators, replies = seeded_generators(own, CPU), [[] for _ in rows]
         for _ in range(20):
-            for reply, id in zip(said, choose_tokens(logits[rows], own, generators, said).tolist(), strict=True):
+            for reply, id in zip(replies, choose_tokens(logits[rows], own, generators, replies).tolist(), strict=True):
                 reply.append(id)
-        return said
+        return replies
 
     together = replies(range(7))
     assert together == [replies([row])[0] for row in range(7)]

@@ -24,7 +24,7 @@ UNBOUNDED = {"torchvision", "triton", "pillow"}
 OWN_ENVIRONMENT = {"lmms", "lm-eval"}
 """Extras that pin packages otherwise than the rest; CI installs them apart."""
 
-WANTED_BY_A_PACKAGE = ("/bench/", "/evaluation/lmms_eval.py", "/evaluation/lm_eval.py")
+WANTED_BY_A_PACKAGE = ("/bench/", "/evaluation/lmms_eval.py", "/evaluation/lm_eval.py", "/inference/server/")
 """Places of files whose imports come with an extra, and that are of no use without it."""
 
 

@@ -8,14 +8,14 @@ from gpu_checks.backbones import SIZES, ids, make
 from gpu_checks.check import Check, Difference, equal
 from mmrnn.inference.generate import generate, prefill
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Batch, Sequence
+from mmrnn.types import Batch, Sequence, State
 
 TOKENS = 12
 
 
 def checks() -> list[Check]:
-    """Replies to prompts of one length, to padded prompts, and to prompts read in parts."""
-    runs = {"rows": rows, "padded": padded, "continued": continued}
+    """Replies to prompts of one length, to padded prompts, to prompts read in parts, and from joined states."""
+    runs = {"rows": rows, "padded": padded, "continued": continued, "joined": joined}
     return [Check(f"decoding/{name}/{case}/fp32", partial(run, name)) for name in SIZES for case, run in runs.items()]
 
 
@@ -49,6 +49,20 @@ def continued(name: str, device: torch.device) -> list[Difference]:
     _, state = prefill(model, first.to(device))
     replies = reply(model, second.to(device), state=state, prefill_chunk=5)
     return [equal("ids", replies, reply(truth, Batch(Sequence(ids(38)))))]
+
+
+@torch.no_grad()
+def joined(name: str, device: torch.device) -> list[Difference]:
+    """Rows that continue states after texts of different lengths, joined into one."""
+    model, truth = models(name, device)
+    rest = Batch(Sequence(ids(38)[:, 19:]))
+
+    def states(made: VLM, where: torch.device) -> list[State]:
+        texts = [Batch(Sequence(ids(19)[row : row + 1, start:])) for row, start in ((0, 0), (1, 8))]
+        return [prefill(made, text.to(where))[1] for text in texts]
+
+    replies = reply(model, rest.to(device), state=State.cat(states(model, device)))
+    return [equal("ids", replies, reply(truth, rest, state=State.cat(states(truth, torch.device("cpu")))))]
 
 
 def reply(model: VLM, batch: Batch, **options) -> list[list[int]]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,9 +14,9 @@ from mmrnn.evaluation.tasks.task import Task
 from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.io import jsonl
 from mmrnn.io.atomic import replace_file
+from mmrnn.io.versions import library_versions
 
 RESULT = "result.json"
-PACKAGES = ("mmrnn", "torch", "transformers", "timm", "open_clip_torch", "pycocoevalcap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ def write_results(
         "source": task.source,
         "padding": padding,
         "settings": dict(settings),
-        "versions": _versions(),
+        "versions": library_versions("pycocoevalcap"),
     }
     if task.submission is not None:
         texts = {item.id: item.reply for item in items}
@@ -152,13 +151,3 @@ def _fault(item: Item, line: Mapping[str, Any]) -> str:
     if not item.valid:
         return "the reply is empty"
     return f"the reply has {LONGEST_REPLY:,} characters or more" if len(item.reply) >= LONGEST_REPLY else ""
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -124,7 +124,7 @@ class Engine:
 
 
 class Reservation:
-    """A place for one request. As a context it is released at the end; a reply that goes on leaves at the next step."""
+    """A place for one request. As a context it is released at the end; an unfinished reply leaves at the next step."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._job, self._released = engine, None, False

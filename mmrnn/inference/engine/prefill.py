@@ -1,6 +1,6 @@
 """Reading of a prompt in small units, between which other work can be done."""
 
-from collections.abc import Generator
+from collections.abc import Iterator
 
 from torch import Tensor
 
@@ -12,8 +12,8 @@ from mmrnn.types import SLOT, State
 
 def read_prompt(
     reader: DialogueReader, job: Job, states: StateCache, prefill_chunk: int
-) -> Generator[None, None, tuple[Tensor, State]]:
-    """Read the prompt of a job behind the longest beginning whose state is kept; yield after each unit but the last.
+) -> Iterator[tuple[Tensor, State] | None]:
+    """Read the prompt of a job behind the longest beginning whose state is kept; yield after each unit.
 
     A unit is the encoding of one image, or one chunk. Where the model reads a prompt as a whole
     (`DialogueReader.causal`), that is one chunk.
@@ -24,8 +24,8 @@ def read_prompt(
         states: to begin from; the states at the resume points of the prompt are put into it.
         prefill_chunk: positions of a chunk; longer where it would split images.
 
-    Returns:
-        Hidden state of the last position (`1 d`), and the state after it.
+    Yields:
+        None, and after the last unit the hidden state of the last position (`1 d`) with the state after it.
     """
     row, points = job.request.row, job.request.resume_points
     job.cached, state = states.find(row) if reader.causal else (0, None)
@@ -41,9 +41,7 @@ def read_prompt(
             start = stop
             if start == end and end in points:
                 states.put(row, end, state)
-            if start < len(row.ids):
-                yield
-    return last, state
+            yield (last, state) if start == len(row.ids) else None
 
 
 def chunk_end(ids: list[int], stop: int) -> int:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError
 from mmrnn.data.image import ImageError
-from mmrnn.inference.dialogue import DialogueInput, DialogueRow, without_reply
-from mmrnn.inference.reader import PROBE, DialogueReader, cut_between_images
+from mmrnn.inference.dialogue import PLACEHOLDER, DialogueInput, DialogueRow, without_reply
+from mmrnn.inference.reader import DialogueReader, cut_between_images
 from mmrnn.inference.text_stream import common_length
 from mmrnn.prompts import tokenize
 from mmrnn.types import Sample, Turn
@@ -48,8 +48,8 @@ def prepare(reader: DialogueReader, sample: Sample) -> PreparedPrompt:
 def _resume_points(collator: Collator, sample: Sample, row: DialogueRow) -> tuple[int, ...]:
     *before, asked, _ = sample.turns
     shown = re.match(r".*<\w+>", asked.text, re.DOTALL)
-    other = Turn("user", (shown[0] if shown else "") + PROBE)
-    later = (asked, Turn("assistant", PROBE), Turn("user", PROBE))
+    other = Turn("user", (shown[0] if shown else "") + PLACEHOLDER)
+    later = (asked, Turn("assistant", PLACEHOLDER), Turn("user", PLACEHOLDER))
     found = set()
     for turns in ((*before, other), (*before, *later)):
         try:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -43,7 +43,7 @@ class GenerationRequest:
     row: DialogueRow
     stop: StopCriteria
     max_new_tokens: int = 64
-    sampler: Sampler = Sampler()  # noqa: RUF009  immutable
+    sampler: Sampler = field(default_factory=Sampler)
     log_probs: int | None = None
     resume_points: tuple[int, ...] = ()
 
@@ -92,7 +92,7 @@ class Job:
 
     @property
     def end(self) -> Literal["stop", "length", None]:
-        """Cause for which the reply has ended; None: it goes on."""
+        """Cause for which the reply has ended; None: it has not ended."""
         if self.request.stop.finished(self.ids):
             return "stop"
         return "length" if len(self.ids) >= self.request.max_new_tokens else None

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Scheduler:
         self.waiting: deque[Job] = deque()
         self.rows = DecodingRows(reader.model, self._keep)
         self.states = StateCache(state_cache_bytes)
-        self._reading: tuple[Job, Generator[None, None, tuple[Tensor, State]]] | None = None
+        self._reading: tuple[Job, Iterator[tuple[Tensor, State] | None]] | None = None
 
     @property
     def busy(self) -> bool:
@@ -85,10 +85,9 @@ class Scheduler:
             return
         job, units = self._reading
         try:
-            next(units)
-        except StopIteration as end:
-            self._reading = None
-            self.rows.join(job, *end.value)
+            if (read := next(units)) is not None:
+                self._reading = None
+                self.rows.join(job, *read)
         except Exception as error:  # of this prompt alone
             log.exception("a prompt of %d positions cannot be read", len(job.request.row.ids))
             self._reading = None

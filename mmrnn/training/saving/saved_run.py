@@ -1,23 +1,20 @@
 """Position of a run, what a checkpoint says of it beside its tensors, and the checkpoint that a run resumes from."""
 
 import json
-import platform
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mmrnn.config.error import ConfigError
 from mmrnn.io.tensor_files import read_json
+from mmrnn.io.versions import library_versions
 from mmrnn.training.distributed.world import World
 from mmrnn.training.saving import checkpoint_folder as folders
 from mmrnn.training.saving.run_config import differences, rounding_changes
 from mmrnn.types import TrainingStage
 
 STATE = "state.json"
-LIBRARIES = ("mmrnn", "torch", "triton", "transformers", "timm", "open_clip_torch", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class SavedRun:
     numbers: Mapping[str, float] = field(default_factory=dict)
     random: tuple[Mapping[str, Any], ...] = ()
     counters: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=lambda: library_versions())
+    versions: Mapping[str, str] = field(default_factory=library_versions)
 
     def to_text(self) -> str:
         """Return it as the JSON text of the file `STATE`."""
@@ -95,15 +92,6 @@ class StartPoint:
         """Steps that the run has taken, over all its stages."""
         before = [stage.steps for stage in stages.values()][: self.progress.stage]
         return sum(before) + self.progress.step
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of what a run computes with; a library that is not installed is left out."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
 
 
 def find_start(out: Path, cfg: Mapping[str, Any], world: World, say: Callable[[str], None]) -> StartPoint | None:

@@ -12,7 +12,7 @@ from mmrnn.inference.engine.prompt import prepare
 from mmrnn.inference.engine.request import Finished, GenerationRequest, Job
 from mmrnn.inference.engine.scheduler import Scheduler
 from mmrnn.inference.sampler import Sampler
-from mmrnn.types import SLOT, Sample, Turn
+from mmrnn.types import SLOT, Sample, State, Turn
 from tests.inference.scripted import IMAGE, OTHER, Positions, assistant
 
 FAMILIES = (
@@ -133,8 +133,8 @@ def test_rows_join_and_leave_at_any_step(rwkv, seed):
 def test_interleaved_conversations_do_not_hear_each_other(name):
     used = assistant(name)
     made = scheduler(used)
-    said = (("what is it?", [IMAGE]), ("who is it?", [OTHER]), ("where?", []), ("where?", [IMAGE]))
-    dialogues, heard = [sample(question, images=images) for question, images in said], []
+    asked = (("what is it?", [IMAGE]), ("who is it?", [OTHER]), ("where?", []), ("where?", [IMAGE]))
+    dialogues, heard = [sample(question, images=images) for question, images in asked], []
     for further in ("why?", "how so?", "really?"):
         replies = serve(used, made, *dialogues)
         assert replies == [alone(used, each) for each in dialogues]
@@ -271,6 +271,20 @@ def test_a_failed_step_ends_its_replies_and_no_others(rwkv, monkeypatch, caplog)
     assert not made.busy
     assert "a step has failed" in caplog.text
     assert serve(rwkv, made, good) == [alone(rwkv, good)]
+
+
+def test_a_row_that_cannot_join_ends_alone(rwkv, monkeypatch, caplog):
+    made, dialogue = scheduler(rwkv), sample("what?")
+    (first, events), (second, others) = job_of(rwkv, dialogue), job_of(rwkv, sample("why?"))
+    made.add([first, second])
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "cat", out_of_memory)
+        while not others:
+            made.advance()
+    assert "not enough memory" in str(others[-1].error)
+    drain(made)
+    assert text(rwkv, events) == alone(rwkv, dialogue)
+    assert "cannot be read" in caplog.text
 
 
 def test_a_listener_that_fails_is_cancelled(rwkv, caplog):

@@ -9,6 +9,7 @@ from torch import nn
 
 from mmrnn.config.error import ConfigError
 from mmrnn.io.disk import DiskFullError
+from mmrnn.io.versions import library_versions
 from mmrnn.training.distributed import checkpoint_writer
 from mmrnn.training.distributed.checkpoint import TrainingState
 from mmrnn.training.distributed.world import World
@@ -16,7 +17,7 @@ from mmrnn.training.error import TrainingError
 from mmrnn.training.optim import AdamW
 from mmrnn.training.saving import checkpoint_folder as folders
 from mmrnn.training.saving.checkpointing import Checkpoints, CheckpointSettings
-from mmrnn.training.saving.saved_run import Progress, SavedRun, check_config, find_checkpoint, library_versions
+from mmrnn.training.saving.saved_run import Progress, SavedRun, check_config, find_checkpoint
 
 CONFIG = {"seed": 1, "stage": {"instruct": {"steps": 5}}, "workers": 0, "precision": "fp32"}
 

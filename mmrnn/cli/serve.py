@@ -1,0 +1,175 @@
+"""`mmrnn serve`: answer requests of OpenAI's chat API with a trained model."""
+
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NamedTuple
+
+from mmrnn.cli.ask import RUNS, newest
+from mmrnn.cli.options import Parser, add_max_new_tokens, natural, split_trusted, to_path
+from mmrnn.cli.reply_options import add_sampling, sampling, whole
+from mmrnn.config.error import ConfigError
+from mmrnn.io.optional import require
+
+if TYPE_CHECKING:
+    import socket
+
+    from mmrnn.inference.server.limits import Limits
+    from mmrnn.inference.server.run import Server
+
+MIB = 2**20
+
+
+def parser() -> Parser:
+    """Parser of `mmrnn serve`."""
+    made = Parser(
+        "serve",
+        "[RUN] [trusted=[PACKAGE,...]] [OPTION ...]",
+        """
+Answer requests of OpenAI's chat API (/v1/chat/completions, /v1/models, /health) with a trained model. Replies are
+generated together; dialogues are continued from the states behind their earlier turns. Images are sent in the request
+as data URIs; no address is ever fetched. Sampling options hold for requests that name none. Needs mmrnn[serve].
+""",
+        """
+  mmrnn serve
+  mmrnn serve runs/2026-01-31_12-00-00 --port 8001 --name kites
+  mmrnn serve --host 0.0.0.0 --api-key SECRET --max-rows 32
+""",
+    )
+    made.add_argument(
+        "run", nargs="?", type=to_path, metavar="RUN", help="folder of a run (default: the newest in runs/)"
+    )
+    made.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen at")
+    made.add_argument("--port", type=port, default=8000, metavar="N", help="port to listen at; 0: any that is free")
+    made.add_argument("--api-key", metavar="KEY", help="key that requests must have (default: none)")
+    made.add_argument("--name", metavar="NAME", help="name of the model in requests (default: that of the folder)")
+    add_max_new_tokens(made, 1024)
+    add_sampling(made)
+    batching = made.add_argument_group("batching")
+    limits = made.add_argument_group("limits of a request")
+    for group, name, kind, default, text in (
+        (batching, "--max-rows", natural, 8, "replies that are generated at a time"),
+        (batching, "--max-waiting", whole, 32, "requests beyond these that wait; further ones are refused (429)"),
+        (batching, "--prefill-chunk", natural, 256, "positions of a prompt that are read between two tokens of others"),
+        (batching, "--state-cache-mib", whole, 256, "memory for states of earlier dialogues; 0: none are kept"),
+        (limits, "--max-prompt-tokens", natural, 8192, "tokens of a dialogue, those of its images included"),
+        (limits, "--max-images", natural, 8, "images of a dialogue"),
+        (limits, "--max-pixels", natural, 16_000_000, "pixels of an image"),
+        (limits, "--max-body-mib", natural, 16, "size of a request"),
+    ):
+        group.add_argument(name, type=kind, default=default, metavar="N", help=text)
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal ends the process.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: wrong usage, no finished run, a model that generates nothing, or an address that is in use.
+        ImportError: fastapi or uvicorn is not installed.
+    """
+    words, trusted = split_trusted(arguments)
+    options = parser().parse(words)
+    with open_server(options, trusted) as made:
+        print(f"{made.name} is served at {made.url} (Ctrl-C ends)", flush=True)
+        if options.api_key is None and not is_loopback(options.host):
+            print("mmrnn: other machines can use this server without a key; see --api-key", file=sys.stderr)
+        made.server.run(sockets=[made.socket])
+    return 0
+
+
+class Opened(NamedTuple):
+    """A server that listens, and that is not run yet.
+
+    Attributes:
+        server: of uvicorn.
+        socket: that it listens at.
+        name: of the model.
+        url: of the API.
+    """
+
+    server: "Server"
+    socket: "socket.socket"
+    name: str
+    url: str
+
+
+@contextmanager
+def open_server(options: Namespace, trusted: Collection[str] = ()) -> Iterator[Opened]:
+    """Context with the server of some options; its socket and its engine are closed at the end.
+
+    Raises:
+        ConfigError: as of `main`.
+        ImportError: as of `main`.
+    """
+    defaults = sampling(options).get("sampler")
+    run = options.run or newest(RUNS)
+    require("fastapi", "fastapi", wanted_by="mmrnn serve", extra="serve")
+    require("uvicorn", "uvicorn", wanted_by="mmrnn serve", extra="serve")
+
+    from mmrnn.inference.engine.engine import Engine
+    from mmrnn.inference.load import load
+    from mmrnn.inference.server.app import create_app
+    from mmrnn.inference.server.run import make_server, open_socket, url_of
+
+    # Opened first, so that an address in use does not wait for a model.
+    try:
+        sock = open_socket(options.host, options.port)
+    except (OSError, UnicodeError) as fault:
+        raise ConfigError(f"--host {options.host} --port {options.port}: {fault}") from fault
+    with sock:
+        try:
+            engine = Engine(load(run, trusted=trusted).reader, **_batching(options))
+        except ValueError as fault:
+            raise ConfigError(str(fault)) from fault
+        with engine:
+            name = options.name or run.resolve().name
+            app = create_app(engine, name, limits=_limits(options), defaults=defaults, api_key=options.api_key)
+            yield Opened(make_server(app, engine.max_requests), sock, name, url_of(sock))
+
+
+def port(word: str) -> int:
+    """A port.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    number = whole(word)
+    if number >= 2**16:
+        raise ArgumentTypeError(f"expected a port below {2**16}, got {word!r}")
+    return number
+
+
+def is_loopback(host: str) -> bool:
+    """Return True where no other machine reaches an interface."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _batching(options: Namespace) -> dict[str, int]:
+    """Arguments of the engine."""
+    return {
+        "max_rows": options.max_rows,
+        "max_waiting": options.max_waiting,
+        "prefill_chunk": options.prefill_chunk,
+        "state_cache_bytes": options.state_cache_mib * MIB,
+    }
+
+
+def _limits(options: Namespace) -> "Limits":
+    from mmrnn.inference.server.limits import Limits
+
+    return Limits(
+        max_prompt_tokens=options.max_prompt_tokens,
+        max_new_tokens=options.max_new_tokens,
+        max_images=options.max_images,
+        max_pixels=options.max_pixels,
+        max_body_bytes=options.max_body_mib * MIB,
+    )

@@ -1,0 +1,1 @@
+"""HTTP server with OpenAI's chat API (extra `serve`); no other room knows HTTP."""

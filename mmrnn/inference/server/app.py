@@ -1,0 +1,76 @@
+"""Application: the routes of the server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from mmrnn.inference.engine.engine import Engine
+from mmrnn.inference.sampler import Sampler
+from mmrnn.inference.server.completions import Completions
+from mmrnn.inference.server.errors import add_error_handlers
+from mmrnn.inference.server.gate import CHAT_PATH, HEALTH_PATH, Gate
+from mmrnn.inference.server.limits import Limits
+from mmrnn.inference.server.schema import ChatCompletionRequest
+
+PREPARING_THREADS = 2
+"""Threads that tokenise texts and open images; each holds one image at a time."""
+
+
+def create_app(
+    engine: Engine,
+    name: str,
+    *,
+    limits: Limits | None = None,
+    defaults: Sampler | None = None,
+    api_key: str | None = None,
+) -> FastAPI:
+    """Return the ASGI application; at its shutdown the engine is closed.
+
+    Args:
+        engine: that generates the replies.
+        name: of the model.
+        limits: of a request; None: those of `Limits`.
+        defaults: choice of the next token where a request says nothing; None: the most likely one.
+        api_key: that requests must have, except for the one about health; None: none.
+    """
+    limits = limits or Limits()
+    pool = ThreadPoolExecutor(PREPARING_THREADS, "mmrnn-prepare")
+    completions = Completions(engine, name, limits, defaults or Sampler(), pool)
+    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmrnn"}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(engine.close)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    # Its pages of documentation would load scripts from other hosts.
+    app = FastAPI(title="mmrnn", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(Gate, engine=engine, limits=limits, api_key=api_key)
+    add_error_handlers(app)
+
+    @app.post(CHAT_PATH)
+    async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+        return await completions.answer(body, request)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model]}
+
+    @app.get("/v1/models/{wanted:path}")
+    async def one_model(wanted: str) -> dict[str, Any]:
+        completions.check_name(wanted)
+        return model
+
+    @app.get(HEALTH_PATH)
+    async def health() -> Response:
+        status = {"status": "ok" if engine.alive else "closed", "requests": engine.requests}
+        return JSONResponse(status, 200 if engine.alive else 503)
+
+    return app

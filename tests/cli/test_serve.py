@@ -1,0 +1,121 @@
+"""`mmrnn serve`: options, and a server that a signal ends."""
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from threading import Thread
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from mmrnn.checkpoints.save import save
+from mmrnn.cli import serve
+from mmrnn.cli.main import main
+from mmrnn.config.compose import compose
+from mmrnn.config.tree import plain
+from mmrnn.inference.load import load
+from mmrnn.inference.sampler import Sampler
+from tests.inference.scripted import assistant
+from tests.inference.server.conftest import body
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "kites"
+    cfg = plain(compose("model=visualrwkv6_tiny", "prompt=first", "out=null"))
+    save(assistant("visualrwkv6_tiny", "prompt=first").model, folder, config=cfg)
+    return str(folder)
+
+
+def test_options_reach_the_server(run):
+    words = [run, "--port", "0", "--api-key", "key", "--max-rows", "2", "--max-waiting", "3", "--max-new-tokens", "5"]
+    sampler = ["--temperature", "1.5", "--seed", "3"]
+    expected = load(run).ask(None, "why?", max_new_tokens=5, sampler=Sampler(temperature=1.5, seed=3))
+    with serve.open_server(serve.parser().parse([*words, *sampler, "--max-images", "1"])) as made:
+        client = TestClient(made.server.config.app, headers={"authorization": "Bearer key"})
+        given = body("why?") | {"model": "kites"}
+        del given["max_tokens"]
+        assert client.post("/v1/chat/completions", json=given).json()["choices"][0]["message"]["content"] == expected
+        reply = client.post("/v1/chat/completions", json={**given, "max_tokens": 6})
+        assert "this server allows 5" in reply.json()["error"]["message"]
+        assert client.get("/v1/models", headers={"authorization": "Bearer other"}).status_code == 401
+        assert made.url == f"http://127.0.0.1:{made.socket.getsockname()[1]}/v1"
+        assert made.server.config.limit_concurrency > 5
+
+
+def test_a_signal_ends_it(run, monkeypatch, capsys):
+    open_server, statuses = serve.open_server, []
+
+    def ask_and_stop(made):
+        for _ in range(2000):
+            if made.server.started:
+                break
+            time.sleep(0.01)
+        try:
+            given = {**body("why?", max_tokens=2), "model": "mine"}
+            statuses.append(httpx.post(f"{made.url}/chat/completions", json=given, timeout=30).status_code)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @contextmanager
+    def watched(*arguments):
+        with open_server(*arguments) as made:
+            Thread(target=ask_and_stop, args=(made,), daemon=True).start()
+            yield made
+
+    monkeypatch.setattr(serve, "open_server", watched)
+    assert main(["serve", run, "--host", "localhost", "--port", "0", "--name", "mine"]) == 130
+    assert statuses == [200]
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"mine is served at http://127.0.0.1:\d+/v1 \(Ctrl-C ends\)\n", out)
+    assert err == "mmrnn: stopped\n"
+    assert "mmrnn-engine" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--port", "65536"], "--port: expected a port below 65536"),
+        (["--port", "http"], "--port: expected a whole number"),
+        (["--max-rows", "0"], "--max-rows: expected a whole number of at least 1"),
+        (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 8000: "),
+        (["--top-p", "0.5"], "--top-p has no effect at temperature 0"),
+        (["--temperature", "nan"], "--temperature (nan)"),
+        (["--hots", "x"], "did you mean '--host'"),
+    ],
+)
+def test_mistakes(run, words, sentence, capsys):
+    assert main(["serve", run, *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_address_in_use(run, capsys):
+    with serve.open_server(serve.parser().parse([run, "--port", "0"])) as made:
+        port = str(made.socket.getsockname()[1])
+        assert main(["serve", run, "--port", port]) == 2
+    assert f"--host 127.0.0.1 --port {port}: " in capsys.readouterr().err
+
+
+def test_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve"]) == 2
+    assert "there is no finished run in runs/" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve", run]) == 1
+    assert "pip install 'mmrnn[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("192.168.0.1", False), ("a", False)],
+)
+def test_loopback(host, alone):
+    assert serve.is_loopback(host) == alone

@@ -1,0 +1,179 @@
+"""A server on a loopback port, with OpenAI's client, clients that vanish, and its end."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+
+import httpx
+import openai
+import pytest
+
+from mmrnn.inference.engine.engine import Engine
+from mmrnn.inference.server.app import create_app
+from mmrnn.inference.server.limits import Limits
+from mmrnn.inference.server.run import make_server, open_socket, url_of
+from tests.inference.scripted import IMAGE, OTHER
+from tests.inference.server.conftest import body
+from tests.inference.server.test_completions import alone
+
+WAIT = 20
+ENDLESS = 10**6
+
+
+class Live:
+    """A server in a thread."""
+
+    def __init__(self, reader, **options):
+        self.engine = Engine(reader, max_rows=4, max_waiting=12, prefill_chunk=16)
+        app = create_app(self.engine, "tiny", limits=Limits(max_new_tokens=ENDLESS), api_key="key", **options)
+        self.socket = open_socket("127.0.0.1", 0)
+        self.url = url_of(self.socket)
+        self.server = make_server(app, self.engine.max_requests)
+        self.thread = Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self.thread.start()
+        wait_until(lambda: self.server.started)
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join(WAIT)
+        self.engine.close(WAIT)
+        assert not self.thread.is_alive()
+
+
+def wait_until(condition):
+    for _ in range(WAIT * 100):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it has not come about in time")
+
+
+@pytest.fixture(scope="module")
+def live(used):
+    made = Live(used.reader)
+    yield made
+    made.stop()
+    assert not made.engine.alive
+
+
+@pytest.fixture(scope="module")
+def client(live):
+    with openai.OpenAI(base_url=live.url, api_key="key", max_retries=0, timeout=WAIT) as made:
+        yield made
+
+
+def test_openai_client(used, client):
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    given = body("what is it?", IMAGE)
+    expected = alone(used, "<image>\nwhat is it?", images=[IMAGE])
+    reply = client.chat.completions.create(**given)
+    assert reply.choices[0].message.content == expected
+    assert reply.usage.total_tokens > reply.usage.completion_tokens > 0
+    parts = [*client.chat.completions.create(**given, stream=True, stream_options={"include_usage": True})]
+    assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == expected
+    assert parts[-1].usage == reply.usage.model_copy(
+        update={"prompt_tokens_details": parts[-1].usage.prompt_tokens_details}
+    )
+    reply = client.chat.completions.create(**given, logprobs=True, top_logprobs=2)
+    assert len(reply.choices[0].logprobs.content[0].top_logprobs) == 2
+
+
+def test_openai_errors(live, client):
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
+        client.chat.completions.create(**{**body(), "model": "gpt"})
+    with pytest.raises(openai.BadRequestError, match="no address is fetched"):
+        client.chat.completions.create(**body("what?", "http://127.0.0.1/a.png"))
+    with (
+        openai.OpenAI(base_url=live.url, api_key="other", max_retries=0) as other,
+        pytest.raises(openai.AuthenticationError, match="API key"),
+    ):
+        other.models.list()
+    places = [live.engine.reserve() for _ in range(16)]
+    with pytest.raises(openai.RateLimitError, match="16 requests are at hand"):
+        client.chat.completions.create(**body())
+    for place in places:
+        place.release()
+
+
+def test_interleaved_clients(used, client):
+    images = [(), (IMAGE,), (OTHER, IMAGE)]
+
+    def talk(number):
+        """Texts of two turns."""
+        shown, before, texts = images[number % 3], [], []
+        for question in (f"{'why? ' * number}what?", "and so?"):
+            given = body(question, *shown, before=before, stream=bool(number % 2))
+            reply, shown = client.chat.completions.create(**given), ()
+            if number % 2:
+                text = "".join(part.choices[0].delta.content or "" for part in reply)
+            else:
+                text = reply.choices[0].message.content
+            texts.append(text)
+            before = [*given["messages"], {"role": "assistant", "content": text}]
+        return texts
+
+    with ThreadPoolExecutor(12) as pool:
+        found = [*pool.map(talk, range(12))]
+    for number, texts in enumerate(found):
+        shown = images[number % 3]
+        first = "<image>\n" * len(shown) + f"{'why? ' * number}what?"
+        assert texts[0] == alone(used, first, images=shown)
+        assert texts[1] == alone(used, first, texts[0], "and so?", images=shown)
+
+
+def idle(live):
+    return live.engine.requests == 0 and not live.engine._scheduler.busy
+
+
+HEADERS = {"authorization": "Bearer key"}
+
+
+def test_a_client_that_vanishes_frees_its_row(live):
+    given = {**body("why?", max_tokens=ENDLESS), "stop": None}
+    path = f"{live.url}/chat/completions"
+    with httpx.stream("POST", path, json={**given, "stream": True}, headers=HEADERS, timeout=WAIT) as reply:
+        lines = reply.iter_lines()
+        assert json.loads(next(lines).removeprefix("data: "))
+        assert live.engine.requests == 1
+    wait_until(lambda: idle(live))
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(path, json=given, headers=HEADERS, timeout=0.3)
+    wait_until(lambda: idle(live))
+
+
+def test_clients_that_vanish_do_not_touch_the_others(used, live, client):
+    expected = {number: alone(used, f"{'why? ' * number}what?") for number in range(6)}
+
+    def ask(number):
+        """Text of a reply; None: the client has gone after some events."""
+        given = body(f"{'why? ' * (number % 6)}what?", stream=True)
+        with client.chat.completions.create(**given) as parts:
+            texts = []
+            for part in parts:
+                texts.append(part.choices[0].delta.content or "")
+                if number % 2 and len(texts) == number % 5:
+                    return None
+            return "".join(texts)
+
+    with ThreadPoolExecutor(12) as pool:
+        found = [*pool.map(ask, range(36))]
+    assert found.count(None) > 9
+    assert all(text in (None, expected[number % 6]) for number, text in enumerate(found))
+    wait_until(lambda: idle(live))
+
+
+def test_shutdown_ends_streams_and_threads(used):
+    made = Live(used.reader)
+    path = f"{made.url}/chat/completions"
+    given = body("why?", max_tokens=ENDLESS, stream=True)
+    with httpx.stream("POST", path, json=given, headers=HEADERS, timeout=WAIT) as reply:
+        lines = reply.iter_lines()
+        assert next(lines)
+        begun = time.monotonic()
+        made.engine.close(WAIT)
+        made.stop()
+        assert "the server is being shut down" in "".join(lines)
+    assert time.monotonic() - begun < WAIT
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{made.url}/models")
