@@ -11,7 +11,7 @@ from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.config.validate import check
-from mmrnn.types import Sequence
+from mmrnn.types import Sequence, State
 
 transformers = pytest.importorskip("transformers")
 TYPES = sorted(transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -38,7 +38,7 @@ def decoder(name: str, **more) -> HFDecoder:
 
 
 def compare_rows(model: HFDecoder) -> None:
-    """Rows alone equal the original's logits; packed, padded and continued, they equal the rows alone."""
+    """Rows alone equal the original's logits; packed, padded, continued and joined, they equal the rows alone."""
     ids = torch.randint(1, 100, (2, 12))
     with torch.no_grad():
         alone, state = model(Sequence(ids))
@@ -53,11 +53,18 @@ def compare_rows(model: HFDecoder) -> None:
         third, _ = model(Sequence(ids[:, 10:11]), state)
         half, state = model(Sequence(row[:, :9], segments=segments[:, :9]))
         rest, _ = model(Sequence(row[:, 9:], segments=segments[:, 9:]), state)
+        # The second row has read three tokens less.
+        states = [model(Sequence(ids[:1, :7]))[1], model(Sequence(ids[1:, :4]))[1]]
+        more = torch.cat([ids[:1, 7:10], ids[1:, 4:7]])
+        joined, state = model(Sequence(more), State.cat(states))
+        joined_then, _ = model(Sequence(torch.cat([ids[:1, 10:11], ids[1:, 7:8]])), state)
     for found, wanted in (
         (packed[:, 6:], alone),
         (padded[:, 6:], alone),
         (torch.cat([first, second, third], 1), alone[:, :11]),
         (torch.cat([half, rest], 1)[:, 6:], alone),
+        (torch.cat([joined, joined_then], 1)[0], alone[0, 7:11]),
+        (torch.cat([joined, joined_then], 1)[1], alone[1, 4:8]),
     ):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 

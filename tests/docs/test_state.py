@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import two_turns
 import yaml
 from PIL import Image
 
@@ -156,3 +157,10 @@ def test_the_code_runs(folder, capsys):
     assert [len(each.turns) for each in (chat, used["other"])] == [2, 6]
     assert isinstance(used["assistant"], type(mmrnn.load("runs/one")))
     assert capsys.readouterr().out
+
+
+def test_two_turns_are_counted(folder, capsys):
+    assert "tools/two_turns.py" in PAGE
+    two_turns.main(["runs/one", "--count", "3"])
+    names = re.findall(r"^([a-z ]+): \d of 3 ", capsys.readouterr().out, re.M)
+    assert names == ["alone", "appended", "anew", "appended only", "anew only"]
