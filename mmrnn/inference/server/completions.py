@@ -16,6 +16,7 @@ from mmrnn.inference.engine.request import EngineClosedError, Finished, Generati
 from mmrnn.inference.reply import Token
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.server.errors import APIError, error_object
+from mmrnn.inference.server.gate import RESERVATION
 from mmrnn.inference.server.limits import Limits
 from mmrnn.inference.server.messages import parse_messages
 from mmrnn.inference.server.replies import ReplyObjects, usage
@@ -58,7 +59,7 @@ class Completions:
             raise APIError(400, str(error)) from error
         events, loop = Events(), asyncio.get_running_loop()
         try:
-            request.state.reservation.submit(
+            request.scope[RESERVATION].submit(
                 generation, lambda event: loop.call_soon_threadsafe(events.put_nowait, event)
             )
         except EngineClosedError:

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 CHAT_PATH, HEALTH_PATH = "/v1/chat/completions", "/health"
 
+RESERVATION = "mmrnn.reservation"
+"""Key of the place of a request, in its scope."""
+
 
 class StalledClientError(Exception):
     """A client that keeps its connection open and takes nothing of its reply."""
@@ -23,7 +26,7 @@ class StalledClientError(Exception):
 class Gate:
     """ASGI application around another one.
 
-    A place in the engine (`request.state.reservation`) is held until the response has been sent or the client has
+    A place in the engine (`scope[RESERVATION]`) is held until the response has been sent or the client has
     gone.
 
     Args:
@@ -49,8 +52,7 @@ class Gate:
                 await self.app(scope, self._bounded(receive), send)
                 return
             with self._reserve() as reservation:
-                scope.setdefault("state", {})["reservation"] = reservation
-                await self.app(scope, self._bounded(receive), self._timed(send))
+                await self.app({**scope, RESERVATION: reservation}, self._bounded(receive), self._timed(send))
         except APIError as error:
             await error_response(error)(scope, receive, send)
         except StalledClientError:  # the response is incomplete, so the connection is closed
