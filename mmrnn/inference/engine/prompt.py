@@ -50,14 +50,15 @@ def _resume_points(collator: Collator, sample: Sample, row: DialogueRow) -> tupl
     shown = re.match(r".*<\w+>", asked.text, re.DOTALL)
     other = Turn("user", (shown[0] if shown else "") + PLACEHOLDER)
     later = (asked, Turn("assistant", PLACEHOLDER), Turn("user", PLACEHOLDER))
-    found = set()
-    for turns in ((*before, other), (*before, *later)):
+    found, length = set(), len(row.ids)
+    # A question that is the same word for word begins with all but the last position, of which the logits are needed.
+    for turns, most in (((*before, other), length - 1), ((*before, *later), length)):
         try:
             ids = _ids(collator, sample, (*turns, Turn("assistant", "")), row)
         except ValueError:  # the prompt has no such turns
             continue
-        found.add(cut_between_images(row, common_length(row.ids, ids)))
-    return tuple(sorted(point for point in found if 0 < point < len(row.ids)))
+        found.add(cut_between_images(row, min(common_length(row.ids, ids), most)))
+    return tuple(sorted(found - {0}))
 
 
 def _ids(collator: Collator, sample: Sample, turns: Sequence[Turn], row: DialogueRow) -> list[int]:
