@@ -43,7 +43,7 @@ as data URIs; no address is ever fetched. Sampling options hold for requests tha
     )
     made.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen at")
     made.add_argument("--port", type=port, default=8000, metavar="N", help="port to listen at; 0: any that is free")
-    made.add_argument("--api-key", metavar="KEY", help="key that requests must have (default: none)")
+    made.add_argument("--api-key", type=key, metavar="KEY", help="key that requests must have (default: none)")
     made.add_argument("--name", metavar="NAME", help="name of the model in requests (default: that of the folder)")
     add_max_new_tokens(made, 1024)
     add_sampling(made)
@@ -143,6 +143,17 @@ def port(word: str) -> int:
     if number >= 2**16:
         raise ArgumentTypeError(f"expected a port below {2**16}, got {word!r}")
     return number
+
+
+def key(word: str) -> str:
+    """A key that a header can hold.
+
+    Raises:
+        ArgumentTypeError: it is empty, or has other characters than letters, digits and signs of ASCII.
+    """
+    if not word or not all("!" <= character <= "~" for character in word):
+        raise ArgumentTypeError("expected letters, digits and signs of ASCII, without spaces")
+    return word
 
 
 def is_loopback(host: str) -> bool:

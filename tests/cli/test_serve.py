@@ -82,6 +82,8 @@ def test_a_signal_ends_it(run, monkeypatch, capsys):
     [
         (["--port", "65536"], "--port: expected a port below 65536"),
         (["--port", "http"], "--port: expected a whole number"),
+        (["--api-key", ""], "--api-key: expected letters, digits and signs"),
+        (["--api-key", "schlüssel"], "--api-key: expected letters, digits and signs"),
         (["--max-rows", "0"], "--max-rows: expected a whole number of at least 1"),
         (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 8000: "),
         (["--top-p", "0.5"], "--top-p has no effect at temperature 0"),

@@ -130,6 +130,12 @@ def test_bounds(used, options, sentence):
         Engine(used.reader, **options)
 
 
+def test_a_model_without_a_head(used, monkeypatch):
+    monkeypatch.setattr(type(used.model.backbone), "generates", False)
+    with pytest.raises(ValueError, match="RWKV6 has no head, so that it generates no text"):
+        Engine(used.reader)
+
+
 def test_requests_are_checked(used):
     row = prepare(used.reader, sample("what?")).row
     with pytest.raises(ValueError, match=r"max_new_tokens \(0\)"):
