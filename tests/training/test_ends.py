@@ -1,10 +1,12 @@
 """Signals that end a run, as its process and the workers of its loader see them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -83,13 +85,21 @@ def test_a_second_signal_ends_the_process_at_once():
     assert ended.stdout == "continues\n"
 
 
-def test_a_worker_outlives_the_signals_of_its_rank():
-    before = [signal.getsignal(number) for number in SIGNALS]
-    try:
-        outlive_signals(0)
-        for number in SIGNALS:
-            os.kill(os.getpid(), number)
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+def _work(connection):
+    outlive_signals(0)
+    for number in SIGNALS:
+        os.kill(os.getpid(), number)
+    time.sleep(0.2)
+    connection.send("alive")
+    time.sleep(60)
+
+
+def test_a_worker_outlives_the_signals_of_its_rank_and_ends_when_that_ends_it():
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=_work, args=(there,), daemon=True)
+    worker.start()
+    assert here.poll(30)
+    assert here.recv() == "alive"
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
