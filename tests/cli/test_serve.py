@@ -1,5 +1,6 @@
 """`mmrnn serve`: options, and a server that a signal ends."""
 
+import logging
 import os
 import re
 import signal
@@ -69,6 +70,8 @@ def test_a_signal_ends_it(run, monkeypatch, capsys):
             yield made
 
     monkeypatch.setattr(serve, "open_server", watched)
+    # Handlers that other tests have left may write to streams that are closed.
+    monkeypatch.setattr(logging.root, "handlers", [])
     assert main(["serve", run, "--host", "localhost", "--port", "0", "--name", "mine"]) == 130
     assert statuses == [200]
     out, err = capsys.readouterr()

@@ -55,11 +55,11 @@ def tiny():
 def test_the_assistant_asks_with_the_whole_dialogue(records, monkeypatch):
     asked = []
 
-    def generate(model, batch, **options):
+    def stream(model, batch, **options):
         asked.append(batch.sequence.ids[0].tolist())
-        return [[0]]
+        return iter(())
 
-    monkeypatch.setattr("mmrnn.inference.assistant.generate", generate)
+    monkeypatch.setattr("mmrnn.inference.assistant.stream", stream)
     image, count = image_source(Image.new("RGB", (9, 9))), 0
     for record, position, turns, wanted in records:
         assistant = Assistant(tiny(), RWKVWorldTokenizer(), RWKVChat(image_position=position))

@@ -94,9 +94,9 @@ def test_a_resumed_run_goes_on_with_its_average(tmp_path, monkeypatch):
 def test_the_average_is_what_is_evaluated(tmp_path, monkeypatch):
     seen, look = [], Evaluator._held_out
 
-    def held_out(self):
-        seen.append({name: value.clone() for name, value in self.parts.model.state_dict().items()})
-        return look(self)
+    def held_out(self, model):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return look(self, model)
 
     more = ("evaluate.samples=3", "evaluate.every=2", "evaluate.max_new_tokens=1", "ema=0.9", "keep_every=2")
     monkeypatch.setattr(Evaluator, "_held_out", held_out)
