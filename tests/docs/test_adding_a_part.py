@@ -223,6 +223,7 @@ def checkout(tmp_path_factory):
     return folder, run
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_cards_find_the_parts_and_pass(checkout):
     _, run = checkout
     names = [part.option.partition("/")[2] for part in PARTS]
@@ -241,6 +242,7 @@ def test_the_tests_of_the_cards_find_the_parts_and_pass(checkout):
         assert f"/{name}]" in output, f"the tests do not know {name}"
 
 
+@pytest.mark.slow
 def test_the_parts_work_together(checkout):
     from PIL import Image
 

@@ -222,6 +222,7 @@ for op in (lambda *x, backend: wkv6(*x, backend=backend), repeated):
 """
 
 
+@pytest.mark.slow
 def test_opcheck_and_fullgraph(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(KERNELS), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

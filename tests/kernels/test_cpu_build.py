@@ -154,6 +154,7 @@ assert wkv6(x, x, x, x, x[0, 0], backend="cpu")[0].tolist() == [[[[4.0] * 4]]]
 """
 
 
+@pytest.mark.slow
 def test_two_processes_build_at_once(tmp_path):
     both = [process(RACE, tmp_path, XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
     for one in both:

@@ -58,6 +58,7 @@ for t in (3, 7, 1):
 
 
 @pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C++ compiler")
+@pytest.mark.slow
 def test_opcheck_and_fullgraph(tmp_path):
     kernels = Path(__file__).parents[2] / "kernels"
     environment = os.environ | {"PYTHONPATH": str(kernels), "OMP_NUM_THREADS": "1"}
