@@ -115,7 +115,7 @@ def record_id(record: Record, prefix: str, number: int) -> str:
     """Return the id of a record: its own, else its name in the file, else its number (`#12`, counted from 0)."""
     own = record.content.get("id") if isinstance(record.content, dict) else None
     for id in (own, f"{prefix}/{record.name}".lstrip("/") if record.name else None):
-        if isinstance(id, int | float | str):
+        if isinstance(id, int | float | str) and id != "":
             try:
                 check_characters(str(id), "id")
             except RecordError:

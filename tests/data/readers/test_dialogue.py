@@ -281,3 +281,8 @@ def test_records_of_the_originals(golden, tmp_path, case, parts):
         if record["name"] not in TAKEN:
             assert [turn.text for turn in sample.turns] == [turn["value"] for turn in record["conversations"]]
     assert left_out >= 3
+
+
+def test_an_empty_id_is_none(read):
+    content = {"id": "", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    assert [sample.id for sample in read(content, content)] == ["#0", "#1"]
