@@ -36,7 +36,7 @@ class BeamSearch:
     """
 
     num_beams: int = 5
-    length_penalty: float = 1.0
+    length_penalty: float | int = 1.0
     min_new_tokens: int = 0
 
     def __post_init__(self) -> None:

@@ -35,11 +35,11 @@ class Sampler:
         ValueError: a value outside its range.
     """
 
-    temperature: float = 0.0
+    temperature: float | int = 0.0
     top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    top_p: float | int = 1.0
+    min_p: float | int = 0.0
+    repetition_penalty: float | int = 1.0
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Sampler:
 
 
 def _check(
-    name: str, value: object, expected: str, *, at_most: float, at_least: float = 0, whole: bool = False
+    name: str, value: object, expected: str, *, at_most: float | int, at_least: float | int = 0, whole: bool = False
 ) -> None:
     """Check a number from `at_least` to `at_most`.
 

@@ -77,7 +77,6 @@ def test_what_cannot_be_scored_is_refused(name):
             text("7", "yes", *"1234567890"),
             "normalisation='mine' is unknown",
         ),
-        (box_accuracy, box("7", "", "mine"), "codec='mine' of question '7' is unknown; one of minigptv2, "),
         (
             box_accuracy,
             BoxItem(id="7", reply="", box=(3, 0, 3, 9), width=9, height=9, codec="llava"),
@@ -88,3 +87,8 @@ def test_what_cannot_be_scored_is_refused(name):
 def test_faults_are_named(metric, item, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         metric([item])
+
+
+def test_an_unknown_codec_is_named():
+    with pytest.raises(ValueError, match="codec='mine' of question '7' is unknown; one of minigptv2, "):
+        box_accuracy([box("7", "", "mine")])
