@@ -108,7 +108,7 @@ def mean_with_interval(
 def score_with_interval(scores: np.ndarray, kinds: Sequence[str], clusters: np.ndarray) -> Estimate:
     """Return the mean of scores and its interval; arguments as of `mean_with_interval`.
 
-    Where all are right, or all wrong, resamples cannot differ: the interval is Clopper and Pearson's (1934) over images.
+    Where all are right, or all wrong, resamples cannot differ: it is Clopper and Pearson's (1934) over images.
     """
     images = int(clusters.max()) + 1
     if images < 2 or not (np.all(scores == 0) or np.all(scores == 1)):
