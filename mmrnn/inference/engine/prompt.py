@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError
-from mmrnn.data.image import ImageError
+from mmrnn.data.collate import IMAGE, Collator
 from mmrnn.inference.dialogue import PLACEHOLDER, DialogueInput, DialogueRow, without_reply
 from mmrnn.inference.reader import DialogueReader, cut_between_images
 from mmrnn.inference.text_stream import common_length
@@ -35,10 +34,7 @@ def prepare(reader: DialogueReader, sample: Sample) -> PreparedPrompt:
         ValueError: the sample asks nothing, tags and images differ in number, or the prompt cannot format the turns.
     """
     sample, collator = without_reply(sample), reader.collator()
-    try:
-        prepared = collator.prepare(sample)
-    except DroppedSampleError as error:
-        raise ImageError(str(error), error.reason) from error
+    prepared = collator.prepare(sample)
     places = zip(prepared.row.image_spans, prepared.inputs, strict=True)
     inputs = [DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places]
     row = DialogueRow(prepared.row.ids, prepared.row.image_spans, inputs)
