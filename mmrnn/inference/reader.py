@@ -6,8 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError
-from mmrnn.data.image import ImageError
+from mmrnn.data.collate import IMAGE, Collator
 from mmrnn.inference.byte_cache import ByteCache
 from mmrnn.inference.dialogue import DialogueInput, DialogueRow, Exchange, dialogue_row
 from mmrnn.inference.generate import prefill
@@ -73,7 +72,7 @@ class DialogueReader:
         return StopCriteria(self.tokenizer, (*self.prompt.stops, *more)) if more else self.stop
 
     def collator(self) -> Collator:
-        """Return a collator for one call alone, because it records what it drops."""
+        """Return a collator of prompts."""
         return Collator(self.tokenizer, self.prompt, dict(self.model.modalities), self.features, for_generation=True)
 
     def exchange(self, sample: Sample) -> Exchange:
@@ -96,10 +95,7 @@ class DialogueReader:
         if (weights := self._count_changes()) != self.weights:
             self.forget()
             self.weights = weights
-        try:
-            prepared = self.collator().prepare(sample)
-        except DroppedSampleError as error:
-            raise ImageError(str(error), error.reason) from error
+        prepared = self.collator().prepare(sample)
         places = zip(prepared.row.image_spans, prepared.inputs, strict=True)
         inputs = [DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places]
         return DialogueRow(prepared.row.ids, prepared.row.image_spans, inputs)
