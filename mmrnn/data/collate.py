@@ -69,7 +69,7 @@ class Collator:
 
     For training, rows are padded on the right. With `pack`, all samples lie end to end in one row, distinguished by
     `segments`. For generation, rows are padded on the left (segment 0 in the padding, 1 in the text), nothing is
-    truncated, a sample needs no target, and only images that cannot be opened drop it.
+    truncated, a sample needs no target, and none is dropped: its faults are raised.
 
     Args:
         tokenizer: of the text.
@@ -109,6 +109,7 @@ class Collator:
         """Return the batch of the samples; None if all of them are dropped.
 
         Raises:
+            ImageError: for generation, an image cannot be opened.
             ValueError: a modality that the model does not have, or no cached features of an image; for generation also
                 tags and images or observations that differ in number, or turns that the prompt cannot format.
         """
@@ -138,6 +139,7 @@ class Collator:
 
         Raises:
             DroppedSampleError: the sample cannot be used.
+            ImageError: as for a batch.
             ValueError: as for a batch.
         """
         opened: dict[int, Tensor] = {}
@@ -166,14 +168,11 @@ class Collator:
         """
 
         def size(number: int) -> tuple[int, int]:
-            try:
-                return prepared_size(image_size(sample.images[number]), self.modalities[IMAGE].image)
-            except ImageError as error:
-                raise DroppedSampleError(error.reason, str(error)) from error
+            return prepared_size(image_size(sample.images[number]), self.modalities[IMAGE].image)
 
         try:
             return len(self._lay_out(sample, size)[0].ids)
-        except DroppedSampleError:
+        except (DroppedSampleError, ImageError):
             return 0
 
     def _lay_out(
@@ -252,7 +251,7 @@ class Collator:
                 return self.features[image.key]
             return to_tensor(image.open(), self.modalities[IMAGE].image)
         except ImageError as error:
-            raise DroppedSampleError(error.reason, str(error)) from error
+            self._refuse(error.reason, error)
 
     def _sequence(self, rows: Sequence[Sequence[PreparedSample]]) -> Tokens:
         sizes = [sum(len(sample.row.ids) for sample in row) for row in rows]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mmrnn.data.image import ImageError, ImageLike
+from mmrnn.data.image import ImageLike
 from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.inference.conversation import Conversation, whole_reply
 from mmrnn.inference.dialogue import question_sample, without_reply
@@ -18,7 +18,7 @@ from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.score import Score, score
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import StopCriteria
-from mmrnn.types import Batch, Prompt, Sample, State, Tokenizer
+from mmrnn.types import Prompt, Sample, State, Tokenizer
 
 
 class Assistant:
@@ -163,7 +163,7 @@ class Assistant:
         if not samples:
             return []
         criteria = self.reader.stop_criteria(stop)
-        batch = self._batch([without_reply(sample) for sample in samples])
+        batch = self.reader.collator()([without_reply(sample) for sample in samples]).to(self.reader.device)
         options = {"max_new_tokens": max_new_tokens, "finished": criteria.finished}
         options |= {"sampler": sampler, "log_probs": log_probs}
         replies: list[list[Token]] = [[] for _ in samples]
@@ -211,7 +211,7 @@ class Assistant:
             ValueError: the file is damaged, or was made with another backbone, weights, tokenizer or scan.
         """
         backbone = self.model.backbone
-        state = State.load(path, str(self._device), state_facts(self.model, self.tokenizer))
+        state = State.load(path, str(self.reader.device), state_facts(self.model, self.tokenizer))
         state.check(self.model.state_origin, backbone.state(0))
         return state
 
@@ -219,17 +219,6 @@ class Assistant:
         ids = [token.id for token in tokens]
         text = criteria.clean(self.tokenizer.decode(ids))
         return Reply(text, tuple(tokens), "stop" if criteria.finished(ids) else "length")
-
-    @property
-    def _device(self) -> torch.device:
-        return self.reader.device
-
-    def _batch(self, samples: Sequence[Sample]) -> Batch:
-        collate = self.reader.collator()
-        batch = collate(samples)
-        if collate.dropped:
-            raise ImageError(collate.dropped[0].detail, collate.dropped[0].reason)
-        return batch.to(self._device)
 
 
 def _images(image: ImageLike | Sequence[ImageLike] | None) -> Sequence[ImageLike]:

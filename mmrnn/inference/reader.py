@@ -6,8 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError
-from mmrnn.data.image import ImageError
+from mmrnn.data.collate import IMAGE, Collator
 from mmrnn.inference.byte_cache import ByteCache
 from mmrnn.inference.dialogue import DialogueInput, DialogueRow, Exchange, dialogue_row
 from mmrnn.inference.generate import prefill
@@ -73,26 +72,33 @@ class DialogueReader:
         return StopCriteria(self.tokenizer, (*self.prompt.stops, *more)) if more else self.stop
 
     def collator(self) -> Collator:
-        """Return a collator for one call alone, because it records what it drops."""
+        """Return a collator of prompts."""
         return Collator(self.tokenizer, self.prompt, dict(self.model.modalities), self.features, for_generation=True)
 
     def exchange(self, sample: Sample) -> Exchange:
         """Return a sample of one question with its images opened and prepared.
 
         Raises:
+            ImageError: as of `sample_row`.
+            ValueError: as of `sample_row`.
+        """
+        return Exchange(sample.turns[0].text, tuple(self.sample_row(sample).inputs))
+
+    def sample_row(self, sample: Sample) -> DialogueRow:
+        """Return a sample as training writes it, with its images opened and prepared. Any thread may call it.
+
+        Raises:
             ImageError: an image cannot be opened.
-            ValueError: tags and images or observations differ in number, or the model has no such modality.
+            ValueError: tags and images or observations differ in number, the model has no such modality, or the prompt
+                cannot format the turns.
         """
         if (weights := self._count_changes()) != self.weights:
             self.forget()
             self.weights = weights
-        try:
-            prepared = self.collator().prepare(sample)
-        except DroppedSampleError as error:
-            raise ImageError(str(error), error.reason) from error
+        prepared = self.collator().prepare(sample)
         places = zip(prepared.row.image_spans, prepared.inputs, strict=True)
-        inputs = tuple(DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places)
-        return Exchange(sample.turns[0].text, inputs)
+        inputs = [DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places]
+        return DialogueRow(prepared.row.ids, prepared.row.image_spans, inputs)
 
     def row(self, exchanges: tuple[Exchange, ...], *, system: str | None = None, rewrite: bool = False) -> DialogueRow:
         """Return the row of a dialogue; see `dialogue_row`."""

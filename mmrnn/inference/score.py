@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmrnn.data.collate import IMAGE, Collator, DroppedSampleError, PreparedSample
-from mmrnn.data.image import ImageError
+from mmrnn.data.collate import IMAGE, Collator, PreparedSample
 from mmrnn.inference.dialogue import PLACEHOLDER
 from mmrnn.inference.generate import prefill
 from mmrnn.inference.text_stream import common_length
@@ -96,10 +95,7 @@ def score(
         ValueError: there are no candidates, one is empty, `batch_size` is below 1, or model or prompt cannot score.
     """
     _check(model, collator, candidates, batch_size)
-    try:
-        asked = collator.prepare(sample)
-    except DroppedSampleError as error:
-        raise ImageError(str(error), error.reason) from error
+    asked = collator.prepare(sample)
     written = [_write(collator, sample, text, asked.row) for text in candidates]
     first = written[0]
     for each in written:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from mmrnn.data import Collator, ImageFile, to_tensor
+from mmrnn.data.image import ImageError
 from mmrnn.prompts import RWKVChat, Template
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.types import IGNORE, SLOT, ImageSpec, Layout, Sample, Turn
@@ -150,6 +151,9 @@ def test_what_cannot_be_used_is_dropped_and_named(tmp_path, caplog):
     assert "sample long is dropped" in caplog.text
     assert collate([broken]) is None
     assert len(collate.dropped) == 4
+    with pytest.raises(ImageError, match=r"broken\.png is not an image") as caught:
+        collator(for_generation=True)([broken])
+    assert caught.value.reason == reasons[0]
 
 
 def test_tags_that_do_not_fit_drop_a_sample_and_are_a_mistake_when_it_is_asked_about():

@@ -11,6 +11,7 @@ from mmrnn.evaluation.reports.statistics import (
     image_clusters,
     is_significant,
     mean_with_interval,
+    score_with_interval,
     spread,
 )
 
@@ -114,3 +115,13 @@ def test_questions_that_share_an_image_fall_together():
 
 def test_spread_over_seeds():
     assert spread([0.5, 0.6, 0.7]) == pytest.approx((0.6, 0.1, 0.5, 0.7))
+
+
+@pytest.mark.parametrize("score", [0, 1])
+def test_scores_that_are_all_the_same_are_not_certain(score):
+    """Of 30 images without a right answer, up to 11.6 % right answers are possible: 0.884^30 is 0.025."""
+    found = score_with_interval(np.full(60, score), ["a", "b"] * 30, np.repeat(np.arange(30), 2))
+    far = 0.025 ** (1 / 30)
+    assert found == pytest.approx((score, 0, 1 - far) if score == 0 else (score, far, 1))
+    mixed = np.array([0, 1] * 30)
+    assert score_with_interval(mixed, ["a"] * 60, np.arange(60)) == mean_with_interval(mixed, ["a"] * 60, np.arange(60))

@@ -210,7 +210,7 @@ def test_threads_get_what_each_gets_alone(assistant):
 
 def whole_log_probs(assistant, sample, ids):
     """Log-probabilities of all tokens in the places of a reply, from one pass over the prompt and the reply."""
-    batch = assistant._batch([sample])
+    batch = assistant.reader.collator()([sample])
     whole = torch.cat([batch.sequence.ids, torch.tensor([ids])], dim=1)
     sequence = assistant.model.embed(replace(batch, sequence=replace(batch.sequence, ids=whole)))
     hidden, _ = assistant.model.run_backbone(sequence)

@@ -131,6 +131,7 @@ def test_all_boxes_of_a_reply_are_read(name):
     assert boxes.CODECS[name].parse_all("no box", 100, 100) == []
 
 
-def test_a_box_behind_the_tag_of_the_prompt_is_read():
-    [(phrase, box)] = boxes.CODECS["qwen_vl"].parse_all("(0,0),(999,999)</box>", 100, 100)
+@pytest.mark.parametrize("text", ["(0,0),(999,999)", "(0,0),(999,999)</box>"])
+def test_a_box_behind_the_tag_of_the_prompt_is_read(text):
+    [(phrase, box)] = boxes.CODECS["qwen_vl"].parse_all(text, 100, 100)
     assert (phrase, box) == ("", (0, 0, 100, 100))

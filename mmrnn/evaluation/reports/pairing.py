@@ -13,6 +13,7 @@ from mmrnn.evaluation.reports.statistics import (
     image_clusters,
     is_significant,
     mean_with_interval,
+    score_with_interval,
 )
 
 COLUMNS = [
@@ -103,7 +104,7 @@ def compare(runs: Mapping[str, Replies], baseline: str) -> Pairing:
 def _mean(answers: Sequence[ScoredReply]) -> list[str]:
     """Cells on one run alone: questions, images, mean."""
     clusters = image_clusters([answer.images for answer in answers])
-    mean = mean_with_interval(_scores(answers), [answer.kind for answer in answers], clusters)
+    mean = score_with_interval(_scores(answers), [answer.kind for answer in answers], clusters)
     return [f"{len(answers):,}", f"{clusters.max() + 1:,}", _shown(mean, "{:.1%}")]
 
 

@@ -105,6 +105,18 @@ def mean_with_interval(
     return Estimate(value, *map(float, interval.confidence_interval))
 
 
+def score_with_interval(scores: np.ndarray, kinds: Sequence[str], clusters: np.ndarray) -> Estimate:
+    """Return the mean of scores and its interval; arguments as of `mean_with_interval`.
+
+    Where all are right, or all wrong, resamples cannot differ: it is Clopper and Pearson's (1934) over images.
+    """
+    images = int(clusters.max()) + 1
+    if images < 2 or not (np.all(scores == 0) or np.all(scores == 1)):
+        return mean_with_interval(scores, kinds, clusters)
+    found = _stats().binomtest(images * int(scores[0]), images).proportion_ci(CONFIDENCE)
+    return Estimate(float(scores[0]), float(found.low), float(found.high))
+
+
 def discordance(first: np.ndarray, second: np.ndarray) -> Discordance:
     """Return wins and losses of the second run, and the two-sided p of McNemar's exact test.
 
