@@ -58,25 +58,16 @@ class Generation:
                 raise ValueError(f"{name}={settings[name]!r} of the task is not supported; set it to {supported}")
         if unused := settings.keys() - KNOWN:
             _log_unused(frozenset(unused))
-        until = settings.get("until") or ()
-        temperature = settings.get("temperature")
-        sample = settings.get("do_sample")
-        if sample is None:
-            sample = bool(temperature)
-        sampler = None
-        if sample:
-            top_p = settings.get("top_p")
+        given = {name: value for name, value in settings.items() if value is not None}
+        until, sampler = given.get("until") or (), None
+        if given.get("do_sample", given.get("temperature")):
             sampler = Sampler(
-                temperature=1.0 if temperature is None else float(temperature),
-                top_k=int(settings.get("top_k") or 0),
-                top_p=1.0 if top_p is None else float(top_p),
+                temperature=float(given.get("temperature", 1.0)),
+                top_k=int(given.get("top_k", 0)),
+                top_p=float(given.get("top_p", 1.0)),
             )
-        lengths = [settings[name] for name in LENGTHS if settings.get(name) is not None]
-        return cls(
-            int(lengths[0]) if lengths else max_new_tokens,
-            (until,) if isinstance(until, str) else tuple(until),
-            sampler,
-        )
+        length = next((given[name] for name in LENGTHS if name in given), max_new_tokens)
+        return cls(int(length), (until,) if isinstance(until, str) else tuple(until), sampler)
 
 
 @cache

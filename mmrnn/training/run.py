@@ -146,7 +146,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     start = find_start(out, cfg, world, console.say)
     world.on_main(lambda: config_file.save_config(out, cfg))
     describe(parts, out, console)
-    check_benchmarks(cfg["evaluate"], parts.prompt)
+    world.on_main(lambda: check_benchmarks(cfg["evaluate"], parts.prompt))
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
     with StopSignals() as signals, name_lost_ranks(world, signals):

@@ -14,6 +14,7 @@ from mmrnn.evaluation.tasks.answer_lines import ANSWERS
 from mmrnn.evaluation.tasks.results import RESULT
 from mmrnn.io import jsonl
 from mmrnn.training.run import train
+from tests.evaluation import java
 from tests.evaluation.tasks import official_files
 
 TASKS = sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
@@ -69,12 +70,11 @@ def test_tasks_are_put_to_a_model(evaluate, tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task(model, capsys, tmp_path, task):
+def test_every_task(model, capsys, tmp_path, monkeypatch, task):
     """Files in the official layout in, results and the file for the server out."""
     getattr(official_files, task)(tmp_path / "root")
     card = plain(compose(f"task={task}", config="eval").task)
-    if card["metric"] and card["metric"]["_target_"].endswith("captions") and not shutil.which("java"):
-        pytest.skip("captions need Java")
+    java.put_in_place(tmp_path, monkeypatch)
     prompt = ["prompt=llava_refer"] * task.startswith("refcoco")
     words = [f"task={task}", f"run={model}", f"root={tmp_path / 'root'}", f"out={tmp_path / 'out'}", *SHORT, *prompt]
     assert main(["eval", *words]) == 0

@@ -46,14 +46,16 @@ def make_plan(
     groups: dict[tuple[str, ...], list[Question]] = {}
     for question in questions:
         groups.setdefault(tuple(image.key for image in question.sample.images), []).append(question)
-    windows, together, images = [], [], {}
+    windows: list[tuple[list[Question], dict[str, ImageSource]]] = []
     for group in groups.values():
         own = {image.key: image for image in group[0].sample.images}
-        if together and max_images is not None and len(images.keys() | own.keys()) > max_images:
-            windows.append(_window(together, images, collator, batch_size, max_images))
-            together, images = [], {}
-        together, images = together + group, images | own
-    return [*windows, *([_window(together, images, collator, batch_size, max_images)] if together else [])]
+        if not windows or (max_images and len(windows[-1][1]) + len(own.keys() - windows[-1][1].keys()) > max_images):
+            windows.append(([], {}))
+        together, images = windows[-1]
+        together += group
+        images |= own
+    kept = max_images is not None
+    return [_window(together, images if kept else {}, collator, batch_size) for together, images in windows]
 
 
 def images_in_memory(model: VLM, gib: float) -> int | None:
@@ -68,16 +70,9 @@ def images_in_memory(model: VLM, gib: float) -> int | None:
     return int(gib * 2**30 / (FEATURE_BYTES * tokens * width)) or None
 
 
-def _window(
-    questions: list[Question],
-    images: dict[str, ImageSource],
-    collator: Collator,
-    batch_size: int,
-    max_images: int | None,
-) -> Window:
+def _window(questions: list[Question], images: dict[str, ImageSource], collator: Collator, batch_size: int) -> Window:
     lengths = {question.id: collator.length(question.sample) for question in questions}
     ordered = sorted(questions, key=lambda question: lengths[question.id])
     batches = [tuple(ordered[start : start + batch_size]) for start in range(0, len(ordered), batch_size)]
     padded = sum(len(batch) * lengths[batch[-1].id] for batch in batches)
-    kept = () if max_images is None else tuple(images.values())
-    return Window(kept, tuple(batches), sum(lengths.values()), padded)
+    return Window(tuple(images.values()), tuple(batches), sum(lengths.values()), padded)

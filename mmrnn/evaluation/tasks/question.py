@@ -27,7 +27,6 @@ class Question:
         codec: form in which the model writes the box; "": none is asked for.
         options: replies from which `rank` chooses; none: the task has no options.
         record: fields of the official record that a submission or a converter needs, such as `question_id`.
-        fault: why it cannot be asked; it counts as wrong.
         place: file and line of its record, for messages.
     """
 
@@ -42,7 +41,6 @@ class Question:
     codec: Codec | Literal[""] = ""
     options: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
-    fault: str = ""
     place: str = ""
 
 

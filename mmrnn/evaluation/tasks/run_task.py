@@ -6,7 +6,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from mmrnn.data.collate import Collator
 from mmrnn.data.image import ImageError
 from mmrnn.evaluation.replies import replies
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, answer_line, resume
@@ -100,15 +99,10 @@ class _Asking:
         self.suffix = f"\n{task.suffix}" if task.suffix else ""
 
     def plan(self, questions: Sequence[Question]) -> list[Window]:
-        """Return the windows of the questions; those that cannot be asked come first."""
-        assistant = self.assistant
-        modalities = dict(assistant.model.modalities)
-        collator = Collator(assistant.tokenizer, assistant.prompt, modalities, for_generation=True)
-        most = images_in_memory(assistant.model, self.run.feature_cache_gib)
-        faulty = tuple(question for question in questions if question.fault)
-        usable = [question for question in questions if not question.fault]
-        windows = make_plan(usable, collator, batch_size=self.run.batch_size, max_images=most)
-        return [*([Window((), (faulty,), 0, 0)] if faulty else []), *windows]
+        """Return the windows of the questions."""
+        most = images_in_memory(self.assistant.model, self.run.feature_cache_gib)
+        collator = self.assistant.reader.collator()
+        return make_plan(questions, collator, batch_size=self.run.batch_size, max_images=most)
 
     def answers(self, window: Window) -> Iterator[list[Line]]:
         """Yield the lines of each batch of a window."""
@@ -123,8 +117,6 @@ class _Asking:
             yield [self._line(question, reply) for question, reply in zip(batch, found, strict=True)]
 
     def _replies(self, assistant: Assistant, batch: Sequence[Question]) -> list[str | ImageError]:
-        if any(question.fault for question in batch):
-            return [ImageError(question.fault, question.fault) for question in batch]
         if self.run.rank:
             return [_likeliest(assistant, question) for question in batch]
         samples = [question.sample for question in batch]

@@ -1,6 +1,5 @@
 """Captions beside pycocoevalcap called by itself, on lines that its tokenizer could lose."""
 
-import os
 import random
 import shutil
 import sys
@@ -9,6 +8,7 @@ import pytest
 
 from mmrnn.evaluation.metrics.captions import captions
 from mmrnn.evaluation.metrics.items import TextItem
+from tests.evaluation import java
 
 WORDS = [
     "a",
@@ -34,26 +34,13 @@ def caption(draw):
     return " ".join(draw.choices(WORDS, k=draw.randint(4, 9))) + draw.choice(("", ".", "!"))
 
 
-STAND_IN = """#!{python} -IS
-import pathlib, re, sys
-text = pathlib.Path(sys.argv[-1]).read_bytes().decode()
-lines = [re.sub("([.,!?]|'s)", r" \\1", line.lower()) + "\\n" for line in text.splitlines()]
-sys.stdout.buffer.write("".join(lines).encode())
-"""
-"""Program in place of `java`: it ends lines where Java's tokenizer does, and splits off the marks of `WORDS`."""
-
-
 @pytest.fixture(params=["java", "stand-in"])
 def tokenizer(request, tmp_path, monkeypatch):
     """Program that the package starts; all but what it does inside is tested without Java, too."""
-    pytest.importorskip("pycocoevalcap")
     if request.param == "stand-in":
-        program = tmp_path / "java"
-        program.write_text(STAND_IN.format(python=sys.executable))
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    elif shutil.which("java") is None:
-        pytest.skip("there is no Java here")
+        java.put_in_place(tmp_path, monkeypatch)
+    else:
+        java.need()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +88,6 @@ def test_no_reply_is_lost_or_shifts_those_behind_it(tokenizer, many):
 
 
 def test_without_java_one_sentence_says_so(monkeypatch, many):
-    pytest.importorskip("pycocoevalcap")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match="the caption metric needs Java for its tokenizer"):
         captions(many)

@@ -1,7 +1,6 @@
 """Every card of `conf/task/` reads the files of its benchmark as they are published, and scores replies by them."""
 
 from functools import cache
-from shutil import which
 
 import pytest
 
@@ -12,6 +11,7 @@ from mmrnn.config.validate import card_faults
 from mmrnn.evaluation.metrics.items import BoxItem, TextItem
 from mmrnn.prompts import Template, boxes
 from mmrnn.types import TAG
+from tests.evaluation import java
 from tests.evaluation.tasks import official_files
 
 CARDS = sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
@@ -73,13 +73,12 @@ def test_official_files(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_scores(name, tmp_path):
+def test_scores(name, tmp_path, monkeypatch):
     """References as replies reach the best score; other replies do not."""
     task, questions = asked(name, tmp_path)
     if task.metric is None:
         return
-    if name in CORPUS and which("java") is None:
-        pytest.skip("pycocoevalcap needs Java")
+    java.put_in_place(tmp_path, monkeypatch)
     found = task.metric([item(question, perfect(question)) for question in questions])
     best = found.summary[task.main]
     assert name in CORPUS or best == pytest.approx(BEST.get(name, 1.0))

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mmrnn.evaluation.metrics.option_letter import LETTERS
 from mmrnn.evaluation.tasks.readers.records import (
     at,
     check_kind,
@@ -19,8 +20,6 @@ from mmrnn.evaluation.tasks.readers.records import (
 )
 from mmrnn.evaluation.tasks.readers.references import Lookup, Reference, References, find, first_line, put
 from mmrnn.io.errors import RecordError
-
-LETTERS = "ABCDE"
 
 
 def letters(count: int, answer: Any) -> Reference:
