@@ -11,15 +11,18 @@ from mmrnn.cli.ask import RUNS, newest
 from mmrnn.cli.options import Parser, add_max_new_tokens, natural, split_trusted, to_path
 from mmrnn.cli.reply_options import add_sampling, sampling, whole
 from mmrnn.config.error import ConfigError
+from mmrnn.inference.server.limits import Limits
 from mmrnn.io.optional import require
 
 if TYPE_CHECKING:
     import socket
 
-    from mmrnn.inference.server.limits import Limits
     from mmrnn.inference.server.run import Server
 
 MIB = 2**20
+
+LIMITS = Limits()
+"""Limits where no option names others."""
 
 
 def parser() -> Parser:
@@ -35,7 +38,7 @@ as data URIs; no address is ever fetched. Sampling options hold for requests tha
         """
   mmrnn serve
   mmrnn serve runs/2026-01-31_12-00-00 --port 8001 --name kites
-  mmrnn serve --host 0.0.0.0 --api-key SECRET --max-rows 32
+  mmrnn serve --host 0.0.0.0 --api-key-file serve.key --max-rows 32
 """,
     )
     made.add_argument(
@@ -43,9 +46,18 @@ as data URIs; no address is ever fetched. Sampling options hold for requests tha
     )
     made.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="interface to listen at")
     made.add_argument("--port", type=port, default=8000, metavar="N", help="port to listen at; 0: any that is free")
-    made.add_argument("--api-key", type=key, metavar="KEY", help="key that requests must have (default: none)")
+    keys = made.add_mutually_exclusive_group()
+    keys.add_argument(
+        "--api-key",
+        type=key,
+        metavar="KEY",
+        help="key that requests must have (default: none); other users of this machine see it in the list of processes",
+    )
+    keys.add_argument(
+        "--api-key-file", type=key_file, dest="api_key", metavar="FILE", help="file with the key (default: none)"
+    )
     made.add_argument("--name", metavar="NAME", help="name of the model in requests (default: that of the folder)")
-    add_max_new_tokens(made, 1024)
+    add_max_new_tokens(made, LIMITS.max_new_tokens)
     add_sampling(made)
     batching = made.add_argument_group("batching")
     limits = made.add_argument_group("limits of a request")
@@ -54,10 +66,10 @@ as data URIs; no address is ever fetched. Sampling options hold for requests tha
         (batching, "--max-waiting", whole, 32, "requests beyond these that wait; further ones are refused (429)"),
         (batching, "--prefill-chunk", natural, 256, "positions of a prompt that are read between two tokens of others"),
         (batching, "--state-cache-mib", whole, 256, "memory for states of earlier dialogues; 0: none are kept"),
-        (limits, "--max-prompt-tokens", natural, 8192, "tokens of a dialogue, those of its images included"),
-        (limits, "--max-images", natural, 8, "images of a dialogue"),
-        (limits, "--max-pixels", natural, 16_000_000, "pixels of an image"),
-        (limits, "--max-body-mib", natural, 16, "size of a request"),
+        (limits, "--max-prompt-tokens", natural, LIMITS.max_prompt_tokens, "tokens of a dialogue and its images"),
+        (limits, "--max-images", natural, LIMITS.max_images, "images of a dialogue"),
+        (limits, "--max-pixels", natural, LIMITS.max_pixels, "pixels of an image"),
+        (limits, "--max-body-mib", natural, LIMITS.max_body_bytes // MIB, "size of a request"),
     ):
         group.add_argument(name, type=kind, default=default, metavar="N", help=text)
     return made
@@ -78,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     with open_server(options, trusted) as made:
         print(f"{made.name} is served at {made.url} (Ctrl-C ends)", flush=True)
         if options.api_key is None and not is_loopback(options.host):
-            print("mmrnn: other machines can use this server without a key; see --api-key", file=sys.stderr)
+            print("mmrnn: other machines can use this server without a key; see --api-key-file", file=sys.stderr)
         made.server.run(sockets=[made.socket])
     return 0
 
@@ -156,6 +168,18 @@ def key(word: str) -> str:
     return word
 
 
+def key_file(word: str) -> str:
+    """Return the key in a file, without the white space around it.
+
+    Raises:
+        ArgumentTypeError: the file cannot be read, or holds no key.
+    """
+    try:
+        return key(to_path(word).read_text("utf-8").strip())
+    except (OSError, ValueError, ArgumentTypeError) as fault:
+        raise ArgumentTypeError(f"{word} holds no key: {fault}") from fault
+
+
 def is_loopback(host: str) -> bool:
     """Return True where no other machine reaches an interface."""
     try:
@@ -174,9 +198,7 @@ def _batching(options: Namespace) -> dict[str, int]:
     }
 
 
-def _limits(options: Namespace) -> "Limits":
-    from mmrnn.inference.server.limits import Limits
-
+def _limits(options: Namespace) -> Limits:
     return Limits(
         max_prompt_tokens=options.max_prompt_tokens,
         max_new_tokens=options.max_new_tokens,

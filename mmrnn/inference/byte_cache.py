@@ -51,6 +51,11 @@ class ByteCache(Generic[V]):
                 _, (_, freed) = self._values.popitem(last=False)
                 self.nbytes -= freed
 
+    def values(self) -> list[V]:
+        """Return all values; none counts as used by that."""
+        with self._lock:
+            return [value for value, _ in self._values.values()]
+
     def clear(self) -> None:
         """Forget all values."""
         with self._lock:

@@ -1,6 +1,5 @@
 """Conversations with a model: each turn continues the state of those before it."""
 
-import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from mmrnn.data.image import ImageLike
 from mmrnn.inference.conversation_file import read_conversation, write_conversation
-from mmrnn.inference.dialogue import PLACEHOLDER, DialogueRow, Exchange, question_sample
+from mmrnn.inference.dialogue import PLACEHOLDER, DialogueRow, Exchange, other_question, question_sample
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.generate import check_max_new_tokens, decode
 from mmrnn.inference.mark import Mark
@@ -221,8 +220,8 @@ class Conversation:
                 return mark.length, mark.state
         if len(asked) > 1 or not asked[0].inputs:
             return 0, None
-        shown = re.match(r".*<\w+>", asked[0].question, re.DOTALL)
-        return self.reader.read_images(row, self._row((replace(asked[0], question=shown[0] + PLACEHOLDER),)))
+        other = replace(asked[0], question=other_question(asked[0].question))
+        return self.reader.read_images(row, self._row((other,)))
 
     def _shared_length(self, asked: tuple[Exchange, ...], row: DialogueRow) -> int:
         """Positions of a row that a row with a reply and a further question begins with, too; 0: no mark is kept."""

@@ -1,7 +1,8 @@
 """Dialogue of a conversation: exchanges with the inputs that they show, and its token ids."""
 
+import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -67,11 +68,19 @@ class DialogueRow(NamedTuple):
 
     def digest(self, stop: int) -> str:
         """Return a hash of the first `stop` positions and of the inputs in them."""
-        digest = sha256(array("q", self.ids[:stop]).tobytes())
-        for span, item in zip(self.spans, self.inputs, strict=True):
-            if span.start < stop:
-                digest.update(f"{span.start} {item.key} ".encode())
-        return digest.hexdigest()
+        [found] = self.digests([stop])
+        return found
+
+    def digests(self, stops: Iterable[int]) -> Iterator[str]:
+        """Yield the `digest` of each stop; stops ascend, and every position is hashed once."""
+        ids, start, digest = array("q", self.ids), 0, sha256()
+        for stop in stops:
+            digest.update(ids[start:stop].tobytes())
+            start, whole = stop, digest.copy()
+            for span, item in zip(self.spans, self.inputs, strict=True):
+                if span.start < stop:
+                    whole.update(f"{span.start} {item.key} ".encode())
+            yield whole.hexdigest()
 
 
 def dialogue_row(
@@ -144,6 +153,12 @@ def _expand(turns: tuple[Turn, ...], images: Sequence[ImageLike]) -> tuple[tuple
         else:
             raise ValueError(f"the question has the tag {VIDEO}; give the path of a video (got {type(image).__name__})")
     return expand_videos(turns, found[TAG], found[VIDEO])
+
+
+def other_question(question: str) -> str:
+    """Return a question that shows the same inputs and has other words behind them."""
+    shown = re.match(r".*<\w+>", question, re.DOTALL)
+    return (shown[0] if shown else "") + PLACEHOLDER
 
 
 def without_reply(sample: Sample) -> Sample:

@@ -79,16 +79,26 @@ class DialogueReader:
         """Return a sample of one question with its images opened and prepared.
 
         Raises:
+            ImageError: as of `sample_row`.
+            ValueError: as of `sample_row`.
+        """
+        return Exchange(sample.turns[0].text, tuple(self.sample_row(sample).inputs))
+
+    def sample_row(self, sample: Sample) -> DialogueRow:
+        """Return a sample as training writes it, with its images opened and prepared. Any thread may call it.
+
+        Raises:
             ImageError: an image cannot be opened.
-            ValueError: tags and images or observations differ in number, or the model has no such modality.
+            ValueError: tags and images or observations differ in number, the model has no such modality, or the prompt
+                cannot format the turns.
         """
         if (weights := self._count_changes()) != self.weights:
             self.forget()
             self.weights = weights
         prepared = self.collator().prepare(sample)
         places = zip(prepared.row.image_spans, prepared.inputs, strict=True)
-        inputs = tuple(DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places)
-        return Exchange(sample.turns[0].text, inputs)
+        inputs = [DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places]
+        return DialogueRow(prepared.row.ids, prepared.row.image_spans, inputs)
 
     def row(self, exchanges: tuple[Exchange, ...], *, system: str | None = None, rewrite: bool = False) -> DialogueRow:
         """Return the row of a dialogue; see `dialogue_row`."""

@@ -16,6 +16,18 @@ LARGEST = float_info.max
 """Largest finite number; a whole number above it has no logarithm or quotient in fp64."""
 
 
+class LogitsError(ValueError):
+    """Rows of logits that have no most likely token.
+
+    Attributes:
+        rows: their numbers.
+    """
+
+    def __init__(self, rows: list[int]) -> None:
+        super().__init__("the logits are not finite (nan or inf); the weights or the inputs of the model are damaged")
+        self.rows = rows
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Choice of the next token of one row; as it is, the most likely one.
@@ -119,7 +131,7 @@ def choose_tokens(
         replies: tokens that each row already has.
 
     Raises:
-        ValueError: a row of logits is not finite.
+        LogitsError: a row of logits is not finite; nothing has been drawn.
     """
     check_logits(logits)
     if any(sampler.repetition_penalty != 1 and reply for sampler, reply in zip(samplers, replies, strict=True)):
@@ -138,11 +150,12 @@ def check_logits(logits: Float[Tensor, "b vocab"]) -> None:
     """Check that every row has a most likely token; -inf forbids one.
 
     Raises:
-        ValueError: a logit is NaN or inf, or all of a row are -inf.
+        LogitsError: a logit is NaN or inf, or all of a row are -inf.
     """
     # The largest logit is NaN if any is, and infinite if any is or all are.
-    if not logits.amax(-1).isfinite().all():
-        raise ValueError("the logits are not finite (nan or inf); the weights or the inputs of the model are damaged")
+    finite = logits.amax(-1).isfinite()
+    if not finite.all():
+        raise LogitsError([row for row, sound in enumerate(finite.tolist()) if not sound])
 
 
 def _penalise(

@@ -1,5 +1,6 @@
 """`mmrnn serve`: options, and a server that a signal ends."""
 
+import inspect
 import logging
 import os
 import re
@@ -19,8 +20,10 @@ from mmrnn.cli import serve
 from mmrnn.cli.main import main
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
+from mmrnn.inference.engine.engine import Engine
 from mmrnn.inference.load import load
 from mmrnn.inference.sampler import Sampler
+from mmrnn.inference.server.limits import Limits
 from tests.inference.scripted import assistant
 from tests.inference.server.conftest import body
 
@@ -47,6 +50,27 @@ def test_options_reach_the_server(run):
         assert client.get("/v1/models", headers={"authorization": "Bearer other"}).status_code == 401
         assert made.url == f"http://127.0.0.1:{made.socket.getsockname()[1]}/v1"
         assert made.server.config.limit_concurrency > 5
+
+
+def test_the_options_default_to_the_values_of_the_classes():
+    options = serve.parser().parse([])
+    own = {name: each.default for name, each in inspect.signature(Engine).parameters.items() if name != "reader"}
+    assert serve._batching(options) == own
+    assert serve._limits(options) == Limits()
+
+
+def test_a_key_from_a_file(tmp_path, capsys):
+    file = tmp_path / "key"
+    file.write_text("s3cret\n")
+    assert serve.parser().parse(["--api-key-file", str(file)]).api_key == "s3cret"
+    assert main(["serve", "--api-key", "a", "--api-key-file", str(file)]) == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+    for content in (b"", b"\n", b"two words", b"\xff"):
+        file.write_bytes(content)
+        assert main(["serve", "--api-key-file", str(file)]) == 2
+        assert f"{file} holds no key: " in capsys.readouterr().err
+    assert main(["serve", "--api-key-file", str(tmp_path / "other")]) == 2
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_a_signal_ends_it(run, monkeypatch, capsys):

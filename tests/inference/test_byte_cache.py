@@ -10,6 +10,7 @@ def test_the_least_recently_used_leaves_first():
     cache.put("a", 1, 4)
     cache.put("b", 2, 4)
     assert cache.get("a") == 1
+    assert cache.values() == [2, 1]
     cache.put("c", 3, 4)
     assert (cache.get("b"), cache.get("a"), cache.get("c")) == (None, 1, 3)
     assert (len(cache), cache.nbytes) == (2, 8)

@@ -94,7 +94,7 @@ def one(image, question):
 
 def compare(peer, theirs, assistant, image, question, slot, first=None):
     """Pixels, ids, logits and the reply; `theirs` is what the processor made of the same image and question."""
-    batch = assistant._batch([one(image, question)])
+    batch = assistant.reader.collator()([one(image, question)])
     torch.testing.assert_close(batch.images["image"], theirs["pixel_values"], atol=1e-6, rtol=0)
     assert filled(batch, slot) == theirs["input_ids"][0].tolist()
     compare_replies(peer, theirs, assistant, batch, image, question, first)
@@ -226,7 +226,7 @@ def test_fuyu(tmp_path, question):
     marks = {"bos": None, "eos": ("|ENDOFTEXT|",), "pad": "|ENDOFTEXT|"}
     tokenizer = HFTokenizer(path=str(tmp_path / "tokenizer.json"), vocab=vocab, **marks)
     assistant = Assistant(ours, tokenizer, card("fuyu"))
-    batch = assistant._batch([one(image, question)])
+    batch = assistant.reader.collator()([one(image, question)])
     patches = ours.modalities["image"].encode(batch.images["image"])
     expected = torch.cat([patch.flatten() for patch in theirs["image_patches"]])
     torch.testing.assert_close(patches.flatten(), expected, atol=1e-6, rtol=0)

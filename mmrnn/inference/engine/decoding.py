@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmrnn.inference.engine.request import Job
 from mmrnn.inference.reply import Token, make_tokens
-from mmrnn.inference.sampler import choose_tokens
+from mmrnn.inference.sampler import LogitsError, choose_tokens
 from mmrnn.model.vlm import VLM
 from mmrnn.types import Sequence, State
 
@@ -18,10 +18,11 @@ class DecodingRows:
 
     Args:
         model: in evaluation mode.
-        keep: called with a job whose reply has ended, and the state after all of its tokens but the last.
+        keep: called with a job whose reply has ended, and the state after all of its tokens but the last; None: no
+            state is taken.
     """
 
-    def __init__(self, model: VLM, keep: Callable[[Job, State], None]) -> None:
+    def __init__(self, model: VLM, keep: Callable[[Job, State], None] | None) -> None:
         self.model, self._keep = model, keep
         self.jobs: list[Job] = []
         self._last: Tensor | None = None
@@ -48,22 +49,29 @@ class DecodingRows:
         self._select([row for row, job in enumerate(self.jobs) if not job.cancelled])
         if not self.jobs:
             return
-        logits = self._finite(self.model.head(self._last))
-        if not self.jobs:
-            return
+        logits = self.model.head(self._last)
         samplers = [job.request.sampler for job in self.jobs]
-        ids = choose_tokens(logits, samplers, [job.generator for job in self.jobs], [job.ids for job in self.jobs])
+        try:
+            ids = choose_tokens(logits, samplers, [job.generator for job in self.jobs], [job.ids for job in self.jobs])
+        except LogitsError as error:  # the other rows get their tokens in the next step
+            for row in error.rows:
+                self.jobs[row].fail(error)
+            self._select([row for row in range(len(self.jobs)) if row not in error.rows])
+            return
         for job, token in zip(self.jobs, self._tokens(ids, logits), strict=True):
             job.push(token)
         ends = [job.end for job in self.jobs]
         for row, end in enumerate(ends):
-            if end is not None:
+            if end is None:
+                continue
+            if self._keep is not None:
                 self._keep(self.jobs[row], self._state.select(torch.tensor([row], device=ids.device)))
-                self.jobs[row].finish(end)
+            self.jobs[row].finish(end)
         active = [row for row, end in enumerate(ends) if end is None]
         self._select(active)
         if self.jobs:
-            ids = ids[torch.tensor(active, device=ids.device)]
+            if len(active) < len(ids):
+                ids = ids[torch.tensor(active, device=ids.device)]
             hidden, self._state = self.model.run_backbone(Sequence(ids[:, None]), self._state)
             self._last = hidden[:, -1]
 
@@ -72,18 +80,6 @@ class DecodingRows:
         for job in self.jobs:
             job.fail(error)
         self._select([])
-
-    def _finite(self, logits: Tensor) -> Tensor:
-        """Logits of the rows that have a most likely token; the others end."""
-        finite = logits.amax(-1).isfinite().tolist()
-        if all(finite):
-            return logits
-        for job, sound in zip(self.jobs, finite, strict=True):
-            if not sound:
-                job.fail(ValueError("the logits are not finite (nan or inf); the inputs or the weights are damaged"))
-        rows = [row for row, sound in enumerate(finite) if sound]
-        self._select(rows)
-        return logits[rows]
 
     def _tokens(self, ids: Tensor, logits: Tensor) -> list[Token]:
         """Tokens with as many log-probabilities as each row wants."""

@@ -1,11 +1,10 @@
 """Prompts of the engine: a whole dialogue as training writes it, and where other prompts leave it."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmrnn.data.collate import IMAGE, Collator
-from mmrnn.inference.dialogue import PLACEHOLDER, DialogueInput, DialogueRow, without_reply
+from mmrnn.inference.dialogue import PLACEHOLDER, DialogueRow, other_question, without_reply
 from mmrnn.inference.reader import DialogueReader, cut_between_images
 from mmrnn.inference.text_stream import common_length
 from mmrnn.prompts import tokenize
@@ -33,18 +32,14 @@ def prepare(reader: DialogueReader, sample: Sample) -> PreparedPrompt:
         ImageError: an image cannot be opened.
         ValueError: the sample asks nothing, tags and images differ in number, or the prompt cannot format the turns.
     """
-    sample, collator = without_reply(sample), reader.collator()
-    prepared = collator.prepare(sample)
-    places = zip(prepared.row.image_spans, prepared.inputs, strict=True)
-    inputs = [DialogueInput.of(name, tensor, span.layout) for span, (name, tensor) in places]
-    row = DialogueRow(prepared.row.ids, prepared.row.image_spans, inputs)
-    return PreparedPrompt(row, _resume_points(collator, sample, row) if reader.causal else ())
+    sample = without_reply(sample)
+    row = reader.sample_row(sample)
+    return PreparedPrompt(row, _resume_points(reader.collator(), sample, row) if reader.causal else ())
 
 
 def _resume_points(collator: Collator, sample: Sample, row: DialogueRow) -> tuple[int, ...]:
     *before, asked, _ = sample.turns
-    shown = re.match(r".*<\w+>", asked.text, re.DOTALL)
-    other = Turn("user", (shown[0] if shown else "") + PLACEHOLDER)
+    other = Turn("user", other_question(asked.text))
     later = (asked, Turn("assistant", PLACEHOLDER), Turn("user", PLACEHOLDER))
     found, length = set(), len(row.ids)
     # A question that is the same word for word begins with all but the last position, of which the logits are needed.

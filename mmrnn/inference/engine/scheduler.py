@@ -42,8 +42,9 @@ class Scheduler:
                 raise ValueError(f"{name} ({value}) must be at least 1")
         self.reader, self.max_rows, self.prefill_chunk = reader, max_rows, prefill_chunk
         self.waiting: deque[Job] = deque()
-        self.rows = DecodingRows(reader.model, self._keep)
+        self.rows = DecodingRows(reader.model, self._keep if reader.causal and state_cache_bytes else None)
         self.states = StateCache(state_cache_bytes)
+        self._weights = reader.weights
         self._reading: tuple[Job, Iterator[tuple[Tensor, State] | None]] | None = None
 
     @property
@@ -79,6 +80,9 @@ class Scheduler:
         if self._reading and self._reading[0].cancelled:
             self._reading = None
         if not self._reading and self.waiting and len(self.rows) < self.max_rows:
+            if self.reader.weights is not self._weights:  # states of other weights
+                self.states.clear()
+                self._weights = self.reader.weights
             job = self.waiting.popleft()
             self._reading = job, read_prompt(self.reader, job, self.states, self.prefill_chunk)
         if not self._reading:
@@ -95,7 +99,6 @@ class Scheduler:
 
     def _keep(self, job: Job, state: State) -> None:
         """Keep the state after a reply, for the next turn of its dialogue."""
-        if self.reader.causal:
-            row = job.request.row
-            read = DialogueRow(row.ids + job.ids[:-1], row.spans, row.inputs)
-            self.states.put(read, len(read.ids), state)
+        row = job.request.row
+        read = DialogueRow(row.ids + job.ids[:-1], row.spans, row.inputs)
+        self.states.put(read, len(read.ids), state)

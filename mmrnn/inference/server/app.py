@@ -19,7 +19,7 @@ from mmrnn.inference.server.limits import Limits
 from mmrnn.inference.server.schema import ChatCompletionRequest
 
 PREPARING_THREADS = 2
-"""Threads that tokenise texts and open images; each holds one image at a time."""
+"""Threads that tokenise texts and open images; each decodes one image at a time."""
 
 
 def create_app(

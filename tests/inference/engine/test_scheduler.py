@@ -233,6 +233,20 @@ def test_kept_states_are_bounded(rwkv):
     assert serve(rwkv, made, sample("what?"), sample("what?")) == expected
 
 
+def test_states_of_other_weights_are_forgotten(rwkv):
+    used, dialogue = assistant("visualrwkv6_tiny", "prompt=first"), sample("what is it?", images=[IMAGE])
+    made = scheduler(used)
+    before = serve(used, made, dialogue)
+    with torch.no_grad():
+        for parameter in used.model.parameters():
+            parameter.add_(0.1)
+    job, events = job_of(used, dialogue)
+    made.add([job])
+    drain(made)
+    assert events[-1].cached == 0
+    assert text(used, events) == alone(used, dialogue) != before[0]
+
+
 def test_the_fault_of_a_row_ends_that_row_alone(rwkv, caplog):
     made, good = scheduler(rwkv), sample("what?")
     broken, events = job_of(rwkv, sample("why?", images=[IMAGE]), max_new_tokens=20)
