@@ -10,7 +10,7 @@ from mmrnn.training.malloc import tune_malloc
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
+    for _ in range(20):
         torch.zeros(2**24).sum()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
