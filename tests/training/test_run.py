@@ -107,7 +107,7 @@ def test_the_time_of_an_interrupted_run_is_that_of_all_its_parts(tmp_path):
 
 def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(config(f"seed={seed}", "evaluate.samples=0"), tmp_path / name)
+        train(config(f"seed={seed}", "evaluate.samples=0", "stage.instruct.steps=2"), tmp_path / name)
     a, b, c = (weights_of(tmp_path / name) for name in "abc")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not all(torch.equal(a[name], c[name]) for name in a)
@@ -122,7 +122,7 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("where", ["between", "while writing"])
+@pytest.mark.parametrize("where", [pytest.param("between", marks=pytest.mark.slow), "while writing"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, where):
     stages = ("stage=align_then_instruct", "stage.align.steps=2", "stage.align.batch_size=4")
     cfg = config("evaluate.samples=0", "save_every_seconds=0", "max_save_share=1", *stages)

@@ -125,8 +125,7 @@ def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
     figures = []
     for index in range(min(MAX_EXAMPLES, len(answers))):
         answer, sample = answers[index], samples[answers[index].index]
-        url = data_url(sample.images[0], side=256, form="PNG") if sample.images else ""
-        image = f'<img alt="" src="{url}">' if url else ""
+        image = f'<img alt="" src="{data_url(sample.images[0], side=256, form="PNG")}">' if sample.images else ""
         truth = "" if answer.right else f" (truth: {escape(answer.truth)})"
         mark = "right" if answer.right else "wrong"
         figures.append(
