@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +17,12 @@ def library_versions(*more: str) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
+
+
+def own_version() -> str:
+    """Return the version of mmrnn, installed or run from a checkout."""
+    # The package above all rooms is loaded before any of them; none imports it.
+    return sys.modules["mmrnn"].__version__
 
 
 def commit(root: Path = Path(__file__).parents[2]) -> str | None:

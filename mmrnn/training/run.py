@@ -35,8 +35,8 @@ from mmrnn.training.preparation import describe, make_features, make_trainer, to
 from mmrnn.training.result import write_result
 from mmrnn.training.run_log import RunLog
 from mmrnn.training.saving.checkpointing import Checkpoints, CheckpointSettings
-from mmrnn.training.saving.run_config import differences
 from mmrnn.training.saving.run_clock import RunClock
+from mmrnn.training.saving.run_config import differences
 from mmrnn.training.saving.saved_run import find_start
 from mmrnn.training.trackers.choice import NoTracker
 from mmrnn.training.trackers.console import Console

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 
-from mmrnn import __version__
 from mmrnn.data.fingerprint import data_fingerprint
 from mmrnn.io.processor import processor_name
-from mmrnn.io.versions import commit, library_versions
+from mmrnn.io.versions import commit, library_versions, own_version
 from mmrnn.model.state_bytes import state_bytes
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.loop.metrics import peak_memory
@@ -30,7 +29,7 @@ def run_facts(
     """
     device, [fixed, growing] = parts.device, state_bytes(parts.model.backbone)
     return {
-        "version": __version__,
+        "version": own_version(),
         "commit": commit(),
         "packages": library_versions(),
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),

@@ -87,7 +87,7 @@ def test_a_result_says_with_what_and_how_fast_it_came_about(tmp_path):
     assert result["samples_per_second"] == pytest.approx(6 * 4 / seconds, rel=0.01)
     assert result["seconds"] > seconds
     assert result["peak_memory_gib"] > 0.1
-    [state] = [layer for layer in build(config()).backbone.state(1).layers[:1]]
+    state = build(config()).backbone.state(1).layers[0]
     assert result["state_bytes"] > state["wkv"].nbytes > 0
     assert result["state_bytes_per_token"] == 0
     assert len(result["data_fingerprint"]) == 16

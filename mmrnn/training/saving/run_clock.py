@@ -83,7 +83,5 @@ def _read(path: Path) -> float:
         return 0.0
     text = path.read_text(encoding="utf-8", errors="replace").strip()
     if not text.replace(".", "", 1).isdecimal() or not text.isascii():
-        raise ValueError(
-            f"{path} is damaged: expected the seconds that the run has taken, got {text[:40]!r}; delete it"
-        )
+        raise ValueError(f"{path} is damaged: expected the seconds of the run, got {text[:40]!r}; delete it")
     return float(text)

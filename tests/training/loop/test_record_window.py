@@ -17,14 +17,8 @@ def test_a_record_is_of_the_steps_since_the_last():
     window = filled(1.0, 2.0, 6.0)
     assert len(window) == 3
     dropped = {"total": 6, "reasons": {"broken": {"samples": 6, "first": "a"}}}
-    assert window.take() == {
-        "loss": 3.0,
-        "grad_norm": 30.0,
-        "lr": 0.2,
-        "skipped_steps": 3,
-        "tokens": 300,
-        "dropped": dropped,
-    }
+    figures = {"loss": 3.0, "grad_norm": 30.0, "lr": 0.2, "skipped_steps": 3, "tokens": 300}
+    assert window.take() == figures | {"dropped": dropped}
     assert len(window) == 0
     window.add(5.0, 50.0, 0.5, 0, [])
     assert window.take() == {

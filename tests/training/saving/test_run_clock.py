@@ -13,9 +13,13 @@ def test_attempts_are_summed(tmp_path):
     def attempt(**knobs):
         return RunClock(tmp_path, clock=lambda: now[0], **knobs)
 
-    with pytest.raises(KeyError), attempt():
-        now[0] += 7
-        raise KeyError
+    def fail():
+        with attempt():
+            now[0] += 7
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     now[0] += 50  # nothing runs
     with attempt() as clock:
         now[0] += 3
