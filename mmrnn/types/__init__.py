@@ -36,6 +36,7 @@ from mmrnn.types.parts import (
     Position,
     Scan,
 )
+from mmrnn.types.quantizer import MatrixDtype, Quantizer
 from mmrnn.types.ranks import Alone, Ranks
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
 from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
@@ -74,6 +75,7 @@ __all__ = [
     "Layout",
     "MapDataset",
     "Mask",
+    "MatrixDtype",
     "ModalitySpec",
     "NonNegativeFloat",
     "NonNegativeInt",
@@ -86,6 +88,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Prompt",
+    "Quantizer",
     "Ranks",
     "Resettable",
     "Routing",
