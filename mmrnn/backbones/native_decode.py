@@ -81,9 +81,9 @@ def native_decode_step(
     weight = model.norm.weight
     if (
         x.shape[1] != 1
-        or not 1 <= len(x) <= max_rows(x.dtype)
         or model.training
         or not is_plain_inference(x, weight)
+        or not 1 <= len(x) <= max_rows(x.dtype)
         or x.dtype != weight.dtype
         or unavailable_reason() is not None
     ):

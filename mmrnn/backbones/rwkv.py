@@ -201,7 +201,7 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
             The hidden states after the last norm, and the state after the last position.
         """
         x = self.embed(sequence.ids) if sequence.embeds is None else sequence.embeds
-        state = self.resume(state, len(x))
+        state = self.resume(state, x.shape[0])
         if hook is None and sequence.segments is None and (decoded := native_decode_step(self, x, state)) is not None:
             return decoded
         bounds = SegmentBounds.of(sequence.segments, state.shared.get("segment"))

@@ -11,11 +11,11 @@ from mmrnn.model.vlm import VLM
 CARD = "README.md"
 
 
-def model_card(model: VLM, cfg: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
+def model_card(model: VLM, cfg: Mapping[str, Any], *, absent: int = 0) -> str:
     """Markdown text: parts with their numbers of parameters, chosen cards, and code that loads the checkpoint.
 
     Args:
-        tensors: tensors of the checkpoint.
+        absent: number of tensors of the model that are not in the checkpoint.
     """
     rows = [
         (name, module)
@@ -25,7 +25,6 @@ def model_card(model: VLM, cfg: Mapping[str, Any], tensors: Mapping[str, Any]) -
     rows.append(("language", model.backbone))
     table = "\n".join(f"| {name} | `{type(part).__name__}` | {_num_parameters(part):,} |" for name, part in rows)
     chosen = ", ".join(f"`{group}={name}`" for group, name in (cfg.get("choices") or {}).items() if name)
-    absent = len(model.state_dict()) - len(tensors)
     paragraphs = [
         "---\nlibrary_name: mmrnn\npipeline_tag: image-text-to-text\ntags: [mmrnn]\n---",
         "A vision-language model of mmrnn.",

@@ -73,8 +73,8 @@ def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:
 def _setting_faults(tree: Tree) -> Iterator[str]:
     """Settings that belong to no part and do not fit `Settings`; those left out have their defaults."""
     yield from _field_faults(tree, Settings, "")
-    yield from _field_faults(get_node(tree, "evaluate", {}), EvaluateSettings, "evaluate.")
-    for name in get_node(tree, "evaluate.tasks") or ():
+    yield from (wrong := [*_field_faults(get_node(tree, "evaluate", {}), EvaluateSettings, "evaluate.")])
+    for name in () if wrong else get_node(tree, "evaluate.tasks", ()):
         try:
             check_eval(compose(f"task={name}", config="eval"))
         except ConfigError as error:

@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError(f"mmrnn.evaluation.lm_eval needs lm-eval ({error}): pip install 'mmrnn[lm-eval]'") from error
 
-from mmrnn.data.collate import Collator, PreparedSample
+from mmrnn.data.collate import PreparedSample
 from mmrnn.evaluation.harness import Generation, batches, load_assistant, seeds, to_batch_size
 from mmrnn.inference.dialogue import PLACEHOLDER
 from mmrnn.inference.generate import generate
@@ -71,7 +71,6 @@ class TextModel(TemplateLM):
         self._starts = [*self.text_tokenizer.starts] if prefix_id is None else [prefix_id]
         if prefix_id is not None and not 0 <= prefix_id < self.assistant.model.backbone.vocab:
             raise ValueError(f"prefix_id ({prefix_id}) must be an id below {self.assistant.model.backbone.vocab}")
-        self._collate = Collator(self.text_tokenizer, self.prompt, {}, for_generation=True)
         self._in_dialogue = False
 
     @property
@@ -171,7 +170,7 @@ class TextModel(TemplateLM):
 
     def _batch(self, contexts: Sequence[Sequence[int]]) -> Batch:
         rows = [TokenizedSample([*ids], [IGNORE] * len(ids), []) for ids in contexts]
-        batch = self._collate.assemble([PreparedSample(row, []) for row in rows])
+        batch = self.assistant.reader.collator().assemble([PreparedSample(row, []) for row in rows])
         return batch.to(next(self.assistant.model.parameters()).device)
 
 

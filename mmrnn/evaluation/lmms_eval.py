@@ -117,12 +117,15 @@ class HarnessModel(lmms):
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        """Refuse a task of several rounds.
+        """Refuse a task of several rounds, such as `mmsearch_end2end`.
+
+        lmms-eval does not define what such a round reads: a task writes each of its questions from the replies so far,
+        and models there ask it either by itself or behind the earlier rounds. Their numbers cannot stand side by side.
 
         Raises:
-            NotImplementedError: always.
+            ValueError: always.
         """
-        raise NotImplementedError(f"the task {requests[0].task_name} asks in several rounds, which mmrnn does not")
+        raise ValueError(f"the task {requests[0].task_name} asks in several rounds, which mmrnn does not: leave it out")
 
     def document(self, args: tuple) -> Any:
         """Return the record that a request is about."""

@@ -17,7 +17,7 @@ from mmrnn.inference.reader import DialogueReader, cut_between_images
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.text_stream import TextStream, common_length
 from mmrnn.prompts import StopCriteria
-from mmrnn.types import Sample, State, Turn
+from mmrnn.types import State, Turn
 
 
 class Conversation:
@@ -92,24 +92,8 @@ class Conversation:
             ValueError: tags and images or observations differ in number, the model has no such modality, the prompt
                 has no further turn, or the conversation has continued since `say` was called.
         """
-        return self.say_sample(
-            question_sample(question, images, observations),
-            max_new_tokens=max_new_tokens,
-            sampler=sampler,
-            stop=stop,
-        )
-
-    def say_sample(
-        self,
-        sample: Sample,
-        *,
-        max_new_tokens: int = 64,
-        sampler: Sampler | None = None,
-        stop: str | Sequence[str] = (),
-    ) -> Generator[str, None, str]:
-        """Say a question that is given as a sample of one user turn; otherwise as `say`."""
         check_max_new_tokens(max_new_tokens)
-        asked = (*self.exchanges, self.reader.exchange(sample))
+        asked = (*self.exchanges, self.reader.exchange(question_sample(question, images, observations)))
         if self.reader.weights is not self._weights:  # states of other weights
             self.marks, self._weights = (), self.reader.weights
         row = self._row(asked)
@@ -225,25 +209,26 @@ class Conversation:
 
     def _shared_length(self, asked: tuple[Exchange, ...], row: DialogueRow) -> int:
         """Positions of a row that a row with a reply and a further question begins with, too; 0: no mark is kept."""
-        if not self.max_marks or not self.reader.causal:
-            return 0
-        try:
-            later = self._row((*asked[:-1], replace(asked[-1], reply=PLACEHOLDER), Exchange(PLACEHOLDER)))
-        except ValueError:  # the prompt has no further turn
-            return 0
-        return cut_between_images(row, common_length(row.ids, later.ids))
+        later = self._row_after((*asked[:-1], replace(asked[-1], reply=PLACEHOLDER)))
+        return 0 if later is None else cut_between_images(row, common_length(row.ids, later.ids))
 
     def _keep(self, mark: Mark | None, read: DialogueRow, state: State) -> None:
         """Keep the last mark that a further question can be continued from."""
-        if not self.max_marks or not self.reader.causal:
+        later = self._row_after(self.exchanges)
+        if later is None:
             return
         after = Mark(len(self.exchanges), len(read.ids), read.digest(len(read.ids)), state)
-        try:
-            later = self._row((*self.exchanges, Exchange(PLACEHOLDER)))
-        except ValueError:  # the prompt has no further turn
-            return
         found = [each for each in (after, mark) if each is not None and each.begins(later)][:1]
         self.marks = (*self.marks, *found)[-self.max_marks :]
+
+    def _row_after(self, exchanges: tuple[Exchange, ...]) -> DialogueRow | None:
+        """Row of a dialogue and a further question; None: no mark is kept, or the prompt has no further turn."""
+        if not self.max_marks or not self.reader.causal:
+            return None
+        try:
+            return self._row((*exchanges, Exchange(PLACEHOLDER)))
+        except ValueError:  # the prompt has no further turn
+            return None
 
 
 def whole_reply(texts: Generator[str, None, str]) -> str:

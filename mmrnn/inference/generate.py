@@ -34,9 +34,7 @@ def prefill(model: VLM, batch: Batch, state: State | None = None, prefill_chunk:
         raise ValueError("the prompt is empty; give at least one token, with a state too")
     if prefill_chunk < 0:
         raise ValueError(f"prefill_chunk ({prefill_chunk}) must be a number of positions; 0 is one chunk")
-    segments = batch.sequence.segments
-    padded = segments is not None and bool((segments != segments[:, -1:]).any())
-    if state is not None and padded and not _is_initial(model, state):
+    if state is not None and _is_padded(batch.sequence) and not _is_initial(model, state):
         raise ValueError(
             "padding of prompts of different lengths would come between a state and the prompt that continues it; read "
             "each row alone, and join the states with `State.cat`"
@@ -48,6 +46,11 @@ def prefill(model: VLM, batch: Batch, state: State | None = None, prefill_chunk:
         hidden, state = model.run_backbone(sequence.slice(start, stop), state)
         start = stop
     return hidden[:, -1], state
+
+
+def _is_padded(sequence: Sequence) -> bool:
+    segments = sequence.segments
+    return segments is not None and bool((segments != segments[:, -1:]).any())
 
 
 def _is_initial(model: VLM, state: State) -> bool:
@@ -175,6 +178,8 @@ def generate(model: VLM, batch: Batch, *, beams: BeamSearch | None = None, **opt
         ValueError: as of `stream`, or beams are to be sampled.
     """
     if beams is not None:
+        if any(options.pop(name, None) is not None for name in ("sampler", "log_probs")):
+            raise ValueError("beams are not sampled and keep no log-probabilities; leave out sampler and log_probs")
         return _beam_search(model, batch, beams, **options)
     replies: list[list[int]] = [[] for _ in range(len(batch.sequence.ids))]
     for tokens in stream(model, batch, **options):
@@ -191,13 +196,9 @@ def _beam_search(
     *,
     max_new_tokens: int = 64,
     finished: Callable[[list[int]], bool] | None = None,
-    sampler: Sampler | Several[Sampler] | None = None,
-    log_probs: int | None = None,
     state: State | None = None,
     prefill_chunk: int = 0,
 ) -> list[list[int]]:
-    if sampler is not None or log_probs is not None:
-        raise ValueError("beams are not sampled and keep no log-probabilities; leave out sampler and log_probs")
     check_max_new_tokens(max_new_tokens)
     if not len(batch.sequence.ids) or not max_new_tokens:
         return [[] for _ in batch.sequence.ids]

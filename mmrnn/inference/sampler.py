@@ -141,8 +141,11 @@ def choose_tokens(
     if drawing:
         some = logits if len(drawing) == len(logits) else logits[drawing]
         probability = _probability(some, [samplers[row] for row in drawing])
-        for row, one in zip(drawing, probability, strict=True):
-            ids[row] = torch.multinomial(one, 1, generator=generators[row])[0]
+        # As torch.multinomial draws from each row, which waits for the device in order to check its argument.
+        noise = torch.empty_like(probability)
+        for row, one in zip(drawing, noise, strict=True):
+            one.exponential_(generator=generators[row])
+        ids[drawing] = (probability / noise).argmax(-1)
     return ids
 
 

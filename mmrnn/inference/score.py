@@ -14,7 +14,7 @@ from mmrnn.inference.generate import prefill
 from mmrnn.inference.text_stream import common_length
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import PrefixLM, TokenizedSample, tokenize, truncate
-from mmrnn.types import IGNORE, Batch, Sample, Span, State, Turn
+from mmrnn.types import IGNORE, Batch, Sample, Span, State, Tokenizer, Turn
 from mmrnn.types import Sequence as Tokens
 
 MAX_STEPS = 512
@@ -65,12 +65,10 @@ class Written(NamedTuple):
 
     Attributes:
         row: its tokens.
-        start: first position of the span that holds the reply.
         end: position after the text of the reply, where only the end of the turn follows.
     """
 
     row: TokenizedSample
-    start: int
     end: int
 
 
@@ -96,18 +94,14 @@ def score(
     """
     _check(model, collator, candidates, batch_size)
     asked = collator.prepare(sample)
-    written = [_write(collator, sample, text, asked.row) for text in candidates]
-    first = written[0]
-    for each in written:
-        if each.start != first.start or each.row.ids[: each.start] != first.row.ids[: first.start]:
-            raise ValueError("the prompt writes other text before one reply than before another; take another prompt")
-    start = max(first.start, min(common_length(asked.row.ids, each.row.ids) for each in written))
+    begun, written = _write(collator, sample, asked.row, candidates)
+    start = max(begun, min(common_length(asked.row.ids, each.row.ids) for each in written))
     if not start:
         raise ValueError("nothing is in front of the reply, so that its first token has no probability; ask more")
     for text, each in zip(candidates, written, strict=True):
         if each.end <= start:
             raise ValueError(f"the candidate {text!r} has no token of text; leave it out")
-    context = collator.assemble([PreparedSample(truncate(first.row, start), asked.inputs)])
+    context = collator.assemble([PreparedSample(truncate(written[0].row, start), asked.inputs)])
     replies = [each.row.ids[start:] for each in written]
     return [
         Score(tuple(reply), found.log_probs, found.greedy, len(each.row.ids) - each.end)
@@ -168,8 +162,13 @@ def _check(model: VLM, collator: Collator, candidates: Sequence[str], batch_size
         raise ValueError("PrefixLM writes words of the reply in place of the question; take a prompt for dialogues")
 
 
-def _write(collator: Collator, sample: Sample, text: str, asked: TokenizedSample) -> Written:
-    """Dialogue with a reply. The images are those of the prompt, so that they are opened once."""
+def _write(
+    collator: Collator, sample: Sample, asked: TokenizedSample, candidates: Sequence[str]
+) -> tuple[int, list[Written]]:
+    """First position of the span that holds the reply, and the dialogue with each reply.
+
+    The images are those of the prompt, so that they are opened once.
+    """
 
     def spans(reply: str) -> list[Span]:
         found = collator.spans(replace(sample, turns=(*sample.turns[:-1], Turn("assistant", reply))))
@@ -180,20 +179,35 @@ def _write(collator: Collator, sample: Sample, text: str, asked: TokenizedSample
     def tokens(of: list[Span]) -> TokenizedSample:
         return tokenize(of, collator.tokenizer, [span.layout for span in asked.image_spans], modality=IMAGE)
 
-    *before, whole = spans(text)
-    behind = spans(PLACEHOLDER)[-1].text.rpartition(PLACEHOLDER)
-    if not behind[1]:
+    *before, whole = spans(PLACEHOLDER)
+    _, found, behind = whole.text.rpartition(PLACEHOLDER)
+    if not found:
         raise ValueError(f"{type(collator.prompt).__name__} leaves the reply out; take another prompt")
-    row, start = tokens([*before, whole]), len(tokens(before).ids)
-    alone = tokens([*before, Span(whole.text.removesuffix(behind[2]))]).ids
-    if row.ids[: len(alone)] == alone:
-        return Written(row, start, len(alone))
+    start, written = len(tokens(before).ids), []
+    for text in candidates:
+        *own, whole = spans(text)
+        if own != before:
+            raise ValueError("the prompt writes other text before one reply than before another; take another prompt")
+        row, alone = tokens([*own, whole]), tokens([*own, Span(whole.text.removesuffix(behind))]).ids
+        written.append(Written(row, _text_end(row.ids, alone, start, collator.tokenizer)))
+    return start, written
+
+
+def _text_end(ids: list[int], alone: list[int], start: int, tokenizer: Tokenizer) -> int:
+    """Position after the text of a reply.
+
+    Args:
+        ids: of the whole dialogue.
+        alone: of the dialogue without the end of the turn.
+        start: first position of the span that holds the reply.
+    """
+    if ids[: len(alone)] == alone:
+        return len(alone)
     # A token holds the end of the text and the beginning of what ends the turn.
-    decode, end = collator.tokenizer.decode, len(row.ids)
-    shown = decode(alone[start:]).rstrip()
-    while end > start and decode(row.ids[start : end - 1]).startswith(shown):
+    end, shown = len(ids), tokenizer.decode(alone[start:]).rstrip()
+    while end > start and tokenizer.decode(ids[start : end - 1]).startswith(shown):
         end -= 1
-    return Written(row, start, end)
+    return end
 
 
 def _read(model: VLM, last: Tensor, state: State, replies: Sequence[Sequence[int]]) -> Iterator[TokenScores]:
@@ -213,17 +227,17 @@ def _read(model: VLM, last: Tensor, state: State, replies: Sequence[Sequence[int
     for start in range(0, steps, size):
         out, state = model.run_backbone(Tokens(inputs[:, start : start + size]), state)
         found.append(_predicted(model, out, targets[:, start + 1 : start + 1 + size]))
-    log_probs, greedy = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-    for row, values, best in zip(rows, log_probs, greedy, strict=True):
-        yield TokenScores(tuple(values[: len(row)].tolist()), tuple(best[: len(row)].tolist()))
+    log_probs, greedy = (torch.cat(parts, dim=1).tolist() for parts in zip(*found, strict=True))
+    for reply, values, best in zip(replies, log_probs, greedy, strict=True):
+        yield TokenScores(tuple(values[: len(reply)]), tuple(best[: len(reply)]))
 
 
 def _predicted(model: VLM, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of targets (`b t`), and which are the most likely tokens; of IGNORE they mean nothing."""
-    valid = targets != IGNORE
+    valid = (targets != IGNORE).nonzero(as_tuple=True)
     logits, chosen = model.head(hidden[valid]).float(), targets[valid]
     log_probs = torch.zeros(targets.shape, device=targets.device)
     log_probs[valid] = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-    greedy = torch.zeros_like(valid)
+    greedy = torch.zeros_like(targets, dtype=torch.bool)
     greedy[valid] = logits.argmax(-1) == chosen
     return log_probs, greedy

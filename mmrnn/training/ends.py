@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import parent_process
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -84,15 +85,16 @@ def outlive_signals(_: int = 0) -> None:
     """Let a worker process of a loader outlive the signals that its rank handles; its `worker_init_fn`.
 
     A terminal and Slurm send them to every process of a job. SIGTERM ends a worker where its rank has sent it, as the
-    interpreter does when it exits.
+    interpreter does when it exits; a worker whose rank was killed ends by itself, as torch sees to.
     """
     for number in _numbers():
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     # Where senders are not known (macOS), torch's handler stays, and any SIGTERM ends the worker.
-    if hasattr(signal, "sigwaitinfo"):
+    if hasattr(signal, "sigwaitinfo") and (rank := parent_process()) is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_obey, args=(os.getppid(),), name="signals of the rank", daemon=True).start()
+        # Not `os.getppid()`: that may be a fork server, or whoever inherits the orphans of a killed rank.
+        threading.Thread(target=_obey, args=(rank.pid,), name="signals of the rank", daemon=True).start()
 
 
 def _obey(rank: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmrnn.types.embedder import Embedder
 from mmrnn.types.hooks import BlockHooks
 from mmrnn.types.layout import ImageSpec, Layout
 from mmrnn.types.output import Output
@@ -281,6 +282,10 @@ class Objective(Resettable, Protocol):
         None (by default): the loss is no sum over targets, so that a batch cannot be read in pieces (`train_chunk`).
         An objective that answers otherwise uses `sequence.loss_weights` where a piece of a batch has them.
         """
+        return None
+
+    def embedder(self) -> Embedder | None:
+        """Return what it trains to embed images and texts in one space; None (by default): it trains no such thing."""
         return None
 
     def terms(self) -> "list[tuple[float, Objective]]":

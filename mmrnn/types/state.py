@@ -127,7 +127,7 @@ class State:
     def rows(self) -> int:
         """Number of rows of the batch; 0 for a state without tensors."""
         values = chain.from_iterable(layer.values() for layer in (*self.layers, self.shared))
-        return next((len(value) for value in values), 0)
+        return next((value.shape[0] for value in values), 0)
 
     @property
     def nbytes(self) -> int:

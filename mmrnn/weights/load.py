@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmrnn.io.tensor_files import Source, read, read_adapter_config, require_dense
 from mmrnn.weights import adapters, start_states
-from mmrnn.weights.convert import MAX_LISTED, Report, WeightsError, convert, mismatch_message, unwrap
+from mmrnn.weights.convert import EMBEDDER, MAX_LISTED, Report, WeightsError, convert, mismatch_message, unwrap
 from mmrnn.weights.resize_embeddings import resize_embeddings
 
 
@@ -102,6 +102,7 @@ def _convert(
     report: Report,
 ) -> dict[str, Tensor]:
     """Tensors under the names of the module, checked."""
+    tensors = _without_heads(module, tensors, report)
     only_states = start_states.are_all(tensors)
     if only_states:
         start_states.require_base(module)
@@ -115,6 +116,16 @@ def _convert(
         _note_missing(module, converted, report.notes)
     report.loaded = len(converted)
     return converted
+
+
+def _without_heads(module: nn.Module, tensors: Mapping[str, Tensor], report: Report) -> Mapping[str, Tensor]:
+    """Leave out the heads of a whole model of ours that embed images and texts, where the module has none."""
+    own = module.state_dict()
+    heads = {name for name in tensors if name.startswith(EMBEDDER) and name not in own}
+    if not heads or not set(tensors) - heads <= set(own):
+        return tensors
+    report.notes.append(f"the heads that embed images and texts ({EMBEDDER}*) were left out: an objective begins anew")
+    return {name: value for name, value in tensors.items() if name not in heads}
 
 
 def _require_dense(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -143,7 +143,16 @@ def test_every_full_size_preset_is_compared():
     assert set(PUBLISHED) | OURS == set(FULL)
 
 
-@pytest.mark.parametrize("name", FULL)
+def by_family(names: list[str]) -> list:
+    """Names of which the first of each family runs by default: the others (`vila15_40b` beside `vila15_13b`) are
+    slow.
+    """
+    families = [name.rpartition("_")[0] or name for name in names]
+    slow = [family in families[:number] for number, family in enumerate(families)]
+    return [pytest.param(name, marks=[pytest.mark.slow] * late) for name, late in zip(names, slow, strict=True)]
+
+
+@pytest.mark.parametrize("name", by_family(FULL))
 def test_a_full_size_preset_builds_without_memory(name):
     """It shows the published numbers of parameters, and keeps the published number of slots."""
     cfg = compose(f"model={name}")

@@ -63,6 +63,8 @@ def test_values_that_belong_to_no_part():
         "max_skipped: expected float of at least 0 and of at most 1, got 2.0",
         "evaluate.every: expected int, got 1.5",
     )
+    faults = faults_of("model=visualrwkv6_tiny", "evaluate.tasks=gqa")
+    assert faults == ("evaluate.tasks: expected tuple[str, ...], got 'gqa'",)
 
 
 def test_the_optimizer_and_schedule_of_a_stage_are_checked():

@@ -193,7 +193,7 @@ def test_requests_that_cannot_be_answered(harness):
             simple.generate_until(harness.asked("Simple")[:1])
     with pytest.raises(ValueError, match="num_beams=5"):
         simple.generate_until(harness.asked("Simple", {"num_beams": 5}))
-    with pytest.raises(NotImplementedError, match="several rounds"):
+    with pytest.raises(ValueError, match="several rounds, which mmrnn does not: leave it out"):
         simple.generate_until_multi_round(harness.asked("Simple"))
     alone = Instance("loglikelihood", ("", "yes"), 0, {"task": "task", "doc_id": 0, "repeats": 1})
     with pytest.raises(ValueError, match="acc_mutual_info"):

@@ -186,3 +186,14 @@ def test_seeds_that_are_not_given_follow_the_default_generator():
     assert len(set(seeds(drawing, drawing, drawing))) == 3
     # What draws nothing takes no random numbers.
     assert seeds(Sampler(), drawing, replace(drawing, seed=4)) == [None, *seeds(drawing), 4]
+
+
+def test_the_draws_are_those_of_multinomial():
+    torch.manual_seed(0)
+    logits, seeds = 3 * torch.randn(5, 300), range(5)
+    samplers = [Sampler(temperature=1.3, seed=seed) for seed in seeds]
+    ours, theirs = seeded_generators(samplers, CPU), seeded_generators(samplers, CPU)
+    probability = (logits.double() / 1.3).softmax(-1)
+    for _ in range(20):
+        drawn = [torch.multinomial(row, 1, generator=one).item() for row, one in zip(probability, theirs, strict=True)]
+        assert choose_tokens(logits, samplers, ours, [[]] * 5).tolist() == drawn

@@ -19,7 +19,7 @@ from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import PrefixLM, RWKVChat, Template
 from mmrnn.tokenizers import RWKVWorldTokenizer
-from mmrnn.types.sample import Sample, Turn
+from mmrnn.types import Sample, Span, Turn
 
 TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 SLOW = {"blip2_t5_tiny"}
@@ -240,6 +240,18 @@ def test_a_model_without_a_head_is_refused(assistant, monkeypatch):
     monkeypatch.setattr(assistant.model.backbone, "generates", False, raising=False)
     with pytest.raises(ValueError, match="RWKV6 has no head"):
         assistant.score(sample(), ["yes"])
+
+
+class NamesTheLength(RWKVChat):
+    """A prompt that writes the length of the reply before it."""
+
+    def spans(self, turns, images):
+        return [Span(str(len(turns[-1].text))), *super().spans(turns, images)]
+
+
+def test_a_prompt_that_depends_on_the_reply_is_refused(assistant):
+    with pytest.raises(ValueError, match="the prompt writes other text before one reply than before another"):
+        under(assistant, NamesTheLength()).score(sample(), ["no", "yes"])
 
 
 def test_bad_input_is_refused(assistant):

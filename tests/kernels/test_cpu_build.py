@@ -62,7 +62,9 @@ def test_built_once_and_kept(folder, monkeypatch):
     assert builds(commands) == 1
 
 
-@pytest.mark.parametrize("damage", ["half", "other", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["half", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("other", "empty"))]
+)
 def test_a_damaged_file_is_built_again(folder, monkeypatch, damage):
     assert build.unavailable_reason(cpu.SOURCE) is None
     (path,) = folder.iterdir()

@@ -11,7 +11,7 @@ from mmrnn_kernels import wkv5, wkv6
 OPS = {"wkv5": wkv5, "wkv6": wkv6}
 REGIMES = {"mixed": (-8, 5), "strong": (2, 5), "weak": (-8, -6), "typical": (-7, -1)}
 FORMS = ("chunks", "recurrent")
-LENGTHS = (1, 15, 63, 100, pytest.param(257, marks=pytest.mark.slow))
+LENGTHS = (1, 15, 63, 100, 257)
 
 
 def single(inputs):
@@ -22,9 +22,14 @@ def double(inputs):
     return [x.double() for x in inputs]
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-@pytest.mark.parametrize("t", LENGTHS, ids=lambda t: f"t{t}")
-@pytest.mark.parametrize("form", FORMS)
+def lengths():
+    """Forms with lengths, in regimes. In the interpreter the recurrent form takes seconds for a long row."""
+    for form, t, regime in product(FORMS, LENGTHS, REGIMES):
+        quick = t <= 100 if form == "chunks" else t <= 15 or (t, regime) == (63, "mixed")
+        yield pytest.param(form, t, regime, marks=() if quick else pytest.mark.slow, id=f"{form}-t{t}-{regime}")
+
+
+@pytest.mark.parametrize(("form", "t", "regime"), lengths())
 @pytest.mark.parametrize("name", OPS)
 def test_is_the_reference(draw, run, agree, interpreter, name, form, t, regime):
     inputs, grads = draw(OPS[name], 1, t, 1, 32, 32, *REGIMES[regime], seed=t)
@@ -94,8 +99,15 @@ def test_not_a_number_is_not_hidden(draw, interpreter, form):
     assert found["end"][0, 0, 2].isnan().all()
 
 
-@pytest.mark.parametrize("lengths", [(1, 37, 1, 1, 18, 0, 16), (1, 1, 0, 3)], ids=["chunks", "short"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "lengths"),
+    [
+        pytest.param(FORMS[0], (1, 37, 1, 1, 18, 0, 16), id="chunks-chunks"),
+        pytest.param(FORMS[0], (1, 1, 0, 3), id="chunks-short"),
+        pytest.param(FORMS[1], (1, 37, 1, 1, 18, 0, 16), id="recurrent-chunks", marks=pytest.mark.slow),
+        pytest.param(FORMS[1], (1, 1, 0, 3), id="recurrent-short"),
+    ],
+)
 @pytest.mark.parametrize("name", OPS)
 def test_packed_is_one_by_one(draw, run, agree, interpreter, name, form, lengths):
     op, bounds = OPS[name], torch.tensor([0, *lengths]).cumsum(0)

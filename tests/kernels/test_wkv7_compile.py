@@ -72,6 +72,7 @@ def run(script, folder):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_chunked(tmp_path):
     run(DRAW + CHUNKED, tmp_path)
 

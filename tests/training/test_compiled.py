@@ -18,7 +18,7 @@ BACKBONES = {
 }
 ROWS = [(9, None), (9, (4, 5)), (6, None), (7, (3, 4))]
 """Lengths of rows, and of the samples in them."""
-SLOW = ("rwkv5", "rwkv7", "glm")
+SLOW = ("rwkv5", "rwkv7", "transformer", "glm")
 """Tracing takes seconds a block and kind of row."""
 
 

@@ -88,7 +88,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, spoil, value
     assert "3 steps were skipped" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("gradient", [True, False], ids=["gradient", "loss"])
+@pytest.mark.parametrize(
+    "gradient", [pytest.param(True, id="gradient"), pytest.param(False, id="loss", marks=pytest.mark.slow)]
+)
 def test_several_in_a_row_end_the_run_with_its_last_good_checkpoint(tmp_path, spoil, gradient, monkeypatch):
     # Each step is saved: the checkpoint before is waited for.
     monkeypatch.setattr(CheckpointWriter, "is_busy", False)

@@ -27,8 +27,8 @@ def captions(items: Sequence[TextItem]) -> Scores:
         RuntimeError: Java, which its tokenizer runs on, is missing or lost a line.
     """
     check(items)
-    replies = _tokenise({item.id: ("" if counts_as_wrong(item) else item.reply,) for item in items})
-    truths = _tokenise({item.id: item.truths for item in items})
+    words = _tokenise({item.id: ("" if counts_as_wrong(item) else item.reply, *item.truths) for item in items})
+    replies, truths = ({id: texts[part] for id, texts in words.items()} for part in (slice(1), slice(1, None)))
     options = {"wanted_by": WANTED_BY, "extra": EXTRA}
     cider, each = require("pycocoevalcap.cider.cider", PACKAGE, **options).Cider().compute_score(truths, replies)
     bleu, _ = require("pycocoevalcap.bleu.bleu", PACKAGE, **options).Bleu(4).compute_score(truths, replies, verbose=0)

@@ -57,21 +57,14 @@ def read_result(folder: Path) -> dict[str, Any]:
         ValueError: the file is empty, damaged or of something else; the message names it.
     """
     path = folder / RESULT
-    cure = "delete it and train again to have it written"
     try:
-        if path.stat().st_size > MAX_TEXT_SIZE:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes")
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        empty = path.stat().st_size == 0
-        raise ValueError(f"{path} is no result of a run: {'it is empty' if empty else error}; {cure}") from None
-    fault = (
-        field_fault(result, RESULT_FIELDS)
-        or field_fault(result["choices"], dict.fromkeys(result["choices"], (str,)))
-        or _accuracy_fault(result["accuracy"])
-    )
-    if fault:
-        raise ValueError(f"{path} is no result of a run: it {fault}; {cure}")
+        result = read_fields(path, RESULT_FIELDS)
+        fault = field_fault(result["choices"], dict.fromkeys(result["choices"], (str,)))
+        if fault := fault or _accuracy_fault(result["accuracy"]):
+            raise ValueError(f"it {fault}")
+    except ValueError as error:
+        cure = "delete it and train again to have it written"
+        raise ValueError(f"{path} is no result of a run: {error}; {cure}") from None
     return result
 
 
@@ -101,10 +94,28 @@ def unfinished_reason(folder: Path) -> str:
     if not path.is_file():
         return f"ended {reached} without a word (killed, or the machine went down)"
     try:
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        return f"ended {reached}: {': '.join(filter(None, (failure['error'], failure['message'])))}"
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        failure = read_fields(path, {"error": (str,), "message": (str,)})
+    except (OSError, ValueError):
         return f"ended {reached}, and {path} is damaged"
+    return f"ended {reached}: {': '.join(filter(None, (failure['error'], failure['message'])))}"
+
+
+def read_fields(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Read a JSON object that should have some fields.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is too large, no JSON, or lacks a field; the message does not name it.
+    """
+    if (size := path.stat().st_size) > MAX_TEXT_SIZE or not size:
+        raise ValueError(f"it has {size:,} bytes" if size else "it is empty")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if fault := field_fault(record, fields):
+        raise ValueError(f"it {fault}")
+    return record
 
 
 def field_fault(record: Any, fields: Mapping[str, tuple[type, ...]]) -> str:

@@ -18,6 +18,7 @@ MAX_EXAMPLES = 16
 
 THROUGHPUT = {
     "tokens_per_second": ("tokens per second, without padding", "{:,.0f}"),
+    "samples_per_second": ("samples per second", "{:,.3g}"),
     "images_per_second": ("images per second", "{:,.3g}"),
     "padding": ("padding", "{:.1%}"),
     "data_wait": ("waiting for data", "{:.1%}"),
@@ -124,8 +125,7 @@ def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
     figures = []
     for index in range(min(MAX_EXAMPLES, len(answers))):
         answer, sample = answers[index], samples[answers[index].index]
-        url = data_url(sample.images[0], side=256, form="PNG") if sample.images else ""
-        image = f'<img alt="" src="{url}">' if url else ""
+        image = f'<img alt="" src="{data_url(sample.images[0], side=256, form="PNG")}">' if sample.images else ""
         truth = "" if answer.right else f" (truth: {escape(answer.truth)})"
         mark = "right" if answer.right else "wrong"
         figures.append(

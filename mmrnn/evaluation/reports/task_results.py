@@ -1,17 +1,14 @@
 """Results of the tasks of a run: `eval/TASK/answers.jsonl` and `eval/TASK/result.json`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrnn.evaluation.reports.answer_file import ANSWERS
 from mmrnn.evaluation.reports.pairing import ScoredReply
-from mmrnn.evaluation.reports.run_folder import NUMBER, RESULT, field_fault
-from mmrnn.evaluation.tasks.answer_lines import SETTINGS
+from mmrnn.evaluation.reports.run_folder import NUMBER, RESULT, field_fault, read_fields
+from mmrnn.evaluation.tasks.answer_lines import ANSWERS, SETTINGS
 from mmrnn.io import jsonl
-from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 
 TASKS = "eval"
 """Folder in that of a run, with a folder for each task."""
@@ -100,17 +97,12 @@ def _result(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no {path}: the task is not finished; repeat its `mmrnn eval`")
     try:
-        if path.stat().st_size > MAX_TEXT_SIZE:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes")
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        result = read_fields(path, RESULT_FIELDS)
+        fault = field_fault(result["scores"], {result["main"]: NUMBER}) if result["main"] else ""
+        if fault := fault or field_fault(result["skipped"], dict.fromkeys(result["skipped"], (list,))):
+            raise ValueError(f"it {fault}")
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}; repeat its `mmrnn eval`") from None
-    fault = field_fault(result, RESULT_FIELDS)
-    if not fault and result["main"]:
-        fault = field_fault(result["scores"], {result["main"]: NUMBER})
-    fault = fault or field_fault(result["skipped"], dict.fromkeys(result["skipped"], (list,)))
-    if fault:
-        raise ValueError(f"{path} is damaged: it {fault}; repeat its `mmrnn eval`")
     return result
 
 

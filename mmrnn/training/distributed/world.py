@@ -100,17 +100,11 @@ class World:
         Raises:
             RankError: on the other ranks, where the call failed.
         """
-        if not self.main:
-            result, fault = self.broadcast(None)
-            if fault is not None:
-                raise RankError(0, *fault)
-            return result
-        try:
-            result = call()
-        except BaseException as error:
-            self.broadcast((None, Fault.of(error)))
-            raise
-        return self.broadcast((result, None))[0]
+        result: T | None = None
+        with self.all_or_none():
+            if self.main:
+                result = call()
+        return self.broadcast(result)
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ def gradients(world, strategy, horizon, every=0, *, packed=True, compiled=False)
     return loss, norm, {name: value.full_tensor() if strategy.shards else value for name, value in parts.items()}
 
 
-@pytest.mark.parametrize(("strategy", "horizon"), [(DDP, 2), (FSDP, 1), (FSDP, 99)])
+@pytest.mark.parametrize(("strategy", "horizon"), [(DDP, 2), (FSDP, 1), pytest.param(FSDP, 99, marks=pytest.mark.slow)])
 def test_two_processes_have_the_gradients_of_one(strategy, horizon, tmp_path):
     loss, norm, expected = gradients(World(), Single(), horizon)
     for found_loss, found_norm, found in run_ranks(2, gradients, tmp_path, strategy(), horizon, 2):
