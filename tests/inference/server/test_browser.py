@@ -81,6 +81,8 @@ def page(chromium, live, names):
 
 
 def ask(page, question, *files):
+    # It is disabled, and then emptied, for as long as the question before it is at hand.
+    wait_until(page.locator("textarea").first.is_enabled)
     if files:
         page.locator("input[type=file]").first.set_input_files(files)
         page.locator(".thumbnails img").nth(len(files) - 1).wait_for()
@@ -101,8 +103,7 @@ def replies(page):
 def answered(page, count):
     """Texts of the replies, as soon as there are so many and the last one is whole."""
     replies(page).nth(count - 1).wait_for()
-    page.locator("[data-testid=submit-button]").wait_for()
-    page.wait_for_timeout(200)
+    wait_until(page.locator("textarea").first.is_enabled)
     return [text.strip() for text in replies(page).all_inner_texts()]
 
 
