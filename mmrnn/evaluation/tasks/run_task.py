@@ -37,8 +37,7 @@ def run_task(
 ) -> dict[str, Any] | None:
     """Put all questions of a task to a model, and write `answers.jsonl`, `result.json` and the submission.
 
-    A repeated call answers what is left; a retrieval task, which generates nothing, is done anew. With several ranks
-    each asks a part, and the first one writes.
+    A repeated call answers what is left (of a retrieval: all). With several ranks each asks a part; the first writes.
 
     Args:
         assistant: that replies.
