@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -88,6 +88,27 @@ def linear(
     if rows >= MIN_PACKED_ROWS and is_fp32 and is_faster():
         return multiply(x, pack(weight, rows), bias)
     return F.linear(x, weight, bias)
+
+
+def codes_linear(
+    x: Float[Tensor, "*b in"], codes: Int8[Tensor, "out in"], scales: Float[Tensor, " out"]
+) -> Float[Tensor, "*b out"]:
+    """Compute x W^T with W = codes * scales.
+
+    Without gradients on a CPU a few rows are multiplied by native code that reads the codes in place.
+    """
+    rows = x.numel() // x.shape[-1]
+    if (
+        0 < rows <= MAX_IN_PLACE_ROWS
+        and is_plain_inference(x, codes, scales)
+        and x.dtype in decode_step.DTYPES
+        and scales.is_contiguous()
+        and can_read_in_place(x, codes)
+    ):
+        y = decode_step.few_rows_linear(x.reshape(rows, -1), codes, scales.to(torch.float32))
+        return y.view(*x.shape[:-1], -1)
+    y = F.linear(x, codes.to(x.dtype))
+    return y * scales.to(y.dtype)
 
 
 def can_read_in_place(x: Tensor, weight: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Configuration file of a checkpoint: YAML without aliases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mmrnn.io.atomic import replace_file
 from mmrnn.io.errors import first_line
 from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 from mmrnn.model.parameter_names import matches
+from mmrnn.weights.convert import EMBEDDER
 
 CONFIG = "config.yaml"
 
@@ -70,12 +71,16 @@ def check_base(cfg: Mapping[str, Any], names: Sequence[str]) -> None:
     for part in ("encoder", "connector", "backbone"):
         if (cfg.get(part) or {}).get("pretrained"):
             bases.add(part)
-    without_base = [name for name in names if not ("model" in bases or matches(name, tuple(bases)))]
+    without_base = [name for name in names if name.startswith(EMBEDDER) or not _has_base(name, bases)]
     if without_base:
         raise MissingBaseError(
             f"{without_base[0]} (one of {len(without_base)}) is not in the checkpoint, and its configuration names no "
             "base for it: set weights.model, or weights of that part"
         )
+
+
+def _has_base(name: str, bases: Collection[str]) -> bool:
+    return "model" in bases or matches(name, tuple(bases))
 
 
 class NoAliasLoader(yaml.SafeLoader):

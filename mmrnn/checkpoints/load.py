@@ -9,6 +9,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.io import hub, shards
 from mmrnn.io.tensor_files import read
 from mmrnn.model.build import build
+from mmrnn.model.objective import attach_embedder
 from mmrnn.model.vlm import VLM
 from mmrnn.weights import WeightsError
 from mmrnn.weights import load as load_weights
@@ -39,12 +40,14 @@ def load_model(folder: str | Path, *, trusted: Collection[str] = ()) -> VLM:
     check_numbers(cfg, tensors)
     check_shapes(cfg, tensors, trusted)
     model = build({**cfg, "weights": {}}, trusted=trusted, meta_backbone=True)
+    attach_embedder(model, tensors, trusted)
     names = list(model.state_dict())
     missing = [name for name in names if name not in tensors]
     try:
         if missing and set(tensors) <= set(names):
             check_base(cfg, missing)
             model = build(cfg, trusted=trusted)
+            attach_embedder(model, tensors, trusted)
         load_weights(model, tensors, format=NATIVE, strict=not missing)
     except (WeightsError, MissingBaseError) as error:
         raise WeightsError(f"the weights in {folder} do not fit the {CONFIG} beside it: {error}") from error

@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from mmrnn.checkpoints.config_file import CONFIG
+from mmrnn.model.quantize import num_weights
 from mmrnn.model.vlm import VLM
 
 CARD = "README.md"
 
 
-def model_card(model: VLM, cfg: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
+def model_card(model: VLM, cfg: Mapping[str, Any], *, absent: int = 0) -> str:
     """Markdown text: parts with their numbers of parameters, chosen cards, and code that loads the checkpoint.
 
     Args:
-        tensors: tensors of the checkpoint.
+        absent: number of tensors of the model that are not in the checkpoint.
     """
     rows = [
         (name, module)
@@ -23,9 +22,8 @@ def model_card(model: VLM, cfg: Mapping[str, Any], tensors: Mapping[str, Any]) -
         for module in (modality.encoder, modality.connector)
     ]
     rows.append(("language", model.backbone))
-    table = "\n".join(f"| {name} | `{type(part).__name__}` | {_num_parameters(part):,} |" for name, part in rows)
+    table = "\n".join(f"| {name} | `{type(part).__name__}` | {num_weights(part):,} |" for name, part in rows)
     chosen = ", ".join(f"`{group}={name}`" for group, name in (cfg.get("choices") or {}).items() if name)
-    absent = len(model.state_dict()) - len(tensors)
     paragraphs = [
         "---\nlibrary_name: mmrnn\npipeline_tag: image-text-to-text\ntags: [mmrnn]\n---",
         "A vision-language model of mmrnn.",
@@ -35,7 +33,3 @@ def model_card(model: VLM, cfg: Mapping[str, Any], tensors: Mapping[str, Any]) -
         '```python\nimport mmrnn\n\nprint(mmrnn.load("THIS FOLDER").ask("photo.jpg", "what is this?"))\n```',
     ]
     return "\n\n".join(paragraphs) + "\n"
-
-
-def _num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -10,6 +10,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import walk
 from mmrnn.model.build import build
+from mmrnn.model.objective import attach_embedder
 from mmrnn.model.parameter_names import part_of
 
 ALWAYS = 4096
@@ -43,8 +44,9 @@ def check_shapes(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor], trusted:
         ConfigError: the configuration does not fit, or asks for more numbers than its tensors have.
     """
     with torch.device("meta"), SkipInit():
-        planned = build({**cfg, "weights": {}}, trusted=trusted).state_dict()
-    for name, value in planned.items():
+        planned = build({**cfg, "weights": {}}, trusted=trusted)
+        attach_embedder(planned, tensors, trusted)
+    for name, value in planned.state_dict().items():
         if name in tensors and value.numel() > tensors[name].numel():
             raise ConfigError(
                 f"{name} has the shape {tuple(value.shape)} by the configuration, but {tuple(tensors[name].shape)} in "

@@ -3,7 +3,6 @@
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Parser, add_overrides
@@ -126,15 +125,12 @@ def tokens(layout: "Layout") -> str:
 
 def state_size(backbone: "Backbone") -> str:
     """Size of the backbone state: of a sample, or of a token where it grows."""
-    state = backbone.state(1)
-    if not state.layers:
+    from mmrnn.model.state_bytes import state_bytes
+
+    fixed, each = state_bytes(backbone)
+    if not fixed and not each:
         return "no state"
-    if backbone.recurrent:
-        return f"state: {size(state.nbytes)} a sample, at any length"
-    # Caches are empty along the axis on which tokens are added to them.
-    caches = [cache for layer in state.layers for cache in layer.values() if not cache.numel()]
-    each = sum(cache.element_size() * prod(length or 1 for length in cache.shape) for cache in caches)
-    return f"state: {size(each)} a token and sample"
+    return f"state: {size(each)} a token and sample" if each else f"state: {size(fixed)} a sample, at any length"
 
 
 def count(parameters: Iterable["nn.Parameter"]) -> str:

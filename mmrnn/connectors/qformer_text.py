@@ -103,6 +103,12 @@ class TextQFormer(QFormer, TextConnector):
         return self.lm_transform(hidden) @ self.token_embedding.weight.T + self.lm_bias
 
     def _embed_text(self, ids: Int[Tensor, "m t"]) -> Float[Tensor, "m t w"]:
+        known = self.position_embedding.num_embeddings
+        if ids.shape[1] > known:
+            raise ValueError(
+                f"a text of {ids.shape[1]} tokens is longer than the positions of the connector ({known}); shorten it, "
+                "or in training set max_length or connector.positions"
+            )
         positions = self.position_embedding.weight[: ids.shape[1]]
         return self.dropout(self.norm(self.token_embedding(ids) + positions))
 

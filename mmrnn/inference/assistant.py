@@ -1,16 +1,19 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 
 from mmrnn.data.image import ImageLike
 from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.inference.conversation import Conversation, whole_reply
 from mmrnn.inference.dialogue import question_sample, without_reply
+from mmrnn.inference.embedding import embed_images, embed_texts
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
+from mmrnn.inference.frame_stream import FrameStream
 from mmrnn.inference.generate import generate, stream
 from mmrnn.inference.reader import DialogueReader
 from mmrnn.inference.reply import Reply, Token
@@ -58,6 +61,29 @@ class Assistant:
             ValueError: the file is damaged, or was made with another backbone, weights, tokenizer or scan.
         """
         return Conversation.load(self.reader, path)
+
+    def watch(
+        self,
+        frames: Iterable[ImageLike] = (),
+        *,
+        system: str | None = None,
+        resume: str | Path | None = None,
+    ) -> FrameStream:
+        """Return a stream, which reads a video frame by frame and answers questions about the frames so far.
+
+        Args:
+            frames: images in their order, read as the stream is iterated; `FrameStream.read` reads others.
+            system: message in place of the prompt's own; None: that of the prompt.
+            resume: file of `FrameStream.save` to continue from; None: a new stream.
+
+        Raises:
+            FileNotFoundError: there is no file `resume`.
+            ValueError: model or prompt cannot read frames before the question, or the file is damaged or foreign.
+        """
+        made = FrameStream(self.reader, frames, system=system)
+        if resume is not None:
+            made.resume(resume)
+        return made
 
     def ask(
         self,
@@ -192,6 +218,33 @@ class Assistant:
         """
         with eval_mode(self.model):
             return score(self.model, self.reader.collator(), without_reply(sample), candidates, batch_size=batch_size)
+
+    def embed(
+        self,
+        *,
+        image: ImageLike | Sequence[ImageLike] | None = None,
+        text: str | Sequence[str] | None = None,
+        batch_size: int = 32,
+    ) -> Float[torch.Tensor, "n q w"]:
+        """Return vectors of unit length of images or of texts, in one space; `similarity` compares them.
+
+        An item has `q` vectors: of BLIP-2 an image has as many as its Q-Former has queries, and a text one.
+
+        Args:
+            image: as of `ask`, or a list of images; either this or `text`.
+            text: a caption, or a list of them.
+            batch_size: items that are embedded at once; the vectors do not depend on it.
+
+        Raises:
+            ImageError: an image cannot be opened.
+            ValueError: the model was not trained with a contrastive objective, both or neither are given, there is
+                nothing in the list, or a text is empty or too long.
+        """
+        if (image is None) == (text is None):
+            raise ValueError("embed takes either image= or text=")
+        if text is None:
+            return embed_images(self.reader, _images(image), batch_size=batch_size)
+        return embed_texts(self.reader, [text] if isinstance(text, str) else text, batch_size=batch_size)
 
     def save_state(self, state: State, path: str | Path) -> None:
         """Write a state of the model to a safetensors file, with fingerprints of weights, tokenizer and scan.

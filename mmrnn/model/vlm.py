@@ -17,6 +17,7 @@ from mmrnn.types import (
     BlockHooks,
     Composite,
     Connector,
+    Embedder,
     Encoder,
     Expert,
     Hook,
@@ -24,6 +25,7 @@ from mmrnn.types import (
     Layout,
     Mask,
     ModalitySpec,
+    Objective,
     Output,
     Position,
     Scan,
@@ -113,6 +115,8 @@ class VLM(nn.Module, Composite):
     Attributes:
         config: configuration that `mmrnn.build` made the model from; `mmrnn.save` writes it next to the tensors.
         load_notes: tensors that `mmrnn.build` left out, resampled or filled in while it loaded weights, in words.
+        objective: loss that it is trained with, where that has parameters; None on a model that is not being trained.
+        embedder: heads of the contrastive objective that it was trained with, which a checkpoint brings; None: none.
         state_origin: backbone, scan and hook that its states carry; None: the backbone does not say its own.
     """
 
@@ -135,6 +139,8 @@ class VLM(nn.Module, Composite):
         self.hook = hook
         self.scan, self.position, self.mask = scan, position, mask
         self.state_origin = state_origin(backbone, scan, hook)
+        self.objective: Objective | None = None
+        self.embedder: Embedder | None = None
 
     def weight_parts(self) -> dict[str, nn.Module]:
         """Return backbone, encoders, connectors and hook, where they have tensors."""
@@ -143,6 +149,12 @@ class VLM(nn.Module, Composite):
             found |= {f"modalities.{name}.{path}": part for path, part in modality.weight_parts().items()}
         found |= {} if self.hook is None else {"hook": self.hook}
         return {path: part for path, part in found.items() if part.state_dict()}
+
+    def find_embedder(self) -> Embedder | None:
+        """Return what embeds images and texts: its own embedder, or that of the objective; None: there is none."""
+        if self.embedder is not None:
+            return self.embedder
+        return None if self.objective is None else self.objective.embedder()
 
     def forward(
         self,

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from mmrnn.config.error import ConfigError
-from mmrnn.config.instantiate import find_target, instantiate, positional_names
+from mmrnn.config.instantiate import instantiate
 from mmrnn.config.skip_init import meta_parameters
 from mmrnn.config.validate import RUN, check
 from mmrnn.data.sampler import mixed_seed
 from mmrnn.model.build import build
+from mmrnn.model.objective import build_objective
 from mmrnn.model.start import Start, build_on_meta
 from mmrnn.model.vlm import VLM
 from mmrnn.training.compiled import compile_blocks
@@ -206,11 +207,7 @@ def make_objective(card: Mapping[str, Any], model: VLM, trusted: Sequence[str] =
     Raises:
         ConfigError: the model lacks what the objective needs.
     """
-    wired = [model] if positional_names(find_target(card, trusted)) else []
-    try:
-        objective = instantiate(card, *wired, trusted=trusted)
-    except ValueError as error:
-        raise ConfigError(f"objective: {error}") from error
+    objective = build_objective(card, model, trusted)
     if isinstance(objective, nn.Module):
         model.objective = objective
     return objective

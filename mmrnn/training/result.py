@@ -1,7 +1,6 @@
 """Result of a run: answers to the held-out questions, report and `result.json`."""
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mmrnn.evaluation.reports.run_report import write_report
 from mmrnn.io.atomic import replace_file
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.error import TrainingError
+from mmrnn.training.run_facts import run_facts
 from mmrnn.training.saving.checkpoint_folder import remove_all
 from mmrnn.types import MapDataset
 
@@ -28,7 +28,7 @@ def write_result(
     splits: Mapping[str, MapDataset],
     found: Mapping[str, Evaluation],
     cfg: Mapping[str, Any],
-    began: float,
+    seconds: float,
 ) -> dict[str, Any]:
     """Write the answers to held-out questions, the report and, last, `result.json`; remove its checkpoints.
 
@@ -40,7 +40,7 @@ def write_result(
         splits: held-out samples.
         found: answers to them.
         cfg: the configuration as plain data.
-        began: `time.monotonic()` at the beginning.
+        seconds: that the run has taken, over all attempts at it.
 
     Returns:
         The content of `result.json`.
@@ -62,7 +62,7 @@ def write_result(
         "choices": cfg["choices"],
         "seed": cfg["seed"],
         "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(seconds, 1),
         "loss": log[-1]["loss"],
         "skipped_steps": sum(record["skipped_steps"] for record in log),
         "left_out": {
@@ -72,6 +72,7 @@ def write_result(
         },
         "accuracy": accuracy,
         "objective": 1 - sum(means) / len(means) if means else log[-1]["loss"],
+        **run_facts(parts, splits, log),
     }
     write_report(out, result, log, splits, answers, cfg)
     text = json.dumps(result, indent=1)

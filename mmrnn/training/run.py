@@ -6,7 +6,6 @@ process; `failure.json` says why it ended without a result, and `bad_steps.jsonl
 """
 
 import json
-import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import fields
@@ -31,10 +30,12 @@ from mmrnn.training.distributed.world import World
 from mmrnn.training.ends import StopSignals
 from mmrnn.training.evaluator import Evaluator
 from mmrnn.training.loop.blank import blank_inputs
+from mmrnn.training.loop.metrics import reset_peak_memory
 from mmrnn.training.preparation import describe, make_features, make_trainer, total_steps
 from mmrnn.training.result import write_result
 from mmrnn.training.run_log import RunLog
 from mmrnn.training.saving.checkpointing import Checkpoints, CheckpointSettings
+from mmrnn.training.saving.run_clock import RunClock
 from mmrnn.training.saving.run_config import differences
 from mmrnn.training.saving.saved_run import find_start
 from mmrnn.training.trackers.choice import NoTracker
@@ -74,9 +75,9 @@ def train(cfg: Config, out: Path, choices: Mapping[str, str] | None = None, worl
         objective = world.on_main(lambda: _enter(cfg, out, stack))
         if objective is not None:
             return objective
-        began = time.monotonic()
         try:
-            run(build_parts(cfg, world), cfg, out, began)
+            with RunClock(out, anew=cfg["resume"] == "never", writes=world.main) as clock:
+                run(build_parts(cfg, world), cfg, out, clock)
         except BaseException as error:
             if world.main:
                 write_failure(out, error)
@@ -121,14 +122,14 @@ def _enter(cfg: Config, out: Path, stack: ExitStack) -> float | None:
     return None
 
 
-def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
+def run(parts: TrainingParts, cfg: Config, out: Path, clock: RunClock) -> None:
     """Train, save, evaluate and report with built parts.
 
     Args:
         parts: what `build_parts` made of the configuration.
         cfg: the configuration as plain data.
         out: folder of the run.
-        began: `time.monotonic()` at the beginning, for the duration in the result.
+        clock: seconds that the run takes, over all attempts at it.
 
     Raises:
         ConfigError: there is no checkpoint where `resume` says, or it is of another configuration.
@@ -138,6 +139,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
         StoppedRun: a signal has stopped the run; it can be resumed.
     """
     world = parts.world
+    reset_peak_memory(parts.device)
     console = Console(quiet=not world.main)
     tracker = instantiate(cfg["tracker"], trusted=cfg["trusted"])
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
@@ -146,7 +148,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
     start = find_start(out, cfg, world, console.say)
     world.on_main(lambda: config_file.save_config(out, cfg))
     describe(parts, out, console)
-    world.on_main(lambda: check_benchmarks(cfg["evaluate"], parts.prompt))
+    world.on_main(lambda: check_benchmarks(cfg["evaluate"], parts.prompt, parts.model))
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
     with StopSignals() as signals, name_lost_ranks(world, signals):
@@ -165,7 +167,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, began: float) -> None:
             write(out)
             found = evaluator.answers(track=lambda name: console.tracker(f"held out: {name}"))
             run_benchmarks(evaluator, cfg, out, console.tracker)
-            result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, began))
+            result = world.on_main(lambda: write_result(out, parts, splits, found, cfg, clock.seconds))
             means = {name: mean(scores(one.answers)) for name, one in found.items() if one.answers}
             tracking.log({"step": log.steps, "accuracy": means})
     console.table(result["accuracy"])

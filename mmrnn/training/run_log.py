@@ -117,7 +117,7 @@ class StageLog:
     def add(self, result: StepResult) -> None:
         """Note a step."""
         dropped = ((one.id, one.reason) for one in result.dropped)
-        self.window.add(result.loss, result.norm, result.lr, result.skipped, dropped)
+        self.window.add(result.loss, result.norm, result.lr, result.skipped, dropped, result.tokens)
         self._show(result.step, f"{self._name} loss {result.loss:.3f}{self._speed}")
 
     def record(self, step: int) -> dict[str, Any]:

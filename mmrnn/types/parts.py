@@ -3,8 +3,8 @@
 A class fulfils a contract by inheriting it (`class Wide(nn.Module, Connector)`), a function by
 `@implements(Position, axes=2)`. Attributes without a default must be set; abstract methods must be defined, or the
 constructor raises a `TypeError` that names them. The contracts of tokenizers, prompts and data sets stand in
-`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`, that of adapters in
-`mmrnn.types.adapter`.
+`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`, those of adapters and quantizers in
+`mmrnn.types.adapter` and `mmrnn.types.quantizer`.
 """
 
 from abc import abstractmethod
@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmrnn.types.embedder import Embedder
 from mmrnn.types.hooks import BlockHooks
 from mmrnn.types.layout import ImageSpec, Layout
 from mmrnn.types.output import Output
@@ -281,6 +282,10 @@ class Objective(Resettable, Protocol):
         None (by default): the loss is no sum over targets, so that a batch cannot be read in pieces (`train_chunk`).
         An objective that answers otherwise uses `sequence.loss_weights` where a piece of a batch has them.
         """
+        return None
+
+    def embedder(self) -> Embedder | None:
+        """Return what it trains to embed images and texts in one space; None (by default): it trains no such thing."""
         return None
 
     def terms(self) -> "list[tuple[float, Objective]]":

@@ -14,6 +14,9 @@ from mmrnn.weights.wrapper_prefixes import strip_attribute, strip_wrapper_prefix
 NATIVE = "mmrnn"
 """Format of our own names, which every part has."""
 
+EMBEDDER = "embedder."
+"""Prefix, in a whole model of ours, of the heads by which a trained objective embeds images and texts."""
+
 SEPARATOR = ", "
 """Between the names of several formats in `Report.format`."""
 

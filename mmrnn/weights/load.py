@@ -7,8 +7,14 @@ from torch import Tensor, nn
 
 from mmrnn.io.tensor_files import Source, read, read_adapter_config, require_dense
 from mmrnn.weights import adapters, start_states
-from mmrnn.weights.convert import MAX_LISTED, Report, WeightsError, convert, mismatch_message, unwrap
+from mmrnn.weights.convert import EMBEDDER, MAX_LISTED, Report, WeightsError, convert, mismatch_message, unwrap
 from mmrnn.weights.resize_embeddings import resize_embeddings
+
+CODES = ".codes"
+"""End of the name of the codes of a quantised layer."""
+
+CODE_DTYPES = (torch.int8, torch.uint8)
+"""Types of the codes of quantised layers, which are read as they are."""
 
 
 def load(
@@ -86,11 +92,27 @@ def _read_changes(
 ) -> adapters.Changes:
     """Tensors of a source; those of an adapter without its base are changes of the weights of the module."""
     tensors = unwrap(module, _require_dense(source) if isinstance(source, Mapping) else read(source))
+    _refuse_codes(module, tensors)
     # A module with LoRA layers of its own takes the matrices themselves.
     if not adapters.is_adapter(tensors) or set(tensors) <= set(module.state_dict()):
         return adapters.Changes(plain=tensors)
     config = {} if isinstance(source, Mapping) else read_adapter_config(source)
     return adapters.split(tensors, config if lora_alpha is None else {**config, "lora_alpha": lora_alpha})
+
+
+def _refuse_codes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse codes for weights, and weights for codes."""
+    given, wanted = (any(name.endswith(CODES) for name in names) for names in (tensors, module.state_dict()))
+    if given and not wanted:
+        raise WeightsError(
+            "these weights are quantised: build the model with the same quantize=NAME, or compute weights from the "
+            "codes (`mmrnn convert QUANTISED OUT quantize=none`)"
+        )
+    if wanted and not given:
+        raise WeightsError(
+            "the model is quantised, and these weights are not: load them into a model with quantize=none, then "
+            "quantise that (`mmrnn convert RUN OUT quantize=int8`)"
+        )
 
 
 def _convert(
@@ -102,6 +124,7 @@ def _convert(
     report: Report,
 ) -> dict[str, Tensor]:
     """Tensors under the names of the module, checked."""
+    tensors = _without_heads(module, tensors, report)
     only_states = start_states.are_all(tensors)
     if only_states:
         start_states.require_base(module)
@@ -115,6 +138,16 @@ def _convert(
         _note_missing(module, converted, report.notes)
     report.loaded = len(converted)
     return converted
+
+
+def _without_heads(module: nn.Module, tensors: Mapping[str, Tensor], report: Report) -> Mapping[str, Tensor]:
+    """Leave out the heads of a whole model of ours that embed images and texts, where the module has none."""
+    own = module.state_dict()
+    heads = {name for name in tensors if name.startswith(EMBEDDER) and name not in own}
+    if not heads or not set(tensors) - heads <= set(own):
+        return tensors
+    report.notes.append(f"the heads that embed images and texts ({EMBEDDER}*) were left out: an objective begins anew")
+    return {name: value for name, value in tensors.items() if name not in heads}
 
 
 def _require_dense(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -160,6 +193,7 @@ def _check(module: nn.Module, converted: Mapping[str, Tensor], format: str, comp
         f"{name}: {value.dtype}, the module has {target[name].dtype}"
         for name, value in converted.items()
         if value.is_floating_point() != target[name].is_floating_point()
+        or (target[name].dtype in CODE_DTYPES and value.dtype != target[name].dtype)
     ]
     if missing or shapes or kinds:
         mismatches = {"missing": missing, "of another shape": shapes, "of another kind": kinds}

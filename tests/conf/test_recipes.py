@@ -14,6 +14,7 @@ from mmrnn.data import Collator
 from mmrnn.model.parameter_names import matches
 from mmrnn.training.build import build_parts
 from mmrnn.training.run import run
+from mmrnn.training.saving.run_clock import RunClock
 from mmrnn.training.step import forward_for
 
 RECIPES = sorted(
@@ -125,7 +126,7 @@ def test_a_recipe_trains(name, records, tmp_path):
     collate = Collator(parts.tokenizer, parts.prompt, dict(parts.model.modalities), max_length=cfg["max_length"])
     batch = collate([parts.data[index] for index in range(5)])
     loss = loss_of(parts, batch)
-    run(parts, cfg, tmp_path, 0.0)
+    run(parts, cfg, tmp_path, RunClock(tmp_path))
     assert loss_of(parts, batch) < loss - 1e-3
     after = parts.model.state_dict()
     moved = {name for name in before if not torch.equal(after[name], before[name])}

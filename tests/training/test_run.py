@@ -12,7 +12,11 @@ from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.data.image import ImageError
+from mmrnn.evaluation.reports.run_folder import read_log, read_result
 from mmrnn.io import jsonl
+from mmrnn.io.processor import processor_name
+from mmrnn.io.versions import commit
+from mmrnn.model.build import build
 from mmrnn.training import run
 from mmrnn.training.distributed.checkpoint_writer import CheckpointWriter
 from mmrnn.training.distributed.world import World
@@ -20,6 +24,7 @@ from mmrnn.training.error import TrainingError
 from mmrnn.training.run import check_same, train
 from mmrnn.training.saving import checkpoint_folder as folders
 from mmrnn.training.saving.checkpointing import Checkpoints
+from mmrnn.training.saving.run_clock import CLOCK
 
 SMALL = (
     "model=visualrwkv6_tiny",
@@ -63,8 +68,41 @@ def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
     for answer in map(json.loads, lines):
         [image] = answer["images"]
         assert answer["id"].startswith(f"{image}/")
+        assert answer["right"] is (answer["reply"] == answer["truth"])
     # The same command once more finds that nothing is left to do.
     assert train(config(), tmp_path / "run", {"connector": "linear"}) == error
+
+
+def test_a_result_says_with_what_and_how_fast_it_came_about(tmp_path):
+    train(config("evaluate.samples=3", "evaluate.every=0"), tmp_path)
+    result = read_result(tmp_path)
+    assert result["version"] == mmrnn.__version__
+    assert result["commit"] == commit()
+    assert result["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert (result["processor"], result["processes"]) == (processor_name(), 1)
+    assert result["threads"] == torch.get_num_threads()
+    records = read_log(tmp_path)
+    assert result["tokens"] == sum(record["tokens"] for record in records) > 6 * 4 * 16
+    seconds = sum(record["measured"]["seconds"] for record in records)
+    assert result["samples_per_second"] == pytest.approx(6 * 4 / seconds, rel=0.01)
+    assert result["seconds"] > seconds
+    assert result["peak_memory_gib"] > 0.1
+    state = build(config()).backbone.state(1).layers[0]
+    assert result["state_bytes"] > state["wkv"].nbytes > 0
+    assert result["state_bytes_per_token"] == 0
+    assert len(result["data_fingerprint"]) == 16
+    assert not (tmp_path / CLOCK).exists()
+
+
+def test_the_time_of_an_interrupted_run_is_that_of_all_its_parts(tmp_path):
+    cfg = config("evaluate.samples=0", "stage.instruct.steps=2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "save", stop_now)
+        with pytest.raises(Stopped):
+            train(cfg, tmp_path)
+    (tmp_path / CLOCK).write_text("1000.0\n")
+    train(cfg, tmp_path)
+    assert 1000 < read_result(tmp_path)["seconds"] < 1100
 
 
 def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path):

@@ -78,7 +78,7 @@ def test_a_run_is_seen(tmp_path, tracked, capsys):
     assert [(record["step"], record["stage"]) for record in log] == [(2, "align"), (4, "instruct"), (6, "instruct")]
     for record in log:
         measured = record["measured"]
-        assert set(measured) == {*THROUGHPUT, "seconds_left"}
+        assert set(measured) == {*THROUGHPUT, "seconds", "seconds_left"}
         assert measured["tokens_per_second"] > measured["images_per_second"] > 0
         assert 0 <= measured["padding"] < 1
         assert 0 < measured["data_wait"] < 1

@@ -22,7 +22,10 @@ ANSWER_FIELDS: Mapping[str, tuple[type, ...]] = {
 
 def write_answers(folder: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
     """Write the answers by split as JSON lines, one per question, into the folder of a run."""
-    lines = [json.dumps({"split": name, **asdict(answer)}) for name, found in answers.items() for answer in found]
+    records = (
+        {"split": name, **asdict(answer), "right": answer.right} for name, found in answers.items() for answer in found
+    )
+    lines = [json.dumps(record) for record in records]
     replace_file(folder / ANSWERS, lambda new: new.write_text("".join(f"{line}\n" for line in lines)))
 
 

@@ -18,6 +18,7 @@ MAX_EXAMPLES = 16
 
 THROUGHPUT = {
     "tokens_per_second": ("tokens per second, without padding", "{:,.0f}"),
+    "samples_per_second": ("samples per second", "{:,.3g}"),
     "images_per_second": ("images per second", "{:,.3g}"),
     "padding": ("padding", "{:.1%}"),
     "data_wait": ("waiting for data", "{:.1%}"),

@@ -1,10 +1,15 @@
 """A sharded model as a plain one: for evaluation without collectives, and for saving."""
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from mmrnn.model.build import build
+from mmrnn.model.objective import attach_embedder
 from mmrnn.model.vlm import VLM
+from mmrnn.weights.convert import EMBEDDER
 
 
 def whole_model(model: VLM, *, main_only: bool = False) -> VLM | None:
@@ -18,8 +23,10 @@ def whole_model(model: VLM, *, main_only: bool = False) -> VLM | None:
     tensors = get_model_state_dict(model, options=options)
     if main_only and torch.distributed.get_rank():
         return None
+    tensors |= _embedder_tensors(model, tensors)
     with torch.device("meta"):
         copy = build({**model.config, "weights": {}})
+        attach_embedder(copy, tensors, model.config.get("trusted") or ())
     names = set(copy.state_dict())
     copy.load_state_dict({name: value for name, value in tensors.items() if name in names}, assign=True)
     # Buffers that are not saved come from the model itself.
@@ -29,3 +36,12 @@ def whole_model(model: VLM, *, main_only: bool = False) -> VLM | None:
             setattr(copy.get_submodule(owner), key, value.cpu() if main_only else value)
     copy.config = model.config
     return copy.eval()
+
+
+def _embedder_tensors(model: VLM, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of what embeds images and texts, a part of the objective, under the names of a plain model."""
+    embedder = model.find_embedder()
+    path = next((f"{path}." for path, module in model.named_modules() if module is embedder), None)
+    if path is None:
+        return {}
+    return {EMBEDDER + name.removeprefix(path): value for name, value in tensors.items() if name.startswith(path)}

@@ -3,13 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmrnn.io.process_memory import peak_resident_bytes
+from mmrnn.io.process_memory import can_reset_peak, peak_resident_bytes, reset_peak
 from mmrnn.model.build import build
 from mmrnn.training.distributed.world import World
 from mmrnn.training.plan import GPUS, StepCost, step_cost
@@ -74,34 +74,51 @@ class Meter:
         finally:
             self._waited += time.perf_counter() - began
 
-    def count(self, batches: Sequence[Batch | None]) -> None:
-        """Count the micro-batches of a step; None has no samples."""
+    def count(self, batches: Sequence[Batch | None], *, samples: int = 0) -> int:
+        """Count the micro-batches of a step; None has no samples.
+
+        Args:
+            batches: of this process.
+            samples: in them.
+
+        Returns:
+            Number of positions that are no padding.
+        """
+        tokens = 0
         for batch in batches:
             if batch is not None:
                 self._positions += batch.sequence.ids.numel()
-                self._tokens += real_tokens(batch, self._pad)
+                tokens += real_tokens(batch, self._pad)
                 self._inputs.update(span.modality for span in batch.sequence.image_spans)
+        self._tokens += tokens
+        self._samples += samples
+        return tokens
 
     def record(self) -> dict[str, float]:
         """Return the figures since the last record, of all processes together; all of them must call it.
 
+        - `seconds`: that the steps took.
         - `tokens_per_second`: positions of the backbone, without padding.
+        - `samples_per_second`: samples that were trained on.
         - `images_per_second`: inputs of all modalities.
         - `padding`: share of padding in the positions.
         - `data_wait`: share of the time in which the process that waits most waits for data.
         - `tflops`: 10^12 FLOPs per second and process, by the formulas of `mmrnn plan`; absent where they do not apply.
         - `mfu`: share of these in the peak of the device; absent where the peak is not known.
-        - `peak_memory_gib`: since the process was started: of the GPU, or resident memory; the largest of a process.
+        - `peak_memory_gib`: since the run was started: of the GPU, or resident memory; the largest of a process.
         """
         world = self._world
         flops = self._cost.flops(self._tokens, self._inputs) if self._cost else 0.0
         images = float(self._inputs.total())
-        tokens, positions, images, flops = world.sum([self._tokens, self._positions, images, flops])
+        counts = [self._tokens, self._samples, self._positions, images, flops]
+        tokens, samples, positions, images, flops = world.sum(counts)
         share = self._waited / max(self._seconds, 1e-9)
         seconds, share, memory = world.max([self._seconds, share, peak_memory(self._device)])
         seconds = max(seconds, 1e-9)
         found = {
+            "seconds": seconds,
             "tokens_per_second": tokens / seconds,
+            "samples_per_second": samples / seconds,
             "images_per_second": images / seconds,
             "padding": 1 - tokens / max(positions, 1),
             "data_wait": share,
@@ -116,7 +133,7 @@ class Meter:
 
     def _reset(self) -> None:
         self._seconds = self._waited = 0.0
-        self._tokens = self._positions = 0
+        self._tokens = self._samples = self._positions = 0
         self._inputs: Counter[str] = Counter()
 
 
@@ -160,7 +177,19 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the most bytes that this process had: of a GPU what tensors took, else resident memory; 0: not known."""
+    """Return the most bytes that this process had, or since `reset_peak_memory`; 0: not known.
+
+    Of a GPU it is what tensors took, else resident memory.
+    """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return float(peak_resident_bytes())
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` begin anew, where the system can do it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif can_reset_peak():
+        with suppress(OSError):
+            reset_peak()

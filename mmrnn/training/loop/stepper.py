@@ -54,6 +54,7 @@ class StepResult(NamedTuple):
         norm: of the gradient, before it is clipped.
         skipped: attempts at this step that were skipped, as the guard wanted.
         dropped: samples that this process read for the step and did not train on.
+        tokens: that this process read for it, without padding.
     """
 
     step: int
@@ -62,6 +63,7 @@ class StepResult(NamedTuple):
     norm: float
     skipped: int = 0
     dropped: Sequence[SkippedSample] = ()
+    tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +127,11 @@ class Stepper:
     def _take(self, step: int, loader: StepLoader) -> StepResult:
         """Take a step; its samples may have to be read several times."""
         lr = apply_schedule(self.optimizer, self.schedule, step, steps=self.stage.steps, lr=self.stage.lr)
-        skipped, dropped = 0, []
+        skipped, tokens, dropped = 0, 0, []
         while True:
             with self.meter.waiting(), record_function("wait for data"):
                 ready = next_usable(loader, self.step.objective, self.world, self.skipped)
-            self.meter.count(ready.micro_batches)
+            tokens += self.meter.count(ready.micro_batches, samples=len(ready.ids))
             dropped += ready.dropped
             loss, norm = self.attempt(ready)
             retry = self.scale.update(math.isfinite(loss) and math.isfinite(norm))
@@ -141,7 +143,7 @@ class Stepper:
             if done:
                 break
             skipped += not retry
-        return StepResult(step + 1, loss, lr, norm, skipped, dropped)
+        return StepResult(step + 1, loss, lr, norm, skipped, dropped, tokens)
 
     def _is_accepted(self, step: int, loss: float, norm: float, ids: list[str]) -> bool:
         skip, fault, end = self.guard.check(step, loss, norm, self.stage.lr)

@@ -10,7 +10,9 @@ from mmrnn.training.distributed.gather_rows import gather_rows, processes
 from mmrnn.types import (
     IGNORE,
     Batch,
+    Embedder,
     Fraction,
+    Matcher,
     NonNegativeInt,
     Objective,
     Output,
@@ -21,11 +23,12 @@ from mmrnn.types import (
 )
 
 
-class BLIP2Pretraining(nn.Module, Objective):
+class BLIP2Pretraining(nn.Module, Objective, Embedder, Matcher):
     """Image-text contrast, image-text matching and image-grounded generation over a `TextQFormer`, equally weighted.
 
     The text of a row is all of its ids but the slots; its first stands for the whole text. Negatives come from all
-    processes of a distributed run, and get gradients there.
+    processes of a distributed run, and get gradients there. As an embedder it gives an image as many vectors as the
+    Q-Former has queries, and a text one.
 
     Args:
         width: of the features that are contrasted.
@@ -94,6 +97,34 @@ class BLIP2Pretraining(nn.Module, Objective):
         """Number of rows with an image."""
         return len({block.sample for block in batch.sequence.image_spans if block.modality == "image"})
 
+    def embedder(self) -> Embedder:
+        """Itself."""
+        return self
+
+    def embed_images(self, model: VLM, batch: Batch) -> Float[Tensor, "m q w"]:
+        """Embed the first image of every row. See `Embedder`."""
+        _, tokens = image_tokens(model, batch)
+        return self.project_queries(model.modalities["image"].connector.forward_image(tokens))
+
+    def embed_texts(self, model: VLM, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]) -> Float[Tensor, "m 1 w"]:
+        """Embed texts. See `Embedder`."""
+        return self.project_words(model.modalities["image"].connector.forward_text(ids, mask))[:, None]
+
+    def match(
+        self, model: VLM, batch: Batch, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]
+    ) -> Float[Tensor, " m"]:
+        """Return the logit that image and text belong together. See `Matcher`."""
+        _, tokens = image_tokens(model, batch)
+        return self.belongs(model.modalities["image"].connector, tokens, ids, mask)[:, 1]
+
+    def project_queries(self, queries: Float[Tensor, "m q w"]) -> Float[Tensor, "m q _"]:
+        """Project the hidden states of the queries to vectors of unit length."""
+        return F.normalize(self.image_proj(queries), dim=-1)
+
+    def project_words(self, words: Float[Tensor, "m t w"]) -> Float[Tensor, "m _"]:
+        """Project the hidden state of the first token of each text, which stands for it, to a vector of unit length."""
+        return F.normalize(self.text_proj(words[:, 0]), dim=-1)
+
     def contrast(
         self, queries: Float[Tensor, "m q w"], words: Float[Tensor, "m t w"], same: Bool[Tensor, "m all"] | None = None
     ) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, "m all"], Float[Tensor, "m all"]]]:
@@ -102,8 +133,7 @@ class BLIP2Pretraining(nn.Module, Objective):
         Args:
             same: which texts belong to an image, where it is more than its own one (retrieval).
         """
-        image = F.normalize(self.image_proj(queries), dim=-1)
-        text = F.normalize(self.text_proj(words[:, 0]), dim=-1)
+        image, text = self.project_queries(queries), self.project_words(words)
         # The most similar query stands for the image.
         (every, first), (images, _) = gather_rows(text), gather_rows(image)
         to_text = (image @ every.T).amax(1) / self.temperature

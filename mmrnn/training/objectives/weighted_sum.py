@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrnn.model.vlm import VLM
-from mmrnn.types import NonNegativeFloat, Objective, Output
+from mmrnn.types import Embedder, NonNegativeFloat, Objective, Output
 
 Part = Objective | Callable[[VLM], Objective]
 """A loss, or the uncalled class of one that is made for a model."""
@@ -48,6 +48,10 @@ class WeightedSum(nn.Module, Objective):
             for weight, part in zip(self.weights, self.parts, strict=True)
             for inner, term in part.terms()
         ]
+
+    def embedder(self) -> Embedder | None:
+        """The embedder of the first part that has one."""
+        return next((found for part in self.parts if (found := part.embedder()) is not None), None)
 
     def losses(self, model: VLM, output: Output) -> list[Float[Tensor, ""]]:
         """Losses of all terms of all parts, without their weights."""

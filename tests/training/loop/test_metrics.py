@@ -8,11 +8,12 @@ import torch
 from mmrnn.backbones import RWKV6
 from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
+from mmrnn.io.process_memory import can_reset_peak
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import Stage
 from mmrnn.training.distributed.world import World
 from mmrnn.training.loop import metrics
-from mmrnn.training.loop.metrics import DEVICE_NAMES, Meter, peak_flops, peak_memory, real_tokens
+from mmrnn.training.loop.metrics import DEVICE_NAMES, Meter, peak_flops, peak_memory, real_tokens, reset_peak_memory
 from mmrnn.training.plan import GPUS, StepCost, plan_stage, step_cost
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Layout, Sequence
 
@@ -47,14 +48,16 @@ def test_figures_of_a_process(clock):
         with meter.step():
             with meter.waiting():
                 clock[0] += 1.0
-            meter.count([batch([[5, 6, 7, 8], [5, 6, PAD, PAD]], images=3), None])
+            assert meter.count([batch([[5, 6, 7, 8], [5, 6, PAD, PAD]], images=3), None], samples=2) == 6
             clock[0] += 3.0
         clock[0] += 100.0  # evaluation, saving
     found = meter.record()
     assert found.pop("peak_memory_gib") > 0.01
     flops = 2 * (6 * 2e9 + 3 * 1e12)
     assert found == {
+        "seconds": 8.0,
         "tokens_per_second": 1.5,
+        "samples_per_second": 0.5,
         "images_per_second": 0.75,
         "padding": 0.25,
         "data_wait": 0.25,
@@ -104,7 +107,7 @@ def test_figures_of_two_processes(monkeypatch):
         with meter.step():
             with meter.waiting():
                 times.now += (1.0, 0.0)[rank]
-            meter.count([batch([[5, 6, PAD, PAD]] if rank else [[5, 6, 7, 8]])])
+            meter.count([batch([[5, 6, PAD, PAD]] if rank else [[5, 6, 7, 8]])], samples=1 + rank)
             times.now += (1.0, 4.0)[rank]
         found[rank] = meter.record()
 
@@ -116,7 +119,9 @@ def test_figures_of_two_processes(monkeypatch):
     assert found[0] == found[1]
     assert found[0].pop("peak_memory_gib") > 0
     assert found[0] == {
+        "seconds": 4.0,
         "tokens_per_second": 1.5,
+        "samples_per_second": 0.75,
         "images_per_second": 0.0,
         "padding": 0.25,
         "data_wait": 0.5,
@@ -153,6 +158,11 @@ def test_no_cost_without_a_language_model_or_a_size(model):
 
 def test_memory_and_peak(monkeypatch):
     assert peak_memory(torch.device("cpu")) > 50 * 2**20, "torch alone takes more"
+    torch.ones(2**26)
+    before = peak_memory(torch.device("cpu"))
+    reset_peak_memory(torch.device("cpu"))
+    if can_reset_peak():
+        assert peak_memory(torch.device("cpu")) < before - 2**27
     assert peak_flops(torch.device("cpu")) is None
     for name, expected in (("NVIDIA H200", 989e12), ("NVIDIA H100 PCIe", None)):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)

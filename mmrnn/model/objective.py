@@ -1,0 +1,49 @@
+"""Building of an objective for a model, and of the embedder that a trained one leaves behind."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mmrnn.config.error import ConfigError
+from mmrnn.config.instantiate import find_target, instantiate, positional_names
+from mmrnn.config.skip_init import meta_parameters
+from mmrnn.io.errors import first_line
+from mmrnn.model.assemble import prefix_errors
+from mmrnn.model.vlm import VLM
+from mmrnn.types import Objective
+from mmrnn.weights.convert import EMBEDDER
+
+
+def build_objective(card: Mapping[str, Any], model: VLM, trusted: Collection[str] = ()) -> Objective:
+    """Build the objective of a card; one with parameters is wired to the model.
+
+    Raises:
+        ConfigError: the model lacks what the objective needs.
+    """
+    wired = [model] if positional_names(find_target(card, trusted)) else []
+    return prefix_errors("objective", lambda: instantiate(card, *wired, trusted=trusted))
+
+
+def attach_embedder(model: VLM, names: Collection[str], trusted: Collection[str] = ()) -> None:
+    """Give a model the embedder that a checkpoint has tensors of, without memory for its parameters.
+
+    It is that of the objective that the configuration names.
+
+    Args:
+        names: of the tensors of the checkpoint; without those of an embedder the model stays as it is.
+
+    Raises:
+        ConfigError: the configuration names no objective that has one, or the model lacks what it needs.
+    """
+    if not any(name.startswith(EMBEDDER) for name in names):
+        return
+    card = (model.config or {}).get("objective")
+    if not card:
+        raise ConfigError("objective: no card is chosen, and the weights hold the heads of a contrastive objective")
+    try:
+        with meta_parameters():
+            embedder = build_objective(card, model, trusted).embedder()
+    except RuntimeError as error:  # of torch, about sizes that no memory holds
+        raise ConfigError(f"objective: nothing can be built of its sizes: {first_line(error)}") from error
+    if embedder is None:
+        raise ConfigError("objective: it embeds nothing, and the weights hold the heads of a contrastive objective")
+    model.embedder = embedder
