@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from . import decode_step
 from .transforms import is_transformed
 
-MAX_IN_PLACE_ROWS = {torch.float32: 40, torch.bfloat16: 8}
+MAX_IN_PLACE_ROWS = {torch.float32: 40, torch.bfloat16: 8, torch.int8: 8}
 """Up to so many rows the native code, which reads the weight once and in place, is faster than torch's own library."""
 
 MIN_PACKED_ROWS = 128
@@ -99,7 +99,7 @@ def codes_linear(
     """
     rows = x.numel() // x.shape[-1]
     if (
-        0 < rows <= MAX_IN_PLACE_ROWS
+        0 < rows <= MAX_IN_PLACE_ROWS[codes.dtype]
         and is_plain_inference(x, codes, scales)
         and x.dtype in decode_step.DTYPES
         and scales.is_contiguous()
