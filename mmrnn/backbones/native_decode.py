@@ -4,12 +4,14 @@ The native code reads the weights in place. The addresses kept between two token
 each use, so training, loading, moving or replacing weights in between is safe.
 """
 
+import warnings
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmrnn.layers.quantized import QuantizedLinear
 from mmrnn.types import State
 from mmrnn_kernels.common.cpu_features import multiplies_bf16
 from mmrnn_kernels.decode_step import (
@@ -26,6 +28,11 @@ from mmrnn_kernels.linear import is_plain_inference
 
 PLAIN = (Tensor, nn.Parameter)
 """Types of tensors that have an address; a subclass (distributed, quantised) may have none."""
+
+SLOWER = (
+    "the native decoding step of RWKV reads no codes: a quantised model decodes block by block, which is slower; where "
+    "time counts more than memory, use quantize=none"
+)
 
 MAX_ROWS = {torch.float32: 40, torch.bfloat16: 24}
 """Largest batch; for more rows the matrix products of the blocks are faster (`tools/bench_decode_rows.py`)."""
@@ -52,6 +59,8 @@ class PreparedStep:
         self.has_hooks = any(self.hooks)
         self.addresses = self.current_addresses()
         self.step = None if self.has_hooks else build_step(model)
+        if any(isinstance(module, QuantizedLinear) for module in inner) and self.step is None and model.native:
+            warnings.warn(SLOWER, RuntimeWarning, stacklevel=2)
 
     def current_addresses(self) -> list[int]:
         """Return the address of every parameter; 0 for None, and that of the object for a tensor subclass."""

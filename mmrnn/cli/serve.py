@@ -5,6 +5,8 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmrnn.cli.ask import RUNS, newest
@@ -38,6 +40,7 @@ as data URIs; no address is ever fetched. Sampling options hold for requests tha
         """
   mmrnn serve
   mmrnn serve runs/2026-01-31_12-00-00 --port 8001 --name kites
+  mmrnn serve --page
   mmrnn serve --host 0.0.0.0 --api-key-file serve.key --max-rows 32
 """,
     )
@@ -57,6 +60,7 @@ as data URIs; no address is ever fetched. Sampling options hold for requests tha
         "--api-key-file", type=key_file, dest="api_key", metavar="FILE", help="file with the key (default: none)"
     )
     made.add_argument("--name", metavar="NAME", help="name of the model in requests (default: that of the folder)")
+    made.add_argument("--page", action="store_true", help="chat page for browsers at /page (needs mmrnn[page])")
     add_max_new_tokens(made, LIMITS.max_new_tokens)
     add_sampling(made)
     batching = made.add_argument_group("batching")
@@ -88,7 +92,8 @@ def main(arguments: Sequence[str]) -> int:
     words, trusted = split_trusted(arguments)
     options = parser().parse(words)
     with open_server(options, trusted) as made:
-        print(f"{made.name} is served at {made.url} (Ctrl-C ends)", flush=True)
+        page = f", with a page at {made.url.removesuffix('/v1')}/page" if options.page else ""
+        print(f"{made.name} is served at {made.url}{page} (Ctrl-C ends)", flush=True)
         if options.api_key is None and not is_loopback(options.host):
             print("mmrnn: other machines can use this server without a key; see --api-key-file", file=sys.stderr)
         made.server.run(sockets=[made.socket])
@@ -123,6 +128,8 @@ def open_server(options: Namespace, trusted: Collection[str] = ()) -> Iterator[O
     run = options.run or newest(RUNS)
     require("fastapi", "fastapi", wanted_by="mmrnn serve", extra="serve")
     require("uvicorn", "uvicorn", wanted_by="mmrnn serve", extra="serve")
+    if options.page:
+        require("gradio", "gradio", wanted_by="mmrnn serve --page", extra="page")
 
     from mmrnn.inference.engine.engine import Engine
     from mmrnn.inference.load import load
@@ -139,9 +146,16 @@ def open_server(options: Namespace, trusted: Collection[str] = ()) -> Iterator[O
             engine = Engine(load(run, trusted=trusted).reader, **_batching(options))
         except ValueError as fault:
             raise ConfigError(str(fault)) from fault
-        with engine:
+        with engine, TemporaryDirectory(prefix="mmrnn-uploads-") as folder:
             name = options.name or run.resolve().name
-            app = create_app(engine, name, limits=_limits(options), defaults=defaults, api_key=options.api_key)
+            app = create_app(
+                engine,
+                name,
+                limits=_limits(options),
+                defaults=defaults,
+                api_key=options.api_key,
+                uploads=Path(folder) if options.page else None,
+            )
             yield Opened(make_server(app, engine.max_requests), sock, name, url_of(sock))
 
 

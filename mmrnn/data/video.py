@@ -39,6 +39,9 @@ MAX_FRAMES = 100_000
 ANIMATED = (".gif", ".webp", ".png", ".apng", ".avif")
 """Files that Pillow reads; others need PyAV."""
 
+IMAGE_SUFFIXES = frozenset({*ANIMATED, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"})
+"""Endings, in lower case, of the files of a folder that are taken for images."""
+
 CONTAINERS = {
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".3gp"), "mov"),
     **dict.fromkeys((".mkv", ".webm"), "matroska"),
@@ -157,8 +160,7 @@ def list_images(folder: Path) -> list[Path]:
         raise ImageError(f"{folder} cannot be read: {error.strerror}") from None
     if len(every) > MAX_FRAMES:
         raise ImageError(f"{folder} holds more than {MAX_FRAMES} files; take fewer frames")
-    suffixes = {*ANIMATED, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"}
-    found = [path for path in every if path.suffix.lower() in suffixes]
+    found = [path for path in every if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise ImageError(f"{folder} holds no images", EMPTY)
     return sorted(found, key=_natural_order)

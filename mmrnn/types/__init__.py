@@ -37,6 +37,7 @@ from mmrnn.types.parts import (
     Position,
     Scan,
 )
+from mmrnn.types.quantizer import MatrixDtype, Quantizer
 from mmrnn.types.ranks import Alone, Ranks
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
 from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
@@ -76,6 +77,7 @@ __all__ = [
     "Layout",
     "MapDataset",
     "Mask",
+    "MatrixDtype",
     "ModalitySpec",
     "NonNegativeFloat",
     "NonNegativeInt",
@@ -88,6 +90,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Prompt",
+    "Quantizer",
     "Ranks",
     "Resettable",
     "Routing",

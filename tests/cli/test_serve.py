@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -134,6 +135,26 @@ def test_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["serve"]) == 2
     assert "there is no finished run in runs/" in capsys.readouterr().err
+
+
+def test_the_page(run, monkeypatch):
+    pytest.importorskip("gradio", reason="the page needs gradio: pip install 'mmrnn[page]'")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    with serve.open_server(serve.parser().parse([run, "--port", "0", "--page", "--api-key", "key"])) as made:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        assert folder.stat().st_mode & 0o777 == 0o700
+        client = TestClient(made.server.config.app)
+        assert client.get("/page/").status_code == 401
+        assert "kites" in client.get("/page/", auth=("me", "key")).text
+        assert client.get("/v1/models", headers={"authorization": "Bearer key"}).status_code == 200
+    assert not folder.exists()
+
+
+def test_gradio_is_missing(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["serve", run, "--page"]) == 1
+    assert "mmrnn serve --page needs gradio" in (err := capsys.readouterr().err)
+    assert "pip install 'mmrnn[page]'" in err
 
 
 def test_a_package_that_is_missing(run, monkeypatch, capsys):

@@ -17,7 +17,18 @@ from mmrnn.evaluation.tasks import QuestionReader, Submission, Task
 from mmrnn.evaluation.tasks.readers import References
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
-from mmrnn.types import Batching, Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
+from mmrnn.types import (
+    Batching,
+    Connector,
+    Encoder,
+    MapDataset,
+    Objective,
+    Quantizer,
+    TextConnector,
+    fulfils,
+    implements,
+    parts,
+)
 
 INSIDE = {
     "prompt": CONTRACTS["prompt"],
@@ -46,6 +57,7 @@ READ_FROM_CLASSES = {
     parts.Position: ("axes", "sequential"),
     parts.Mask: ("causal",),
     Batching: ("packs",),
+    Quantizer: ("quantizes",),
 }
 """Attributes that `mmrnn.config.compatibility` reads without building anything."""
 
@@ -114,7 +126,7 @@ def test_tiny_backbones(name):
     check_instance(instantiate(composed(f"backbone/{name}")), CONTRACTS["backbone"])
 
 
-@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter", "batching"])
+@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter", "quantize", "batching"])
 def test_parts_without_sizes(group):
     for name in options(group):
         card = composed(f"{group}/{name}")

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +22,9 @@ from mmrnn.inference.server.schema import ChatCompletionRequest
 PREPARING_THREADS = 2
 """Threads that tokenise texts and open images; each decodes one image at a time."""
 
+MAX_UPLOADS = 32
+"""Largest requests whose images the chat page keeps."""
+
 
 def create_app(
     engine: Engine,
@@ -29,6 +33,7 @@ def create_app(
     limits: Limits | None = None,
     defaults: Sampler | None = None,
     api_key: str | None = None,
+    uploads: Path | None = None,
 ) -> FastAPI:
     """Return the ASGI application; at its shutdown the engine is closed.
 
@@ -38,6 +43,7 @@ def create_app(
         limits: of a request; None: those of `Limits`.
         defaults: choice of the next token where a request says nothing; None: the most likely one.
         api_key: that requests must have, except for the one about health; None: none.
+        uploads: folder of this application alone, for the images of the chat page; None: there is no page.
     """
     limits = limits or Limits()
     pool = ThreadPoolExecutor(PREPARING_THREADS, "mmrnn-prepare")
@@ -52,6 +58,12 @@ def create_app(
 
     # Its pages of documentation would load scripts from other hosts.
     app = FastAPI(title="mmrnn", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    if uploads is not None:
+        from mmrnn.inference.server.page import mount_page
+        from mmrnn.inference.server.page_gate import PageGate
+
+        mount_page(app, completions, uploads)
+        app.add_middleware(PageGate, uploads=uploads, max_bytes=MAX_UPLOADS * limits.max_body_bytes)
     app.add_middleware(Gate, engine=engine, limits=limits, api_key=api_key)
     add_error_handlers(app)
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from mmrnn.inference.engine.engine import Engine
+from mmrnn.inference.engine.engine import Engine, Reservation
 from mmrnn.inference.engine.prompt import PreparedPrompt, prepare
 from mmrnn.inference.engine.request import EngineClosedError, Finished, GenerationRequest
 from mmrnn.inference.reply import Token
@@ -52,23 +52,24 @@ class Completions:
         Raises:
             APIError: the request is at fault, or the engine has failed.
         """
-        self.check_name(body.model)
-        try:
-            generation = await asyncio.get_running_loop().run_in_executor(self.pool, self._generation, body)
-        except ValueError as error:
-            raise APIError(400, str(error)) from error
-        events, loop = Events(), asyncio.get_running_loop()
-        try:
-            request.scope[RESERVATION].submit(
-                generation, lambda event: loop.call_soon_threadsafe(events.put_nowait, event)
-            )
-        except EngineClosedError:
-            raise APIError(503, "the server is being shut down", code="shutting_down") from None
-        objects = ReplyObjects(self.name, self.engine.reader.tokenizer, bool(body.logprobs))
+        generation, events = await self._submit(body, request.scope[RESERVATION])
         if body.stream:
-            with_usage = body.stream_options is not None and body.stream_options.include_usage
-            return StreamingResponse(self._stream(generation, objects, events, with_usage), media_type=SSE)
-        return await _unless_disconnected(request, self._whole(generation, objects, events))
+            return StreamingResponse(self._stream(body, generation, events), media_type=SSE)
+        return await _unless_disconnected(request, self._whole(body, generation, events))
+
+    async def chunks(self, body: ChatCompletionRequest, place: Reservation) -> AsyncIterator[dict[str, Any]]:
+        """Yield the parts of a streamed reply to a caller in this process.
+
+        Args:
+            body: of the request.
+            place: of the request in the engine.
+
+        Raises:
+            APIError: the request is at fault, or the engine has failed.
+        """
+        generation, events = await self._submit(body, place)
+        async for chunk in self._chunks(body, generation, events):
+            yield chunk
 
     def check_name(self, name: str) -> None:
         """Check the name of a model.
@@ -79,6 +80,19 @@ class Completions:
         if name != self.name:
             message = f"there is no model {name!r:.80}; this server has {self.name!r}"
             raise APIError(404, message, code="model_not_found", param="model")
+
+    async def _submit(self, body: ChatCompletionRequest, place: Reservation) -> tuple[GenerationRequest, Events]:
+        """Let the engine answer a request; its events come into a queue."""
+        self.check_name(body.model)
+        events, loop = Events(), asyncio.get_running_loop()
+        try:
+            generation = await loop.run_in_executor(self.pool, self._generation, body)
+            place.submit(generation, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+        except ValueError as error:
+            raise APIError(400, str(error)) from error
+        except EngineClosedError:
+            raise APIError(503, "the server is being shut down", code="shutting_down") from None
+        return generation, events
 
     def _generation(self, body: ChatCompletionRequest) -> GenerationRequest:
         """Request to the engine; images are opened here."""
@@ -96,7 +110,10 @@ class Completions:
             prompt.resume_points,
         )
 
-    async def _whole(self, generation: GenerationRequest, objects: ReplyObjects, events: Events) -> Response:
+    def _objects(self, body: ChatCompletionRequest) -> ReplyObjects:
+        return ReplyObjects(self.name, self.engine.reader.tokenizer, bool(body.logprobs))
+
+    async def _whole(self, body: ChatCompletionRequest, generation: GenerationRequest, events: Events) -> Response:
         tokens: list[Token] = []
         while not isinstance(event := await events.get(), Finished):
             tokens.append(event)
@@ -104,31 +121,40 @@ class Completions:
             raise _engine_error(event.error)
         text = generation.stop.clean(self.engine.reader.tokenizer.decode([token.id for token in tokens]))
         used = usage(len(generation.row.ids), event.cached, len(tokens))
-        return JSONResponse(objects.whole(text, tokens, event.reason, used))
+        return JSONResponse(self._objects(body).whole(text, tokens, event.reason, used))
 
     async def _stream(
-        self, generation: GenerationRequest, objects: ReplyObjects, events: Events, with_usage: bool
+        self, body: ChatCompletionRequest, generation: GenerationRequest, events: Events
     ) -> AsyncIterator[str]:
         """Yield the events of a stream."""
-        yield _event(objects.chunk({"role": "assistant", "content": ""}))
+        try:
+            async for chunk in self._chunks(body, generation, events):
+                yield _event(chunk)
+        except APIError as error:  # the status has been sent
+            yield _event(error_object(error.status_code, error.message, error.code))
+            return
+        yield "data: [DONE]\n\n"
+
+    async def _chunks(
+        self, body: ChatCompletionRequest, generation: GenerationRequest, events: Events
+    ) -> AsyncIterator[dict[str, Any]]:
+        objects = self._objects(body)
+        yield objects.chunk({"role": "assistant", "content": ""})
         text, shown, count = TextStream(self.engine.reader.tokenizer, generation.stop), 0, 0
         while not isinstance(event := await events.get(), Finished):
             count += 1
             text.push(event.id)
             if len(text.text) > shown or objects.log_probs:
-                yield _event(objects.chunk({"content": text.text[shown:]}, [event]))
+                yield objects.chunk({"content": text.text[shown:]}, [event])
             shown = len(text.text)
         if event.error is not None:
-            error = _engine_error(event.error)
-            yield _event(error_object(error.status_code, error.message, error.code))
-            return
+            raise _engine_error(event.error)
         text.finish()
         if len(text.text) > shown:
-            yield _event(objects.chunk({"content": text.text[shown:]}))
-        yield _event(objects.chunk({}, reason=event.reason))
-        if with_usage:
-            yield _event(objects.usage_chunk(usage(len(generation.row.ids), event.cached, count)))
-        yield "data: [DONE]\n\n"
+            yield objects.chunk({"content": text.text[shown:]})
+        yield objects.chunk({}, reason=event.reason)
+        if body.stream_options is not None and body.stream_options.include_usage:
+            yield objects.usage_chunk(usage(len(generation.row.ids), event.cached, count))
 
 
 def _event(value: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -47,6 +48,14 @@ def error_response(error: StarletteHTTPException) -> Response:
     code, param = (error.code, error.param) if isinstance(error, APIError) else (None, None)
     found = error_object(error.status_code, str(error.detail), code, param)
     return Response(json.dumps(found), error.status_code, error.headers, "application/json")
+
+
+def message_of(error: APIError | ValueError) -> str:
+    """Return what a user is told of an error; of an invalid `ChatCompletionRequest`, its first fault."""
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        return f"{fault['loc'][0]}: {fault['msg']}"
+    return error.message if isinstance(error, APIError) else str(error)
 
 
 def add_error_handlers(app: FastAPI) -> None:

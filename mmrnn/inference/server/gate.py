@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import secrets
+from base64 import b64decode
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,10 +15,29 @@ from mmrnn.inference.server.limits import Limits
 
 log = logging.getLogger(__name__)
 
-CHAT_PATH, HEALTH_PATH = "/v1/chat/completions", "/health"
+CHAT_PATH, HEALTH_PATH, PAGE_PATH = "/v1/chat/completions", "/health", "/page"
 
 RESERVATION = "mmrnn.reservation"
 """Key of the place of a request, in its scope."""
+
+
+def is_page(path: str) -> bool:
+    """Return True for a path of the chat page."""
+    return f"{path}/".startswith(f"{PAGE_PATH}/")
+
+
+def reserve(engine: Engine) -> Reservation:
+    """Return a place for one request.
+
+    Raises:
+        APIError: there is none.
+    """
+    try:
+        return engine.reserve()
+    except QueueFullError as error:
+        raise APIError(429, f"{error}; try again later", code="queue_full", headers={"Retry-After": "1"}) from None
+    except EngineClosedError:
+        raise APIError(503, "the server is being shut down", code="shutting_down") from None
 
 
 class StalledClientError(Exception):
@@ -38,7 +59,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, engine: Engine, limits: Limits, api_key: str | None) -> None:
         self.app, self.engine, self.limits = app, engine, limits
-        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._key = None if api_key is None else api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it with an error."""
@@ -47,38 +68,39 @@ class Gate:
             return
         try:
             headers = dict(scope["headers"])
-            self._check(headers)
+            self._check_key(headers.get(b"authorization", b""), is_page(scope["path"]))
+            self._check_size(headers.get(b"content-length", b"0"))
             if (scope["method"], scope["path"]) != ("POST", CHAT_PATH):
-                await self.app(scope, self._bounded(receive), send)
+                await self.app(scope, self._bounded(receive), self._timed(send))
                 return
-            with self._reserve() as reservation:
+            with reserve(self.engine) as reservation:
                 await self.app({**scope, RESERVATION: reservation}, self._bounded(receive), self._timed(send))
         except APIError as error:
             await error_response(error)(scope, receive, send)
         except StalledClientError:  # the response is incomplete, so the connection is closed
             log.warning("a client has not taken its reply for %s s", self.limits.client_seconds)
 
-    def _check(self, headers: dict[bytes, bytes]) -> None:
-        """Raise for a wrong key, and for a body that is announced to be too large."""
-        given = headers.get(b"authorization", b"")
-        if self._expected is not None and not secrets.compare_digest(given, self._expected):
+    def _check_key(self, authorization: bytes, page: bool) -> None:
+        """Raise for a wrong key. For the page a browser asks its user, and sends the key as a password."""
+        if self._key is None:
+            return
+        scheme, _, given = authorization.partition(b" ")
+        if page and scheme == b"Basic":
+            with suppress(ValueError):
+                scheme, given = b"Bearer", b64decode(given, validate=True).partition(b":")[2]
+        if scheme != b"Bearer" or not secrets.compare_digest(given, self._key):
+            basic, bearer = "log in with any name and the key as password", "send it as `Authorization: Bearer KEY`"
             raise APIError(
                 401,
-                "the API key is missing or wrong; send it as `Authorization: Bearer KEY`",
+                f"the API key is missing or wrong; {basic if page else bearer}",
                 code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
+                headers={"WWW-Authenticate": 'Basic realm="mmrnn", charset="UTF-8"' if page else "Bearer"},
             )
-        size = headers.get(b"content-length", b"0")
-        if size.isdigit() and (len(size) > 18 or int(size) > self.limits.max_body_bytes):
-            raise self._too_large()
 
-    def _reserve(self) -> Reservation:
-        try:
-            return self.engine.reserve()
-        except QueueFullError as error:
-            raise APIError(429, f"{error}; try again later", code="queue_full", headers={"Retry-After": "1"}) from None
-        except EngineClosedError:
-            raise APIError(503, "the server is being shut down", code="shutting_down") from None
+    def _check_size(self, announced: bytes) -> None:
+        """Raise for a body that is announced to be too large."""
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > self.limits.max_body_bytes):
+            raise self._too_large()
 
     def _too_large(self) -> APIError:
         return APIError(

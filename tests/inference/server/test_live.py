@@ -3,55 +3,20 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
 
 import httpx
 import openai
 import pytest
 
-from mmrnn.inference.engine.engine import Engine
-from mmrnn.inference.server.app import create_app
-from mmrnn.inference.server.limits import Limits
-from mmrnn.inference.server.run import make_server, open_socket, url_of
 from tests.inference.scripted import IMAGE, OTHER
 from tests.inference.server.conftest import body
+from tests.inference.server.live import ENDLESS, WAIT, Live, wait_until
 from tests.inference.server.test_completions import alone
-
-WAIT = 20
-ENDLESS = 10**6
-
-
-class Live:
-    """A server in a thread."""
-
-    def __init__(self, reader, **options):
-        self.engine = Engine(reader, max_rows=4, max_waiting=12, prefill_chunk=16)
-        app = create_app(self.engine, "tiny", limits=Limits(max_new_tokens=ENDLESS), api_key="key", **options)
-        self.socket = open_socket("127.0.0.1", 0)
-        self.url = url_of(self.socket)
-        self.server = make_server(app, self.engine.max_requests)
-        self.thread = Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
-        self.thread.start()
-        wait_until(lambda: self.server.started)
-
-    def stop(self):
-        self.server.should_exit = True
-        self.thread.join(WAIT)
-        self.engine.close(WAIT)
-        assert not self.thread.is_alive()
-
-
-def wait_until(condition):
-    for _ in range(WAIT * 100):
-        if condition():
-            return
-        time.sleep(0.01)
-    pytest.fail("it has not come about in time")
 
 
 @pytest.fixture(scope="module")
 def live(used):
-    made = Live(used.reader)
+    made = Live(used.reader, api_key="key")
     yield made
     made.stop()
     assert not made.engine.alive
@@ -122,10 +87,6 @@ def test_interleaved_clients(used, client):
         assert texts[1] == alone(used, first, texts[0], "and so?", images=shown)
 
 
-def idle(live):
-    return live.engine.requests == 0 and not live.engine._scheduler.busy
-
-
 HEADERS = {"authorization": "Bearer key"}
 
 
@@ -136,10 +97,10 @@ def test_a_client_that_vanishes_frees_its_row(live):
         lines = reply.iter_lines()
         assert json.loads(next(lines).removeprefix("data: "))
         assert live.engine.requests == 1
-    wait_until(lambda: idle(live))
+    wait_until(lambda: live.idle)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(path, json=given, headers=HEADERS, timeout=0.3)
-    wait_until(lambda: idle(live))
+    wait_until(lambda: live.idle)
 
 
 def test_clients_that_vanish_do_not_touch_the_others(used, live, client):
@@ -160,11 +121,11 @@ def test_clients_that_vanish_do_not_touch_the_others(used, live, client):
         found = [*pool.map(ask, range(36))]
     assert found.count(None) > 9
     assert all(text in (None, expected[number % 6]) for number, text in enumerate(found))
-    wait_until(lambda: idle(live))
+    wait_until(lambda: live.idle)
 
 
 def test_shutdown_ends_streams_and_threads(used):
-    made = Live(used.reader)
+    made = Live(used.reader, api_key="key")
     path = f"{made.url}/chat/completions"
     given = body("why?", max_tokens=ENDLESS, stream=True)
     with httpx.stream("POST", path, json=given, headers=HEADERS, timeout=WAIT) as reply:
