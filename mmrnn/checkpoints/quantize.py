@@ -1,8 +1,10 @@
 """Quantised copies of checkpoints."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,10 +16,14 @@ from mmrnn.config.compose import compose_with_choices
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
+from mmrnn.config.validate import check
+from mmrnn.data.collate import Collator
 from mmrnn.layers.quantized import QuantizedLinear
 from mmrnn.model.assemble import prefix_errors
+from mmrnn.model.vlm import VLM
+from mmrnn.types import Batch, MapDataset
 
-GROUP = "quantize"
+GROUP, DATA = "quantize", "data"
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def quantize_checkpoint(
     Args:
         source: folder of a run or a model, or `owner/name` on the hub.
         folder: new folder.
-        overrides: of the group `quantize`.
+        overrides: of the group `quantize`, and of `data` where it is calibrated on other data than that of the run.
         dirs: further folders of cards.
         trusted: packages besides mmrnn whose classes the configuration may name.
 
@@ -65,26 +71,51 @@ def quantize_checkpoint(
         ImportError: torchao is not installed.
     """
     require_new(folder)
-    if others := [word for word in overrides if _group(word) != GROUP]:
-        raise ConfigError(f"{others[0]}: the model is that of the checkpoint; only {GROUP} can be chosen")
+    if others := [word for word in overrides if _group(word) not in (GROUP, DATA)]:
+        raise ConfigError(f"{others[0]}: the model is that of the checkpoint; only {GROUP} and {DATA} can be chosen")
     composed, choices = compose_with_choices(*overrides, dirs=dirs)
-    card = plain(composed).get(GROUP)
+    chosen = plain(composed)
+    card = chosen.get(GROUP)
     if card is None:
         raise ConfigError(f"{GROUP}: no card is chosen; set {GROUP}=NAME (`mmrnn list {GROUP}` shows them)")
     quantizer = prefix_errors(GROUP, lambda: instantiate(card, trusted=trusted))
     model = load_model(source, trusted=trusted).eval()
     before = _bytes(model)
     cfg = {**model.config, GROUP: card, "weights": {}}
+    if any(_group(word) == DATA for word in overrides):
+        cfg[DATA] = chosen[DATA]
     cfg["choices"] = {**(cfg.get("choices") or {}), GROUP: choices.get(GROUP)}
     if quantizer.quantizes and cfg.get("adapter"):
         prefix_errors("adapter", lambda: instantiate(cfg["adapter"], trusted=trusted).merge(model))
         cfg["adapter"] = None
-    prefix_errors(GROUP, lambda: quantizer(model))
+    batches = calibration_batches(model, cfg, quantizer.calibration_samples, trusted)
+    prefix_errors(GROUP, lambda: quantizer(model, batches))
     if quantizer.matrices == "bf16":
         _round_matrices(model)
     save(model, folder, config=cfg)
     layers = sum(isinstance(module, QuantizedLinear) for module in model.modules())
     return QuantizedSize(layers, before, _bytes(model))
+
+
+def calibration_batches(model: VLM, cfg: Mapping[str, Any], samples: int, trusted: Collection[str]) -> Iterator[Batch]:
+    """Yield evenly spaced samples of the data as batches of one, without those that the collator drops.
+
+    Raises:
+        ConfigError: the data cannot be read.
+    """
+    if not samples:
+        return
+    check(cfg, trusted=trusted, needs=("tokenizer", "prompt", DATA))
+    tokenizer, prompt, data = (instantiate(cfg[group], trusted=trusted) for group in ("tokenizer", "prompt", DATA))
+    collate = Collator(tokenizer, prompt, dict(model.modalities), max_length=cfg.get("max_length", 1024))
+    if isinstance(data, MapDataset):
+        count = prefix_errors(DATA, lambda: len(data))
+        found = (data[index] for index in range(0, count, max(1, count // samples)))
+    else:
+        found = iter(data)
+    for sample in islice(found, samples):
+        if (batch := collate([sample])) is not None:
+            yield batch
 
 
 def _round_matrices(model: nn.Module) -> None:

@@ -8,13 +8,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmrnn.data.collate import PreparedSample
-from mmrnn.data.image import ImageLike
-from mmrnn.inference.dialogue import question_sample
+from mmrnn.data.image import ImageLike, image_source
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.reader import DialogueReader
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import tokenize
-from mmrnn.types import IGNORE, TAG, Embedder, Layout, Prompt, Tokenizer, Turn
+from mmrnn.types import IGNORE, TAG, Embedder, ImageSource, Layout, Prompt, Sample, Tokenizer, Turn
 
 
 def require_embedder(model: VLM) -> Embedder:
@@ -51,18 +50,18 @@ def embed_images(
         raise ValueError("there are no images to embed")
     found = []
     for start in range(0, len(images), batch_size):
-        prepared = [prepare_image(reader, image) for image in images[start : start + batch_size]]
+        prepared = [prepare_image(reader, image_source(image)) for image in images[start : start + batch_size]]
         found.append(embed_prepared(reader, prepared))
     return torch.cat(found)
 
 
-def prepare_image(reader: DialogueReader, image: ImageLike) -> PreparedSample:
+def prepare_image(reader: DialogueReader, image: ImageSource) -> PreparedSample:
     """Open an image and prepare it for its encoder. Any thread may call it.
 
     Raises:
         ImageError: it cannot be opened.
     """
-    return reader.collator().prepare(question_sample(TAG, [image]))
+    return reader.collator().prepare(Sample((Turn("user", TAG), Turn("assistant", "")), (image,)))
 
 
 @torch.no_grad()

@@ -26,6 +26,15 @@ QUESTION, ANSWER = "what is this?", "a red wall"
 
 
 @pytest.fixture
+def records(tmp_path):
+    """One image, one question and its answer, in LLaVA's form."""
+    Image.new("RGB", (40, 24), "red").save(tmp_path / "wall.png")
+    turns = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
+    (tmp_path / "data.json").write_text(json.dumps([{"id": "1", "image": "wall.png", "conversations": turns}]))
+    return ("data=llava", f"data.file={tmp_path}/data.json")
+
+
+@pytest.fixture
 def small(tmp_path, model):
     """A run, and its copy with codes."""
     save(model(), tmp_path / "run")
@@ -44,6 +53,24 @@ def test_a_copy_is_the_quantised_model(tmp_path, model, same):
     assert size.layers == 16
     assert size.after < size.before
     assert size.after == sum(value.nbytes for value in read(tmp_path / "small" / shards.MODEL).values())
+
+
+@torch.no_grad()
+def test_a_copy_of_4_bit_codes_with_awq(tmp_path, model, records):
+    """The file holds two codes a byte with scales in bf16; the opened model multiplies as the one that was written."""
+    save(model(), tmp_path / "run")
+    words = ["quantize=int4", "quantize.awq_samples=2", *records]
+    quantize_checkpoint(tmp_path / "run", tmp_path / "small", words)
+    tensors = read(tmp_path / "small" / shards.MODEL)
+    found = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items() if name.startswith(KEY)}
+    assert found[f"{KEY}.codes"] == ((96, 16), torch.uint8)
+    assert found[f"{KEY}.scales"] == found[f"{KEY}.zeros"] == ((96, 1), torch.bfloat16)
+    assert found[f"{KEY}.input_scales"] == ((32,), torch.bfloat16)
+    loaded = load_model(tmp_path / "small")
+    layer, x = loaded.get_submodule(KEY), torch.randn(3, 32)
+    assert loaded.config["data"]["file"] == str(tmp_path / "data.json")
+    expected = x @ layer.weight.T
+    torch.testing.assert_close(layer(x), expected, rtol=0.02, atol=0.02 * float(expected.std()))
 
 
 def test_matrices_are_stored_in_bf16_and_vectors_in_fp32(small):
@@ -160,7 +187,7 @@ def test_training_is_refused(tmp_path, small, capsys):
 WRONG = {
     "quantize=int9": "int9",
     "~quantize": "no card is chosen",
-    "quantize=int8 backbone=rwkv6_tiny": "only quantize can be chosen",
+    "quantize=int8 backbone=rwkv6_tiny": "only quantize and data can be chosen",
     "quantize=int8 quantize.skip=[nothing]": "matches no linear layer",
     "quantize=int8 --part backbone": "--format and --part are for published weights",
 }
@@ -186,19 +213,18 @@ def test_a_quantised_model_opens_without_torchao(small, monkeypatch):
     assert isinstance(mmrnn.load(small).ask(None, "what?", max_new_tokens=2), str)
 
 
-def test_train_convert_ask(tmp_path, capsys):
-    """The commands as a user types them: a tiny model learns an answer, and its copy of codes gives it."""
-    Image.new("RGB", (40, 24), "red").save(tmp_path / "wall.png")
-    turns = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
-    (tmp_path / "data.json").write_text(json.dumps([{"id": "1", "image": "wall.png", "conversations": turns}]))
+def test_train_convert_ask(tmp_path, records, capsys):
+    """The commands as a user types them: a tiny model learns an answer, and its copies of codes give it."""
     short = ("stage.instruct.lr=0.01", "stage.instruct.steps=60", "schedule.min_lr=0.001", "schedule.warmup=0")
-    data = ("stage.instruct.batch_size=1", "evaluate.samples=0", "data=llava", f"data.file={tmp_path}/data.json")
-    run, small = str(tmp_path / "run"), str(tmp_path / "small")
+    data = ("stage.instruct.batch_size=1", "evaluate.samples=0", *records)
+    run = str(tmp_path / "run")
     assert main(["train", "model=visualrwkv6_tiny", *short, *data, f"out={run}"]) == 0
-    assert main(["convert", run, small, "quantize=int8"]) == 0
-    assert "layers hold codes" in capsys.readouterr().out
-    assert main(["ask", str(tmp_path / "wall.png"), QUESTION, "--run", small, "--max-new-tokens", "24"]) == 0
-    assert capsys.readouterr().out == f"{ANSWER}\n"
+    for words in (["quantize=int8"], ["quantize=int4"], ["quantize=int4", "quantize.awq_samples=4"]):
+        small = str(tmp_path / "_".join(words))
+        assert main(["convert", run, small, *words]) == 0
+        assert "layers hold codes" in capsys.readouterr().out
+        assert main(["ask", str(tmp_path / "wall.png"), QUESTION, "--run", small, "--max-new-tokens", "24"]) == 0
+        assert capsys.readouterr().out == f"{ANSWER}\n"
 
 
 def test_compose_and_build_take_it(same):

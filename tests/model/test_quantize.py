@@ -7,14 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.native_decode import SLOWER
+from mmrnn.backbones.native_decode import PREPARED, SLOWER
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
+from mmrnn.config.tree import plain
 from mmrnn.layers.quantized import QuantizedLinear
 from mmrnn.model.build import build
-from mmrnn.model.quantize import Dequantized, Int8
-from mmrnn.types import Sequence
+from mmrnn.model.quantize import Dequantized, Int4, Int8
+from mmrnn.types import Batch, Sequence
 from mmrnn_kernels.decode_step import unavailable_reason
 
 pytestmark = pytest.mark.filterwarnings("default:the native decoding step of RWKV:RuntimeWarning")
@@ -23,12 +24,17 @@ IDS = torch.tensor([[1, 2, 3, 4, 5, 6]])
 BACKBONES = ("rwkv5_tiny", "rwkv6_tiny", "rwkv7_tiny", "transformer_tiny", "glm_tiny", "opt_tiny", "flant5_tiny")
 
 
-def model(*overrides, name="visualrwkv6_tiny"):
+def model(*overrides):
+    """Model of random weights, some of which are zero where it is initialised; quantised afterwards."""
     torch.manual_seed(0)
-    made = build(compose(f"model={name}", "encoder=patch_tiny", *overrides)).eval()
+    cfg = plain(compose("model=visualrwkv6_tiny", "encoder=patch_tiny", *overrides))
+    card = cfg.pop("quantize", None)
+    made = build(cfg).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+    if card:
+        instantiate(card)(made)
     return made
 
 
@@ -70,11 +76,90 @@ def test_head_embedding_and_low_rank_matrices_keep_their_weights():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("ranges", ["minmax", "hqq"])
+def test_int4_codes_stand_for_the_weights(ranges):
+    one = model("backbone.ffn=64")
+    before = copy.deepcopy(one.backbone.blocks[1].channel_mix.value)
+    Int4(ranges=ranges)(one)
+    layer = one.backbone.blocks[1].channel_mix.value
+    assert layer.codes.dtype == torch.uint8
+    assert (layer.codes.shape, layer.scales.shape) == ((32, 32), (32, 2))
+    step = layer.scales.float().repeat_interleave(32, 1)
+    assert ((layer.weight - before.weight).abs() < (0.55 if ranges == "minmax" else 2) * step).all()
+    for x in (torch.randn(3, 64), torch.randn(2, 40, 64)):
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight), rtol=0.02, atol=0.02 * float(layer(x).std()))
+
+
+@torch.no_grad()
+def test_int4_codes_are_packed_again_when_they_change():
+    one = model("quantize=int4")
+    layer, x = one.backbone.blocks[0].channel_mix.key, torch.randn(2, 32)
+    first = layer(x)
+    twin = copy.deepcopy(layer)
+    layer.codes.zero_()
+    assert torch.equal(twin(x), first)
+    expected = F.linear(x, layer.weight)
+    torch.testing.assert_close(layer(x), expected, rtol=0.02, atol=0.02 * float(expected.std()))
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (
+            ["backbone.ffn=80"],
+            r"blocks\.0\.channel_mix\.value has 80 inputs, which group_size \(32\) does not divide; use",
+        ),
+        (["backbone.ffn=40"], r"blocks\.0\.channel_mix\.key has 40 outputs, and the products .* multiples of 16"),
+        (["quantize.group_size=64"], r"blocks\.0\.time_mix\.receptance has 32 inputs, which group_size \(64\)"),
+    ],
+)
+def test_sizes_that_have_no_codes_are_refused_by_name(words, fault):
+    with pytest.raises(ConfigError, match=f"quantize: backbone.{fault}"):
+        build(compose("model=visualrwkv6_tiny", "quantize=int4", *words))
+
+
+def test_layers_of_other_sizes_can_be_left_out():
+    skip = 'quantize.skip=["*.channel_mix.value","*.channel_mix.key"]'
+    assert len(quantised(model("quantize=int4", "backbone.ffn=40", skip))) == 12
+
+
+@torch.no_grad()
+def test_awq_keeps_what_large_inputs_are_multiplied_by():
+    """One channel of the inputs is much larger than the others: plain rounding of its weights costs more."""
+
+    def error(**knobs):
+        one = model()
+        layer = one.backbone.blocks[0].channel_mix.key
+        one.backbone.blocks[0].norm_channel.weight[3] = 40.0
+        inputs = []
+        layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        batches = [Batch(Sequence(torch.randint(0, 1000, (1, 20)))) for _ in range(4)]
+        for batch in batches:
+            one(batch)
+        Int4(**knobs)(one, batches)
+        made = one.backbone.blocks[0].channel_mix.key
+        assert (made.input_scales is not None) == bool(knobs)
+        x = torch.cat(inputs[:4], 1)
+        expected = F.linear(x, made.weight)
+        torch.testing.assert_close(made(x), expected, rtol=0.02, atol=0.02 * float(expected.std()))
+        return float((F.linear(x, layer.weight.float()) - expected).norm())
+
+    assert error(awq_samples=4) < 0.7 * error()
+
+
+def test_awq_without_samples_is_refused():
+    with pytest.raises(ConfigError, match="quantize: AWQ observes the model on 8 samples, and there are none: use"):
+        build(compose("model=visualrwkv6_tiny", "quantize=int4", "quantize.awq_samples=8"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bits", [Int8, Int4])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_reads_with_codes_as_with_their_weights(name):
+def test_every_backbone_reads_with_codes_as_with_their_weights(name, bits):
     """A text at once, and one token after the other; weights computed from the codes give the same."""
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if bits is Int8 else {"rtol": 0.05, "atol": 0.05}
     one = model(f"backbone={name}", "scan=forward", *(["position=glm_2d_tiny"] if name == "glm_tiny" else []))
-    Int8()(one)
+    bits()(one)
     backbone = one.backbone
     whole, _ = backbone(Sequence(IDS))
     if backbone.causal:
@@ -82,11 +167,11 @@ def test_every_backbone_reads_with_codes_as_with_their_weights(name):
         for token in IDS.T:
             out, state = backbone(Sequence(token[None]), state)
             hidden.append(out)
-        torch.testing.assert_close(torch.cat(hidden, 1), whole, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(torch.cat(hidden, 1), whole, **tolerance)
     assert quantised(one)
     Dequantized()(one)
     assert not quantised(one)
-    torch.testing.assert_close(backbone(Sequence(IDS))[0], whole, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(backbone(Sequence(IDS))[0], whole, **tolerance)
 
 
 def test_encoders_on_request_and_layers_left_out():
@@ -103,7 +188,7 @@ def test_encoders_on_request_and_layers_left_out():
 
 
 def test_a_model_is_quantised_when_it_is_built_and_once():
-    one = model("quantize=int8")
+    one = build(compose("model=visualrwkv6_tiny", "quantize=int8"))
     assert len(quantised(one)) == 16
     with pytest.raises(ValueError, match="quantised already"):
         Int8()(one)
@@ -111,8 +196,9 @@ def test_a_model_is_quantised_when_it_is_built_and_once():
         assert all(value.is_meta for value in build(compose("model=visualrwkv6_tiny", "quantize=int8")).buffers())
 
 
-def test_gradients_reach_what_stands_before_a_quantised_backbone():
-    one = model("quantize=int8")
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_gradients_reach_what_stands_before_a_quantised_backbone(bits):
+    one = model(f"quantize={bits}")
     embeds = torch.randn(1, 4, 32, requires_grad=True)
     one.backbone(Sequence(IDS[:, :4], embeds=embeds))[0].sum().backward()
     assert embeds.grad.abs().sum() > 0
@@ -138,9 +224,40 @@ def test_sharded_models_have_no_codes():
 
 @torch.no_grad()
 @pytest.mark.skipif(unavailable_reason() is not None, reason="no compiler")
-def test_the_native_step_says_once_that_it_is_left(recwarn):
-    one = model("quantize=int8")
-    state = None
+@pytest.mark.parametrize(
+    ("words", "warnings"),
+    [
+        (["quantize=int8"], []),
+        (["quantize=int8", "backbone=rwkv5_tiny"], []),
+        (["quantize=int8", 'quantize.skip=["*.output"]'], [SLOWER]),
+        (["quantize=int4"], [SLOWER]),
+        (["quantize=int4", "backbone=rwkv7_tiny"], []),
+    ],
+)
+def test_the_native_step_reads_8_bit_codes_and_says_once_where_it_is_left(words, warnings, recwarn):
+    one = model(*words)
+    whole, _ = one.backbone(Sequence(IDS))
+    state, hidden = None, []
     for token in IDS.T:
-        _, state = one.backbone(Sequence(token[None]), state)
-    assert [str(each.message) for each in recwarn if "native decoding step" in str(each.message)] == [SLOWER]
+        out, state = one.backbone(Sequence(token[None]), state)
+        hidden.append(out)
+    tolerance = 1e-5 if words[0] == "quantize=int8" else 0.05
+    torch.testing.assert_close(torch.cat(hidden, 1), whole, rtol=tolerance, atol=tolerance)
+    assert [str(each.message) for each in recwarn if "native decoding step" in str(each.message)] == warnings
+    if "backbone=rwkv7_tiny" not in words:
+        assert (PREPARED[one.backbone].step is None) == bool(warnings)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(unavailable_reason() is not None, reason="no compiler")
+def test_the_native_step_notices_other_codes():
+    one = model("quantize=int8")
+    token, layer = Sequence(IDS[:, :1]), one.backbone.blocks[1].channel_mix.key
+    first, _ = one.backbone(token)
+    layer.codes, layer.scales = layer.codes.flip(0).contiguous(), layer.scales.flip(0).contiguous()
+    found, _ = one.backbone(token)
+    assert not torch.equal(found, first)
+    twin = copy.deepcopy(one)
+    Dequantized()(twin)
+    torch.testing.assert_close(found, twin.backbone(token)[0], rtol=1e-4, atol=1e-4)
+    assert one.backbone.bfloat16()(Sequence(IDS[:, :1]))[0].dtype == torch.bfloat16

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmrnn.data.collate import IMAGE, PreparedSample
-from mmrnn.data.image import ImageError
+from mmrnn.data.image import ImageError, ImageFile
 from mmrnn.inference.embedding import embed_prepared, prepare_image, require_embedder, similarity
 from mmrnn.inference.fingerprint import weights_fingerprint
 from mmrnn.inference.reader import DialogueReader
@@ -194,6 +194,6 @@ def _prepare(
 
 def _open(reader: DialogueReader, path: Path) -> PreparedSample | ImageError:
     try:
-        return prepare_image(reader, path)
+        return prepare_image(reader, ImageFile(path))
     except ImageError as fault:
         return fault
