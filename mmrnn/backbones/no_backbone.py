@@ -22,6 +22,7 @@ class NoBackbone(nn.Module, Backbone):
     recurrent = False
     hooks = ()
     width = None
+    depth = 0
     generates = False
 
     def __init__(self, *, vocab: PositiveInt = 30523):

@@ -24,6 +24,7 @@ from mmrnn.io.atomic import replace_file
 from mmrnn.io.errors import first_line
 from mmrnn.io.tensor_files import Source, read, read_metadata
 from mmrnn.model.build import build
+from mmrnn.model.quantize import Dequantized
 from mmrnn.weights import Format, Report, WeightsError, load
 from mmrnn.weights.export import rename
 from mmrnn.weights.format import Sizes
@@ -46,8 +47,7 @@ def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), forma
         ConfigError: the overrides do not fit, or the folder has files.
         ValueError: the metadata lacks a size that is not in the tensors.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty; name a new folder")
+    require_new(folder)
     tensors = strip_attribute(strip_wrapper_prefixes(read(source)), is_recognised)
     metadata = read_metadata(source)
     form = recognise(tensors, format)
@@ -66,8 +66,20 @@ def to_folder(source: Source, folder: Path, overrides: Sequence[str] = (), forma
     return report
 
 
+def require_new(folder: Path) -> None:
+    """Refuse a folder that has files.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not empty; name a new folder")
+
+
 def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, trusted: Collection[str] = ()) -> int:
-    """Write the tensors of a folder to a file under the names of another project. Adapters (LoRA) are merged.
+    """Write the tensors of a folder to a file under the names of another project.
+
+    Adapters (LoRA) are merged, and weights computed from codes.
 
     Args:
         file: `.safetensors`; any other suffix: a pickle of torch.
@@ -112,14 +124,15 @@ def _read_own(folder: Path) -> dict[str, Tensor]:
 def _read_model(
     folder: Path, cfg: Mapping[str, Any], part: str | None, trusted: Collection[str]
 ) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    """Card and tensors of a part of a checkpoint. An adapter, or tensors in a base, need the built model."""
+    """Card and tensors of a part of a checkpoint. Adapters, codes and tensors in a base need the built model."""
     tensors = _read_own(folder)
     if part not in PREFIXES:
         raise ConfigError(
             f"{folder} holds a whole model, and a file takes one part: add --part {' or --part '.join(PREFIXES)}"
         )
-    if cfg.get("adapter") or weight_sources(cfg.get("weights")):
+    if cfg.get("adapter") or cfg.get("quantize") or weight_sources(cfg.get("weights")):
         model = load_model(folder, trusted=trusted)
+        Dequantized()(model)
         if cfg.get("adapter"):
             instantiate(cfg["adapter"], trusted=trusted).merge(model)
         tensors = model.state_dict()

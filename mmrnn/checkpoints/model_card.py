@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from mmrnn.checkpoints.config_file import CONFIG
+from mmrnn.model.quantize import num_weights
 from mmrnn.model.vlm import VLM
 
 CARD = "README.md"
@@ -23,7 +22,7 @@ def model_card(model: VLM, cfg: Mapping[str, Any], *, absent: int = 0) -> str:
         for module in (modality.encoder, modality.connector)
     ]
     rows.append(("language", model.backbone))
-    table = "\n".join(f"| {name} | `{type(part).__name__}` | {_num_parameters(part):,} |" for name, part in rows)
+    table = "\n".join(f"| {name} | `{type(part).__name__}` | {num_weights(part):,} |" for name, part in rows)
     chosen = ", ".join(f"`{group}={name}`" for group, name in (cfg.get("choices") or {}).items() if name)
     paragraphs = [
         "---\nlibrary_name: mmrnn\npipeline_tag: image-text-to-text\ntags: [mmrnn]\n---",
@@ -34,7 +33,3 @@ def model_card(model: VLM, cfg: Mapping[str, Any], *, absent: int = 0) -> str:
         '```python\nimport mmrnn\n\nprint(mmrnn.load("THIS FOLDER").ask("photo.jpg", "what is this?"))\n```',
     ]
     return "\n\n".join(paragraphs) + "\n"
-
-
-def _num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

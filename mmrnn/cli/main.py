@@ -24,6 +24,7 @@ VERBS = {
     "ask": "answer a question, about images or without them, with a trained model",
     "chat": "talk with a trained model, turn after turn",
     "serve": "answer requests of OpenAI's chat API with a trained model",
+    "search": "find images of a folder by a text or an image, with a trained model",
     "eval": "put benchmarks to trained models",
     "report": "compare finished runs in a table and a chart",
     "bench": "time this library against other installed libraries",

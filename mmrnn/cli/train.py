@@ -151,8 +151,8 @@ def job(cfg: "DictConfig") -> Any:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from mmrnn.io.malloc import tune_malloc
     from mmrnn.training.distributed.world import start_world
-    from mmrnn.training.malloc import tune_malloc
     from mmrnn.training.primitive_cache import limit_primitive_caches
 
     tune_malloc()

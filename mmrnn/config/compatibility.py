@@ -28,6 +28,12 @@ def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
         )
 
 
+def quantizes(tree: Tree, trusted: Collection[str]) -> bool:
+    """Return True for a model whose layers hold codes in place of weights."""
+    quantizer = _found(tree.get("quantize"), trusted)
+    return quantizer is not None and quantizer.quantizes
+
+
 def _order_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
     """Scans, positions, masks and packed rows that the backbone does not support."""
     name = backbone.__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.config.coerce import coerce, did_you_mean
-from mmrnn.config.compatibility import mismatches
+from mmrnn.config.compatibility import mismatches, quantizes
 from mmrnn.config.compose import compose
 from mmrnn.config.contracts import CONTRACTS, group_faults, knob_card_faults, shape_faults
 from mmrnn.config.error import ConfigError
@@ -40,7 +40,10 @@ def check(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     """
     tree = plain(cfg)
     absent = [f"{group}: no card is chosen; set {group}=NAME" for group in needs if not tree.get(group)]
-    if found := [*absent, *faults(tree, trusted)]:
+    found = [*absent, *faults(tree, trusted)]
+    if "stage" in needs and not found and quantizes(tree, trusted):
+        found = ["quantize: codes are not trained; train with quantize=none, then `mmrnn convert RUN OUT quantize=...`"]
+    if found:
         raise ConfigError(*found)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmrnn.data.readers.text import PlainText
     from mmrnn.data.readers.webdataset import WebDataset
     from mmrnn.data.sampler import MagicPrimeOrder, ShuffledOrder
-    from mmrnn.data.video import VIDEO, Frame, frames
+    from mmrnn.data.video import VIDEO, Frame, frames, video_frames
 
 __all__ = [
     "VIDEO",
@@ -39,6 +39,7 @@ __all__ = [
     "image_source",
     "open_image",
     "to_tensor",
+    "video_frames",
 ]
 
 _MODULES = {
@@ -54,7 +55,7 @@ _MODULES = {
     "readers.text": ("PlainText",),
     "readers.webdataset": ("WebDataset",),
     "sampler": ("MagicPrimeOrder", "ShuffledOrder"),
-    "video": ("VIDEO", "Frame", "frames"),
+    "video": ("VIDEO", "Frame", "frames", "video_frames"),
 }
 
 

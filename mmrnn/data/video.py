@@ -1,12 +1,14 @@
-"""Videos as images: evenly spaced frames of a file or a folder."""
+"""Videos as images: frames of a file or a folder, evenly spaced or one after the other."""
 
+import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmrnn.data.image import (
     BROKEN,
@@ -36,6 +38,9 @@ MAX_FRAMES = 100_000
 
 ANIMATED = (".gif", ".webp", ".png", ".apng", ".avif")
 """Files that Pillow reads; others need PyAV."""
+
+IMAGE_SUFFIXES = frozenset({*ANIMATED, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"})
+"""Endings, in lower case, of the files of a folder that are taken for images."""
 
 CONTAINERS = {
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".3gp"), "mov"),
@@ -155,8 +160,7 @@ def list_images(folder: Path) -> list[Path]:
         raise ImageError(f"{folder} cannot be read: {error.strerror}") from None
     if len(every) > MAX_FRAMES:
         raise ImageError(f"{folder} holds more than {MAX_FRAMES} files; take fewer frames")
-    suffixes = {*ANIMATED, ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"}
-    found = [path for path in every if path.suffix.lower() in suffixes]
+    found = [path for path in every if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise ImageError(f"{folder} holds no images", EMPTY)
     return sorted(found, key=_natural_order)
@@ -167,8 +171,77 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(run), "") if run[0] in "0123456789" else (-1, run) for run in runs]
 
 
+def video_frames(path: str | Path, *, fps: float | None = None, max_pixels: int = MAX_PIXELS) -> "Iterator[Image]":
+    """Yield the frames of a video as RGB, in order; each is decoded when it is asked for.
+
+    Args:
+        path: of a video file (with PyAV), an animated image, or a folder of images in natural order of their names.
+        fps: frames a second to take of a video file, evenly spaced; None: all. The other two have no times.
+        max_pixels: larger frames are refused.
+
+    Raises:
+        ImageError: not there, not a video, broken, or too large.
+        ImportError: the format needs PyAV, which is not installed.
+        ValueError: `fps` is not positive, or given for a video without times.
+    """
+    path = Path(path)
+    if fps is not None and not 0 < fps < math.inf:
+        raise ValueError(f"fps ({fps}) must be a positive number; None takes all frames")
+    timed = not os.path.isdir(path) and path.suffix.lower() not in ANIMATED
+    if fps is not None and not timed:
+        raise ValueError(f"{path} has frames without times; leave out fps ({fps}), or take a video file")
+    return _timed_frames(path, fps, max_pixels) if timed else _untimed_frames(path, max_pixels)
+
+
+def _untimed_frames(path: Path, max_pixels: int) -> "Iterator[Image]":
+    if os.path.isdir(path):
+        for file in list_images(path):
+            yield open_image(file, max_pixels=max_pixels)
+        return
+    total = [1]
+
+    def choose(count: int) -> int:
+        total[0] = count
+        return index
+
+    index = 0
+    while index < total[0]:
+        yield open_image(path, max_pixels=max_pixels, frame=choose)
+        index += 1
+
+
+def _timed_frames(path: Path, fps: float | None, max_pixels: int) -> "Iterator[Image]":
+    with _container(path, max_pixels) as (container, stream):
+        due = None
+        for frame in container.decode(stream):
+            time = frame.time
+            if fps is not None and time is not None:
+                if due is not None and time < due - 1e-6:
+                    continue
+                due = (time if due is None else due) + 1 / fps
+            yield open_image(frame.to_image(), max_pixels=max_pixels)
+
+
 def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image":
     """Frame of a video file that `choose` picks given their number, decoded from the nearest key frame before it."""
+    with _container(path, max_pixels) as (container, stream):
+        rate = float(stream.average_rate or 0)
+        total = stream.frames or int((container.duration or 0) / 1e6 * rate) or 1
+        seconds = choose(total) / rate if rate else 0.0
+        wanted = (stream.start_time or 0) + int(seconds / stream.time_base)
+        container.seek(wanted, stream=stream)
+        last = None
+        for last in islice(container.decode(stream), MAX_FRAMES):
+            if last.pts is None or last.pts >= wanted:
+                break
+        if last is None:
+            raise ImageError(f"{path} has no images", EMPTY)
+        return open_image(last.to_image(), max_pixels=max_pixels)
+
+
+@contextmanager
+def _container(path: Path, max_pixels: int) -> Iterator[tuple[Any, Any]]:
+    """Context with an open video file and its stream of images; faults in it become `ImageError`."""
     if not os.path.isfile(path):
         raise ImageError(f"{path} is not there", NOT_THERE)
     if path.suffix.lower() not in CONTAINERS:
@@ -185,19 +258,7 @@ def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > max_pixels:
                 raise ImageError(f"{path} has {width} x {height} pixels, {max_pixels} are allowed", TOO_LARGE)
-            rate = float(stream.average_rate or 0)
-            total = stream.frames or int((container.duration or 0) / 1e6 * rate) or 1
-            seconds = choose(total) / rate if rate else 0.0
-            wanted = (stream.start_time or 0) + int(seconds / stream.time_base)
-            container.seek(wanted, stream=stream)
-            last = None
-            for last in islice(container.decode(stream), MAX_FRAMES):
-                if last.pts is None or last.pts >= wanted:
-                    break
-            if last is None:
-                raise ImageError(f"{path} has no images", EMPTY)
-            image = last.to_image()
-        return open_image(image, max_pixels=max_pixels)
+            yield container, stream
     except ImageError:
         raise
     except Exception as error:  # a broken file makes FFmpeg raise almost anything

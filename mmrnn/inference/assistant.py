@@ -1,6 +1,6 @@
 """Assistant: a model with its tokenizer and prompt, for asking questions."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from mmrnn.inference.dialogue import question_sample, without_reply
 from mmrnn.inference.embedding import embed_images, embed_texts
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
+from mmrnn.inference.frame_stream import FrameStream
 from mmrnn.inference.generate import generate, stream
 from mmrnn.inference.reader import DialogueReader
 from mmrnn.inference.reply import Reply, Token
@@ -60,6 +61,29 @@ class Assistant:
             ValueError: the file is damaged, or was made with another backbone, weights, tokenizer or scan.
         """
         return Conversation.load(self.reader, path)
+
+    def watch(
+        self,
+        frames: Iterable[ImageLike] = (),
+        *,
+        system: str | None = None,
+        resume: str | Path | None = None,
+    ) -> FrameStream:
+        """Return a stream, which reads a video frame by frame and answers questions about the frames so far.
+
+        Args:
+            frames: images in their order, read as the stream is iterated; `FrameStream.read` reads others.
+            system: message in place of the prompt's own; None: that of the prompt.
+            resume: file of `FrameStream.save` to continue from; None: a new stream.
+
+        Raises:
+            FileNotFoundError: there is no file `resume`.
+            ValueError: model or prompt cannot read frames before the question, or the file is damaged or foreign.
+        """
+        made = FrameStream(self.reader, frames, system=system)
+        if resume is not None:
+            made.resume(resume)
+        return made
 
     def ask(
         self,

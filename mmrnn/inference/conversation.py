@@ -12,12 +12,12 @@ from mmrnn.inference.conversation_file import read_conversation, write_conversat
 from mmrnn.inference.dialogue import PLACEHOLDER, DialogueRow, Exchange, other_question, question_sample
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.generate import check_max_new_tokens, decode
-from mmrnn.inference.mark import Mark
+from mmrnn.inference.mark import Mark, SeenFrames
 from mmrnn.inference.reader import DialogueReader, cut_between_images
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.text_stream import TextStream, common_length
 from mmrnn.prompts import StopCriteria
-from mmrnn.types import State, Turn
+from mmrnn.types import TAG, State, Turn
 
 
 class Conversation:
@@ -39,16 +39,24 @@ class Conversation:
             writes all questions before the image), which is read anew then; False: append turns.
         max_marks: states that are kept for `undo`; what is undone beyond them is read anew. 0: none, and every turn
             reads the whole dialogue.
+        seen: frames of a stream that the first question is about; their mark is always kept.
 
     Raises:
         ValueError: `max_marks` is negative.
     """
 
     def __init__(
-        self, reader: DialogueReader, *, system: str | None = None, reread: bool = False, max_marks: int = 8
+        self,
+        reader: DialogueReader,
+        *,
+        system: str | None = None,
+        reread: bool = False,
+        max_marks: int = 8,
+        seen: SeenFrames | None = None,
     ) -> None:
         if max_marks < 0:
             raise ValueError(f"max_marks ({max_marks}) must not be negative; 0 keeps no state")
+        self.seen = seen
         self.reader, self.system, self.reread, self.max_marks = reader, system, reread, max_marks
         self.exchanges: tuple[Exchange, ...] = ()
         self.marks: tuple[Mark, ...] = ()
@@ -93,9 +101,10 @@ class Conversation:
                 has no further turn, or the conversation has continued since `say` was called.
         """
         check_max_new_tokens(max_new_tokens)
-        asked = (*self.exchanges, self.reader.exchange(question_sample(question, images, observations)))
+        exchange = self.reader.exchange(question_sample(question, images, observations))
         if self.reader.weights is not self._weights:  # states of other weights
             self.marks, self._weights = (), self.reader.weights
+        asked = (*self.exchanges, exchange if self.seen is None else self._about_frames(exchange))
         row = self._row(asked)
         criteria = self.reader.stop_criteria(stop)
         return self._reply(self.exchanges, asked, row, criteria, {"max_new_tokens": max_new_tokens, "sampler": sampler})
@@ -108,17 +117,19 @@ class Conversation:
         """Take back the last exchanges; the state is the one from before them.
 
         Raises:
-            ValueError: there are not as many.
+            ValueError: there are not as many, or a conversation that was loaded would lose the frames it is about.
         """
         if not 0 <= exchanges <= len(self.exchanges):
             raise ValueError(f"the conversation has {len(self.exchanges)} questions, so {exchanges} cannot be undone")
         kept = len(self.exchanges) - exchanges
+        if not kept and self.seen is None and any(item.is_stream for each in self.exchanges for item in each.inputs):
+            raise ValueError("the first question is about a stream, which the file of the conversation does not hold")
         self.exchanges = self.exchanges[:kept]
         self.marks = tuple(mark for mark in self.marks if mark.exchanges <= kept)
 
     def branch(self) -> "Conversation":
         """Return a conversation that continues from here on its own; no state is copied."""
-        other = type(self)(self.reader, **self._settings)
+        other = type(self)(self.reader, **self._settings, seen=self.seen)
         other.exchanges, other.marks, other._weights = self.exchanges, self.marks, self._weights
         return other
 
@@ -144,6 +155,15 @@ class Conversation:
 
     def _row(self, exchanges: tuple[Exchange, ...]) -> DialogueRow:
         return self.reader.row(exchanges, system=self.system, rewrite=self.reread)
+
+    def _about_frames(self, exchange: Exchange) -> Exchange:
+        """Exchange that shows the frames of the stream, if it is the first one."""
+        if self.reader.weights is not self.seen.weights:
+            raise ValueError("the weights have changed since the frames were read; watch them again")
+        if self.exchanges:
+            return exchange
+        inputs = (self.seen.item, *exchange.inputs)
+        return replace(exchange, question=f"{TAG}\n{exchange.question}", inputs=inputs)
 
     @torch.no_grad()
     def _reply(
@@ -199,7 +219,8 @@ class Conversation:
         """Positions of a row that a mark or the cache of the reader spares, and the state behind them."""
         if not self.reader.causal:
             return 0, None
-        for mark in reversed(self.marks):
+        seen = () if self.seen is None else (self.seen.mark,)
+        for mark in (*reversed(self.marks), *seen):
             if mark.begins(row):
                 return mark.length, mark.state
         if len(asked) > 1 or not asked[0].inputs:

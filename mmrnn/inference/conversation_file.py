@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmrnn.data.collate import IMAGE
@@ -125,6 +127,8 @@ def _input(reader: DialogueReader, name: Any, tensor: Tensor) -> DialogueInput:
         raise ValueError(f"the model has no modality {name!r:.40}")
     modality = reader.model.modalities[name]
     shape = (*tensor.shape,)
+    if name == IMAGE and tensor.dtype == torch.uint8 and shape == (sha256().digest_size,):
+        return DialogueInput.of_stream(bytes(tensor.tolist()), modality.layout(*modality.image.size))
     if name == IMAGE and reader.features is not None:
         fits = len(shape) == 2 and shape[1] == modality.encoder.width
         layout = modality.layout(*modality.image.size)

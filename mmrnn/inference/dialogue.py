@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mmrnn.data.collate import IMAGE
@@ -42,6 +43,22 @@ class DialogueInput:
         digest = sha256(f"{modality} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
         return cls(modality, tensor, layout, digest.hexdigest())
+
+    @classmethod
+    def of_stream(cls, digest: bytes, layout: Layout) -> "DialogueInput":
+        """Return one input in place of all frames of a stream, which were read and not kept.
+
+        Args:
+            digest: hash of the frames, the tensor of the input.
+            layout: of a frame.
+        """
+        one = Layout(cross_attention=1) if layout.cross_attention else Layout(prefix=1)
+        return cls.of(IMAGE, torch.frombuffer(bytearray(digest), dtype=torch.uint8), one)
+
+    @property
+    def is_stream(self) -> bool:
+        """True for the input that stands for the frames of a stream."""
+        return self.tensor.dtype == torch.uint8
 
 
 @dataclass(frozen=True)

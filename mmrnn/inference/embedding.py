@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmrnn.data.image import ImageLike
-from mmrnn.inference.dialogue import question_sample
+from mmrnn.data.collate import PreparedSample
+from mmrnn.data.image import ImageLike, image_source
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.reader import DialogueReader
 from mmrnn.model.vlm import VLM
 from mmrnn.prompts import tokenize
-from mmrnn.types import IGNORE, TAG, Embedder, Layout, Prompt, Tokenizer, Turn
+from mmrnn.types import IGNORE, TAG, Embedder, ImageSource, Layout, Prompt, Sample, Tokenizer, Turn
 
 
 def require_embedder(model: VLM) -> Embedder:
@@ -31,7 +31,6 @@ def require_embedder(model: VLM) -> Embedder:
     return embedder
 
 
-@torch.no_grad()
 def embed_images(
     reader: DialogueReader, images: Sequence[ImageLike], *, batch_size: int = 32
 ) -> Float[Tensor, "n q w"]:
@@ -46,16 +45,36 @@ def embed_images(
         ImageError: an image cannot be opened.
         ValueError: there are no images, or the model embeds none.
     """
-    embedder, collator = require_embedder(reader.model), reader.collator()
+    require_embedder(reader.model)
     if not images:
         raise ValueError("there are no images to embed")
     found = []
-    with eval_mode(reader.model):
-        for start in range(0, len(images), batch_size):
-            samples = [question_sample(TAG, [image]) for image in images[start : start + batch_size]]
-            batch = collator(samples).to(reader.device)
-            found.append(embedder.embed_images(reader.model, batch).float().cpu())
+    for start in range(0, len(images), batch_size):
+        prepared = [prepare_image(reader, image_source(image)) for image in images[start : start + batch_size]]
+        found.append(embed_prepared(reader, prepared))
     return torch.cat(found)
+
+
+def prepare_image(reader: DialogueReader, image: ImageSource) -> PreparedSample:
+    """Open an image and prepare it for its encoder. Any thread may call it.
+
+    Raises:
+        ImageError: it cannot be opened.
+    """
+    return reader.collator().prepare(Sample((Turn("user", TAG), Turn("assistant", "")), (image,)))
+
+
+@torch.no_grad()
+def embed_prepared(reader: DialogueReader, prepared: Sequence[PreparedSample]) -> Float[Tensor, "n q w"]:
+    """Return the vectors of prepared images, at least one, as one batch, on the CPU in single precision.
+
+    Raises:
+        ValueError: the model embeds no images.
+    """
+    embedder = require_embedder(reader.model)
+    batch = reader.collator().assemble(prepared).to(reader.device)
+    with eval_mode(reader.model):
+        return embedder.embed_images(reader.model, batch).float().cpu()
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
-"""Mark: a place in a dialogue that reading can be resumed at."""
+"""Marks: places in a dialogue that reading can be resumed at."""
 
 from typing import NamedTuple
 
-from mmrnn.inference.dialogue import DialogueRow
+from mmrnn.inference.dialogue import DialogueInput, DialogueRow
 from mmrnn.types import State
 
 
@@ -24,3 +24,17 @@ class Mark(NamedTuple):
     def begins(self, row: DialogueRow) -> bool:
         """Return True where a row begins with these positions and is longer."""
         return self.length < len(row.ids) and row.digest(self.length) == self.digest
+
+
+class SeenFrames(NamedTuple):
+    """Frames of a stream that were read before the first question of a dialogue about them.
+
+    Attributes:
+        item: input in their place.
+        mark: behind the last of them.
+        weights: `DialogueReader.weights` when they were read.
+    """
+
+    item: DialogueInput
+    mark: Mark
+    weights: list[int]

@@ -104,24 +104,37 @@ class DialogueReader:
         """Return the row of a dialogue; see `dialogue_row`."""
         return dialogue_row(exchanges, self.tokenizer, self.prompt, system=system, rewrite=rewrite)
 
-    def read(self, row: DialogueRow, start: int, stop: int, state: State | None) -> tuple[Tensor, State]:
-        """Read the positions `start:stop` of a row behind `state`.
+    def read(
+        self, row: DialogueRow, start: int, stop: int, state: State | None, *, keep: bool = True
+    ) -> tuple[Tensor, State]:
+        """Read the positions `start:stop` of a row behind `state`; without `keep` no visual tokens are cached.
 
         Returns:
             Hidden state of the last position (`1 d`), and the state after it.
+
+        Raises:
+            ValueError: the frames of a stream are among the positions.
         """
         spans: list[ImageSpan] = []
         visual: dict[str, list[Tensor]] = {}
         for span, item in zip(row.spans, row.inputs, strict=True):
             if span.lies_within(start, stop):
                 spans.append(replace(span, start=span.start - start))
-                visual.setdefault(item.modality, []).append(self.encode(item))
+                visual.setdefault(item.modality, []).append(self.encode(item, keep=keep))
         ids = torch.tensor([row.ids[start:stop]], device=self.device)
         batch = Batch(Tokens(ids, tuple(spans)), visual={name: _stack(tokens) for name, tokens in visual.items()})
         return prefill(self.model, batch, state)
 
-    def encode(self, item: DialogueInput) -> Tensor:
-        """Return the visual tokens of an input (`v d`), from the cache where it has them."""
+    def encode(self, item: DialogueInput, *, keep: bool = True) -> Tensor:
+        """Return the visual tokens of an input (`v d`), from the cache where it has them.
+
+        Raises:
+            ValueError: the input is a stream, whose frames are not kept.
+        """
+        if item.is_stream:
+            raise ValueError(
+                "the frames of a stream are not kept, and the state behind them is no longer there; ask the stream anew"
+            )
         known = self.visual.get(item.key)
         if known is not None:
             return known.to(self.device)
@@ -133,7 +146,8 @@ class DialogueReader:
             features={item.modality: tensor} if cached else {},
         )
         [tokens] = self.model.encode_images(batch, item.modality, self.model.modalities[item.modality])
-        self.visual.put(item.key, tokens, tokens.nbytes)
+        if keep:
+            self.visual.put(item.key, tokens, tokens.nbytes)
         return tokens
 
     def read_images(self, row: DialogueRow, other: DialogueRow) -> tuple[int, State | None]:
@@ -147,7 +161,7 @@ class DialogueReader:
             The number of positions that were read, and the state after them; 0 and None where the two rows differ
             before their last image.
         """
-        stop = max((self._behind(span) for span in row.spans), default=0)
+        stop = max((self.behind(span) for span in row.spans), default=0)
         if not 0 < stop < len(row.ids) or common_length(row.ids, other.ids) < stop:
             return 0, None
         key = row.digest(stop)
@@ -157,14 +171,15 @@ class DialogueReader:
             self.states.put(key, state, state.nbytes)
         return stop, state
 
+    def behind(self, span: ImageSpan) -> int:
+        """Return the position after an image, or after the tag of one that fills no slots."""
+        tag = len(self.tokenizer.encode(TAG)) if span.layout.cross_attention else 0
+        return span.stop + tag
+
     def forget(self) -> None:
         """Empty both caches."""
         self.visual.clear()
         self.states.clear()
-
-    def _behind(self, span: ImageSpan) -> int:
-        tag = len(self.tokenizer.encode(TAG)) if span.layout.cross_attention else 0
-        return span.stop + tag
 
     def _count_changes(self) -> list[int]:
         # Inference tensors do not count theirs.

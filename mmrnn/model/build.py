@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (), meta_backbone: bool = False) -> VLM:
-    """Instantiate the parts, each with the sizes of its neighbours, wire them, load weights and apply the adapter.
+    """Instantiate the parts, each with the sizes of its neighbours, wire them, load weights, adapt and quantise.
 
     Published weights that a card asks for (`pretrained`) are fetched, unless `weights` names others. `weights: {}`
     leaves every part as initialised, and under `torch.device("meta")` nothing is loaded. A backbone whose weights are
@@ -26,7 +26,8 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
     Args:
         cfg: composed by `compose`, or plain dicts and lists.
         trusted: further packages whose classes the cards may name.
-        meta_backbone: leave the parameters of the backbone on the meta device; the caller loads the whole model.
+        meta_backbone: leave the parameters of the backbone, and codes, on the meta device; the caller loads the whole
+            model.
 
     Raises:
         ConfigError: the faults that `check` finds, or a part that refuses its knobs or its weights.
@@ -39,6 +40,10 @@ def build(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str] = (
         model.load_notes = tuple(_load_weights(model))
     if adapter := tree.get("adapter"):
         prefix_errors("adapter", lambda: instantiate(adapter, trusted=trusted)(model))
+    if card := tree.get("quantize"):
+        quantizer = instantiate(card, trusted=trusted)
+        is_empty = meta_backbone or torch.get_default_device().type == "meta"
+        prefix_errors("quantize", lambda: (quantizer.prepare if is_empty else quantizer)(model))
     return model
 
 

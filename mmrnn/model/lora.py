@@ -3,6 +3,7 @@
 from torch import nn
 
 from mmrnn.io.optional import require
+from mmrnn.layers.quantized import QuantizedLinear
 from mmrnn.model.vlm import VLM
 from mmrnn.types import Adapter, Fraction, PositiveFloat, PositiveInt, reset_layers
 
@@ -63,9 +64,18 @@ class LoRA(Adapter):
                     module.reset_lora_parameters(name, True)
 
     def merge(self, model: VLM) -> None:
-        """Add the products of the adapters to the weights of their layers, and remove the adapters."""
+        """Add the products of the adapters to the weights of their layers, and remove the adapters.
+
+        Raises:
+            ValueError: a layer holds codes in place of weights.
+        """
         peft = require("peft", "peft", wanted_by="adapter=lora", extra="hf")
         for name, module in list(model.named_modules()):
             if isinstance(module, peft.tuners.lora.LoraLayer):
+                if isinstance(module.get_base_layer(), QuantizedLinear):
+                    raise ValueError(
+                        f"{name} is quantised, and a LoRA is added to weights: merge it before the model is quantised, "
+                        "or compute the weights by quantize=none"
+                    )
                 module.merge(safe_merge=True)
                 model.set_submodule(name, module.get_base_layer())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.skip_init import DrawOnly, meta_parameters
 from mmrnn.config.tree import modalities, plain
@@ -52,6 +53,8 @@ def build_on_meta(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[
     """
     check(cfg, trusted=trusted)
     tree, start = plain(cfg), Start()
+    if tree.get("quantize") and instantiate(tree["quantize"], trusted=trusted).quantizes:
+        raise ConfigError("quantize: a model that is built in shards has weights, not codes; use quantize=none")
     with meta_parameters():
         model = assemble(tree, trusted)
     for parameter in model.parameters():

@@ -9,7 +9,10 @@ from mmrnn.config.tree import plain
 from mmrnn.evaluation.tasks.open_task import open_task, reply_settings
 from mmrnn.evaluation.tasks.results import TaskRun, check_results
 from mmrnn.evaluation.tasks.run_task import run_task
+from mmrnn.evaluation.tasks.task import Task
 from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.embedding import require_embedder
+from mmrnn.model.vlm import VLM
 from mmrnn.training.ends import StoppedRun
 from mmrnn.training.evaluator import Evaluator
 from mmrnn.types import Prompt
@@ -18,23 +21,28 @@ FOLDER = "eval"
 """Folder of all benchmarks in the folder of a run."""
 
 
-def check_benchmarks(settings: Mapping[str, Any], prompt: Prompt) -> None:
+def check_benchmarks(settings: Mapping[str, Any], prompt: Prompt, model: VLM) -> None:
     """Read the questions of all benchmarks and score empty replies: what is missing ends a run before it trains.
 
     Args:
         settings: `evaluate` of the configuration.
         prompt: of the run.
+        model: of the run.
 
     Raises:
         FileNotFoundError: a file of a benchmark is missing.
-        ValueError: a record is damaged, or the prompt does not fit a benchmark.
+        ValueError: a record is damaged, or prompt or model do not fit a benchmark.
         ImportError: what a metric or a submission needs is not installed.
         RuntimeError: likewise, for a program.
     """
     root = Path(settings["root"]).expanduser()
     for name in settings["tasks"]:
         task = open_task(_card(name))
-        check_results(task, root, task.questions(root, prompt))
+        questions = task.questions(root, prompt)
+        if isinstance(task, Task):
+            check_results(task, root, questions)
+        else:
+            require_embedder(model)
 
 
 def run_benchmarks(

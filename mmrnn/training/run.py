@@ -148,7 +148,7 @@ def run(parts: TrainingParts, cfg: Config, out: Path, clock: RunClock) -> None:
     start = find_start(out, cfg, world, console.say)
     world.on_main(lambda: config_file.save_config(out, cfg))
     describe(parts, out, console)
-    world.on_main(lambda: check_benchmarks(cfg["evaluate"], parts.prompt))
+    world.on_main(lambda: check_benchmarks(cfg["evaluate"], parts.prompt, parts.model))
     samples = cfg["evaluate"]["samples"] if parts.model.backbone.generates else 0
     splits = parts.data.held_out(samples) if samples else {}
     with StopSignals() as signals, name_lost_ranks(world, signals):

@@ -20,7 +20,7 @@ from mmrnn.types.bounds import (
     Seed,
 )
 from mmrnn.types.contract import fulfils, implements
-from mmrnn.types.embedder import Embedder
+from mmrnn.types.embedder import Embedder, Matcher
 from mmrnn.types.hooks import BlockHooks, Expert, Routing
 from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
@@ -37,6 +37,7 @@ from mmrnn.types.parts import (
     Position,
     Scan,
 )
+from mmrnn.types.quantizer import MatrixDtype, Quantizer
 from mmrnn.types.ranks import Alone, Ranks
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
 from mmrnn.types.sample import TAG, ImageSource, Sample, SizedImage, Turn
@@ -76,6 +77,8 @@ __all__ = [
     "Layout",
     "MapDataset",
     "Mask",
+    "Matcher",
+    "MatrixDtype",
     "ModalitySpec",
     "NonNegativeFloat",
     "NonNegativeInt",
@@ -88,6 +91,7 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Prompt",
+    "Quantizer",
     "Ranks",
     "Resettable",
     "Routing",

@@ -3,8 +3,8 @@
 A class fulfils a contract by inheriting it (`class Wide(nn.Module, Connector)`), a function by
 `@implements(Position, axes=2)`. Attributes without a default must be set; abstract methods must be defined, or the
 constructor raises a `TypeError` that names them. The contracts of tokenizers, prompts and data sets stand in
-`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`, that of adapters in
-`mmrnn.types.adapter`.
+`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`, those of adapters and quantizers in
+`mmrnn.types.adapter` and `mmrnn.types.quantizer`.
 """
 
 from abc import abstractmethod

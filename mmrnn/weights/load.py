@@ -10,6 +10,12 @@ from mmrnn.weights import adapters, start_states
 from mmrnn.weights.convert import EMBEDDER, MAX_LISTED, Report, WeightsError, convert, mismatch_message, unwrap
 from mmrnn.weights.resize_embeddings import resize_embeddings
 
+CODES = ".codes"
+"""End of the name of the codes of a quantised layer."""
+
+CODE_DTYPES = (torch.int8, torch.uint8)
+"""Types of the codes of quantised layers, which are read as they are."""
+
 
 def load(
     module: nn.Module,
@@ -86,11 +92,27 @@ def _read_changes(
 ) -> adapters.Changes:
     """Tensors of a source; those of an adapter without its base are changes of the weights of the module."""
     tensors = unwrap(module, _require_dense(source) if isinstance(source, Mapping) else read(source))
+    _refuse_codes(module, tensors)
     # A module with LoRA layers of its own takes the matrices themselves.
     if not adapters.is_adapter(tensors) or set(tensors) <= set(module.state_dict()):
         return adapters.Changes(plain=tensors)
     config = {} if isinstance(source, Mapping) else read_adapter_config(source)
     return adapters.split(tensors, config if lora_alpha is None else {**config, "lora_alpha": lora_alpha})
+
+
+def _refuse_codes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse codes for weights, and weights for codes."""
+    given, wanted = (any(name.endswith(CODES) for name in names) for names in (tensors, module.state_dict()))
+    if given and not wanted:
+        raise WeightsError(
+            "these weights are quantised: build the model with the same quantize=NAME, or compute weights from the "
+            "codes (`mmrnn convert QUANTISED OUT quantize=none`)"
+        )
+    if wanted and not given:
+        raise WeightsError(
+            "the model is quantised, and these weights are not: load them into a model with quantize=none, then "
+            "quantise that (`mmrnn convert RUN OUT quantize=int8`)"
+        )
 
 
 def _convert(
@@ -171,6 +193,7 @@ def _check(module: nn.Module, converted: Mapping[str, Tensor], format: str, comp
         f"{name}: {value.dtype}, the module has {target[name].dtype}"
         for name, value in converted.items()
         if value.is_floating_point() != target[name].is_floating_point()
+        or (target[name].dtype in CODE_DTYPES and value.dtype != target[name].dtype)
     ]
     if missing or shapes or kinds:
         mismatches = {"missing": missing, "of another shape": shapes, "of another kind": kinds}

@@ -13,11 +13,22 @@ from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
 from mmrnn.evaluation.metrics.items import Metric
-from mmrnn.evaluation.tasks import QuestionReader, Submission, Task
+from mmrnn.evaluation.tasks import QuestionReader, RetrievalTask, Submission, Task
 from mmrnn.evaluation.tasks.readers import References
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
-from mmrnn.types import Batching, Connector, Encoder, MapDataset, Objective, TextConnector, fulfils, implements, parts
+from mmrnn.types import (
+    Batching,
+    Connector,
+    Encoder,
+    MapDataset,
+    Objective,
+    Quantizer,
+    TextConnector,
+    fulfils,
+    implements,
+    parts,
+)
 
 INSIDE = {
     "prompt": CONTRACTS["prompt"],
@@ -35,7 +46,7 @@ FOR_TRAINING = {"stage"}
 OF_SEVERAL = {"modalities", "model", "recipe", "hydra"}
 """Groups that choose cards of others."""
 
-OF_RUNS = {"task": (Task,)}
+OF_RUNS = {"task": (Task, RetrievalTask)}
 """Groups of which a run may choose several options, and that name no part of a model."""
 
 READ_FROM_CLASSES = {
@@ -46,6 +57,7 @@ READ_FROM_CLASSES = {
     parts.Position: ("axes", "sequential"),
     parts.Mask: ("causal",),
     Batching: ("packs",),
+    Quantizer: ("quantizes",),
 }
 """Attributes that `mmrnn.config.compatibility` reads without building anything."""
 
@@ -114,7 +126,7 @@ def test_tiny_backbones(name):
     check_instance(instantiate(composed(f"backbone/{name}")), CONTRACTS["backbone"])
 
 
-@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter", "batching"])
+@pytest.mark.parametrize("group", ["scan", "position", "mask", "prompt", "data", "adapter", "quantize", "batching"])
 def test_parts_without_sizes(group):
     for name in options(group):
         card = composed(f"{group}/{name}")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import instantiate
-from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, LLaVAJson, frames, image, video
+from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, LLaVAJson, frames, image, video, video_frames
 from mmrnn.data.video import expand_videos, frame_indices, list_images
 from mmrnn.model.build import build
 from mmrnn.types import Turn
@@ -54,6 +54,14 @@ def test_frames_are_spread_evenly(clip):
 )
 def test_which_frames(total, count, wanted):
     assert frame_indices(total, count) == wanted
+
+
+def test_all_frames_in_order(clip):
+    assert [level(frame) for frame in video_frames(clip)] == list(range(12))
+    with pytest.raises(ValueError, match="has frames without times; leave out fps"):
+        video_frames(clip, fps=2)
+    with pytest.raises(ValueError, match=r"fps \(0\) must be a positive number"):
+        video_frames(clip, fps=0)
 
 
 def test_an_image_is_a_video_of_one_frame(tmp_path):
@@ -199,6 +207,13 @@ def test_film(tmp_path):
     assert [level(frame.open()) for frame in frames(tmp_path / "film.mp4", 3)] == pytest.approx([0, 12, 23], abs=1)
     with pytest.raises(ImageError, match="32 x 32 pixels, 100 are allowed"):
         frames(tmp_path / "film.mp4", max_pixels=100)[0].open()
+    assert len([*video_frames(tmp_path / "film.mp4")]) == 24
+    found = [level(frame) for frame in video_frames(tmp_path / "film.mp4", fps=5)]
+    assert found == pytest.approx([0, 5, 10, 15, 20], abs=1)
+    with pytest.raises(ImageError, match="32 x 32 pixels, 100 are allowed"):
+        next(video_frames(tmp_path / "film.mp4", max_pixels=100))
+    with pytest.raises(ImageError, match="is not there"):
+        next(video_frames(tmp_path / "none.mp4"))
     (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfilm.mp4\n")
     with pytest.raises(ImageError, match=r"list\.mp4 is broken"):
         frames(tmp_path / "list.mp4")[0].open()

@@ -150,13 +150,30 @@ def test_every_command_runs(folder, capsys, monkeypatch):
 
 
 def test_the_code_runs(folder, capsys):
-    [code] = blocks("python")
+    talk, watch = blocks("python")
     used = {}
-    exec(code, used)
+    exec(talk, used)
     chat = used["chat"]
     assert [len(each.turns) for each in (chat, used["other"])] == [2, 6]
     assert isinstance(used["assistant"], type(mmrnn.load("runs/one")))
     assert capsys.readouterr().out
+    write_film("film.mp4")
+    used["assistant"] = assistant("visualrwkv6_tiny", "prompt=first")
+    exec(watch, used)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()] == ["4"]
+    assert used["stream"].frames == 5
+    assert len(used["chat"].turns) == 4
+
+
+def write_film(path):
+    """Film of two seconds."""
+    with pytest.importorskip("av").open(path, "w") as film:
+        stream = film.add_stream("mpeg4", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for number in range(8):
+            frame = sys.modules["av"].VideoFrame.from_image(Image.new("RGB", (32, 32), (30 * number, 0, 0)))
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
 
 
 def test_two_turns_are_counted(folder, capsys):

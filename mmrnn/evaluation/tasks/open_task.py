@@ -7,13 +7,14 @@ from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import Tree, leaves, plain
+from mmrnn.evaluation.tasks.retrieval_task import RetrievalTask
 from mmrnn.evaluation.tasks.task import Task
 
 REPLIES = ("reader", "suffix", "max_new_tokens")
 """Knobs of a task on which replies depend; the others only score them."""
 
 
-def open_task(card: Tree, trusted: Collection[str] = ()) -> Task:
+def open_task(card: Tree, trusted: Collection[str] = ()) -> Task | RetrievalTask:
     """Build the task that a card describes.
 
     Raises:
@@ -23,7 +24,7 @@ def open_task(card: Tree, trusted: Collection[str] = ()) -> Task:
         task = instantiate(card, trusted=trusted)
     except ValueError as error:
         raise ConfigError(f"task: {error}") from error
-    if not isinstance(task, Task):
+    if not isinstance(task, Task | RetrievalTask):
         raise ConfigError(f"task._target_: {type(task).__name__} is no Task; take a card of the group task")
     return task
 

@@ -12,6 +12,8 @@ from mmrnn.evaluation.tasks.answer_lines import ANSWERS, answer_line, resume
 from mmrnn.evaluation.tasks.plan import Window, images_in_memory, make_plan
 from mmrnn.evaluation.tasks.question import Question
 from mmrnn.evaluation.tasks.results import TaskRun, check_results, write_results
+from mmrnn.evaluation.tasks.retrieval_task import RetrievalTask
+from mmrnn.evaluation.tasks.run_retrieval import run_retrieval
 from mmrnn.evaluation.tasks.task import Task
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
@@ -26,7 +28,7 @@ Line = dict[str, Any]
 
 def run_task(
     assistant: Assistant,
-    task: Task,
+    task: Task | RetrievalTask,
     run: TaskRun,
     *,
     ranks: Ranks | None = None,
@@ -35,7 +37,7 @@ def run_task(
 ) -> dict[str, Any] | None:
     """Put all questions of a task to a model, and write `answers.jsonl`, `result.json` and the submission.
 
-    A repeated call answers what is left. With several ranks each asks a part, and the first one writes.
+    A repeated call answers what is left (of a retrieval: all). With several ranks each asks a part; the first writes.
 
     Args:
         assistant: that replies.
@@ -58,6 +60,8 @@ def run_task(
         DiskFullError: there is no space for an answer.
     """
     ranks = ranks or Alone()
+    if isinstance(task, RetrievalTask):
+        return run_retrieval(assistant, task, run, ranks=ranks, stopped=stopped, track=track)
     everything = task.questions(run.root, assistant.prompt)
     questions = everything[: run.max_questions or None]
     _check_ranking(run, questions)

@@ -73,11 +73,20 @@ class Task:
             RecordError: a record is damaged, an id comes twice, or there are no questions.
             ValueError: the prompt does not fit the task.
         """
-        found: dict[str, Question] = {}
-        for question in self.reader.questions(root, suffix=self.suffix, prompt=prompt):
-            if question.id in found:
-                raise RecordError("an id comes twice", f"{question.place}: {question.id!r}")
-            found[question.id] = question
-        if not found:
-            raise RecordError("there are no questions", str(root))
-        return [*found.values()]
+        return read_questions(self.reader, root, suffix=self.suffix, prompt=prompt)
+
+
+def read_questions(reader: QuestionReader, root: Path, *, suffix: str = "", prompt: Prompt) -> list[Question]:
+    """Read all questions of a reader; arguments and errors as of `QuestionReader.questions`.
+
+    Raises:
+        RecordError: an id comes twice, or there are no questions.
+    """
+    found: dict[str, Question] = {}
+    for question in reader.questions(root, suffix=suffix, prompt=prompt):
+        if question.id in found:
+            raise RecordError("an id comes twice", f"{question.place}: {question.id!r}")
+        found[question.id] = question
+    if not found:
+        raise RecordError("there are no questions", str(root))
+    return [*found.values()]

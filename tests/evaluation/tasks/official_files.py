@@ -267,6 +267,21 @@ def coco_caption(root: Path) -> None:
     write_json(root / "coco/dataset_coco.json", {"dataset": "coco", "images": images})
 
 
+coco_retrieval = coco_caption
+
+
+def flickr30k_retrieval(root: Path) -> None:
+    """Karpathy's file, whose images have no numbers of COCO."""
+    images = []
+    for number, captions in enumerate(CAPTIONS.values()):
+        name = f"{1007129816 + number}.jpg"
+        write_images(root / "flickr30k/flickr30k-images", name)
+        sentences = [{"raw": caption, "tokens": caption.split(), "imgid": number} for caption in captions]
+        shared = {"filename": name, "sentids": [0, 1], "sentences": sentences}
+        images += [{**shared, "imgid": number, "split": "test"}, {**shared, "imgid": number + 2, "split": "val"}]
+    write_json(root / "flickr30k/dataset_flickr30k.json", {"dataset": "flickr30k", "images": images})
+
+
 def nocaps(root: Path) -> None:
     images, annotations = [], []
     for number, captions in enumerate(CAPTIONS.values()):

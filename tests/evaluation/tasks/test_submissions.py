@@ -7,7 +7,7 @@ from mmrnn.config.instantiate import instantiate
 from mmrnn.evaluation.tasks import submissions
 from tests.evaluation.tasks.test_official_files import CARDS, asked, card
 
-SUBMITTED = [name for name in CARDS if card(name)["submission"]]
+SUBMITTED = [name for name in CARDS if card(name).get("submission")]
 REPLIES = {
     "vqav2": ["The Dog.", "Two"],
     "vizwiz": ["Unanswerable", "é, 1000!"],

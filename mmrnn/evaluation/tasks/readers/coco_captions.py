@@ -1,4 +1,4 @@
-"""Reader of images with several reference captions: COCO and nocaps."""
+"""Reader of images with several reference captions: COCO, Flickr30K and nocaps."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,8 @@ class CocoCaptions(QuestionReader):
 
     Args:
         file: of the captions.
-        split: of Karpathy's `dataset_coco.json`; "": the file has COCO's form, and all its images are captioned.
+        split: of Karpathy's `dataset_coco.json` or `dataset_flickr30k.json`; "": the file has COCO's form, and all its
+            images are captioned.
         image_folder: of the images.
         question: asks for a caption.
     """
@@ -48,7 +49,7 @@ class CocoCaptions(QuestionReader):
             with at(place):
                 if self.split and get(image, "split", str) != self.split:
                     continue
-                given = get_id(image, "cocoid" if self.split else "id")
+                given = get_id(image, *(("cocoid", "imgid") if self.split else ("id",)))
                 name = get(image, "filename" if self.split else "file_name", str)
                 if self.split:
                     truths = [get(sentence, "raw", str) for sentence in get(image, "sentences", list)]

@@ -1,0 +1,1 @@
+"""Search in a folder of images by a text or an image."""

