@@ -44,6 +44,12 @@ and time of change. Names that begin with a dot are left out.
     made.add_argument("folder", metavar="FOLDER", type=to_path, help="folder of images")
     add_run(made)
     made.add_argument("-k", "--top", type=natural, default=10, metavar="N", help="number of images to print")
+    made.add_argument(
+        "--rerank",
+        type=natural,
+        metavar="N",
+        help="order the N nearest images again, by a head that reads each with the text (default: the cosine alone)",
+    )
     made.add_argument("--json", action="store_true", help="print an object a line: query, image, score")
     made.add_argument("--index", type=to_path, metavar="FILE", help="file of the index (default: one in the folder)")
     made.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
@@ -64,22 +70,31 @@ def main(arguments: Sequence[str]) -> int:
     words, trusted = split_trusted(arguments)
     options = parser().parse(words)
     run = options.run or newest(RUNS)
+    if options.rerank and _is_file(Path(options.query)):
+        raise ConfigError("search: --rerank reads images with a text, and the query is an image; leave it out")
     if not options.folder.is_dir():
         raise ConfigError(f"search: {options.folder} is no folder; name a query and a folder of images")
 
     from mmrnn.inference.load import load
     from mmrnn.inference.search.image_search import search
+    from mmrnn.inference.search.rerank import rerank
 
     try:
         assistant = load(run, trusted=trusted)
         _move(assistant, options.device)
         query = _embed(assistant, options.query)
         found = _update(assistant, options)
-        matches = search(found.index, query, options.top)
+        matches = search(found.index, query, max(options.top, options.rerank or 0))
+        if options.rerank:
+            nearest = matches[: options.rerank]
+            sizes = {"batch_size": options.batch_size}
+            matches = (
+                rerank(assistant.reader, options.folder, nearest, options.query, **sizes) + matches[len(nearest) :]
+            )
     except ValueError as fault:
         raise ConfigError(f"search: {fault}") from fault
     _report(found, options)
-    for match in matches:
+    for match in matches[: options.top]:
         path = options.folder / match.path
         if options.json:
             print(json.dumps({"query": options.query, "image": str(path), "score": match.score}))

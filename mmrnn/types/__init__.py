@@ -20,7 +20,7 @@ from mmrnn.types.bounds import (
     Seed,
 )
 from mmrnn.types.contract import fulfils, implements
-from mmrnn.types.embedder import Embedder
+from mmrnn.types.embedder import Embedder, Matcher
 from mmrnn.types.hooks import BlockHooks, Expert, Routing
 from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
@@ -77,6 +77,7 @@ __all__ = [
     "Layout",
     "MapDataset",
     "Mask",
+    "Matcher",
     "MatrixDtype",
     "ModalitySpec",
     "NonNegativeFloat",

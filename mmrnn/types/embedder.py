@@ -1,4 +1,4 @@
-"""Contract of what embeds images and texts in one space."""
+"""Contracts of what embeds images and texts in one space, and of what reads an image and a text together."""
 
 from abc import abstractmethod
 from typing import Any, Protocol, runtime_checkable
@@ -33,4 +33,22 @@ class Embedder(Protocol):
 
         Raises:
             ValueError: a text is too long.
+        """
+
+
+@runtime_checkable
+class Matcher(Protocol):
+    """Embedder that also scores pairs by reading image and text together: better than the cosine, and far slower."""
+
+    @abstractmethod
+    def match(
+        self, model: Any, batch: Batch, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]
+    ) -> Float[Tensor, " m"]:
+        """Return the logit that the first image of each row belongs to the text of the same number.
+
+        Args:
+            model: that the objective was trained with.
+            batch: rows with an image each.
+            ids: of the texts, as of `Embedder.embed_texts`.
+            mask: likewise.
         """

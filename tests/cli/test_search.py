@@ -63,6 +63,22 @@ def test_objects_and_what_is_said_beside_them(search, images, tmp_path):
     assert not [path for path in images.iterdir() if path.name.startswith(".")]
 
 
+def test_a_second_ordering(search, images):
+    """The first N are in another order, with other scores; the others follow as they were."""
+    plain = [line.split("\t")[1] for line in search("a white wall", images)[1]]
+    code, lines, _ = search("a white wall", images, "--rerank", 4, "-k", 5)
+    assert code == 0
+    paths = [line.split("\t")[1] for line in lines]
+    assert sorted(paths[:4]) == sorted(plain[:4])
+    assert paths[4] == plain[4]
+    [best] = search("a white wall", images, "--rerank", 4, "-k", 1)[1]
+    assert best == lines[0]
+    assert float(best.split("\t")[0]) > float(lines[1].split("\t")[0])
+    code, lines, err = search(images / "blue.png", images, "--rerank", 4)
+    assert (code, lines) == (2, [])
+    assert "--rerank reads images with a text, and the query is an image" in err
+
+
 def test_a_folder_without_images(search, tmp_path):
     (tmp_path / "empty").mkdir()
     code, lines, err = search("a cat", tmp_path / "empty")

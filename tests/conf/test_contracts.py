@@ -13,7 +13,7 @@ from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import cards, plain
 from mmrnn.config.validate import CONTRACTS
 from mmrnn.evaluation.metrics.items import Metric
-from mmrnn.evaluation.tasks import QuestionReader, Submission, Task
+from mmrnn.evaluation.tasks import QuestionReader, RetrievalTask, Submission, Task
 from mmrnn.evaluation.tasks.readers import References
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
@@ -46,7 +46,7 @@ FOR_TRAINING = {"stage"}
 OF_SEVERAL = {"modalities", "model", "recipe", "hydra"}
 """Groups that choose cards of others."""
 
-OF_RUNS = {"task": (Task,)}
+OF_RUNS = {"task": (Task, RetrievalTask)}
 """Groups of which a run may choose several options, and that name no part of a model."""
 
 READ_FROM_CLASSES = {

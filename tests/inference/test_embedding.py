@@ -63,6 +63,8 @@ def test_the_vectors_of_lavis(golden, params):
     scores = similarity(images, words) / objective.temperature
     torch.testing.assert_close(scores, tensors["out/sim_i2t"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(similarity(words, images), similarity(images, words).T)
+    logits = objective.match(model, batch, tensors["in/text_ids"], tensors["in/text_mask"].bool())
+    torch.testing.assert_close(logits, tensors["out/itm_score"], atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

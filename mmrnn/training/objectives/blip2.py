@@ -12,6 +12,7 @@ from mmrnn.types import (
     Batch,
     Embedder,
     Fraction,
+    Matcher,
     NonNegativeInt,
     Objective,
     Output,
@@ -22,7 +23,7 @@ from mmrnn.types import (
 )
 
 
-class BLIP2Pretraining(nn.Module, Objective, Embedder):
+class BLIP2Pretraining(nn.Module, Objective, Embedder, Matcher):
     """Image-text contrast, image-text matching and image-grounded generation over a `TextQFormer`, equally weighted.
 
     The text of a row is all of its ids but the slots; its first stands for the whole text. Negatives come from all
@@ -108,6 +109,13 @@ class BLIP2Pretraining(nn.Module, Objective, Embedder):
     def embed_texts(self, model: VLM, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]) -> Float[Tensor, "m 1 w"]:
         """Embed texts. See `Embedder`."""
         return self.project_words(model.modalities["image"].connector.forward_text(ids, mask))[:, None]
+
+    def match(
+        self, model: VLM, batch: Batch, ids: Int[Tensor, "m t"], mask: Bool[Tensor, "m t"]
+    ) -> Float[Tensor, " m"]:
+        """Return the logit that image and text belong together. See `Matcher`."""
+        _, tokens = image_tokens(model, batch)
+        return self.belongs(model.modalities["image"].connector, tokens, ids, mask)[:, 1]
 
     def project_queries(self, queries: Float[Tensor, "m q w"]) -> Float[Tensor, "m q _"]:
         """Project the hidden states of the queries to vectors of unit length."""

@@ -11,11 +11,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import mmrnn
-from mmrnn.inference.embedding import similarity
+from mmrnn.data.image import open_image
+from mmrnn.data.preprocess import to_tensor
+from mmrnn.inference.embedding import caption_ids, similarity
 from mmrnn.inference.search import image_search, index_file
 from mmrnn.inference.search.image_search import index_path, search, update_index
 from mmrnn.inference.search.index_file import HEADER, ImageIndex
 from mmrnn.inference.search.listing import list_tree
+from mmrnn.inference.search.rerank import rerank
+from mmrnn.types import Embedder
 from tests.inference.retrieval_run import COLORS, train, write_images
 
 
@@ -277,3 +281,34 @@ def test_listing(tmp_path):
     found = list_tree(tmp_path)
     assert [entry.path for entry in found.entries] == ["a.png", os.fsdecode(b"\xff.png")]
     assert found.faults == {}
+
+
+@torch.no_grad()
+def test_a_second_ordering(assistant, folder, update):
+    """By the logit of the matching head plus the cosine, whatever the batch."""
+    model, objective = assistant.model, assistant.model.embedder
+    matches = search(update().index, assistant.embed(text="a red wall"), 5)
+    found = rerank(assistant.reader, folder, matches, "a red wall", batch_size=2)
+    ids, mask = caption_ids(["a red wall"], assistant.tokenizer, assistant.prompt)
+    expected = {}
+    for match in matches:
+        pixels = to_tensor(open_image(folder / match.path), model.modalities["image"].image)[None]
+        tokens = model.modalities["image"].encode(pixels)
+        logits = objective.belongs(model.modalities["image"].connector, tokens, ids, mask)
+        expected[match.path] = match.score + logits[0, 1].item()
+    assert {match.path: match.score for match in found} == pytest.approx(expected, abs=1e-4)
+    assert [match.path for match in found] == sorted(expected, key=expected.get, reverse=True)
+    assert [match.path for match in found] != [match.path for match in matches]
+
+
+def test_an_embedder_without_a_matching_head(assistant, folder, monkeypatch):
+    class Plain(torch.nn.Module, Embedder):
+        def embed_images(self, model, batch):
+            return torch.ones(1, 1, 1)
+
+        def embed_texts(self, model, ids, mask):
+            return torch.ones(1, 1, 1)
+
+    monkeypatch.setattr(assistant.model, "find_embedder", Plain)
+    with pytest.raises(ValueError, match="Plain has no head that reads image and text together"):
+        rerank(assistant.reader, folder, [], "a")

@@ -46,15 +46,24 @@ constexpr int STREAMS = 8;
 constexpr int ROWS = LANES == 16 ? 3 : 1;  // rows that there are registers of sums for
 constexpr int AHEAD = 256;                 // weights between a load and its prefetch
 
+// Holds a vector in a register, where a compiler would read it from memory again for each product.
+static inline void hold(Vec& x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x));
+#endif
+}
+
+// Products of STREAMS rows of the weights with R rows; `first`: the weights are not in the cache yet.
 template <class T, int R>
 static void dots(const T* w, const float* scales, int64_t part, const float* x, int64_t stride, float* y, int64_t out,
-                 int64_t in) {
+                 int64_t in, bool first) {
   Vec sum[STREAMS][R] = {};
   for (int64_t k = 0; k < in; k += LANES) {
     for (int i = 0; i < STREAMS; i++) {
       const T* from = w + i * part * in + k;
-      __builtin_prefetch(from + AHEAD);
+      if (first) __builtin_prefetch(from + AHEAD);
       Vec weight = load(from);
+      if (R > 1) hold(weight);
       for (int r = 0; r < R; r++) sum[i][r] += weight * load(x + r * stride + k);
     }
   }
@@ -81,8 +90,10 @@ static void rows(const T* w, const float* scales, const float* x, int64_t stride
     const float* own = scales ? scales + o : nullptr;
     int64_t b = 0;
     for (; b + ROWS <= batch; b += ROWS)
-      dots<T, ROWS>(w + o * in, own, part, x + b * stride, stride, y + b * out + o, out, in);
-    for (; b < batch; b++) dots<T, 1>(w + o * in, own, part, x + b * stride, stride, y + b * out + o, out, in);
+      dots<T, ROWS>(w + o * in, own, part, x + b * stride, stride, y + b * out + o, out, in, !b);
+    for (; ROWS > 2 && b + 2 <= batch; b += 2)
+      dots<T, 2>(w + o * in, own, part, x + b * stride, stride, y + b * out + o, out, in, !b);
+    for (; b < batch; b++) dots<T, 1>(w + o * in, own, part, x + b * stride, stride, y + b * out + o, out, in, !b);
   }
 #pragma omp for schedule(static) nowait
   for (int64_t o = part * STREAMS; o < out; o++)
