@@ -28,8 +28,8 @@ def parser() -> Parser:
         """
 Time this library against other installed libraries: flash-linear-attention's PyTorch recurrence, the rwkv package,
 Llama of transformers with its default and its static cache, timm. One thread, processor time, alternating runs,
-medians of the ratios of all rounds. Prints tables; writes bench.json and decode.png (cost over context length).
-`stream` reads a video frame by frame: frames a second and memory after 1 to 60 minutes, beside a transformer.
+medians of the ratios of all rounds. Prints tables; writes bench.json, decode.png (cost over context length) and
+stream.png (a video that is read frame by frame: frames a second and memory after 1 to 60 minutes).
 
 On a GPU: the operators beside flash-linear-attention's kernels, decoding and prefill of RWKV-6 from 0.1B to 7B, a
 training step of 1.6B with its model FLOPs utilisation, a vision tower; times between CUDA events.
@@ -124,7 +124,7 @@ def table(part: str, rows: "Sequence[Row]") -> "Table":
 
 
 def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Path]:
-    """Write bench.json and, where context lengths were measured, the plot.
+    """Write bench.json, and plots of what was measured at several context lengths or minutes of a video.
 
     Returns:
         The files written.
@@ -136,7 +136,7 @@ def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Pa
     from mmrnn.bench.plots import plot
 
     folder.mkdir(parents=True, exist_ok=True)
-    plots = plot(folder / "decode.png", rows, config)
+    plots = plot(folder, rows, config)
     facts = {
         "torch": torch.__version__,
         "processor": processor() or platform.machine(),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_everything_runs_and_is_written(elsewhere, capsys):
     assert all(f"skipped: {note}" in out for note in missing)
     if not missing:
         assert {"fla naive", "rwkv package", "transformers Llama", "Llama, static cache", "timm"} <= names
-        assert (elsewhere / "here" / "decode.png").stat().st_size > 1000
+        assert all((elsewhere / "here" / f"{part}.png").stat().st_size > 1000 for part in ("decode", "stream"))
     curves = [row for row in rows if row["context"] is not None and row["name"] == "mmrnn RWKV-6"]
     assert len(curves) > 1
     assert len({row["megabytes"] for row in curves}) == 1, "the state of an RNN does not grow"
@@ -116,6 +117,7 @@ def test_a_stream_beside_a_cache_that_grows(elsewhere, capsys, monkeypatch):
     assert [row["process_megabytes"] for row in rows] == [3, 3, 6]
     out = capsys.readouterr().out
     assert "frames/s" in out
+    assert find_spec("matplotlib") is None or (elsewhere / "bench" / "stream.png").stat().st_size > 1000
     assert "skipped: mmrnn transformer quick, 0.1 minutes: a cache of 0.0 GB is more than" in out
 
 
