@@ -162,7 +162,7 @@ def test_some_images_alone_are_a_departure(assistant, root):
     assert found["departures"] == ["the first 4 of 12 questions are asked"]
 
 
-@pytest.mark.parametrize("name", ["coco_retrieval", "flickr30k_retrieval"])
+@pytest.mark.parametrize("name", ["coco_retrieval", "flickr30k_retrieval", "retrieval"])
 def test_official_files(name, model, tmp_path, capsys):
     getattr(official_files, name)(tmp_path / "root")
     words = [f"task={name}", f"run={model}", f"root={tmp_path / 'root'}", f"out={tmp_path / 'out'}", "device=cpu"]
