@@ -36,7 +36,7 @@ PACKAGES = ("torch", "triton", "einops", "jaxtyping", "flash-linear-attention", 
 CHECKS_SHARE = 0.6
 """Part of the time that the checks may take; the benchmarks get what is left."""
 
-BENCH_ORDER = ("training", "decode", "prefill", "tower", "operator")
+BENCH_ORDER = ("training", "decode", "prefill", "tower", "stream", "operator")
 """Last are those whose kernels, and fla's, take long to compile."""
 
 

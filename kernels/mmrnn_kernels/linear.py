@@ -5,15 +5,15 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor
 from torch.nn import functional as F
 
 from . import decode_step
 from .transforms import is_transformed
 
-MAX_IN_PLACE_ROWS = 8
-"""Up to so many rows reading the weight bounds the product, not arithmetic."""
+MAX_IN_PLACE_ROWS = {torch.float32: 40, torch.bfloat16: 8, torch.int8: 8}
+"""Up to so many rows the native code, which reads the weight once and in place, is faster than torch's own library."""
 
 MIN_PACKED_ROWS = 128
 """From so many rows on, packing a weight costs little beside the product."""
@@ -82,12 +82,33 @@ def linear(
     is_fp32 = weight.dtype == torch.float32
     if packed_weight is not None and rows > 1 and (is_faster() if is_fp32 else can_pack(weight.dtype)):
         return multiply(x, packed_weight.get(weight, rows), bias)
-    if rows <= MAX_IN_PLACE_ROWS and can_read_in_place(x, weight):
+    if rows <= MAX_IN_PLACE_ROWS[weight.dtype] and can_read_in_place(x, weight):
         y = decode_step.few_rows_linear(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
     if rows >= MIN_PACKED_ROWS and is_fp32 and is_faster():
         return multiply(x, pack(weight, rows), bias)
     return F.linear(x, weight, bias)
+
+
+def codes_linear(
+    x: Float[Tensor, "*b in"], codes: Int8[Tensor, "out in"], scales: Float[Tensor, " out"]
+) -> Float[Tensor, "*b out"]:
+    """Compute x W^T with W = codes * scales.
+
+    Without gradients on a CPU a few rows are multiplied by native code that reads the codes in place.
+    """
+    rows = x.numel() // x.shape[-1]
+    if (
+        0 < rows <= MAX_IN_PLACE_ROWS[codes.dtype]
+        and is_plain_inference(x, codes, scales)
+        and x.dtype in decode_step.DTYPES
+        and scales.is_contiguous()
+        and can_read_in_place(x, codes)
+    ):
+        y = decode_step.few_rows_linear(x.reshape(rows, -1), codes, scales.to(torch.float32))
+        return y.view(*x.shape[:-1], -1)
+    y = F.linear(x, codes.to(x.dtype))
+    return y * scales.to(y.dtype)
 
 
 def can_read_in_place(x: Tensor, weight: Tensor) -> bool:

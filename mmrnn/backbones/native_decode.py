@@ -1,7 +1,7 @@
 """CPU decoding: one token through all RWKV blocks in one native call, wherever the result is the same.
 
-The native code reads the weights in place. The addresses kept between two tokens are compared with the model before
-each use, so training, loading, moving or replacing weights in between is safe.
+The native code reads the weights, or their 8-bit codes, in place. The addresses kept between two tokens are compared
+with the model before each use, so training, loading, moving or replacing weights in between is safe.
 """
 
 import warnings
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.layers.quantized import QuantizedLinear
+from mmrnn.layers.quantized import Int8Linear, QuantizedLinear
 from mmrnn.types import State
 from mmrnn_kernels.common.cpu_features import multiplies_bf16
 from mmrnn_kernels.decode_step import (
@@ -19,6 +19,7 @@ from mmrnn_kernels.decode_step import (
     DTYPES,
     FIRST_BLOCK_PARAMETERS,
     LOW_RANK_PARAMETERS,
+    MATRICES,
     MULTIPLE,
     STATE_NAMES,
     DecodeStep,
@@ -30,9 +31,10 @@ PLAIN = (Tensor, nn.Parameter)
 """Types of tensors that have an address; a subclass (distributed, quantised) may have none."""
 
 SLOWER = (
-    "the native decoding step of RWKV reads no codes: a quantised model decodes block by block, which is slower; where "
-    "time counts more than memory, use quantize=none"
+    "the native decoding step of RWKV does not read these codes, so that the model decodes block by block, which is "
+    "slower: it reads those of quantize=int8 where all layers of the blocks have them and their scales are in fp32"
 )
+"""Warning about a quantised model that the native code cannot compute."""
 
 MAX_ROWS = {torch.float32: 40, torch.bfloat16: 24}
 """Largest batch; for more rows the matrix products of the blocks are faster (`tools/bench_decode_rows.py`)."""
@@ -53,7 +55,8 @@ class PreparedStep:
         self.children = [
             (module._modules, name, child) for module in modules for name, child in module._modules.items()
         ]
-        self.parameters = [(module._parameters, name) for module in modules for name in module._parameters]
+        groups = [group for module in modules for group in (module._parameters, module._buffers)]
+        self.tensors = [(group, name) for group in groups for name in group]
         inner = [model.norm, *model.blocks.modules()]
         self.hooks = [hooks for module in inner for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self.has_hooks = any(self.hooks)
@@ -63,8 +66,8 @@ class PreparedStep:
             warnings.warn(SLOWER, RuntimeWarning, stacklevel=2)
 
     def current_addresses(self) -> list[int]:
-        """Return the address of every parameter; 0 for None, and that of the object for a tensor subclass."""
-        tensors = (group[name] for group, name in self.parameters)
+        """Return the address of every parameter and buffer; 0 for None, that of the object for a tensor subclass."""
+        tensors = (group[name] for group, name in self.tensors)
         return [0 if x is None else x.data_ptr() if type(x) in PLAIN else id(x) for x in tensors]
 
     def is_valid(self, dtype: torch.dtype) -> bool:
@@ -119,27 +122,39 @@ def build_step(model: nn.Module) -> DecodeStep | None:
     if kinds != {model.native} or any(block.time_mix.backend not in ("auto", "cpu") for block in model.blocks):
         return None
     mix = model.blocks[0].time_mix
-    layers = [dict(block.named_parameters()) for block in model.blocks]
+    layers = [named_tensors(block) for block in model.blocks]
     current = not set(LOW_RANK_PARAMETERS) & set(layers[0])
-    names = {*BLOCK_PARAMETERS, *(() if current else LOW_RANK_PARAMETERS)}
+    scales = {f"{name}.scales" for name in MATRICES} if f"{MATRICES[0]}.scales" in layers[0] else set()
+    names = {*BLOCK_PARAMETERS, *scales, *(() if current else LOW_RANK_PARAMETERS)}
     if any(set(layer) - set(FIRST_BLOCK_PARAMETERS) != names for layer in layers) or not set(
         FIRST_BLOCK_PARAMETERS
     ) <= set(layers[0]):
         return None
+    codes = {f"{name}.weight" for name in MATRICES} if scales else set()
     norm = (model.norm.weight, model.norm.bias)
-    tensors = [*norm, *(tensor for layer in layers for tensor in layer.values())]
+    dtypes = dict.fromkeys(codes, torch.int8) | dict.fromkeys(scales, torch.float32)
+    readable = all(is_readable(x, dtypes.get(name, norm[0].dtype)) for layer in layers for name, x in layer.items())
     summed_sizes = (model.width, mix.head_size, len(layers[0]["channel_mix.key.weight"]))
-    if any(size % MULTIPLE for size in summed_sizes) or not are_readable(tensors):
+    if norm[0].dtype not in DTYPES or not readable or any(size % MULTIPLE for size in summed_sizes):
+        return None
+    if not all(is_readable(x, norm[0].dtype) for x in norm):
         return None
     return DecodeStep(layers, norm, current=current, eps=model.norm.eps, head_eps=mix.norm.eps)
 
 
-def are_readable(tensors: list[Tensor]) -> bool:
-    """Return True for contiguous plain CPU tensors of one dtype that the native code reads."""
-    dtype = tensors[0].dtype
-    return dtype in DTYPES and all(
-        type(x) in PLAIN and x.dtype == dtype and x.device.type == "cpu" and x.is_contiguous() for x in tensors
-    )
+def named_tensors(block: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters of a block by name; 8-bit codes stand for the weights of their layers."""
+    found = dict(block.named_parameters())
+    for name, layer in block.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            names = {"codes": "weight"} if isinstance(layer, Int8Linear) else {}
+            found |= {f"{name}.{names.get(key, key)}": value for key, value in layer.named_buffers()}
+    return found
+
+
+def is_readable(x: Tensor, dtype: torch.dtype) -> bool:
+    """Return True for a contiguous plain CPU tensor of the type that the native code reads there."""
+    return type(x) in PLAIN and x.dtype == dtype and x.device.type == "cpu" and x.is_contiguous()
 
 
 def accepts_state(step: DecodeStep, x: Float[Tensor, "b t d"], state: State) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmrnn.bench.operator import MULTIPLY_ADDS, Size, implementation, make_inputs
 from mmrnn.bench.peers import MMRNN, Shape, decode_token, empty_rwkv6, make_rwkv6, state_after
+from mmrnn.bench.stream import measure_frames
 from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, compare, require
 from mmrnn.bench.tower import TIMM, tower_flops, tower_sizes
 from mmrnn.bench.training import training_step
@@ -238,5 +239,6 @@ PARTS: Mapping[str, Callable[[BenchConfig], Iterator[Row]]] = {
     "decode": measure_decoding,
     "training": measure_training,
     "tower": measure_tower,
+    "stream": measure_frames,
 }
 """Benchmark -> function that measures it."""

@@ -1,35 +1,64 @@
-"""Plot of the time per token and of the memory over the context length."""
+"""Plots of the cost of a token over the context length, and of a frame over the minutes of a video."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmrnn.bench.timing import BenchConfig, Row, Unavailable, require
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot(path: Path, rows: Sequence[Row], config: BenchConfig) -> list[Path]:
-    """Plot the rows that have a context, on logarithmic axes; return the written files, none without such rows."""
-    lines: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.context is not None:
-            lines.setdefault(row.name, []).append(row)
-    if not lines:
+
+def plot(folder: Path, rows: Sequence[Row], config: BenchConfig) -> list[Path]:
+    """Plot what was measured at several places: `decode.png` over the context, `stream.png` over the minutes watched.
+
+    Returns:
+        The files written, none without such rows.
+    """
+    decode = [row for row in rows if row.context is not None]
+    stream = [row for row in rows if row.minutes is not None]
+    if not decode and not stream:
         return []
     try:
         require("matplotlib")
     except Unavailable as reason:
         config.skipped.append(f"plots: {reason}")
         return []
+    figures = {}
+    if decode:
+        lines = group(decode, [row.name for row in decode])
+        times = {name: [(row.context, row.seconds * 1e3) for row in own] for name, own in lines.items()}
+        sizes = {name: [(row.context, row.megabytes) for row in own] for name, own in lines.items()}
+        figures["decode"] = draw("context (tokens)", {"ms per token": times, "MB of state or cache": sizes})
+    if stream:
+        lines = group(stream, [f"{row.name}, {row.case.split()[0]}" for row in stream])
+        rates = {name: [(row.minutes, 1 / row.seconds) for row in own] for name, own in lines.items()}
+        sizes = {name: [(row.minutes, row.megabytes) for row in own] for name, own in lines.items()}
+        figures["stream"] = draw("minutes watched", {"frames a second": rates, "MB of state or cache": sizes})
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
+    return [folder / f"{name}.png" for name in figures]
+
+
+def group(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[Row]]:
+    """Return the rows of each name."""
+    lines: dict[str, list[Row]] = {}
+    for row, name in zip(rows, names, strict=True):
+        lines.setdefault(name, []).append(row)
+    return lines
+
+
+def draw(x: str, charts: dict[str, dict[str, list[tuple[float, float]]]]) -> "Figure":
+    """Draw charts beside each other, on logarithmic axes: title -> name of a line -> its points."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    time_axis, memory_axis = figure.subplots(1, 2)
-    for name, own in lines.items():
-        contexts = [row.context for row in own]
-        time_axis.plot(contexts, [row.seconds * 1e3 for row in own], marker="o", label=name)
-        memory_axis.plot(contexts, [row.megabytes for row in own], marker="o", label=name)
-    for axis, title in ((time_axis, "ms per token"), (memory_axis, "MB of state or cache")):
-        axis.set(xscale="log", yscale="log", xlabel="context (tokens)", title=title)
+    figure = Figure(figsize=(5 * len(charts), 4), layout="constrained")
+    for axis, (title, lines) in zip(figure.subplots(1, len(charts)), charts.items(), strict=True):
+        for name, points in lines.items():
+            axis.plot(*zip(*points, strict=True), marker="o", label=name)
+        axis.set(xscale="log", yscale="log", xlabel=x, title=title)
         axis.grid(which="both", alpha=0.3)
-    time_axis.legend()
-    figure.savefig(path, dpi=120)
-    return [path]
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=2)
+    return figure

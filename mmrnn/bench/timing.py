@@ -47,6 +47,7 @@ class BenchConfig:
         seconds: after `min_rounds`, rounds are added until so much time has passed.
         threads: with one thread processor time is measured, with more wall time.
         device: `cuda` measures between two CUDA events.
+        fps: frames a second of a video.
         skipped: name and reason of every contender that could not run.
     """
 
@@ -56,6 +57,7 @@ class BenchConfig:
     seconds: float = 20.0
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    fps: int = 1
     skipped: list[str] = field(default_factory=list)
 
     def try_make(self, name: str, make: Callable[[], T]) -> T | None:
@@ -106,6 +108,8 @@ class Row:
         megabytes: memory, where it is measured.
         memory_kind: object that `megabytes` is the size of.
         context: number of tokens before, where the cases differ in it.
+        minutes: of video before, where the cases differ in it; then `seconds` is the time of a frame.
+        process_megabytes: by how much the peak of a process rose, where it is measured beside `megabytes`.
     """
 
     part: str
@@ -117,6 +121,8 @@ class Row:
     megabytes: float | None = None
     memory_kind: str = ""
     context: int | None = None
+    minutes: float | None = None
+    process_megabytes: float | None = None
 
 
 def compare(
@@ -166,6 +172,10 @@ class Peaks:
     fp32: float
     bf16: float
     bandwidth: float
+
+    def of(self, dtype: str) -> float:
+        """Return that of matrix products in `fp32` or `bf16`."""
+        return self.fp32 if dtype == "fp32" else self.bf16
 
     @classmethod
     def measure(cls, config: BenchConfig) -> "Peaks":

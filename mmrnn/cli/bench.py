@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mmrnn.bench.timing import BenchConfig, Row
 
-PARTS = ("operator", "prefill", "decode", "training", "tower")
+PARTS = ("operator", "prefill", "decode", "training", "tower", "stream")
 
 
 def parser() -> Parser:
@@ -28,7 +28,8 @@ def parser() -> Parser:
         """
 Time this library against other installed libraries: flash-linear-attention's PyTorch recurrence, the rwkv package,
 Llama of transformers with its default and its static cache, timm. One thread, processor time, alternating runs,
-medians of the ratios of all rounds. Prints tables; writes bench.json and decode.png (cost over context length).
+medians of the ratios of all rounds. Prints tables; writes bench.json, decode.png (cost over context length) and
+stream.png (a video that is read frame by frame: frames a second and memory after 1 to 60 minutes).
 
 On a GPU: the operators beside flash-linear-attention's kernels, decoding and prefill of RWKV-6 from 0.1B to 7B, a
 training step of 1.6B with its model FLOPs utilisation, a vision tower; times between CUDA events.
@@ -52,6 +53,7 @@ training step of 1.6B with its model FLOPs utilisation, a vision tower; times be
         "--device", type=one_of(("cpu", "cuda")), default="cpu", metavar="DEVICE", help="cpu or cuda (default: cpu)"
     )
     made.add_argument("--threads", type=natural, default=1, metavar="N", help="threads; with more than 1, wall time")
+    made.add_argument("--fps", type=natural, default=1, metavar="N", help="frames a second of `stream` (default: 1)")
     made.add_argument("--out", type=to_path, default=Path("bench"), metavar="DIR", help="folder of the files written")
     return made
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: torch sees no CUDA device; leave --device out to measure the processor")
     effort = {"quick": True, "max_rounds": 3, "seconds": 0.0} if options.quick else {"threads": options.threads}
-    config = BenchConfig(**effort, device=options.device)
+    config = BenchConfig(**effort, device=options.device, fps=options.fps)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
@@ -105,19 +107,24 @@ def table(part: str, rows: "Sequence[Row]") -> "Table":
     """Terminal table of one part; ratios are relative to the first row of each case."""
     from rich.table import Table
 
-    shown = Table("case", "name", "ms", "speedup", "of peak", "MB", title=part)
+    video = any(row.minutes is not None for row in rows)
+    more = ("frames/s", "process MB") if video else ()
+    shown = Table("case", "name", "ms", "speedup", "of peak", "MB", *more, title=part)
     first: dict[str, str] = {}
     for row in rows:
         base = first.setdefault(row.case, row.name)
         ratio = f"{row.speedup[base]:.2f}" if base in row.speedup else ""
         fraction = "" if row.peak_fraction is None else f"{row.peak_fraction:.0%}"
         size = "" if row.megabytes is None else f"{row.megabytes:.1f} ({row.memory_kind})"
-        shown.add_row(row.case if base == row.name else "", row.name, f"{row.seconds * 1e3:.2f}", ratio, fraction, size)
+        needed = "" if row.process_megabytes is None else f"{row.process_megabytes:.1f}"
+        columns = [row.name, f"{row.seconds * 1e3:.2f}", ratio, fraction, size]
+        columns += [f"{1 / row.seconds:.1f}", needed] if video else []
+        shown.add_row(row.case if base == row.name else "", *columns)
     return shown
 
 
 def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Path]:
-    """Write bench.json and, where context lengths were measured, the plot.
+    """Write bench.json, and plots of what was measured at several context lengths or minutes of a video.
 
     Returns:
         The files written.
@@ -129,7 +136,7 @@ def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Pa
     from mmrnn.bench.plots import plot
 
     folder.mkdir(parents=True, exist_ok=True)
-    plots = plot(folder / "decode.png", rows, config)
+    plots = plot(folder, rows, config)
     facts = {
         "torch": torch.__version__,
         "processor": processor() or platform.machine(),

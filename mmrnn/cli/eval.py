@@ -11,6 +11,7 @@ from mmrnn.cli.processes import start_processes
 from mmrnn.config.compose import compose_with_choices, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import Tree, plain
+from mmrnn.io.malloc import tune_malloc
 
 if TYPE_CHECKING:
     from mmrnn.inference.assistant import Assistant
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         check_eval(cfg, trusted=cfg.trusted)
         jobs.append((plain(cfg), choices["task"]))
 
+    tune_malloc()
     failed = []
     with start_processes() as world:
         for cfg, name in jobs:

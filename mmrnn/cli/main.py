@@ -21,6 +21,7 @@ VERBS = {
     "show": "print parts, parameters, tokens and state of a model; nothing is loaded",
     "plan": "estimate time and memory of a training run on GPUs; nothing is loaded",
     "train": "train a model, or with -m a sweep of models",
+    "sweep": "print how far a sweep is, or continue it",
     "ask": "answer a question, about images or without them, with a trained model",
     "chat": "talk with a trained model, turn after turn",
     "serve": "answer requests of OpenAI's chat API with a trained model",

@@ -21,6 +21,10 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(text)
         self.code = code
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
+        """Both arguments, by which a launcher passes it on between processes."""
+        return Interrupted, (str(self), self.code)
+
 
 class Help(argparse.RawDescriptionHelpFormatter):
     """Help page that keeps line breaks and adds the default to each option that does not name it."""

@@ -14,6 +14,7 @@ from mmrnn.cli.options import Parser, add_max_new_tokens, natural, split_trusted
 from mmrnn.cli.reply_options import add_sampling, sampling, whole
 from mmrnn.config.error import ConfigError
 from mmrnn.inference.server.limits import Limits
+from mmrnn.io.malloc import tune_malloc
 from mmrnn.io.optional import require
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     words, trusted = split_trusted(arguments)
     options = parser().parse(words)
+    tune_malloc()
     with open_server(options, trusted) as made:
         page = f", with a page at {made.url.removesuffix('/v1')}/page" if options.page else ""
         print(f"{made.name} is served at {made.url}{page} (Ctrl-C ends)", flush=True)

@@ -1,6 +1,6 @@
 """Composition of a configuration from overrides: the only module that uses Hydra."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -48,7 +48,12 @@ def compose_with_choices(
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
-    return cfg, {group: str(name) for group, name in choices.items() if not group.startswith("hydra/")}
+    return cfg, chosen_options(choices)
+
+
+def chosen_options(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Return the chosen option of every group that describes a run: not those of Hydra, nor the sweep it belongs to."""
+    return {group: str(name) for group, name in choices.items() if not group.startswith("hydra/") and group != "sweep"}
 
 
 def _compose(overrides: Sequence[str], config: str, dirs: Sequence[str | Path], **options: bool) -> "DictConfig":
@@ -67,6 +72,15 @@ def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path
     """Yield the overrides of every job of a sweep: `connector=linear,mlp seed=1,2` makes four.
 
     Continuous sweeps (`interval(0,1)`) keep the value of the configuration.
+
+    Raises:
+        ConfigError: an override cannot be parsed.
+    """
+    return (list(job) for job in product(*override_axes(*overrides, config=config, dirs=dirs).values()))
+
+
+def override_axes(*overrides: str, config: str = "train", dirs: Sequence[str | Path] = ()) -> dict[str, list[str]]:
+    """Return the values of every key as overrides, in the order of the keys: several for one that is swept over.
 
     Raises:
         ConfigError: an override cannot be parsed.
@@ -92,7 +106,7 @@ def sweep_jobs(*overrides: str, config: str = "train", dirs: Sequence[str | Path
                     choices[one.key_or_group] = [f"{one.get_key_element()}={value}" for value in values]
         except HydraException as error:
             raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
-    return (list(job) for job in product(*choices.values()))
+    return choices
 
 
 def output_dir(*overrides: str, sweep: bool, dirs: Sequence[str | Path] = ()) -> str:

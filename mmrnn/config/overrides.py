@@ -1,8 +1,9 @@
 """Overrides as people paste them, in the grammar of Hydra."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os.path import expanduser
 from shlex import quote
+from typing import Any
 
 SPECIAL = frozenset(",[]{}")
 """Characters by which Hydra reads lists, mappings and sweeps; a value with them is left as written."""
@@ -45,3 +46,21 @@ def quoting_advice(override: str) -> str:
 def quoted(value: str) -> str:
     """Return a quoted word of Hydra; a backslash in front of a quote escapes it."""
     return '"' + value.replace('"', '\\"') + '"'
+
+
+def override_key(override: str) -> str:
+    """Return the key of an override: `stage.align.steps` of `++stage.align.steps=3`."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def override_text(value: Any) -> str:
+    """Return a value as Hydra reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{override_text(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(override_text, value)) + "]"
+    return quoted(value) if isinstance(value, str) and SPECIAL.intersection(value) else str(value)

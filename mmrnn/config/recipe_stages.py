@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
-from mmrnn.config.overrides import SPECIAL, quoted
+from mmrnn.config.overrides import override_text
 from mmrnn.config.tree import plain, walk
 
 SKIP = "skip"
@@ -88,7 +88,9 @@ def stage_runs(
         first = [*searchpath, *model, f"recipe={own.pop('recipe')}"]
         [key] = compose(*first).stage
         own = {path.replace(f"stage.{STAGE_KEY}.", f"stage.{key}."): value for path, value in own.items()}
-        yield StageRun(name, [*first, *rest, *(f"{path}={_text(value)}" for path, value in own.items()), *start])
+        yield StageRun(
+            name, [*first, *rest, *(f"{path}={override_text(value)}" for path, value in own.items()), *start]
+        )
         previous = folder / name
     if previous is None:
         raise ConfigError("all stages are skipped; leave one of them")
@@ -98,16 +100,3 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Values with their paths; an empty mapping is one."""
     nodes = walk(plain(settings), lists=False)
     return [(path, value) for path, value in nodes if not (isinstance(value, Mapping) and (value or not path))]
-
-
-def _text(value: Any) -> str:
-    """A value as Hydra reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{name}:{_text(inner)}" for name, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
-    return quoted(value) if isinstance(value, str) and SPECIAL.intersection(value) else str(value)

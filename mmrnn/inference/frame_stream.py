@@ -29,7 +29,8 @@ class FrameStream:
     equals that to one reading of the prompt with all frames. Neither frames nor their visual tokens are kept: a linear
     RNN needs the memory of one state however long the video is, and a transformer that of its cache, which grows.
 
-    Iterating reads the frames that were given, and yields the number of frames so far.
+    Iterating reads the frames that were given, and yields the number of frames so far. One stream is not for several
+    threads; a chat about it may be.
 
     Args:
         reader: of the model.
@@ -47,7 +48,7 @@ class FrameStream:
     """
 
     def __init__(self, reader: DialogueReader, frames: Iterable[ImageLike] = (), *, system: str | None = None) -> None:
-        if isinstance(frames, str | bytes | Path):
+        if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
             raise ValueError(f"frames ({frames!r:.60}) must be several images; `mmrnn.data.video_frames` reads a video")
         self.reader, self.system = reader, system
         self.frames = self.positions = 0

@@ -7,6 +7,8 @@ from jaxtyping import BFloat16, Float, Int8, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmrnn_kernels.linear import codes_linear
+
 MULTIPLE = 16
 """Outputs of a layer with 4-bit codes are a multiple of this, for the products of torch."""
 
@@ -53,8 +55,7 @@ class Int8Linear(QuantizedLinear):
 
     def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
         """Compute x W^T + b."""
-        y = F.linear(x, self.codes.to(x.dtype))
-        y = y * self.scales.to(y.dtype)
+        y = codes_linear(x, self.codes, self.scales)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 

@@ -2,7 +2,7 @@
 
 The folder holds `config.yaml`, `log.jsonl` (a record every few steps), `checkpoints` until the run is finished, and
 then `model.safetensors`, `answers.jsonl`, `result.json` and `report.html`. While it is trained, `.lock` names its
-process; `failure.json` says why it ended without a result, and `bad_steps.jsonl` names the samples of bad steps.
+process; `failed.json` says why it ended without a result, and `bad_steps.jsonl` names the samples of bad steps.
 """
 
 import json

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
 
-from mmrnn.bench import operator, timing
+from mmrnn.bench import operator, stream, timing
 from mmrnn.bench.peers import Shape, make_rwkv6, make_rwkv_package
 from mmrnn.bench.timing import BenchConfig, Unavailable, compare
+from mmrnn.cli.bench import PARTS
 from mmrnn.cli.main import main
 from mmrnn.types import Sequence
 
@@ -35,7 +37,7 @@ def test_everything_runs_and_is_written(elsewhere, capsys):
     result = json.loads((elsewhere / "here" / "bench.json").read_text())
     assert result["quick"]
     rows = result["rows"]
-    assert {row["part"] for row in rows} == {"operator", "prefill", "decode", "training", "tower"}
+    assert {row["part"] for row in rows} == {*PARTS}
     assert all(row["seconds"] > 0 for row in rows)
     for row in rows:
         others = {other["name"] for other in rows if other["case"] == row["case"]} - {row["name"]}
@@ -46,7 +48,7 @@ def test_everything_runs_and_is_written(elsewhere, capsys):
     assert all(f"skipped: {note}" in out for note in missing)
     if not missing:
         assert {"fla naive", "rwkv package", "transformers Llama", "Llama, static cache", "timm"} <= names
-        assert (elsewhere / "here" / "decode.png").stat().st_size > 1000
+        assert all((elsewhere / "here" / f"{part}.png").stat().st_size > 1000 for part in ("decode", "stream"))
     curves = [row for row in rows if row["context"] is not None and row["name"] == "mmrnn RWKV-6"]
     assert len(curves) > 1
     assert len({row["megabytes"] for row in curves}) == 1, "the state of an RNN does not grow"
@@ -54,10 +56,11 @@ def test_everything_runs_and_is_written(elsewhere, capsys):
 
 @pytest.mark.usefixtures("nothing_installed")
 def test_missing_packages_are_skipped_by_name(elsewhere, capsys, monkeypatch):
-    monkeypatch.setattr("mmrnn.bench.operator.peak_megabytes", lambda *_: 1.5)  # a process a row: test_memory
+    for part in ("operator", "stream"):
+        monkeypatch.setattr(f"mmrnn.bench.{part}.peak_megabytes", lambda *_: 1.5)  # a process a row: test_memory
     assert main(["bench", "--quick"]) == 0
     result = json.loads((elsewhere / "bench" / "bench.json").read_text())
-    assert {row["part"] for row in result["rows"]} == {"operator", "prefill", "decode", "training", "tower"}
+    assert {row["part"] for row in result["rows"]} == {*PARTS}
     ours = {"mmrnn chunked", "mmrnn RWKV-6", "mmrnn transformer", "mmrnn packed", "timm"}
     assert {row["name"] for row in result["rows"]} - {"mmrnn cpu"} == ours
     skipped = {note.split(":")[0] for note in result["skipped"]} - {"mmrnn cpu"}
@@ -77,16 +80,17 @@ def test_named_parts_only(elsewhere):
     [
         (
             ["operater"],
-            "PART: expected one of operator, prefill, decode, training, tower; "
+            "PART: expected one of operator, prefill, decode, training, tower, stream; "
             "got 'operater'; did you mean 'operator'?",
         ),
         (
-            ["--fast"],
-            "--fast: bench has no such option; "
-            "it has --config-dir, --debug, --help, --quick, --device, --threads, --out",
+            ["--xyzzy"],
+            "--xyzzy: bench has no such option; "
+            "it has --config-dir, --debug, --help, --quick, --device, --threads, --fps, --out",
         ),
         (["--threads", "two"], "--threads: expected a whole number of at least 1, got 'two'"),
         (["--threads=0"], "--threads: expected a whole number of at least 1, got '0'"),
+        (["--fps", "0.5"], "--fps: expected a whole number of at least 1, got '0.5'"),
         (["--out"], "--out: expected a value behind it"),
         (["--out", "file"], "--out: file is a file; name a folder"),
         (["--device", "tpu"], "--device: expected one of cpu, cuda; got 'tpu'; did you mean 'cpu'?"),
@@ -98,6 +102,33 @@ def test_wrong_usage_is_one_sentence(elsewhere, capsys, arguments, message):
     stderr = capsys.readouterr().err
     assert stderr.removesuffix(" (see `mmrnn bench --help`)\n").strip() == f"mmrnn: {message}"
     assert [path.name for path in elsewhere.iterdir()] == ["file"]
+
+
+def test_a_stream_beside_a_cache_that_grows(elsewhere, capsys, monkeypatch):
+    monkeypatch.setattr(stream, "peak_megabytes", lambda run, small, full: float(full[2]))
+    monkeypatch.setattr(stream, "MAX_CACHE", 700_000)
+    assert main(["bench", "stream", "--quick", "--fps=1"]) == 0
+    rows = json.loads((elsewhere / "bench" / "bench.json").read_text())["rows"]
+    found = {(row["name"], row["minutes"]): row for row in rows}
+    ours, theirs = "mmrnn RWKV-6", "mmrnn transformer"
+    assert [*found] == [(theirs, 0.05), (ours, 0.05), (ours, 0.1)]
+    assert found[ours, 0.05]["megabytes"] == found[ours, 0.1]["megabytes"]
+    assert found[theirs, 0.05]["megabytes"] == pytest.approx(2 * 2 * 128 * 4 * 3 * 65 / 1e6, rel=0.01)
+    assert [row["process_megabytes"] for row in rows] == [3, 3, 6]
+    out = capsys.readouterr().out
+    assert "frames/s" in out
+    assert find_spec("matplotlib") is None or (elsewhere / "bench" / "stream.png").stat().st_size > 1000
+    assert "skipped: mmrnn transformer quick, 0.1 minutes: a cache of 0.0 GB is more than" in out
+
+
+@torch.no_grad()
+def test_a_frame_behind_a_cache_is_read_at_its_position():
+    model = stream.make_model(stream.TRANSFORMER, Shape.of(QUICK), "fp32", "cpu")
+    state = stream.state_after_frames(model, 3)
+    after = stream.read_frame(model, state)()
+    assert int(after.shared["next_position"]) == 4 * stream.POSITIONS
+    assert after.nbytes - state.nbytes == stream.cache_bytes(model, 1)
+    stream.watch(stream.MMRNN, Shape.of(QUICK), 3)
 
 
 def test_runs_alternate_and_ratios_are_paired(monkeypatch):

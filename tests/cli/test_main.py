@@ -185,35 +185,11 @@ def test_a_second_run_overwrites_nothing_of_the_first(capsys, runs, tmp_path):
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["config.yaml"]
 
 
-def test_a_sweep(capsys, runs):
-    code, _, _ = run_cli(capsys, "train", "-m", TINY, "connector=linear,mlp", "seed=1,2")
-    assert code == 0
-    assert [cfg.seed for cfg, _ in runs.calls] == [1, 2, 1, 2]
-    assert [out.name for _, out in runs.calls] == ["0", "1", "2", "3"]
-    assert all(cfg.out == str(out) for cfg, out in runs.calls)
-
-
-def test_a_sweep_with_a_job_that_does_not_fit_does_not_start(capsys, runs):
-    code, _, err = run_cli(capsys, "train", "-m", "model=llava15_tiny", "scan=forward,snake", "seed=1,2")
-    assert code == 2
-    assert "scan: snake reorders patches for recurrent backbones" in err
-    assert "(in the job model=llava15_tiny scan=snake seed=1)" in err
-    assert runs.calls == []
-
-
 def test_a_run_that_fails(capsys, runs):
     runs.fault = RuntimeError("the disk is full")
     code, _, err = run_cli(capsys, "train", TINY, "seed=13")
     assert code == 1
     assert err == "mmrnn: RuntimeError: the disk is full (--debug shows where)\n"
-
-
-def test_a_sweep_continues_after_a_failure_and_reports_it(capsys, runs):
-    runs.fault = RuntimeError("the disk is full")
-    code, out, _ = run_cli(capsys, "train", "-m", TINY, "seed=1,13,2")
-    assert code == 1
-    assert [cfg.seed for cfg, _ in runs.calls] == [1, 13, 2]
-    assert "RuntimeError: the disk is full" in out
 
 
 def test_an_interrupted_run_says_how_to_resume(capsys, runs, tmp_path):

@@ -20,7 +20,8 @@ from mmrnn.inference.generate import generate
 from mmrnn.model.build import build
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
 
-PATHS = [path for path in sorted(conf_dir().glob("*/*.yaml")) if path.parent.name not in ("hydra", "model", "recipe")]
+OTHERS = ("hydra", "model", "recipe", "sweep")
+PATHS = [path for path in sorted(conf_dir().glob("*/*.yaml")) if path.parent.name not in OTHERS]
 CONTENT = {f"{path.parent.name}/{path.stem}": yaml.safe_load(path.read_text()) for path in PATHS}
 CARDS = list(CONTENT)
 OF_ONE_CLASS = {"task"}

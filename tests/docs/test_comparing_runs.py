@@ -12,6 +12,7 @@ from mmrnn.evaluation.reports.certainty import SPREAD_COLUMNS
 from mmrnn.evaluation.reports.disagreements import MAX_DISAGREEMENTS
 from mmrnn.evaluation.reports.pairing import COLUMNS, INSIGNIFICANT
 from mmrnn.evaluation.reports.statistics import RESAMPLES
+from mmrnn.evaluation.reports.sweep_file import read_plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("\n## Comparing runs\n")[2].partition("\n## ")[0]
@@ -37,6 +38,8 @@ def run(tmp_path, monkeypatch, capsys):
     def run(words):
         [sweep] = [*Path("multirun").glob("*")] or [""]
         words = [word.replace("multirun/2026-01-31_12-00-00", str(sweep)) for word in words]
+        jobs = [*read_plan(sweep).jobs] if sweep else []
+        words = [re.sub(r"job_\w{8}", jobs[3], word) if jobs else word for word in words]
         assert main([*words, *(SMALL if words[0] == "train" else ())]) == 0
         return capsys.readouterr().out
 

@@ -10,6 +10,7 @@ from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.inference.assistant import Assistant
+from mmrnn.io.process_memory import resident_bytes
 from tests.inference.scripted import Positions, Script, assistant
 
 assert_close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
@@ -88,6 +89,10 @@ def test_neither_questions_nor_passes_disturb_the_stream(watcher):
         assert torch.equal(asked.state.tensors[key], value)
         assert_close(at_once.state.tensors[key], value)
     assert asked.positions == silent.positions == at_once.positions
+    expected, saying = asked.ask(QUESTION, max_new_tokens=3), silent.say(QUESTION, max_new_tokens=3)
+    next(saying)
+    silent.read(FRAMES[0])
+    assert [*saying][-1] == expected
 
 
 def test_a_long_stream_holds_one_state(watcher, tmp_path):
@@ -103,6 +108,19 @@ def test_a_long_stream_holds_one_state(watcher, tmp_path):
     assert sizes[0][0] == used.model.backbone.state(1).nbytes
     assert (used.reader.visual.nbytes, used.reader.states.nbytes) == (0, 0)
     assert stream.frames == 240
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not resident_bytes(), reason="the memory of a process is known on Linux only")
+def test_the_process_does_not_grow(watcher):
+    stream, sizes = watcher.watch(), []
+    for _ in range(5):
+        for _ in range(50):
+            for frame in FRAMES:
+                stream.read(frame)
+        stream.ask(QUESTION, max_new_tokens=3)
+        sizes.append(resident_bytes())
+    assert max(sizes[1:]) - sizes[0] < 2**20
 
 
 def test_a_chat_about_the_frames_goes_on(watcher, tmp_path):
@@ -164,6 +182,8 @@ def test_wrong_use_is_one_sentence(watcher, tmp_path):
             wrong()
     with pytest.raises(ValueError, match=r"`mmrnn\.data\.video_frames` reads a video"):
         watcher.watch("film.mp4")
+    with pytest.raises(ValueError, match="must be several images"):
+        watcher.watch(FRAMES[0])
     with pytest.raises(ValueError, match="reads a prompt as a whole"):
         assistant("visualglm_tiny").watch()
     with pytest.raises(ValueError, match="MLPExpert reads the type of the token behind each image"):

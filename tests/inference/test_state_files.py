@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from mmrnn.backbones import RWKV6, RWKV7, scan
+from mmrnn.backbones import RWKV5, RWKV6, RWKV7, scan
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.fingerprint import scan_fingerprint, tokenizer_fingerprint, weights_fingerprint
 from mmrnn.inference.generate import generate, prefill
@@ -100,12 +100,14 @@ def test_scans_are_told_apart():
     assert scan_fingerprint(scan.forward, 4) == "forward"
 
 
+@pytest.mark.parametrize("kind", [RWKV5, RWKV6, RWKV7])
 @torch.no_grad()
-def test_a_state_after_thousands_of_tokens_is_as_large_as_after_one(tmp_path):
-    assistant = make(RWKV6)
+def test_a_state_after_24k_tokens_is_as_large_as_after_1k(kind, tmp_path):
+    assistant = make(kind)
     sizes = []
-    for length in (1, 6000):
-        _, state = prefill(assistant.model, Batch(Sequence(torch.randint(1, 300, (1, length)))))
+    for length in (1024, 24576):
+        batch = Batch(Sequence(torch.randint(1, 300, (1, length))))
+        _, state = prefill(assistant.model, batch, prefill_chunk=1024)
         storages = {value.untyped_storage().data_ptr(): value.untyped_storage() for value in state.tensors.values()}
         held = sum(storage.nbytes() for storage in storages.values())
         assistant.save_state(state, tmp_path / "state")

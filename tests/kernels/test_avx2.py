@@ -97,6 +97,9 @@ with torch.no_grad():
             truth = x.double() @ weight.double().T
             for found in (linear.linear(x, weight), linear.linear(x, weight, None, kept)):
                 assert (found - truth).abs().max() <= tolerance * truth.abs().max(), (rows, dtype)
+        codes, scales = torch.randint(-128, 128, (32, 64), dtype=torch.int8), torch.rand(32)
+        truth = x[:5].double() @ (codes.double() * scales.double()[:, None]).T
+        assert (linear.codes_linear(x[:5], codes, scales) - truth).abs().max() <= tolerance * truth.abs().max(), dtype
         print(f"linear {dtype}: packed is", kept.entry is not None, "can_pack is", linear.can_pack(dtype))
         assert kept.entry is None or linear.can_pack(dtype)
 """

@@ -60,9 +60,27 @@ def test_the_same_numbers(paying, rows, bias, kept, dtype, tolerance):
     assert (found - exact).abs().max() <= tolerance * exact.abs().max()
 
 
+@pytest.mark.parametrize("rows", [(1,), (3,), (8,), (2, 9), (0,)])
+@pytest.mark.parametrize("size", [(37, 64), (64, 40)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_products_with_codes(rows, size, dtype, tolerance, monkeypatch):
+    """Few rows of a width that the native code takes are multiplied by it; all are the product with codes * scales."""
+    calls, native = [], decode_step.few_rows_linear
+    monkeypatch.setattr(decode_step, "few_rows_linear", lambda *inputs: calls.append(1) or native(*inputs))
+    codes, scales = torch.randint(-128, 128, size, dtype=torch.int8), torch.rand(size[0])
+    x = torch.randn(*rows, size[1]).to(dtype)
+    found = fast.codes_linear(x, codes, scales)
+    exact = x.double() @ (codes.double() * scales.double()[:, None]).T
+    assert found.dtype == dtype
+    assert found.shape == exact.shape
+    assert ((found - exact).abs() <= tolerance * exact.abs().max()).all() if len(exact) else found.numel() == 0
+    few = rows in [(1,), (3,), (8,)] and size[1] == 64 and decode_step.unavailable_reason() is None
+    assert len(calls) == few
+
+
 def test_many_rows_are_packed_for_one_call_and_few_read_the_weight_in_place(monkeypatch, paying):
     counts, weight = spy(monkeypatch, "pack", "multiply"), torch.randn(32, 64)
-    for rows in (1, fast.MAX_IN_PLACE_ROWS, fast.MAX_IN_PLACE_ROWS + 1, fast.MIN_PACKED_ROWS - 1):
+    for rows in (1, few := fast.MAX_IN_PLACE_ROWS[weight.dtype], few + 1, fast.MIN_PACKED_ROWS - 1):
         linear(torch.randn(rows, 64), weight)
     assert counts == {"pack": 0, "multiply": 0}
     linear(torch.randn(fast.MIN_PACKED_ROWS, 64), weight)

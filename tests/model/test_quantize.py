@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.native_decode import SLOWER
+from mmrnn.backbones.native_decode import PREPARED, SLOWER
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
+from mmrnn.config.tree import plain
 from mmrnn.layers.quantized import QuantizedLinear
 from mmrnn.model.build import build
 from mmrnn.model.quantize import Dequantized, Int4, Int8
@@ -23,12 +24,17 @@ IDS = torch.tensor([[1, 2, 3, 4, 5, 6]])
 BACKBONES = ("rwkv5_tiny", "rwkv6_tiny", "rwkv7_tiny", "transformer_tiny", "glm_tiny", "opt_tiny", "flant5_tiny")
 
 
-def model(*overrides, name="visualrwkv6_tiny"):
+def model(*overrides):
+    """Model of random weights, some of which are zero where it is initialised; quantised afterwards."""
     torch.manual_seed(0)
-    made = build(compose(f"model={name}", "encoder=patch_tiny", *overrides)).eval()
+    cfg = plain(compose("model=visualrwkv6_tiny", "encoder=patch_tiny", *overrides))
+    card = cfg.pop("quantize", None)
+    made = build(cfg).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+    if card:
+        instantiate(card)(made)
     return made
 
 
@@ -109,7 +115,7 @@ def test_int4_codes_are_packed_again_when_they_change():
 )
 def test_sizes_that_have_no_codes_are_refused_by_name(words, fault):
     with pytest.raises(ConfigError, match=f"quantize: backbone.{fault}"):
-        model("quantize=int4", *words)
+        build(compose("model=visualrwkv6_tiny", "quantize=int4", *words))
 
 
 def test_layers_of_other_sizes_can_be_left_out():
@@ -143,7 +149,7 @@ def test_awq_keeps_what_large_inputs_are_multiplied_by():
 
 def test_awq_without_samples_is_refused():
     with pytest.raises(ConfigError, match="quantize: AWQ observes the model on 8 samples, and there are none: use"):
-        model("quantize=int4", "quantize.awq_samples=8")
+        build(compose("model=visualrwkv6_tiny", "quantize=int4", "quantize.awq_samples=8"))
 
 
 @torch.no_grad()
@@ -182,7 +188,7 @@ def test_encoders_on_request_and_layers_left_out():
 
 
 def test_a_model_is_quantised_when_it_is_built_and_once():
-    one = model("quantize=int8")
+    one = build(compose("model=visualrwkv6_tiny", "quantize=int8"))
     assert len(quantised(one)) == 16
     with pytest.raises(ValueError, match="quantised already"):
         Int8()(one)
@@ -218,9 +224,40 @@ def test_sharded_models_have_no_codes():
 
 @torch.no_grad()
 @pytest.mark.skipif(unavailable_reason() is not None, reason="no compiler")
-def test_the_native_step_says_once_that_it_is_left(recwarn):
-    one = model("quantize=int8")
-    state = None
+@pytest.mark.parametrize(
+    ("words", "warnings"),
+    [
+        (["quantize=int8"], []),
+        (["quantize=int8", "backbone=rwkv5_tiny"], []),
+        (["quantize=int8", 'quantize.skip=["*.output"]'], [SLOWER]),
+        (["quantize=int4"], [SLOWER]),
+        (["quantize=int4", "backbone=rwkv7_tiny"], []),
+    ],
+)
+def test_the_native_step_reads_8_bit_codes_and_says_once_where_it_is_left(words, warnings, recwarn):
+    one = model(*words)
+    whole, _ = one.backbone(Sequence(IDS))
+    state, hidden = None, []
     for token in IDS.T:
-        _, state = one.backbone(Sequence(token[None]), state)
-    assert [str(each.message) for each in recwarn if "native decoding step" in str(each.message)] == [SLOWER]
+        out, state = one.backbone(Sequence(token[None]), state)
+        hidden.append(out)
+    tolerance = 1e-5 if words[0] == "quantize=int8" else 0.05
+    torch.testing.assert_close(torch.cat(hidden, 1), whole, rtol=tolerance, atol=tolerance)
+    assert [str(each.message) for each in recwarn if "native decoding step" in str(each.message)] == warnings
+    if "backbone=rwkv7_tiny" not in words:
+        assert (PREPARED[one.backbone].step is None) == bool(warnings)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(unavailable_reason() is not None, reason="no compiler")
+def test_the_native_step_notices_other_codes():
+    one = model("quantize=int8")
+    token, layer = Sequence(IDS[:, :1]), one.backbone.blocks[1].channel_mix.key
+    first, _ = one.backbone(token)
+    layer.codes, layer.scales = layer.codes.flip(0).contiguous(), layer.scales.flip(0).contiguous()
+    found, _ = one.backbone(token)
+    assert not torch.equal(found, first)
+    twin = copy.deepcopy(one)
+    Dequantized()(twin)
+    torch.testing.assert_close(found, twin.backbone(token)[0], rtol=1e-4, atol=1e-4)
+    assert one.backbone.bfloat16()(Sequence(IDS[:, :1]))[0].dtype == torch.bfloat16

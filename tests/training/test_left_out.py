@@ -11,6 +11,7 @@ from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
 from mmrnn.data import Collator, LLaVAJson
 from mmrnn.data.left_out import MAX_REASONS, LeftOut
+from mmrnn.evaluation.reports.run_folder import FAILURE
 from mmrnn.io import jsonl
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
@@ -112,7 +113,7 @@ def test_a_run_stops_where_too_many_samples_are_left_out(write, tmp_path):
         run(file, tmp_path / "run", "max_skipped=0", "feature_cache_gib=0")
     lines = jsonl.records(tmp_path / "run" / "skipped.jsonl")
     assert {line["reason"] for line in lines} == {"an image is not there"}
-    assert "an image is not there" in json.loads((tmp_path / "run" / "failure.json").read_text())["message"]
+    assert "an image is not there" in json.loads((tmp_path / "run" / FAILURE).read_text())["message"]
 
 
 def test_lengths_are_stored_beside_the_data(write, tmp_path):

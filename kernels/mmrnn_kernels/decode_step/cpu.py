@@ -4,7 +4,7 @@ import ctypes
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from ..common.native import build
@@ -22,7 +22,7 @@ class Linear(ctypes.Structure):
     """Arguments of `mmrnn_few_rows_linear`."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weight", "x", "y")),
+        *((name, ctypes.c_void_p) for name in ("weight", "scales", "x", "y")),
         *((name, ctypes.c_int64) for name in ("out", "in", "batch")),
     )
 
@@ -43,10 +43,19 @@ def call(name: str, arguments: ctypes.Structure, dtype: torch.dtype) -> None:
         raise MemoryError(f"no memory for the activations of {arguments.batch} rows")
 
 
-def few_rows_linear(x: Float[Tensor, "b in"], weight: Float[Tensor, "out in"]) -> Float[Tensor, "b out"]:
-    """Compute x W^T for a few rows, reading the contiguous weight once; `in` must be a multiple of MULTIPLE."""
+def few_rows_linear(
+    x: Float[Tensor, "b in"], weight: Real[Tensor, "out in"], scales: Float[Tensor, " out"] | None = None
+) -> Float[Tensor, "b out"]:
+    """Compute x W^T for a few rows, reading the contiguous weight once; `in` must be a multiple of MULTIPLE.
+
+    Args:
+        x: rows.
+        weight: of a type of DTYPES, or 8-bit codes.
+        scales: of codes, contiguous and in fp32: W = weight * scales.
+    """
     rows = x.to(torch.float32).contiguous()
     y = rows.new_empty(len(x), len(weight))
-    arguments = Linear(weight.data_ptr(), rows.data_ptr(), y.data_ptr(), *weight.shape, len(x))
+    scale = None if scales is None else scales.data_ptr()
+    arguments = Linear(weight.data_ptr(), scale, rows.data_ptr(), y.data_ptr(), *weight.shape, len(x))
     call("mmrnn_few_rows_linear", arguments, weight.dtype)
     return y.to(x.dtype)

@@ -1,5 +1,5 @@
 """The decoding step. It reads every weight once and computes almost nothing with it, so memory bandwidth bounds it:
-weights are read in place, fp32 or bf16, without packing or copies; activations are fp32.
+weights are read in place, fp32, bf16 or 8-bit codes, without packing or copies; activations are fp32.
 """
 
 import ctypes
@@ -28,6 +28,12 @@ LOW_RANK_PARAMETERS = tuple(
 FIRST_BLOCK_PARAMETERS = ("norm_in.weight", "norm_in.bias")
 """Parameters that the first block has besides."""
 
+MATRICES = (
+    *(f"time_mix.{name}" for name in ("receptance", "key", "value", "gate", "output")),
+    *(f"channel_mix.{name}" for name in ("key", "receptance", "value")),
+)
+"""Layers of a block whose weights may be 8-bit codes (`NAME.weight`), with a scale for each output (`NAME.scales`)."""
+
 STATE_NAMES = ("time_shift", "wkv", "channel_shift")
 """Tensors in the state of a layer."""
 
@@ -41,6 +47,7 @@ class Layer(ctypes.Structure):
             *FIRST_BLOCK_PARAMETERS,
             *BLOCK_PARAMETERS,
             *LOW_RANK_PARAMETERS,
+            *(f"{name}.scales" for name in MATRICES),
             *STATE_NAMES,
             *(f"new {name}" for name in STATE_NAMES),
         )
@@ -52,7 +59,7 @@ class StepArguments(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "depth", "width", "heads", "size", "ffn", "mix_rank")),
-        *((name, ctypes.c_int64) for name in ("decay_rank", "current")),
+        *((name, ctypes.c_int64) for name in ("decay_rank", "has_codes", "current")),
         *((name, ctypes.c_double) for name in ("eps", "head_eps")),
         *((name, ctypes.c_void_p) for name in ("layers", "embeds", "norm_weight", "norm_bias", "hidden")),
     )
@@ -65,7 +72,8 @@ class DecodeStep:
 
     Args:
         layers: the parameters of every block by their names there: BLOCK_PARAMETERS, in the first block
-            FIRST_BLOCK_PARAMETERS, and for RWKV-6 LOW_RANK_PARAMETERS; all contiguous and of one type of DTYPES.
+            FIRST_BLOCK_PARAMETERS, and for RWKV-6 LOW_RANK_PARAMETERS; all contiguous and of one type of DTYPES, but
+            for the weights of all MATRICES where these are codes; their scales are in fp32.
         norm: weight and bias of the final norm.
         current: whether the learned weights of the token shift belong to the current token (RWKV-5) or to the previous.
         eps, head_eps: of the norms, and of the group norm of the heads.
@@ -98,6 +106,7 @@ class DecodeStep:
             ffn=len(first["channel_mix.key.weight"]),
             mix_rank=0 if lerp_up is None else lerp_up.shape[1],
             decay_rank=0 if decay_up is None else len(decay_up),
+            has_codes=f"{MATRICES[0]}.scales" in first,
             current=current,
             eps=eps,
             head_eps=head_eps,

@@ -1,18 +1,20 @@
 """Comparison of runs: the settings that differ, and the results."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from mmrnn.config.sweep_plan import label
 from mmrnn.config.tree import leaves
 from mmrnn.evaluation.reports.run_folder import FAILURE, LOG, RESULT, read_log, read_result, unfinished_reason
 from mmrnn.evaluation.reports.run_report import STYLE
 from mmrnn.evaluation.reports.section import Section, html_table, markdown_table
 from mmrnn.evaluation.reports.svg import bars
+from mmrnn.evaluation.reports.sweep_file import read_plan
 from mmrnn.evaluation.reports.task_results import TASKS
 from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 from mmrnn.io.atomic import replace_file
@@ -70,12 +72,14 @@ def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[UnfinishedRun
         elif MARKS & {*folders, *files}:
             found[path] = True
             folders[:] = [name for name in folders if name != TASKS]  # a task has a `result.json` of its own
-    for run in sorted(found, key=lambda path: [_number(part) for part in path.parts]):
+    jobs = _planned_jobs(found)
+    for run in sorted(found, key=lambda path: _order(path, jobs)):
         if not found[run]:
             finished.append(FinishedRun(run, UNTRAINED))
             continue
         if not (run / RESULT).is_file():
-            unfinished.append(UnfinishedRun(run, unfinished_reason(run)))
+            words = [jobs[path][1] for path in (run, run.parent) if path in jobs]
+            unfinished.append(UnfinishedRun(run, " ".join([unfinished_reason(run), *(f"({one})" for one in words)])))
             continue
         try:
             result = read_result(run)
@@ -86,6 +90,23 @@ def find_runs(folder: str | Path) -> tuple[list[FinishedRun], list[UnfinishedRun
     if not found:
         raise ValueError(f"{folder} holds no run; name a folder that `mmrnn train` or `mmrnn eval` has written")
     return finished, unfinished
+
+
+def _planned_jobs(runs: Collection[Path]) -> dict[Path, tuple[int, str]]:
+    """Folder of every planned job of the sweeps that runs belong to -> its place in the sweep, and its label."""
+    roots = {root for run in runs for root in (run.parent, run.parent.parent)}  # a stage of a recipe is one deeper
+    plans = {root: plan for root in roots if (plan := read_plan(root)) is not None}
+    return {
+        root / name: (place, label(overrides, plan.grid))
+        for root, plan in plans.items()
+        for place, (name, overrides) in enumerate(plan.jobs.items())
+    }
+
+
+def _order(run: Path, jobs: Mapping[Path, tuple[int, str]]) -> list[tuple[int, str]]:
+    """Sort key: jobs of a sweep in its order, others by their names."""
+    path = [*reversed(run.parents), run]
+    return [(jobs[one][0], "") if one in jobs else _number(one.name) for one in path]
 
 
 def _log_fault(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Files of a run folder that say how the run went: log, result, failure."""
 
 import json
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,10 @@ from mmrnn.io.atomic import replace_file
 from mmrnn.io.lock import lock_holder
 from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 
-LOG, RESULT, FAILURE = "log.jsonl", "result.json", "failure.json"
+LOG, RESULT, FAILURE = "log.jsonl", "result.json", "failed.json"
+
+STOPPED = "stopped"
+"""Stands in place of the name of an error where a run was stopped."""
 
 NUMBER = (float, int)
 MAX_NUMBER = 1e300
@@ -68,10 +72,22 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def write_failure(folder: Path, error: BaseException) -> None:
-    """Note in a folder why its run ended; nothing is written where the disk is full."""
-    name = "stopped" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-    text = json.dumps({"error": name, "message": str(error), "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}, indent=1)
+def write_failure(folder: Path, error: BaseException, overrides: Sequence[str] = ()) -> None:
+    """Note in a folder why its run ended, with the traceback; nothing is written where the disk is full.
+
+    Args:
+        folder: of the run.
+        error: that ended it.
+        overrides: that compose its configuration, where they are known.
+    """
+    failure = {
+        "error": STOPPED if isinstance(error, KeyboardInterrupt) else type(error).__name__,
+        "message": str(error),
+        "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        "overrides": [*overrides],
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    text = json.dumps(failure, indent=1)
     with suppress(OSError):
         replace_file(folder / FAILURE, lambda path: path.write_text(text))
 
@@ -94,10 +110,20 @@ def unfinished_reason(folder: Path) -> str:
     if not path.is_file():
         return f"ended {reached} without a word (killed, or the machine went down)"
     try:
-        failure = read_fields(path, {"error": (str,), "message": (str,)})
+        return f"ended {reached}: {': '.join(filter(None, read_failure(path)))}"
     except (OSError, ValueError):
         return f"ended {reached}, and {path} is damaged"
-    return f"ended {reached}: {': '.join(filter(None, (failure['error'], failure['message'])))}"
+
+
+def read_failure(path: Path) -> tuple[str, str]:
+    """Return the name of the error that ended a run, and its message.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged; the message does not name it.
+    """
+    failure = read_fields(path, {"error": (str,), "message": (str,)})
+    return failure["error"], failure["message"]
 
 
 def read_fields(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 #include "matvec.h"
 
-// Weights of a block, fp32 or bf16, and its states before and after. Matrices of the low-rank paths are `in out`, the
+// Weights of a block, fp32 or bf16, and its states before and after. Of the matrices with scales there are 8-bit codes. Matrices of the low-rank paths are `in out`, the
 // others `out in`. RWKV-5 has no low-rank paths: these are null.
 struct Layer {
   const void *norm_in_weight, *norm_in_bias;
@@ -14,6 +14,8 @@ struct Layer {
   const void *receptance, *key, *value, *gate, *output, *norm_weight, *norm_bias;
   const void *channel_lerp_k, *channel_lerp_r, *channel_key, *channel_receptance, *channel_value;
   const void *lerp_x, *lerp_w, *lerp_down, *lerp_up, *decay_down, *decay_up;
+  const float *receptance_scales, *key_scales, *value_scales, *gate_scales, *output_scales;
+  const float *channel_key_scales, *channel_receptance_scales, *channel_value_scales;
   const void* time_shift;
   const float* wkv;
   const void* channel_shift;
@@ -24,6 +26,7 @@ struct Layer {
 
 struct Job {
   int64_t batch, depth, width, heads, size, ffn, mix_rank, decay_rank;
+  int64_t has_codes;
   int64_t current;  // the learned weights of the token shift belong to this token (RWKV-5), not to the previous
   double eps, head_eps;
   const Layer* layers;
@@ -125,7 +128,7 @@ static void head(const Job& j, const Layer& l, const Scratch& scratch, int64_t b
   }
 }
 
-template <class T>
+template <class T, class W>
 static void time_mix(const Job& j, const Layer& l, const Scratch& scratch) {
   const int64_t width = j.width, inner = j.heads * j.size, all_mixed = 5 * width;
   const void* lerps[] = {l.lerp_w, l.lerp_k, l.lerp_v, l.lerp_r, l.lerp_g};
@@ -165,9 +168,10 @@ static void time_mix(const Job& j, const Layer& l, const Scratch& scratch) {
             j.batch);
   }
   const void* weights[] = {l.key, l.value, l.receptance, l.gate};
+  const float* scales[] = {l.key_scales, l.value_scales, l.receptance_scales, l.gate_scales};
   float* answers[] = {scratch.k, scratch.v, scratch.r, scratch.gate};
   for (int m = 0; m < 4; m++)
-    rows((const T*)weights[m], scratch.mixed + (m + 1) * width, all_mixed, answers[m], inner, width, j.batch);
+    rows((const W*)weights[m], scales[m], scratch.mixed + (m + 1) * width, all_mixed, answers[m], inner, width, j.batch);
 #pragma omp barrier
   if (l.decay_down) {
 #pragma omp for schedule(static)
@@ -178,11 +182,11 @@ static void time_mix(const Job& j, const Layer& l, const Scratch& scratch) {
   }
 #pragma omp for schedule(static)
   for (int64_t i = 0; i < j.batch * j.heads; i++) head<T>(j, l, scratch, i / j.heads, i % j.heads);
-  rows((const T*)l.output, scratch.out, inner, scratch.left, width, inner, j.batch);
+  rows((const W*)l.output, l.output_scales, scratch.out, inner, scratch.left, width, inner, j.batch);
 #pragma omp barrier
 }
 
-template <class T>
+template <class T, class W>
 static void channel_mix(const Job& j, const Layer& l, const Scratch& scratch) {
   const int64_t width = j.width;
   float *key = scratch.mixed, *gate = scratch.mixed + j.batch * width;
@@ -198,8 +202,8 @@ static void channel_mix(const Job& j, const Layer& l, const Scratch& scratch) {
       unaligned(gate + b * width + i) = blend(now, change, (const T*)l.channel_lerp_r + i, j.current);
     }
   }
-  rows((const T*)l.channel_key, key, width, scratch.ffn, j.ffn, width, j.batch);
-  rows((const T*)l.channel_receptance, gate, width, scratch.right, width, width, j.batch);
+  rows((const W*)l.channel_key, l.channel_key_scales, key, width, scratch.ffn, j.ffn, width, j.batch);
+  rows((const W*)l.channel_receptance, l.channel_receptance_scales, gate, width, scratch.right, width, width, j.batch);
 #pragma omp barrier
 #pragma omp for schedule(static)
   for (int64_t i = 0; i < j.batch * j.ffn; i += LANES) {
@@ -207,14 +211,14 @@ static void channel_mix(const Job& j, const Layer& l, const Scratch& scratch) {
     x = select(x < Vec{}, Vec{}, x);
     unaligned(scratch.ffn + i) = x * x;
   }
-  rows((const T*)l.channel_value, scratch.ffn, j.ffn, scratch.left, width, j.ffn, j.batch);
+  rows((const W*)l.channel_value, l.channel_value_scales, scratch.ffn, j.ffn, scratch.left, width, j.ffn, j.batch);
 #pragma omp barrier
 #pragma omp for schedule(static)
   for (int64_t i = 0; i < j.batch * width; i += LANES)
     unaligned(scratch.x + i) += sigmoid(unaligned(scratch.right + i)) * unaligned(scratch.left + i);
 }
 
-template <class T>
+template <class T, class W>
 static int step(const Job& j, int threads) {
   Scratch scratch(j);
   if (!scratch.memory) return 1;
@@ -230,8 +234,8 @@ static int step(const Job& j, int threads) {
       norm(x, (const T*)l.norm_in_weight, (const T*)l.norm_in_bias, x, width, (float)j.eps);
     }
     for (int64_t layer = 0; layer < j.depth; layer++) {
-      time_mix<T>(j, j.layers[layer], scratch);
-      channel_mix<T>(j, j.layers[layer], scratch);
+      time_mix<T, W>(j, j.layers[layer], scratch);
+      channel_mix<T, W>(j, j.layers[layer], scratch);
     }
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < j.batch; b++) {
@@ -246,11 +250,13 @@ static int step(const Job& j, int threads) {
 // Both return 0, or 1 without enough memory.
 
 extern "C" int mmrnn_decode_step(const Job* job, int is_bf16, int threads) {
-  return is_bf16 ? step<Half>(*job, threads) : step<float>(*job, threads);
+  if (job->has_codes) return is_bf16 ? step<Half, Code>(*job, threads) : step<float, Code>(*job, threads);
+  return is_bf16 ? step<Half, Half>(*job, threads) : step<float, float>(*job, threads);
 }
 
 struct Linear {
   const void* weight;
+  const float* scales;  // of codes; null: the weight is fp32 or bf16
   const float* x;
   float* y;
   int64_t out, in, batch;
@@ -260,10 +266,12 @@ extern "C" int mmrnn_few_rows_linear(const Linear* l, int is_bf16, int threads) 
 #pragma omp parallel num_threads(threads)
   {
     FlushDenormals flush;
-    if (is_bf16)
-      rows((const Half*)l->weight, l->x, l->in, l->y, l->out, l->in, l->batch);
+    if (l->scales)
+      rows((const Code*)l->weight, l->scales, l->x, l->in, l->y, l->out, l->in, l->batch);
+    else if (is_bf16)
+      rows((const Half*)l->weight, nullptr, l->x, l->in, l->y, l->out, l->in, l->batch);
     else
-      rows((const float*)l->weight, l->x, l->in, l->y, l->out, l->in, l->batch);
+      rows((const float*)l->weight, nullptr, l->x, l->in, l->y, l->out, l->in, l->batch);
   }
   return 0;
 }

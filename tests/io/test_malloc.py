@@ -1,12 +1,12 @@
 import subprocess
 import sys
 
-from mmrnn.training.malloc import tune_malloc
+from mmrnn.io.malloc import tune_malloc
 
 FAULTS = """
 import resource, sys
 import torch
-from mmrnn.training.malloc import tune_malloc
+from mmrnn.io.malloc import tune_malloc
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,0 +1,160 @@
+"""Sweeps as files (`conf/sweep/NAME.yaml`): their description, and its check.
+
+grid: {prompt: [first, last], connector: [linear, mlp]}    what is crossed
+seeds: [0, 1]                                              a job of each combination for each seed
+vary: {connector: {mlp: {stage.instruct.lr: 0.003}}}       overrides that go with an option
+contrasts:                                                 differences that are asked for
+- {group: prompt, option: last, against: first, by: connector}
+note: why
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmrnn.config.coerce import coerce, did_you_mean
+from mmrnn.config.error import ConfigError
+from mmrnn.config.instantiate import parameters
+from mmrnn.config.overrides import override_text
+from mmrnn.types import Seed
+
+SEED = "seed"
+
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Difference that a sweep asks for, written down before the first run.
+
+    Attributes:
+        group: key of the grid.
+        option: of the group.
+        against: option that it is compared with.
+        by: key of the grid whose options may change the difference (an interaction); None: it is averaged over them.
+    """
+
+    group: str
+    option: Option
+    against: Option
+    by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Description of a sweep.
+
+    Attributes:
+        grid: group or knob -> its options, all of which are crossed.
+        seeds: a job of each combination for each of them; empty: that of the configuration.
+        vary: key of the grid -> option -> overrides that go with it, by key.
+        contrasts: differences that are asked for.
+        note: why.
+    """
+
+    grid: Mapping[str, tuple[Any, ...]]
+    seeds: tuple[Seed, ...] = ()
+    vary: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
+    contrasts: tuple[Contrast, ...] = ()
+    note: str = ""
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """All that is crossed, seeds included."""
+        return {**self.grid, **({SEED: self.seeds} if self.seeds else {})}
+
+
+def read_sweep(tree: Any) -> Sweep:
+    """Return the sweep that a card describes.
+
+    Raises:
+        ConfigError: all faults at once.
+    """
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"sweep: expected a mapping, got {tree!r}; set sweep=NAME (`mmrnn list sweep` shows them)")
+    if found := [*_field_faults(tree, Sweep, "sweep"), *_contrast_form_faults(tree)]:
+        raise ConfigError(*found)
+    rows = [Contrast(**row) for row in tree.get("contrasts") or ()]
+    known = {name: one.annotation for name, one in parameters(Sweep).items() if name in tree and name != "contrasts"}
+    sweep = Sweep(**{name: coerce(tree[name], hint) for name, hint in known.items()}, contrasts=tuple(rows))
+    if found := [*_value_faults(sweep), *_contrast_faults(sweep), *_vary_faults(sweep)]:
+        raise ConfigError(*found)
+    return sweep
+
+
+def _field_faults(tree: Mapping[str, Any], kind: type, path: str) -> Iterator[str]:
+    known = parameters(kind)
+    for name in tree:
+        if name not in known:
+            near = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+            yield f"{path}.{name}: no such field{near}"
+    for name, one in known.items():
+        if name not in tree:
+            if one.default is one.empty:
+                yield f"{path}.{name}: a value is required"
+        elif name != "contrasts":
+            try:
+                coerce(tree[name], one.annotation)
+            except TypeError as error:
+                yield f"{path}.{name}: {error}"
+
+
+def _contrast_form_faults(tree: Mapping[str, Any]) -> Iterator[str]:
+    rows = tree.get("contrasts") or ()
+    if not isinstance(rows, list | tuple):
+        yield f"sweep.contrasts: expected a list, got {rows!r}"
+        return
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            yield f"sweep.contrasts.{number}: expected a mapping like {{group: prompt, option: last, against: first}}"
+        else:
+            yield from _field_faults(row, Contrast, f"sweep.contrasts.{number}")
+
+
+def _value_faults(sweep: Sweep) -> Iterator[str]:
+    if not sweep.axes:
+        yield "sweep.grid: there is nothing to cross; name a group or a knob with its options, or give seeds"
+    for key, values in sweep.grid.items():
+        if key == SEED and sweep.seeds:
+            yield "sweep.grid.seed: seeds are given by sweep.seeds, too; remove one of them"
+        if not values:
+            yield f"sweep.grid.{key}: it has no options; name at least one"
+        if key in ("out", "sweep") or key.startswith(("hydra", "sweep.")):
+            yield f"sweep.grid.{key}: it is no part of a run; remove it"
+    for key, values in sweep.axes.items():
+        if len({override_text(value) for value in values}) < len(values):
+            place = "sweep.seeds" if key == SEED and sweep.seeds else f"sweep.grid.{key}"
+            yield f"{place}: {', '.join(map(str, values))} has a value twice; remove one"
+
+
+def _contrast_faults(sweep: Sweep) -> Iterator[str]:
+    for number, one in enumerate(sweep.contrasts):
+        path = f"sweep.contrasts.{number}"
+        for name in filter(None, (one.group, one.by)):
+            if name not in sweep.grid:
+                near = did_you_mean(name, sweep.grid) or f"; it has {', '.join(sweep.grid) or 'none'}"
+                yield f"{path}: {name!r} is no key of the grid{near}"
+        known = sweep.grid.get(one.group)
+        for option in (one.option, one.against) if known is not None else ():
+            if option not in known:
+                near = did_you_mean(option, known) or f"; there are {', '.join(map(str, known))}"
+                yield f"{path}: {one.group} has no option {option!r} in the grid{near}"
+        if one.option == one.against:
+            yield f"{path}: {one.option!r} is compared with itself; name another option"
+        if one.by == one.group:
+            yield f"{path}: by {one.by!r} is the group itself; name another key of the grid, or leave it out"
+
+
+def _vary_faults(sweep: Sweep) -> Iterator[str]:
+    for key, options in sweep.vary.items():
+        if key not in sweep.grid:
+            near = did_you_mean(key, sweep.grid) or f"; it has {', '.join(sweep.grid) or 'none'}"
+            yield f"sweep.vary.{key}: no key of the grid{near}"
+            continue
+        for option, knobs in options.items():
+            if option not in sweep.grid[key]:
+                near = did_you_mean(option, sweep.grid[key])
+                near = near or f"; there are {', '.join(map(str, sweep.grid[key]))}"
+                yield f"sweep.vary.{key}.{option}: no such option in the grid{near}"
+            for knob in sweep.axes.keys() & knobs.keys():
+                yield f"sweep.vary.{key}.{option}.{knob}: the grid crosses {knob}; remove it from one of them"
