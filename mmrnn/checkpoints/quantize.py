@@ -25,6 +25,9 @@ from mmrnn.types import Batch, MapDataset
 
 GROUP, DATA = "quantize", "data"
 
+MAX_FP32 = 2**13
+"""Numbers of a matrix up to which it keeps its type: that is a table of the channels of all heads, such as a decay."""
+
 
 @dataclass(frozen=True)
 class QuantizedSize:
@@ -78,7 +81,8 @@ def quantize_checkpoint(
     card = chosen.get(GROUP)
     if card is None:
         raise ConfigError(f"{GROUP}: no card is chosen; set {GROUP}=NAME (`mmrnn list {GROUP}` shows them)")
-    quantizer = prefix_errors(GROUP, lambda: instantiate(card, trusted=trusted))
+    check(chosen, trusted=trusted)
+    quantizer = instantiate(card, trusted=trusted)
     model = load_model(source, trusted=trusted).eval()
     before = _bytes(model)
     cfg = {**model.config, GROUP: card, "weights": {}}
@@ -119,9 +123,9 @@ def calibration_batches(model: VLM, cfg: Mapping[str, Any], samples: int, truste
 
 
 def _round_matrices(model: nn.Module) -> None:
-    """Cast all parameters of two and more axes to bf16; vectors (norms, biases, decays) are small, and keep theirs."""
+    """Cast matrices to bf16; norms, biases, decays and other small parameters are more sensitive, and keep theirs."""
     for parameter in model.parameters():
-        if parameter.ndim > 1 and parameter.dtype == torch.float32:
+        if parameter.ndim > 1 and parameter.numel() > MAX_FP32 and parameter.dtype == torch.float32:
             parameter.data = parameter.data.bfloat16()
 
 

@@ -82,12 +82,14 @@ def describe(model: "VLM", stages: "Mapping[str, Stage]") -> "Tree":
     """Terminal tree of the parts of a model."""
     from rich.tree import Tree
 
+    from mmrnn.model.quantize import num_weights
+
     def part(name: str, path: str) -> str:
         module = model.get_submodule(path)
         learning = trained(module, path, stages)
-        return f"[bold]{name}[/]  {type(module).__name__}  {count(module.parameters())}, {learning}"
+        return f"[bold]{name}[/]  {type(module).__name__}  {shown(num_weights(module))}, {learning}"
 
-    root = Tree(f"[bold]{count(model.parameters())} parameters[/]")
+    root = Tree(f"[bold]{shown(num_weights(model))} parameters[/]")
     for name, modality in model.modalities.items():
         height, width = modality.image.size
         before, after = modality.encoder.layout(height, width), modality.layout(height, width)
@@ -135,7 +137,11 @@ def state_size(backbone: "Backbone") -> str:
 
 def count(parameters: Iterable["nn.Parameter"]) -> str:
     """`7.64B (7,635,767,296)`."""
-    number = sum(parameter.numel() for parameter in parameters)
+    return shown(sum(parameter.numel() for parameter in parameters))
+
+
+def shown(number: int) -> str:
+    """`7.64B (7,635,767,296)`."""
     return str(number) if number < 1000 else f"{rounded(number)} ({number:,})"
 
 

@@ -1,6 +1,7 @@
 """Quantised copies of checkpoints: the same model when opened, smaller, and refused where they were tampered with."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -82,6 +83,12 @@ def test_matrices_are_stored_in_bf16_and_vectors_in_fp32(small):
     assert load_model(small).backbone.output.weight.dtype == torch.float32
 
 
+def test_a_model_that_was_quantised_in_memory_is_saved_and_opened(tmp_path, model, same):
+    one = model("quantize=int4")
+    mmrnn.save(one, tmp_path / "small")
+    assert same(one, mmrnn.load(tmp_path / "small").model)
+
+
 def test_the_card_counts_the_weights_that_codes_stand_for(small):
     rows = [line for line in (small / "README.md").read_text().splitlines() if line.startswith("| language")]
     assert rows == [line for line in (small.parent / "run" / "README.md").read_text().splitlines() if line in rows]
@@ -146,13 +153,41 @@ TAMPERED = {
 }
 
 
+TAMPERED_4_BIT = {
+    "a code a byte": (lambda _: {f"{KEY}.codes": torch.zeros(96, 32, dtype=torch.uint8)}, "of another shape"),
+    "signed codes": (lambda tensors: {f"{KEY}.codes": tensors[f"{KEY}.codes"].to(torch.int8)}, "of another kind"),
+    "zeros of another group": (lambda _: {f"{KEY}.zeros": torch.zeros(96, 2)}, "of another shape"),
+    "scales of inputs": (lambda _: {f"{KEY}.input_scales": torch.ones(32)}, "unexpected"),
+}
+
+
 @pytest.mark.parametrize("what", TAMPERED)
 def test_tampered_codes_are_refused(what, small):
-    change, message = TAMPERED[what]
-    tensors = read(small / shards.MODEL)
-    shards.write(small, tensors | change(tensors), {})
+    refuse(small, *TAMPERED[what])
+
+
+@pytest.mark.parametrize("what", TAMPERED_4_BIT)
+def test_tampered_4_bit_codes_are_refused(what, tmp_path, model):
+    save(model("quantize=int4"), tmp_path)
+    refuse(tmp_path, *TAMPERED_4_BIT[what])
+
+
+def refuse(folder, change, message):
+    tensors = read(folder / shards.MODEL)
+    shards.write(folder, tensors | change(tensors), {})
     with pytest.raises((ConfigError, WeightsError), match=message):
-        mmrnn.load(small)
+        mmrnn.load(folder)
+
+
+@pytest.mark.parametrize("line", ["group_size: 7", "group_size: 0", "awq_samples: -1", "awq_samples: 3"])
+def test_knobs_that_do_not_fit_the_codes_are_refused(line, tmp_path, model):
+    save(model("quantize=int4"), tmp_path)
+    text = (tmp_path / "config.yaml").read_text()
+    name = line.partition(":")[0]
+    changed = "\n".join(re.sub(rf"{name}: \d+$", line, each) for each in text.splitlines())
+    (tmp_path / "config.yaml").write_text(changed)
+    with pytest.raises((ConfigError, WeightsError), match=rf"quantize\.{name}|input_scales"):
+        mmrnn.load(tmp_path)
 
 
 def test_a_foreign_quantizer_is_refused(small):
@@ -179,6 +214,8 @@ def test_training_is_refused(tmp_path, small, capsys):
     words = ["train", "model=visualrwkv6_tiny", f"out={tmp_path / 'out'}", "stage.instruct.steps=1"]
     assert main([*words, "quantize=int8"]) == 2
     assert "quantize: codes are not trained; train with quantize=none" in capsys.readouterr().err
+    assert main(["plan", "model=visualrwkv6_tiny", "quantize=int8"]) == 2
+    assert "quantize: codes are not trained" in capsys.readouterr().err
     assert main([*words, "encoder=patch_tiny", f"weights.model={small}"]) == 2
     assert "weights.model: these weights are quantised" in capsys.readouterr().err
     assert not (tmp_path / "out" / shards.MODEL).exists()
@@ -189,6 +226,8 @@ WRONG = {
     "~quantize": "no card is chosen",
     "quantize=int8 backbone=rwkv6_tiny": "only quantize and data can be chosen",
     "quantize=int8 quantize.skip=[nothing]": "matches no linear layer",
+    "quantize=int4 quantize.group_size=7": "quantize.group_size: expected one of 32, 64, 128, got 7",
+    "quantize=int4 quantize.groups=32": "quantize.groups",
     "quantize=int8 --part backbone": "--format and --part are for published weights",
 }
 

@@ -6,17 +6,26 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBearer
 
 from mmrnn.inference.engine.engine import Engine
 from mmrnn.inference.sampler import Sampler
-from mmrnn.inference.server.completions import Completions
+from mmrnn.inference.server.completions import SSE, Completions
 from mmrnn.inference.server.errors import add_error_handlers
 from mmrnn.inference.server.gate import CHAT_PATH, HEALTH_PATH, Gate
 from mmrnn.inference.server.limits import Limits
+from mmrnn.inference.server.openapi import (
+    CAUSES,
+    ChatCompletion,
+    Health,
+    Model,
+    ModelList,
+    describe,
+    errors,
+)
 from mmrnn.inference.server.schema import ChatCompletionRequest
 
 PREPARING_THREADS = 2
@@ -48,7 +57,6 @@ def create_app(
     limits = limits or Limits()
     pool = ThreadPoolExecutor(PREPARING_THREADS, "mmrnn-prepare")
     completions = Completions(engine, name, limits, defaults or Sampler(), pool)
-    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmrnn"}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,6 +66,7 @@ def create_app(
 
     # Its pages of documentation would load scripts from other hosts.
     app = FastAPI(title="mmrnn", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.ending = asyncio.Event()
     if uploads is not None:
         from mmrnn.inference.server.page import mount_page
         from mmrnn.inference.server.page_gate import PageGate
@@ -67,22 +76,34 @@ def create_app(
     app.add_middleware(Gate, engine=engine, limits=limits, api_key=api_key)
     add_error_handlers(app)
 
-    @app.post(CHAT_PATH)
+    describe(app, name)
+    _add_routes(app, completions, keyed=api_key is not None)
+    return app
+
+
+def _add_routes(app: FastAPI, completions: Completions, keyed: bool) -> None:
+    engine, name = completions.engine, completions.name
+    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmrnn"}
+    # The gate checks the key; this documents it.
+    key = [Depends(HTTPBearer(auto_error=False))] if keyed else []
+    reply = {200: {"model": ChatCompletion, "content": {SSE: {"schema": {"type": "string"}}}}}
+
+    @app.post(CHAT_PATH, dependencies=key, responses=reply | errors(400, 401, 404, 408, 413, 429, 500, 503))
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
         return await completions.answer(body, request)
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model]}
+    @app.get("/v1/models", dependencies=key, responses={200: {"model": ModelList}} | errors(401, 413, 500))
+    async def models() -> Response:
+        return JSONResponse({"object": "list", "data": [model]})
 
-    @app.get("/v1/models/{wanted:path}")
-    async def one_model(wanted: str) -> dict[str, Any]:
+    @app.get(
+        "/v1/models/{wanted:path}", dependencies=key, responses={200: {"model": Model}} | errors(401, 404, 413, 500)
+    )
+    async def one_model(wanted: str) -> Response:
         completions.check_name(wanted)
-        return model
+        return JSONResponse(model)
 
-    @app.get(HEALTH_PATH)
+    @app.get(HEALTH_PATH, responses={200: {"model": Health}, 503: {"description": CAUSES[503], "model": Health}})
     async def health() -> Response:
         status = {"status": "ok" if engine.alive else "closed", "requests": engine.requests}
         return JSONResponse(status, 200 if engine.alive else 503)
-
-    return app

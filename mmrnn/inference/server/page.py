@@ -22,6 +22,9 @@ CSS = ".message-row img { max-height: 14rem; width: auto } [aria-label=Share] { 
 OFF = {"run_history": False, "ssr_mode": False, "mcp_server": False, "pwa": False}
 """Other parts of gradio, some of which variables of the environment would turn on."""
 
+MAX_SESSIONS = 256
+"""Visitors whose dialogues are kept; those who have been away for the longest time leave first."""
+
 
 def mount_page(app: FastAPI, completions: Completions, uploads: Path) -> None:
     """Mount the page on an application.
@@ -69,4 +72,6 @@ def mount_page(app: FastAPI, completions: Completions, uploads: Path) -> None:
         concurrency_limit=None,
         api_visibility="private",
     ).queue(api_open=False, max_size=completions.engine.max_requests)
+    page.state_session_capacity = MAX_SESSIONS
     gr.mount_gradio_app(app, page, PAGE_PATH, root_path=PAGE_PATH, footer_links=[], css=CSS, **OFF)
+    app.routes[-1].app.stop_event = app.state.ending

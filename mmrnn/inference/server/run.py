@@ -29,7 +29,16 @@ def url_of(sock: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-def make_server(app: FastAPI, max_requests: int) -> Server:
+class EndingServer(Server):
+    """Server that tells its application, by `app.state.ending`, of its end before it waits for responses."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams that have no end of their own, and wait for the others."""
+        self.config.app.state.ending.set()
+        await super().shutdown(sockets)
+
+
+def make_server(app: FastAPI, max_requests: int) -> EndingServer:
     """Return a server whose `run(sockets=[...])` blocks until a signal, or until its `should_exit` is set.
 
     Args:
@@ -46,4 +55,4 @@ def make_server(app: FastAPI, max_requests: int) -> Server:
         limit_concurrency=max_requests + SPARE_CONNECTIONS,
         timeout_graceful_shutdown=5,
     )
-    return Server(config)
+    return EndingServer(config)

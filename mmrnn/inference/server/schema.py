@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema, model_validator
 
 from mmrnn.data.readers.dialogue import check_characters
 from mmrnn.inference.sampler import Sampler
 from mmrnn.inference.server.limits import MAX_MESSAGES, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS, Limits
+from mmrnn.inference.server.openapi import MESSAGE
 
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -29,6 +30,34 @@ IGNORED = {
 """Arguments of OpenAI's that do not change the reply."""
 
 Number = Annotated[float | None, Field(allow_inf_nan=False)]
+
+
+def documented(**bounds: float) -> Any:
+    """Return the bounds of an argument for the schema; `Sampler` checks them."""
+    return Field(json_schema_extra=bounds)
+
+
+Messages = Annotated[
+    list[dict[str, Any]],
+    Field(min_length=1, max_length=MAX_MESSAGES),
+    FailFast(),
+    WithJsonSchema({"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": MESSAGE}),
+]
+
+STOP = {
+    "anyOf": [
+        {"type": "string", "maxLength": MAX_STOP_CHARS},
+        {"type": "array", "maxItems": MAX_STOPS, "items": {"type": "string", "maxLength": MAX_STOP_CHARS}},
+        {"type": "null"},
+    ]
+}
+
+
+def add_other_arguments(schema: dict[str, Any]) -> None:
+    """Add the arguments without effect to the schema of a request: there are no others."""
+    schema["additionalProperties"] = False
+    schema["properties"] |= {name: {"enum": [*values, None]} for name, values in WITHOUT_EFFECT.items()}
+    schema["properties"] |= {name: {} for name in sorted(IGNORED)}
 
 
 class StreamOptions(BaseModel):
@@ -57,19 +86,19 @@ class ReplyOptions(NamedTuple):
 class ChatCompletionRequest(BaseModel):
     """Arguments of a chat completion. `top_k`, `min_p` and `repetition_penalty` are additions, named as in vLLM."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, json_schema_extra=add_other_arguments)
 
     model: str
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES), FailFast()]
+    messages: Messages
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    temperature: Number = None
-    top_p: Number = None
-    top_k: int | None = None
-    min_p: Number = None
-    repetition_penalty: Number = None
-    seed: int | None = None
-    stop: str | list[Any] | None = None
+    temperature: Annotated[Number, documented(minimum=0)] = None
+    top_p: Annotated[Number, documented(minimum=0, maximum=1)] = None
+    top_k: Annotated[int | None, documented(minimum=0)] = None
+    min_p: Annotated[Number, documented(minimum=0, maximum=1)] = None
+    repetition_penalty: Annotated[Number, documented(exclusiveMinimum=0)] = None
+    seed: Annotated[int | None, documented(minimum=0, maximum=2**63 - 1)] = None
+    stop: Annotated[str | list[Any] | None, WithJsonSchema(STOP)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None

@@ -1,9 +1,12 @@
 """Chat completions: replies equal those of the assistant, whole and as streams."""
 
+import base64
+import io
 import json
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from mmrnn.data import InMemoryImage
 from mmrnn.inference.sampler import Sampler
@@ -149,3 +152,16 @@ def test_image_forms(used, post):
         messages = [{"role": "user", "content": [part, {"type": "text", "text": "what is it?"}]}]
         status, reply = post({"model": "tiny", "messages": messages, "max_tokens": 6})
         assert (status, content(reply)) == (200, expected)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_is_read(used, post, form):
+    file = io.BytesIO()
+    frames = [IMAGE.convert("RGB"), Image.new("RGB", IMAGE.size, "red"), Image.new("RGB", IMAGE.size, "blue")]
+    frames[0].save(file, form, save_all=True, append_images=frames[1:], lossless=True)
+    assert Image.open(file).n_frames == 3
+    expected = alone(used, "<image>\nwhat is it?", images=[IMAGE])
+    for content in (file.getvalue(), file.getvalue()[:-40] if form == "GIF" else file.getvalue()):
+        uri = f"data:image/{form.lower()};base64,{base64.b64encode(content).decode()}"
+        status, reply = post(body("what is it?", uri))
+        assert (status, reply["choices"][0]["message"]["content"]) == (200, expected)

@@ -1,7 +1,10 @@
 """Bad requests: each is refused with one sentence in OpenAI's schema, and costs the others nothing."""
 
 import asyncio
+import base64
 import json
+import struct
+import zlib
 
 import pytest
 from fastapi.testclient import TestClient
@@ -16,6 +19,17 @@ from tests.inference.server.conftest import LIMITS, body, data_uri
 
 HUGE = data_uri(Image.new("L", (200, 200)))
 CUT = data_uri(IMAGE)[:-60]
+
+EPS = base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n").decode()
+
+
+def bomb(width, height):
+    """PNG that ends where its pixels would begin."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    content += struct.pack(">I", 100) + b"IDAT"
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
 
 BAD = {
     "not_json": (b'{"model": ', "the body is not JSON"),
@@ -57,6 +71,11 @@ BAD = {
     "broken_image": (body("what?", CUT), "is broken"),
     "no_image": (body("what?", "data:image/png;base64,aGVsbG8="), "not an image of a known format"),
     "huge_image": (body("what?", HUGE), "200 x 200 pixels, 10000 are allowed"),
+    "bomb": (body("what?", bomb(2**31 - 1, 2**31 - 1)), "is too large to be opened"),
+    "long_image": (body("what?", bomb(100_000, 1)), "100000 x 1 pixels"),
+    "header_alone": (body("what?", bomb(10, 10)), "is broken"),
+    "program": (body("what?", "data:image/eps;base64," + EPS), "not an image of a known format"),
+    "no_pixels": (body("what?", bomb(0, 10)), "not an image of a known format"),
     "twenty_images": (body("what?", *[IMAGE] * 20), "20 images; this server allows 3"),
     "long_prompt": (body("why? " * 300), "this server allows 400"),
     "long_text": (body("why? " * 3000), "characters; 6400 are allowed"),

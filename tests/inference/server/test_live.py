@@ -1,6 +1,7 @@
 """A server on a loopback port, with OpenAI's client, clients that vanish, and its end."""
 
 import json
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -138,3 +139,45 @@ def test_shutdown_ends_streams_and_threads(used):
     assert time.monotonic() - begun < WAIT
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{made.url}/models")
+
+
+@pytest.fixture
+def impatient(used):
+    """A server whose clients have half a second, and whose socket keeps little for them."""
+    made = Live(used.reader, {"client_seconds": 0.5})
+    made.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    yield made
+    made.stop()
+
+
+def connected(live, **arguments):
+    """Connection that has sent all of a request but its last byte, and that byte."""
+    content = json.dumps({**body("why?", max_tokens=ENDLESS), **arguments}).encode()
+    host, port = live.socket.getsockname()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.settimeout(WAIT)
+    made.connect((host, port))
+    made.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content[:-1])
+    return made, content[-1:]
+
+
+def test_a_client_that_sends_slowly_frees_its_place(impatient):
+    slow, _ = connected(impatient)
+    with slow:
+        wait_until(lambda: impatient.engine.requests == 1)
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+        wait_until(lambda: impatient.idle)
+
+
+def test_a_client_that_reads_nothing_frees_its_row(impatient):
+    slow, last = connected(impatient, stream=True)
+    with slow:
+        slow.sendall(last)
+        wait_until(lambda: len(impatient.engine._scheduler.rows) == 1)
+        with httpx.stream(
+            "POST", f"{impatient.url}/chat/completions", json=body("why?", stream=True), timeout=WAIT
+        ) as reply:
+            assert "[DONE]" in "".join(reply.iter_lines())
+        wait_until(lambda: impatient.idle)

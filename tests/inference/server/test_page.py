@@ -4,6 +4,7 @@ import io
 import json
 import os
 import socket
+import time
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ import pytest
 
 from mmrnn.inference.server.page_gate import POLICY, remove_oldest
 from mmrnn.inference.server.page_messages import to_messages
+from mmrnn.io.process_memory import resident_bytes
 from tests.inference.scripted import IMAGE, OTHER
 from tests.inference.server.live import ENDLESS, WAIT, Live, wait_until
 from tests.inference.server.test_completions import alone
@@ -118,6 +120,16 @@ def test_it_streams_and_a_visitor_who_vanishes_frees_his_row(live, visitor):
     wait_until(lambda: live.idle)
 
 
+def test_visitors_are_answered_together(live, visitor):
+    other = Visitor(live)
+    with visitor.asked("why?", length=ENDLESS) as events, other.asked("what?", length=ENDLESS) as others:
+        for found in (events, others, events, others):
+            assert next(event for event in found if event["msg"] == "process_generating")
+        assert len(live.engine._scheduler.rows) == 2
+    other.http.close()
+    wait_until(lambda: live.idle)
+
+
 def test_stop_ends_the_reply(live, visitor):
     with visitor.asked("why?", length=ENDLESS) as events:
         event = next(event for event in events if event["msg"] == "process_generating")
@@ -220,6 +232,25 @@ def test_images_of_a_dialogue_are_bounded(tmp_path):
         to_messages(asked, turns, "", 200)
 
 
+def test_memory_is_bounded(live, visitor):
+    from mmrnn.inference.server.page import MAX_SESSIONS
+
+    [mount] = [route for route in live.server.config.app.routes if route.path == "/page"]
+    assert mount.app.state_holder.capacity == MAX_SESSIONS
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_refused_calls(visitor):
+    """Less than 8 MB over 2,000 refused calls."""
+    given = [*calls("/etc/passwd")]
+    for call in given * 20:
+        refused(visitor, call)
+    before = resident_bytes()
+    for number in range(500):
+        assert refused(visitor, given[number % len(given)])
+    assert resident_bytes() - before < 8 * 2**20
+
+
 def test_a_key(used, tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason="the page needs gradio: pip install 'mmrnn[page]'")
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
@@ -236,3 +267,16 @@ def test_a_key(used, tmp_path, monkeypatch):
         assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
     finally:
         made.stop()
+
+
+def test_an_open_page_does_not_keep_the_server(used, tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="the page needs gradio: pip install 'mmrnn[page]'")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    made = Live(used.reader, uploads=tmp_path)
+    with httpx.stream("GET", f"{made.url.removesuffix('/v1')}/page/gradio_api/heartbeat/me", timeout=WAIT) as reply:
+        lines = reply.iter_lines()
+        assert next(lines) == "data: ALIVE"
+        begun = time.monotonic()
+        made.stop()
+        assert time.monotonic() - begun < 4
+        assert not any(lines)
