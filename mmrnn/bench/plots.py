@@ -59,5 +59,6 @@ def draw(x: str, charts: dict[str, dict[str, list[tuple[float, float]]]]) -> "Fi
             axis.plot(*zip(*points, strict=True), marker="o", label=name)
         axis.set(xscale="log", yscale="log", xlabel=x, title=title)
         axis.grid(which="both", alpha=0.3)
-    figure.axes[0].legend()
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=2)
     return figure

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.checkpoints import config_file
-from mmrnn.checkpoints.save import save
+from mmrnn.checkpoints.save import OBJECTIVE, save
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
@@ -144,7 +144,8 @@ def run(parts: TrainingParts, cfg: Config, out: Path, clock: RunClock) -> None:
     tracker = instantiate(cfg["tracker"], trusted=cfg["trusted"])
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
     if only is not None:
-        config_file.check_base(cfg, [name for name in parts.model.state_dict() if name not in only])
+        names = (name for name in parts.model.state_dict() if not name.startswith(OBJECTIVE))
+        config_file.check_base(cfg, [name for name in names if name not in only])
     start = find_start(out, cfg, world, console.say)
     world.on_main(lambda: config_file.save_config(out, cfg))
     describe(parts, out, console)

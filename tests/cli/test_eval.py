@@ -17,7 +17,7 @@ from mmrnn.training.run import train
 from tests.evaluation import java
 from tests.evaluation.tasks import official_files
 
-TASKS = sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml") if not path.stem.endswith("_retrieval"))
+TASKS = sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml") if not path.stem.endswith("retrieval"))
 SHORT = ("task.max_new_tokens=4", "device=cpu")
 TRAINED = (
     *("model=visualrwkv6_tiny", "encoder=patch_tiny", "data.scenes=12", "data.rounds=4", "device=cpu"),

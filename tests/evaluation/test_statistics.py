@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmrnn.evaluation.accuracy import Answer, mean, scores
-from mmrnn.evaluation.reports import statistics
+from mmrnn.evaluation.reports import resampling
 from mmrnn.evaluation.reports.statistics import (
     Estimate,
     discordance,
@@ -68,7 +68,7 @@ def test_batches_of_resamples_do_not_change_the_interval(monkeypatch):
     rng = np.random.default_rng(1)
     right, kinds, clusters = rng.integers(0, 2, 60), ["a", "b", "c"] * 20, np.repeat(np.arange(20), 3)
     whole = mean_with_interval(right, kinds, clusters)
-    monkeypatch.setattr(statistics, "MAX_ELEMENTS", 1000)
+    monkeypatch.setattr(resampling, "MAX_ELEMENTS", 1000)
     assert mean_with_interval(right, kinds, clusters) == pytest.approx(whole, abs=1e-12)
 
 

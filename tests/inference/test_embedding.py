@@ -166,6 +166,14 @@ def test_heads_are_kept_without_frozen_parameters(run, assistant, tmp_path):
     assert changed == {"connector"}
 
 
+def test_heads_need_no_base(run, assistant, tmp_path):
+    """Only the encoder is frozen, and comes from a file of its own."""
+    encoder = assistant.model.modalities["image"].encoder
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pth")
+    words = (f"weights.encoder={tmp_path}/encoder.pth", "save_frozen=false", "stage.bridge.train=[connector]")
+    assert {name.split(".")[0] for name in read(train(tmp_path, *words, steps=1))} == {"embedder", "modalities"}
+
+
 def test_a_model_begun_from_one_with_heads(run):
     """The heads belong to an objective, which is not there yet."""
     words = ("model=blip2_stage1", "encoder=eva_tiny", "connector=qformer_text_tiny", "tokenizer=demo")

@@ -1,19 +1,25 @@
 """Certainty of comparisons: intervals that keep questions about one image together, McNemar's test, spread of seeds."""
 
 from collections.abc import Collection, Sequence
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
+from mmrnn.evaluation.reports.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    batches,
+    drawn,
+    means_by_kind,
+    over_kinds,
+    student_quantile,
+    sums_by_image,
+)
 from mmrnn.io.optional import require
 
 WANTED_BY, EXTRA = "an interval", "stats"
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-MAX_ELEMENTS = 2**22
-"""Numbers that one batch of resamples may hold."""
 
 ROUNDING = 1e-12
 """A difference of means that is no more than the rounding of their sums."""
@@ -78,31 +84,18 @@ def mean_with_interval(
         seed: of the resampling.
         resamples: number of them.
     """
-    columns = np.unique(np.asarray(kinds), return_inverse=True)[1]
-    sums = np.zeros((clusters.max() + 1, columns.max() + 1, 2))
-    np.add.at(sums, (clusters, columns), np.stack([np.asarray(values, float), np.ones(len(values))], axis=-1))
-
-    def mean(chosen: np.ndarray, axis: int) -> np.ndarray:
-        """Mean over kinds of the chosen images; a kind that none of them asks does not count."""
-        total, count = np.moveaxis(sums[chosen].sum(axis=axis - 2), -1, 0)
-        asked = count > 0
-        return (total / np.where(asked, count, 1)).sum(axis=-1) / asked.sum(axis=-1)
-
-    every = np.arange(len(sums))
-    value = float(mean(every, -1))
-    if len(sums) < 2:
+    sums, counts = sums_by_image(np.asarray(values, float)[None], kinds, clusters)
+    images = len(counts)
+    value = float(over_kinds(means_by_kind(np.ones((1, images)), sums, counts))[0, 0])
+    if images < 2:
         return Estimate(value, float("nan"), float("nan"))
-    stats = _stats()
-    interval = stats.bootstrap(
-        (every,),
-        mean,
-        n_resamples=resamples,
-        batch=max(1, MAX_ELEMENTS // sums.size),
-        confidence_level=_expanded(CONFIDENCE, len(sums), stats),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return Estimate(value, *map(float, interval.confidence_interval))
+    rng = np.random.default_rng(seed)
+    found = [
+        over_kinds(means_by_kind(drawn(rng, images, size), sums, counts))[:, 0]
+        for size in batches(resamples, max(images, sums[0].size))
+    ]
+    beyond = (1 - _expanded(CONFIDENCE, images)) / 2
+    return Estimate(value, *map(float, np.quantile(np.concatenate(found), [beyond, 1 - beyond])))
 
 
 def score_with_interval(scores: np.ndarray, kinds: Sequence[str], clusters: np.ndarray) -> Estimate:
@@ -146,13 +139,13 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(fmean(values), stdev(values), min(values), max(values))
 
 
-def _expanded(confidence: float, clusters: int, stats: ModuleType) -> float:
+def _expanded(confidence: float, clusters: int) -> float:
     """Level of a percentile interval that covers at `confidence` (Hesterberg 2015: "expanded percentile").
 
     Resamples of few clusters vary too little: their spread lacks a factor, and the quantile is that of Student's t.
     """
-    quantile = stats.t.ppf((1 + confidence) / 2, clusters - 1) * (clusters / (clusters - 1)) ** 0.5
-    return float(1 - 2 * stats.norm.sf(quantile))
+    quantile = student_quantile(confidence, clusters - 1) * (clusters / (clusters - 1)) ** 0.5
+    return 2 * NormalDist().cdf(quantile) - 1
 
 
 def _stats() -> ModuleType:

@@ -117,6 +117,8 @@ class Thumbnails:
         if not isinstance(reader, QuestionReader):
             raise ValueError(f"{card['reader']['_target_']} reads no questions")
         prompt = instantiate(task.settings["prompt"])
-        questions = reader.questions(Path(task.root), suffix=card["suffix"], prompt=prompt)
-        samples = {question.id: question.sample for question in questions}
-        return lambda reply: samples[reply.id].images
+        questions = [*reader.questions(Path(task.root), suffix=card.get("suffix", ""), prompt=prompt)]
+        by_id = {question.id: question.sample.images for question in questions}
+        # The captions that a retrieval task searches with have ids of their own.
+        by_image = {question.image: question.sample.images for question in questions}
+        return lambda reply: by_id[reply.id] if reply.id in by_id else by_image[reply.images[0]]

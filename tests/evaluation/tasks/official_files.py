@@ -270,6 +270,16 @@ def coco_caption(root: Path) -> None:
 coco_retrieval = coco_caption
 
 
+def retrieval(root: Path) -> None:
+    """Own images, in COCO's form."""
+    images, annotations = [], []
+    for id, captions in CAPTIONS.items():
+        write_images(root / "images", f"{id}.png")
+        images.append({"id": id, "file_name": f"{id}.png"})
+        annotations += [{"image_id": id, "caption": caption} for caption in captions]
+    write_json(root / "captions.json", {"images": images, "annotations": annotations})
+
+
 def flickr30k_retrieval(root: Path) -> None:
     """Karpathy's file, whose images have no numbers of COCO."""
     images = []

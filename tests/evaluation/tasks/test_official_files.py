@@ -22,7 +22,10 @@ CORPUS = {"coco_caption", "nocaps"}
 """Tasks whose highest value depends on the words of all references."""
 
 
-RETRIEVAL = [name for name in CARDS if name.endswith("_retrieval")]
+OWN = {"files", "retrieval"}
+"""Tasks of the user's own files."""
+
+RETRIEVAL = [name for name in CARDS if name.endswith("retrieval")]
 """Tasks without replies."""
 
 
@@ -56,7 +59,7 @@ def test_every_card_inside_fits_its_class_and_lists_every_knob(name):
         assert [*card_faults(inner, path, None if wired else 0)] == []
         known = {one for one, what in parameters(find_target(inner)).items() if what.kind is what.KEYWORD_ONLY}
         assert known - set(inner) == set(), f"{path} leaves out knobs of its class"
-    assert bool(card(name)["source"]) == (name != "files")
+    assert bool(card(name)["source"]) == (name not in OWN)
 
 
 @pytest.mark.parametrize("name", CARDS)

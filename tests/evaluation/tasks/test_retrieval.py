@@ -13,6 +13,7 @@ from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.reports.task_results import read_task
+from mmrnn.evaluation.reports.thumbnails import Thumbnails
 from mmrnn.evaluation.tasks import RetrievalTask
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS
 from mmrnn.evaluation.tasks.readers import CocoCaptions
@@ -161,7 +162,7 @@ def test_some_images_alone_are_a_departure(assistant, root):
     assert found["departures"] == ["the first 4 of 12 questions are asked"]
 
 
-@pytest.mark.parametrize("name", ["coco_retrieval", "flickr30k_retrieval"])
+@pytest.mark.parametrize("name", ["coco_retrieval", "flickr30k_retrieval", "retrieval"])
 def test_official_files(name, model, tmp_path, capsys):
     getattr(official_files, name)(tmp_path / "root")
     words = [f"task={name}", f"run={model}", f"root={tmp_path / 'root'}", f"out={tmp_path / 'out'}", "device=cpu"]
@@ -171,6 +172,10 @@ def test_official_files(name, model, tmp_path, capsys):
     assert "(4 questions about 2 images)" in out
     assert "  image_to_text/recall@10 1\n" in out
     assert "not as published" not in out
+    read = read_task(tmp_path / "out" / name)
+    shown = Thumbnails({}, {name: read})
+    assert [len(shown.of(name, reply, 3)) for reply in read.replies] == [1] * 4
+    assert shown.faults == []
     assert main(["eval", *words, "rank=true"]) == 2
     assert "compares vectors and generates no replies; leave out rank" in capsys.readouterr().err
 

@@ -1,4 +1,7 @@
-"""One-token step by torch.export: any number of rows, and no operator of this library in the graph."""
+"""One-token step of examples/export.py: any number of rows, and no operator of this library in the graph.
+
+It is not among the tests of the backbones, which `--shapes` runs: a check of shapes makes each of them a constant.
+"""
 
 import pytest
 import torch

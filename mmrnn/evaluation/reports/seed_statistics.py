@@ -1,0 +1,196 @@
+"""Certainty over seeds and images: intervals by a hierarchical bootstrap, the exact sign-flip test, Holm's correction.
+
+Runs with several seeds are asked the same questions, so that seeds and images are crossed. Seeds are resampled, images
+are (with all of their questions, the same ones for every seed), and both are at once (Owen 2007). A resample of both
+moves by what the seed moves it, by what the images move it, and by a rest that belongs to their combination:
+
+    variance = variance(seeds) + variance(images) - variance(rest)
+
+where the rest, the luck of one seed with one image, is part of both terms before it and would count twice; the variance
+is no less than that of the rest.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isnan, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from mmrnn.evaluation.reports.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    batches,
+    drawn,
+    means_by_kind,
+    over_kinds,
+    rescaled,
+    student_quantile,
+    sums_by_image,
+)
+from mmrnn.evaluation.reports.statistics import ROUNDING, Estimate
+
+POWER = 0.8
+MAX_EXACT = 20
+"""Seed pairs whose sign flips are all counted (a million); of more, as many are drawn."""
+
+
+class SeedEstimate(NamedTuple):
+    """A mean over seeds and images.
+
+    Attributes:
+        value: of all runs and questions.
+        low: end of its 95 % interval; NaN: a design with one seed alone has none.
+        high: the other end.
+        error: standard error; NaN likewise.
+        freedom: degrees of freedom of Student's t; NaN likewise.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
+    freedom: float
+
+    @property
+    def interval(self) -> Estimate:
+        """The value and its interval alone."""
+        return Estimate(*self[:3])
+
+
+class SeedEstimates(NamedTuple):
+    """Estimates of the mean over kinds of question, and of every kind."""
+
+    mean: SeedEstimate
+    kinds: Mapping[str, SeedEstimate]
+
+
+def over_seeds(
+    values: np.ndarray,
+    kinds: Sequence[str],
+    clusters: np.ndarray,
+    *,
+    groups: Sequence[int] | None = None,
+    shares: np.ndarray | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> SeedEstimates:
+    """Return the weighted mean of some runs, or of differences of paired runs, with its interval over seeds and images.
+
+    Args:
+        values: (runs, questions): scores of runs with different seeds, or differences of two designs with one seed.
+        kinds: of every question.
+        clusters: number of every question's image (`image_clusters`).
+        groups: of every run; seeds are resampled within a group, such as one of the backbones that are averaged over.
+        shares: weight of every run in the mean; default: all groups, and the runs in a group, weigh the same.
+        seed: of the resampling.
+        resamples: number of them.
+    """
+    groups = np.unique(np.zeros(len(values)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    sizes = np.bincount(groups)
+    shares = 1 / (len(sizes) * sizes[groups]) if shares is None else np.asarray(shares, float)
+    sums, counts = sums_by_image(values, kinds, clusters)
+    images = len(counts)
+    means = means_by_kind(np.ones((1, images)), sums, counts)[0]
+    mean = with_overall(shares @ means)
+    rng = np.random.default_rng(seed)
+    moved = np.concatenate(
+        [
+            _moves(rng, size, groups, shares, sums, counts, means) - mean
+            for size in batches(resamples, max(images, sums[0].size))
+        ],
+        axis=1,
+    )
+    rest = moved[2] - moved[0] - moved[1]
+    variances = np.nanmean([moved[0] ** 2, moved[1] ** 2, rest**2], axis=1)  # sources, columns
+    names = np.unique(np.asarray(kinds))
+    freedoms = (len(groups) - len(sizes), images - 1)
+    found = [
+        _estimate(float(value), *map(float, column), freedoms, some_alone=bool(sizes.min() < 2))
+        for value, column in zip(mean, variances.T, strict=True)
+    ]
+    return SeedEstimates(found[0], dict(zip(map(str, names), found[1:], strict=True)))
+
+
+def with_overall(kinds: np.ndarray) -> np.ndarray:
+    """Return means of kinds, the last axis, behind their unweighted mean."""
+    return np.concatenate([over_kinds(kinds)[..., None], kinds], axis=-1)
+
+
+def _moves(
+    rng: np.random.Generator,
+    resamples: int,
+    groups: np.ndarray,
+    shares: np.ndarray,
+    sums: np.ndarray,
+    counts: np.ndarray,
+    means: np.ndarray,
+) -> np.ndarray:
+    """Means (sources, resamples, columns) where seeds, images, and both are resampled; columns: mean, then kinds."""
+    weights = np.empty((resamples, len(groups)))
+    for group in range(int(groups.max()) + 1):
+        inside = np.flatnonzero(groups == group)
+        weights[:, inside] = rescaled(drawn(rng, len(inside), resamples))
+    weights *= shares
+    other = means_by_kind(rescaled(drawn(rng, len(counts), resamples)), sums, counts)  # resamples, runs, kinds
+    by_seeds = weights @ means
+    by_images = np.einsum("r,brk->bk", shares, other)
+    by_both = np.einsum("br,brk->bk", weights, other)
+    return with_overall(np.stack([by_seeds, by_images, by_both]))
+
+
+def _estimate(
+    value: float, seeds: float, images: float, rest: float, freedoms: tuple[int, int], *, some_alone: bool
+) -> SeedEstimate:
+    """Interval by Student's t with the bootstrap's variance and Satterthwaite's degrees of freedom."""
+    if some_alone:
+        return SeedEstimate(value, *[float("nan")] * 4)
+    variance = max(seeds + images - rest, rest)
+    if variance <= ROUNDING**2:
+        return SeedEstimate(value, value, value, 0.0, float(freedoms[0]))
+    parts = seeds**2 / freedoms[0] + images**2 / max(freedoms[1], 1) + rest**2 / (freedoms[0] * max(freedoms[1], 1))
+    freedom = max(variance**2 / parts, 1.0)
+    far = student_quantile(CONFIDENCE, freedom) * sqrt(variance)
+    return SeedEstimate(value, value - far, value + far, sqrt(variance), freedom)
+
+
+def smallest_difference(estimate: SeedEstimate) -> float:
+    """Return the difference that a study like this one shows with 80 % power at 5 % error; NaN: it has no interval."""
+    if isnan(estimate.error):
+        return float("nan")
+    quantiles = (student_quantile(level, estimate.freedom) for level in (CONFIDENCE, 2 * POWER - 1))
+    return sum(quantiles) * estimate.error
+
+
+def sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
+    """Return the two-sided p of the sign-flip test: the share of sign patterns whose sum is as far from 0 or farther.
+
+    Were two designs equal, each difference of a seed pair would as well have the other sign. All patterns are counted
+    for up to `MAX_EXACT` pairs. The smallest p of n pairs is 2 / 2**n.
+
+    Args:
+        differences: of every seed pair, times its weight.
+        seed: of the patterns that are drawn where they are too many.
+    """
+    differences = np.asarray(differences, float)
+    far = abs(differences.sum()) - ROUNDING
+    if len(differences) <= MAX_EXACT:
+        sums = np.zeros(1)
+        for difference in differences:
+            sums = np.concatenate([sums + difference, sums - difference])
+        return float(np.mean(np.abs(sums) >= far))
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for size in batches(2**MAX_EXACT, len(differences)):
+        signs = 2.0 * rng.integers(0, 2, (size, len(differences))) - 1
+        hits += int((np.abs(signs @ differences) >= far).sum())
+    return (hits + 1) / (2**MAX_EXACT + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm 1979), in their order."""
+    found = [0.0] * len(ps)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(ps)), key=lambda one: ps[one])):
+        largest = max(largest, min(1.0, (len(ps) - place) * ps[index]))
+        found[index] = largest
+    return found
