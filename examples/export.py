@@ -30,6 +30,9 @@ class Image(nn.Module):
     def __init__(self, modality: Modality):
         super().__init__()
         self.modality = modality
+        for part in modality.modules():
+            if hasattr(part, "fused_attn"):
+                part.fused_attn = False  # ONNX has no such function for the attention of timm's SAM
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """Encode and connect images of the encoder's own size."""

@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -148,6 +149,15 @@ def test_the_page(run, monkeypatch):
         assert "kites" in client.get("/page/", auth=("me", "key")).text
         assert client.get("/v1/models", headers={"authorization": "Bearer key"}).status_code == 200
     assert not folder.exists()
+
+
+def test_the_address_of_the_page_is_told(monkeypatch, capsys):
+    server = SimpleNamespace(run=lambda sockets: None)
+    opened = serve.Opened(server, None, "kites", "http://127.0.0.1:8000/v1")
+    monkeypatch.setattr(serve, "open_server", lambda *_: nullcontext(opened))
+    assert main(["serve", "--page"]) == 0
+    line = "kites is served at http://127.0.0.1:8000/v1, with a page at http://127.0.0.1:8000/page (Ctrl-C ends)"
+    assert capsys.readouterr().out == f"{line}\n"
 
 
 def test_gradio_is_missing(run, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from mmrnn.checkpoints.save import save
 from mmrnn.cli import serve
 from mmrnn.config.compose import compose
 from mmrnn.config.tree import plain
+from mmrnn.inference.server.app import MAX_UPLOADS
 from mmrnn.inference.server.schema import WITHOUT_EFFECT, ChatCompletionRequest
 from tests.inference.scripted import IMAGE, assistant
 
@@ -66,6 +67,12 @@ def test_curl(url):
         else:
             reply = httpx.get(address, timeout=WAIT)
         assert reply.status_code == 200
+
+
+def test_the_command_of_the_page():
+    [command] = [line for line in blocks("bash")[2].splitlines() if line.startswith("mmrnn serve")]
+    assert serve.parser().parse(shlex.split(command)[2:]).page
+    assert f"{MAX_UPLOADS} times `--max-body-mib`" in PAGE
 
 
 def test_every_argument_is_there():

@@ -120,6 +120,16 @@ def test_it_streams_and_a_visitor_who_vanishes_frees_his_row(live, visitor):
     wait_until(lambda: live.idle)
 
 
+def test_visitors_are_answered_together(live, visitor):
+    other = Visitor(live)
+    with visitor.asked("why?", length=ENDLESS) as events, other.asked("what?", length=ENDLESS) as others:
+        for found in (events, others, events, others):
+            assert next(event for event in found if event["msg"] == "process_generating")
+        assert len(live.engine._scheduler.rows) == 2
+    other.http.close()
+    wait_until(lambda: live.idle)
+
+
 def test_stop_ends_the_reply(live, visitor):
     with visitor.asked("why?", length=ENDLESS) as events:
         event = next(event for event in events if event["msg"] == "process_generating")
