@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrnn.cli.options import Interrupted
-from mmrnn.config.compose import chosen_options, compose, compose_with_choices, conf_dir, search_path
+from mmrnn.config.compose import chosen_options, compose, compose_with_choices, conf_dir, hydra_fault, search_path
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key
 from mmrnn.config.recipe_stages import SKIP, stage_runs
@@ -54,7 +54,7 @@ def start_hydra(arguments: Sequence[str], config: str = "train") -> None:
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)()
         except HydraException as error:
-            raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
+            raise hydra_fault(error) from error
         except HydraPassthrough as failure:
             raise failure.__cause__ from None
 

@@ -129,7 +129,9 @@ def _folder(words: Sequence[str], dirs: Sequence[Path], card: str | None) -> str
     chosen = [f"hydra.sweep.dir={word.partition('=')[2]}" for word in words if override_key(word) in FOLDER_KEYS]
     if not chosen and card:
         chosen = [f"hydra.sweep.dir=multirun/{card}"]
-    return output_dir(*chosen[-1:], sweep=True, dirs=dirs)
+    # A launcher or sweeper that is not installed is found here, before anything is created.
+    others = [word for word in words if (key := override_key(word)).startswith("hydra") and key not in FOLDER_KEYS]
+    return output_dir(*others, *chosen[-1:], sweep=True, dirs=dirs)
 
 
 def _states(folder: Path, plan: SweepPlan) -> "list[JobStatus]":

@@ -13,6 +13,15 @@ from mmrnn.config.overrides import readable
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+PLUG_INS = {
+    "launcher/joblib": "hydra-joblib-launcher",
+    "launcher/ray": "hydra-ray-launcher",
+    "launcher/submitit_local": "'mmrnn[slurm]'",
+    "launcher/submitit_slurm": "'mmrnn[slurm]'",
+    "sweeper/optuna": "hydra-optuna-sweeper",
+}
+"""Plug-ins of Hydra that docs/sweeps.md names -> what installs them."""
+
 
 def conf_dir() -> Path:
     """Return the folder of cards: inside the installed package, or next to it in a checkout."""
@@ -105,7 +114,7 @@ def override_axes(*overrides: str, config: str = "train", dirs: Sequence[str | P
                     values = one.sweep_string_iterator()
                     choices[one.key_or_group] = [f"{one.get_key_element()}={value}" for value in values]
         except HydraException as error:
-            raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
+            raise hydra_fault(error) from error
     return choices
 
 
@@ -124,8 +133,15 @@ def output_dir(*overrides: str, sweep: bool, dirs: Sequence[str | Path] = ()) ->
             single = [one.input_line for one in parsed if not one.is_sweep_override()]
             made = hydra_compose("train", [*search_path(dirs), *single], return_hydra_config=True)
         except HydraException as error:
-            raise ConfigError(" ".join(str(error).splitlines()[:2])) from error
+            raise hydra_fault(error) from error
         return made.hydra.sweep.dir if sweep else made.out
+
+
+def hydra_fault(error: Exception) -> ConfigError:
+    """Return an error of Hydra as one sentence, with the way to get a plug-in that is not installed."""
+    text = " ".join(str(error).splitlines()[:2]).strip()
+    missing = [package for name, package in PLUG_INS.items() if f"'hydra/{name}'" in text]
+    return ConfigError(f"{text}: pip install {missing[0]}" if missing else text)
 
 
 def search_path(dirs: Sequence[str | Path]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,7 @@ import yaml
 
 from mmrnn.cli.main import main
 from mmrnn.cli.options import Interrupted
+from mmrnn.config.compose import PLUG_INS
 from mmrnn.evaluation.reports.comparison import find_runs
 from mmrnn.evaluation.reports.run_folder import FAILURE, RESULT, write_failure
 from mmrnn.io import jsonl
@@ -231,7 +233,15 @@ def test_mistakes_of_the_command_line(cli, runs, cards):
         code, _, err = cli("train", *words)
         assert code == 2, words
         assert sentence in err
+    for name, package in PLUG_INS.items():
+        kind, plug_in = name.split("/")
+        place = f"hydra_plugins.hydra_{plug_in.partition('_')[0]}_{kind}"
+        if find_spec("hydra_plugins") is None or find_spec(place) is None:
+            code, _, err = cli("train", "-m", TINY, "seed=1,2", f"hydra/{name.replace('/', '=')}", "out=s")
+            assert code == 2
+            assert err.endswith(f"Could not find 'hydra/{name}': pip install {package}\n")
     assert not runs.calls
+    assert not Path("s").exists()
 
 
 def test_a_job_of_another_process_is_left_alone(cli, runs):
