@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from bench_quantize import smol_figures
 
 import mmrnn
 from mmrnn.config.compose import compose
@@ -53,6 +54,14 @@ def test_the_same_as_transformers_reads_from_the_file(parts):
     with torch.inference_mode():
         ours = model.head(model.backbone(Sequence(ids))[0])
         torch.testing.assert_close(ours, peer.eval()(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_8_bit_codes_keep_the_next_tokens(parts):
+    """A third of the size of fp32; `tools/bench_quantize.py smol` prints all figures."""
+    [(_, same, divergence, size)] = smol_figures(512, ("quantize=int8",))
+    assert same >= 0.94
+    assert divergence < 0.02
+    assert size.before / size.after >= 3
 
 
 def test_the_encoder_trains_on_and_the_language_model_stays(tmp_path, parts):

@@ -71,8 +71,10 @@ def bench_run(run: Path, questions: int) -> None:
 
 
 @torch.inference_mode()
-def bench_smol(positions: int) -> None:
-    """Compare the next tokens of SmolLM2 with those of its copies."""
+def smol_figures(
+    positions: int, variants: tuple[str, ...] = SMOL_VARIANTS
+) -> Iterator[tuple[str, float, float, QuantizedSize]]:
+    """Yield for each variant the share of next tokens that stay the same, the KL divergence and the sizes."""
     cfg = mmrnn.compose("model=smol", "encoder=patch_tiny")
     tokenizer = instantiate(cfg.tokenizer)
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -82,16 +84,21 @@ def bench_smol(positions: int) -> None:
         save(model, folder)
         expected = model.head(model.backbone(Sequence(ids))[0])[0].log_softmax(-1)
         del model
-        for words, copy, size in copies(Path(folder), SMOL_VARIANTS):
+        for words, copy, size in copies(Path(folder), variants):
             model = mmrnn.from_pretrained(copy).eval()
             found = model.head(model.backbone(Sequence(ids))[0])[0].log_softmax(-1)
             same = (found.argmax(-1) == expected.argmax(-1)).float().mean()
-            divergence = (expected.exp() * (expected - found)).sum(-1).mean()
-            print(
-                f"{words}: {100 * same:.1f} % of {ids.shape[1]} next tokens the same, KL {divergence:.4f}, "
-                f"{size.before / 1e6:.0f} MB became {size.after / 1e6:.0f}, a ratio of {size.before / size.after:.2f}",
-                flush=True,
-            )
+            yield words, float(same), float((expected.exp() * (expected - found)).sum(-1).mean()), size
+
+
+def bench_smol(positions: int) -> None:
+    """Compare the next tokens of SmolLM2 with those of its copies."""
+    for words, same, divergence, size in smol_figures(positions):
+        print(
+            f"{words}: {100 * same:.1f} % of {positions} next tokens the same, KL {divergence:.4f}, "
+            f"{size.before / 1e6:.0f} MB became {size.after / 1e6:.0f}, a ratio of {size.before / size.after:.2f}",
+            flush=True,
+        )
 
 
 @torch.inference_mode()

@@ -81,7 +81,8 @@ def quantize_checkpoint(
     card = chosen.get(GROUP)
     if card is None:
         raise ConfigError(f"{GROUP}: no card is chosen; set {GROUP}=NAME (`mmrnn list {GROUP}` shows them)")
-    quantizer = prefix_errors(GROUP, lambda: instantiate(card, trusted=trusted))
+    check(chosen, trusted=trusted)
+    quantizer = instantiate(card, trusted=trusted)
     model = load_model(source, trusted=trusted).eval()
     before = _bytes(model)
     cfg = {**model.config, GROUP: card, "weights": {}}

@@ -8,18 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from mmrnn.checkpoints.config_file import CONFIG, check_base, to_yaml
 from mmrnn.checkpoints.model_card import CARD, model_card
 from mmrnn.config.tree import plain
 from mmrnn.io import shards
+from mmrnn.model.objective import saved_tensors
 from mmrnn.model.parameter_names import matches
 from mmrnn.model.vlm import VLM
 from mmrnn.weights.convert import EMBEDDER
-
-OBJECTIVE = "objective."
-"""Prefix of the parameters of an objective, of which a checkpoint keeps those that embed images and texts."""
 
 
 def save(
@@ -43,19 +39,13 @@ def save(
     if config is None and model.config is None:
         raise ValueError("a model that was not made by mmrnn.build has no configuration: pass config=...")
     cfg = plain(model.config if config is None else config)
-    heads = {f"{EMBEDDER}{name}": value for name, value in _embedder_tensors(model).items()}
-    whole = {name: value for name, value in model.state_dict().items() if not name.startswith((OBJECTIVE, EMBEDDER))}
+    whole = saved_tensors(model)
     tensors = whole
     if only is not None:
-        tensors = {name: value for name, value in whole.items() if matches(name, tuple(only))}
-        if not tensors:
+        patterns = (*only, EMBEDDER.rstrip("."))  # its heads are in no base
+        tensors = {name: value for name, value in whole.items() if matches(name, patterns)}
+        if not any(matches(name, tuple(only)) for name in tensors):
             raise ValueError(f"only={list(only)} matches no tensor of the model; name a part (connector) or a glob")
         check_base(cfg, [name for name in whole if name not in tensors])
     texts = {CONFIG: to_yaml(cfg), CARD: model_card(model, cfg, absent=len(whole) - len(tensors))}
-    shards.write(Path(folder), tensors | heads, texts, max_shard_size)
-
-
-def _embedder_tensors(model: VLM) -> Mapping[str, Tensor]:
-    """Tensors of what embeds images and texts; none where nothing does."""
-    embedder = model.find_embedder()
-    return embedder.state_dict() if isinstance(embedder, nn.Module) else {}
+    shards.write(Path(folder), tensors, texts, max_shard_size)

@@ -1,6 +1,7 @@
 """`mmrnn chat`: a conversation with a trained model, line by line."""
 
 import io
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -28,13 +29,15 @@ def parser() -> Parser:
 Talk with a trained model. Each line is a question, whose reply continues the state of those before it; only what is
 new is read. Lines that begin with / are commands:
 
-  /image FILE   show an image with the next question; may be repeated
-  /undo [N]     take back the last question and its reply, or the last N
-  /save FILE    write the conversation to a file
-  /load FILE    continue the conversation of a file
-  /quit         end (or Ctrl-D)
+  /image FILE         show an image with the next question; may be repeated
+  /video FILE [FPS]   begin a conversation about a video: all of its frames, or FPS a second, read one by one
+  /undo [N]           take back the last question and its reply, or the last N
+  /save FILE          write the conversation to a file
+  /load FILE          continue the conversation of a file
+  /quit               end (or Ctrl-D)
 
-Ctrl-C stops a reply, and takes its question back. // at the beginning of a line is / in a question.
+Ctrl-C stops a video where it is, or a reply, whose question is taken back. // at the beginning of a line is / in a
+question.
 """,
         """
   mmrnn chat
@@ -104,11 +107,12 @@ class Session:
     """A conversation, the images of its next question, and the commands about both."""
 
     def __init__(self, assistant: "Assistant", options: Namespace, reply: dict) -> None:
-        self.assistant, self.reply = assistant, reply
+        self.assistant, self.reply, self.system = assistant, reply, options.system
         self.chat = assistant.chat(system=options.system, reread=options.reread)
         self.images: list[ImageLike] = []
         self.commands: dict[str, Callable[[str], None]] = {
             "image": self.show_image,
+            "video": self.watch,
             "undo": self.undo,
             "save": self.save,
             "load": self.load,
@@ -126,7 +130,7 @@ class Session:
                 self.command(name)(rest.strip())
             else:
                 self.answer(line.removeprefix("/"))
-        except (ValueError, OSError) as fault:
+        except (ValueError, OSError, ImportError) as fault:
             print(f"mmrnn: {fault}", file=sys.stderr)
         return True
 
@@ -159,6 +163,21 @@ class Session:
         from mmrnn.data.image import open_image
 
         self.images.append(open_image(_file("image", name)))
+
+    def watch(self, words: str) -> None:
+        """Begin a conversation about a video, of which some frames a second are read."""
+        from mmrnn.data.video import video_frames
+
+        name, fps = re.fullmatch(r"(.*?)(?: +([0-9]{1,4}))?", words).groups()
+        frames = video_frames(_file("video", name), fps=None if fps is None else int(fps))
+        stream = self.assistant.watch(frames, system=self.system)
+        try:
+            for _ in stream:
+                pass
+        except KeyboardInterrupt:
+            print("\nmmrnn: stopped; questions are about the frames so far", file=sys.stderr)
+        self.chat, self.images = stream.chat(), []
+        print(f"frames read: {stream.frames}")
 
     def undo(self, count: str) -> None:
         """Take back exchanges."""

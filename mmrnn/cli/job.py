@@ -1,12 +1,12 @@
 """Job of `mmrnn train`, which Hydra and its launchers call: a single run, or one of a sweep."""
 
 import logging
-import math
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from mmrnn.config.compose import chosen_options, compose, compose_with_choices, 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key
 from mmrnn.config.recipe_stages import SKIP, stage_runs
-from mmrnn.config.sweep_plan import SweepPlan, job_name, naming, varied
+from mmrnn.config.sweep_plan import SweepPlan, job_name, label, naming, varied
 from mmrnn.io.lock import LOCK, FolderInUseError, lock_folder
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mmrnn.training.distributed.world import World
 
 log = logging.getLogger(__name__)
+
+FEATURES = "features"
+"""Folder in that of a sweep for the features that its jobs share."""
 
 JOB_KEY = "sweep_job"
 """Root file in `conf/` for the jobs of a sweep, and its key by which Hydra is told their names."""
@@ -100,7 +103,7 @@ def job(cfg: "DictConfig") -> float | None:
     """Run one job; Hydra and its launchers call it.
 
     Returns:
-        The value that an optimising sweeper minimises; NaN for a job of a sweep that failed.
+        The value that an optimising sweeper minimises; None for a job of a sweep that failed.
 
     Raises:
         Interrupted: with the command that resumes.
@@ -134,11 +137,12 @@ def job(cfg: "DictConfig") -> float | None:
             raise HydraPassthrough from error
 
 
-def _sweep_job(cfg: "DictConfig", root: Path, run: Any, world: "World") -> float:
+def _sweep_job(cfg: "DictConfig", root: Path, run: Any, world: "World") -> float | None:
     """Run a job of a sweep, unless it is finished or another process is at it.
 
     Returns:
-        Its objective; NaN where it has failed, for an optimising sweeper to try others, or is left to another process.
+        Its objective; None where it has failed or is left to another process. Optuna counts that as a failed trial and
+        tries others; NaN would end its study.
     """
     from mmrnn.evaluation.reports.run_folder import read_result, remove_failure
     from mmrnn.evaluation.reports.sweep_file import read_plan
@@ -149,13 +153,13 @@ def _sweep_job(cfg: "DictConfig", root: Path, run: Any, world: "World") -> float
         raise ConfigError(f"{root} holds no sweep.yaml; start the sweep with `mmrnn train -m`")
     name, overrides = _identity(cfg, run, plan)
     folder = root / name
-    status = world.on_main(lambda: job_status(folder, plan))
+    status = replace(world.on_main(lambda: job_status(folder, plan)), label=label(overrides, plan.grid))
     if status.state == "finished":
         log.info("finished before: %s", status)
         return world.on_main(lambda: read_result(status.result)["objective"])
     if status.state == "running":
         log.info("left alone: %s is %s", status, status.reason)
-        return math.nan
+        return None
     log.info("%s", status)
     try:
         with ExitStack() as stack:
@@ -171,7 +175,7 @@ def _sweep_job(cfg: "DictConfig", root: Path, run: Any, world: "World") -> float
         _note_failure(folder, error, overrides)
         # Hydra reports failures only at the end of the sweep.
         log.error("%s failed: %s: %s", status, type(error).__name__, error)
-    return math.nan
+    return None
 
 
 def _identity(cfg: "DictConfig", run: Any, plan: SweepPlan) -> tuple[str, Sequence[str]]:
@@ -189,7 +193,7 @@ def _train_in_sweep(folder: Path, overrides: Sequence[str], run: Any, world: "Wo
     from mmrnn.evaluation.sweeps.job_status import begin_job
 
     cfg, choices = compose_with_choices(*_searchpath(run), *overrides)
-    cfg.out = str(folder)
+    cfg.out, cfg.feature_folder = str(folder), cfg.feature_folder or str(folder.parent / FEATURES)
     stages = [name for name, settings in cfg.stages.items() if not settings.get(SKIP)]
     if world.main:
         if stages:  # each of them locks its own folder alone
@@ -211,7 +215,7 @@ def _train_stages(cfg: "DictConfig", overrides: Sequence[str], run: Any, world: 
     folder, objective = Path(cfg.out), 0.0
     for stage in stage_runs(cfg.stages, overrides, folder, searchpath=_searchpath(run)):
         part, chosen = compose_with_choices(*stage.overrides)
-        part.out = str(folder / stage.name)
+        part.out, part.feature_folder = str(folder / stage.name), part.feature_folder or cfg.feature_folder
         objective = _train(part, chosen, world)
     return objective
 

@@ -78,7 +78,7 @@ def plan_run(words: Sequence[str], options: Namespace, gpus: int, gpu: str) -> "
         from mmrnn.training.plan import GPUS, plan_stage
 
         cfg = compose(*words, dirs=options.dirs)
-        check(cfg)
+        check(cfg, needs=("stage",))
         if gpu not in GPUS:
             raise ConfigError(
                 f"gpu={gpu}: no such GPU{did_you_mean(gpu, GPUS) or '; there are ' + ', '.join(sorted(GPUS))}"

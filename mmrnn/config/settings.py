@@ -127,6 +127,7 @@ class Settings:
         loader_timeout: seconds to wait for a batch of the workers; 0: without end.
         max_skipped: share of the last 10,000 samples that may be left out.
         feature_cache_gib: memory for the features of a frozen encoder in GiB; 0: computed at every step.
+        feature_folder: folder in which these features are kept, for other runs too; None: in memory alone.
         log_every: steps.
         profile: first and last step of the run that are traced; None: none.
         peak_tflops: peak of a device in 10^12 FLOPs per second, for the MFU; None: that of the vendor, where known.
@@ -157,6 +158,7 @@ class Settings:
     loader_timeout: NonNegativeFloat = 300.0
     max_skipped: Probability = 0.01
     feature_cache_gib: NonNegativeFloat = 4.0
+    feature_folder: str | None = None
     log_every: PositiveInt = 10
     profile: Annotated[tuple[int, int], StepRange()] | None = None
     peak_tflops: PositiveFloat | None = None

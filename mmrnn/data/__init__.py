@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmrnn.data.collate import Collator
     from mmrnn.data.demo.dataset import DemoVQA
+    from mmrnn.data.demo.grid_dataset import DemoQuestions
     from mmrnn.data.image import ImageError, ImageFile, InMemoryImage, image_source, open_image
     from mmrnn.data.mixture import Mixture
     from mmrnn.data.preprocess import to_tensor
@@ -22,6 +23,7 @@ __all__ = [
     "VIDEO",
     "Captions",
     "Collator",
+    "DemoQuestions",
     "DemoVQA",
     "Frame",
     "ImageError",
@@ -45,6 +47,7 @@ __all__ = [
 _MODULES = {
     "collate": ("Collator",),
     "demo.dataset": ("DemoVQA",),
+    "demo.grid_dataset": ("DemoQuestions",),
     "image": ("ImageFile", "ImageError", "InMemoryImage", "image_source", "open_image"),
     "mixture": ("Mixture",),
     "preprocess": ("to_tensor",),

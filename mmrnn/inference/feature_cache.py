@@ -21,6 +21,9 @@ class FeatureCache(Mapping[str, Tensor]):
         features: of each of them.
         faults: key, message and reason of the images that could not be opened, whose features do not count; to look
             one up raises ImageError.
+
+    Attributes:
+        features: of all images, in half precision where they are cached for training.
     """
 
     def __init__(
@@ -28,12 +31,12 @@ class FeatureCache(Mapping[str, Tensor]):
     ) -> None:
         self.faults = faults or {}
         self._rows = {key: row for row, key in enumerate(keys) if key not in self.faults}
-        self._features = features
+        self.features = features
 
     def __getitem__(self, key: str) -> Float[Tensor, "n e"]:
         if key in self.faults:
             raise ImageError(*self.faults[key])
-        return self._features[self._rows[key]].float()
+        return self.features[self._rows[key]].float()
 
     def __contains__(self, key: object) -> bool:
         return key in self._rows or key in self.faults

@@ -4,8 +4,8 @@ import json
 from hashlib import sha256
 
 import torch
-from torch import nn
 
+from mmrnn.model.objective import saved_tensors
 from mmrnn.model.state_origin import scan_fingerprint
 from mmrnn.model.vlm import VLM
 from mmrnn.types import Tokenizer
@@ -27,13 +27,14 @@ def state_facts(model: VLM, tokenizer: Tokenizer) -> dict[str, str]:
 
 
 @torch.no_grad()
-def weights_fingerprint(model: nn.Module) -> str:
+def weights_fingerprint(model: VLM) -> str:
     """Return a fingerprint of names, shapes and some values of all weights, rounded to bf16.
 
-    It is the same on every device and in fp32 and bf16, and it differs after a training step.
+    It is the same on every device and in fp32 and bf16, and before and after the model is saved; it differs after a
+    training step.
     """
     digest = sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(saved_tensors(model).items()):
         flat = value.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // SAMPLES)].to(torch.bfloat16)
         digest.update(f"{name} {tuple(value.shape)} ".encode())

@@ -1,7 +1,9 @@
-"""Building of an objective for a model, and of the embedder that a trained one leaves behind."""
+"""Objective of a model, and the embedder that a trained one leaves behind."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from torch import Tensor, nn
 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate, positional_names
@@ -11,6 +13,9 @@ from mmrnn.model.assemble import prefix_errors
 from mmrnn.model.vlm import VLM
 from mmrnn.types import Objective
 from mmrnn.weights.convert import EMBEDDER
+
+OBJECTIVE = "objective."
+"""Prefix of the parameters of an objective in a model that is being trained."""
 
 
 def build_objective(card: Mapping[str, Any], model: VLM, trusted: Collection[str] = ()) -> Objective:
@@ -47,3 +52,11 @@ def attach_embedder(model: VLM, names: Collection[str], trusted: Collection[str]
     if embedder is None:
         raise ConfigError("objective: it embeds nothing, and the weights hold the heads of a contrastive objective")
     model.embedder = embedder
+
+
+def saved_tensors(model: VLM) -> dict[str, Tensor]:
+    """Return the tensors of a model that a checkpoint keeps: of an objective, those that embed images and texts."""
+    embedder = model.find_embedder()
+    heads = embedder.state_dict() if isinstance(embedder, nn.Module) else {}
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith((OBJECTIVE, EMBEDDER))}
+    return own | {f"{EMBEDDER}{name}": value for name, value in heads.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmrnn.data.left_out import LeftOut
 from mmrnn.inference.feature_cache import FeatureCache
+from mmrnn.inference.fingerprint import weights_fingerprint
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.duration import estimate_duration
 from mmrnn.training.ends import StopSignals
@@ -15,7 +16,9 @@ from mmrnn.training.loaders import make_loader
 from mmrnn.training.loop.metrics import peak_flops, stage_costs
 from mmrnn.training.loop.step_guard import StepGuard
 from mmrnn.training.plan import StepCost
+from mmrnn.training.precision import resolve
 from mmrnn.training.reading.feature_cache import cache_datasets, images_to_cache
+from mmrnn.training.reading.feature_store import FeatureStore
 from mmrnn.training.reading.skipped import SkippedSamples
 from mmrnn.training.run_log import RunLog
 from mmrnn.training.saving.checkpointing import Checkpoints
@@ -60,8 +63,10 @@ def make_features(
     cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)
     max_gib = float(cfg["feature_cache_gib"]) if cached else 0.0
     images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
+    store = feature_store(parts, cfg)
     done = start.steps_done(parts.stages) if start else 0
-    say_duration(parts, splits, sum(len(found) for found in images.values()), cfg, done, console)
+    missing = sum(len(found) for found in images.values() if not store.holds(found))
+    say_duration(parts, splits, missing, cfg, done, console)
     console.begin("features")
     return dict.fromkeys(datasets) | cache_datasets(
         parts.model.modalities["image"],
@@ -72,7 +77,25 @@ def make_features(
         console=console,
         signals=signals,
         world=parts.world,
+        store=store,
     )
+
+
+def feature_store(parts: TrainingParts, cfg: Config) -> FeatureStore:
+    """Return where features of the frozen image encoder are kept on disk, by all that they depend on."""
+    if cfg["feature_folder"] is None:
+        return FeatureStore()
+    modality = parts.model.modalities["image"]
+    facts = {
+        "encoder": cfg["encoder"],
+        "weights": weights_fingerprint(modality.encoder),
+        "dtypes": sorted({str(value.dtype) for value in modality.encoder.state_dict().values()}),
+        "image": repr(modality.image),
+        "precision": resolve(cfg["precision"], parts.device),
+        "device": parts.device.type,
+        "data": cfg["data"],
+    }
+    return FeatureStore(Path(cfg["feature_folder"]).expanduser(), facts)
 
 
 def say_duration(

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.checkpoints import config_file
-from mmrnn.checkpoints.save import OBJECTIVE, save
+from mmrnn.checkpoints.save import save
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.evaluation.accuracy import mean, scores
 from mmrnn.evaluation.reports.run_folder import RESULT, read_result, remove_failure, write_failure
 from mmrnn.io.lock import lock_folder
+from mmrnn.model.objective import OBJECTIVE
 from mmrnn.model.vlm import VLM
 from mmrnn.training.benchmarks import check_benchmarks, run_benchmarks
 from mmrnn.training.build import TrainingParts, build_parts

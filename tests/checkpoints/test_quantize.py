@@ -214,6 +214,8 @@ def test_training_is_refused(tmp_path, small, capsys):
     words = ["train", "model=visualrwkv6_tiny", f"out={tmp_path / 'out'}", "stage.instruct.steps=1"]
     assert main([*words, "quantize=int8"]) == 2
     assert "quantize: codes are not trained; train with quantize=none" in capsys.readouterr().err
+    assert main(["plan", "model=visualrwkv6_tiny", "quantize=int8"]) == 2
+    assert "quantize: codes are not trained" in capsys.readouterr().err
     assert main([*words, "encoder=patch_tiny", f"weights.model={small}"]) == 2
     assert "weights.model: these weights are quantised" in capsys.readouterr().err
     assert not (tmp_path / "out" / shards.MODEL).exists()
@@ -224,6 +226,8 @@ WRONG = {
     "~quantize": "no card is chosen",
     "quantize=int8 backbone=rwkv6_tiny": "only quantize and data can be chosen",
     "quantize=int8 quantize.skip=[nothing]": "matches no linear layer",
+    "quantize=int4 quantize.group_size=7": "quantize.group_size: expected one of 32, 64, 128, got 7",
+    "quantize=int4 quantize.groups=32": "quantize.groups",
     "quantize=int8 --part backbone": "--format and --part are for published weights",
 }
 

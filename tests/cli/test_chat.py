@@ -52,6 +52,27 @@ def test_questions_and_images(talk, run):
     assert out == "".join(f"{reply}\n" for reply in expected)
 
 
+def test_a_video(talk, run, tmp_path):
+    (tmp_path / "a film").mkdir()
+    for name, image in (("1.png", IMAGE), ("2.png", OTHER), ("10.png", IMAGE)):
+        image.save(tmp_path / "a film" / name)
+    first, second = replies(run, ("<image><image><image>\nwhat?", IMAGE, OTHER, IMAGE), ("why?",))
+    code, out, err = talk("who?", "/video a film", "what?", "why?", "/undo 2", "what?")
+    assert (code, err) == (0, "")
+    assert out.endswith(f"\nframes read: 3\n{first}\n{second}\n{first}\n")
+
+
+def test_a_video_is_stopped(talk, run, monkeypatch):
+    def interrupted(path, fps):
+        yield IMAGE
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmrnn.data.video.video_frames", interrupted)
+    code, out, err = talk("/video film.mp4 2", "what?")
+    assert (code, err) == (0, "\nmmrnn: stopped; questions are about the frames so far\n")
+    assert out == f"frames read: 1\n{replies(run, ('what?', IMAGE))[0]}\n"
+
+
 def test_a_slash_is_escaped(talk, run):
     [expected] = replies(run, ("/what?",))
     assert talk("//what?") == (0, f"{expected}\n", "")
@@ -77,9 +98,12 @@ def test_a_conversation_is_saved_and_loaded(talk, run):
     ("line", "sentence"),
     [
         ("/imgae one.png", "/imgae: no such command; did you mean 'image'?"),
-        ("/", "/: no such command; there are /image, /undo, /save, /load, /quit"),
+        ("/", "/: no such command; there are /image, /video, /undo, /save, /load, /quit"),
         ("/image", "/image: name a file: /image FILE"),
         ("/image none.png", "none.png is not there"),
+        ("/video", "/video: name a file: /video FILE"),
+        ("/video none.mp4", "none.mp4 is not there"),
+        ("/video one.png 2", "one.png has frames without times; leave out fps (2)"),
         ("/undo x", "/undo x: expected a number of questions"),
         ("/load none", "there is no file of a conversation none"),
         ("/load one.png", "one.png is damaged or no conversation"),

@@ -125,7 +125,8 @@ PUBLISHED = {
     "visualrwkv_hd_1b6": (3200 * 2048 + 2 * 2048**2, 0, 1024),
 }
 # The first stage of BLIP-2 is counted with its losses (tests/training/test_designs.py); the others are not published.
-OURS = {"blip2_stage1", "smol", "transformer_small", "visualrwkv6_small", "visualrwkv7_small"}
+STUDY = {"study_rwkv5", "study_rwkv6", "study_rwkv7", "study_transformer"}
+OURS = {"blip2_stage1", "smol", "transformer_small", "visualrwkv6_small", "visualrwkv7_small", *STUDY}
 # Billions of the whole model, where its name or its paper says them.
 TOTAL = {
     "cogvlm_17b": 17.6,

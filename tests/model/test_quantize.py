@@ -249,6 +249,18 @@ def test_the_native_step_reads_8_bit_codes_and_says_once_where_it_is_left(words,
 
 
 @torch.no_grad()
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_a_gpu_computes_the_weights_for_every_product(bits):
+    one = model(f"quantize={bits}")
+    Dequantized()(twin := copy.deepcopy(one))
+    expected, _ = twin.backbone(Sequence(IDS))
+    found, _ = one.to("cuda").backbone(Sequence(IDS.to("cuda")))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-2, atol=1e-2)
+
+
+@torch.no_grad()
 @pytest.mark.skipif(unavailable_reason() is not None, reason="no compiler")
 def test_the_native_step_notices_other_codes():
     one = model("quantize=int8")

@@ -1,7 +1,7 @@
 """Default data set: generated questions about scenes of OpenMoji drawings and handwritten digits."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -42,6 +42,14 @@ KIND_WEIGHTS = {
 
 NAMED_PROBABILITY = 0.65
 """Probability that a drawing is one that questions may name."""
+
+
+def pools_by_category(drawings: Iterable[Drawing]) -> dict[str, tuple[list[Drawing], list[Drawing]]]:
+    """Return drawings by category: those that questions may name, and the others."""
+    pools: dict[str, tuple[list[Drawing], list[Drawing]]] = defaultdict(lambda: ([], []))
+    for drawing in drawings:
+        pools[drawing.category][not drawing.asked].append(drawing)
+    return dict(pools)
 
 
 @dataclass(frozen=True)
@@ -167,11 +175,7 @@ class DemoVQA(MapDataset):
 
     @cached_property
     def _pools(self) -> dict[str, tuple[list[Drawing], list[Drawing]]]:
-        """Drawings by category: those that questions may name, and the others."""
-        pools: dict[str, tuple[list[Drawing], list[Drawing]]] = defaultdict(lambda: ([], []))
-        for drawing in self.drawings:
-            pools[drawing.category][not drawing.asked].append(drawing)
-        return dict(pools)
+        return pools_by_category(self.drawings)
 
     def _train(self, index: int) -> tuple[str, Scene, list[Question]]:
         """Scene of a training sample, and up to `turns` questions of different kinds."""

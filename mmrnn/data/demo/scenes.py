@@ -77,19 +77,27 @@ class Scene:
 
     def render(self) -> Image.Image:
         """Return the scene as an RGB image."""
+        canvas = self.canvas()
+        for placed in self.placed:
+            layer, mask = self.layer(placed)
+            left, top = round(placed.x - mask.width / 2), round(placed.y - mask.height / 2)
+            canvas.paste(layer, (left, top, left + mask.width, top + mask.height), mask)
+        return canvas
+
+    def canvas(self) -> Image.Image:
+        """Return the background."""
         first, second, direction = self.background
         canvas = Image.new("RGB", (self.size, self.size), first)
         if first != second:
             canvas.paste(second, mask=gradient(self.size, direction))
-        for placed in self.placed:
-            if isinstance(placed.thing, Digit):
-                mask = digit_mask(placed.thing.index, placed.side)
-                layer: Image.Image | RGB = placed.ink
-            else:
-                layer = mask = sprite(placed.thing.char, placed.side, placed.angle)
-            left, top = round(placed.x - mask.width / 2), round(placed.y - mask.height / 2)
-            canvas.paste(layer, (left, top, left + mask.width, top + mask.height), mask)
         return canvas
+
+    def layer(self, placed: Placed) -> tuple[Image.Image | RGB, Image.Image]:
+        """Return what is pasted for a drawing or digit, and its mask."""
+        if isinstance(placed.thing, Digit):
+            return placed.ink, digit_mask(placed.thing.index, placed.side)
+        drawing = sprite(placed.thing.char, placed.side, placed.angle)
+        return drawing, drawing
 
 
 DIRECTIONS = ("down", "across", "diagonal")

@@ -31,6 +31,9 @@ COLOURS = tuple(name for name in PALETTE if name != "outline")
 FONT_SIZE = 96
 """Pixels; sprites are scaled down from a rendering of this font size."""
 
+MAX_LINE_LIGHT = 96
+"""Lightness (0 to 255) below which a pixel of an outlined drawing is black."""
+
 PALETTE_RGB = np.array([list(bytes.fromhex(code)) for codes in PALETTE.values() for code in codes], dtype=np.int32)
 PALETTE_INDEX = np.array([index for index, codes in enumerate(PALETTE.values()) for _ in codes])
 
@@ -58,6 +61,21 @@ def sprite(char: str, side: int, angle: int = 0) -> Image.Image:
     scale = side / max(drawing.size)
     drawing = drawing.resize([max(1, round(length * scale)) for length in drawing.size], Image.Resampling.HAMMING)
     return drawing.rotate(angle, Image.Resampling.BICUBIC, expand=True) if angle else drawing
+
+
+@lru_cache(maxsize=8192)
+def outlined(char: str, side: int, angle: int = 0) -> Image.Image:
+    """Render a drawing like `sprite`, with its dark lines in black and everything else in white."""
+    drawing = sprite(char, side, angle)
+    lines = drawing.convert("RGB").convert("L").point(lambda light: 0 if light < MAX_LINE_LIGHT else 255)
+    return Image.merge("RGBA", (lines, lines, lines, drawing.getchannel("A")))
+
+
+@lru_cache(maxsize=8192)
+def recoloured(char: str, side: int, angle: int = 0) -> Image.Image:
+    """Render a drawing like `sprite`, with its hues turned by a third of the circle: red becomes green."""
+    red, green, blue, alpha = sprite(char, side, angle).split()
+    return Image.merge("RGBA", (blue, red, green, alpha))
 
 
 @cache

@@ -202,7 +202,12 @@ def _choices(runs: Sequence[FinishedRun], differing: Sequence[str]) -> list[str]
     """Settings that differ; a group whose card differs replaces its knobs."""
     groups = dict.fromkeys(group for run in runs for group in run.result["choices"])
     chosen = [group for group in groups if len({run.result["choices"].get(group) for run in runs}) > 1]
-    covered = {"choices", *chosen, *(["encoder", "connector", "backbone"] if "model" in chosen else [])}
+    covered = {
+        "choices",
+        "feature_folder",
+        *chosen,
+        *(["encoder", "connector", "backbone"] if "model" in chosen else []),
+    }
     return [*chosen, *(key for key in differing if key.split(".")[0] not in covered)]
 
 

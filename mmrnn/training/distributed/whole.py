@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from mmrnn.model.build import build
-from mmrnn.model.objective import attach_embedder
+from mmrnn.model.objective import OBJECTIVE, attach_embedder
 from mmrnn.model.vlm import VLM
 from mmrnn.weights.convert import EMBEDDER
 
@@ -32,7 +32,7 @@ def whole_model(model: VLM, *, main_only: bool = False) -> VLM | None:
     # Buffers that are not saved come from the model itself.
     for name, value in model.named_buffers():
         owner, _, key = name.rpartition(".")
-        if name not in names and not name.startswith("objective."):
+        if name not in names and not name.startswith(OBJECTIVE):
             setattr(copy.get_submodule(owner), key, value.cpu() if main_only else value)
     copy.config = model.config
     return copy.eval()

@@ -7,10 +7,12 @@ import torch
 
 from mmrnn.data.left_out import LeftOut
 from mmrnn.inference.feature_cache import FeatureCache, encode_images, feature_shape
+from mmrnn.io.disk import DiskFullError
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.distributed.world import World
 from mmrnn.training.ends import StopSignals
 from mmrnn.training.precision import Precision, autocast
+from mmrnn.training.reading.feature_store import FeatureStore
 from mmrnn.training.trackers.console import Console
 from mmrnn.types import MapDataset
 from mmrnn.types.sample import ImageSource
@@ -112,8 +114,9 @@ def cache_datasets(
     console: Console,
     signals: StopSignals,
     world: World | None = None,
+    store: FeatureStore | None = None,
 ) -> dict[str, FeatureCache]:
-    """Return the cached features of each dataset.
+    """Return the cached features of each dataset: read from disk, where they are kept there, or computed.
 
     Args:
         modality: the encoder and its image specification.
@@ -124,19 +127,35 @@ def cache_datasets(
         console: shows the progress.
         signals: one of them ends it.
         world: the processes, which divide the images; None: this one alone.
+        store: where features are kept on disk; None: nowhere.
 
     Raises:
         StoppedRun: this process received a signal.
+        ValueError: a file of the store is damaged.
     """
-    caches = {}
+    caches, world, store = {}, world or World(), store or FeatureStore()
     for name, chosen in images.items():
-        track = signals.checked(console.tracker(f"features: {name}"))
-        caches[name] = cache_features(
-            modality, chosen, batch_size=batch_size, device=device, precision=precision, track=track, world=world
-        )
+        if world.on_main(lambda chosen=chosen: store.holds(chosen)):
+            caches[name] = store.read(chosen, feature_shape(modality))
+        else:
+            track = signals.checked(console.tracker(f"features: {name}"))
+            caches[name] = cache_features(
+                modality, chosen, batch_size=batch_size, device=device, precision=precision, track=track, world=world
+            )
+            if world.main:
+                _keep(store, chosen, caches[name], console)
+            if store.folder is not None and world.on_main(lambda chosen=chosen: store.holds(chosen)):
+                caches[name] = store.read(chosen, feature_shape(modality))  # mapped: processes share the memory
         if faults := caches[name].faults:
             console.say(
                 f"{name}: {len(faults)} of {len(chosen)} images are left out: "
                 f"{LeftOut.of((key, reason) for key, (_, reason) in faults.items())}"
             )
     return caches
+
+
+def _keep(store: FeatureStore, images: Sequence[ImageSource], cache: FeatureCache, console: Console) -> None:
+    try:
+        store.write(images, cache)
+    except DiskFullError as error:
+        console.say(f"features are not kept on disk, and training continues: {error}")

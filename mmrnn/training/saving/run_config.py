@@ -7,7 +7,7 @@ from mmrnn.config.tree import leaves
 
 MAY_CHANGE = frozenset(
     {
-        *("out", "resume", "workers", "device", "strategy", "precision", "loader_timeout"),
+        *("out", "resume", "workers", "device", "strategy", "precision", "loader_timeout", "feature_folder"),
         *(
             "log_every",
             "tracker",

@@ -183,7 +183,11 @@ def test_official_files(name, model, tmp_path, capsys):
 def test_after_a_training(tmp_path):
     official_files.flickr30k_retrieval(tmp_path / "root")
     run = train(tmp_path, "evaluate.tasks=[flickr30k_retrieval]", f"evaluate.root={tmp_path / 'root'}", steps=1)
-    assert len(jsonl.records(run / "eval" / "flickr30k_retrieval" / ANSWERS)) == 4
+    lines = jsonl.records(run / "eval" / "flickr30k_retrieval" / ANSWERS)
+    assert len(lines) == 4
+    assert main(["eval", "task=flickr30k_retrieval", f"run={run}", f"root={tmp_path / 'root'}", "device=cpu"]) == 0
+    again = jsonl.records(run / "eval" / "flickr30k_retrieval" / ANSWERS)
+    assert [line["score"] for line in again] == [line["score"] for line in lines]
 
 
 def test_a_model_that_embeds_nothing(tmp_path, capsys):

@@ -1,0 +1,107 @@
+"""Sweeps by Hydra's plug-ins: joblib, submitit on this machine, Optuna."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from mmrnn.evaluation.reports.run_folder import FAILURE
+from mmrnn.io import jsonl
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    *("model=visualrwkv6_tiny", "encoder=patch_tiny", "data.scenes=4", "data.rounds=1", "data.kinds=[count,digit]"),
+    *("stage.instruct.steps=2", "stage.instruct.batch_size=2", "max_length=200", "precision=fp32", "device=cpu"),
+    *("evaluate.samples=4", "evaluate.every=0", "evaluate.max_new_tokens=2", "tracker=none", "workers=0"),
+)
+
+
+def plug_in(name, package):
+    found = find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{name}")
+    return pytest.mark.skipif(not found, reason=f"needs {package}: pip install {package}")
+
+
+def train(folder, *words):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "mmrnn", "train", "-m", *TINY, "out=s", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+
+
+LAUNCHERS = [
+    pytest.param(
+        ("joblib", "hydra.launcher.n_jobs=2"), marks=plug_in("hydra_joblib_launcher", "hydra-joblib-launcher")
+    ),
+    pytest.param(
+        ("submitit_local", "hydra.launcher.timeout_min=5"),
+        marks=plug_in("hydra_submitit_launcher", "hydra-submitit-launcher"),
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launcher(tmp_path, launcher):
+    """Jobs run elsewhere, on one thread each; an added seed runs alone."""
+    name, *knobs = launcher
+    words = [f"hydra/launcher={name}", *knobs, "seed=0,1"]
+    done = train(tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "s: 2 finished; results: s/results.jsonl" in done.stdout
+    first = jsonl.records(tmp_path / "s/results.jsonl")
+    assert [row["seed"] for row in first] == [0, 1]
+    assert {row["threads"] for row in first} == {1}
+
+    again = train(tmp_path, *words[:-1], "seed=0,1,2")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("finished before: ") == 2
+    rows = jsonl.records(tmp_path / "s/results.jsonl")
+    assert rows[:2] == first, "they were not touched"
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_failure_elsewhere(tmp_path, launcher):
+    """A job whose loss is not finite: the other one runs, and the last line names it."""
+    name, *knobs = launcher
+    done = train(
+        tmp_path, f"hydra/launcher={name}", *knobs, "seed=0", "max_bad_steps=1", "stage.instruct.lr=1e30,0.005"
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    [failed] = [path.parent.name for path in (tmp_path / "s").glob(f"*/{FAILURE}")]
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        f"mmrnn: 1 of 2 jobs are not finished: {failed} (stage.instruct.lr=1e30) failed: TrainingError"
+    )
+    [row] = jsonl.records(tmp_path / "s/results.jsonl")
+    assert row["stage.instruct.lr"] == 0.005
+
+
+@pytest.mark.slow
+@plug_in("hydra_optuna_sweeper", "hydra-optuna-sweeper")
+def test_optuna(tmp_path):
+    """A search over a rate; trials whose loss is not finite fail, and the study goes on."""
+    search = [f"hydra.sweeper.{knob}" for knob in ("n_trials=4", "n_jobs=1", "sampler.seed=1")]
+    done = train(
+        tmp_path,
+        "hydra/sweeper=optuna",
+        *search,
+        "max_bad_steps=1",
+        "stage.instruct.lr=choice(0.005,1e30)",
+        "seed=range(0,100)",
+    )
+    folder = tmp_path / "s"
+    states = {path.parent.name: (path.parent / FAILURE).exists() for path in folder.glob("*/job.json")}
+    assert len(states) == 4, done.stdout + done.stderr
+    failed = [name for name, bad in states.items() if bad]
+    assert 0 < len(failed) < 4
+    assert done.returncode == 1
+    assert "best_value" in (folder / "optimization_results.yaml").read_text()
+    rows = jsonl.records(folder / "results.jsonl")
+    assert {row["job"] for row in rows} == states.keys() - {*failed}
+    assert all(0 <= row["seed"] < 100 for row in rows)
+    assert all(name in done.stderr.splitlines()[-1] for name in failed)
