@@ -43,7 +43,7 @@ INSIDE = {
 FOR_TRAINING = {"stage"}
 """The group whose cards name no part."""
 
-OF_SEVERAL = {"modalities", "model", "recipe", "hydra"}
+OF_SEVERAL = {"modalities", "model", "recipe", "sweep", "hydra"}
 """Groups that choose cards of others."""
 
 OF_RUNS = {"task": (Task, RetrievalTask)}
