@@ -75,7 +75,7 @@ def test_a_failure_elsewhere(tmp_path, launcher):
     [failed] = [path.parent.name for path in (tmp_path / "s").glob(f"*/{FAILURE}")]
     last = done.stderr.splitlines()[-1]
     assert last.startswith(
-        f"mmrnn: 1 of 2 jobs are not finished: {failed} (stage.instruct.lr=1e30) failed: TrainingError"
+        f"mmrnn: 1 of 2 jobs are not finished: {failed} (stage.instruct.lr=1e+30) failed: TrainingError"
     )
     [row] = jsonl.records(tmp_path / "s/results.jsonl")
     assert row["stage.instruct.lr"] == 0.005
