@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmrnn.cli.options import Parser, to_path
 from mmrnn.config.error import ConfigError
+
+if TYPE_CHECKING:
+    from mmrnn.evaluation.reports.section import Section
 
 MAX_WIDTH = 240
 """Columns of a table in a file or a pipe."""
@@ -15,8 +19,9 @@ def parser() -> Parser:
     made = Parser(
         "report",
         "[DIR ...] [OPTION ...]",
-        "Compare the finished runs in some folders: print their results, the differences with 95 % intervals and the\n"
-        "spread over seeds; write a page with tables and charts into the first folder.",
+        "Compare the finished runs in some folders, and write a page with tables and charts into the first one. Of a\n"
+        "sweep with several seeds: the mean of every design and the contrasts of its file, with 95 % intervals over\n"
+        "seeds and images. Of other runs: their results, differences with 95 % intervals, and the spread over seeds.",
         "  mmrnn report\n  mmrnn report multirun/2026-01-31_12-00-00 --baseline multirun/2026-01-31_12-00-00/2",
     )
     made.add_argument(
@@ -33,6 +38,7 @@ def parser() -> Parser:
         metavar="RUN",
         help="folder of the run that the others are compared with (default: the first)",
     )
+    made.add_argument("--runs", action="store_true", help="also show the single runs of a sweep, and compare them")
     return made
 
 
@@ -46,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     folders = options.folders or [_newest()]
 
     from mmrnn.evaluation.reports.certainty import certainty
-    from mmrnn.evaluation.reports.comparison import find_runs, table, write_comparison
+    from mmrnn.evaluation.reports.comparison import FIGURES, find_runs, table, write_comparison
 
     finished, unfinished = [], []
     for folder in folders:
@@ -69,12 +75,47 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError("none of these runs is finished")
 
     baseline = _baseline(options.baseline, [run.folder for run in finished])
-    _print("", *table(finished))
-    sections = certainty(finished, baseline)
+    folded, sections = _sweeps(folders)
+    if not (options.runs or options.baseline):
+        finished = [run for run in finished if not {*folded} & {run.folder, *run.folder.parents}]
+    if finished:
+        columns, rows = table(finished)
+        _print("", columns, rows, keys=columns.index(next(iter(FIGURES))))
+        sections = [*sections, *certainty(finished, baseline)]
     for section in sections:
         _print(section.title, section.columns, section.rows)
         print(*map(_printable, section.notes), sep="\n")
     print(write_comparison(folders[0], finished, unfinished, sections))
+
+
+def _sweeps(folders: Sequence[Path]) -> tuple[list[Path], list["Section"]]:
+    """Folders of sweeps that have several seeds, and the sections on them; their tables are written, too.
+
+    Raises:
+        ConfigError: a file of a sweep is damaged.
+    """
+    from mmrnn.evaluation.reports.sweep_file import read_plan
+    from mmrnn.evaluation.sweeps.fold import fold_sweep
+    from mmrnn.evaluation.sweeps.report import analyse, is_folded, sweep_sections, write_tables
+
+    folded: list[Path] = []
+    sections: list[Section] = []
+    for folder in folders:
+        if (plan := read_plan(folder)) is None:
+            continue
+        try:
+            fold = fold_sweep(folder, plan)
+        except ImportError as fault:
+            print(f"note: {folder}: seeds are not folded: {fault}")
+            continue
+        except ValueError as fault:
+            raise ConfigError(str(fault)) from fault
+        results = analyse(fold)
+        if is_folded(results):
+            folded.append(folder)
+            sections += sweep_sections(folder.name, fold, results)
+            print(*write_tables(folder, results), sep="\n")
+    return folded, sections
 
 
 def _baseline(wanted: Path | None, folders: Sequence[Path]) -> int:
@@ -91,22 +132,36 @@ def _baseline(wanted: Path | None, folders: Sequence[Path]) -> int:
     return resolved.index(wanted.resolve())
 
 
-def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> None:
+    """Print a table; a wide one in blocks of columns, each behind the first `keys` columns."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     if not rows:
         return
-    shown = Table(title=escape(_printable(title)) or None)
-    for column in columns:
-        shown.add_column(escape(column), overflow="fold")
-    for row in rows:
-        shown.add_row(*(escape(_printable(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to fold at
         console.width = max(console.width, MAX_WIDTH)
-    console.print(shown)
+    rows = [[_printable(cell) for cell in row] for row in rows]
+    for block in _blocks([max(map(len, cells)) for cells in zip(columns, *rows, strict=True)], keys, console.width):
+        shown = Table(title=escape(_printable(title)) or None)
+        for column in block:
+            shown.add_column(escape(columns[column]), overflow="fold")
+        for row in rows:
+            shown.add_row(*(escape(row[column]) for column in block))
+        console.print(shown)
+
+
+def _blocks(widths: Sequence[int], keys: int, most: int) -> list[list[int]]:
+    """Columns of every block of a table, where each is as wide as its longest cell and three characters more."""
+    key = [*range(min(keys, len(widths) - 1))]
+    blocks: list[list[int]] = []
+    for column in range(len(key), len(widths)):
+        if not blocks or sum(widths[one] + 3 for one in [*blocks[-1], column]) >= most:
+            blocks.append([*key])
+        blocks[-1].append(column)
+    return blocks
 
 
 def _printable(text: str) -> str:

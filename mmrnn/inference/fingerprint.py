@@ -1,9 +1,11 @@
 """Fingerprints of what a state depends on: weights, tokenizer and scan."""
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 
 import torch
+from torch import Tensor
 
 from mmrnn.model.objective import saved_tensors
 from mmrnn.model.state_origin import scan_fingerprint
@@ -26,15 +28,20 @@ def state_facts(model: VLM, tokenizer: Tokenizer) -> dict[str, str]:
     }
 
 
-@torch.no_grad()
 def weights_fingerprint(model: VLM) -> str:
     """Return a fingerprint of names, shapes and some values of all weights, rounded to bf16.
 
     It is the same on every device and in fp32 and bf16, and before and after the model is saved; it differs after a
     training step.
     """
+    return tensors_fingerprint(saved_tensors(model))
+
+
+@torch.no_grad()
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Return a fingerprint of tensors by name, as `weights_fingerprint` does of those of a model."""
     digest = sha256()
-    for name, value in sorted(saved_tensors(model).items()):
+    for name, value in sorted(tensors.items()):
         flat = value.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // SAMPLES)].to(torch.bfloat16)
         digest.update(f"{name} {tuple(value.shape)} ".encode())

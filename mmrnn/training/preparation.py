@@ -7,7 +7,7 @@ from typing import Any
 
 from mmrnn.data.left_out import LeftOut
 from mmrnn.inference.feature_cache import FeatureCache
-from mmrnn.inference.fingerprint import weights_fingerprint
+from mmrnn.inference.fingerprint import tensors_fingerprint
 from mmrnn.training.build import TrainingParts
 from mmrnn.training.duration import estimate_duration
 from mmrnn.training.ends import StopSignals
@@ -88,7 +88,7 @@ def feature_store(parts: TrainingParts, cfg: Config) -> FeatureStore:
     modality = parts.model.modalities["image"]
     facts = {
         "encoder": cfg["encoder"],
-        "weights": weights_fingerprint(modality.encoder),
+        "weights": tensors_fingerprint(modality.encoder.state_dict()),
         "dtypes": sorted({str(value.dtype) for value in modality.encoder.state_dict().values()}),
         "image": repr(modality.image),
         "precision": resolve(cfg["precision"], parts.device),

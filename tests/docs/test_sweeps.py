@@ -10,6 +10,9 @@ import yaml
 from mmrnn.cli.main import main
 from mmrnn.config.sweep import read_sweep
 from mmrnn.config.sweep_plan import plan_sweep
+from mmrnn.evaluation.reports.resampling import RESAMPLES
+from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, NO_INTERVAL, TOO_FEW
+from mmrnn.evaluation.sweeps.report import FILES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
 SMALL = (
@@ -23,8 +26,14 @@ SMALL = (
     *("data.scenes=4", "data.rounds=1", "data.kinds=[count,digit]", "evaluate.samples=4", "evaluate.every=0"),
     *("tracker=none", "workers=0", "device=cpu", "connector=linear"),
 )
-FILE = ("sweep.grid.model=[visualrwkv6_tiny,visualrwkv7_tiny]", "sweep.seeds=[0]", "sweep.grid.prompt=[first,sandwich]")
+FILE = (
+    "sweep.grid.model=[visualrwkv6_tiny,visualrwkv7_tiny]",
+    "sweep.seeds=[0,1]",
+    "sweep.grid.prompt=[first,sandwich]",
+)
 """What makes the sweep of the page small."""
+
+CONTRAST = "{group:prompt,option:sandwich,against:first,by:model}"
 
 
 def block(language):
@@ -38,12 +47,17 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys):
     for line in block("bash")[0].splitlines():
         words = shlex.split(line)[1:]
         small = [word for word in SMALL if not word.startswith("connector") or "sweep=prompt" in words]
-        more = (*FILE, "sweep.contrasts=[]") if "sweep=prompt" in words else ()
+        more = (*FILE, f"sweep.contrasts=[{CONTRAST}]") if "sweep=prompt" in words else ()
         assert main([*words, *(small if words[0] == "train" else ()), *more]) == 0, line
-    assert "4 finished" in capsys.readouterr().out
+    assert "8 finished" in capsys.readouterr().out
+    for line, runs in zip(block("bash")[1].splitlines(), (False, True), strict=True):
+        assert main(shlex.split(line)[1:]) == 0
+        assert ("Differences from" in capsys.readouterr().out) == runs
+    for name in FILES:
+        assert len((Path("multirun/prompt") / name).read_text().splitlines()) > 4
     exec(block("python")[0], {})
     shown = capsys.readouterr().out
-    assert re.search(r"visualrwkv7_tiny first .* 1\n +sandwich .* 1\n", shown)
+    assert re.search(r"visualrwkv7_tiny first .* 2\n +sandwich .* 2\n", shown)
 
 
 def test_the_file_of_the_page_is_a_sweep():
@@ -51,3 +65,11 @@ def test_the_file_of_the_page_is_a_sweep():
     plan = plan_sweep([], read_sweep(yaml.safe_load(text)))
     assert len(plan.jobs) == 18
     assert sum("stage.instruct.lr=0.003" in job for job in plan.jobs.values()) == 9
+
+
+def test_the_page_says_what_the_report_says():
+    for verdict in ("better", "worse", TOO_FEW, NO_DIFFERENCE, NO_INTERVAL):
+        assert f"`{verdict}`" in PAGE
+    assert f"{RESAMPLES} times" in PAGE
+    for name in FILES:
+        assert f"`{name}`" in PAGE

@@ -158,7 +158,7 @@ def write_comparison(
 
     Args:
         folder: for both files.
-        runs: that are compared.
+        runs: of the table; none: there is no table.
         unfinished: that are listed, with the reason.
         sections: between the table and the unfinished runs.
 
@@ -175,11 +175,11 @@ def write_comparison(
     page = (
         f'<!doctype html><meta charset="utf-8">{POLICY}<title>runs</title><style>{STYLE} svg {{ width: 100% }}</style>'
     )
-    page += f"<h1>{escape(folder.name)}</h1>{html_table(columns, rows)}{images}"
+    page += f"<h1>{escape(folder.name)}</h1>{html_table(columns, rows) if rows else ''}{images}"
     page += "".join(section.html() for section in sections)
     rest = [f"{run.folder}: {run.reason}" for run in unfinished]
     page += "<h2>Not finished</h2><ul>" + "".join(f"<li>{escape(line)}" for line in rest) + "</ul>" if rest else ""
-    text = markdown_table(columns, rows) + "".join(section.markdown() for section in sections)
+    text = (markdown_table(columns, rows) if rows else "") + "".join(section.markdown() for section in sections)
     text += "\nNot finished:\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in rest) if rest else ""
     for name, content in (("comparison.md", text), ("comparison.html", page)):
         encoded = content.encode("utf-8", "xmlcharrefreplace")  # a reply can hold half of a surrogate pair

@@ -6,22 +6,31 @@ from html import escape
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 240, 48, 28, 24
 COLOURS = ("#1f6fb2", "#c8553d", "#3d8b5f", "#8a5fb0", "#b08a2e", "#4b5563")
 
+ROW = 16
+"""Height of the name of a line below its chart."""
+
 Points = Sequence[tuple[int, float]]
+Ranges = Sequence[tuple[int, float, float]]
 
 
-def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> str:
+def chart(
+    title: str, lines: Mapping[str, Points], *, percent: bool = False, bands: Mapping[str, Ranges] | None = None
+) -> str:
     """Return an SVG chart of named lines over steps; empty lines are left out.
 
     Args:
         title: of the chart.
         lines: (step, value) of each.
         percent: values are shares from 0 to 1.
+        bands: (step, lowest, highest) around lines; their names stand below the chart, one a row.
     """
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
         return ""
+    bands = bands or {}
     xs = [x for points in lines.values() for x, _ in points]
     ys = [y for points in lines.values() for _, y in points]
+    ys += [y for points in bands.values() for _, low, high in points for y in (low, high)]
     right, top = max(xs) or 1, (1.0 if percent else max(ys) * 1.05 or 1)
     floor = min(0.0, min(ys))
 
@@ -30,7 +39,8 @@ def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
         down = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - floor) / (top - floor)
         return f"{across:.1f},{down:.1f}"
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
+    height = HEIGHT + (ROW * len(lines) if bands else 0)
+    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<text x="{LEFT}" y="14" class="title">{escape(title)}</text>')
     for tick in range(5):
         value = floor + (top - floor) * tick / 4
@@ -40,13 +50,29 @@ def chart(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
         parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{label}</text>')
     parts.append(f'<text x="{WIDTH - 12}" y="{HEIGHT - 8}" text-anchor="end">step {right:g}</text>')
     for index, (name, points) in enumerate(lines.items()):
-        colour = COLOURS[index % len(COLOURS)]
+        stroke = f'stroke="{COLOURS[index % len(COLOURS)]}"'
+        if index >= len(COLOURS):  # colours come again, with dashes
+            stroke += f' stroke-dasharray="{2 + 3 * (index // len(COLOURS))} 3"'
+        around = bands.get(name, ())
+        edge = [place(x, low) for x, low, _ in around] + [place(x, high) for x, _, high in reversed(around)]
+        if edge:
+            parts.append(f'<polygon points="{" ".join(edge)}" fill="{COLOURS[index % len(COLOURS)]}" opacity=".13"/>')
         path = " ".join(place(x, y) for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        if len(lines) > 1:
-            x = LEFT + 8 + index * (WIDTH - LEFT) // len(lines)
-            parts.append(f'<text x="{x}" y="{HEIGHT - 8}" fill="{colour}">{escape(name)}</text>')
+        parts.append(f'<polyline points="{path}" fill="none" {stroke} stroke-width="1.8"/>')
+        parts.append(_named(name, index, len(lines), stroke, below=bool(bands)))
     return "".join(parts) + "</svg>"
+
+
+def _named(name: str, index: int, number: int, stroke: str, *, below: bool) -> str:
+    """Name of a line: beside the others at the bottom of a chart, or in a row of its own below it."""
+    if below:
+        y = HEIGHT + ROW * index
+        sample = f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y}" y2="{y}" {stroke} stroke-width="1.8"/>'
+        return f'{sample}<text x="{LEFT + 30}" y="{y + 4}">{escape(name)}</text>'
+    if number < 2:
+        return ""
+    x = LEFT + 8 + index * (WIDTH - LEFT) // number
+    return f'<text x="{x}" y="{HEIGHT - 8}" fill="{COLOURS[index % len(COLOURS)]}">{escape(name)}</text>'
 
 
 def bars(title: str, values: Mapping[str, float]) -> str:

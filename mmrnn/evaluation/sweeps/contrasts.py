@@ -1,0 +1,129 @@
+"""Contrasts of a sweep: differences that were asked for before its first run, over pairs of runs with the same seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmrnn.config.overrides import override_text
+from mmrnn.evaluation.reports.resampling import CONFIDENCE
+from mmrnn.evaluation.reports.seed_statistics import SeedEstimates, holm, over_seeds, sign_flip_p
+from mmrnn.evaluation.reports.statistics import is_significant
+from mmrnn.evaluation.sweeps.fold import Scores, means_of
+
+NO_DIFFERENCE = "no difference shown"
+NO_INTERVAL = "one pair of seeds: no interval"
+TOO_FEW = "interval excludes 0; too few pairs for p < 0.05"
+
+
+class Pairs(NamedTuple):
+    """Differences of paired runs: options of each pair that both have, its seed, and values (pairs, questions)."""
+
+    options: Sequence[Mapping[str, str]]
+    seeds: Sequence[str]
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Result of a contrast, of its part at one option of another key, or of its change between two such options.
+
+    Attributes:
+        name: in words.
+        number: of seed pairs.
+        estimates: of the difference; None: there is no pair of runs.
+        p: of the sign-flip test; None: it was not asked for, and is no part of the correction.
+        corrected: p by Holm over all that were asked for.
+        verdict: in words; empty: it was not asked for.
+    """
+
+    name: str
+    number: int
+    estimates: SeedEstimates | None
+    p: float | None = None
+    corrected: float | None = None
+    verdict: str = ""
+
+
+def differences(contrasts: Sequence[Mapping[str, Any]], scores: Scores) -> list[Difference]:
+    """Return the results of contrasts on a split, with p corrected over all of them.
+
+    Args:
+        contrasts: of the sweep: `group`, `option`, `against`, and `by` where there is one.
+        scores: on the split.
+    """
+    found = [one for contrast in contrasts for one in _of(contrast, scores)]
+    tested = [one for one in found if one.p is not None]
+    corrected = iter(holm([one.p for one in tested if one.p is not None]))
+    return [_judged(one, next(corrected), len(tested)) if one.p is not None else one for one in found]
+
+
+def _judged(one: Difference, corrected: float, number: int) -> Difference:
+    if one.estimates is None:
+        return one
+    interval = one.estimates.mean.interval
+    if isnan(interval.low):
+        verdict = NO_INTERVAL
+    elif is_significant(interval, corrected):
+        verdict = "better" if interval.value > 0 else "worse"
+    elif is_significant(interval, None) and number * 2 / 2**one.number >= 1 - CONFIDENCE:
+        verdict = TOO_FEW
+    else:
+        verdict = NO_DIFFERENCE
+    return replace(one, corrected=corrected, verdict=verdict)
+
+
+def _of(contrast: Mapping[str, Any], scores: Scores) -> list[Difference]:
+    """Results of one contrast: the difference, and by the options of another key where it names one."""
+    group, by = contrast["group"], contrast.get("by")
+    option, against = (override_text(contrast[name]) for name in ("option", "against"))
+    name = f"{group}: {option} - {against}"
+    runs = Pairs([run.options for run in scores.runs], [run.seed for run in scores.runs], scores.values)
+    pairs = _minus(runs, group, option, against)
+    found = [_tested(name, pairs, scores)]
+    options = list(dict.fromkeys(one[by] for one in pairs.options if by in one)) if by else []
+    if len(options) < 2:
+        return found
+    for each in options:
+        inside = [place for place, one in enumerate(pairs.options) if one.get(by) == each]
+        part = Pairs(
+            [pairs.options[place] for place in inside], [pairs.seeds[place] for place in inside], pairs.values[inside]
+        )
+        found.append(replace(_tested(f"{name}, at {by}={each}", part, scores), p=None))
+    for each in options[1:]:
+        change = _minus(pairs, str(by), each, options[0])
+        found.append(_tested(f"({name}) changes from {by}={options[0]} to {each}", change, scores))
+    return found
+
+
+def _minus(runs: Pairs, key: str, option: str, against: str) -> Pairs:
+    """Differences of runs with an option from those with another, where all else and the seed are the same."""
+    places: dict[tuple[str, str], int] = {}
+    for place, (options, seed) in enumerate(zip(runs.options, runs.seeds, strict=True)):
+        if options.get(key) == against:
+            places.setdefault((_rest(options, key), seed), place)
+    found: list[tuple[Mapping[str, str], str, np.ndarray]] = []
+    for place, (options, seed) in enumerate(zip(runs.options, runs.seeds, strict=True)):
+        other = places.get((_rest(options, key), seed))
+        if options.get(key) == option and other is not None:
+            rest = {name: value for name, value in options.items() if name != key}
+            found.append((rest, seed, runs.values[place] - runs.values[other]))
+    values = np.array([one for _, _, one in found]).reshape(len(found), runs.values.shape[-1])
+    return Pairs([rest for rest, _, _ in found], [seed for _, seed, _ in found], values)
+
+
+def _rest(options: Mapping[str, str], key: str) -> str:
+    return repr(sorted((name, value) for name, value in options.items() if name != key))
+
+
+def _tested(name: str, pairs: Pairs, scores: Scores) -> Difference:
+    """Difference of pairs; groups of pairs (all options of the rest of the grid) weigh the same."""
+    if not len(pairs.values):
+        return Difference(name, 0, None, verdict="no pair of finished runs with one seed")
+    rests = [_rest(options, "") for options in pairs.options]
+    groups = [sorted({*rests}).index(rest) for rest in rests]
+    estimates = over_seeds(pairs.values, scores.kinds, scores.clusters, groups=groups)
+    shares = np.array([1 / groups.count(group) for group in groups])
+    return Difference(name, len(groups), estimates, sign_flip_p(shares * means_of(pairs.values, scores)[:, 0]))

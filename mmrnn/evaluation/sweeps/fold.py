@@ -1,0 +1,157 @@
+"""Finished jobs of a sweep by design: runs that differ in their seed alone, with scores of the same questions."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmrnn.config.overrides import override_key
+from mmrnn.config.sweep import SEED
+from mmrnn.config.sweep_plan import SweepPlan
+from mmrnn.evaluation.reports.answer_file import read_answers
+from mmrnn.evaluation.reports.pairing import Replies, pair
+from mmrnn.evaluation.reports.resampling import means_by_kind, sums_by_image
+from mmrnn.evaluation.reports.run_folder import read_log, read_result
+from mmrnn.evaluation.reports.seed_statistics import with_overall
+from mmrnn.evaluation.reports.statistics import image_clusters
+from mmrnn.evaluation.reports.task_results import read_tasks
+from mmrnn.evaluation.sweeps.job_status import JobStatus, job_states
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A finished job.
+
+    Attributes:
+        name: of the job.
+        options: what the sweep crosses -> its option, without the seed.
+        seed: of the run.
+        result: `result.json`.
+        log: records of training.
+    """
+
+    name: str
+    options: Mapping[str, str]
+    seed: str
+    result: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+
+    @property
+    def design(self) -> str:
+        """Options in words."""
+        return " ".join(f"{key}={option}" for key, option in self.options.items()) or "all"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the runs of a sweep on the questions of a split or task.
+
+    Attributes:
+        runs: that answered them.
+        values: (runs, questions).
+        kinds: of every question.
+        clusters: number of every question's image.
+    """
+
+    runs: Sequence[SweepRun]
+    values: np.ndarray
+    kinds: Sequence[str]
+    clusters: np.ndarray
+
+    def means(self) -> np.ndarray:
+        """Return the mean over kinds of every run, and behind it the mean of every kind (runs, 1 + kinds)."""
+        return means_of(self.values, self)
+
+    def designs(self) -> dict[str, list[int]]:
+        """Return the places of the runs of every design, in the order of the sweep."""
+        found: dict[str, list[int]] = {}
+        for place, run in enumerate(self.runs):
+            found.setdefault(run.design, []).append(place)
+        return found
+
+
+def means_of(values: np.ndarray, scores: Scores) -> np.ndarray:
+    """Return the means (rows, 1 + kinds) of values (rows, questions) of the questions of some scores."""
+    sums, counts = sums_by_image(values, scores.kinds, scores.clusters)
+    return with_overall(means_by_kind(np.ones((1, len(counts))), sums, counts)[0])
+
+
+@dataclass
+class Fold:
+    """A sweep as its report shows it.
+
+    Attributes:
+        plan: of the sweep.
+        runs: its finished jobs.
+        scores: by split or task.
+        notes: sentences about what is missing.
+    """
+
+    plan: SweepPlan
+    runs: list[SweepRun] = field(default_factory=list)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def fold_sweep(folder: Path, plan: SweepPlan) -> Fold:
+    """Read the finished jobs of a sweep; a file that is missing or damaged is named in a note.
+
+    Raises:
+        ValueError: the note of a job is damaged.
+        ImportError: scipy is not installed.
+    """
+    found, replies = Fold(plan), {}
+    states = [*job_states(folder, plan)]
+    counts = Counter(one.state for one in states)
+    found.notes.append(f"Jobs: {', '.join(f'{number:,} {state}' for state, number in counts.items())}.")
+    for job in states:
+        if job.state != "finished":
+            continue
+        try:
+            run = _run(job, plan)
+            answers = _answers(job.result)
+        except (OSError, ValueError) as fault:
+            found.notes.append(f"{job} is left out: {fault}.")
+            continue
+        found.runs.append(run)
+        replies[run.name] = answers
+    for split in dict.fromkeys(split for answers in replies.values() for split in answers):
+        found.scores[split] = _aligned(split, found, replies)
+    return found
+
+
+def _run(job: JobStatus, plan: SweepPlan) -> SweepRun:
+    result = read_result(job.result)
+    given = {override_key(word): word.partition("=")[2] for word in job.overrides}
+    crossed = [key for key in plan.grid if key != SEED] or [key for key in given if key != SEED]
+    options = {key: given[key] for key in crossed if key in given}
+    seed = given.get(SEED, str(result["config"].get(SEED, "")))
+    return SweepRun(job.name, options, seed, result, read_log(job.result))
+
+
+def _answers(folder: Path) -> Replies:
+    """Replies by split, and by task."""
+    tasks, _ = read_tasks(folder)
+    return {**read_answers(folder), **{f"task {name}": task.replies for name, task in tasks.items() if task.replies}}
+
+
+def _aligned(split: str, fold: Fold, replies: Mapping[str, Replies]) -> Scores:
+    """Scores in the order of the questions of the first run; runs that were asked others are left out, with a note."""
+    runs = [run for run in fold.runs if split in replies[run.name]]
+    first = replies[runs[0].name][split]
+    kept, values = [], []
+    for run in runs:
+        try:
+            pairs = pair(first, replies[run.name][split])
+        except ValueError as fault:
+            fold.notes.append(
+                f"{split}: {run.name} ({run.design}) is left out, {runs[0].name} is the baseline: {fault}."
+            )
+            continue
+        kept.append(run)
+        values.append([other.score for _, other in pairs])
+    clusters = image_clusters([one.images for one, _ in pair(first, first)]) if kept else np.zeros(0, int)
+    return Scores(kept, np.array(values, float), [one.kind for one in first], clusters)

@@ -1,0 +1,201 @@
+"""`mmrnn report` of a sweep: seeds are folded, contrasts are those of its file, names are never cut."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from mmrnn.cli import report
+from mmrnn.config.overrides import override_key
+from mmrnn.config.sweep import read_sweep
+from mmrnn.config.sweep_plan import plan_sweep
+from mmrnn.evaluation.accuracy import Answer
+from mmrnn.evaluation.reports.answer_file import write_answers
+from mmrnn.evaluation.reports.run_folder import RESULT, write_failure
+from mmrnn.evaluation.reports.sweep_file import record_plan
+from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, TOO_FEW, differences
+from mmrnn.evaluation.sweeps.fold import Scores, SweepRun
+from mmrnn.evaluation.sweeps.job_status import begin_job
+
+MODELS, PROMPTS = ("visualrwkv6_small", "transformer_small"), ("first", "last", "sandwich")
+CONTRASTS = [
+    {"group": "prompt", "option": "sandwich", "against": "first", "by": "model"},
+    {"group": "prompt", "option": "last", "against": "first"},
+]
+CARD = {"grid": {"model": MODELS, "prompt": PROMPTS}, "seeds": [1, 2, 3, 4, 5], "contrasts": CONTRASTS, "note": "Why."}
+
+
+def answers(rng, share):
+    return [
+        Answer(kind, f"{kind} {n}?", "yes", "yes" if rng.uniform() < share else "no", n, f"s{n}.{kind}", (f"image{n}",))
+        for n in range(60)
+        for kind in ("colour", "count")
+    ]
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Folder of a sweep of which one job has failed, and one has not begun; `sandwich` is 30 points better."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    plan, folder, rng = plan_sweep([], read_sweep(CARD), card="prompt"), tmp_path / "s", np.random.default_rng(0)
+    folder.mkdir()
+    record_plan(folder, plan)
+    *done, failed, _ = plan.jobs.items()
+    for name, words in [*done, failed]:
+        (folder / name).mkdir()
+        begin_job(folder / name, words)
+        if name == failed[0]:
+            write_failure(folder / name, ValueError("no data"))
+            continue
+        options = {override_key(word): word.partition("=")[2] for word in words}
+        found = answers(rng, 0.8 if options["prompt"] == "sandwich" else 0.5)
+        write_answers(folder / name, {"scenes": found})
+        share = sum(answer.right for answer in found) / len(found)
+        result = {"config": {"seed": int(options["seed"])}, "choices": options, "parameters": 9, "seconds": 1.0}
+        accuracy = {"scenes": {"all": {"accuracy": share}}}
+        (folder / name / RESULT).write_text(json.dumps({**result, "loss": 1.0, "objective": 0.5, "accuracy": accuracy}))
+        records = [{"step": step, "stage": "a", "loss": 1 / step, "lr": 0.1, "dropped": {}} for step in (1, 2, 3)]
+        lines = [json.dumps({**record, "skipped_steps": 0, "accuracy": {"scenes": share}}) for record in records]
+        (folder / name / "log.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def table(folder, name):
+    with (folder / name).open(newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_seeds_are_folded(sweep, capsys):
+    report.main([str(sweep)])
+    shown = capsys.readouterr().out
+    rows = table(sweep, "designs.csv")
+    mean = {(row["model"], row["prompt"]): row for row in rows if row["kind"] == "mean over kinds"}
+    assert [row["seeds"] for row in mean.values()] == ["5"] * 5 + ["3"]
+    one = mean[MODELS[0], "last"]
+    assert float(one["mean"]) == pytest.approx(np.mean(shares(sweep, model=MODELS[0], prompt="last")))
+    assert float(one["low"]) < float(one["mean"]) < float(one["high"])
+    assert len(rows) == 6 * 3
+    assert "no data" in shown
+    assert "Jobs: 28 finished, 1 failed, 1 not begun." in shown
+    assert "Differences from" not in shown
+    markdown = (sweep / "comparison.md").read_text()
+    designs = re.findall(r"^\| (model=\S+ prompt=\S+) \| (\d)", markdown, re.M)
+    assert len(designs) == 6
+    assert {name for name, _ in designs[:2]} == {f"model={model} prompt=sandwich" for model in MODELS}  # best first
+    assert "no data" in markdown
+
+
+def shares(folder, **wanted):
+    """Shares of right answers of the finished jobs with some options."""
+    results = [json.loads(path.read_text()) for path in folder.glob(f"*/{RESULT}")]
+    chosen = [one for one in results if wanted.items() <= one["choices"].items()]
+    return [one["accuracy"]["scenes"]["all"]["accuracy"] for one in chosen]
+
+
+def test_contrasts_are_those_of_the_file(sweep):
+    report.main([str(sweep)])
+    rows = [row for row in table(sweep, "contrasts.csv") if row["kind"] == "mean over kinds"]
+    assert [(row["contrast"], row["pairs"], row["verdict"]) for row in rows] == [
+        ("prompt: sandwich - first", "8", "better"),
+        ("prompt: sandwich - first, at model=visualrwkv6_small", "5", ""),
+        ("prompt: sandwich - first, at model=transformer_small", "3", ""),
+        ("(prompt: sandwich - first) changes from model=visualrwkv6_small to transformer_small", "3", NO_DIFFERENCE),
+        ("prompt: last - first", "10", NO_DIFFERENCE),
+    ]
+    assert 0.2 < float(rows[0]["difference"]) < 0.4
+    assert float(rows[0]["low"]) > 0.1
+    assert float(rows[0]["p"]) == 2 / 2**8
+    assert float(rows[0]["p_holm"]) == pytest.approx(3 * 2 / 2**8)
+    assert float(rows[0]["smallest_difference"]) > 0
+    assert rows[1]["p"] == ""
+
+
+def test_differences_are_those_of_runs_with_one_seed(sweep):
+    report.main([str(sweep)])
+    rows = {row["contrast"]: row for row in table(sweep, "contrasts.csv") if row["kind"] == "mean over kinds"}
+    models = [
+        np.mean(shares(sweep, model=model, prompt="last")) - np.mean(shares(sweep, model=model, prompt="first"))
+        for model in MODELS
+    ]
+    assert float(rows["prompt: last - first"]["difference"]) == pytest.approx(np.mean(models))
+
+
+def test_single_runs_are_shown_when_asked_for(sweep, capsys):
+    report.main([str(sweep), "--runs"])
+    shown = capsys.readouterr().out
+    assert "Designs: scenes" in shown
+    assert "Differences from" in shown
+    assert (sweep / "comparison.md").read_text().count("seed=") > 28
+
+
+def test_the_page_has_a_panel_for_every_kind(sweep):
+    report.main([str(sweep)])
+    page = (sweep / "comparison.html").read_text()
+    panels = re.findall(r'<svg class="wide".*?</svg>', page, re.S)
+    assert [re.search(r'class="title">([^<]*)', one)[1] for one in panels] == [
+        "scenes: mean over kinds",
+        "scenes: colour",
+        "scenes: count",
+    ]
+    assert [one.count("<circle") for one in panels] == [28] * 3
+    assert [one.count("<rect") for one in panels] == [6] * 3
+    assert page.count("<polygon") == 12  # six designs: loss, accuracy
+    assert "scenes: accuracy while training" in page
+    assert "<script" not in page
+
+
+def test_a_wide_table_goes_by_blocks_and_no_name_is_cut(capsys, monkeypatch):
+    monkeypatch.setattr(report, "MAX_WIDTH", 60)
+    monkeypatch.setenv("COLUMNS", "60")
+    names = ["model=visualrwkv6_small prompt=sandwich", "b"]
+    report._print("t", ["design", "one", "two", "three"], [[name, "1" * 12, "2" * 12, "3"] for name in names])
+    shown = capsys.readouterr().out
+    assert shown.count(names[0]) == 3
+    assert all(column in shown for column in ("one", "two", "three"))
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("case", ["one seed", "no answers"])
+def test_a_sweep_that_cannot_be_folded_is_compared_run_by_run(sweep, capsys, case):
+    for path in sweep.glob(f"*/{RESULT}"):
+        if case == "no answers":
+            (path.parent / "answers.jsonl").unlink()
+        elif json.loads(path.read_text())["choices"]["seed"] != "1":
+            path.unlink()
+    report.main([str(sweep)])
+    shown = capsys.readouterr().out
+    assert "Designs: scenes" not in shown
+    assert "transformer_small" in shown
+    assert not (sweep / "designs.csv").exists()
+
+
+def test_a_run_with_other_questions_is_left_out(sweep, capsys):
+    [first, *_] = sorted(sweep.glob("*/answers.jsonl"))
+    first.write_text(first.read_text().replace("image", "drawing"))
+    report.main([str(sweep)])
+    assert "is left out" in capsys.readouterr().out
+
+
+def scores(gains):
+    """Runs of two options for every seed, where the second one is better by a gain, without noise."""
+    runs = [SweepRun(f"{seed}", {"prompt": one}, f"{seed}", {}, []) for seed in range(len(gains)) for one in ("a", "b")]
+    right = np.random.default_rng(0).uniform(0.2, 0.5, (len(gains), 40))
+    values = np.stack([one + gain * place for one, gain in zip(right, gains, strict=True) for place in (0, 1)])
+    return Scores(runs, values, ["x"] * 40, np.arange(40))
+
+
+def test_few_pairs_are_not_enough_for_a_verdict():
+    contrast = {"group": "prompt", "option": "b", "against": "a"}
+    for number, verdict in ((3, TOO_FEW), (5, TOO_FEW), (6, "better")):
+        [found] = differences([contrast], scores([0.1] * number))
+        assert (found.p, found.verdict) == (2 / 2**number, verdict)
+    [worse] = differences([{**contrast, "option": "a", "against": "b"}], scores([0.1] * 6))
+    assert worse.verdict == "worse"
+    [nothing] = differences([{**contrast, "option": "c"}], scores([0.1] * 6))
+    assert (nothing.number, nothing.estimates, nothing.p) == (0, None, None)
+    found = differences([contrast] * 2, scores([0.1] * 6))
+    assert [one.corrected for one in found] == [2 * 2 / 2**6] * 2
+    assert [one.verdict for one in found] == [TOO_FEW] * 2
