@@ -80,11 +80,11 @@ def test_a_sweep(cli, runs):
 
 def test_results_are_flat_rows(cli, runs):
     pandas = pytest.importorskip("pandas")
-    cli("train", "-m", TINY, "backbone.depth=4,5", "seed=1,2", "out=s")
+    cli("train", "-m", TINY, "backbone.depth=4,5", "seed=1", "out=s")
     table = pandas.read_json("s/results.jsonl", lines=True)
     assert [*table["job"]] == [out.name for _, out in runs.calls]
-    assert [*table["backbone.depth"]] == [4, 4, 5, 5]
-    assert [*table["seed"]] == [1, 2, 1, 2]
+    assert [*table["backbone.depth"]] == [4, 5]
+    assert [*table["seed"]] == [1, 1]
     assert {*table["connector"]} == {"linear"}
     assert table["recipe"].isna().all()
     assert (table["accuracy"] == 0.75).all()
@@ -310,11 +310,12 @@ def test_status_and_rerun(cli, runs, cards):
 
 
 def test_a_report_keeps_the_order_of_the_jobs(cli, runs):
-    cli("train", "-m", TINY, "seed=5,4,3,2,1", "out=s")
+    cli("train", "-m", TINY, "seed=3,1,2", "out=s")
     finished, _ = find_runs("s")
-    assert [run.result["seed"] for run in finished] == [5, 4, 3, 2, 1]
+    assert [run.result["seed"] for run in finished] == [3, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_recipe_of_several_stages(cli, runs):
     """A job is finished with its last stage, and its folder is locked while a stage is prepared."""
     runs.faults = {2: ValueError("no data")}

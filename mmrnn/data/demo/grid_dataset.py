@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from mmrnn.data.demo.dataset import NAMED_PROBABILITY, SceneImage, pools_by_category
 from mmrnn.data.demo.digits import split_digits
 from mmrnn.data.demo.drawings import Drawing, named_short_names, split_drawings
-from mmrnn.data.demo.grid_questions import ABOUT_ALL, ABOUT_ONE, ASK, LEAST, ask_grid
+from mmrnn.data.demo.grid_questions import ABOUT_ALL, ABOUT_ONE, ASK, LEAST, ask_grid, in_words
 from mmrnn.data.demo.grid_scenes import CELLS, GridScene, grid_scene
 from mmrnn.data.demo.questions import Question, ask, count_by
 from mmrnn.data.demo.scenes import Scene, digit_scene
@@ -46,7 +46,8 @@ class DemoQuestions(MapDataset):
         mark: side in pixels of a mark on one of the drawings; 0: none, and no questions about it.
         images: most images of a sample; 1: without the kind `changed`, which compares two.
         ask_about: kinds of question about one thing or about all of them.
-        shown: images of a sample: its own, those of another sample (the accuracy that needs no image), or none.
+        shown: images of a sample: its own, those of another sample (the accuracy that needs no image), none, or what is
+            in them in words, before the first question (to train a backbone without images).
         handwriting: also ask for handwritten digits, in scenes of their own.
         names: number of drawings that questions may name.
         holdout: share of the drawings of every category that only the split `drawings` shows.
@@ -74,7 +75,7 @@ class DemoQuestions(MapDataset):
         mark: Annotated[int, Bounds(ge=0, le=8)] = 6,
         images: Literal[1, 2] = 2,
         ask_about: Literal["one", "all", "both"] = "both",
-        shown: Literal["own", "shuffled", "none"] = "own",
+        shown: Literal["own", "shuffled", "none", "words"] = "own",
         handwriting: bool = False,
         names: PositiveInt = 60,
         holdout: Annotated[float, Bounds(gt=0, lt=1)] = 0.15,
@@ -128,7 +129,7 @@ class DemoQuestions(MapDataset):
         possible = [kind for kind in lists[knobs["ask_about"]] if LEAST.get(kind, 1) <= knobs["max_drawings"]]
         possible = [kind for kind in possible if knobs["mark"] or kind != "mark"]
         possible = [kind for kind in possible if knobs["images"] > 1 or kind != "changed"]
-        possible += [WRITING] * (knobs["handwriting"] and self.split != "style")
+        possible += [WRITING] * (knobs["handwriting"] and self.split != "style" and knobs["shown"] != "words")
         if unknown := [kind for kind in kinds or () if kind not in possible]:
             raise ValueError(f"kinds ({', '.join(unknown)}) must be among {', '.join(possible)} with these knobs")
         if not possible:
@@ -147,11 +148,13 @@ class DemoQuestions(MapDataset):
         if self.shown == "shuffled":
             other = self._other(number)
             images = self._images(*(self._train(other, 0) if self.split == "train" else self._test(other))[:2])
-        tags = f"{TAG}\n" * len(images)
+        start = f"{TAG}\n" * len(images)
+        if self.shown == "words":
+            start = f"{in_words(scenes, Random(f'{key}/words/{visit}'))}\n"
         turns = []
         for question in questions:
             turns += [
-                Turn("user", question.text if turns else tags + question.text),
+                Turn("user", question.text if turns else start + question.text),
                 Turn("assistant", question.answer),
             ]
         kind = questions[0].kind if len(questions) == 1 else ""
@@ -159,12 +162,13 @@ class DemoQuestions(MapDataset):
 
     def images(self) -> Iterator[SceneImage]:
         """Iterate over all distinct images."""
-        return (image for index in range(self.scenes) for image in self[index].images)
+        numbers = range(self.scenes if self.shown in ("own", "shuffled") else 0)
+        return (image for index in numbers for image in self[index].images)
 
     def held_out(self, samples: int = 1920) -> "dict[str, DemoQuestions]":
-        """Return the evaluation splits with the same knobs, `samples` questions each."""
+        """Return the evaluation splits with the same knobs, `samples` questions each; in words there is no style."""
         splits = {}
-        for split in SPLITS[1:]:
+        for split in SPLITS[1:3] if self.shown == "words" else SPLITS[1:]:
             kinds = tuple(kind for kind in self.kinds if kind != WRITING or split != "style")
             if kinds:
                 splits[split] = DemoQuestions(split=split, scenes=samples, kinds=kinds, **self.knobs)

@@ -158,3 +158,22 @@ def ask_grid(kind: str, scenes: Sequence[GridScene], rng: Random) -> Question | 
         return None
     form, gaps, answer = asked
     return Question(kind, rng.choice(WORDINGS[form]).format(**gaps), answer)
+
+
+def in_words(scenes: Sequence[GridScene], rng: Random) -> str:
+    """Return sentences that say everything that is asked about scenes: each drawing with its place, and the mark.
+
+    The drawings are in random order, by name if questions may use it, or by category.
+    """
+    parts = []
+    for rank, scene in enumerate(scenes):
+        facts = [
+            f"the {placed.thing.name if placed.thing.asked else placed.thing.category} is at the {PLACES[cell]}"
+            for placed in scene.drawings
+            for cell in (scene.cell(placed),)
+        ]
+        rng.shuffle(facts)
+        facts += [f"the small shape is {scene.mark.colour}"] if scene.mark else []
+        start = f"in the {('first', 'second')[rank]} image " if len(scenes) > 1 else ""
+        parts.append(f"{start}{', '.join(facts)}.")
+    return " ".join(parts)

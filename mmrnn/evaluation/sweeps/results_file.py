@@ -1,6 +1,7 @@
 """Table of the results of a sweep: `results.jsonl`, one flat row a finished job, for `pandas.read_json(lines=True)`."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ RESULTS = "results.jsonl"
 
 TIMES = ("seconds", "samples_per_second", "peak_memory_gib")
 """Columns that differ between two runs that compute the same."""
+
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]{1,2}")
 
 LEFT = frozenset({"config", "choices", "accuracy", "left_out"})
 """Parts of a result that are no values of their own."""
@@ -73,6 +76,8 @@ def row(job: JobStatus) -> dict[str, Any]:
 def value_of(override: str) -> Any:
     """Value of an override: a number, a truth value, null or a text; a list or mapping stays text."""
     text = override.partition("=")[2]
+    if NUMBER.fullmatch(text):  # YAML reads 1e-3 as a text
+        return float(text)
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,13 +1,17 @@
 import pickle
+import re
 from collections import Counter
 from functools import cache
 
 import numpy as np
 import pytest
 
+from mmrnn.config.compose import compose
+from mmrnn.config.instantiate import instantiate
+from mmrnn.config.tree import plain
 from mmrnn.data import DemoQuestions
 from mmrnn.data.demo.grid_dataset import SPLITS
-from mmrnn.data.demo.grid_questions import ABOUT_ALL, ABOUT_ONE, ASK
+from mmrnn.data.demo.grid_questions import ABOUT_ALL, ABOUT_ONE, ASK, PLACES
 from mmrnn.evaluation.blind_baselines import baselines
 
 HELD_OUT = SPLITS[1:]
@@ -102,6 +106,37 @@ def test_without_images_the_questions_are_the_same():
         assert [turn.text for turn in none[number].turns] == [
             turn.text.replace("<image>\n", "") for turn in own[number].turns
         ]
+
+
+def test_words_say_what_is_in_the_images():
+    shown, words = (DemoQuestions(split="scenes", scenes=160, shown=shown) for shown in ("own", "words"))
+    assert [*words.images()] == []
+    for number in range(160):
+        own, told = shown[number], words[number]
+        assert told.images == ()
+        assert told.turns[1] == own.turns[1]
+        description, question = told.turns[0].text.split("\n")
+        assert question == own.turns[0].text.rpartition("\n")[2]
+        sentences = re.findall(r"(in the (?:first|second) image )?([^.]+)\.(?: |$)", description)
+        assert len(sentences) == len(own.images)
+        for image, (_, facts) in zip(own.images, sentences, strict=True):
+            *things, mark = facts.strip().split(", ")
+            assert mark == f"the small shape is {image.scene.mark.colour}"
+            said = Counter(re.fullmatch(r"the ([a-z ]+) is at the ([a-z ]+)", fact).groups() for fact in things)
+            assert said == Counter(
+                (p.thing.name if p.thing.asked else p.thing.category, PLACES[image.scene.cell(p)])
+                for p in image.scene.drawings
+            )
+
+
+def test_sentences_have_no_images_and_other_scenes():
+    sentences = instantiate(plain(compose("data=sentences"))["data"])
+    assert len(sentences) == 40000
+    assert list(sentences.held_out(80)) == ["scenes", "drawings"]
+    texts = {sentences[number].turns[0].text for number in range(0, 40000, 200)}
+    assert len(texts) == 200
+    ids = {sentences[number].id for number in range(0, 400)}
+    assert ids.isdisjoint(sample.id for sample in trained()[:400])
 
 
 @pytest.mark.parametrize("size", [128, 256])
