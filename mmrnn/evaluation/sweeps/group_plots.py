@@ -15,12 +15,13 @@ LEFT, TOP, WIDTH, HEIGHT, ROW = 56, 26, 420, 220, 16
 
 
 class Mark(NamedTuple):
-    """Point of a plot: place across from 0 to 1, estimate, colour, and whether it is filled."""
+    """Point of a plot: place across from 0 to 1, estimate, colour, whether it is filled, and a text beside it."""
 
     across: float
     estimate: SeedEstimate
     colour: str
     filled: bool = True
+    text: str = ""
 
 
 def interaction(split: str, scores: Scores, group: str, by: str) -> str:
@@ -83,9 +84,15 @@ def cost_and_quality(split: str, scores: Scores, estimates: Mapping[str, SeedEst
     place = {name: 0.06 + 0.88 * (cost - low) / ((high - low) or 1) for name, cost in costs.items()}
     order = sorted(costs, key=lambda name: -estimates[name].value)
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(order)}
-    marks = [[Mark(place[name], estimates[name], colours[name]) for name in front]]
-    marks += [[Mark(place[name], estimates[name], colours[name], filled=False)] for name in order if name not in front]
-    names = [(colours[name], f"{name}: {costs[name]:,.0f} s{', on the front' * (name in front)}") for name in order]
+    drawn = {
+        name: Mark(place[name], estimates[name], colours[name], name in front, f"{number}")
+        for number, name in enumerate(order, 1)
+    }
+    marks = [[drawn[name] for name in front], *([drawn[name]] for name in order if name not in front)]
+    names = [
+        (colours[name], f"{number}: {name}, {costs[name]:,.0f} s{', on the front' * (name in front)}")
+        for number, name in enumerate(order, 1)
+    ]
     below = [(0.06, f"{low:,.0f} s"), (0.94, f"{high:,.0f} s")] if high > low else [(0.06, f"{low:,.0f} s")]
     return _plot(f"{split}: quality against seconds of a run", marks, below, names)
 
@@ -160,4 +167,5 @@ def _mark(mark: Mark, x: float, down: Callable[[float], float]) -> str:
         bar = f'<line x1="{x:.1f}" x2="{x:.1f}" {ends} stroke="{mark.colour}" stroke-width="2" opacity=".5"/>'
     fill = mark.colour if mark.filled else "white"
     place = f'cx="{x:.1f}" cy="{down(one.value):.1f}"'
-    return f'{bar}<circle {place} r="4.5" fill="{fill}" stroke="{mark.colour}" stroke-width="1.5"/>'
+    text = f'<text x="{x + 8:.1f}" y="{down(one.value) + 4:.1f}">{escape(mark.text)}</text>' if mark.text else ""
+    return f'{bar}<circle {place} r="4.5" fill="{fill}" stroke="{mark.colour}" stroke-width="1.5"/>{text}'
