@@ -11,8 +11,12 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import parameters
 from mmrnn.config.sweep_plan import SweepPlan
 from mmrnn.io.atomic import replace_file
+from mmrnn.io.lock import lock_folder
 
 SWEEP = "sweep.yaml"
+
+MAX_WAIT = 60.0
+"""Seconds that a process waits for another one that extends the same sweep."""
 
 
 def read_plan(folder: Path) -> SweepPlan | None:
@@ -42,7 +46,13 @@ def record_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
 
     Raises:
         ConfigError: the folder belongs to another sweep; the message names what differs.
+        FolderInUseError: another process has held the folder for a minute.
     """
+    with lock_folder(folder, wait=MAX_WAIT):
+        return _extend(folder, plan)
+
+
+def _extend(folder: Path, plan: SweepPlan) -> SweepPlan:
     before = read_plan(folder)
     if before is not None:
         if differing := differences(before, plan):
