@@ -55,10 +55,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def lock_holder(folder: Path) -> str | None:
     """Return who holds a folder, in words; None: nobody."""
-    path = folder / LOCK
-    if fcntl is None or not path.is_file():
+    if fcntl is None:
         return None
-    with path.open() as file:
+    try:
+        file = (folder / LOCK).open()
+    except FileNotFoundError:
+        return None
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
