@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
+from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.cli import report
+from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key
 from mmrnn.config.sweep import read_sweep
 from mmrnn.config.sweep_plan import plan_sweep
@@ -183,6 +186,16 @@ def test_a_run_with_other_questions_is_left_out(sweep, capsys):
     first.write_text(first.read_text().replace("image", "drawing"))
     report.main([str(sweep)])
     assert "is left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "contrast", [{"option": "last"}, {"group": "prompt", "option": "a", "against": "b", "to": "c"}]
+)
+def test_a_damaged_contrast_is_refused(sweep, contrast):
+    path = sweep / "sweep.yaml"
+    path.write_text(to_yaml({**yaml.safe_load(path.read_text()), "contrasts": [contrast]}))
+    with pytest.raises(ConfigError, match=r"sweep.yaml is damaged"):
+        report.main([str(sweep)])
 
 
 def scores(gains):
