@@ -159,13 +159,13 @@ def _report(found: "Update", options: Namespace) -> None:
         total = len(found.index.images) + len(found.faults)
         print(f"mmrnn: {len(found.faults):,} of {total:,} images cannot be opened:", file=sys.stderr)
     for path, reason in [*found.faults.items()][:MAX_NAMED]:
-        print(f"  {_shown(options.folder / path)}: {reason}", file=sys.stderr)
+        print(f"  {_shown(options.folder / path)}: {_shown(reason)}", file=sys.stderr)
     if len(found.faults) > MAX_NAMED:
         print(f"  and {len(found.faults) - MAX_NAMED:,} more", file=sys.stderr)
     if not found.index.images:
         print(f"mmrnn: {options.folder} holds no image that can be opened", file=sys.stderr)
 
 
-def _shown(path: Path) -> str:
-    """A path as a terminal can print it."""
-    return str(path).encode("utf-8", "backslashreplace").decode().translate(CONTROLS)
+def _shown(text: Path | str) -> str:
+    """A path, or the reason of a fault, as a terminal can print it."""
+    return str(text).encode("utf-8", "backslashreplace").decode().translate(CONTROLS)

@@ -107,7 +107,7 @@ def naming(overrides: Sequence[str], swept: Collection[str], same: Collection[st
 
 def job_name(overrides: Sequence[str]) -> str:
     """Return the name of a job by a hash of its overrides in any order. It is no number in any notation."""
-    return f"job_{sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8]}"
+    return f"job_{sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:12]}"
 
 
 def varied(chosen: Sequence[str], vary: Mapping[str, Mapping[Any, Mapping[str, Any]]]) -> list[str]:

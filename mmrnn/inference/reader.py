@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from mmrnn.types import Sequence as Tokens
 class DialogueReader:
     """A model with its tokenizer and prompt, and two caches that all conversations share.
 
-    Both are forgotten when a parameter is changed in place, as training and `load_state_dict` do.
+    Both are forgotten when a parameter or buffer is changed in place, as training and `load_state_dict` do.
 
     Args:
         model: on any device.
@@ -32,8 +33,8 @@ class DialogueReader:
     Attributes:
         visual: visual tokens (`v d`) by content of the image.
         states: states behind the images of a first question, by the content of what was read.
-        weights: number of changes in place of each parameter, when the reader last looked; another list where one has
-            changed since.
+        weights: number of changes in place of each parameter and buffer, when the reader last looked; another list
+            where one has changed since.
     """
 
     def __init__(
@@ -182,8 +183,9 @@ class DialogueReader:
         self.states.clear()
 
     def _count_changes(self) -> list[int]:
-        # Inference tensors do not count theirs.
-        return [0 if each.is_inference() else each._version for each in self.model.parameters()]
+        # Inference tensors do not count theirs. The codes of quantised layers are buffers.
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        return [0 if each.is_inference() else each._version for each in tensors]
 
 
 def cut_between_images(row: DialogueRow, stop: int) -> int:

@@ -2,10 +2,16 @@
 
 import glob
 import os
+import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mmrnn.io.disk import explain_full_disk
+
+ABANDONED = 24 * 3600
+"""Seconds since an unfinished file of another machine was last written to, after which its writer has ended."""
 
 
 def replace_file(path: Path, write: Callable[[Path], object], needed: int | None = None) -> None:
@@ -23,7 +29,7 @@ def replace_file(path: Path, write: Callable[[Path], object], needed: int | None
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         with explain_full_disk(new, needed):
             write(new)
@@ -35,12 +41,19 @@ def replace_file(path: Path, write: Callable[[Path], object], needed: int | None
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the unfinished files that writers of `path` left whose process has ended."""
-    start = f".{path.name}."
+    """Remove the unfinished files that writers of `path` left whose process has ended.
+
+    Of processes on other machines nothing is known: their files are left for a day.
+    """
+    start, own = f".{path.name}.", socket.gethostname()
     for old in path.parent.glob(f"{glob.escape(start)}*"):
-        number = old.name.removeprefix(start)
-        if number.isdecimal() and number.isascii() and not _is_running(int(number)):
-            old.unlink(missing_ok=True)
+        host, _, number = old.name.removeprefix(start).rpartition(".")
+        if not host or not number.isdecimal() or not number.isascii():
+            continue
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            ended = not _is_running(int(number)) if host == own else old.stat().st_mtime < time.time() - ABANDONED
+            if ended:
+                old.unlink()
 
 
 def _is_running(process: int) -> bool:

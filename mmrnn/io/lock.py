@@ -4,8 +4,9 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -28,17 +29,21 @@ class FolderInUseError(ValueError):
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Context that holds a folder, made where it is missing.
 
     The lock is that of the system (`lockf`), which is released when the process ends in whatever way. It is not passed
     on to forked processes. Where the file system has no locks, a warning is logged instead.
 
+    Args:
+        folder: to hold.
+        wait: seconds to wait for another process.
+
     Raises:
         FolderInUseError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = _acquire(folder / LOCK)
+    file = _acquire_in_time(folder / LOCK, time.monotonic() + wait)
     if file is None:
         log.warning("%s cannot be locked here; see to it that no other run writes into it", folder)
         yield
@@ -55,15 +60,28 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def lock_holder(folder: Path) -> str | None:
     """Return who holds a folder, in words; None: nobody."""
-    path = folder / LOCK
-    if fcntl is None or not path.is_file():
+    if fcntl is None:
         return None
-    with path.open() as file:
+    try:
+        file = (folder / LOCK).open()
+    except FileNotFoundError:
+        return None
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             return file.read() or "a process that has just begun" if error.errno in HELD else None
     return None
+
+
+def _acquire_in_time(path: Path, end: float) -> TextIO | None:
+    while True:
+        try:
+            return _acquire(path)
+        except FolderInUseError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.05)
 
 
 def _acquire(path: Path) -> TextIO | None:
@@ -85,7 +103,8 @@ def _acquire(path: Path) -> TextIO | None:
                 f"{path.parent} is in use by {holder}; wait for it, stop it, or choose another folder (out=...)"
             ) from None
         # A holder that ends removes the file: the one that is locked now must still be in its place.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
         file.close()
     return None

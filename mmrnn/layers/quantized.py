@@ -1,6 +1,8 @@
 """Linear layers whose weight is stored as integer codes with scales."""
 
 from abc import abstractmethod
+from operator import is_not
+from typing import Any
 
 import torch
 from jaxtyping import BFloat16, Float, Int8, UInt8
@@ -80,7 +82,7 @@ class Int4Linear(QuantizedLinear):
     def __init__(self, in_features: int, out_features: int, bias: bool, *, group_size: int, awq: bool):
         super().__init__(in_features, out_features, bias)
         self.group_size = group_size
-        self.kept: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+        self.kept: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor, Tensor] | None = None
         half = {"dtype": torch.bfloat16, "device": "meta"}
         self.register_buffer("codes", torch.empty(out_features, in_features // 2, dtype=torch.uint8, device="meta"))
         for name in ("scales", "zeros"):
@@ -133,11 +135,16 @@ class Int4Linear(QuantizedLinear):
         tensors = (self.codes, self.scales, self.zeros)
         signature = tuple(fact for x in tensors for fact in (x.data_ptr(), 0 if x.is_inference() else x._version))
         kept = self.kept  # read once: another thread may replace it
-        if kept is None or kept[0] != signature:
+        # An address alone says little: a new tensor may have that of one that was freed.
+        if kept is None or kept[1] != signature or any(map(is_not, kept[0], tensors)):
             packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.unpacked().int(), 1)
             both = torch.stack([self.scales.T, self.zeros.T], dim=2).to(torch.bfloat16).contiguous()
-            kept = self.kept = signature, packed, both
-        return kept[1], self.group_size, kept[2]
+            kept = self.kept = tensors, signature, packed, both
+        return kept[2], self.group_size, kept[3]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the packed codes out of copies and pickles."""
+        return {**self.__dict__, "kept": None}
 
 
 def _multiply(x: Tensor, packed: Tensor, group_size: int, scales_and_zeros: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def make_features(
     cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)
     max_gib = float(cfg["feature_cache_gib"]) if cached else 0.0
     images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
-    store = feature_store(parts, cfg)
+    store = feature_store(parts, cfg) if images else FeatureStore()
     done = start.steps_done(parts.stages) if start else 0
     missing = sum(len(found) for found in images.values() if not store.holds(found))
     say_duration(parts, splits, missing, cfg, done, console)

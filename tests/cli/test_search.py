@@ -63,6 +63,18 @@ def test_objects_and_what_is_said_beside_them(search, images, tmp_path):
     assert not [path for path in images.iterdir() if path.name.startswith(".")]
 
 
+def test_a_reason_in_a_hostile_index_is_printed_without_control_characters(search, images, tmp_path):
+    (images / "broken.png").write_text("no image")
+    words = ("a wall", images, "--index", tmp_path / "index")
+    search(*words)
+    content = (tmp_path / "index").read_bytes()
+    assert content.count(b"an image is of") == 1
+    (tmp_path / "index").write_bytes(content.replace(b"an image is of", b"\\u001b[2J".ljust(14)))
+    err = search(*words)[2]
+    assert "broken.png: \ufffd[2J" in err
+    assert "\x1b" not in err
+
+
 def test_a_second_ordering(search, images):
     """The first N are in another order, with other scores; the others follow as they were."""
     plain = [line.split("\t")[1] for line in search("a white wall", images)[1]]

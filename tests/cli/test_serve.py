@@ -79,13 +79,13 @@ def test_a_signal_ends_it(run, monkeypatch, capsys):
     open_server, statuses = serve.open_server, []
 
     def ask_and_stop(made):
-        for _ in range(2000):
+        for _ in range(6000):
             if made.server.started:
                 break
             time.sleep(0.01)
         try:
             given = {**body("why?", max_tokens=2), "model": "mine"}
-            statuses.append(httpx.post(f"{made.url}/chat/completions", json=given, timeout=30).status_code)
+            statuses.append(httpx.post(f"{made.url}/chat/completions", json=given, timeout=60).status_code)
         finally:
             os.kill(os.getpid(), signal.SIGINT)
 

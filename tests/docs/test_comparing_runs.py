@@ -39,7 +39,7 @@ def run(tmp_path, monkeypatch, capsys):
         [sweep] = [*Path("multirun").glob("*")] or [""]
         words = [word.replace("multirun/2026-01-31_12-00-00", str(sweep)) for word in words]
         jobs = [*read_plan(sweep).jobs] if sweep else []
-        words = [re.sub(r"job_\w{8}", jobs[3], word) if jobs else word for word in words]
+        words = [re.sub(r"job_\w{12}", jobs[3], word) if jobs else word for word in words]
         assert main([*words, *(SMALL if words[0] == "train" else ())]) == 0
         return capsys.readouterr().out
 

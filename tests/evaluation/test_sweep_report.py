@@ -3,11 +3,15 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
+from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.cli import report
+from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key
 from mmrnn.config.sweep import read_sweep
 from mmrnn.config.sweep_plan import plan_sweep
@@ -17,6 +21,7 @@ from mmrnn.evaluation.reports.run_folder import RESULT, write_failure
 from mmrnn.evaluation.reports.sweep_file import record_plan
 from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, TOO_FEW, differences
 from mmrnn.evaluation.sweeps.fold import Scores, SweepRun
+from mmrnn.evaluation.sweeps.group_plots import interaction, pareto_front
 from mmrnn.evaluation.sweeps.job_status import begin_job
 
 MODELS, PROMPTS = ("visualrwkv6_small", "transformer_small"), ("first", "last", "sandwich")
@@ -142,6 +147,10 @@ def test_the_page_has_a_panel_for_every_kind(sweep):
     ]
     assert [one.count("<circle") for one in panels] == [28] * 3
     assert [one.count("<rect") for one in panels] == [6] * 3
+    assert "scenes: prompt by model" in page
+    assert page.count("model=visualrwkv6_small</text>") == 1
+    assert "scenes: quality against seconds of a run" in page
+    assert page.count(", on the front") == 1  # all take one second, and one design is the best
     assert page.count("<polygon") == 12  # six designs: loss, accuracy
     assert "scenes: accuracy while training" in page
     assert "<script" not in page
@@ -179,6 +188,16 @@ def test_a_run_with_other_questions_is_left_out(sweep, capsys):
     assert "is left out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "contrast", [{"option": "last"}, {"group": "prompt", "option": "a", "against": "b", "to": "c"}]
+)
+def test_a_damaged_contrast_is_refused(sweep, contrast):
+    path = sweep / "sweep.yaml"
+    path.write_text(to_yaml({**yaml.safe_load(path.read_text()), "contrasts": [contrast]}))
+    with pytest.raises(ConfigError, match=r"sweep.yaml is damaged"):
+        report.main([str(sweep)])
+
+
 def scores(gains):
     """Runs of two options for every seed, where the second one is better by a gain, without noise."""
     runs = [SweepRun(f"{seed}", {"prompt": one}, f"{seed}", {}, []) for seed in range(len(gains)) for one in ("a", "b")]
@@ -199,3 +218,20 @@ def test_few_pairs_are_not_enough_for_a_verdict():
     found = differences([contrast] * 2, scores([0.1] * 6))
     assert [one.corrected for one in found] == [2 * 2 / 2**6] * 2
     assert [one.verdict for one in found] == [TOO_FEW] * 2
+
+
+def test_the_front_holds_what_no_other_design_beats():
+    designs = {"slow and good": (9, 0.9), "fast": (1, 0.5), "slow": (9, 0.4), "between": (4, 0.7), "worse": (5, 0.7)}
+    assert pareto_front(designs) == ["fast", "between", "slow and good"]
+    assert pareto_front({"a": (1, 0.5), "b": (1, 0.5)}) == ["a", "b"]
+
+
+def test_an_interaction_needs_two_options_of_both_keys():
+    assert interaction("s", scores([0.1] * 3), "prompt", "model") == ""
+    runs = scores([0.1] * 3)
+    both = [
+        replace(run, options={**run.options, "model": "<m>"[: 2 + number % 2]}) for number, run in enumerate(runs.runs)
+    ]
+    drawn = interaction("s", replace(runs, runs=both), "prompt", "model")
+    assert "&lt;m&gt;" in drawn
+    assert "<m>" not in drawn

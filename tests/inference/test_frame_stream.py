@@ -162,13 +162,16 @@ def test_a_stream_comes_back_from_its_file(watcher, tmp_path):
         watcher.watch(resume=tmp_path / "state")
 
 
-def test_states_of_other_weights_are_refused():
-    used = assistant("visualrwkv6_tiny", "prompt=first")
+@pytest.mark.parametrize(
+    ("card", "changed"), [("none", "norm.weight"), ("int8", "blocks.1.channel_mix.key.codes")], ids=["weights", "codes"]
+)
+def test_states_of_other_weights_are_refused(card, changed):
+    used = assistant("visualrwkv6_tiny", "prompt=first", f"quantize={card}")
     stream = used.watch(FRAMES)
     stream.read(FRAMES[0])
     chat = stream.chat()
     with torch.no_grad():
-        used.model.backbone.norm.weight.mul_(1.1)
+        used.model.backbone.state_dict()[changed].mul_(2)
     with pytest.raises(ValueError, match="weights have changed since the frames were read"):
         chat.ask(QUESTION)
     with pytest.raises(ValueError, match="weights have changed since the first frame"):

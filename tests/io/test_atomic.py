@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import PosixPath
@@ -116,10 +117,13 @@ class PathWithoutSpace(PosixPath):
 def test_files_of_killed_writers_are_removed(tmp_path):
     process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     dead = int(process.stdout)
-    left = (f".a.{dead}", f".a.{10**30}")
-    others = (f".a.{os.getppid()}", f".b.{dead}", f".a.b.{dead}", ".a.tmp", ".a.²", f"a.{dead}")
+    host = socket.gethostname()
+    left = (f".a.{host}.{dead}", f".a.{host}.{10**30}", ".a.other-host.1")
+    others = (f".a.{host}.{os.getppid()}", f".b.{host}.{dead}", f".a.b.{host}.{dead}", f".a.other-host.{dead}")
+    others += (".a.tmp", f".a.{host}.²", f".a.{dead}", f"a.{host}.{dead}")
     for name in (*left, *others):
         (tmp_path / name).write_text("half")
+    os.utime(tmp_path / left[-1], (0, 0))
     replace_file(tmp_path / "a", lambda path: path.write_text("new"))
     assert names(tmp_path) == sorted(("a", *others))
 

@@ -23,7 +23,8 @@ print(given, works, faults())
 
 
 def test_freed_memory_is_not_given_back():
-    output = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-c", FAULTS]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
     before, works, after = output.split()
     assert works == str(tune_malloc())
     # Without glibc nothing is promised.

@@ -102,6 +102,22 @@ def test_int4_codes_are_packed_again_when_they_change():
     torch.testing.assert_close(layer(x), expected, rtol=0.02, atol=0.02 * float(expected.std()))
 
 
+@torch.no_grad()
+def test_int4_codes_at_the_address_of_earlier_ones_are_packed_again():
+    one = model("quantize=int4")
+    layer, x = one.backbone.blocks[0].channel_mix.key, torch.randn(2, 32)
+    memory = layer.codes.numpy().copy()
+    layer.codes = torch.from_numpy(memory)
+    first, address = layer(x), layer.codes.data_ptr()
+    memory[:] = memory[::-1].copy()
+    layer.codes = torch.from_numpy(memory)
+    assert layer.codes.data_ptr() == address
+    expected = F.linear(x, layer.weight)
+    torch.testing.assert_close(layer(x), expected, rtol=0.02, atol=0.02 * float(expected.std()))
+    assert not torch.equal(layer(x), first)
+    assert copy.deepcopy(layer).kept is None
+
+
 @pytest.mark.parametrize(
     ("words", "fault"),
     [

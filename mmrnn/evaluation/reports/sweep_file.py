@@ -9,10 +9,15 @@ from mmrnn.checkpoints.config_file import read_yaml, to_yaml
 from mmrnn.config.coerce import coerce
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import parameters
+from mmrnn.config.sweep import Contrast
 from mmrnn.config.sweep_plan import SweepPlan
 from mmrnn.io.atomic import replace_file
+from mmrnn.io.lock import lock_folder
 
 SWEEP = "sweep.yaml"
+
+MAX_WAIT = 60.0
+"""Seconds that a process waits for another one that extends the same sweep."""
 
 
 def read_plan(folder: Path) -> SweepPlan | None:
@@ -29,7 +34,10 @@ def read_plan(folder: Path) -> SweepPlan | None:
     if others := [name for name in content if name not in known]:
         raise ConfigError(f"{path} is damaged: it has a field {others[0]!r}; restore it, or choose another folder")
     try:
-        return SweepPlan(**{name: coerce(value, known[name].annotation) for name, value in content.items()})
+        plan = SweepPlan(**{name: coerce(value, known[name].annotation) for name, value in content.items()})
+        for one in plan.contrasts:
+            Contrast(**one)
+        return plan
     except TypeError as error:
         raise ConfigError(f"{path} is damaged: {error}; restore it, or choose another folder") from error
 
@@ -42,7 +50,13 @@ def record_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
 
     Raises:
         ConfigError: the folder belongs to another sweep; the message names what differs.
+        FolderInUseError: another process has held the folder for a minute.
     """
+    with lock_folder(folder, wait=MAX_WAIT):
+        return _extend(folder, plan)
+
+
+def _extend(folder: Path, plan: SweepPlan) -> SweepPlan:
     before = read_plan(folder)
     if before is not None:
         if differing := differences(before, plan):

@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmrnn.config.sweep import SEED
+from mmrnn.config.sweep_plan import SweepPlan
 from mmrnn.evaluation.reports.resampling import RESAMPLES
 from mmrnn.evaluation.reports.section import Section
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates, over_seeds, smallest_difference
 from mmrnn.evaluation.reports.statistics import score_with_interval
 from mmrnn.evaluation.sweeps.contrasts import Difference, differences
 from mmrnn.evaluation.sweeps.fold import Fold, Scores
+from mmrnn.evaluation.sweeps.group_plots import cost_and_quality, interaction
 from mmrnn.evaluation.sweeps.plots import dots, learning_curves
 from mmrnn.io.atomic import replace_file
 
@@ -83,7 +86,7 @@ def sweep_sections(name: str, fold: Fold, results: Mapping[str, SplitResult]) ->
             [name, str(len(places[name])), shown(each.mean), *(shown(each.kinds[kind]) for kind in kinds)]
             for name, each in sorted(designs.items(), key=lambda one: -one[1].mean.value)
         ]
-        plots = _panels(split, scores, designs)
+        plots = _panels(split, scores, designs) + _group_plots(split, scores, designs, fold.plan)
         found.append(Section(f"Designs: {split}", [*DESIGN_COLUMNS, *kinds], rows, [DESIGNS], plots))
         if contrasts:
             found += _contrast_sections(split, contrasts, kinds)
@@ -105,6 +108,14 @@ def _panels(split: str, scores: Scores, designs: Mapping[str, SeedEstimates]) ->
         estimates = {name: each.kinds[title] if column else each.mean for name, each in designs.items()}
         found += dots(f"{split}: {title}", figures, estimates)
     return found
+
+
+def _group_plots(split: str, scores: Scores, designs: Mapping[str, SeedEstimates], plan: SweepPlan) -> str:
+    """Interactions that the contrasts ask for (none: that of the first two keys), and cost against quality."""
+    pairs = [(one["group"], one["by"]) for one in plan.contrasts if one.get("by")]
+    pairs = pairs or [tuple(key for key, values in plan.grid.items() if key != SEED and len(values) > 1)[:2]]
+    found = "".join(interaction(split, scores, *pair) for pair in dict.fromkeys(pairs) if len(pair) == 2)
+    return found + cost_and_quality(split, scores, {name: each.mean for name, each in designs.items()})
 
 
 def shown(estimate: SeedEstimate, form: str = "{:.1%}") -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmrnn.data.image import ImageError
 from mmrnn.evaluation.metrics.items import Scores
-from mmrnn.evaluation.metrics.recall import Retrieved, recall, retrieve
+from mmrnn.evaluation.metrics.recall import NEVER, Retrieved, recall, retrieve
 from mmrnn.evaluation.tasks.answer_lines import answer_line, resume
 from mmrnn.evaluation.tasks.question import Question
 from mmrnn.evaluation.tasks.results import TaskRun, write_results
@@ -135,7 +135,7 @@ def _write(
         raise ValueError(f"no image of {run.name} can be opened ({embedding.faults[0]}); look into {run.root}")
     of_images, of_texts, opened = embedding.retrieve()
     faults = [embedding.faults.get(number, "") for number in range(len(embedding.questions))]
-    image_ranks = torch.full((len(faults),), 2**62)
+    image_ranks = torch.full((len(faults),), NEVER)
     image_ranks[opened] = of_images.ranks
     summary = {f"{TEXT_TO_IMAGE}/{name}": value for name, value in recall(of_texts.ranks).items()}
     summary |= {f"{IMAGE_TO_TEXT}/{name}": value for name, value in recall(image_ranks).items()}

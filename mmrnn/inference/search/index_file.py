@@ -6,6 +6,7 @@ every image in their order, and of those that cannot be opened with the reason).
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,10 +45,11 @@ class IndexWriter:
         self.file.write(b" " * (8 + HEADER))
 
     def add(self, entries: Sequence[Entry], vectors: Float[Tensor, "n q w"]) -> None:
-        """Append images with their vectors."""
-        self.images += entries
+        """Append images with their vectors: all of them, or none where the call is interrupted."""
         self._shape = (*vectors.shape[1:],)
+        self.file.seek(self._end())
         self.file.write(vectors.to(torch.float16).contiguous().numpy().tobytes())
+        self.images += entries
 
     def finish(self) -> None:
         """Write the entries, and the header.
@@ -59,8 +61,10 @@ class IndexWriter:
         text = json.dumps(content, separators=(",", ":")).encode("ascii")
         if len(text) > MAX_ENTRIES:
             raise ValueError(f"the paths of {len(self.images):,} images are too long for an index; search a subfolder")
-        end = self.file.tell() - 8 - HEADER
+        self.file.seek(self._end())
+        self.file.truncate()
         self.file.write(text)
+        end = self._end() - 8 - HEADER
         header = {
             "__metadata__": {"format": FORMAT, "maker": self.maker},
             "vectors": {"dtype": "F16", "shape": [len(self.images), *self._shape], "data_offsets": [0, end]},
@@ -68,6 +72,10 @@ class IndexWriter:
         }
         self.file.seek(0)
         self.file.write(HEADER.to_bytes(8, "little") + json.dumps(header).encode().ljust(HEADER))
+
+    def _end(self) -> int:
+        """Place in the file behind the vectors of all images."""
+        return 8 + HEADER + len(self.images) * prod(self._shape) * torch.float16.itemsize
 
 
 class ImageIndex:
@@ -90,7 +98,7 @@ class ImageIndex:
         self.path = path
         try:
             self._file, self.maker = _open(path)
-            self.images, self.faults = _parse_entries(_tensor(self._file, "entries", "U8", 1)[:])
+            self.images, self.faults = _parse_entries(_tensor(self._file, "entries", "U8", 1))
             self._vectors = _tensor(self._file, "vectors", "F16", 3)
             rows, *sizes = self._vectors.get_shape()
             if rows != len(self.images) or (rows and 0 in sizes):
@@ -135,12 +143,13 @@ def _tensor(file: Any, name: str, dtype: str, axes: int) -> Any:
     return found
 
 
-def _parse_entries(content: Tensor) -> tuple[list[Entry], dict[Entry, str]]:
-    """Images, and those with a fault."""
-    if len(content) > MAX_ENTRIES:
-        raise ValueError(f"its entries have {len(content)} bytes")
+def _parse_entries(content: Any) -> tuple[list[Entry], dict[Entry, str]]:
+    """Images, and those with a fault, of a tensor of which nothing is read yet."""
+    [size] = content.get_shape()
+    if size > MAX_ENTRIES:
+        raise ValueError(f"its entries have {size} bytes")
     try:
-        parsed = json.loads(content.numpy().tobytes())
+        parsed = json.loads(content[:].numpy().tobytes())
         images = [_entry(*one) for one in parsed["images"]]
         faults = {_entry(*one): reason for *one, reason in parsed["faults"]}
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """An index of a folder of images: what changes is noticed, and nothing else is embedded again."""
 
+import io
 import json
 import os
 from itertools import pairwise
@@ -16,8 +17,8 @@ from mmrnn.data.preprocess import to_tensor
 from mmrnn.inference.embedding import caption_ids, similarity
 from mmrnn.inference.search import image_search, index_file
 from mmrnn.inference.search.image_search import index_path, search, update_index
-from mmrnn.inference.search.index_file import HEADER, ImageIndex
-from mmrnn.inference.search.listing import list_tree
+from mmrnn.inference.search.index_file import HEADER, ImageIndex, IndexWriter
+from mmrnn.inference.search.listing import Entry, list_tree
 from mmrnn.inference.search.rerank import rerank
 from mmrnn.types import Embedder
 from tests.inference.retrieval_run import COLORS, train, write_images
@@ -168,6 +169,33 @@ def test_an_interrupted_call_leaves_what_it_has_embedded(folder, update, embedde
     assert not [path for path in folder.iterdir() if path.name.startswith(f".{found.index.path.name}")]
 
 
+@pytest.mark.parametrize("written", [0, 5, 64])
+def test_an_interrupt_while_vectors_are_written(tmp_path, written):
+    """The images before it stay, and the file is whole."""
+
+    class Interrupted(io.FileIO):
+        asked = 0
+
+        def write(self, content):
+            self.asked += 1
+            if self.asked == 3:  # the first is the space of the header
+                super().write(content[:written])
+                raise KeyboardInterrupt
+            return super().write(content)
+
+    vectors = torch.nn.functional.normalize(torch.randn(2, 2, 8), dim=-1)
+    path = tmp_path / "index"
+    with Interrupted(path, "w") as file:
+        writer = IndexWriter(file, "a")
+        writer.add([Entry("a.png", 1, 1), Entry("b.png", 1, 1)], vectors)
+        with pytest.raises(KeyboardInterrupt):
+            writer.add([Entry("c.png", 1, 1), Entry("d.png", 1, 1)], vectors)
+        writer.finish()
+    [(found, kept)] = ImageIndex(path).chunks()
+    assert [entry.path for entry in found] == ["a.png", "b.png"]
+    torch.testing.assert_close(kept, vectors, atol=1e-3, rtol=0)
+
+
 def test_versions_are_written_on_the_way(update, monkeypatch):
     """A process that is killed loses what it embedded since the last one."""
     known = []
@@ -233,6 +261,14 @@ def test_a_hostile_index_is_refused(update, name):
     path = update().index.path
     rewritten(path, **HOSTILE[name])
     with pytest.raises(ValueError, match=r"is damaged or no index of images: .*; delete it, or name another file"):
+        update()
+
+
+def test_entries_that_are_too_large_are_not_read(update, monkeypatch):
+    update()
+    monkeypatch.setattr(index_file, "MAX_ENTRIES", 100)
+    monkeypatch.setattr(index_file.json, "loads", None)
+    with pytest.raises(ValueError, match=r"its entries have \d{3} bytes"):
         update()
 
 

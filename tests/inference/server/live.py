@@ -11,7 +11,7 @@ from mmrnn.inference.server.app import create_app
 from mmrnn.inference.server.limits import Limits
 from mmrnn.inference.server.run import make_server, open_socket, url_of
 
-WAIT = 20
+WAIT = 60
 ENDLESS = 10**6
 
 

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing as mp
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -89,10 +90,12 @@ def test_two_processes_write_the_same_file_at_once(tmp_path):
     store = FeatureStore(tmp_path)
     store.write(IMAGES, cache())
     context = mp.get_context("fork")
-    writers = [context.Process(target=write_often, args=(store,)) for _ in range(2)]
+    writers = [context.Process(target=write_often, args=(store,), daemon=True) for _ in range(2)]
     for writer in writers:
         writer.start()
+    end = time.monotonic() + 60
     while any(writer.is_alive() for writer in writers):
+        assert time.monotonic() < end
         assert torch.equal(store.read(IMAGES, SHAPE).features, cache().features)
     for writer in writers:
         writer.join(60)
@@ -113,6 +116,7 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         store.read(IMAGES, shape)
 
 
+@pytest.mark.slow
 def test_runs_share_the_features(tmp_path, monkeypatch):
     """The second run computes none, and is equal to one that computes its own."""
     encoded = []
