@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -103,7 +103,8 @@ def _acquire(path: Path) -> TextIO | None:
                 f"{path.parent} is in use by {holder}; wait for it, stop it, or choose another folder (out=...)"
             ) from None
         # A holder that ends removes the file: the one that is locked now must still be in its place.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
         file.close()
     return None
