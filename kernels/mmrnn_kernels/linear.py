@@ -1,6 +1,7 @@
 """x W^T + b on a CPU without gradients, by the library that is fastest for it."""
 
 import time
+import weakref
 from collections.abc import Callable
 from functools import cache
 
@@ -39,17 +40,18 @@ class PackedWeight:
     """
 
     def __init__(self):
-        self.entry: tuple[tuple, Tensor] | None = None
+        self.entry: tuple[weakref.ref[Tensor], tuple, Tensor] | None = None
 
     def get(self, weight: Tensor, rows: int) -> Tensor:
         """Return the packed copy of this weight, for products with about `rows` rows."""
         version = 0 if weight.is_inference() else weight._version
         signature = (weight.data_ptr(), version, weight.dtype, weight.shape)
         entry = self.entry  # read once: another thread may replace it
-        if entry is None or entry[0] != signature:
+        # An address alone says little: a new weight may have that of one that was freed.
+        if entry is None or entry[0]() is not weight or entry[1] != signature:
             entry = self.entry = None  # freed first, so that one thread never holds two copies
-            entry = self.entry = signature, pack(weight.detach(), rows)
-        return entry[1]
+            entry = self.entry = weakref.ref(weight), signature, pack(weight.detach(), rows)
+        return entry[2]
 
     def __deepcopy__(self, memo: dict) -> "PackedWeight":
         return PackedWeight()

@@ -113,6 +113,15 @@ def test_a_kept_copy_is_made_once_and_anew_after_every_change(monkeypatch):
         assert twin.entry is None
 
 
+def test_another_weight_at_the_address_of_an_earlier_one_is_packed(monkeypatch):
+    monkeypatch.setattr(fast, "pack", lambda weight, rows: weight.clone())
+    kept, memory = PackedWeight(), bytearray(16)
+    for value in (1.0, 2.0):
+        weight = torch.frombuffer(memory, dtype=torch.float32)
+        weight.numpy()[:] = value  # which torch does not count
+        assert kept.get(weight, 1)[0] == value
+
+
 def test_threads_that_share_a_kept_copy_each_get_that_of_their_weight(monkeypatch):
     monkeypatch.setattr(fast, "pack", lambda weight, rows: weight.clone())
     kept, wrong = PackedWeight(), []
