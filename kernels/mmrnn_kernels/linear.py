@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import decode_step
+from .common.cpu_features import has_avx512
 from .transforms import is_transformed
-
-MAX_IN_PLACE_ROWS = {torch.float32: 40, torch.bfloat16: 8, torch.int8: 8}
-"""Up to so many rows the native code, which reads the weight once and in place, is faster than torch's own library."""
 
 MIN_PACKED_ROWS = 128
 """From so many rows on, packing a weight costs little beside the product."""
+
+MAX_IN_PLACE_ROWS = 8
+"""Up to so many rows reading the weight bounds the product, not arithmetic."""
 
 
 def is_plain_inference(*tensors: Tensor) -> bool:
@@ -84,7 +85,7 @@ def linear(
     is_fp32 = weight.dtype == torch.float32
     if packed_weight is not None and rows > 1 and (is_faster() if is_fp32 else can_pack(weight.dtype)):
         return multiply(x, packed_weight.get(weight, rows), bias)
-    if rows <= MAX_IN_PLACE_ROWS[weight.dtype] and can_read_in_place(x, weight):
+    if rows <= max_in_place_rows(weight.dtype) and can_read_in_place(x, weight):
         y = decode_step.few_rows_linear(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
     if rows >= MIN_PACKED_ROWS and is_fp32 and is_faster():
@@ -101,7 +102,7 @@ def codes_linear(
     """
     rows = x.numel() // x.shape[-1]
     if (
-        0 < rows <= MAX_IN_PLACE_ROWS[codes.dtype]
+        0 < rows <= MAX_IN_PLACE_ROWS
         and is_plain_inference(x, codes, scales)
         and x.dtype in decode_step.DTYPES
         and scales.is_contiguous()
@@ -111,6 +112,11 @@ def codes_linear(
         return y.view(*x.shape[:-1], -1)
     y = F.linear(x, codes.to(x.dtype))
     return y * scales.to(y.dtype)
+
+
+def max_in_place_rows(dtype: torch.dtype) -> int:
+    """Return up to how many rows the native code, which reads the weight once and in place, is the fastest."""
+    return MIN_PACKED_ROWS - 1 if dtype == torch.float32 and has_avx512() else MAX_IN_PLACE_ROWS
 
 
 def can_read_in_place(x: Tensor, weight: Tensor) -> bool:

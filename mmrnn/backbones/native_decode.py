@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmrnn.layers.quantized import Int8Linear, QuantizedLinear
 from mmrnn.types import State
-from mmrnn_kernels.common.cpu_features import multiplies_bf16
+from mmrnn_kernels.common.cpu_features import has_avx512, multiplies_bf16
 from mmrnn_kernels.decode_step import (
     BLOCK_PARAMETERS,
     DTYPES,
@@ -38,6 +38,9 @@ SLOWER = (
 
 MAX_ROWS = {torch.float32: 40, torch.bfloat16: 24}
 """Largest batch; for more rows the matrix products of the blocks are faster (`tools/bench_decode_rows.py`)."""
+
+MAX_AVX512_ROWS = 127
+"""Largest batch in fp32 with AVX-512."""
 
 MAX_EMULATED_ROWS = 256
 """Largest batch in bf16 on a processor that has no such products: there the blocks were slower at every size tried."""
@@ -113,6 +116,8 @@ def max_rows(dtype: torch.dtype) -> int:
     """Return the largest batch of this type that the native step is faster for on this processor."""
     if dtype == torch.bfloat16 and not multiplies_bf16():
         return MAX_EMULATED_ROWS
+    if dtype == torch.float32 and has_avx512():
+        return MAX_AVX512_ROWS
     return MAX_ROWS.get(dtype, 0)
 
 

@@ -93,12 +93,18 @@ def test_equals_the_blocks(make, calls, rows, dtype, tolerance):
     assert calls[0] is None, "the blocks read a prompt"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("multiplies", [True, False])
-def test_largest_batch(make, calls, monkeypatch, dtype, multiplies):
-    monkeypatch.setattr("mmrnn.backbones.native_decode.multiplies_bf16", lambda: multiplies)
-    model, most = make().to(dtype), max_rows(dtype)
-    assert most == {torch.float32: 40, torch.bfloat16: 24 if multiplies else 256}[dtype]
+@pytest.mark.parametrize(
+    ("dtype", "feature", "most"),
+    [
+        (torch.float32, "has_avx512", {True: 127, False: 40}),
+        (torch.bfloat16, "multiplies_bf16", {True: 24, False: 256}),
+    ],
+)
+@pytest.mark.parametrize("present", [True, False])
+def test_largest_batch(make, calls, monkeypatch, dtype, feature, most, present):
+    monkeypatch.setattr(f"mmrnn.backbones.native_decode.{feature}", lambda: present)
+    model, most = make().to(dtype), most[present]
+    assert max_rows(dtype) == most
     for rows in (most, most + 1):
         model(token(rows))
     assert [answer is None for answer in calls] == [False, True]
