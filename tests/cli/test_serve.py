@@ -96,9 +96,14 @@ def test_a_signal_ends_it(run, monkeypatch, capsys):
             yield made
 
     monkeypatch.setattr(serve, "open_server", watched)
+    # A shell ignores the signal for processes in the background, and they inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     # Handlers that other tests have left may write to streams that are closed.
     monkeypatch.setattr(logging.root, "handlers", [])
-    assert main(["serve", run, "--host", "localhost", "--port", "0", "--name", "mine"]) == 130
+    try:
+        assert main(["serve", run, "--host", "localhost", "--port", "0", "--name", "mine"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert statuses == [200]
     out, err = capsys.readouterr()
     assert re.fullmatch(r"mine is served at http://127.0.0.1:\d+/v1 \(Ctrl-C ends\)\n", out)

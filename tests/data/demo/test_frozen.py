@@ -8,7 +8,7 @@ from PIL import __version__ as pillow
 from mmrnn.data import DemoVQA
 from mmrnn.data.demo.dataset import SPLITS
 
-MADE_WITH = "12.3.0"
+MADE_WITH = "13.0.0"
 TEXTS = {
     "train": "ebeafa6f54a497b6",
     "scenes": "be7b67865afc703a",
@@ -17,7 +17,7 @@ TEXTS = {
 }
 PIXELS = {
     "train": "73171239b31597d2",
-    "scenes": "b3ad9c134ccfa6d7",
+    "scenes": "6d711132a1958f2b",
     "drawings": "39d259e12c2986c6",
     "writing": "a3a394051f25a0df",
 }
