@@ -32,7 +32,7 @@ IGNORED = {
 Number = Annotated[float | None, Field(allow_inf_nan=False)]
 
 
-def documented(**bounds: float) -> Any:
+def documented(**bounds: float | int) -> Any:
     """Return the bounds of an argument for the schema; `Sampler` checks them."""
     return Field(json_schema_extra=bounds)
 
