@@ -86,7 +86,7 @@ def _add_routes(app: FastAPI, completions: Completions, keyed: bool) -> None:
     model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmrnn"}
     # The gate checks the key; this documents it.
     key = [Depends(HTTPBearer(auto_error=False))] if keyed else []
-    reply = {200: {"model": ChatCompletion, "content": {SSE: {"schema": {"type": "string"}}}}}
+    reply = {200: {"model": ChatCompletion, "content": {SSE: {}}}}
 
     @app.post(CHAT_PATH, dependencies=key, responses=reply | errors(400, 401, 404, 408, 413, 429, 500, 503))
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
