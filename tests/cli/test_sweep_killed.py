@@ -31,7 +31,7 @@ def start(folder, *words):
 
 
 def finish(process):
-    """What a sweep prints, once it has ended."""
+    """Exit code and output of a sweep, once it has ended."""
     try:
         out, _ = process.communicate(timeout=500)
     finally:

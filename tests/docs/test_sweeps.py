@@ -31,7 +31,7 @@ FILE = (
     "sweep.seeds=[0,1]",
     "sweep.grid.prompt=[first,sandwich]",
 )
-"""What makes the sweep of the page small."""
+"""Overrides that make the sweep of the page small."""
 
 CONTRAST = "{group:prompt,option:sandwich,against:first,by:model}"
 

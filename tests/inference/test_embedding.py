@@ -155,7 +155,7 @@ def test_heads_live_through_another_checkpoint(assistant, tmp_path):
 
 
 def test_heads_are_kept_without_frozen_parameters(run, assistant, tmp_path):
-    """What no stage trains comes from a base; heads have none, and are always there."""
+    """Frozen parameters come from a base; heads have none, and are always in the checkpoint."""
     words = (f"weights.model={run}", "save_frozen=false", "stage.bridge.train=[connector]")
     tuned = train(tmp_path, *words)
     assert {name.split(".")[0] for name in read(tuned)} == {"embedder", "modalities"}

@@ -112,10 +112,10 @@ def test_words_say_what_is_in_the_images():
     shown, words = (DemoQuestions(split="scenes", scenes=160, shown=shown) for shown in ("own", "words"))
     assert [*words.images()] == []
     for number in range(160):
-        own, told = shown[number], words[number]
-        assert told.images == ()
-        assert told.turns[1] == own.turns[1]
-        description, question = told.turns[0].text.split("\n")
+        own, written = shown[number], words[number]
+        assert written.images == ()
+        assert written.turns[1] == own.turns[1]
+        description, question = written.turns[0].text.split("\n")
         assert question == own.turns[0].text.rpartition("\n")[2]
         sentences = re.findall(r"(in the (?:first|second) image )?([^.]+)\.(?: |$)", description)
         assert len(sentences) == len(own.images)

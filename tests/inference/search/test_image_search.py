@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import mmrnn
 from mmrnn.data.image import open_image
@@ -223,8 +223,8 @@ def test_another_model_has_another_index(assistant, folder, update):
 def rewritten(path, **changes):
     """An index with other tensors, under a header of the right length."""
     with safe_open(str(path), "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    save_file(tensors | changes, path, metadata)
+        metadata = file.metadata()
+    save_file(load_file(path) | changes, path, metadata)
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     assert size <= HEADER

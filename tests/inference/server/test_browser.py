@@ -115,7 +115,7 @@ def answered(page, count):
 
 
 def keep(page, name, folder):
-    """Keep a picture of the page, in the folder that `MMRNN_SCREENSHOTS` names or in that of the test."""
+    """Keep a screenshot of the page, in the folder that `MMRNN_SCREENSHOTS` names or in that of the test."""
     folder = Path(os.environ.get("MMRNN_SCREENSHOTS", folder))
     folder.mkdir(parents=True, exist_ok=True)
     assert len(page.screenshot(path=folder / f"{name}.png")) > 10_000
