@@ -129,17 +129,16 @@ def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Pa
     Returns:
         The files written.
     """
-    import platform
-
     import torch
 
     from mmrnn.bench.plots import plot
+    from mmrnn.io.processor import processor_name
 
     folder.mkdir(parents=True, exist_ok=True)
     plots = plot(folder, rows, config)
     facts = {
         "torch": torch.__version__,
-        "processor": processor() or platform.machine(),
+        "processor": processor_name(),
         "threads": config.threads,
         "device": torch.cuda.get_device_name() if config.device == "cuda" else "cpu",
         "quick": config.quick,
@@ -149,10 +148,3 @@ def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Pa
     path = folder / "bench.json"
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return [path, *plots]
-
-
-def processor() -> str:
-    """Model name of the processor on Linux; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -15,12 +15,12 @@ from mmrnn.config.compose import chosen_options, compose, compose_with_choices, 
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key
 from mmrnn.config.recipe_stages import SKIP, stage_runs
-from mmrnn.config.sweep_plan import SweepPlan, job_name, label, naming, varied
 from mmrnn.io.lock import LOCK, FolderInUseError, lock_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mmrnn.config.sweep_plan import SweepPlan
     from mmrnn.training.distributed.world import World
 
 log = logging.getLogger(__name__)
@@ -144,6 +144,7 @@ def _sweep_job(cfg: "DictConfig", root: Path, run: Any, world: "World") -> float
         Its objective; None where it has failed or is left to another process. Optuna counts that as a failed trial and
         tries others; NaN would end its study.
     """
+    from mmrnn.config.sweep_plan import label
     from mmrnn.evaluation.reports.run_folder import read_result, remove_failure
     from mmrnn.evaluation.reports.sweep_file import read_plan
     from mmrnn.evaluation.sweeps.job_status import job_status
@@ -178,8 +179,9 @@ def _sweep_job(cfg: "DictConfig", root: Path, run: Any, world: "World") -> float
     return None
 
 
-def _identity(cfg: "DictConfig", run: Any, plan: SweepPlan) -> tuple[str, Sequence[str]]:
+def _identity(cfg: "DictConfig", run: Any, plan: "SweepPlan") -> tuple[str, Sequence[str]]:
     """Name of a job, and its overrides: as they are planned, or as an optimising sweeper has chosen them."""
+    from mmrnn.config.sweep_plan import job_name, naming, varied
     from mmrnn.training.saving.run_config import MAY_CHANGE
 
     if JOB_KEY in cfg:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmrnn.cli import train
 from mmrnn.cli.options import Parser, add_overrides, one_of, to_path
 from mmrnn.cli.sweep_run import counted
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key
-from mmrnn.config.sweep_plan import SweepPlan
+
+if TYPE_CHECKING:
+    from mmrnn.config.sweep_plan import SweepPlan
 
 ACTIONS = ("status", "rerun")
 
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     return train.main(["-m", *before, *further, *options.overrides, f"out={options.folder}"])
 
 
-def _print_status(folder: Path, plan: SweepPlan) -> None:
+def _print_status(folder: Path, plan: "SweepPlan") -> None:
     from mmrnn.evaluation.sweeps.results_file import RESULTS, write_results
 
     try:

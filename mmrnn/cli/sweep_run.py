@@ -11,11 +11,11 @@ from mmrnn.cli.job import JOB_KEY, check_job, start_hydra
 from mmrnn.config.compose import compose, output_dir, search_path, sweep_jobs
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key, readable
-from mmrnn.config.sweep import Sweep, read_sweep
-from mmrnn.config.sweep_plan import SweepPlan, crossed, plan_sweep
 from mmrnn.config.tree import plain
 
 if TYPE_CHECKING:
+    from mmrnn.config.sweep import Sweep
+    from mmrnn.config.sweep_plan import SweepPlan
     from mmrnn.evaluation.sweeps.job_status import JobStatus
     from mmrnn.training.distributed.world import World
 
@@ -42,6 +42,7 @@ def run_sweep(words: Sequence[str], dirs: Sequence[Path], world: "World") -> int
         ConfigError: wrong usage, the first job that does not fit, or the folder belongs to another sweep.
         Interrupted: a signal has stopped it.
     """
+    from mmrnn.config.sweep_plan import crossed
     from mmrnn.evaluation.reports.sweep_file import record_plan
 
     with world.all_or_none():
@@ -89,8 +90,10 @@ def silent(world: "World") -> list[str]:
     return [] if world.main else ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
-def _card(words: Sequence[str], dirs: Sequence[Path]) -> tuple[str | None, Sweep | None]:
+def _card(words: Sequence[str], dirs: Sequence[Path]) -> "tuple[str | None, Sweep | None]":
     """Name and content of the card of the sweep, with the overrides of its fields."""
+    from mmrnn.config.sweep import read_sweep
+
     own = [word for word in words if override_key(word) == "sweep" or override_key(word).startswith("sweep.")]
     if not own:
         return None, None
@@ -101,7 +104,8 @@ def _card(words: Sequence[str], dirs: Sequence[Path]) -> tuple[str | None, Sweep
     return names[0], read_sweep(plain(compose(*paths, *own, dirs=dirs).get("sweep")))
 
 
-def _plan(words: Sequence[str], dirs: Sequence[Path], card: str | None, sweep: Sweep | None) -> SweepPlan:
+def _plan(words: Sequence[str], dirs: Sequence[Path], card: str | None, sweep: "Sweep | None") -> "SweepPlan":
+    from mmrnn.config.sweep_plan import plan_sweep
     from mmrnn.training.saving.run_config import MAY_CHANGE
 
     sweepers = [word.partition("=")[2] for word in words if override_key(word) == SWEEPER]
@@ -134,7 +138,7 @@ def _folder(words: Sequence[str], dirs: Sequence[Path], card: str | None) -> str
     return output_dir(*others, *chosen[-1:], sweep=True, dirs=dirs)
 
 
-def _states(folder: Path, plan: SweepPlan) -> "list[JobStatus]":
+def _states(folder: Path, plan: "SweepPlan") -> "list[JobStatus]":
     from mmrnn.evaluation.sweeps.job_status import job_status
 
     try:
@@ -143,7 +147,7 @@ def _states(folder: Path, plan: SweepPlan) -> "list[JobStatus]":
         raise ConfigError(str(fault)) from fault
 
 
-def _end(folder: Path, recorded: SweepPlan, asked: SweepPlan, fault: Exception | None) -> int:
+def _end(folder: Path, recorded: "SweepPlan", asked: "SweepPlan", fault: Exception | None) -> int:
     """Write the table of results, count the jobs, and name those that are not finished; return the exit code."""
     from mmrnn.evaluation.sweeps.results_file import RESULTS, write_results
 

@@ -10,7 +10,7 @@ On the command line `stages.align.KEY=VALUE` holds for that stage alone (a group
 is short for the knobs of the stage itself, `stages.align.skip=true` leaves it out, and all else holds for every stage.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,17 +37,30 @@ class StageRun(NamedTuple):
     overrides: list[str]
 
 
-def route_overrides(overrides: Sequence[str], dirs: Sequence[Path] = ()) -> list[str]:
+def route_overrides(overrides: Sequence[str], dirs: Sequence[str | Path] = ()) -> list[str]:
     """Return overrides in which those for one stage of a recipe stand under `stages`.
 
     Raises:
         ConfigError: the recipe does not exist.
     """
-    chosen = [one for one in overrides if one.startswith("recipe=") and "," not in one]
-    if not chosen:
-        return list(overrides)
-    names = compose(chosen[-1], dirs=dirs).stages
-    return [_routed(one, names) for one in overrides]
+    return next(route_jobs([overrides], dirs))
+
+
+def route_jobs(jobs: Iterable[Sequence[str]], dirs: Sequence[str | Path] = ()) -> Iterator[list[str]]:
+    """Yield the overrides of each job as `route_overrides` returns them; a recipe is composed once.
+
+    Raises:
+        ConfigError: a recipe does not exist.
+    """
+    stages: dict[str, Mapping[str, Any]] = {}
+    for overrides in jobs:
+        recipe = next((one for one in reversed(overrides) if one.startswith("recipe=") and "," not in one), None)
+        if recipe is None:
+            yield [*overrides]
+            continue
+        if recipe not in stages:
+            stages[recipe] = compose(recipe, dirs=dirs).stages
+        yield [_routed(one, stages[recipe]) for one in overrides]
 
 
 def _routed(override: str, names: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from mmrnn.config.compose import override_axes
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key, override_text
-from mmrnn.config.recipe_stages import route_overrides
+from mmrnn.config.recipe_stages import route_jobs
 from mmrnn.config.sweep import SEED, Contrast, Sweep
 
 MAX_JOBS = 10_000
@@ -79,10 +79,8 @@ def plan_sweep(
     if number > MAX_JOBS:
         raise ConfigError(f"the sweep makes {number:,} jobs; cross fewer values (at most {MAX_JOBS:,} jobs)")
     vary = sweep.vary if sweep else {}
-    made = {}
-    for chosen in product(*swept.values()) if jobs else ():
-        job = route_overrides([*base, *chosen, *varied(chosen, vary)], [*map(Path, dirs)])
-        made[job_name(naming(job, swept, same))] = job
+    combinations = product(*swept.values()) if jobs else ()
+    routed = route_jobs(([*base, *chosen, *varied(chosen, vary)] for chosen in combinations), dirs)
     return SweepPlan(
         card=card,
         overrides=naming(base, (), same),
@@ -90,7 +88,7 @@ def plan_sweep(
         vary={key: {str(option): dict(knobs) for option, knobs in options.items()} for key, options in vary.items()},
         contrasts=[_plain(one) for one in sweep.contrasts] if sweep else [],
         note=sweep.note if sweep else "",
-        jobs=made,
+        jobs={job_name(naming(job, swept, same)): job for job in routed},
     )
 
 

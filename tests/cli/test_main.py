@@ -1,6 +1,7 @@
 """The command line: output, exit codes, and how it reports mistakes."""
 
 import signal
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -58,6 +59,18 @@ def test_every_verb_has_help(capsys, verb):
     assert out.startswith(f"usage: mmrnn {verb}")
     assert "--config-dir DIR" in out
     assert "\nexamples:\n" in out
+
+
+def test_help_loads_no_heavy_library():
+    code = f"""
+import sys
+from mmrnn.cli.main import main
+for verb in {[*VERBS]}:
+    main([verb, "--help"])
+    assert not {{"torch", "hydra", "numpy", "PIL"}} & set(sys.modules), verb
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mmrnn.config import recipe_stages
 from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.error import ConfigError
 from mmrnn.config.sweep import Contrast, read_sweep
@@ -64,6 +65,16 @@ def test_a_recipe_of_several_stages():
     sweep = read_sweep({"grid": {"stage.align.steps": [1, 2]}})
     plan = plan_sweep(["model=visualrwkv6_tiny", "recipe=visualrwkv6"], sweep)
     assert [job[-1] for job in plan.jobs.values()] == [f"++stages.align.stage.only.steps={steps}" for steps in (1, 2)]
+
+
+def test_each_recipe_is_composed_once_for_all_jobs(monkeypatch):
+    composed = []
+    monkeypatch.setattr(
+        recipe_stages, "compose", lambda *words, **more: composed.append(words) or compose(*words, **more)
+    )
+    plan = plan_sweep(["recipe=visualrwkv6,llava15", "seed=1,2,3"])
+    assert len(plan.jobs) == 6
+    assert composed == [("recipe=visualrwkv6",), ("recipe=llava15",)]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml")))
