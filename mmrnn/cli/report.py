@@ -96,7 +96,7 @@ def _sweeps(folders: Sequence[Path]) -> tuple[list[Path], list["Section"]]:
     """
     from mmrnn.evaluation.reports.sweep_file import read_plan
     from mmrnn.evaluation.sweeps.fold import fold_sweep
-    from mmrnn.evaluation.sweeps.report import analyse, is_folded, sweep_sections, write_tables
+    from mmrnn.evaluation.sweeps.report import analyse, sweep_sections, write_tables
 
     folded: list[Path] = []
     sections: list[Section] = []
@@ -110,8 +110,8 @@ def _sweeps(folders: Sequence[Path]) -> tuple[list[Path], list["Section"]]:
             continue
         except ValueError as fault:
             raise ConfigError(str(fault)) from fault
-        results = analyse(fold)
-        if is_folded(results):
+        if fold.has_seeds:
+            results = analyse(fold)
             folded.append(folder)
             sections += sweep_sections(folder.name, fold, results)
             print(*write_tables(folder, results), sep="\n")

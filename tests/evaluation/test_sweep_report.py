@@ -14,15 +14,19 @@ from mmrnn.cli import report
 from mmrnn.config.error import ConfigError
 from mmrnn.config.overrides import override_key
 from mmrnn.config.sweep import read_sweep
-from mmrnn.config.sweep_plan import plan_sweep
+from mmrnn.config.sweep_plan import SweepPlan, plan_sweep
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.reports.answer_file import write_answers
 from mmrnn.evaluation.reports.run_folder import RESULT, write_failure
 from mmrnn.evaluation.reports.sweep_file import record_plan
+from mmrnn.evaluation.reports.task_results import TASKS
+from mmrnn.evaluation.sweeps import fold
 from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, TOO_FEW, differences
-from mmrnn.evaluation.sweeps.fold import Scores, SweepRun
+from mmrnn.evaluation.sweeps.fold import Fold, Scores, SweepRun
 from mmrnn.evaluation.sweeps.group_plots import interaction, pareto_front
 from mmrnn.evaluation.sweeps.job_status import begin_job
+from mmrnn.evaluation.sweeps.report import analyse
+from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 
 MODELS, PROMPTS = ("visualrwkv6_small", "transformer_small"), ("first", "last", "sandwich")
 CONTRASTS = [
@@ -168,7 +172,9 @@ def test_a_wide_table_goes_by_blocks_and_no_name_is_cut(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("case", ["one seed", "no answers"])
-def test_a_sweep_that_cannot_be_folded_is_compared_run_by_run(sweep, capsys, case):
+def test_a_sweep_that_cannot_be_folded_is_compared_run_by_run(sweep, capsys, monkeypatch, case):
+    if case == "one seed":
+        monkeypatch.setattr(fold, "read_answers", None)  # is not called
     for path in sweep.glob(f"*/{RESULT}"):
         if case == "no answers":
             (path.parent / "answers.jsonl").unlink()
@@ -186,6 +192,14 @@ def test_a_run_with_other_questions_is_left_out(sweep, capsys):
     first.write_text(first.read_text().replace("image", "drawing"))
     report.main([str(sweep)])
     assert "is left out" in capsys.readouterr().out
+
+
+def test_a_task_that_is_not_finished_is_named(sweep, capsys):
+    task = next(sweep.glob(f"*/{RESULT}")).parent / TASKS / "pope"
+    task.mkdir(parents=True)
+    (task / SETTINGS).write_text("{}")
+    report.main([str(sweep)])
+    assert "pope/result.json: the task is not finished" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -218,6 +232,17 @@ def test_few_pairs_are_not_enough_for_a_verdict():
     found = differences([contrast] * 2, scores([0.1] * 6))
     assert [one.corrected for one in found] == [2 * 2 / 2**6] * 2
     assert [one.verdict for one in found] == [TOO_FEW] * 2
+
+
+def test_a_kind_that_is_always_right_is_not_certain():
+    """Of 20 images without a wrong answer, up to 16.8 % wrong answers are possible: 0.832^20 is 0.025."""
+    every = scores([0.1] * 3)
+    values = np.where(np.arange(40) < 20, 1.0, every.values > 0.4)
+    every = replace(every, values=values, kinds=["easy"] * 20 + ["hard"] * 20)
+    [found] = analyse(Fold(SweepPlan(), scores={"s": every})).values()
+    for design in found.designs.values():
+        assert design.kinds["easy"][:3] == pytest.approx((1, 0.025 ** (1 / 20), 1))
+        assert design.kinds["hard"].low < design.kinds["hard"].value < design.kinds["hard"].high
 
 
 def test_the_front_holds_what_no_other_design_beats():

@@ -11,7 +11,7 @@ from mmrnn.evaluation.reports.comparison import UNTRAINED, FinishedRun, average,
 from mmrnn.evaluation.reports.disagreements import disagreements_html
 from mmrnn.evaluation.reports.section import Section
 from mmrnn.evaluation.reports.statistics import spread
-from mmrnn.evaluation.reports.task_results import TaskResult, read_tasks
+from mmrnn.evaluation.reports.task_results import TaskResult, read_tasks, task_label
 from mmrnn.evaluation.reports.thumbnails import Thumbnails
 
 IMAGES = (
@@ -49,7 +49,7 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
             answers[name] = {} if run.result is UNTRAINED else read_answers(run.folder)
         except (OSError, ValueError) as fault:
             notes.append(f"{name}: its held-out questions have no interval and are not paired: {fault}.")
-        scored = {_label(task): result.replies for task, result in tasks[name].items() if result.replies}
+        scored = {task_label(task): result.replies for task, result in tasks[name].items() if result.replies}
         if scored:
             answers[name] = answers.get(name, {}) | scored
     rest = [*_figures(tasks), *_seeds(runs, [tasks[name] for name in named])]
@@ -58,17 +58,13 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         found = pairing.compare(answers, named[baseline])
     except ImportError as fault:
         return [Section(title, notes=[*notes, f"{fault}."]), *rest]
-    labelled = {_label(task): result for task, result in tasks[named[baseline]].items()}
+    labelled = {task_label(task): result for task, result in tasks[named[baseline]].items()}
     images = Thumbnails(runs[baseline].result["config"], labelled)
     more = disagreements_html(found, images)
     if images.faults:
         notes.append(f"{len(images.faults):,} disagreements are shown without their image; first {images.faults[0]}.")
     shown = [IMAGES, *notes] if found.rows else notes
     return [Section(title, pairing.COLUMNS, found.rows, shown, more), *rest]
-
-
-def _label(task: str) -> str:
-    return f"task {task}"
 
 
 def _figures(tasks: Mapping[str, Tasks]) -> list[Section]:
@@ -86,7 +82,9 @@ def _means(run: FinishedRun, tasks: Tasks) -> dict[str, float]:
     """Mean score by split and task."""
     splits = {split: share for split in run.result["accuracy"] if (share := average(run, split)) is not None}
     return splits | {
-        _label(task): fmean(reply.score for reply in result.replies) for task, result in tasks.items() if result.replies
+        task_label(task): fmean(reply.score for reply in result.replies)
+        for task, result in tasks.items()
+        if result.replies
     }
 
 

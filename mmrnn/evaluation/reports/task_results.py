@@ -48,6 +48,11 @@ class TaskResult:
     root: str
 
 
+def task_label(task: str) -> str:
+    """Return the name of a task beside those of held-out splits."""
+    return f"task {task}"
+
+
 def read_tasks(run: Path) -> tuple[dict[str, TaskResult], list[str]]:
     """Return the results of the tasks of a run by name, and the faults of those that cannot be read.
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmrnn.evaluation.reports.resampling import means_by_kind, sums_by_image
 from mmrnn.evaluation.reports.run_folder import read_log, read_result
 from mmrnn.evaluation.reports.seed_statistics import with_overall
 from mmrnn.evaluation.reports.statistics import image_clusters
-from mmrnn.evaluation.reports.task_results import read_tasks
+from mmrnn.evaluation.reports.task_results import read_tasks, task_label
 from mmrnn.evaluation.sweeps.job_status import JobStatus, job_states
 
 
@@ -86,7 +86,7 @@ class Fold:
     Attributes:
         plan: of the sweep.
         runs: its finished jobs.
-        scores: by split or task.
+        scores: by split or task; none where no design has a second seed.
         notes: sentences about what is missing.
     """
 
@@ -95,9 +95,16 @@ class Fold:
     scores: dict[str, Scores] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def has_seeds(self) -> bool:
+        """True where a design has several seeds."""
+        return any(len(places) > 1 for scores in self.scores.values() for places in scores.designs().values())
+
 
 def fold_sweep(folder: Path, plan: SweepPlan) -> Fold:
     """Read the finished jobs of a sweep; a file that is missing or damaged is named in a note.
+
+    Answers are read where a design has a second seed.
 
     Raises:
         ValueError: the note of a job is damaged.
@@ -107,17 +114,22 @@ def fold_sweep(folder: Path, plan: SweepPlan) -> Fold:
     states = [*job_states(folder, plan)]
     counts = Counter(one.state for one in states)
     found.notes.append(f"Jobs: {', '.join(f'{number:,} {state}' for state, number in counts.items())}.")
+    runs: list[tuple[JobStatus, SweepRun]] = []
     for job in states:
-        if job.state != "finished":
-            continue
         try:
-            run = _run(job, plan)
-            answers = _answers(job.result)
+            runs += [(job, _run(job, plan))] if job.state == "finished" else []
+        except (OSError, ValueError) as fault:
+            found.notes.append(f"{job} is left out: {fault}.")
+    if max(Counter(run.design for _, run in runs).values(), default=0) < 2:
+        return replace(found, runs=[run for _, run in runs])
+    for job, run in runs:
+        try:
+            replies[run.name], faults = _answers(job.result)
         except (OSError, ValueError) as fault:
             found.notes.append(f"{job} is left out: {fault}.")
             continue
         found.runs.append(run)
-        replies[run.name] = answers
+        found.notes += [f"{job}: {fault}." for fault in faults]
     for split in dict.fromkeys(split for answers in replies.values() for split in answers):
         found.scores[split] = _aligned(split, found, replies)
     return found
@@ -132,10 +144,11 @@ def _run(job: JobStatus, plan: SweepPlan) -> SweepRun:
     return SweepRun(job.name, options, seed, result, read_log(job.result))
 
 
-def _answers(folder: Path) -> Replies:
-    """Replies by split, and by task."""
-    tasks, _ = read_tasks(folder)
-    return {**read_answers(folder), **{f"task {name}": task.replies for name, task in tasks.items() if task.replies}}
+def _answers(folder: Path) -> tuple[Replies, list[str]]:
+    """Replies by split, and by task, and the faults of tasks that cannot be read."""
+    tasks, faults = read_tasks(folder)
+    scored = {task_label(name): task.replies for name, task in tasks.items() if task.replies}
+    return {**read_answers(folder), **scored}, faults
 
 
 def _aligned(split: str, fold: Fold, replies: Mapping[str, Replies]) -> Scores:
@@ -153,5 +166,5 @@ def _aligned(split: str, fold: Fold, replies: Mapping[str, Replies]) -> Scores:
             continue
         kept.append(run)
         values.append([other.score for _, other in pairs])
-    clusters = image_clusters([one.images for one, _ in pair(first, first)]) if kept else np.zeros(0, int)
+    clusters = image_clusters([one.images for one in first]) if kept else np.zeros(0, int)
     return Scores(kept, np.array(values, float), [one.kind for one in first], clusters)

@@ -59,19 +59,26 @@ def analyse(fold: Fold) -> dict[str, SplitResult]:
 
 
 def _design_means(scores: Scores) -> dict[str, SeedEstimates]:
-    found = {}
+    found, kinds = {}, np.asarray(scores.kinds)
     for name, places in scores.designs().items():
         values = scores.values[places]
-        found[name] = over_seeds(values, scores.kinds, scores.clusters)
-        if len(places) > 1 and (np.all(values == 0) or np.all(values == 1)):  # resamples cannot differ
-            interval = score_with_interval(values[0], scores.kinds, scores.clusters)
-            found[name] = found[name]._replace(mean=SeedEstimate(*interval, 0.0, 1.0))
+        every = over_seeds(values, scores.kinds, scores.clusters)
+        mean = _certain(every.mean, values, scores.clusters)
+        by_kind = {
+            kind: _certain(one, values[:, kinds == kind], scores.clusters[kinds == kind])
+            for kind, one in every.kinds.items()
+        }
+        found[name] = SeedEstimates(mean, by_kind)
     return found
 
 
-def is_folded(results: Mapping[str, SplitResult]) -> bool:
-    """Return True where a design has several seeds."""
-    return any(len(places) > 1 for result in results.values() for places in result.scores.designs().values())
+def _certain(estimate: SeedEstimate, values: np.ndarray, clusters: np.ndarray) -> SeedEstimate:
+    """Estimate with the interval over images where all runs are right, or all wrong: resamples cannot differ."""
+    if isnan(estimate.low) or not (np.all(values == 0) or np.all(values == 1)):
+        return estimate
+    images = np.unique(clusters, return_inverse=True)[1]
+    interval = score_with_interval(values[0], [""] * len(images), images)
+    return SeedEstimate(*interval, float("nan"), float("nan"))
 
 
 def sweep_sections(name: str, fold: Fold, results: Mapping[str, SplitResult]) -> list[Section]:
