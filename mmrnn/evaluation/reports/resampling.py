@@ -1,19 +1,17 @@
 """Bootstrap resamples of images, and of seeds, as weights; the mean over kinds of question under such weights."""
 
 from collections.abc import Iterator, Sequence
-from statistics import NormalDist
 
 import numpy as np
+
+from mmrnn.io.optional import require
+
+WANTED_BY, EXTRA = "an interval", "stats"
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 MAX_ELEMENTS = 2**22
 """Numbers that one batch of resamples may hold."""
-
-MAX_FREEDOM = 1e4
-"""Degrees of freedom from which on Student's t is the normal distribution."""
-
-ANGLES = 20_001
 
 
 def sums_by_image(values: np.ndarray, kinds: Sequence[str], clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,9 +37,12 @@ def drawn(rng: np.random.Generator, size: int, resamples: int) -> np.ndarray:
 
 
 def rescaled(weights: np.ndarray) -> np.ndarray:
-    """Return weights of resamples whose variance is unbiased for few units (Rao and Wu 1988); one unit stays fixed."""
+    """Return weights of resamples whose variance is unbiased for few units (Rao and Wu 1988), two at least.
+
+    They are for sums: a weight may be negative, and a mean under such weights may be anything.
+    """
     size = weights.shape[1]
-    return weights if size < 2 else 1 + (weights - 1) * (size / (size - 1)) ** 0.5
+    return 1 + (weights - 1) * (size / (size - 1)) ** 0.5
 
 
 def means_by_kind(weights: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -67,15 +68,9 @@ def batches(resamples: int, elements: int) -> Iterator[int]:
 def student_quantile(confidence: float, freedom: float) -> float:
     """Return the number that Student's t stays below in absolute value with a probability.
 
-    With t = sqrt(freedom) tan(angle), the density of the angle is proportional to cos(angle) ** (freedom - 1).
-
     Args:
         confidence: the probability, below 1.
-        freedom: degrees of freedom, 1 or more; need not be whole.
+        freedom: degrees of freedom; need not be whole.
     """
-    if freedom > MAX_FREEDOM:
-        return NormalDist().inv_cdf((1 + confidence) / 2)
-    angles = np.linspace(0, np.pi / 2, ANGLES)
-    density = np.cos(angles) ** (freedom - 1)
-    share = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-    return float(freedom**0.5 * np.tan(np.interp(confidence, share / share[-1], angles)))
+    special = require("scipy.special", "scipy", wanted_by=WANTED_BY, extra=EXTRA)
+    return float(special.stdtrit(freedom, (1 + confidence) / 2))

@@ -39,7 +39,7 @@ class SeedEstimate(NamedTuple):
 
     Attributes:
         value: of all runs and questions.
-        low: end of its 95 % interval; NaN: a design with one seed alone has none.
+        low: end of its 95 % interval; NaN: one seed of a design alone, or one image, gives none.
         high: the other end.
         error: standard error; NaN likewise.
         freedom: degrees of freedom of Student's t; NaN likewise.
@@ -70,29 +70,31 @@ def over_seeds(
     clusters: np.ndarray,
     *,
     groups: Sequence[int] | None = None,
-    shares: np.ndarray | None = None,
-    seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> SeedEstimates:
-    """Return the weighted mean of some runs, or of differences of paired runs, with its interval over seeds and images.
+    """Return the mean of some runs, or of differences of paired runs, with its interval over seeds and images.
+
+    All groups of runs weigh the same, and so do the runs in a group.
 
     Args:
         values: (runs, questions): scores of runs with different seeds, or differences of two designs with one seed.
         kinds: of every question.
         clusters: number of every question's image (`image_clusters`).
         groups: of every run; seeds are resampled within a group, such as one of the backbones that are averaged over.
-        shares: weight of every run in the mean; default: all groups, and the runs in a group, weigh the same.
-        seed: of the resampling.
         resamples: number of them.
     """
     groups = np.unique(np.zeros(len(values)) if groups is None else np.asarray(groups), return_inverse=True)[1]
     sizes = np.bincount(groups)
-    shares = 1 / (len(sizes) * sizes[groups]) if shares is None else np.asarray(shares, float)
+    shares = 1 / (len(sizes) * sizes[groups])
     sums, counts = sums_by_image(values, kinds, clusters)
     images = len(counts)
     means = means_by_kind(np.ones((1, images)), sums, counts)[0]
     mean = with_overall(shares @ means)
-    rng = np.random.default_rng(seed)
+    names = map(str, np.unique(np.asarray(kinds)))
+    if sizes.min() < 2 or images < 2:
+        found = [_without_interval(value) for value in mean]
+        return SeedEstimates(found[0], dict(zip(names, found[1:], strict=True)))
+    rng = np.random.default_rng(0)
     moved = np.concatenate(
         [
             _moves(rng, size, groups, shares, sums, counts, means) - mean
@@ -102,13 +104,14 @@ def over_seeds(
     )
     rest = moved[2] - moved[0] - moved[1]
     variances = np.nanmean([moved[0] ** 2, moved[1] ** 2, rest**2], axis=1)  # sources, columns
-    names = np.unique(np.asarray(kinds))
-    freedoms = (len(groups) - len(sizes), images - 1)
+    # For few images: weights that are rescaled as those of seeds may be negative, and so may the total of a kind.
+    variances[1:] *= images / (images - 1)
+    asked = [images, *(counts > 0).sum(axis=0)]
     found = [
-        _estimate(float(value), *map(float, column), freedoms, some_alone=bool(sizes.min() < 2))
-        for value, column in zip(mean, variances.T, strict=True)
+        _estimate(float(value), *map(float, column), len(groups) - len(sizes), int(number) - 1)
+        for value, column, number in zip(mean, variances.T, asked, strict=True)
     ]
-    return SeedEstimates(found[0], dict(zip(map(str, names), found[1:], strict=True)))
+    return SeedEstimates(found[0], dict(zip(names, found[1:], strict=True)))
 
 
 def with_overall(kinds: np.ndarray) -> np.ndarray:
@@ -131,26 +134,28 @@ def _moves(
         inside = np.flatnonzero(groups == group)
         weights[:, inside] = rescaled(drawn(rng, len(inside), resamples))
     weights *= shares
-    other = means_by_kind(rescaled(drawn(rng, len(counts), resamples)), sums, counts)  # resamples, runs, kinds
+    other = means_by_kind(drawn(rng, len(counts), resamples), sums, counts)  # resamples, runs, kinds
     by_seeds = weights @ means
     by_images = np.einsum("r,brk->bk", shares, other)
     by_both = np.einsum("br,brk->bk", weights, other)
     return with_overall(np.stack([by_seeds, by_images, by_both]))
 
 
-def _estimate(
-    value: float, seeds: float, images: float, rest: float, freedoms: tuple[int, int], *, some_alone: bool
-) -> SeedEstimate:
+def _estimate(value: float, seeds: float, images: float, rest: float, of_seeds: int, of_images: int) -> SeedEstimate:
     """Interval by Student's t with the bootstrap's variance and Satterthwaite's degrees of freedom."""
-    if some_alone:
-        return SeedEstimate(value, *[float("nan")] * 4)
+    if not of_images:
+        return _without_interval(value)
     variance = max(seeds + images - rest, rest)
     if variance <= ROUNDING**2:
-        return SeedEstimate(value, value, value, 0.0, float(freedoms[0]))
-    parts = seeds**2 / freedoms[0] + images**2 / max(freedoms[1], 1) + rest**2 / (freedoms[0] * max(freedoms[1], 1))
+        return SeedEstimate(value, value, value, 0.0, float(of_seeds))
+    parts = seeds**2 / of_seeds + images**2 / of_images + rest**2 / (of_seeds * of_images)
     freedom = max(variance**2 / parts, 1.0)
     far = student_quantile(CONFIDENCE, freedom) * sqrt(variance)
     return SeedEstimate(value, value - far, value + far, sqrt(variance), freedom)
+
+
+def _without_interval(value: float) -> SeedEstimate:
+    return SeedEstimate(float(value), *[float("nan")] * 4)
 
 
 def smallest_difference(estimate: SeedEstimate) -> float:
@@ -161,7 +166,7 @@ def smallest_difference(estimate: SeedEstimate) -> float:
     return sum(quantiles) * estimate.error
 
 
-def sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
+def sign_flip_p(differences: np.ndarray) -> float:
     """Return the two-sided p of the sign-flip test: the share of sign patterns whose sum is as far from 0 or farther.
 
     Were two designs equal, each difference of a seed pair would as well have the other sign. All patterns are counted
@@ -169,7 +174,6 @@ def sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
 
     Args:
         differences: of every seed pair, times its weight.
-        seed: of the patterns that are drawn where they are too many.
     """
     differences = np.asarray(differences, float)
     far = abs(differences.sum()) - ROUNDING
@@ -178,7 +182,7 @@ def sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
         for difference in differences:
             sums = np.concatenate([sums + difference, sums - difference])
         return float(np.mean(np.abs(sums) >= far))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     hits = 0
     for size in batches(2**MAX_EXACT, len(differences)):
         signs = 2.0 * rng.integers(0, 2, (size, len(differences))) - 1

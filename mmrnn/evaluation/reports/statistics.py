@@ -9,7 +9,9 @@ import numpy as np
 
 from mmrnn.evaluation.reports.resampling import (
     CONFIDENCE,
+    EXTRA,
     RESAMPLES,
+    WANTED_BY,
     batches,
     drawn,
     means_by_kind,
@@ -18,8 +20,6 @@ from mmrnn.evaluation.reports.resampling import (
     sums_by_image,
 )
 from mmrnn.io.optional import require
-
-WANTED_BY, EXTRA = "an interval", "stats"
 
 ROUNDING = 1e-12
 """A difference of means that is no more than the rounding of their sums."""

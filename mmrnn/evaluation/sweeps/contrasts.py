@@ -14,7 +14,7 @@ from mmrnn.evaluation.reports.statistics import is_significant
 from mmrnn.evaluation.sweeps.fold import Scores, means_of
 
 NO_DIFFERENCE = "no difference shown"
-NO_INTERVAL = "one pair of seeds: no interval"
+NO_INTERVAL = "one pair of seeds, or one image: no interval"
 TOO_FEW = "interval excludes 0; too few pairs for p < 0.05"
 
 

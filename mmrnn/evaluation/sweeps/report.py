@@ -121,7 +121,7 @@ def _group_plots(split: str, scores: Scores, designs: Mapping[str, SeedEstimates
 def shown(estimate: SeedEstimate, form: str = "{:.1%}") -> str:
     """Return an estimate in words."""
     if isnan(estimate.low):
-        return f"{form.format(estimate.value)} (one seed: no interval)"
+        return f"{form.format(estimate.value)} (one seed or image: no interval)"
     return f"{form.format(estimate.value)} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
 
 
