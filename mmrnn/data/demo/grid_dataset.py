@@ -1,20 +1,19 @@
 """Data set for comparing designs: scenes of the demo data set's drawings on a grid, eight kinds of question."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import islice
 from random import Random
 from typing import Annotated, Literal
 
-from mmrnn.data.demo.dataset import NAMED_PROBABILITY, SceneImage, pools_by_category
 from mmrnn.data.demo.digits import split_digits
-from mmrnn.data.demo.drawings import Drawing, named_short_names, split_drawings
+from mmrnn.data.demo.drawings import Drawing
 from mmrnn.data.demo.grid_questions import ABOUT_ALL, ABOUT_ONE, ASK, LEAST, ask_grid, in_words
 from mmrnn.data.demo.grid_scenes import CELLS, GridScene, grid_scene
 from mmrnn.data.demo.questions import Question, ask, count_by
+from mmrnn.data.demo.scene_dataset import SceneDataset, SceneImage, question_sample
 from mmrnn.data.demo.scenes import Scene, digit_scene
-from mmrnn.types import Bounds, MapDataset, NonNegativeInt, PositiveInt, Seed
-from mmrnn.types.sample import TAG, Sample, Turn
+from mmrnn.types import Bounds, NonNegativeInt, PositiveInt, Seed
+from mmrnn.types.sample import Sample
 
 SPLITS = ("train", "scenes", "drawings", "style")
 """`scenes`: new scenes of training drawings; `drawings`: held-out drawings, which no question names, and held-out forms
@@ -27,7 +26,7 @@ SMALLEST_POOL = 6
 """Least number of drawings of a category in any split."""
 
 
-class DemoQuestions(MapDataset):
+class DemoQuestions(SceneDataset):
     """Generated visual question answering in which designs differ; a sample depends on the knobs and its index alone.
 
     Up to nine of the drawings of `DemoVQA` lie on a grid of three by three places. In every split the kinds of question
@@ -59,8 +58,6 @@ class DemoQuestions(MapDataset):
         ValueError: a knob is out of range, or the knobs leave no kind of question.
     """
 
-    generated = True
-
     def __init__(
         self,
         *,
@@ -83,8 +80,9 @@ class DemoQuestions(MapDataset):
         kinds: tuple[str, ...] | None = None,
         seed: Seed = 0,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split ({split}) must be one of {', '.join(SPLITS)}")
+        super().__init__(
+            SPLITS, split=split, scenes=scenes, rounds=rounds, turns=turns, names=names, holdout=holdout, fold=fold
+        )
         if not 1 <= min_drawings <= max_drawings <= len(CELLS):
             raise ValueError(
                 f"min_drawings ({min_drawings}) and max_drawings ({max_drawings}) must lie between 1 and {len(CELLS)}, "
@@ -92,7 +90,6 @@ class DemoQuestions(MapDataset):
             )
         if mark and not 4 <= mark <= 8:
             raise ValueError(f"mark ({mark}) must be 4 to 8 pixels, or 0 for none")
-        named_short_names(names)
         self.knobs = {
             "size": size,
             "min_drawings": min_drawings,
@@ -109,8 +106,7 @@ class DemoQuestions(MapDataset):
             "seed": seed,
         }
         """Knobs that training and evaluation splits have in common."""
-        self.split, self.scenes, self.turns, self.shown = split, scenes, turns, shown
-        self.rounds = rounds if split == "train" else 1
+        self.shown = shown
         self.kinds = self._choose(kinds)
         if shown == "shuffled" and scenes < 2 * len(self.kinds):
             raise ValueError(f"scenes ({scenes}) must be {2 * len(self.kinds)} or more for shown=shuffled")
@@ -136,34 +132,21 @@ class DemoQuestions(MapDataset):
             raise ValueError("the knobs allow no kind of question")
         return tuple(kinds or possible)
 
-    def __len__(self) -> int:
-        return self.scenes * self.rounds
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample ({index}) must lie between 0 and {len(self) - 1}")
-        number, visit = index % self.scenes, index // self.scenes
-        key, scenes, questions = self._train(number, visit) if self.split == "train" else self._test(number)
-        images = self._images(key, scenes) if self.shown == "own" else ()
-        if self.shown == "shuffled":
-            other = self._other(number)
-            images = self._images(*(self._train(other, 0) if self.split == "train" else self._test(other))[:2])
-        start = f"{TAG}\n" * len(images)
-        if self.shown == "words":
-            start = f"{in_words(scenes, Random(f'{key}/words/{visit}'))}\n"
-        turns = []
-        for question in questions:
-            turns += [
-                Turn("user", question.text if turns else start + question.text),
-                Turn("assistant", question.answer),
-            ]
-        kind = questions[0].kind if len(questions) == 1 else ""
-        return Sample(tuple(turns), images, kind, f"{key}/{visit}")
+    def sample(self, number: int, visit: int) -> Sample:
+        """Return a sample. See `SceneDataset`."""
+        key, scenes, questions = self._scenes_and_questions(number, visit)
+        images, intro = (), None
+        if self.shown == "own":
+            images = _images(key, scenes)
+        elif self.shown == "shuffled":
+            images = _images(*self._scenes_and_questions(self._other(number), 0)[:2])
+        elif self.shown == "words":
+            intro = f"{in_words(scenes, Random(f'{key}/words/{visit}'))}\n"
+        return question_sample(f"{key}/{visit}", questions, images, intro)
 
     def images(self) -> Iterator[SceneImage]:
         """Iterate over all distinct images."""
-        numbers = range(self.scenes if self.shown in ("own", "shuffled") else 0)
-        return (image for index in numbers for image in self[index].images)
+        return super().images() if self.shown in ("own", "shuffled") else iter(())
 
     def held_out(self, samples: int = 1920) -> "dict[str, DemoQuestions]":
         """Return the evaluation splits with the same knobs, `samples` questions each; in words there is no style."""
@@ -174,19 +157,13 @@ class DemoQuestions(MapDataset):
                 splits[split] = DemoQuestions(split=split, scenes=samples, kinds=kinds, **self.knobs)
         return splits
 
-    @cached_property
-    def _pools(self) -> dict[str, tuple[list[Drawing], list[Drawing]]]:
-        """Drawings of this split by category: those that questions may name, and the others."""
-        train, held_out = split_drawings(self.knobs["names"], self.knobs["holdout"], self.knobs["fold"])
-        return pools_by_category(held_out if self.split == "drawings" else train)
-
-    def _images(self, key: str, scenes: tuple[Scene, ...]) -> tuple[SceneImage, ...]:
-        return tuple(SceneImage(f"{key}/{rank}", scene) for rank, scene in enumerate(scenes))
-
     def _other(self, number: int) -> int:
         """Return another scene for the same kinds of question."""
         first, count = number % len(self.kinds), len(range(number % len(self.kinds), self.scenes, len(self.kinds)))
         return first + (number // len(self.kinds) + 1) % count * len(self.kinds)
+
+    def _scenes_and_questions(self, number: int, visit: int) -> tuple[str, tuple[Scene, ...], list[Question]]:
+        return self._train(number, visit) if self.split == "train" else self._test(number)
 
     def _train(self, number: int, visit: int) -> tuple[str, tuple[Scene, ...], list[Question]]:
         """Scenes of a training sample, and up to `turns` questions of the kinds that they allow."""
@@ -228,17 +205,19 @@ class DemoQuestions(MapDataset):
             forms = split_digits(knobs["fold"])[self.split == "drawings"]
             return (digit_scene(rng, rng.choices(forms, k=rng.randint(1, 4)), knobs["size"]),)
         number = rng.randint(max(knobs["min_drawings"], LEAST.get(kind, 1)), knobs["max_drawings"])
-        drawings, cells = self._drawings(number, rng), rng.sample(CELLS, number)
+        most = min(number, len(self.pools))
+        few = rng.sample(sorted(self.pools), rng.randint(-(-number // SMALLEST_POOL), most))
+        drawings, cells = self.choose_drawings(number, few, rng), rng.sample(CELLS, number)
         style = rng.choice(("outlined", "recoloured")) if self.split == "style" else "plain"
         scene = self._lay_out(drawings, cells, style, rng)
         if kind != "changed":
             return (scene,)
         counts = count_by(scene, "category")
         single = [rank for rank, drawing in enumerate(drawings) if counts[drawing.category] == 1]
-        unused = [category for category in sorted(self._pools) if category not in counts]
+        unused = [category for category in sorted(self.pools) if category not in counts]
         if not single or not unused:
             return ()
-        drawings[rng.choice(single)] = self._pick(rng.choice(unused), rng)
+        drawings[rng.choice(single)] = self.choose_drawing(rng.choice(unused), rng)
         return scene, self._lay_out(drawings, cells, style, rng)
 
     def _lay_out(self, drawings: list[Drawing], cells: list[tuple[int, int]], style: str, rng: Random) -> GridScene:
@@ -247,17 +226,6 @@ class DemoQuestions(MapDataset):
             rng, drawings, cells, knobs["size"], style=style, shapes=knobs["distractors"], mark=knobs["mark"]
         )
 
-    def _drawings(self, number: int, rng: Random) -> list[Drawing]:
-        """Choose different drawings of some categories."""
-        few = rng.sample(sorted(self._pools), rng.randint(-(-number // SMALLEST_POOL), min(number, len(self._pools))))
-        chosen: list[Drawing] = []
-        while len(chosen) < number:
-            drawing = self._pick(rng.choice(few), rng)
-            if drawing not in chosen:
-                chosen.append(drawing)
-        return chosen
 
-    def _pick(self, category: str, rng: Random) -> Drawing:
-        """Choose a drawing of a category, more often one that questions may name."""
-        named, others = self._pools[category]
-        return rng.choice(named if named and rng.random() < NAMED_PROBABILITY else others or named)
+def _images(key: str, scenes: tuple[Scene, ...]) -> tuple[SceneImage, ...]:
+    return tuple(SceneImage(f"{key}/{rank}", scene) for rank, scene in enumerate(scenes))

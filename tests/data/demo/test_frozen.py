@@ -1,11 +1,12 @@
-"""The default data set stays the same to the byte: published figures were measured on it."""
+"""The generated data sets stay the same to the byte: published figures were measured on them."""
 
 from hashlib import sha256
 
 import pytest
 from PIL import __version__ as pillow
 
-from mmrnn.data import DemoVQA
+from mmrnn.data import DemoQuestions, DemoVQA
+from mmrnn.data.demo import grid_dataset
 from mmrnn.data.demo.dataset import SPLITS
 
 MADE_WITH = "13.0.0"
@@ -20,6 +21,12 @@ PIXELS = {
     "scenes": "6d711132a1958f2b",
     "drawings": "39d259e12c2986c6",
     "writing": "a3a394051f25a0df",
+}
+QUESTIONS = {
+    "train": "11102e304bbed65f",
+    "scenes": "5fb2502b32886aef",
+    "drawings": "d0ebc5305657a07f",
+    "style": "3a88d7cd2cf3dcfe",
 }
 
 
@@ -47,3 +54,13 @@ def test_pixels(split):
     for sample in samples(split):
         digest.update(sample.images[0].open().tobytes())
     assert digest.hexdigest()[:16] == PIXELS[split]
+
+
+@pytest.mark.parametrize("split", grid_dataset.SPLITS)
+def test_questions_in_which_designs_differ(split):
+    digest = sha256()
+    for shown in ("own", "shuffled") if split == "style" else ("own", "shuffled", "words"):
+        dataset = DemoQuestions(split=split, scenes=500, shown=shown, handwriting=True, distractors=2)
+        for number in range(0, len(dataset), len(dataset) // 40):
+            digest.update(repr(dataset[number]).encode())
+    assert digest.hexdigest()[:16] == QUESTIONS[split]
