@@ -100,18 +100,34 @@ def _of(contrast: Mapping[str, Any], scores: Scores) -> list[Difference]:
 
 def _minus(runs: Pairs, key: str, option: str, against: str) -> Pairs:
     """Differences of runs with an option from those with another, where all else and the seed are the same."""
+    found = paired_places(runs.options, runs.seeds, key, option, against)
+    rests = [{name: value for name, value in runs.options[place].items() if name != key} for place, _ in found]
+    values = np.array([runs.values[place] - runs.values[other] for place, other in found])
+    return Pairs(rests, [runs.seeds[place] for place, _ in found], values.reshape(len(found), runs.values.shape[-1]))
+
+
+def paired_places(
+    options: Sequence[Mapping[str, str]], seeds: Sequence[str], key: str, option: str, against: str
+) -> list[tuple[int, int]]:
+    """Return the places of runs with an option, each with that of the run with another one, all else being the same.
+
+    Args:
+        options: of every run.
+        seeds: of every run.
+        key: of the options that are compared.
+        option: of the first run of a pair.
+        against: of the second.
+    """
     places: dict[tuple[str, str], int] = {}
-    for place, (options, seed) in enumerate(zip(runs.options, runs.seeds, strict=True)):
-        if options.get(key) == against:
-            places.setdefault((_rest(options, key), seed), place)
-    found: list[tuple[Mapping[str, str], str, np.ndarray]] = []
-    for place, (options, seed) in enumerate(zip(runs.options, runs.seeds, strict=True)):
-        other = places.get((_rest(options, key), seed))
-        if options.get(key) == option and other is not None:
-            rest = {name: value for name, value in options.items() if name != key}
-            found.append((rest, seed, runs.values[place] - runs.values[other]))
-    values = np.array([one for _, _, one in found]).reshape(len(found), runs.values.shape[-1])
-    return Pairs([rest for rest, _, _ in found], [seed for _, seed, _ in found], values)
+    for place, (given, seed) in enumerate(zip(options, seeds, strict=True)):
+        if given.get(key) == against:
+            places.setdefault((_rest(given, key), seed), place)
+    found = []
+    for place, (given, seed) in enumerate(zip(options, seeds, strict=True)):
+        other = places.get((_rest(given, key), seed))
+        if given.get(key) == option and other is not None:
+            found.append((place, other))
+    return found
 
 
 def _rest(options: Mapping[str, str], key: str) -> str:
