@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def answers(share, rng):
 def study(tmp_path, monkeypatch):
     """Folder with a sweep of 2 designs and 6 seeds, of which one job is not begun, and a folder for what is stored."""
     monkeypatch.chdir(tmp_path)
-    plan = plan_sweep(["data.scenes=9"], read_sweep(CARD), card="prompt")
+    command = ["sweep=prompt", "data.scenes=9", "weights.model=/a/b", "out=there", "hydra/launcher=joblib"]
+    plan = replace(plan_sweep(command[1:2], read_sweep(CARD), card="prompt"), command=command)
     folder, rng = Path("multirun"), np.random.default_rng(0)
     folder.mkdir()
     record_plan(folder, plan)

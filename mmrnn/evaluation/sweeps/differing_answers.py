@@ -12,14 +12,14 @@ from mmrnn.evaluation.reports.disagreements import Disagreement, disagreements_h
 from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.task_results import read_tasks, task_label
 from mmrnn.evaluation.reports.thumbnails import Thumbnails
-from mmrnn.evaluation.sweeps.contrasts import paired_places
+from mmrnn.evaluation.sweeps.contrasts import matched_runs
 from mmrnn.evaluation.sweeps.fold import Scores
 
 
 def differing_answers(split: str, contrasts: Sequence[Mapping[str, Any]], scores: Scores) -> tuple[str, list[str]]:
     """Return the questions on which two designs differ most as HTML, and the faults of images that cannot be shown.
 
-    Two designs are those of a contrast; without contrasts, the best and the worst of all.
+    Two designs are those of a contrast, of a slope its two ends; without contrasts, the best and the worst of all.
 
     Args:
         split: or label of a task.
@@ -39,13 +39,17 @@ def differing_answers(split: str, contrasts: Sequence[Mapping[str, Any]], scores
 
 def _of_contrast(split: str, contrast: Mapping[str, Any], scores: Scores) -> Disagreement | None:
     group = contrast["group"]
-    option, against = (override_text(contrast[name]) for name in ("option", "against"))
     options, seeds = [run.options for run in scores.runs], [run.seed for run in scores.runs]
-    places = paired_places(options, seeds, group, option, against)
-    if not places:
+    if contrast.get("slope"):
+        known = sorted({one[group] for one in options if group in one}, key=float)
+        against, option = known[0], known[-1]
+    else:
+        option, against = (override_text(contrast[name]) for name in ("option", "against"))
+    found = matched_runs(options, seeds, group, {option, against}).values()
+    if not found or option == against:
         return None
     names = f"{group}={against}", f"{group}={option}"
-    return _differing(split, names, [other for _, other in places], [one for one, _ in places], scores)
+    return _differing(split, names, [one[against] for one in found], [one[option] for one in found], scores)
 
 
 def _best_and_worst(split: str, scores: Scores) -> list[Disagreement]:

@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 from mmrnn.config.error import ConfigError
-from mmrnn.config.overrides import override_key
 from mmrnn.evaluation.reports.section import markdown_table
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, smallest_difference
 from mmrnn.evaluation.reports.sweep_file import SWEEP
@@ -141,8 +140,8 @@ def _section(answer: Answer) -> str:
         parts.append(f"{question.note}\n")
     if fold is None:
         return "\n".join([*parts, "Not run: there are no results, and none are estimated.\n"])
-    words = [word for word in fold.plan.overrides if "/" not in word.partition("=")[2] or "/" in override_key(word)]
-    command = " ".join(["mmrnn train -m", *([f"sweep={fold.plan.card}"] if fold.plan.card else []), *words])
+    words = [word for word in fold.plan.command if not word.partition("=")[2].startswith("/")]
+    command = " ".join(["mmrnn train -m", *words])
     seconds = fmean(float(run.result["seconds"]) for run in fold.runs)
     parts.append(f"```bash\n{command}\n```\n")
     parts.append(f"{' '.join(fold.notes)} A run took {seconds:,.0f} s on average.\n")
