@@ -7,7 +7,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
-from mmrnn_kernels import elementwise, lerp, norm_gate, relu_square, sigmoid_gate, wkv5, wkv6, wkv7
+from mmrnn_kernels import elementwise, lerp, norm_gate, relu_square, selective_scan, sigmoid_gate, wkv5, wkv6, wkv7
 from mmrnn_kernels.linear import PackedWeight, linear
 
 B, T, H, K = 1, 4, 2, 4
@@ -17,12 +17,14 @@ OPS = {
     "wkv5": (wkv5, [TIMED, TIMED, TIMED, PER_HEAD, PER_HEAD, STATE]),
     "wkv6": (wkv6, [TIMED, TIMED, TIMED, TIMED, PER_HEAD, STATE]),
     "wkv7": (wkv7, [TIMED] * 6 + [STATE]),
+    "selective_scan": (selective_scan, [WIDE, WIDE, (C, 3), (B, T, 3), (B, T, 3), (B, C, 3)]),
     "lerp": (lerp, [WIDE, (B, C), (2, C), (2, *WIDE)]),
     "relu_square": (relu_square, [WIDE]),
     "sigmoid_gate": (sigmoid_gate, [WIDE, WIDE]),
     "norm_gate": (partial(norm_gate, eps=1e-5), [TIMED, WIDE, (C,), (C,)]),
 }
-BACKENDS = [(op, backend) for op in OPS for backend in ("cpu", "chunked") if op[:3] == "wkv" or backend == "cpu"]
+CHUNKED = ("selective_scan", "wkv5", "wkv6", "wkv7")
+BACKENDS = [(op, backend) for op in OPS for backend in ("cpu", "chunked") if op in CHUNKED or backend == "cpu"]
 
 
 @pytest.fixture(autouse=True)
