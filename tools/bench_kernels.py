@@ -4,7 +4,8 @@
     python tools/bench_kernels.py --all    every size and type
 
 The operators run on the CPU as they would on a GPU, except that their launches are recorded and compiled for sm_80,
-sm_90 and gfx942. Instructions are those of one warp in the loop over chunks, times warps, per position and head (or channel).
+sm_90 and gfx942. Instructions are those of one warp in the loop over chunks, times warps, per position and head (or
+channel).
 """
 
 import argparse

@@ -5,6 +5,7 @@ of a packed row), `d` channels, `s` states of a channel.
 """
 
 from .common.segments import Segments
+from .delta import gated_delta_rule, kda
 from .elementwise import lerp, norm_gate, relu_square, sigmoid_gate, token_shift
 from .selective_scan import selective_scan
 from .wkv5 import wkv5
@@ -13,6 +14,8 @@ from .wkv7 import wkv7
 
 __all__ = [
     "Segments",
+    "gated_delta_rule",
+    "kda",
     "lerp",
     "norm_gate",
     "relu_square",

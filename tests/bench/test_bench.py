@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from mmrnn.bench import operator, stream, timing
+from mmrnn.bench import operator, selective_scan, stream, timing
 from mmrnn.bench.peers import Shape, make_rwkv6, make_rwkv_package
 from mmrnn.bench.timing import BenchConfig, Unavailable, compare
 from mmrnn.cli.bench import PARTS
@@ -64,7 +64,7 @@ def test_missing_packages_are_skipped_by_name(elsewhere, capsys, monkeypatch):
     ours = {"mmrnn chunked", "mmrnn RWKV-6", "mmrnn transformer", "mmrnn packed", "timm"}
     assert {row["name"] for row in result["rows"]} - {"mmrnn cpu"} == ours
     skipped = {note.split(":")[0] for note in result["skipped"]} - {"mmrnn cpu"}
-    assert skipped == {"fla naive", "rwkv package", "transformers Llama", "plots"}
+    assert skipped == {"fla naive", "transformers chunked", "rwkv package", "transformers Llama", "plots"}
     assert "skipped: rwkv package: rwkv is not installed (pip install rwkv)" in capsys.readouterr().out
     assert not (elsewhere / "bench" / "decode.png").exists()
 
@@ -172,6 +172,14 @@ def test_the_other_recurrence_computes_the_same(name):
     pytest.importorskip("fla")
     tensors = operator.make_inputs(name, (2, 9, 3, 8))
     ours, theirs = (operator.implementation(name, backend)(*tensors) for backend in ("reference", operator.FLA))
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.slow
+def test_the_scan_of_transformers_computes_the_same():
+    pytest.importorskip("transformers")
+    tensors = selective_scan.make_inputs((2, 9, 5, 4))
+    ours, theirs = (selective_scan.implementation(name)(*tensors) for name in ("reference", selective_scan.PEER))
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 

@@ -220,6 +220,29 @@ def scores(gains):
     return Scores(runs, values, ["x"] * 40, np.arange(40))
 
 
+def test_a_slope_is_that_of_least_squares():
+    """Accuracy rises by `gain` each time that the tokens double, and by another one with another prompt."""
+    gains, tokens = {"first": 0.05, "last": -0.02}, ("1", "4", "16", "64")
+    rng, runs, values = np.random.default_rng(0), [], []
+    for prompt, gain in gains.items():
+        for number in tokens:
+            for seed in range(3):
+                runs.append(SweepRun("", {"tokens": number, "prompt": prompt}, str(seed), {}, ()))
+                values.append(0.3 + gain * np.log2(int(number)) + rng.normal(0, 0.02, 8))
+    scored = Scores(runs, np.array(values), ["a", "b"] * 4, np.arange(8))
+    asked = [{"group": "tokens", "slope": "log2", "by": "prompt"}]
+    whole, first, last, change = differences(asked, scored)
+    for found, prompts in ((whole, ["first", "last"]), (first, ["first"]), (last, ["last"])):
+        rows = [place for place, run in enumerate(runs) if run.options["prompt"] in prompts]
+        places = [np.log2(int(runs[row].options["tokens"])) for row in rows]
+        expected = np.polyfit(places, np.array(values)[rows].mean(axis=1), 1)[0]
+        assert found.estimates.mean.value == pytest.approx(expected)
+    assert change.estimates.mean.value == pytest.approx(last.estimates.mean.value - first.estimates.mean.value)
+    assert change.name == "(tokens: each time it doubles) changes from prompt=first to last"
+    missing = replace(scored, runs=runs[1:], values=scored.values[1:])
+    assert differences(asked, missing)[0].number == whole.number - 1, "a seed without one of the options has no slope"
+
+
 def test_few_pairs_are_not_enough_for_a_verdict():
     contrast = {"group": "prompt", "option": "b", "against": "a"}
     for number, verdict in ((3, TOO_FEW), (5, TOO_FEW), (6, "better")):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tests.kernels.selective_scan import NAMES, draw, run, single
 
 SLOW = ((19, "mixed"), (19, "strong"), (19, "weak"), (19, "beyond"), (50, "mixed"))

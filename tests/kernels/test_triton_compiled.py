@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = 48 * 1024
 FORWARD, BACKWARD = 190, 600
 """Instructions of a warp, times warps, per position and head, on sm_90."""
-SIZES = dict.fromkeys(("wkv5", "wkv6", "wkv7"), {32, 64, 128}) | {"selective_scan": {8, 16, 32, 64}}
+SIZES = {"wkv5": {32, 64, 128}, "wkv6": {32, 64, 128}, "wkv7": {32, 64, 128}, "selective_scan": {8, 16, 32, 64}}
 
 
 def rows(*which):

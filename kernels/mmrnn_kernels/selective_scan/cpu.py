@@ -88,9 +88,7 @@ def blocks(channels: int) -> int:
 
 
 @torch.library.custom_op("mmrnn::selective_scan_cpu", mutates_args=(), device_types="cpu")
-def forward(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """Compute the output and the final state."""
     out, end = empty_like(x), x.new_empty(len(x), *a.shape, dtype=torch.float32)
     timed, (rates, start) = [contiguous_rows(one) for one in (x, dt, b, c)], map(contiguous_fp32, (a, state))
