@@ -1,6 +1,6 @@
 """Contrasts of a sweep: differences that were asked for before its first run, over pairs of runs with the same seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, log2
 from typing import Any, NamedTuple
@@ -115,11 +115,7 @@ def _weighted(runs: Pairs, key: str, weights: Mapping[str, float]) -> Pairs:
 
     Where a run with one of the options is missing there is no sum.
     """
-    found: dict[tuple[str, str], dict[str, int]] = {}
-    for place, (options, seed) in enumerate(zip(runs.options, runs.seeds, strict=True)):
-        if (option := options.get(key)) in weights:
-            found.setdefault((_rest(options, key), seed), {}).setdefault(str(option), place)
-    whole = {which: places for which, places in found.items() if weights and places.keys() == weights.keys()}
+    whole = matched_runs(runs.options, runs.seeds, key, weights)
     rests = [runs.options[next(iter(places.values()))] for places in whole.values()]
     values = [
         sum(weights[option] * runs.values[place] for option, place in places.items()) for places in whole.values()
@@ -129,6 +125,27 @@ def _weighted(runs: Pairs, key: str, weights: Mapping[str, float]) -> Pairs:
         [seed for _, seed in whole],
         np.array(values).reshape(len(whole), runs.values.shape[-1]),
     )
+
+
+def matched_runs(
+    options: Sequence[Mapping[str, str]], seeds: Sequence[str], key: str, wanted: Collection[str]
+) -> dict[tuple[str, str], dict[str, int]]:
+    """Return groups of runs that have one of each wanted option of a key, where all else and the seed are the same.
+
+    Args:
+        options: of every run.
+        seeds: of every run.
+        key: of the wanted options.
+        wanted: options; a group lacks none.
+
+    Returns:
+        The rest and the seed of each group -> option -> place of its run.
+    """
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for place, (given, seed) in enumerate(zip(options, seeds, strict=True)):
+        if (option := given.get(key)) in wanted:
+            found.setdefault((_rest(given, key), seed), {}).setdefault(str(option), place)
+    return {which: places for which, places in found.items() if wanted and places.keys() == {*wanted}}
 
 
 def _rest(options: Mapping[str, str], key: str) -> str:
