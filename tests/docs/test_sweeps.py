@@ -23,7 +23,14 @@ SMALL = (
         "precision=fp32",
         "encoder=patch_tiny",
     ),
-    *("data.scenes=4", "data.rounds=1", "data.kinds=[count,digit]", "evaluate.samples=4", "evaluate.every=0"),
+    *(
+        "data=demo",
+        "data.scenes=4",
+        "data.rounds=1",
+        "data.kinds=[count,digit]",
+        "evaluate.samples=4",
+        "evaluate.every=0",
+    ),
     *("tracker=none", "workers=0", "device=cpu", "connector=linear"),
 )
 FILE = (
