@@ -129,6 +129,7 @@ def test_the_page_names_every_contrast_and_what_was_not_run(study):
     assert re.search(r"^\| blind \| 25.0% \| 25.0% \|$", text, re.M)
 
 
+@pytest.mark.slow
 def test_the_stored_page_is_that_of_the_stored_results(tmp_path):
     """`docs/evidence.md`, to the byte."""
     report.main([str(ROOT / "evidence"), "--page", str(tmp_path / "page.md")])
