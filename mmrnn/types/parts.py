@@ -22,6 +22,7 @@ from mmrnn.types.output import Output
 from mmrnn.types.reset import Resettable
 from mmrnn.types.sequence import Batch, Sequence
 from mmrnn.types.state import State, StateOrigin
+from mmrnn.types.traits import BackboneTraits
 
 
 @runtime_checkable
@@ -184,6 +185,11 @@ class Backbone(Composite, Protocol):
     pretrained: str | None = None
     grad_checkpointing: int = 0
     state_origin: StateOrigin | None = None
+
+    @classmethod
+    def traits(cls, knobs: Mapping[str, Any]) -> BackboneTraits:
+        """Return what the knobs decide; cards in them are functions that make a part."""
+        return BackboneTraits(cls.recurrent, cls.recurrent, (cls.axes,))
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
