@@ -5,9 +5,22 @@ of a packed row).
 """
 
 from .common.segments import Segments
+from .delta import gated_delta_rule, kda
 from .elementwise import lerp, norm_gate, relu_square, sigmoid_gate, token_shift
 from .wkv5 import wkv5
 from .wkv6 import wkv6
 from .wkv7 import wkv7
 
-__all__ = ["Segments", "lerp", "norm_gate", "relu_square", "sigmoid_gate", "token_shift", "wkv5", "wkv6", "wkv7"]
+__all__ = [
+    "Segments",
+    "gated_delta_rule",
+    "kda",
+    "lerp",
+    "norm_gate",
+    "relu_square",
+    "sigmoid_gate",
+    "token_shift",
+    "wkv5",
+    "wkv6",
+    "wkv7",
+]

@@ -1,4 +1,4 @@
-"""WKV operators: against the plain PyTorch recurrence of flash-linear-attention."""
+"""WKV operators and the gated delta rule: against plain PyTorch code of flash-linear-attention and transformers."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,16 +8,21 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-import mmrnn_kernels
 from mmrnn.bench.memory import peak_megabytes
 from mmrnn.bench.peers import FLA
 from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, compare, require
+from mmrnn_kernels import gated_delta_rule, kda, wkv5, wkv6, wkv7
 
 Size = tuple[int, int, int, int]  # b t h k
 
-MULTIPLY_ADDS = {"wkv5": 3, "wkv6": 3, "wkv7": 5}
-"""Multiply-adds per entry of the state: decay, write and read; WKV-7 reads twice and writes twice."""
+MULTIPLY_ADDS = {"wkv5": 3, "wkv6": 3, "wkv7": 5, "gated_delta_rule": 4, "kda": 4}
+"""Multiply-adds per entry of the state: decay, writes and reads; WKV-7 has two of each, a delta rule one write."""
 
+TRANSFORMERS = "transformers chunked"
+PEERS = {"gated_delta_rule": (FLA, TRANSFORMERS)}
+"""Other libraries' code for an operator; that of fla is there for all."""
+
+OPERATORS = {op.__name__: op for op in (wkv5, wkv6, wkv7, gated_delta_rule, kda)}
 BACKENDS = ("cpu", "chunked")
 
 
@@ -27,31 +32,36 @@ def measure(config: BenchConfig) -> Iterator[Row]:
     b, t, h, k = size
     peak = Peaks.measure(config).fp32
     for operator, multiply_adds in MULTIPLY_ADDS.items():
+        backends = (*PEERS.get(operator, (FLA,)), *BACKENDS)
         for backward in (False, True):
             contenders: dict[str, Workload] = {}
-            for backend in (FLA, *BACKENDS):
+            for backend in backends:
                 config.try_add(contenders, label(backend), partial(make_workload, operator, backend, size, backward))
             memory = {
                 label(backend): peak_megabytes(run, (operator, backend, small, True), (operator, backend, size, True))
-                for backend in (FLA, *BACKENDS)
+                for backend in backends
                 if backward and label(backend) in contenders
             }
             case = f"{operator} B{b} T{t} H{h} K{k} fp32, forward{' and backward' if backward else ''}"
             for row in compare("operator", case, contenders, config, megabytes=memory):
                 flops = 2 * multiply_adds * b * t * h * k * k / row.seconds
-                fraction = None if backward or row.name == FLA else flops / peak
+                fraction = None if backward or row.name in (FLA, TRANSFORMERS) else flops / peak
                 yield replace(row, peak_fraction=fraction, memory_kind="peak" if memory else "")
 
 
 def label(backend: str) -> str:
     """Return the name of a backend in the tables."""
-    return backend if backend == FLA else f"mmrnn {backend}"
+    return backend if backend in (FLA, TRANSFORMERS) else f"mmrnn {backend}"
 
 
 def make_inputs(operator: str, size: Size, high: float = 5.0) -> list[Tensor]:
     """Return random arguments of an operator, in order; decay pre-activations are uniform in [-8, high]."""
     generator = torch.Generator().manual_seed(0)
     r, k, v = (torch.randn(size, generator=generator) for _ in range(3))
+    if operator in ("gated_delta_rule", "kda"):
+        decays = size if operator == "kda" else size[:3]
+        g = -torch.exp(torch.rand(decays, generator=generator) * (high + 8) - 8)
+        return [r, nn.functional.normalize(k, dim=-1), v, g, torch.rand(size[:3], generator=generator)]
     if operator == "wkv7":
         w = torch.rand(size, generator=generator) * (high + 8) - 8
         kappa = nn.functional.normalize(torch.randn(size, generator=generator), dim=-1)
@@ -90,13 +100,16 @@ def implementation(operator: str, backend: str) -> Callable[..., Tensor]:
     """Return a function of the tensors of `make_inputs` that returns the output.
 
     Raises:
-        Unavailable: flash-linear-attention is not installed.
+        Unavailable: the other library is not installed.
     """
+    if backend == TRANSFORMERS:
+        return transformers_delta()
     if backend != FLA:
-        op = {"wkv5": mmrnn_kernels.wkv5, "wkv6": mmrnn_kernels.wkv6, "wkv7": mmrnn_kernels.wkv7}[operator]
+        op = OPERATORS[operator]
         return lambda *tensors: op(*tensors, backend=backend)[0]
     require("fla", "flash-linear-attention")
-    return fla_wkv7() if operator == "wkv7" else fla_wkv6()
+    makers = {"wkv7": fla_wkv7, "gated_delta_rule": fla_delta, "kda": fla_kda}
+    return makers.get(operator, fla_wkv6)()
 
 
 def fla_wkv6() -> Callable[..., Tensor]:
@@ -125,3 +138,36 @@ def fla_wkv7() -> Callable[..., Tensor]:
         return dplr_recurrence(*transposed)[0].transpose(1, 2)
 
     return wkv7
+
+
+def fla_delta() -> Callable[..., Tensor]:
+    """Return fla's recurrence of the gated delta rule with our arguments."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fla.ops.gated_delta_rule.naive import naive_recurrent_gated_delta_rule
+
+    return lambda q, k, v, g, beta: naive_recurrent_gated_delta_rule(q, k, v, beta, g, scale=1.0)[0]
+
+
+def fla_kda() -> Callable[..., Tensor]:
+    """Return fla's recurrence of KDA with our arguments."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fla.ops.kda.naive import naive_recurrent_kda
+
+    return lambda q, k, v, g, beta: naive_recurrent_kda(q, k, v, g, beta, scale=1.0)[0]
+
+
+def transformers_delta() -> Callable[..., Tensor]:
+    """Return the chunked gated delta rule of transformers, which it runs without fla, with our arguments.
+
+    Raises:
+        Unavailable: transformers is not installed.
+    """
+    require("transformers")
+    from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
+
+    def delta(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
+        return torch_chunk_gated_delta_rule(q * q.shape[-1] ** 0.5, k, v, g, beta)[0]
+
+    return delta

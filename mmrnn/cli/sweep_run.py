@@ -42,7 +42,7 @@ def run_sweep(words: Sequence[str], dirs: Sequence[Path], world: "World") -> int
         ConfigError: wrong usage, the first job that does not fit, or the folder belongs to another sweep.
         Interrupted: a signal has stopped it.
     """
-    from mmrnn.config.sweep_plan import crossed
+    from mmrnn.config.sweep_plan import crossed, own_overrides
     from mmrnn.evaluation.reports.sweep_file import record_plan
 
     with world.all_or_none():
@@ -51,7 +51,7 @@ def run_sweep(words: Sequence[str], dirs: Sequence[Path], world: "World") -> int
     folder = Path(world.on_main(lambda: _folder(words, dirs, card)))
     before = world.on_main(lambda: _states(folder, plan))
     waiting = [one for one in before if one.state != "finished"]
-    given = [*_given(words), *crossed(sweep)]
+    given = [*own_overrides(sweep, words), *_given(words), *crossed(sweep)]
     with world.all_or_none():
         jobs = [one.overrides for one in waiting] if plan.jobs else sweep_jobs(*given, dirs=dirs)
         paths = [word for word in words if override_key(word) == SEARCH_PATH]

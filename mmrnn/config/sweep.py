@@ -1,16 +1,19 @@
 """Sweeps as files (`conf/sweep/NAME.yaml`): their description, and its check.
 
+overrides: {recipe: study}                                 of every job
 grid: {prompt: [first, last], connector: [linear, mlp]}    what is crossed
 seeds: [0, 1]                                              a job of each combination for each seed
 vary: {connector: {mlp: {stage.instruct.lr: 0.003}}}       overrides that go with an option
 contrasts:                                                 differences that are asked for
 - {group: prompt, option: last, against: first, by: connector}
+- {group: connector.parts.0.grid, slope: log2}
 note: why
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import inf
+from typing import Any, Literal
 
 from mmrnn.config.coerce import coerce, did_you_mean
 from mmrnn.config.error import ConfigError
@@ -25,18 +28,20 @@ Option = str | int | float | bool
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Difference that a sweep asks for, written down before the first run.
+    """Difference that a sweep asks for, written down before the first run: of two options, or over all of them.
 
     Attributes:
         group: key of the grid.
-        option: of the group.
-        against: option that it is compared with.
+        option: of the group; None: there is a slope.
+        against: option that it is compared with; None: there is a slope.
+        slope: the change each time that the options of the group, positive numbers, double (least squares).
         by: key of the grid whose options may change the difference (an interaction); None: it is averaged over them.
     """
 
     group: str
-    option: Option
-    against: Option
+    option: Option | None = None
+    against: Option | None = None
+    slope: Literal["log2"] | None = None
     by: str | None = None
 
 
@@ -46,6 +51,7 @@ class Sweep:
 
     Attributes:
         grid: group or knob -> its options, all of which are crossed.
+        overrides: of every job, by key; the command line may give others in their place.
         seeds: a job of each combination for each of them; empty: that of the configuration.
         vary: key of the grid -> option -> overrides that go with it, by key.
         contrasts: differences that are asked for.
@@ -53,6 +59,7 @@ class Sweep:
     """
 
     grid: Mapping[str, tuple[Any, ...]]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[Seed, ...] = ()
     vary: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
@@ -80,6 +87,25 @@ def read_sweep(tree: Any) -> Sweep:
     if found := [*_value_faults(sweep), *_contrast_faults(sweep), *_vary_faults(sweep)]:
         raise ConfigError(*found)
     return sweep
+
+
+def contrast_fault(one: Contrast, options: Sequence[Any]) -> str | None:
+    """Return a sentence on what is wrong with a contrast by itself, or with a slope over the options of its group."""
+    if not one.slope:
+        missing = one.option is None or one.against is None
+        return "name an option and what it is compared with (against), or a slope" if missing else None
+    if one.option is not None or one.against is not None:
+        return "a slope is over all options; remove option and against"
+    if wrong := [option for option in options if not _is_positive(option)]:
+        return f"a slope needs options that are positive numbers, {one.group} has {wrong[0]!r}"
+    return f"a slope needs two options, {one.group} has {options[0]!r} alone" if len(options) == 1 else None
+
+
+def _is_positive(option: Any) -> bool:
+    try:
+        return 0 < float(str(option)) < inf
+    except ValueError:
+        return False
 
 
 def _field_faults(tree: Mapping[str, Any], kind: type, path: str) -> Iterator[str]:
@@ -119,8 +145,12 @@ def _value_faults(sweep: Sweep) -> Iterator[str]:
             yield "sweep.grid.seed: seeds are given by sweep.seeds, too; remove one of them"
         if not values:
             yield f"sweep.grid.{key}: it has no options; name at least one"
-        if key in ("out", "sweep") or key.startswith(("hydra", "sweep.")):
-            yield f"sweep.grid.{key}: it is no part of a run; remove it"
+    for name, keys in (("grid", sweep.grid), ("overrides", sweep.overrides)):
+        for key in keys:
+            if key in ("out", "sweep") or key.startswith(("hydra", "sweep.")):
+                yield f"sweep.{name}.{key}: it is no part of a run; remove it"
+    for key in sweep.axes.keys() & sweep.overrides.keys():
+        yield f"sweep.overrides.{key}: the grid crosses {key}; remove it from one of them"
     for key, values in sweep.axes.items():
         if len({override_text(value) for value in values}) < len(values):
             place = "sweep.seeds" if key == SEED and sweep.seeds else f"sweep.grid.{key}"
@@ -135,11 +165,14 @@ def _contrast_faults(sweep: Sweep) -> Iterator[str]:
                 near = did_you_mean(name, sweep.grid) or f"; it has {', '.join(sweep.grid) or 'none'}"
                 yield f"{path}: {name!r} is no key of the grid{near}"
         known = sweep.grid.get(one.group)
-        for option in (one.option, one.against) if known is not None else ():
+        if fault := contrast_fault(one, known or ()):
+            yield f"{path}: {fault}"
+            continue
+        for option in (one.option, one.against) if known is not None and not one.slope else ():
             if option not in known:
                 near = did_you_mean(option, known) or f"; there are {', '.join(map(str, known))}"
                 yield f"{path}: {one.group} has no option {option!r} in the grid{near}"
-        if one.option == one.against:
+        if one.option == one.against and not one.slope:
             yield f"{path}: {one.option!r} is compared with itself; name another option"
         if one.by == one.group:
             yield f"{path}: by {one.by!r} is the group itself; name another key of the grid, or leave it out"

@@ -71,7 +71,7 @@ def plan_sweep(
         key = override_key(twice[0])
         where = "sweep.seeds=[...]" if key == SEED and sweep and sweep.seeds else f"sweep.grid.{key}=[...]"
         raise ConfigError(f"{twice[0]}: the sweep crosses {key}; set {where} in its place")
-    axes = override_axes(*words, *crossed(sweep), dirs=dirs)
+    axes = override_axes(*own_overrides(sweep, words), *words, *crossed(sweep), dirs=dirs)
     axes = {key: found for key, found in axes.items() if not key.startswith("hydra")}
     swept = {key: found for key, found in axes.items() if key in grid or len(found) > 1}
     base = [word for key, found in axes.items() if key not in swept for word in found]
@@ -90,6 +90,13 @@ def plan_sweep(
         note=sweep.note if sweep else "",
         jobs={job_name(naming(job, swept, same)): job for job in routed},
     )
+
+
+def own_overrides(sweep: Sweep | None, words: Sequence[str]) -> list[str]:
+    """Return the overrides that a sweep has for every job, without those that the command line gives."""
+    given = {override_key(word) for word in words}
+    fixed = sweep.overrides if sweep else {}
+    return [f"{key}={override_text(value)}" for key, value in fixed.items() if key not in given]
 
 
 def crossed(sweep: Sweep | None) -> list[str]:

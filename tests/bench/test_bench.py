@@ -64,7 +64,7 @@ def test_missing_packages_are_skipped_by_name(elsewhere, capsys, monkeypatch):
     ours = {"mmrnn chunked", "mmrnn RWKV-6", "mmrnn transformer", "mmrnn packed", "timm"}
     assert {row["name"] for row in result["rows"]} - {"mmrnn cpu"} == ours
     skipped = {note.split(":")[0] for note in result["skipped"]} - {"mmrnn cpu"}
-    assert skipped == {"fla naive", "rwkv package", "transformers Llama", "plots"}
+    assert skipped == {"fla naive", "transformers chunked", "rwkv package", "transformers Llama", "plots"}
     assert "skipped: rwkv package: rwkv is not installed (pip install rwkv)" in capsys.readouterr().out
     assert not (elsewhere / "bench" / "decode.png").exists()
 

@@ -61,6 +61,14 @@ def test_a_sweep_of_the_command_line_alone():
     assert label(["a=1"], {}) == "a=1"
 
 
+def test_overrides_of_every_job_yield_to_the_command_line():
+    sweep = read_sweep(GOOD | {"overrides": {"recipe": "llava_align", "data.fold": 1}})
+    assert plan_sweep([], sweep).overrides == ["recipe=llava_align", "data.fold=1"]
+    plan = plan_sweep(["data.fold=0"], sweep)
+    assert plan.overrides == ["recipe=llava_align", "data.fold=0"]
+    assert all(job[:2] == plan.overrides for job in plan.jobs.values())
+
+
 def test_a_recipe_of_several_stages():
     sweep = read_sweep({"grid": {"stage.align.steps": [1, 2]}})
     plan = plan_sweep(["model=visualrwkv6_tiny", "recipe=visualrwkv6"], sweep)
@@ -108,7 +116,15 @@ def test_every_card_makes_jobs_that_fit(name):
         ({"vary": {"connector": {"mlp": {"prompt": "last"}}}}, "sweep.vary.connector.mlp.prompt: the grid crosses"),
         ({"contrasts": "last"}, "sweep.contrasts: expected a list, got 'last'"),
         ({"contrasts": ["last"]}, "sweep.contrasts.0: expected a mapping like {group: prompt"),
-        ({"contrasts": [{"group": "prompt", "option": "last"}]}, "sweep.contrasts.0.against: a value is required"),
+        ({"contrasts": [{"group": "prompt", "option": "last"}]}, "sweep.contrasts.0: name an option and what it is"),
+        ({"contrasts": [{"group": "prompt", "slope": "log2"}]}, "a slope needs options that are positive numbers"),
+        ({"contrasts": [{"group": "prompt", "slope": "log"}]}, "sweep.contrasts.0.slope: expected"),
+        (
+            {"contrasts": [{"group": "prompt", "slope": "log2", "against": "last"}]},
+            "a slope is over all options; remove option and against",
+        ),
+        ({"overrides": {"prompt": "last"}}, "sweep.overrides.prompt: the grid crosses prompt; remove it"),
+        ({"overrides": {"out": "here"}}, "sweep.overrides.out: it is no part of a run; remove it"),
         (
             {"contrasts": [{"group": "promt", "option": "last", "against": "first"}]},
             "sweep.contrasts.0: 'promt' is no key of the grid; did you mean 'prompt'?",

@@ -160,6 +160,25 @@ def test_the_page_has_a_panel_for_every_kind(sweep):
     assert "<script" not in page
 
 
+def test_the_answers_in_which_two_designs_differ_most_are_shown(sweep):
+    report.main([str(sweep)])
+    page = (sweep / "comparison.html").read_text()
+    assert re.findall(r"<h3>(scenes: [^<]*)</h3>", page) == [
+        f"scenes: prompt={option} against prompt=first, 8 of {number} disagreements"
+        for option, number in zip(("sandwich", "last"), re.findall("8 of ([0-9]+) disagreements", page), strict=True)
+    ]
+    worst = page.partition("prompt=sandwich against prompt=first")[2].partition("</table>")[0]
+    assert "<th>prompt=first<th>prompt=sandwich" in worst
+    assert re.search(r"<td class=wrong>no \(\d of 8 runs\) \(0\.\d\d\)</td><td class=right>yes \(\d of 8 runs\)", worst)
+    assert worst.count("of 8 runs") == 2 * 8
+    assert "answers are shown without their image; first image" in page  # these runs name no data
+
+
+def test_accuracies_without_the_image_are_beside_the_designs(sweep):
+    report.main([str(sweep)])
+    assert re.search(r"^\| chance \|  \| 100.0% \| 100.0% \| 100.0% \|$", (sweep / "comparison.md").read_text(), re.M)
+
+
 def test_a_wide_table_goes_by_blocks_and_no_name_is_cut(capsys, monkeypatch):
     monkeypatch.setattr(report, "MAX_WIDTH", 60)
     monkeypatch.setenv("COLUMNS", "60")
@@ -220,6 +239,29 @@ def scores(gains):
     return Scores(runs, values, ["x"] * 40, np.arange(40))
 
 
+def test_a_slope_is_that_of_least_squares():
+    """Accuracy rises by `gain` each time that the tokens double, and by another one with another prompt."""
+    gains, tokens = {"first": 0.05, "last": -0.02}, ("1", "4", "16", "64")
+    rng, runs, values = np.random.default_rng(0), [], []
+    for prompt, gain in gains.items():
+        for number in tokens:
+            for seed in range(3):
+                runs.append(SweepRun("", {"tokens": number, "prompt": prompt}, str(seed), {}, ()))
+                values.append(0.3 + gain * np.log2(int(number)) + rng.normal(0, 0.02, 8))
+    scored = Scores(runs, np.array(values), ["a", "b"] * 4, np.arange(8))
+    asked = [{"group": "tokens", "slope": "log2", "by": "prompt"}]
+    whole, first, last, change = differences(asked, scored)
+    for found, prompts in ((whole, ["first", "last"]), (first, ["first"]), (last, ["last"])):
+        rows = [place for place, run in enumerate(runs) if run.options["prompt"] in prompts]
+        places = [np.log2(int(runs[row].options["tokens"])) for row in rows]
+        expected = np.polyfit(places, np.array(values)[rows].mean(axis=1), 1)[0]
+        assert found.estimates.mean.value == pytest.approx(expected)
+    assert change.estimates.mean.value == pytest.approx(last.estimates.mean.value - first.estimates.mean.value)
+    assert change.name == "(tokens: each time it doubles) changes from prompt=first to last"
+    missing = replace(scored, runs=runs[1:], values=scored.values[1:])
+    assert differences(asked, missing)[0].number == whole.number - 1, "a seed without one of the options has no slope"
+
+
 def test_few_pairs_are_not_enough_for_a_verdict():
     contrast = {"group": "prompt", "option": "b", "against": "a"}
     for number, verdict in ((3, TOO_FEW), (5, TOO_FEW), (6, "better")):
@@ -252,11 +294,13 @@ def test_the_front_holds_what_no_other_design_beats():
 
 
 def test_an_interaction_needs_two_options_of_both_keys():
-    assert interaction("s", scores([0.1] * 3), "prompt", "model") == ""
+    assert interaction("s", scores([0.1] * 3), {}, "prompt", "model") == ""
     runs = scores([0.1] * 3)
     both = [
         replace(run, options={**run.options, "model": "<m>"[: 2 + number % 2]}) for number, run in enumerate(runs.runs)
     ]
-    drawn = interaction("s", replace(runs, runs=both), "prompt", "model")
+    every = replace(runs, runs=both)
+    estimates = {name: one.mean for name, one in analyse(Fold(SweepPlan(), scores={"s": every}))["s"].designs.items()}
+    drawn = interaction("s", every, estimates, "prompt", "model")
     assert "&lt;m&gt;" in drawn
     assert "<m>" not in drawn

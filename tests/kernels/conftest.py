@@ -25,8 +25,8 @@ def poison(monkeypatch):
 
 @pytest.fixture
 def draw():
-    """Inputs of an operator: r, k, v, w, u, state (wkv7: r, w, k, v, a, b, state) and gradients for both outputs, all
-    fp64."""
+    """Inputs of an operator: r, k, v, w, u, state (wkv7: r, w, k, v, a, b, state; delta: q, k, v, g, beta, state with
+    g = -exp(w)) and gradients for both outputs, all fp64."""
 
     def draw(op, b, t, h, k, v, low=-7.0, high=-1.0, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -37,6 +37,12 @@ def draw():
         def uniform(*shape):
             return torch.rand(shape, generator=generator, dtype=torch.float64)
 
+        if op.__name__ in ("gated_delta_rule", "kda"):
+            unit = torch.nn.functional.normalize(normal(b, t, h, k), dim=-1)
+            decays = (b, t, h, k) if op.__name__ == "kda" else (b, t, h)
+            g = -torch.exp(uniform(*decays) * (high - low) + low)
+            inputs = (normal(b, t, h, k), unit, normal(b, t, h, v), g, uniform(b, t, h), normal(b, h, k, v))
+            return inputs, (normal(b, t, h, v), normal(b, h, k, v))
         decays = (h, k) if op.__name__ == "wkv5" else (b, t, h, k)
         w = uniform(*decays) * (high - low) + low
         if op.__name__ == "wkv7":

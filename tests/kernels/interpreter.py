@@ -14,14 +14,16 @@ import triton
 from interpreted_elementwise import elementwise, elementwise_checked, taken
 from triton.runtime.interpreter import InterpretedFunction
 
-from mmrnn_kernels import wkv5, wkv6, wkv7
+from mmrnn_kernels import gated_delta_rule, kda, wkv5, wkv6, wkv7
 from mmrnn_kernels.wkv6.triton import ops, plan, wkv6_triton_step
 from mmrnn_kernels.wkv7.triton import ops as ops7
 from mmrnn_kernels.wkv7.triton import plan as plan7
 
 torch.set_num_threads(1)
-OPS = {"wkv5": wkv5, "wkv6": wkv6, "wkv7": wkv7}
-NAMES = dict.fromkeys(("wkv5", "wkv6"), ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate"))
+OPS = {"wkv5": wkv5, "wkv6": wkv6, "wkv7": wkv7, "gated_delta_rule": gated_delta_rule, "kda": kda}
+NAMES = dict.fromkeys(
+    ("wkv5", "wkv6", "gated_delta_rule", "kda"), ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate")
+)
 NAMES["wkv7"] = ("out", "end", "dr", "dw", "dk", "dv", "da", "db", "dstate")
 assert triton.knobs.runtime.interpret
 

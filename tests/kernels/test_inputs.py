@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from mmrnn_kernels import lerp, norm_gate, relu_square, sigmoid_gate, token_shift, wkv5, wkv6, wkv7
+from mmrnn_kernels import (
+    gated_delta_rule,
+    kda,
+    lerp,
+    norm_gate,
+    relu_square,
+    sigmoid_gate,
+    token_shift,
+    wkv5,
+    wkv6,
+    wkv7,
+)
 
 TIMED, WIDE = torch.ones(1, 4, 2, 8), torch.ones(1, 4, 16)
 STARTS = torch.zeros(1, 4, dtype=torch.bool)
@@ -15,6 +26,10 @@ INPUTS = {
     wkv5: {"r": TIMED, "k": TIMED, "v": TIMED, "w": TIMED[0, 0], "u": TIMED[0, 0], "state": torch.ones(1, 2, 8, 8)},
     wkv6: {"r": TIMED, "k": TIMED, "v": TIMED, "w": TIMED, "u": TIMED[0, 0], "state": torch.ones(1, 2, 8, 8)},
     wkv7: dict.fromkeys("rwkvab", TIMED) | {"state": torch.ones(1, 2, 8, 8)},
+    gated_delta_rule: dict.fromkeys("qkv", TIMED)
+    | dict.fromkeys(("g", "beta"), TIMED[..., 0])
+    | {"state": torch.ones(1, 2, 8, 8)},
+    kda: dict.fromkeys("qkvg", TIMED) | {"beta": TIMED[..., 0], "state": torch.ones(1, 2, 8, 8)},
     lerp: {"x": WIDE, "previous": WIDE[:, 0], "weights": torch.ones(3, 16), "offsets": torch.ones(3, 1, 4, 16)},
     relu_square: {"x": WIDE},
     sigmoid_gate: {"gate": WIDE, "x": WIDE},
@@ -64,7 +79,7 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("case", BOUNDS)
-@pytest.mark.parametrize("op", [wkv5, wkv6, wkv7], ids=lambda op: op.__name__)
+@pytest.mark.parametrize("op", [wkv5, wkv6, wkv7, gated_delta_rule, kda], ids=lambda op: op.__name__)
 def test_bounds(op, case):
     value, error, sentence = BOUNDS[case]
     with pytest.raises(error, match=f"^{op.__name__}: {re.escape(sentence)}"):

@@ -7,7 +7,18 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
-from mmrnn_kernels import elementwise, lerp, norm_gate, relu_square, sigmoid_gate, wkv5, wkv6, wkv7
+from mmrnn_kernels import (
+    elementwise,
+    gated_delta_rule,
+    kda,
+    lerp,
+    norm_gate,
+    relu_square,
+    sigmoid_gate,
+    wkv5,
+    wkv6,
+    wkv7,
+)
 from mmrnn_kernels.linear import PackedWeight, linear
 
 B, T, H, K = 1, 4, 2, 4
@@ -17,12 +28,15 @@ OPS = {
     "wkv5": (wkv5, [TIMED, TIMED, TIMED, PER_HEAD, PER_HEAD, STATE]),
     "wkv6": (wkv6, [TIMED, TIMED, TIMED, TIMED, PER_HEAD, STATE]),
     "wkv7": (wkv7, [TIMED] * 6 + [STATE]),
+    "gated_delta_rule": (gated_delta_rule, [TIMED, TIMED, TIMED, (B, T, H), (B, T, H), STATE]),
+    "kda": (kda, [TIMED, TIMED, TIMED, TIMED, (B, T, H), STATE]),
     "lerp": (lerp, [WIDE, (B, C), (2, C), (2, *WIDE)]),
     "relu_square": (relu_square, [WIDE]),
     "sigmoid_gate": (sigmoid_gate, [WIDE, WIDE]),
     "norm_gate": (partial(norm_gate, eps=1e-5), [TIMED, WIDE, (C,), (C,)]),
 }
-BACKENDS = [(op, backend) for op in OPS for backend in ("cpu", "chunked") if op[:3] == "wkv" or backend == "cpu"]
+RECURRENCES = ("wkv5", "wkv6", "wkv7", "gated_delta_rule", "kda")
+BACKENDS = [(op, backend) for op in OPS for backend in ("cpu", "chunked") if op in RECURRENCES or backend == "cpu"]
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +130,8 @@ def test_a_named_backend_refuses_and_names_the_one_to_take(name, backend):
 
     leaf = inputs[0].clone().requires_grad_()
     (grad,) = torch.autograd.grad(function(leaf, *inputs[1:]).square().sum(), leaf, create_graph=True)
-    op = name.replace("wkv5", "wkv6")  # the same code
+    shared = {"wkv5": "wkv6", "gated_delta_rule": "delta", "kda": "delta"}  # the same code
+    op = shared.get(name, name)
     with pytest.raises(RuntimeError, match=f'^{op}_{backend} is differentiable once; .*backend="reference"$'):
         torch.autograd.grad(grad.square().sum(), leaf)
 

@@ -1,6 +1,7 @@
 """WKV-7 in chunks: matrix products in plain PyTorch, exact for any decay. README.md has the mathematics."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,12 @@ MAX_CHUNK = 32
 PADDING = (0.0, -torch.inf, 0.0, 0.0, 0.0, 0.0)
 """Values of r, w, k, v, a, b at a padded position: no writes and a decay of one leave the state unchanged."""
 
+LOG_PADDING = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""The same where w is the logarithm of the decay."""
+
+MIN_LOG_DECAY = -(2.0**14)
+"""Below it a decay is 0 in any precision; sums of infinite logarithms would not be numbers."""
+
 
 def wkv7_chunked(
     r: Float[Tensor, "b t h k"],
@@ -33,12 +40,20 @@ def wkv7_chunked(
     """Compute the result of `wkv7_reference`, by products of decays that never exceed one. Differentiable once."""
     if r.shape[1] == 1:
         return wkv7_reference(r, w, k, v, a, b, state)
-    inputs = (r, w, k, v, a, b) if state is None else (r, w, k, v, a, b, state)
-    dtype = accumulation_dtype(*inputs)
+    return call_chunked(forward, (r, w, k, v, a, b), state)
+
+
+def call_chunked(
+    op: Callable[..., tuple[Tensor, Tensor, Tensor]], inputs: Sequence[Tensor], state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Call `forward`, or an op of the same arguments, with a state and the length of its chunks."""
+    r, v = inputs[0], inputs[3]
+    dtype = accumulation_dtype(*inputs, state)
+    given = [x for x in (*inputs, state) if x is not None]
     if state is None:
         state = v.new_zeros(v.shape[0], *r.shape[2:], v.shape[-1], dtype=dtype)
-    save = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    out, state, _ = forward(r, w, k, v, a, b, state.to(dtype), min(MAX_CHUNK, chunk_length(r.shape[1])), save)
+    save = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    out, state, _ = op(*inputs, state.to(dtype), min(MAX_CHUNK, chunk_length(r.shape[1])), save)
     return out, state
 
 
@@ -56,10 +71,13 @@ def write(tile: TileIndex, target: Tensor, source: Tensor) -> None:
     target.copy_(lanes[:, :, : target.shape[1]].transpose(1, 2))
 
 
-def prepare(tile: TileIndex, chunk: int, dtype: torch.dtype, *inputs: Tensor) -> tuple[list[Tensor], Chunks, Tensor]:
+def prepare(
+    tile: TileIndex, chunk: int, dtype: torch.dtype, inputs: Sequence[Tensor], logarithms: bool
+) -> tuple[list[Tensor], Chunks, Tensor]:
     """Read the inputs of a tile, w as the log-decay; compute its chunks; stack zeros for U and V, `n c 2 v`."""
-    r, w, k, v, a, b = (load(tile, chunk, x, dtype, missing) for x, missing in zip(inputs, PADDING, strict=True))
-    rate = log_decay(w)
+    paddings = LOG_PADDING if logarithms else PADDING
+    r, w, k, v, a, b = (load(tile, chunk, x, dtype, missing) for x, missing in zip(inputs, paddings, strict=True))
+    rate = w.clamp(min=MIN_LOG_DECAY) if logarithms else log_decay(w)
     return [r, rate, k, v, a, b], ascend(r, k, a, b, rate), torch.stack([torch.zeros_like(v), v], 2)
 
 
@@ -111,19 +129,16 @@ def without_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-@torch.library.custom_op("mmrnn::wkv7_chunked", mutates_args=())
-def forward(
-    r: Tensor,
-    w: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    b: Tensor,
-    state: Tensor,
-    chunk: int,
-    save: bool,
+def run_forward(
+    inputs: Sequence[Tensor], state: Tensor, chunk: int, save: bool, *, logarithms: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the output, the final state and, with `save`, the states that the chunks start from."""
+    """Compute the output, the final state and, with `save`, the states that the chunks start from.
+
+    Args:
+        inputs: r, w, k, v, a, b.
+        logarithms: w are the logarithms of the decays.
+    """
+    r, v = inputs[0], inputs[3]
     batch, length, heads, key = r.shape
     value = v.shape[-1]
     out, state = v.new_empty(v.shape), state.clone(memory_format=torch.contiguous_format)
@@ -132,52 +147,54 @@ def forward(
         rows, _, columns = tile.index
         before = chunk_states[tile.chunks] if save else state.new_empty(math.prod(tile.shape), key, value)
         with without_autocast(r):
-            inputs, chunks, values = prepare(tile, chunk, state.dtype, r, w, k, v, a, b)
-            solution = solve_reads(chunks, inputs[3])
+            loaded, chunks, values = prepare(tile, chunk, state.dtype, inputs, logarithms)
+            solution = solve_reads(chunks, loaded[3])
             carry(tile, state[rows, columns], solution, values, chunks.writes, chunks.decay, before)
             scores = chunks.scores.view(-1, chunk, 2, 2 * chunk)[:, :, 1]
             write(tile, out, torch.baddbmm(chunks.reads[:, :, 1] @ before, scores, values.flatten(1, 2)))
     return out, state, chunk_states
 
 
-@torch.library.custom_op("mmrnn::wkv7_chunked_backward", mutates_args=())
-def backward(
-    r: Tensor,
-    w: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    b: Tensor,
+def run_backward(
+    inputs: Sequence[Tensor],
     chunk_states: Tensor,
     dout: Tensor,
     dstate: Tensor,
     chunk: int,
+    *,
+    logarithms: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of r, w, k, v, a, b and the initial state."""
+    r, v = inputs[0], inputs[3]
     batch, length, heads, key = r.shape
-    value = v.shape[-1]
-    grads = [x.new_empty(x.shape) for x in (r, w, k, v, a, b)]
+    grads = [x.new_empty(x.shape) for x in inputs]
     dstate = dstate.clone(memory_format=torch.contiguous_format)
-    for tile in reversed(plan_tiles(batch, length, heads, max(key, value), chunk, r.device)):
+    for tile in reversed(plan_tiles(batch, length, heads, max(key, v.shape[-1]), chunk, r.device)):
         rows, _, columns = tile.index
         before = chunk_states[tile.chunks]
         after = torch.empty_like(before)
         with without_autocast(r):
-            inputs, chunks, values = prepare(tile, chunk, dstate.dtype, r, w, k, v, a, b)
-            x, z = solve_reads(chunks, inputs[3])
+            loaded, chunks, values = prepare(tile, chunk, dstate.dtype, inputs, logarithms)
+            x, z = solve_reads(chunks, loaded[3])
             values[:, :, 0] = torch.baddbmm(z, x, before)
             dy = load(tile, chunk, dout, dstate.dtype)
             solution = solve_reads_backward(chunks, dy)
             dvalues = torch.stack([torch.zeros_like(dy), dy], 2)  # n c 2 v
             carry(tile, dstate[rows, columns], solution, dvalues, chunks.reads, chunks.decay, after, backwards=True)
-            found = tile_gradients(inputs, chunks, values, dvalues, before, after)
+            found = tile_gradients(loaded, chunks, values, dvalues, before, after, logarithms)
         for target, source in zip(grads, found, strict=True):
             write(tile, target, source)
     return *grads, dstate
 
 
 def tile_gradients(
-    inputs: list[Tensor], chunks: Chunks, values: Tensor, dreads: Tensor, before: Tensor, after: Tensor
+    inputs: list[Tensor],
+    chunks: Chunks,
+    values: Tensor,
+    dreads: Tensor,
+    before: Tensor,
+    after: Tensor,
+    logarithms: bool,
 ) -> tuple[Tensor, ...]:
     """Compute the gradients of r, w, k, v, a, b, equation (13) and down the levels.
 
@@ -195,14 +212,48 @@ def tile_gradients(
     own = dscores.view(n, c, 2, c, 2).diagonal(dim1=1, dim2=3)[:, 1]  # n 2 c
     own_b, own_k = own.unsqueeze(-1).unbind(1)  # n c 1
     dr = dread_keys[:, :, 1] * rate.exp()  # r is read with the decay of its own position
+    dlog = dlog + dr * r
     return (
         dr + own_b * b + own_k * k,
-        rate * (dlog + dr * r),
+        dlog if logarithms else rate * dlog,
         dwrite_keys[:, :, 1] + own_k * r,
         dv,
         dread_keys[:, :, 0],
         dwrite_keys[:, :, 0] + own_b * r,
     )
+
+
+@torch.library.custom_op("mmrnn::wkv7_chunked", mutates_args=())
+def forward(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    state: Tensor,
+    chunk: int,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the output, the final state and, with `save`, the states that the chunks start from."""
+    return run_forward((r, w, k, v, a, b), state, chunk, save)
+
+
+@torch.library.custom_op("mmrnn::wkv7_chunked_backward", mutates_args=())
+def backward(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    chunk_states: Tensor,
+    dout: Tensor,
+    dstate: Tensor,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of r, w, k, v, a, b and the initial state."""
+    return run_backward((r, w, k, v, a, b), chunk_states, dout, dstate, chunk)
 
 
 register_chunked(forward, backward, value=3)

@@ -9,7 +9,7 @@ from mmrnn.checkpoints.config_file import read_yaml, to_yaml
 from mmrnn.config.coerce import coerce
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import parameters
-from mmrnn.config.sweep import Contrast
+from mmrnn.config.sweep import Contrast, contrast_fault
 from mmrnn.config.sweep_plan import SweepPlan
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.lock import lock_folder
@@ -36,7 +36,8 @@ def read_plan(folder: Path) -> SweepPlan | None:
     try:
         plan = SweepPlan(**{name: coerce(value, known[name].annotation) for name, value in content.items()})
         for one in plan.contrasts:
-            Contrast(**one)
+            if fault := contrast_fault(Contrast(**one), plan.grid.get(one["group"], ())):
+                raise TypeError(fault)
         return plan
     except TypeError as error:
         raise ConfigError(f"{path} is damaged: {error}; restore it, or choose another folder") from error

@@ -1,8 +1,8 @@
 """Contrasts of a sweep: differences that were asked for before its first run, over pairs of runs with the same seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
+from math import isnan, log2
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ def differences(contrasts: Sequence[Mapping[str, Any]], scores: Scores) -> list[
     """Return the results of contrasts on a split, with p corrected over all of them.
 
     Args:
-        contrasts: of the sweep: `group`, `option`, `against`, and `by` where there is one.
+        contrasts: of the sweep: `group`, `option` and `against` or `slope`, and `by` where there is one.
         scores: on the split.
     """
     found = [one for contrast in contrasts for one in _of(contrast, scores)]
@@ -78,10 +78,14 @@ def _judged(one: Difference, corrected: float, number: int) -> Difference:
 def _of(contrast: Mapping[str, Any], scores: Scores) -> list[Difference]:
     """Results of one contrast: the difference, and by the options of another key where it names one."""
     group, by = contrast["group"], contrast.get("by")
-    option, against = (override_text(contrast[name]) for name in ("option", "against"))
-    name = f"{group}: {option} - {against}"
     runs = Pairs([run.options for run in scores.runs], [run.seed for run in scores.runs], scores.values)
-    pairs = _minus(runs, group, option, against)
+    if contrast.get("slope"):
+        name = f"{group}: each time it doubles"
+        pairs = _weighted(runs, group, _slope([run.options[group] for run in scores.runs if group in run.options]))
+    else:
+        option, against = (override_text(contrast[name]) for name in ("option", "against"))
+        name = f"{group}: {option} - {against}"
+        pairs = _weighted(runs, group, {option: 1.0, against: -1.0})
     found = [_tested(name, pairs, scores)]
     options = list(dict.fromkeys(one[by] for one in pairs.options if by in one)) if by else []
     if len(options) < 2:
@@ -93,25 +97,55 @@ def _of(contrast: Mapping[str, Any], scores: Scores) -> list[Difference]:
         )
         found.append(replace(_tested(f"{name}, at {by}={each}", part, scores), p=None))
     for each in options[1:]:
-        change = _minus(pairs, str(by), each, options[0])
+        change = _weighted(pairs, str(by), {each: 1.0, options[0]: -1.0})
         found.append(_tested(f"({name}) changes from {by}={options[0]} to {each}", change, scores))
     return found
 
 
-def _minus(runs: Pairs, key: str, option: str, against: str) -> Pairs:
-    """Differences of runs with an option from those with another, where all else and the seed are the same."""
-    places: dict[tuple[str, str], int] = {}
-    for place, (options, seed) in enumerate(zip(runs.options, runs.seeds, strict=True)):
-        if options.get(key) == against:
-            places.setdefault((_rest(options, key), seed), place)
-    found: list[tuple[Mapping[str, str], str, np.ndarray]] = []
-    for place, (options, seed) in enumerate(zip(runs.options, runs.seeds, strict=True)):
-        other = places.get((_rest(options, key), seed))
-        if options.get(key) == option and other is not None:
-            rest = {name: value for name, value in options.items() if name != key}
-            found.append((rest, seed, runs.values[place] - runs.values[other]))
-    values = np.array([one for _, _, one in found]).reshape(len(found), runs.values.shape[-1])
-    return Pairs([rest for rest, _, _ in found], [seed for _, seed, _ in found], values)
+def _slope(options: Sequence[str]) -> dict[str, float]:
+    """Weights of options whose sum with their values is the least-squares slope against the base-2 logarithm."""
+    places = {option: log2(float(option)) for option in options}
+    middle = sum(places.values()) / len(places) if places else 0.0
+    spread = sum((place - middle) ** 2 for place in places.values())
+    return {option: (place - middle) / spread for option, place in places.items()} if spread else {}
+
+
+def _weighted(runs: Pairs, key: str, weights: Mapping[str, float]) -> Pairs:
+    """Weighted sums of the runs with some options of a key, where all else and the seed are the same.
+
+    Where a run with one of the options is missing there is no sum.
+    """
+    whole = matched_runs(runs.options, runs.seeds, key, weights)
+    rests = [runs.options[next(iter(places.values()))] for places in whole.values()]
+    values = [
+        sum(weights[option] * runs.values[place] for option, place in places.items()) for places in whole.values()
+    ]
+    return Pairs(
+        [{name: value for name, value in options.items() if name != key} for options in rests],
+        [seed for _, seed in whole],
+        np.array(values).reshape(len(whole), runs.values.shape[-1]),
+    )
+
+
+def matched_runs(
+    options: Sequence[Mapping[str, str]], seeds: Sequence[str], key: str, wanted: Collection[str]
+) -> dict[tuple[str, str], dict[str, int]]:
+    """Return groups of runs that have one of each wanted option of a key, where all else and the seed are the same.
+
+    Args:
+        options: of every run.
+        seeds: of every run.
+        key: of the wanted options.
+        wanted: options; a group lacks none.
+
+    Returns:
+        The rest and the seed of each group -> option -> place of its run.
+    """
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for place, (given, seed) in enumerate(zip(options, seeds, strict=True)):
+        if (option := given.get(key)) in wanted:
+            found.setdefault((_rest(given, key), seed), {}).setdefault(str(option), place)
+    return {which: places for which, places in found.items() if wanted and places.keys() == {*wanted}}
 
 
 def _rest(options: Mapping[str, str], key: str) -> str:

@@ -42,19 +42,21 @@ static void unpack(const Tensor& to, const float* from, const Sizes& z, int64_t 
     for_each_vector(width, [&](int64_t j, int part) { store(to, place + j, vec(from + j), part); });
 }
 
-// Pre-activations to decays exp(-exp(w)), in place, and optionally to the slope -exp(w) exp(-exp(w)).
+// Pre-activations to decays exp(-exp(w)), in place, and optionally to the slope -exp(w) exp(-exp(w)); logarithms of
+// decays to exp(w), and to the slope exp(w).
 //
 // Near one a decay has fewer digits than 1 - decay, and its rounding error, the same at every position of WKV-5, would
 // add up along the sequence. So the error of one position is added at the next, through `carry` (one number a column).
-static void decays(float* w, float* slope, float* carry, int n, int row) {
+static void decays(float* w, float* slope, float* carry, int n, int row, bool logarithms = false) {
   for (int j = 0; j < row; j += LANES) {
     Vec carried = vec(carry + j);
     for (int i = j; i < n * row; i += row) {
       Vec x = vec(w + i);
       // Above 10 the decay is 0 in any case, and 0 * exp(w) must not become 0 * inf.
-      Vec rate = exp_flushed(select(x > broadcast(10.f), broadcast(10.f), x));
+      Vec rate = logarithms ? select(x < broadcast(-200.f), broadcast(200.f), -x)
+                            : exp_flushed(select(x > broadcast(10.f), broadcast(10.f), x));
       Vec decay = exp_flushed(-rate);
-      if (slope) vec(slope + i) = -rate * decay;
+      if (slope) vec(slope + i) = logarithms ? decay : -rate * decay;
       ScaledExp p(-rate);
       Vec wanted = p.excess * p.scale + (p.scale - broadcast(1.f)) + carried;  // decay - 1
       // Where decay - 1 is more exact than the decay; ScaledExp holds for small rates only.

@@ -9,6 +9,7 @@ struct Forward {
   const float* start;
   Tensor out;
   float* end;
+  int64_t logarithms;  // w are the logarithms of the decays
 };
 
 // The inputs of a block of positions, in the cache.
@@ -53,7 +54,7 @@ static void forward_pair(const Forward& f, const Sizes& z, int64_t b, int64_t h,
   for (int64_t t = 0; t < z.length; t += BLOCK) {
     int n = (int)(z.length - t < BLOCK ? z.length - t : BLOCK);
     x.load(f, z, b, t, h, n, BLOCK);
-    decays(x.w, nullptr, carry, n, key);
+    decays(x.w, nullptr, carry, n, key, f.logarithms);
     zero(u, BLOCK * value);
     BY_PANEL(value, (forwards<N, true>(state + lane, key, value, x.r, x.w, x.k, x.v + lane, x.a, x.b, u + lane,
                                        out + lane, n)));
@@ -68,6 +69,7 @@ struct Backward {
   const float *start, *dend;
   Tensor dr, dw, dk, dv, da, db;
   float* dstart;
+  int64_t logarithms;
 };
 
 static int64_t backward_scratch_size(const Sizes& z) {
@@ -118,7 +120,7 @@ static void backward_pair(const Backward& f, const Sizes& z, int64_t b, int64_t 
       copy(from, state, key * value);
       carry = slope, state = from;
     }
-    decays(x.w, nullptr, carry, n, key);
+    decays(x.w, nullptr, carry, n, key, f.logarithms);
     BY_PANEL(value, (forwards<N, false>(state + lane, key, value, x.r, x.w, x.k, x.v + lane, x.a, x.b, block_u + lane,
                                         nullptr, n)));
   }
@@ -129,7 +131,7 @@ static void backward_pair(const Backward& f, const Sizes& z, int64_t b, int64_t 
     const float* block_u = u + block * BLOCK * value;
     x.load(f, z, b, t, h, n, -BLOCK);
     pack(dout, f.dout, b, t, h, n, z.value, -BLOCK);
-    decays(x.w, slope, carries + block * key, n, key);
+    decays(x.w, slope, carries + block * key, n, key, f.logarithms);
     BY_PANEL(value, (backwards<N>(grad + lane, key, value, x.r, x.w, x.k, x.a, x.b, dout + lane, du + lane,
                                   dv + lane, n)));
     zero(dr, 5 * BLOCK * key);  // and dk, da, db, dd after it
