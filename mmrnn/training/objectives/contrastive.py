@@ -42,7 +42,7 @@ class Contrastive(Objective, Embedder):
 
     Args:
         temperature: of the softmax over cosines.
-        marks: a mark follows every image (`prompt=marked`).
+        marks: a mark follows every image (`prompt.image_mark`).
         text: `alone` reads each reply once more in a row of its own, as a search does, so that it cannot have seen its
             image; `in_row` takes its state from the row, behind the image (VisualRWKV).
     """

@@ -124,7 +124,7 @@ def test_marks_follow_images_and_replies():
     asked = replace(SAMPLES[0], turns=(Turn("user", "<image>what?"), Turn("assistant", "")))
     assert len(assistant.score(asked, ["yes", "no"])) == 2
     with pytest.raises(ConfigError, match=r"prompt\.text_mark: the backbone has no id 65535.* backbone\.vocab=65536"):
-        check(compose(*TINY, "prompt=marked"))
+        check(compose(*TINY, "prompt.text_mark=65535"))
 
 
 def learnt(world, rows):
