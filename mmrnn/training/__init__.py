@@ -2,6 +2,7 @@
 
 from mmrnn.training.objectives.blip2 import BLIP2Pretraining
 from mmrnn.training.objectives.contrastive import Contrastive
+from mmrnn.training.objectives.distillation import Distillation
 from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.objectives.patch_alignment import PatchAlignment
 from mmrnn.training.objectives.weighted_sum import WeightedSum
@@ -25,6 +26,7 @@ __all__ = [
     "Constant",
     "Contrastive",
     "Cosine",
+    "Distillation",
     "LanguageModel",
     "Linear",
     "MLflow",
