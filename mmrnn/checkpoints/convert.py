@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmrnn.checkpoints.config_file import read_config, read_yaml
+from mmrnn.checkpoints.config_file import read_config
 from mmrnn.checkpoints.infer import CONTRACTS, infer_sizes, is_recognised, make_card, recognise
 from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
@@ -19,6 +19,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import plain, weight_sources
+from mmrnn.config.yaml_file import read_yaml
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.errors import first_line

@@ -22,7 +22,8 @@ def parser() -> Parser:
         "Compare the finished runs in some folders, and write a page with tables and charts into the first one. Of a\n"
         "sweep with several seeds: the mean of every design and the contrasts of its file, with 95 % intervals over\n"
         "seeds and images. Of other runs: their results, differences with 95 % intervals, and the spread over seeds.",
-        "  mmrnn report\n  mmrnn report multirun/2026-01-31_12-00-00 --baseline multirun/2026-01-31_12-00-00/2",
+        "  mmrnn report\n  mmrnn report multirun/2026-01-31_12-00-00 --baseline multirun/2026-01-31_12-00-00/2\n"
+        "  mmrnn report evidence --page docs/evidence.md",
     )
     made.add_argument(
         "folders",
@@ -39,6 +40,12 @@ def parser() -> Parser:
         help="folder of the run that the others are compared with (default: the first)",
     )
     made.add_argument("--runs", action="store_true", help="also show the single runs of a sweep, and compare them")
+    made.add_argument(
+        "--page",
+        type=to_path,
+        metavar="FILE",
+        help="write a page of evidence instead, from questions.yaml and the results of `mmrnn sweep store` in DIR",
+    )
     return made
 
 
@@ -49,6 +56,9 @@ def main(arguments: Sequence[str]) -> None:
         ConfigError: wrong usage, or nothing to compare.
     """
     options = parser().parse(arguments)
+    if options.page is not None:
+        _write_page(options.folders, options.page, alone=not (options.runs or options.baseline))
+        return
     folders = options.folders or [_newest()]
 
     from mmrnn.evaluation.reports.certainty import certainty
@@ -86,6 +96,27 @@ def main(arguments: Sequence[str]) -> None:
         _print(section.title, section.columns, section.rows)
         print(*map(_printable, section.notes), sep="\n")
     print(write_comparison(folders[0], finished, unfinished, sections))
+
+
+def _write_page(folders: Sequence[Path], page: Path, alone: bool) -> None:
+    """Write the page of evidence.
+
+    Raises:
+        ConfigError: wrong usage, or a file is damaged.
+    """
+    from mmrnn.evaluation.sweeps.evidence_page import evidence_page
+    from mmrnn.io.atomic import replace_file
+
+    if len(folders) != 1 or not folders[0].is_dir() or not alone:
+        raise ConfigError(
+            "--page takes one folder of stored results, and no other option: `mmrnn report evidence --page FILE`"
+        )
+    try:
+        text = evidence_page(folders[0])
+    except ImportError as fault:
+        raise ConfigError(str(fault)) from fault
+    replace_file(page, lambda new: new.write_text(text, encoding="utf-8"))
+    print(page)
 
 
 def _sweeps(folders: Sequence[Path]) -> tuple[list[Path], list["Section"]]:

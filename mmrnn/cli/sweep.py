@@ -1,4 +1,4 @@
-"""`mmrnn sweep`: how far a sweep is, and its continuation."""
+"""`mmrnn sweep`: how far a sweep is, its continuation, and its results for good."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,26 +13,28 @@ from mmrnn.config.overrides import override_key
 if TYPE_CHECKING:
     from mmrnn.config.sweep_plan import SweepPlan
 
-ACTIONS = ("status", "rerun")
+ACTIONS = ("status", "rerun", "store")
 
 
 def parser() -> Parser:
     """Parser of `mmrnn sweep`."""
     made = Parser(
         "sweep",
-        "status|rerun DIR [OVERRIDE ...]",
+        "status|rerun|store DIR [OVERRIDE ...|FOLDER]",
         """
 status: print the state of every job of a sweep (finished, running, stopped, failed, not begun) with the reason, and
 write the table of its results (results.jsonl).
 rerun: repeat its command: finished jobs are skipped, stopped ones resume, failed ones are tried again.
+store: write its results into FOLDER, small enough to be kept: its file, a row a run, and which answers were right.
 """,
         """
   mmrnn sweep status multirun/prompt
   mmrnn sweep rerun multirun/prompt
   mmrnn sweep rerun multirun/prompt hydra/launcher=joblib hydra.launcher.n_jobs=2
+  mmrnn sweep store multirun/prompt evidence/prompt
 """,
     )
-    made.add_argument("action", type=one_of(ACTIONS), metavar="ACTION", help="status or rerun")
+    made.add_argument("action", type=one_of(ACTIONS), metavar="ACTION", help="status, rerun or store")
     made.add_argument("folder", type=to_path, metavar="DIR", help="folder of the sweep")
     add_overrides(made)
     return made
@@ -59,10 +61,25 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError(f"{options.overrides[0]}: one word too many; the usage is `mmrnn sweep status DIR`")
         _print_status(options.folder, plan)
         return 0
+    if options.action == "store":
+        if len(options.overrides) != 1 or "=" in options.overrides[0]:
+            raise ConfigError("store: name one folder for the results: `mmrnn sweep store DIR FOLDER`")
+        _store(options.folder, plan, Path(options.overrides[0]))
+        return 0
     keys = {override_key(word) for word in options.overrides}
     before = [word for word in plan.command if override_key(word) not in keys]
     further = [word for folder in options.dirs for word in ("--config-dir", str(folder))]
     return train.main(["-m", *before, *further, *options.overrides, f"out={options.folder}"])
+
+
+def _store(folder: Path, plan: "SweepPlan", to: Path) -> None:
+    from mmrnn.evaluation.sweeps.stored import store_sweep
+
+    try:
+        print(*store_sweep(folder, plan, to), sep="\n")
+    except (ValueError, ImportError) as fault:
+        raise ConfigError(str(fault)) from fault
+    print(to)
 
 
 def _print_status(folder: Path, plan: "SweepPlan") -> None:

@@ -1,7 +1,7 @@
-"""Baselines that do not use the image: majority answer and question-only lookup."""
+"""Baselines that do not use the image: a guess, the majority answer and question-only lookup."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mmrnn.types.sample import TAG, Sample
@@ -15,11 +15,24 @@ class Baseline(NamedTuple):
         blind: of the most frequent answer to the same question in training; the best constant where it is not asked
             there.
         samples: number of evaluated samples.
+        chance: of a guess among the different answers of the evaluated samples, each as likely as the others.
     """
 
     majority: float
     blind: float
     samples: int
+    chance: float
+
+
+def chance(answers: Sequence[str]) -> float:
+    """Return the accuracy of a guess among the different answers that some questions have."""
+    return 1 / len({*answers})
+
+
+def majority(answers: Sequence[str]) -> tuple[str, float]:
+    """Return the most frequent answer of some questions, and its accuracy."""
+    [(constant, times)] = Counter(answers).most_common(1)
+    return constant, times / len(answers)
 
 
 def pairs(sample: Sample) -> Iterator[tuple[str, str]]:
@@ -41,8 +54,9 @@ def baselines(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Base
         asked[sample.kind].append(last)
     found = {}
     for kind, questions in asked.items():
-        [(constant, times)] = Counter(reply for _, reply in questions).most_common(1)
+        answers = [reply for _, reply in questions]
+        constant, share = majority(answers)
         guesses = (replies[text].most_common(1)[0][0] if text in replies else constant for text, _ in questions)
         right = sum(guess == reply for guess, (_, reply) in zip(guesses, questions, strict=True))
-        found[kind] = Baseline(times / len(questions), right / len(questions), len(questions))
+        found[kind] = Baseline(share, right / len(questions), len(questions), chance(answers))
     return found

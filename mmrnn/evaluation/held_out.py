@@ -72,6 +72,7 @@ def accuracy_with_baselines(
     return {
         kind: {
             "accuracy": score.share,
+            "chance": blind[kind].chance,
             "majority": blind[kind].majority,
             "blind": blind[kind].blind,
             "right": score.right,

@@ -44,7 +44,7 @@ ATTENTION = partial(GatedAttention, heads=4, kv_heads=2, head_size=16, rotary=0.
 RANKS = dict.fromkeys(("decay_rank", "rate_rank", "residual_rank", "gate_rank"), 4)
 MIXERS = {
     "delta": DELTA,
-    "kda": partial(DELTA, decay="channel", gate="sigmoid"),
+    "kda": partial(DELTA, decay_per="channel", gate="sigmoid"),
     "rwkv7": partial(RWKV7Mixer, head_size=16, **RANKS),
     "attention": ATTENTION,
     "window": partial(ATTENTION, window=4),

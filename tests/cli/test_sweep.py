@@ -118,7 +118,7 @@ def test_another_sweep_is_refused(cli, runs):
         (["model=llava15_tiny", "seed=1,2"], f"overrides: model=llava15_tiny {TINY}"),
         ([TINY, "seed=1,2", "data.scenes=12"], "overrides: data.scenes=12"),
         ([TINY, "seed=1,2", "connector=linear,mlp"], "grid: connector"),
-        (["sweep=scan", "sweep.seeds=[0]", "sweep.grid.scan=[bidirectional,forward]"], "sweep: None -> scan"),
+        (["sweep=scan", "sweep.seeds=[0]"], "sweep: None -> scan"),
     ):
         code, _, err = cli("train", "-m", *words, "out=s")
         assert code == 2

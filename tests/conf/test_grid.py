@@ -31,7 +31,13 @@ def cards(group: str) -> list[str]:
 LAYOUTS = ("clip_tiny", "eva_tiny", "clip_tiny_v6", "eve_tiny", "fuyu_tiny")
 OTHER_ENCODERS = {"state_tiny", "vit_tiny"}  # states have a test of their own; a size of clip_tiny
 ENCODERS = [name for name in cards("encoder") if "_tiny" in name and name not in {*LAYOUTS, *OTHER_ENCODERS}]
-OTHER_CONNECTORS = {"linear_nobias", "mlp_prismatic", "identity"}  # like others, or for one width alone
+# Like others, or for one width alone; those of the study are chains of the others behind a norm.
+OTHER_CONNECTORS = {
+    "linear_nobias",
+    "mlp_prismatic",
+    "identity",
+    *(one for one in cards("connector") if "study" in one),
+}
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)
 CONNECTORS = [name for name in cards("connector") if name not in {*OTHER_CONNECTORS, *FOR_CROSS_ATTENTION}]
 OTHER_BACKBONES = {"rwkv7_hybrid_tiny"}  # hybrid_tiny with layers of RWKV-7
@@ -115,6 +121,7 @@ REFUSED = {
     ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
+    ("eve_tiny", "gated_v7_pooled_tiny"): "AdaptivePool cannot join patches across 1 row separators",
     ("eve_tiny", "resampler_tiny"): "Resampler cannot join patches across 1 row separators",
     ("eve_tiny", "fuyu"): "RowSeparators cannot join patches across 1 row separators",
     ("eve_tiny", "mlp_maps"): "SinCosPositions cannot join patches across 1 row separators",

@@ -3,7 +3,7 @@
 import pytest
 
 from mmrnn.cli.show import on_meta
-from mmrnn.config.compose import compose
+from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.tree import plain
 
 NAMES = ("rwkv5", "rwkv6", "rwkv7", "transformer")
@@ -31,6 +31,16 @@ def test_only_the_backbone_differs():
     for config in configs:
         del config["backbone"], config["out"]  # named by the time
     assert all(config == configs[0] for config in configs)
+
+
+def test_connectors_make_as_many_tokens_as_they_say():
+    tokens = {"linear": 64, "pool": 64, "merge": 16, "resampler": 16, "qformer": 16}
+    assert {f"{name}_study.yaml" for name in tokens} == {
+        path.name for path in (conf_dir() / "connector").glob("*_study.yaml")
+    }
+    for name, number in tokens.items():
+        modality = on_meta(plain(compose("model=study_rwkv6", f"connector={name}_study"))).modalities["image"]
+        assert modality.layout(*modality.image.size).tokens == number, name
 
 
 @pytest.mark.parametrize("scan", ["bidirectional", "multidirectional"])

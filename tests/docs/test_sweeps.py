@@ -23,7 +23,14 @@ SMALL = (
         "precision=fp32",
         "encoder=patch_tiny",
     ),
-    *("data.scenes=4", "data.rounds=1", "data.kinds=[count,digit]", "evaluate.samples=4", "evaluate.every=0"),
+    *(
+        "data=demo",
+        "data.scenes=4",
+        "data.rounds=1",
+        "data.kinds=[count,digit]",
+        "evaluate.samples=4",
+        "evaluate.every=0",
+    ),
     *("tracker=none", "workers=0", "device=cpu", "connector=linear"),
 )
 FILE = (
@@ -55,13 +62,20 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys):
         assert ("Differences from" in capsys.readouterr().out) == runs
     for name in FILES:
         assert len((Path("multirun/prompt") / name).read_text().splitlines()) > 4
+    for folder in ("evidence", "docs"):
+        Path(folder).mkdir()
+    Path("evidence/questions.yaml").write_text(block("yaml")[1])
+    for line in block("bash")[2].splitlines():
+        assert main(shlex.split(line)[1:]) == 0
+    assert "- `prompt: sandwich - first` on `scenes`: " in Path("docs/evidence.md").read_text()
+    capsys.readouterr()
     exec(block("python")[0], {})
     shown = capsys.readouterr().out
     assert re.search(r"visualrwkv7_tiny first .* 2\n +sandwich .* 2\n", shown)
 
 
 def test_the_file_of_the_page_is_a_sweep():
-    [text] = block("yaml")
+    text, _ = block("yaml")
     plan = plan_sweep([], read_sweep(yaml.safe_load(text)))
     assert len(plan.jobs) == 18
     assert sum("stage.instruct.lr=0.003" in job for job in plan.jobs.values()) == 9

@@ -26,9 +26,12 @@ def test_baselines_of_every_kind():
         sample("colour", "<image>\nwhat is its colour?", "green"),
         sample("colour", "<image>\nwhat is its colour?", "green"),
     ]
-    assert baselines(train, test) == {"count": Baseline(2 / 3, 1 / 3, 3), "colour": Baseline(2 / 3, 1.0, 3)}
+    assert baselines(train, test) == {
+        "count": Baseline(2 / 3, 1 / 3, 3, 1 / 2),
+        "colour": Baseline(2 / 3, 1.0, 3, 1 / 2),
+    }
 
 
 def test_nothing_to_learn_from_leaves_the_constant():
     test = [sample("same", "<image>\nthe same?", "yes"), sample("same", "<image>\nthe same?", "yes")]
-    assert baselines([], test) == {"same": Baseline(1.0, 1.0, 2)}
+    assert baselines([], test) == {"same": Baseline(1.0, 1.0, 2, 1.0)}

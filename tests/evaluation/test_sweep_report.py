@@ -17,11 +17,13 @@ from mmrnn.config.sweep import read_sweep
 from mmrnn.config.sweep_plan import SweepPlan, plan_sweep
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.reports.answer_file import write_answers
+from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.run_folder import RESULT, write_failure
 from mmrnn.evaluation.reports.sweep_file import record_plan
 from mmrnn.evaluation.reports.task_results import TASKS
 from mmrnn.evaluation.sweeps import fold
 from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, TOO_FEW, differences
+from mmrnn.evaluation.sweeps.differing_answers import differing_answers
 from mmrnn.evaluation.sweeps.fold import Fold, Scores, SweepRun
 from mmrnn.evaluation.sweeps.group_plots import interaction, pareto_front
 from mmrnn.evaluation.sweeps.job_status import begin_job
@@ -160,6 +162,25 @@ def test_the_page_has_a_panel_for_every_kind(sweep):
     assert "<script" not in page
 
 
+def test_the_answers_in_which_two_designs_differ_most_are_shown(sweep):
+    report.main([str(sweep)])
+    page = (sweep / "comparison.html").read_text()
+    assert re.findall(r"<h3>(scenes: [^<]*)</h3>", page) == [
+        f"scenes: prompt={option} against prompt=first, 8 of {number} disagreements"
+        for option, number in zip(("sandwich", "last"), re.findall("8 of ([0-9]+) disagreements", page), strict=True)
+    ]
+    worst = page.partition("prompt=sandwich against prompt=first")[2].partition("</table>")[0]
+    assert "<th>prompt=first<th>prompt=sandwich" in worst
+    assert re.search(r"<td class=wrong>no \(\d of 8 runs\) \(0\.\d\d\)</td><td class=right>yes \(\d of 8 runs\)", worst)
+    assert worst.count("of 8 runs") == 2 * 8
+    assert "answers are shown without their image; first image" in page  # these runs name no data
+
+
+def test_accuracies_without_the_image_are_beside_the_designs(sweep):
+    report.main([str(sweep)])
+    assert re.search(r"^\| chance \|  \| 100.0% \| 100.0% \| 100.0% \|$", (sweep / "comparison.md").read_text(), re.M)
+
+
 def test_a_wide_table_goes_by_blocks_and_no_name_is_cut(capsys, monkeypatch):
     monkeypatch.setattr(report, "MAX_WIDTH", 60)
     monkeypatch.setenv("COLUMNS", "60")
@@ -239,6 +260,10 @@ def test_a_slope_is_that_of_least_squares():
         assert found.estimates.mean.value == pytest.approx(expected)
     assert change.estimates.mean.value == pytest.approx(last.estimates.mean.value - first.estimates.mean.value)
     assert change.name == "(tokens: each time it doubles) changes from prompt=first to last"
+    asked_of = [replace(ScoredReply("", "", "", "", 0.0), kind=kind) for kind in scored.kinds]
+    shown = replace(scored, values=scored.values > 0.4, questions=asked_of, replies=[[""] * 8] * len(runs))
+    shown = replace(shown, runs=[replace(run, result={"config": {}}) for run in runs])
+    assert "s: tokens=64 against tokens=1, " in differing_answers("s", asked, shown)[0]
     missing = replace(scored, runs=runs[1:], values=scored.values[1:])
     assert differences(asked, missing)[0].number == whole.number - 1, "a seed without one of the options has no slope"
 
@@ -275,11 +300,13 @@ def test_the_front_holds_what_no_other_design_beats():
 
 
 def test_an_interaction_needs_two_options_of_both_keys():
-    assert interaction("s", scores([0.1] * 3), "prompt", "model") == ""
+    assert interaction("s", scores([0.1] * 3), {}, "prompt", "model") == ""
     runs = scores([0.1] * 3)
     both = [
         replace(run, options={**run.options, "model": "<m>"[: 2 + number % 2]}) for number, run in enumerate(runs.runs)
     ]
-    drawn = interaction("s", replace(runs, runs=both), "prompt", "model")
+    every = replace(runs, runs=both)
+    estimates = {name: one.mean for name, one in analyse(Fold(SweepPlan(), scores={"s": every}))["s"].designs.items()}
+    drawn = interaction("s", every, estimates, "prompt", "model")
     assert "&lt;m&gt;" in drawn
     assert "<m>" not in drawn

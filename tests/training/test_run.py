@@ -55,7 +55,7 @@ def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
     assert result["objective"] == error
     assert set(result["accuracy"]) == {"scenes", "drawings", "writing"}
     row = result["accuracy"]["scenes"]["count"]
-    assert set(row) == {"accuracy", "majority", "blind", "right", "total"}
+    assert set(row) == {"accuracy", "chance", "majority", "blind", "right", "total"}
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("data:image/png;base64") >= 9
     assert "<polyline" in page

@@ -35,7 +35,7 @@ class GatedDeltaNet(nn.Module, Mixer, ChecksKnobs):
         key_size: channels of a query and a key.
         value_size: channels of a value; None: `key_size`.
         kernel: positions that the convolution sums.
-        decay: one a head (Gated DeltaNet), or one a key channel from a projection of rank `key_size` (KDA).
+        decay_per: one decay a head (Gated DeltaNet), or one a key channel from a projection of rank `key_size` (KDA).
         gate: activation of the output gate.
         eps: of the norm of each head.
         backend: implementation of the delta rule.
@@ -56,7 +56,7 @@ class GatedDeltaNet(nn.Module, Mixer, ChecksKnobs):
         key_size: PositiveInt = 128,
         value_size: PositiveInt | None = None,
         kernel: PositiveInt = 4,
-        decay: Literal["head", "channel"] = "head",
+        decay_per: Literal["head", "channel"] = "head",
         gate: Literal["silu", "sigmoid"] = "silu",
         eps: PositiveFloat = 1e-6,
         backend: Backend = "auto",
@@ -66,7 +66,7 @@ class GatedDeltaNet(nn.Module, Mixer, ChecksKnobs):
             raise ValueError(fault)
         value_size = value_size or key_size
         self.heads, self.key_heads, self.key_size, self.value_size = heads, key_heads or heads, key_size, value_size
-        self.backend, self.per_channel = backend, decay == "channel"
+        self.backend, self.per_channel = backend, decay_per == "channel"
         keys, values = self.key_heads * key_size, heads * value_size
         self.query = Linear(width, keys, bias=False)
         self.key = Linear(width, keys, bias=False)

@@ -154,7 +154,7 @@ class Hybrid(nn.Module, Backbone, ChecksKnobs):
     @classmethod
     def traits(cls, knobs: Mapping[str, Any]) -> BackboneTraits:
         """Return whether all, or some, of the layers are recurrent, and the position ids of those that attend."""
-        used = [knobs["mixers"][name] for name in dict.fromkeys(knobs["pattern"])]
+        used = [knobs["mixers"][name] for name in dict.fromkeys(knobs["pattern"]) if name in knobs["mixers"]]
         mixers = [(one, {}) if isclass(one) else (one.func, one.keywords) for one in used]
         axes = [mixer.position_axes(**chosen) for mixer, chosen in mixers if not mixer.recurrent]
         common = tuple(count for count in axes[0] if all(count in other for other in axes)) if axes else (1,)

@@ -62,6 +62,6 @@ def scored(answer: Answer) -> ScoredReply:
         float(answer.right),
         answer.images,
         answer.kind,
-        (answer.kind, answer.question, answer.truth, *answer.images),
+        (answer.kind, answer.question, answer.truth),
         answer.index,
     )

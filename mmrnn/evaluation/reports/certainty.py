@@ -8,7 +8,8 @@ from mmrnn.config.tree import leaves
 from mmrnn.evaluation.reports import pairing
 from mmrnn.evaluation.reports.answer_file import read_answers
 from mmrnn.evaluation.reports.comparison import UNTRAINED, FinishedRun, average, names
-from mmrnn.evaluation.reports.disagreements import disagreements_html
+from mmrnn.evaluation.reports.disagreements import Disagreement, disagreements_html
+from mmrnn.evaluation.reports.run_folder import NUMBER
 from mmrnn.evaluation.reports.section import Section
 from mmrnn.evaluation.reports.statistics import spread
 from mmrnn.evaluation.reports.task_results import TaskResult, read_tasks, task_label
@@ -26,6 +27,12 @@ SEEDS = (
 )
 PAPERS = "The figure that papers print. Questions not asked, and empty or overlong replies, are counted as wrong."
 SPREAD_COLUMNS = ["runs", "split or task", "seeds", "mean", "standard deviation", "lowest", "highest"]
+GUESSES = (
+    "Held-out questions without the image, in the run that the others are compared with. Chance: a guess among the "
+    "answers that a kind of question has; majority: the most frequent one; blind: the most frequent answer that "
+    "training gave to the very same question."
+)
+GUESS_COLUMNS = ["split", "question", "chance", "majority", "blind"]
 TASK_COLUMNS = ["task", "run", "questions", "counted as wrong", "figure", "departures"]
 NO_REFERENCE = "no reference on disk"
 
@@ -52,7 +59,7 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         scored = {task_label(task): result.replies for task, result in tasks[name].items() if result.replies}
         if scored:
             answers[name] = answers.get(name, {}) | scored
-    rest = [*_figures(tasks), *_seeds(runs, [tasks[name] for name in named])]
+    rest = [*_guesses(runs[baseline]), *_figures(tasks), *_seeds(runs, [tasks[name] for name in named])]
     title = f"Differences from {named[baseline]}" if len(runs) > 1 else "Intervals"
     try:
         found = pairing.compare(answers, named[baseline])
@@ -60,11 +67,25 @@ def certainty(runs: Sequence[FinishedRun], baseline: int = 0) -> list[Section]:
         return [Section(title, notes=[*notes, f"{fault}."]), *rest]
     labelled = {task_label(task): result for task, result in tasks[named[baseline]].items()}
     images = Thumbnails(runs[baseline].result["config"], labelled)
-    more = disagreements_html(found, images)
+    differing = found.disagreements.items()
+    more = disagreements_html(
+        [Disagreement(split, name, pairing.BASELINE, name, pairs) for (split, name), pairs in differing], images
+    )
     if images.faults:
         notes.append(f"{len(images.faults):,} disagreements are shown without their image; first {images.faults[0]}.")
     shown = [IMAGES, *notes] if found.rows else notes
     return [Section(title, pairing.COLUMNS, found.rows, shown, more), *rest]
+
+
+def _guesses(run: FinishedRun) -> list[Section]:
+    """Section on the accuracy without the image; none where the run says nothing of it."""
+    rows = []
+    for split, kinds in run.result["accuracy"].items():
+        for kind, row in kinds.items():
+            shares = [row.get(name) for name in GUESS_COLUMNS[2:]]
+            if any(isinstance(share, NUMBER) for share in shares):
+                rows.append([split, kind, *(f"{one:.1%}" if isinstance(one, NUMBER) else "" for one in shares)])
+    return [Section("Without the image", GUESS_COLUMNS, rows, [GUESSES])] if rows else []
 
 
 def _figures(tasks: Mapping[str, Tasks]) -> list[Section]:

@@ -1,8 +1,10 @@
-"""Questions that two runs answer with different scores, as a part of a page."""
+"""Questions that two runs or designs answer with different scores, as a part of a page."""
 
+from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
-from mmrnn.evaluation.reports.pairing import BASELINE, Pair, Pairing
+from mmrnn.evaluation.reports.pairing import Pair
 from mmrnn.evaluation.reports.thumbnails import Thumbnails
 
 MAX_DISAGREEMENTS = 8
@@ -15,18 +17,36 @@ MAX_TEXT = 600
 """Most characters of a text that the page shows."""
 
 
-def disagreements_html(found: Pairing, images: Thumbnails) -> str:
-    """Return the worst disagreements as HTML: the largest differences of scores, the better ones of the baseline first.
+class Disagreement(NamedTuple):
+    """Replies of different score to questions of a split or task.
+
+    Attributes:
+        split: or label of the task.
+        title: of the two that are compared.
+        first: name of the first, such as the baseline.
+        second: name of the other.
+        pairs: of their replies.
+    """
+
+    split: str
+    title: str
+    first: str
+    second: str
+    pairs: Sequence[Pair]
+
+
+def disagreements_html(found: Sequence[Disagreement], images: Thumbnails) -> str:
+    """Return the worst disagreements as HTML: the largest differences of scores, those of the first before the second.
 
     Args:
-        found: the comparison.
-        images: of the baseline.
+        found: the comparisons.
+        images: of the questions.
     """
     parts = []
-    for (split, name), pairs in found.disagreements.items():
+    for split, name, first, second, pairs in found:
         shown = sorted(pairs, key=_order)[:MAX_DISAGREEMENTS]
         if shown:
-            cells = ("image", "question", "truth", BASELINE, name)
+            cells = ("image", "question", "truth", first, second)
             head = "".join(f"<th>{escape(cell)}" for cell in cells)
             body = "".join(f"<tr>{_images(split, pair, images)}{_texts(pair)}</tr>" for pair in shown)
             title = f"{split}: {name}, {len(shown):,} of {len(pairs):,} disagreements"

@@ -36,7 +36,7 @@ class ScoredReply:
         score: by the metric; of right or wrong: 1 or 0.
         images: keys of its images; questions about the same image are resampled together.
         kind: of the question; a mean is the unweighted mean over kinds.
-        same: texts that have to be equal in paired replies.
+        same: texts that have to be equal in paired replies, beside the images.
         index: of the sample in its split.
     """
 
@@ -63,8 +63,13 @@ class Pairing:
     disagreements: dict[tuple[str, str], list[Pair]] = field(default_factory=dict)
 
 
-def pair(first: Sequence[ScoredReply], second: Sequence[ScoredReply]) -> list[Pair]:
+def pair(first: Sequence[ScoredReply], second: Sequence[ScoredReply], *, other_images: bool = False) -> list[Pair]:
     """Pair the replies of two runs by the id of the question; questions with one id are paired in their order.
+
+    Args:
+        first: replies of the baseline.
+        second: replies of the other run.
+        other_images: the same questions may show other images.
 
     Raises:
         ValueError: the runs answer other samples, or other questions under the same ids.
@@ -76,7 +81,7 @@ def pair(first: Sequence[ScoredReply], second: Sequence[ScoredReply]) -> list[Pa
     if len(both) < max(len(one), len(other)):
         raise ValueError(f"its {len(other):,} samples and the {len(one):,} of the baseline share {len(both):,} ids")
     pairs = [(answer, other[key]) for key, answer in one.items()]
-    changed = sum(a.same != b.same for a, b in pairs)
+    changed = sum(a.same != b.same or (a.images != b.images and not other_images) for a, b in pairs)
     if changed:
         raise ValueError(f"{changed:,} of its {len(pairs):,} samples have another question, truth, kind or image")
     return pairs

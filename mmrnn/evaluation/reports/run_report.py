@@ -28,6 +28,8 @@ THROUGHPUT = {
 }
 """Figures of the log that the report shows: label and format."""
 
+SHARES = ("accuracy", "chance", "majority", "blind")
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2937 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem; border-bottom: 1px solid #e5e7eb }
@@ -111,13 +113,14 @@ def _left_out(result: Mapping[str, Any]) -> str:
 
 def _table(name: str, kinds: Mapping[str, Mapping[str, float]]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(kind)}</td><td class=n>{row['accuracy']:.1%}</td><td class=n>{row['majority']:.1%}</td>"
-        f"<td class=n>{row['blind']:.1%}</td><td class=n>{row['total']}</td></tr>"
+        f"<tr><td>{escape(kind)}</td>{''.join(f'<td class=n>{row[name]:.1%}</td>' for name in SHARES)}"
+        f"<td class=n>{row['total']}</td></tr>"
         for kind, row in kinds.items()
     )
     return (
-        f"<h2>Held out: {escape(name)}</h2><table><tr><th>question<th>accuracy<th>majority answer<th>blind<th>questions"
-        f"</tr>{rows}</table><p>Blind: the most frequent answer that training gave to the very same question.</p>"
+        f"<h2>Held out: {escape(name)}</h2><table><tr><th>question<th>accuracy<th>chance<th>majority answer<th>blind"
+        f"<th>questions</tr>{rows}</table><p>Chance: one of the answers to such questions. Blind: the most "
+        "frequent answer that training gave to the very same question.</p>"
     )
 
 

@@ -119,4 +119,4 @@ def _reply(record: Mapping[str, Any]) -> ScoredReply:
     truth = ", ".join(dict.fromkeys(map(str, record["truth"])))
     images = tuple(record["image"].split(", ")) if record["image"] else ()
     texts = (record["id"], record["prompt"], truth, record["text"])
-    return ScoredReply(*texts, float(record["score"]), images, same=(*map(str, record["truth"]), *images))
+    return ScoredReply(*texts, float(record["score"]), images, same=tuple(map(str, record["truth"])))

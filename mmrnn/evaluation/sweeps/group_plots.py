@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, over_seeds
+from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, of_combinations
 from mmrnn.evaluation.reports.svg import COLOURS
 from mmrnn.evaluation.sweeps.fold import Scores
 
@@ -24,7 +24,7 @@ class Mark(NamedTuple):
     text: str = ""
 
 
-def interaction(split: str, scores: Scores, group: str, by: str) -> str:
+def interaction(split: str, scores: Scores, estimates: Mapping[str, SeedEstimate], group: str, by: str) -> str:
     """Return a plot of the mean over kinds for each option of two keys; parallel lines: they do not interact.
 
     The other keys are averaged over, with the same weight for each combination of their options.
@@ -32,6 +32,7 @@ def interaction(split: str, scores: Scores, group: str, by: str) -> str:
     Args:
         split: of the scores.
         scores: on the split.
+        estimates: of the mean over kinds, by design.
         group: key whose options stand side by side.
         by: key with a line for each of its options.
     """
@@ -42,7 +43,7 @@ def interaction(split: str, scores: Scores, group: str, by: str) -> str:
         return ""
     marks: list[list[Mark]] = []
     for number, line in enumerate(lines):
-        found = ((place, _cell(scores, {group: option, by: line})) for place, option in enumerate(options))
+        found = ((place, _cell(scores, estimates, {group: option, by: line})) for place, option in enumerate(options))
         # Lines stand a little apart, so that their intervals do not hide each other.
         shift = 0.02 * (number - (len(lines) - 1) / 2)
         colour = COLOURS[number % len(COLOURS)]
@@ -52,14 +53,16 @@ def interaction(split: str, scores: Scores, group: str, by: str) -> str:
     return _plot(f"{split}: {group} by {by}", marks, below, names)
 
 
-def _cell(scores: Scores, options: Mapping[str, str]) -> SeedEstimate | None:
+def _cell(scores: Scores, estimates: Mapping[str, SeedEstimate], options: Mapping[str, str]) -> SeedEstimate | None:
     """Mean of the runs with some options; None: there is no such run."""
     places = [place for place, run in enumerate(scores.runs) if options.items() <= run.options.items()]
     if not places:
         return None
-    rests = [scores.runs[place].design for place in places]
-    groups = [rests.index(rest) for rest in rests]
-    return over_seeds(scores.values[places], scores.kinds, scores.clusters, groups=groups).mean
+    designs = [scores.runs[place].design for place in places]
+    if len({*designs}) == 1:
+        return estimates[designs[0]]
+    groups = [designs.index(design) for design in designs]
+    return of_combinations(scores.resampled, np.eye(len(scores.runs))[places], groups).mean
 
 
 def cost_and_quality(split: str, scores: Scores, estimates: Mapping[str, SeedEstimate]) -> str:

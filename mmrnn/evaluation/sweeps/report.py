@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import isnan
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,10 @@ from mmrnn.config.sweep import SEED
 from mmrnn.config.sweep_plan import SweepPlan
 from mmrnn.evaluation.reports.resampling import RESAMPLES
 from mmrnn.evaluation.reports.section import Section
-from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates, over_seeds, smallest_difference
+from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates, of_combinations, smallest_difference
 from mmrnn.evaluation.reports.statistics import score_with_interval
 from mmrnn.evaluation.sweeps.contrasts import Difference, differences
+from mmrnn.evaluation.sweeps.differing_answers import differing_answers
 from mmrnn.evaluation.sweeps.fold import Fold, Scores
 from mmrnn.evaluation.sweeps.group_plots import cost_and_quality, interaction
 from mmrnn.evaluation.sweeps.plots import dots, learning_curves
@@ -37,6 +39,10 @@ CONTRASTS = (
     "difference is better or worse where its interval excludes 0 and the corrected p is below 0.05. Smallest "
     "difference: a study with these seeds and images shows it with 80 % power at 5 % error; a smaller one may have "
     "been missed."
+)
+GUESSES = (
+    "Without the image: chance is a guess among the answers that a kind of question has, majority the most frequent "
+    "one, blind the most frequent answer that training gave to the very same question."
 )
 KINDS = "Kinds of question were not asked for one by one: their intervals are not corrected for their number."
 
@@ -62,7 +68,7 @@ def _design_means(scores: Scores) -> dict[str, SeedEstimates]:
     found, kinds = {}, np.asarray(scores.kinds)
     for name, places in scores.designs().items():
         values = scores.values[places]
-        every = over_seeds(values, scores.kinds, scores.clusters)
+        every = of_combinations(scores.resampled, np.eye(len(scores.runs))[places])
         mean = _certain(every.mean, values, scores.clusters)
         by_kind = {
             kind: _certain(one, values[:, kinds == kind], scores.clusters[kinds == kind])
@@ -93,11 +99,24 @@ def sweep_sections(name: str, fold: Fold, results: Mapping[str, SplitResult]) ->
             [name, str(len(places[name])), shown(each.mean), *(shown(each.kinds[kind]) for kind in kinds)]
             for name, each in sorted(designs.items(), key=lambda one: -one[1].mean.value)
         ]
+        rows += guess_rows(scores, kinds)
+        notes = [DESIGNS, *([GUESSES] if scores.baselines else [])]
+        answers, faults = differing_answers(split, fold.plan.contrasts, scores)
+        if faults:
+            notes.append(f"{len(faults):,} answers are shown without their image; first {faults[0]}.")
         plots = _panels(split, scores, designs) + _group_plots(split, scores, designs, fold.plan)
-        found.append(Section(f"Designs: {split}", [*DESIGN_COLUMNS, *kinds], rows, [DESIGNS], plots))
+        found.append(Section(f"Designs: {split}", [*DESIGN_COLUMNS, *kinds], rows, notes, plots + answers))
         if contrasts:
             found += _contrast_sections(split, contrasts, kinds)
     return found
+
+
+def guess_rows(scores: Scores, kinds: Sequence[str]) -> list[list[str]]:
+    """Return rows of the baselines without the image, as of the table of designs: name, no seeds, mean, every kind."""
+    return [
+        [name, "", f"{fmean(shares.values()):.1%}", *(f"{shares[kind]:.1%}" for kind in kinds)]
+        for name, shares in scores.baselines.items()
+    ]
 
 
 def _kinds(designs: Mapping[str, SeedEstimates]) -> list[str]:
@@ -121,8 +140,9 @@ def _group_plots(split: str, scores: Scores, designs: Mapping[str, SeedEstimates
     """Interactions that the contrasts ask for (none: that of the first two keys), and cost against quality."""
     pairs = [(one["group"], one["by"]) for one in plan.contrasts if one.get("by")]
     pairs = pairs or [tuple(key for key, values in plan.grid.items() if key != SEED and len(values) > 1)[:2]]
-    found = "".join(interaction(split, scores, *pair) for pair in dict.fromkeys(pairs) if len(pair) == 2)
-    return found + cost_and_quality(split, scores, {name: each.mean for name, each in designs.items()})
+    means = {name: each.mean for name, each in designs.items()}
+    found = "".join(interaction(split, scores, means, *pair) for pair in dict.fromkeys(pairs) if len(pair) == 2)
+    return found + cost_and_quality(split, scores, means)
 
 
 def shown(estimate: SeedEstimate, form: str = "{:.1%}") -> str:

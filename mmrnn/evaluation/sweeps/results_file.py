@@ -21,6 +21,9 @@ TIMES = ("seconds", "samples_per_second", "peak_memory_gib")
 
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]{1,2}")
 
+GUESSES = ("chance", "majority", "blind")
+"""Accuracies without the image."""
+
 LEFT = frozenset({"config", "choices", "accuracy", "left_out"})
 """Parts of a result that are no values of their own."""
 
@@ -70,6 +73,7 @@ def row(job: JobStatus) -> dict[str, Any]:
         for kind, figures in kinds.items():
             found |= {f"accuracy.{split}.{kind}": figures["accuracy"]}
             found |= {f"questions.{split}.{kind}": figures["total"]} if "total" in figures else {}
+            found |= {f"{name}.{split}.{kind}": figures[name] for name in GUESSES if name in figures}
     return found
 
 

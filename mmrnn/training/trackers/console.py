@@ -140,10 +140,10 @@ class Console:
 
     def table(self, accuracy: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """Print accuracy by split and kind of question, beside the baselines."""
-        table = Table("held out", "question", "accuracy", "majority", "blind")
+        table = Table("held out", "question", "accuracy", "chance", "majority", "blind")
         for split, kinds in accuracy.items():
             for kind, row in kinds.items():
-                shares = (f"{row[name]:.1%}" for name in ("accuracy", "majority", "blind"))
+                shares = (f"{row[name]:.1%}" for name in ("accuracy", "chance", "majority", "blind"))
                 table.add_row(split, kind, *shares)
             table.add_section()
         if accuracy:
