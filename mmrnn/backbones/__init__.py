@@ -5,6 +5,7 @@ from mmrnn.backbones.expert import MLPExpert, VisualExpert
 from mmrnn.backbones.glm import GLM
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
 from mmrnn.backbones.hook import HookModule
+from mmrnn.backbones.mamba import Mamba
 from mmrnn.backbones.no_backbone import NoBackbone
 from mmrnn.backbones.rwkv5 import RWKV5
 from mmrnn.backbones.rwkv6 import RWKV6
@@ -22,6 +23,7 @@ __all__ = [
     "HFEncoderDecoder",
     "HookModule",
     "MLPExpert",
+    "Mamba",
     "NoBackbone",
     "TinyAttention",
     "Transformer",

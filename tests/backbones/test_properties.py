@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmrnn.backbones import RWKV5, RWKV6, RWKV7, Transformer, scan
+from mmrnn.backbones import RWKV5, RWKV6, RWKV7, Mamba, Transformer, scan
 from mmrnn.types import SLOT, ImageSpan, Layout, Sequence, State
 
 SCANS = ["forward", "bidirectional", "multidirectional", "spiral", "snake", "zigzag"]
@@ -23,6 +23,10 @@ def rwkv5(**knobs):
     return randomised(RWKV5(vocab=50, width=32, depth=4, head_size=16, **knobs))
 
 
+def mamba(**knobs):
+    return randomised(Mamba(vocab=50, width=32, depth=4, state_size=4, **knobs))
+
+
 def transformer(**knobs):
     return randomised(Transformer(vocab=50, width=32, depth=3, heads=4, kv_heads=2, ffn=48, **knobs))
 
@@ -35,7 +39,7 @@ def randomised(model):
     return model.eval()
 
 
-ALL = [rwkv7, rwkv6, rwkv5, transformer]
+ALL = [rwkv7, rwkv6, rwkv5, mamba, transformer]
 
 
 def close(a, b, tolerance=2e-5):
@@ -69,7 +73,7 @@ def test_reading_in_two_chunks(make, cut):
     close(again, second, 0)
 
 
-@pytest.mark.parametrize("make", [rwkv7, rwkv6, rwkv5])
+@pytest.mark.parametrize("make", [rwkv7, rwkv6, rwkv5, mamba])
 @pytest.mark.parametrize("name", SCANS)
 def test_prefill_and_decoding_equal_the_full_forward(make, name):
     model, order = make(), getattr(scan, name)

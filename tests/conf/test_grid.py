@@ -41,7 +41,7 @@ OTHER_CONNECTORS = {
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)
 CONNECTORS = [name for name in cards("connector") if name not in {*OTHER_CONNECTORS, *FOR_CROSS_ATTENTION}]
 BACKBONES = [name for name in cards("backbone") if name.endswith("_tiny")]
-RECURRENT = [name for name in BACKBONES if name.startswith("rwkv")]
+RECURRENT = [name for name in BACKBONES if name.startswith(("rwkv", "mamba"))]
 SCANS = ["forward", *(name for name in cards("scan") if name != "forward")]
 BESIDE = ("gated_cross_attention_tiny", "gated_cross_attention_all_tiny")
 """Hooks that attend to tokens outside the text."""
@@ -167,6 +167,8 @@ def sensible(backbone, connector, hook, scan, position, mask) -> bool:
     beside = connector == "flamingo_tiny"
     if beside != (hook in BESIDE):
         return False  # tokens beside the text are read by cross-attention only, which reads nothing else
+    if backbone == "mamba_tiny" and hook == "mlp_expert":
+        return False  # it has no MLP
     if backbone in RECURRENT:
         return hook != "visual_expert" and (position, mask) == ("sequential", "causal")
     if scan != "forward":
