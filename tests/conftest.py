@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 TESTS = Path(__file__).parent
 PARTS = ("backbones", "conf", "connectors", "designs", "encoders", "layers", "model")
-WKV = re.compile(r"test_(wkv\d|delta)")
+WKV = re.compile(r"test_(wkv\d|delta|selective_scan)")
 """Tests that `--shapes` runs: folders of parts, and files of the operators that they call."""
 
 

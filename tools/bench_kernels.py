@@ -1,10 +1,11 @@
-"""Write the table of the WKV kernels in docs/kernels.md: what they compile to, without a GPU.
+"""Write the table of the recurrent kernels in docs/kernels.md: what they compile to, without a GPU.
 
-    python tools/bench_kernels.py          K = V = 64, bf16
+    python tools/bench_kernels.py          K = V = 64 (selective_scan: 16 states a channel), bf16
     python tools/bench_kernels.py --all    every size and type
 
 The operators run on the CPU as they would on a GPU, except that their launches are recorded and compiled for sm_80,
-sm_90 and gfx942. Instructions are those of one warp in the loop over chunks, times warps, per position and head.
+sm_90 and gfx942. Instructions are those of one warp in the loop over chunks, times warps, per position and head (or
+channel).
 """
 
 import argparse
@@ -17,6 +18,9 @@ import torch
 from kernel_reports import DTYPES, TARGETS, Launch, compile_launch, record, write_table
 
 from mmrnn_kernels.common.triton import plan as common_plan
+from mmrnn_kernels.selective_scan.triton import STATE_SIZES
+from mmrnn_kernels.selective_scan.triton import launch as scan_launch
+from mmrnn_kernels.selective_scan.triton import ops as scan_ops
 from mmrnn_kernels.wkv6.triton import HEAD_SIZES, chunk_launch, ops, plan, recurrent_launch
 from mmrnn_kernels.wkv7.triton import chunk_launch as chunk_launch7
 from mmrnn_kernels.wkv7.triton import ops as ops7
@@ -25,9 +29,9 @@ from mmrnn_kernels.wkv7.triton import recurrent_launch as recurrent_launch7
 
 BEGIN, END = "<!-- written by tools/bench_kernels.py -->\n", "<!-- end of tools/bench_kernels.py -->\n"
 HEADER = """\
-| operator | target | K = V | inputs | kernel | warps | registers | spilled | shared | instructions |
+| operator | target | K = V, or S | inputs | kernel | warps | registers | spilled | shared | instructions |
 |---|---|---|---|---|---|---|---|---|---|"""
-OPERATORS = ("wkv6", "wkv5", "wkv7")
+OPERATORS = ("wkv6", "wkv5", "wkv7", "selective_scan")
 HEADS = 64
 
 
@@ -44,7 +48,7 @@ class Row:
     registers: int
     spilled: int  # bytes
     shared: int  # bytes
-    instructions: float | None  # per position and head
+    instructions: float | None  # per position and head, or channel
 
 
 def kernel_name(launch: Launch) -> str:
@@ -55,11 +59,15 @@ def kernel_name(launch: Launch) -> str:
 
 def launches(operator: str, size: int, type: str, target: str) -> dict[str, Launch]:
     """Record every kernel that sequences of any length need, by name. Decays, the bonus and states are fp32."""
-    found = record(chunk_launch, recurrent_launch, chunk_launch7, recurrent_launch7)
+    found = record(chunk_launch, recurrent_launch, chunk_launch7, recurrent_launch7, scan_launch)
     backend = TARGETS[target].backend
     ops.compile_mode = lambda *inputs: common_plan.gpu_mode({x.dtype for x in inputs}, backend, target == "sm_90")
     plan7.compile_mode = lambda *inputs: plan7.gpu_mode({x.dtype for x in inputs}, backend)
     plan.processors = lambda _: 1
+    scan_ops.compile_mode = ops.compile_mode
+    if operator == "selective_scan":
+        call_selective_scan(size, type)
+        return {kernel_name(launch): launch for launch in found}
     for length in (8, 32):
         row, state = (1, length, HEADS, size), torch.zeros(1, HEADS, size, size)
         x, w = torch.zeros(row, dtype=DTYPES[type]), torch.zeros(row[2:] if operator == "wkv5" else row)
@@ -72,20 +80,38 @@ def launches(operator: str, size: int, type: str, target: str) -> dict[str, Laun
     return {kernel_name(launch): launch for launch in found}
 
 
+def call_selective_scan(states: int, type: str) -> None:
+    """Call the scan and its gradient. The rates of the channels and their states are fp32."""
+    x, b = (torch.zeros(1, 32, width, dtype=DTYPES[type]) for width in (HEADS, states))
+    state = torch.zeros(1, HEADS, states)
+    inputs = (x, x, state[0], b, b, state, None)
+    scan_ops.forward(*inputs)
+    scan_ops.backward(*inputs, x, state)
+
+
 def measure(launch: Launch, operator: str, size: int, type: str, target: str) -> Row:
     """Compile one launch as the operator would."""
     figures, warps = compile_launch(launch, target, specialize_integers=False), launch.options["num_warps"]
-    share = warps * launch.grid[1] / launch.options.get("BT", 1)
+    share = warps * launch.grid[1] / launch.options.get("BT", 1) / (HEADS if operator == "selective_scan" else 1)
     instructions = None if figures.instructions is None else figures.instructions * share
     measured = (figures.registers, figures.spilled, figures.shared, instructions)
     return Row(operator, kernel_name(launch), type, size, target, warps, *measured)
 
 
-def rows(operators: Iterable[str], targets: Iterable[str], sizes: Iterable[int], types: Iterable[str]) -> Iterator[Row]:
-    """Measure all kernels of these operators, targets, sizes and types."""
-    for operator, target, size, type in product(operators, targets, sizes, types):
-        for launch in launches(operator, size, type, target).values():
-            yield measure(launch, operator, size, type, target)
+def sizes_of(operator: str, every: bool) -> tuple[int, ...]:
+    """Return all head or state sizes of an operator, or the usual one."""
+    sizes, usual = (STATE_SIZES, 16) if operator == "selective_scan" else (HEAD_SIZES, 64)
+    return sizes if every else (usual,)
+
+
+def rows(
+    operators: Iterable[str], targets: Iterable[str], size: int | None, every: bool, types: Iterable[str]
+) -> Iterator[Row]:
+    """Measure all kernels of these operators, targets and types, of one size, of every size or of the usual one."""
+    for operator, target, type in product(operators, targets, types):
+        for chosen in (size,) if size else sizes_of(operator, every):
+            for launch in launches(operator, chosen, type, target).values():
+                yield measure(launch, operator, chosen, type, target)
 
 
 def line(row: Row) -> str:
@@ -102,11 +128,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the rows instead")
     parser.add_argument("--operator", nargs="+", choices=OPERATORS, default=OPERATORS)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
-    parser.add_argument("--size", nargs="+", type=int, choices=HEAD_SIZES)
+    parser.add_argument("--size", type=int, choices=sorted({*HEAD_SIZES, *STATE_SIZES}))
     parser.add_argument("--type", nargs="+", choices=DTYPES)
     options = parser.parse_args()
-    sizes, types = (HEAD_SIZES, DTYPES) if options.all else ((64,), ("bf16",))
-    found = rows(options.operator, options.target, options.size or sizes, options.type or types)
+    types = options.type or (DTYPES if options.all else ("bf16",))
+    found = rows(options.operator, options.target, options.size, options.all, types)
     if options.json:
         print(json.dumps([asdict(row) | {"line": line(row)} for row in found]))
         return

@@ -1,4 +1,4 @@
-"""WKV operators and the gated delta rule: against plain PyTorch code of flash-linear-attention and transformers."""
+"""WKV operators, the gated delta rule and the selective scan: against PyTorch code of fla and of transformers."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mmrnn.bench import selective_scan
 from mmrnn.bench.memory import peak_megabytes
 from mmrnn.bench.peers import FLA
 from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, compare, require
@@ -47,6 +48,7 @@ def measure(config: BenchConfig) -> Iterator[Row]:
                 flops = 2 * multiply_adds * b * t * h * k * k / row.seconds
                 fraction = None if backward or row.name in (FLA, TRANSFORMERS) else flops / peak
                 yield replace(row, peak_fraction=fraction, memory_kind="peak" if memory else "")
+    yield from selective_scan.measure(config)
 
 
 def label(backend: str) -> str:

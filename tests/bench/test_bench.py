@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from mmrnn.bench import operator, stream, timing
+from mmrnn.bench import operator, selective_scan, stream, timing
 from mmrnn.bench.peers import Shape, make_rwkv6, make_rwkv_package
 from mmrnn.bench.timing import BenchConfig, Unavailable, compare
 from mmrnn.cli.bench import PARTS
@@ -172,6 +172,14 @@ def test_the_other_recurrence_computes_the_same(name):
     pytest.importorskip("fla")
     tensors = operator.make_inputs(name, (2, 9, 3, 8))
     ours, theirs = (operator.implementation(name, backend)(*tensors) for backend in ("reference", operator.FLA))
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.slow
+def test_the_scan_of_transformers_computes_the_same():
+    pytest.importorskip("transformers")
+    tensors = selective_scan.make_inputs((2, 9, 5, 4))
+    ours, theirs = (selective_scan.implementation(name)(*tensors) for name in ("reference", selective_scan.PEER))
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 

@@ -47,6 +47,11 @@ TINY = {
     "visualrwkv5_hybrid": ("visualrwkv5_hybrid_tiny",),
     "visualrwkv5_": ("visualrwkv5_tiny",),
     "visualrwkv6_": ("visualrwkv6_tiny",),
+    "visualrwkv71_contrast": (
+        "visualrwkv71_tiny",
+        *("prompt.image_mark=1024", "prompt.text_mark=1025", "backbone.vocab=1026"),
+    ),
+    "visualrwkv71_": ("visualrwkv71_tiny",),
     "visualrwkv7_": ("visualrwkv7_tiny",),
     "visualrwkv_hd_": ("visualrwkv_hd_tiny",),
 }

@@ -9,7 +9,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmrnn_kernels import elementwise, lerp, norm_gate, relu_square, sigmoid_gate, token_shift, wkv5, wkv6, wkv7
+from mmrnn_kernels import (
+    elementwise,
+    lerp,
+    norm_gate,
+    relu_square,
+    selective_scan,
+    sigmoid_gate,
+    token_shift,
+    wkv5,
+    wkv6,
+    wkv7,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +31,7 @@ WKV = {
     wkv5: {"r": "bthk", "k": "bthk", "v": "bthv", "w": "hk", "u": "hk"},
     wkv6: {"r": "bthk", "k": "bthk", "v": "bthv", "w": "bthk", "u": "hk"},
     wkv7: {"r": "bthk", "w": "bthk", "k": "bthk", "v": "bthv", "a": "bthk", "b": "bthk"},
+    selective_scan: {"x": "btd", "dt": "btd", "a": "dk", "b": "btk", "c": "btk"},
 }
 OTHERS = {
     lerp: {"x": "btd", "previous": "bd", "weights": "nd", "offsets": "nbtd"},
@@ -66,17 +78,21 @@ def wkv_calls(draw):
     edges = torch.tensor([0, *sorted(inner), sizes["t"]], dtype=draw(st.sampled_from([torch.int32, torch.int64])))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     inputs = {name: torch.randn(shape_of(axes, sizes), generator=generator) for name, axes in WKV[op].items()}
-    low, high = draw(RANGES)
-    inputs["w"] = low + (high - low) * torch.rand(inputs["w"].shape, generator=generator)
-    extreme = draw(st.sampled_from([None, math.inf, -math.inf]))
-    if extreme is not None:
-        inputs["w"][torch.rand(inputs["w"].shape, generator=generator) < 0.2] = extreme
+    if op is selective_scan:
+        inputs["dt"], inputs["a"] = inputs["dt"].exp() * draw(st.sampled_from([1e-3, 1, 10])), -inputs["a"].exp()
+    else:
+        low, high = draw(RANGES)
+        inputs["w"] = low + (high - low) * torch.rand(inputs["w"].shape, generator=generator)
+        extreme = draw(st.sampled_from([None, math.inf, -math.inf]))
+        if extreme is not None:
+            inputs["w"][torch.rand(inputs["w"].shape, generator=generator) < 0.2] = extreme
     if op is wkv7:
         kappa = torch.nn.functional.normalize(inputs["a"], dim=-1)
         inputs["a"], inputs["b"] = -kappa, kappa * torch.sigmoid(inputs["b"])
     if draw(st.booleans()):
         count = len(edges) - 1 if packed else sizes["b"]
-        inputs["state"] = torch.randn((count, *shape_of("hkv", sizes)), generator=generator)
+        axes = "dk" if op is selective_scan else "hkv"
+        inputs["state"] = torch.randn((count, *shape_of(axes, sizes)), generator=generator)
     dtype, other = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DTYPES))
     mixed = draw(st.sets(st.sampled_from([*inputs]), max_size=2))
     inputs = {name: strided(x.to(other if name in mixed else dtype), draw) for name, x in inputs.items()}

@@ -14,16 +14,19 @@ import triton
 from interpreted_elementwise import elementwise, elementwise_checked, taken
 from triton.runtime.interpreter import InterpretedFunction
 
-from mmrnn_kernels import gated_delta_rule, kda, wkv5, wkv6, wkv7
+from mmrnn_kernels import gated_delta_rule, kda, selective_scan, wkv5, wkv6, wkv7
+from mmrnn_kernels.selective_scan.triton import ops as scan_ops
 from mmrnn_kernels.wkv6.triton import ops, plan, wkv6_triton_step
 from mmrnn_kernels.wkv7.triton import ops as ops7
 from mmrnn_kernels.wkv7.triton import plan as plan7
 
 torch.set_num_threads(1)
 OPS = {"wkv5": wkv5, "wkv6": wkv6, "wkv7": wkv7, "gated_delta_rule": gated_delta_rule, "kda": kda}
+OPS["selective_scan"] = selective_scan
 NAMES = dict.fromkeys(
     ("wkv5", "wkv6", "gated_delta_rule", "kda"), ("out", "end", "dr", "dk", "dv", "dw", "du", "dstate")
 )
+NAMES["selective_scan"] = ("out", "end", "dx", "ddt", "da", "db", "dc", "dstate")
 NAMES["wkv7"] = ("out", "end", "dr", "dw", "dk", "dv", "da", "db", "dstate")
 assert triton.knobs.runtime.interpret
 
@@ -64,7 +67,7 @@ def stepped(inputs):
 def checked(name, inputs, grads, bounds):
     """`opcheck` of the operators: schema, fake tensors, autograd."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    found = ops7 if name == "wkv7" else ops
+    found = {"selective_scan": scan_ops, "wkv7": ops7}.get(name, ops)
     torch.library.opcheck(found.forward, (*leaves, bounds))
     torch.library.opcheck(found.forward, (*inputs[:-1], None, None))
     torch.library.opcheck(found.backward, (*inputs, bounds, *grads))

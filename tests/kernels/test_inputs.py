@@ -13,6 +13,7 @@ from mmrnn_kernels import (
     lerp,
     norm_gate,
     relu_square,
+    selective_scan,
     sigmoid_gate,
     token_shift,
     wkv5,
@@ -30,6 +31,14 @@ INPUTS = {
     | dict.fromkeys(("g", "beta"), TIMED[..., 0])
     | {"state": torch.ones(1, 2, 8, 8)},
     kda: dict.fromkeys("qkvg", TIMED) | {"beta": TIMED[..., 0], "state": torch.ones(1, 2, 8, 8)},
+    selective_scan: {
+        "x": WIDE,
+        "dt": WIDE,
+        "a": torch.ones(16, 3),
+        "b": torch.ones(1, 4, 3),
+        "c": torch.ones(1, 4, 3),
+        "state": torch.ones(1, 16, 3),
+    },
     lerp: {"x": WIDE, "previous": WIDE[:, 0], "weights": torch.ones(3, 16), "offsets": torch.ones(3, 1, 4, 16)},
     relu_square: {"x": WIDE},
     sigmoid_gate: {"gate": WIDE, "x": WIDE},
@@ -79,7 +88,7 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("case", BOUNDS)
-@pytest.mark.parametrize("op", [wkv5, wkv6, wkv7, gated_delta_rule, kda], ids=lambda op: op.__name__)
+@pytest.mark.parametrize("op", [wkv5, wkv6, wkv7, gated_delta_rule, kda, selective_scan], ids=lambda op: op.__name__)
 def test_bounds(op, case):
     value, error, sentence = BOUNDS[case]
     with pytest.raises(error, match=f"^{op.__name__}: {re.escape(sentence)}"):

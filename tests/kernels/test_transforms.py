@@ -14,6 +14,7 @@ from mmrnn_kernels import (
     lerp,
     norm_gate,
     relu_square,
+    selective_scan,
     sigmoid_gate,
     wkv5,
     wkv6,
@@ -30,12 +31,13 @@ OPS = {
     "wkv7": (wkv7, [TIMED] * 6 + [STATE]),
     "gated_delta_rule": (gated_delta_rule, [TIMED, TIMED, TIMED, (B, T, H), (B, T, H), STATE]),
     "kda": (kda, [TIMED, TIMED, TIMED, TIMED, (B, T, H), STATE]),
+    "selective_scan": (selective_scan, [WIDE, WIDE, (C, 3), (B, T, 3), (B, T, 3), (B, C, 3)]),
     "lerp": (lerp, [WIDE, (B, C), (2, C), (2, *WIDE)]),
     "relu_square": (relu_square, [WIDE]),
     "sigmoid_gate": (sigmoid_gate, [WIDE, WIDE]),
     "norm_gate": (partial(norm_gate, eps=1e-5), [TIMED, WIDE, (C,), (C,)]),
 }
-RECURRENCES = ("wkv5", "wkv6", "wkv7", "gated_delta_rule", "kda")
+RECURRENCES = ("wkv5", "wkv6", "wkv7", "gated_delta_rule", "kda", "selective_scan")
 BACKENDS = [(op, backend) for op in OPS for backend in ("cpu", "chunked") if op in RECURRENCES or backend == "cpu"]
 
 

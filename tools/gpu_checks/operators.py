@@ -45,7 +45,7 @@ def checks() -> list[Check]:
     """Every case in every type."""
     return [
         Check(f"operators/{case.operator}/{case.name}/{name}", partial(compare, case, dtype))
-        for case in (*wkv_cases(), *elementwise_cases())
+        for case in (*wkv_cases(), *scan_cases(), *elementwise_cases())
         for name, dtype in DTYPES.items()
     ]
 
@@ -131,6 +131,26 @@ def wkv_inputs(
     else:
         named["u"] = normal(size[2:])
     return {**named, "state": normal(states or b, h, k, k)}
+
+
+def scan_cases() -> list[Case]:
+    """The selective scan: odd lengths, numbers of channels and of states, and packed rows, all with a state."""
+    name, packed = "selective_scan", {"cu_seqlens": F.pad(torch.tensor(SEGMENTS).cumsum(0), (1, 0))}
+    draw = partial(scan_inputs, (1, sum(SEGMENTS), 100, 16), len(SEGMENTS))
+    return [
+        *(Case(name, f"t{t}", partial(scan_inputs, (2, t, 100, 16), 2)) for t in LENGTHS),
+        *(Case(name, f"s{s}", partial(scan_inputs, (1, 50, 33, s), 1)) for s in (8, 32, 64)),
+        Case(name, "packed", draw, packed),
+    ]
+
+
+def scan_inputs(size: tuple[int, int, int, int], states: int, generator: Generator) -> Inputs:
+    """Inputs of the selective scan of size `b t d s`: step sizes from 3e-4 to 1."""
+    b, t, d, s = size
+    normal = partial(torch.randn, generator=generator, dtype=torch.float64)
+    dt = torch.exp(torch.rand((b, t, d), generator=generator, dtype=torch.float64) * 8 - 8)
+    named = {"x": normal(b, t, d), "dt": dt, "a": -normal(d, s).exp(), "b": normal(b, t, s), "c": normal(b, t, s)}
+    return {**named, "state": normal(states, d, s)}
 
 
 def elementwise_cases() -> list[Case]:

@@ -23,21 +23,27 @@ def refuse_second_derivative(backward: CustomOpDef) -> None:
     backward.register_autograd(refuse)
 
 
-def register_recurrence(forward: CustomOpDef, backward: CustomOpDef, *, value: int, state: int) -> None:
+def register_recurrence(
+    forward: CustomOpDef, backward: CustomOpDef, *, value: int, state: int, size: int | None = None
+) -> None:
     """Register an operator that recomputes everything from its inputs in the backward pass.
 
     Args:
         forward: `forward(*inputs, state)` or `forward(*inputs, state, cu_seqlens)` -> output, final state.
         backward: the same inputs, then the gradients of both outputs -> gradients of `inputs` and the state (empty if
             there is none).
-        value, state: positions of `v` and of the state among the arguments; `r` is the first.
+        value, state: positions of the input that the output is like, and of the state, among the arguments. The state
+            has the axes of the first input without its positions, and one more.
+        size: position of the input whose last axis that one is (default: `value`).
     """
+    size = value if size is None else size
 
     @forward.register_fake
     def _(*inputs):
         r, v, cu_seqlens = inputs[0], inputs[value], (*inputs[state + 1 :], None)[0]
         count = len(r) if cu_seqlens is None else len(cu_seqlens) - 1
-        return v.new_empty(v.shape), r.new_empty((count, *r.shape[2:], v.shape[-1]), dtype=torch.float32)
+        states = r.new_empty((count, *r.shape[2:], inputs[size].shape[-1]), dtype=torch.float32)
+        return v.new_empty(v.shape), states
 
     @backward.register_fake
     def _(*inputs):

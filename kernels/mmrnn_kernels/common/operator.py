@@ -11,11 +11,12 @@ class WKVOperator:
     """Calls of an `Operator` whose implementations take `(*inputs, state, cu_seqlens)`.
 
     Args:
+        state_axes: letters of the state of one sample.
         axes: letters of every input before the state, in the order of the arguments: `r="b t h k"`.
     """
 
-    def __init__(self, operator: Operator, **axes: str):
-        self.operator, self.axes = operator, axes
+    def __init__(self, operator: Operator, state_axes: str = "h k v", /, **axes: str):
+        self.operator, self.state_axes, self.axes = operator, state_axes, axes
 
     def __call__(self, backend: str, cu_seqlens: object, *inputs: object) -> tuple[Tensor, Tensor]:
         """Check the types and shapes of the inputs (the last is the state) and run `backend`.
@@ -32,7 +33,7 @@ class WKVOperator:
         check_shapes(
             op,
             **{name: (self.axes[name], x) for name, x in named.items()},
-            state=(f"{'b' if cu_seqlens is None else 'n'} h k v", state),
+            state=(f"{'b' if cu_seqlens is None else 'n'} {self.state_axes}", state),
             cu_seqlens=("edges", edges),
         )
         return self.operator(backend, *inputs, cu_seqlens)

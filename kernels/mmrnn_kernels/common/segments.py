@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import torch
 from jaxtyping import Bool, Int
@@ -121,12 +121,13 @@ def prepare(op: str, cu_seqlens: Int[Tensor, " edges"] | Segments, x: Tensor) ->
     return cu_seqlens
 
 
-def with_cu_seqlens(op: str, run: Implementation, padding: tuple[float, ...]) -> Implementation:
+def with_cu_seqlens(op: str, run: Implementation, padding: tuple[float | None, ...]) -> Implementation:
     """Extend `run(*inputs, state)` to `(*inputs, state, cu_seqlens)`.
 
-    The first `len(padding)` inputs run over time (`b t ...`). Segments whose lengths have the same next power of two
-    become the rows of one batch. Shorter rows are filled up with the values of `padding`, which must leave the state
-    unchanged. So at most half of the positions computed are padding, however uneven the segments are.
+    The inputs with a number in `padding` run over time (`b t ...`), the others and those behind them do not. Segments
+    whose lengths have the same next power of two become the rows of one batch. Shorter rows are filled up with the
+    values of `padding`, which must leave the state unchanged. So at most half of the positions computed are padding,
+    however uneven the segments are.
     """
 
     @wraps(run)
@@ -134,21 +135,26 @@ def with_cu_seqlens(op: str, run: Implementation, padding: tuple[float, ...]) ->
         *inputs, state, cu_seqlens = arguments
         if cu_seqlens is None:
             return run(*inputs, state)
-        timed, constants = inputs[: len(padding)], inputs[len(padding) :]
-        segments = prepare(op, cu_seqlens, timed[0])
+        segments = prepare(op, cu_seqlens, inputs[0])
         check_state_count(op, state, len(segments.order))
         outs, ends = [], []
         for batch in segments.batches:
             rows = [
-                torch.where(batch.inside[..., None, None], x[0, batch.place], value)
-                for x, value in zip(timed, padding, strict=True)
+                x if value is None else fill_rows(batch, x, value)
+                for x, value in zip_longest(inputs, padding, fillvalue=None)
             ]
-            out, end = run(*rows, *constants, None if state is None else state[batch.members])
+            out, end = run(*rows, None if state is None else state[batch.members])
             outs.append(out.flatten(0, 1))
             ends.append(end)
         return torch.cat(outs)[segments.source][None], torch.cat(ends)[segments.order]
 
     return packed
+
+
+def fill_rows(batch: Batch, x: Tensor, value: float) -> Tensor:
+    """Cut the packed row x (`1 t ...`) into the rows of a batch (`n t ...`), with `value` where they are padded."""
+    inside = batch.inside.reshape(*batch.inside.shape, *(1 for _ in x.shape[2:]))
+    return torch.where(inside, x[0, batch.place], value)
 
 
 def make_batches(cu_seqlens: Int[Tensor, " edges"], lengths: list[int]) -> list[Batch]:

@@ -41,7 +41,12 @@ class CompileMode:
 
         All registers, since NVIDIA's assembler would rather spill some bytes than use them.
         """
-        return {"num_warps": 2} | ({"maxnreg": 255} if self.target == "cuda" else {})
+        return {"num_warps": 2, **self.all_registers}
+
+    @property
+    def all_registers(self) -> dict[str, int]:
+        """Launch option for as many registers a thread as there are."""
+        return {"maxnreg": 255} if self.target == "cuda" else {}
 
 
 def compile_mode(*inputs: Tensor) -> CompileMode:
