@@ -6,12 +6,10 @@ from typing import Any
 
 import yaml
 
-from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain, weight_sources
+from mmrnn.config.yaml_file import read_yaml
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
-from mmrnn.io.errors import first_line
-from mmrnn.io.tensor_files import MAX_TEXT_SIZE
 from mmrnn.model.parameter_names import matches
 from mmrnn.weights.convert import EMBEDDER
 
@@ -35,25 +33,6 @@ def read_config(folder: str | Path) -> dict[str, Any] | None:
     """
     path = shards.text_file(Path(folder), CONFIG)
     return read_yaml(path) if path.is_file() else None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Parse a configuration or a card: plain YAML of bounded size, without aliases.
-
-    Raises:
-        ConfigError: the file is not a configuration.
-    """
-    try:
-        if path.stat().st_size > MAX_TEXT_SIZE:
-            raise ConfigError(f"{path} is no configuration: it has {path.stat().st_size} bytes; name another folder")
-        cfg = yaml.load(path.read_text(encoding="utf-8"), NoAliasLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is no configuration: {first_line(error)}; mend it, or name another folder"
-        ) from error
-    if not isinstance(cfg, dict):
-        raise ConfigError(f"{path} is no configuration: it holds no names with values; mend it, or name another folder")
-    return cfg
 
 
 def to_yaml(cfg: Mapping[str, Any]) -> str:
@@ -81,20 +60,6 @@ def check_base(cfg: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def _has_base(name: str, bases: Collection[str]) -> bool:
     return "model" in bases or matches(name, tuple(bases))
-
-
-class NoAliasLoader(yaml.SafeLoader):
-    """Safe loader that refuses aliases: a few lines of nested ones expand to more than any memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose the next node.
-
-        Raises:
-            yaml.YAMLError: it is an alias.
-        """
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds aliases (*name), which no configuration of mmrnn has")
-        return super().compose_node(parent, index)
 
 
 class NoAliasDumper(yaml.SafeDumper):

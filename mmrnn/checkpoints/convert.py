@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmrnn.checkpoints.config_file import read_config, read_yaml
+from mmrnn.checkpoints.config_file import read_config
 from mmrnn.checkpoints.infer import CONTRACTS, infer_sizes, is_recognised, make_card, recognise
 from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
@@ -19,6 +19,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.skip_init import SkipInit
 from mmrnn.config.tree import plain, weight_sources
+from mmrnn.config.yaml_file import read_yaml
 from mmrnn.io import shards
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.errors import first_line
@@ -28,9 +29,13 @@ from mmrnn.model.quantize import Dequantized
 from mmrnn.weights import Format, Report, WeightsError, load
 from mmrnn.weights.export import rename
 from mmrnn.weights.format import Sizes
+from mmrnn.weights.start_states import to_file as to_file_of_states
 from mmrnn.weights.wrapper_prefixes import strip_attribute, strip_wrapper_prefixes
 
-PREFIXES = {"backbone": "backbone.", "connector": "modalities.image.connector."}
+STATE = "state"
+"""Name of the start states of an RWKV (state tuning) as a part."""
+
+PREFIXES = {"backbone": "backbone.", "connector": "modalities.image.connector.", STATE: "backbone."}
 """Part of a whole model -> prefix of its tensors."""
 
 
@@ -83,7 +88,7 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, t
 
     Args:
         file: `.safetensors`; any other suffix: a pickle of torch.
-        part: `backbone` or `connector` of a whole model.
+        part: `backbone` or `connector` of a whole model, or `state`: the start states of its RWKV alone.
         trusted: packages besides mmrnn whose classes the configuration may name.
 
     Returns:
@@ -99,7 +104,8 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, t
         target = find_target(card, trusted)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
-    renamed = {name: value.contiguous() for name, value in rename(tensors, target, format).items()}
+    renamed = to_file_of_states(tensors["start"]) if part == STATE else rename(tensors, target, format)
+    renamed = {name: value.contiguous() for name, value in renamed.items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
@@ -138,6 +144,10 @@ def _read_model(
         tensors = model.state_dict()
     prefix = PREFIXES[part]
     tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if part == STATE:
+        if "start" not in tensors:
+            raise ConfigError(f"{folder} holds no start states; train them with adapter=state")
+        return cfg["backbone"], {"start": tensors["start"]}
     return _unwrap_chain(cfg[part], tensors)
 
 

@@ -29,6 +29,7 @@ VERBS = {
     "eval": "put benchmarks to trained models",
     "report": "compare finished runs in a table and a chart",
     "bench": "time this library against other installed libraries",
+    "doctor": "print versions, devices and what is missing on this machine, with the line that installs it",
     "convert": "convert published weights to a folder with a card, or back",
 }
 

@@ -16,6 +16,7 @@ def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     backbone = find_target(tree["backbone"], trusted)
     yield from _order_faults(tree, backbone, trusted)
     yield from _hook_faults(tree, backbone, trusted)
+    yield from _mark_faults(tree)
     if tree.get("train_chunk"):
         yield from _chunk_faults(tree, backbone, trusted)
     elif tree.get("horizon", 1) != 1:
@@ -95,6 +96,16 @@ def _hook_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterato
     if wanted and not offered:
         why = "attends to tokens that fill no slots of the text, but those of this connector do"
         yield f"connector: {hook.__name__} {why}; use connector=flamingo"
+
+
+def _mark_faults(tree: Tree) -> Iterator[str]:
+    """Marks of the prompt for which the backbone has no embedding."""
+    rows, prompt = tree["backbone"].get("vocab"), tree.get("prompt")
+    for name in ("image_mark", "text_mark") if is_card(prompt) else ():
+        mark = prompt.get(name)
+        if mark is not None and rows is not None and mark >= rows:
+            way = f"as backbone.vocab={rows}; set backbone.vocab={mark + 1}"
+            yield f"prompt.{name}: the backbone has no id {mark}, {way}"
 
 
 def _found(card: Any, trusted: Collection[str]) -> Any:

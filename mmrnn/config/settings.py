@@ -119,6 +119,7 @@ class Settings:
         seed: of torch and of the order of samples.
         trusted: packages beside mmrnn whose classes the cards may name.
         stages: of a recipe that trains in several runs (`mmrnn.config.recipe_stages`).
+        teacher: checkpoint that recipes of distillation learn from.
         device: None: a GPU where there is one.
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
         frozen_dtype: of matrices that no stage trains; `auto`: bf16 on a GPU whose forward pass is in bf16, else fp32.
@@ -150,6 +151,7 @@ class Settings:
     seed: Seed = 0
     trusted: tuple[str, ...] = ()
     stages: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
     device: Annotated[str, DeviceName()] | None = None
     precision: Precision = "auto"
     frozen_dtype: FrozenDtype = "auto"

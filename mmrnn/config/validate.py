@@ -200,9 +200,9 @@ def _parts(tree: Tree) -> list[str]:
 
 
 def _weight_faults(tree: Tree) -> Iterator[str]:
-    loadable = ["model", *_parts(tree), *(["hook"] if tree.get("hook") else [])]
+    loadable = ["model", *_parts(tree), *(["hook"] if tree.get("hook") else []), "inherit"]
     for path, source in weight_sources(tree.get("weights")):
-        if path == "hook" and source is None:
+        if path in ("hook", "inherit") and source is None:
             continue
         if path not in loadable:
             yield f"weights.{path}: no such part; there are: {', '.join(loadable)}"

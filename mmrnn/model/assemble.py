@@ -14,6 +14,9 @@ from mmrnn.weights.pretrained import read_pretrained
 
 Tree = Mapping[str, Any]
 
+INHERIT = "weights.inherit"
+"""Path of the checkpoint of which a model takes over what fits."""
+
 
 def assemble(tree: Tree, trusted: Collection[str], *, meta_backbone: bool = False) -> VLM:
     """Instantiate the parts, each with the sizes of its neighbours, and wire them.
@@ -80,7 +83,8 @@ def loads_backbone(tree: Tree) -> bool:
 def weight_plan(model: VLM) -> Iterator[tuple[str, nn.Module, Any]]:
     """Yield what is to be loaded into an assembled model, in order: a path for errors, the module, and its source.
 
-    These are the published weights that cards ask for, unless `weights` names others, and the files that it names.
+    These are the published weights that cards ask for, unless `weights` names others, what the model inherits
+    (`INHERIT`), and the files that `weights` names.
 
     Raises:
         ConnectionError: published weights are asked for, and their hub cannot be reached.
@@ -90,9 +94,12 @@ def weight_plan(model: VLM) -> Iterator[tuple[str, nn.Module, Any]]:
         path = "encoder" if name == "image" else f"modalities.{name}.encoder"
         if not {path, "model"} & set(named):
             yield from ((path, encoder, tensors) for encoder, tensors in read_pretrained(modality.encoder))
+    inherited = named.pop("inherit", None)
     published = model.backbone.pretrained
     if weights and published and not {"backbone", "model"} & set(named):
-        named["backbone"] = published
+        yield "weights.backbone", model.backbone, published
+    if inherited is not None:
+        yield INHERIT, model, inherited
     for path, source in sorted(named.items(), key=lambda item: item[0] == "hook"):
         place = path if path.startswith(("backbone", "modalities.", "hook")) else f"modalities.image.{path}"
         yield f"weights.{path}", model if path == "model" else model.get_submodule(place), source

@@ -4,13 +4,15 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.config.validate import check
-from mmrnn.model.assemble import assemble, loads_backbone, named_weights, prefix_errors, weight_plan
+from mmrnn.model.assemble import INHERIT, assemble, loads_backbone, named_weights, prefix_errors, weight_plan
 from mmrnn.model.vlm import VLM
 from mmrnn.weights import load
+from mmrnn.weights.inherit import read_inheritance
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,8 +58,19 @@ def _load_weights(model: VLM) -> list[str]:
     """Load the files that `weights` names and the published weights of the other parts; return the notes on them."""
     rows, notes = added_tokens(model.config), []
     for path, target, source in weight_plan(model):
-        report = prefix_errors(path, lambda target=target, source=source: load(target, source, max_new_rows=rows))
-        notes += [f"{path}: {note}" for note in report.notes]
+        if path == INHERIT:
+            found = prefix_errors(path, lambda source=source: read_inheritance(model, source))
+            _overwrite(model, found.values)
+        else:
+            found = prefix_errors(path, lambda target=target, source=source: load(target, source, max_new_rows=rows))
+        notes += [f"{path}: {note}" for note in found.notes]
     if model.hook is not None and not {"hook", "model"} & set(named_weights(model.config)):
         model.hook.init_from(model.backbone)
     return notes
+
+
+@torch.no_grad()
+def _overwrite(model: VLM, values: Mapping[str, Tensor]) -> None:
+    target = model.state_dict()
+    for name, value in values.items():
+        target[name].copy_(value)

@@ -13,9 +13,10 @@ from mmrnn.config.instantiate import instantiate
 from mmrnn.config.skip_init import DrawOnly, meta_parameters
 from mmrnn.config.tree import modalities, plain
 from mmrnn.config.validate import check
-from mmrnn.model.assemble import assemble, named_weights, prefix_errors, weight_plan
+from mmrnn.model.assemble import INHERIT, assemble, named_weights, prefix_errors, weight_plan
 from mmrnn.model.build import added_tokens
 from mmrnn.model.vlm import VLM
+from mmrnn.weights.inherit import read_inheritance
 from mmrnn.weights.load import read_converted
 
 if TYPE_CHECKING:
@@ -62,11 +63,16 @@ def build_on_meta(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[
         parameter.data = parameter.data.contiguous()
     paths = {id(module): f"{path}." if path else "" for path, module in model.named_modules()}
     for path, target, source in weight_plan(model):
-        converted, report = prefix_errors(
-            path, lambda at=target, source=source: read_converted(at, source, max_new_rows=added_tokens(tree))
-        )
-        start.values |= {paths[id(target)] + name: value for name, value in converted.items()}
-        model.load_notes += tuple(f"{path}: {note}" for note in report.notes)
+        if path == INHERIT:
+            found = prefix_errors(path, lambda source=source: read_inheritance(model, source))
+            values, notes = found.values, found.notes
+        else:
+            values, report = prefix_errors(
+                path, lambda at=target, source=source: read_converted(at, source, max_new_rows=added_tokens(tree))
+            )
+            notes = report.notes
+        start.values |= {paths[id(target)] + name: value for name, value in values.items()}
+        model.load_notes += tuple(f"{path}: {note}" for note in notes)
     start.initialisers = _initialisers(model, start.values, trusted)
     if model.hook is not None and not {"hook", "model"} & set(named_weights(tree)):
         start.copies.append(lambda: model.hook.init_from(model.backbone))

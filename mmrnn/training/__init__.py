@@ -1,6 +1,8 @@
 """Training: objectives, stages, optimizers, schedules, the loop, and the folder of a run."""
 
 from mmrnn.training.objectives.blip2 import BLIP2Pretraining
+from mmrnn.training.objectives.contrastive import Contrastive
+from mmrnn.training.objectives.distillation import Distillation
 from mmrnn.training.objectives.language_model import LanguageModel
 from mmrnn.training.objectives.patch_alignment import PatchAlignment
 from mmrnn.training.objectives.weighted_sum import WeightedSum
@@ -22,7 +24,9 @@ __all__ = [
     "AutoTracker",
     "BLIP2Pretraining",
     "Constant",
+    "Contrastive",
     "Cosine",
+    "Distillation",
     "LanguageModel",
     "Linear",
     "MLflow",

@@ -60,7 +60,7 @@ def make_features(
     """Cache the features of frozen encoders by data set, after printing how long the run will take."""
     datasets = {"train": parts.data, **splits}
     # A sharded encoder runs with the model alone.
-    cached = not (parts.objective.needs_hidden_states or parts.strategy.shards)
+    cached = not (parts.objective.needs_images or parts.strategy.shards)
     max_gib = float(cfg["feature_cache_gib"]) if cached else 0.0
     images = images_to_cache(parts.model, datasets, parts.trained, max_gib=max_gib, console=console)
     store = feature_store(parts, cfg) if images else FeatureStore()

@@ -24,6 +24,7 @@ from mmrnn.types.embedder import Embedder, Matcher
 from mmrnn.types.hooks import BlockHooks, Expert, Routing
 from mmrnn.types.inputs import MapDataset, Prompt, StreamDataset, Tokenizer
 from mmrnn.types.layout import ImageSpan, ImageSpec, Layout
+from mmrnn.types.objective import Objective
 from mmrnn.types.output import Output
 from mmrnn.types.parts import (
     Backbone,
@@ -33,7 +34,6 @@ from mmrnn.types.parts import (
     Hook,
     Mask,
     ModalitySpec,
-    Objective,
     Position,
     Scan,
 )

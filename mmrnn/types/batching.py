@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from mmrnn.types.inputs import MapDataset
-from mmrnn.types.parts import Backbone, Objective
+from mmrnn.types.objective import Objective
+from mmrnn.types.parts import Backbone
 
 StepPlan = list[list[list[int]]]
 """Micro-batches of a step by rank, each a list of positions in the order of the run; every rank has as many."""

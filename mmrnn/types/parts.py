@@ -3,24 +3,22 @@
 A class fulfils a contract by inheriting it (`class Wide(nn.Module, Connector)`), a function by
 `@implements(Position, axes=2)`. Attributes without a default must be set; abstract methods must be defined, or the
 constructor raises a `TypeError` that names them. The contracts of tokenizers, prompts and data sets stand in
-`mmrnn.types.inputs`, those of optimizers and schedules in `mmrnn.types.training`, those of adapters and quantizers in
-`mmrnn.types.adapter` and `mmrnn.types.quantizer`.
+`mmrnn.types.inputs`, that of objectives in `mmrnn.types.objective`, those of optimizers and schedules in
+`mmrnn.types.training`, those of adapters and quantizers in `mmrnn.types.adapter` and `mmrnn.types.quantizer`.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from collections.abc import Sequence as Several
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmrnn.types.embedder import Embedder
 from mmrnn.types.hooks import BlockHooks
 from mmrnn.types.layout import ImageSpec, Layout
-from mmrnn.types.output import Output
 from mmrnn.types.reset import Resettable
-from mmrnn.types.sequence import Batch, Sequence
+from mmrnn.types.sequence import Sequence
 from mmrnn.types.state import State, StateOrigin
 
 
@@ -254,44 +252,3 @@ class Hook(Resettable, Protocol):
 
     def init_from(self, backbone: Backbone) -> None:
         """Initialise parameters from those of the backbone, after `reset`; by default nothing is copied."""
-
-
-@runtime_checkable
-class Objective(Resettable, Protocol):
-    """Loss of a batch. One with parameters is an `nn.Module`; its constructor takes the model.
-
-    Attributes:
-        needs_backbone: the backbone runs first.
-        needs_hidden_states: `Output.hidden_states` is filled.
-    """
-
-    needs_backbone: bool = True
-    needs_hidden_states: bool = False
-
-    @abstractmethod
-    def __call__(self, model: Any, output: Output) -> Float[Tensor, ""]:
-        """Compute the loss, a mean over the units of the batch."""
-
-    def num_units(self, batch: Batch) -> int:
-        """Return the number of units (by default rows) that the loss is the mean over."""
-        return len(batch.sequence.ids)
-
-    def target_weights(self, sequence: Sequence) -> Float[Tensor, "b t"] | None:
-        """Return the weights with which the losses of the targets add up to that of the whole batch.
-
-        None (by default): the loss is no sum over targets, so that a batch cannot be read in pieces (`train_chunk`).
-        An objective that answers otherwise uses `sequence.loss_weights` where a piece of a batch has them.
-        """
-        return None
-
-    def embedder(self) -> Embedder | None:
-        """Return what it trains to embed images and texts in one space; None (by default): it trains no such thing."""
-        return None
-
-    def terms(self) -> "list[tuple[float, Objective]]":
-        """Return the weighted losses that this one is the sum of, each a mean over units of its own."""
-        return [(1.0, self)]
-
-    def losses(self, model: Any, output: Output) -> list[Float[Tensor, ""]]:
-        """Compute the loss of each of `terms`, without its weight; terms that share work compute it once here."""
-        return [term(model, output) for _, term in self.terms()]

@@ -119,6 +119,7 @@ REFUSED = {
     ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
+    ("eve_tiny", "gated_v7_pooled_tiny"): "AdaptivePool cannot join patches across 1 row separators",
     ("eve_tiny", "resampler_tiny"): "Resampler cannot join patches across 1 row separators",
     ("eve_tiny", "fuyu"): "RowSeparators cannot join patches across 1 row separators",
     ("eve_tiny", "mlp_maps"): "SinCosPositions cannot join patches across 1 row separators",

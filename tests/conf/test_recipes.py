@@ -7,6 +7,7 @@ import torch
 import yaml
 from PIL import Image
 
+import mmrnn
 from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.tree import plain
 from mmrnn.config.validate import check
@@ -26,6 +27,7 @@ RECIPES = sorted(
 
 # Which tiny model a recipe is tried on, and what has to be tiny besides.
 TINY = {
+    "linearise_": ("visualrwkv7_tiny", "encoder=patch_tiny", "connector=linear"),
     "llava_": ("llava_tiny",),
     "llava15_": ("llava15_tiny", "adapter.rank=4"),
     "blip2_stage1": ("blip2_tiny", "objective=blip2_tiny"),
@@ -45,6 +47,11 @@ TINY = {
     "visualrwkv5_hybrid": ("visualrwkv5_hybrid_tiny",),
     "visualrwkv5_": ("visualrwkv5_tiny",),
     "visualrwkv6_": ("visualrwkv6_tiny",),
+    "visualrwkv71_contrast": (
+        "visualrwkv71_tiny",
+        *("prompt.image_mark=1024", "prompt.text_mark=1025", "backbone.vocab=1026"),
+    ),
+    "visualrwkv71_": ("visualrwkv71_tiny",),
     "visualrwkv7_": ("visualrwkv7_tiny",),
     "visualrwkv_hd_": ("visualrwkv_hd_tiny",),
 }
@@ -82,6 +89,8 @@ def composed(name, records):
         more = [one for one in more if one != "adapter.rank=4"]
     if groups["objective"] != "eve":
         more = [one for one in more if one != "objective=eve_tiny"]
+    if name.startswith("linearise_"):
+        more.append(f"teacher={teacher(records.with_name('teacher'), *more)}")
     cfg = plain(compose(f"model={model}", f"recipe={name}", "evaluate.samples=0", "log_every=1", "out=null", *more))
     for part in cfg["data"].get("parts", {"": cfg["data"]}).values():
         pages = part["_target_"].endswith("InterleavedDocuments")
@@ -96,6 +105,13 @@ def composed(name, records):
     }
     cfg["schedule"] |= {"min_lr": 5e-3, "warmup": 0}
     return cfg | {"choices": {}}
+
+
+def teacher(folder, *parts):
+    """Folder of a transformer with untrained weights and these parts."""
+    if not folder.exists():
+        mmrnn.save(mmrnn.build(compose("model=visualrwkv7_tiny", *parts, "backbone=transformer_tiny")), folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", RECIPES)

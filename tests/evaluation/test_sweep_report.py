@@ -17,11 +17,13 @@ from mmrnn.config.sweep import read_sweep
 from mmrnn.config.sweep_plan import SweepPlan, plan_sweep
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.reports.answer_file import write_answers
+from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.run_folder import RESULT, write_failure
 from mmrnn.evaluation.reports.sweep_file import record_plan
 from mmrnn.evaluation.reports.task_results import TASKS
 from mmrnn.evaluation.sweeps import fold
 from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, TOO_FEW, differences
+from mmrnn.evaluation.sweeps.differing_answers import differing_answers
 from mmrnn.evaluation.sweeps.fold import Fold, Scores, SweepRun
 from mmrnn.evaluation.sweeps.group_plots import interaction, pareto_front
 from mmrnn.evaluation.sweeps.job_status import begin_job
@@ -258,6 +260,10 @@ def test_a_slope_is_that_of_least_squares():
         assert found.estimates.mean.value == pytest.approx(expected)
     assert change.estimates.mean.value == pytest.approx(last.estimates.mean.value - first.estimates.mean.value)
     assert change.name == "(tokens: each time it doubles) changes from prompt=first to last"
+    asked_of = [replace(ScoredReply("", "", "", "", 0.0), kind=kind) for kind in scored.kinds]
+    shown = replace(scored, values=scored.values > 0.4, questions=asked_of, replies=[[""] * 8] * len(runs))
+    shown = replace(shown, runs=[replace(run, result={"config": {}}) for run in runs])
+    assert "s: tokens=64 against tokens=1, " in differing_answers("s", asked, shown)[0]
     missing = replace(scored, runs=runs[1:], values=scored.values[1:])
     assert differences(asked, missing)[0].number == whole.number - 1, "a seed without one of the options has no slope"
 

@@ -74,7 +74,7 @@ def one_sample_a_row(backbone: Backbone, objective: Objective) -> str:
     if not backbone.recurrent and backbone.axes == 0:
         return f"{type(backbone).__name__} reads one sample a row"
     for _, term in objective.terms():
-        if not term.needs_backbone:
+        if term.compares_samples:
             return f"{type(term).__name__} compares rows of one sample"
     return ""
 

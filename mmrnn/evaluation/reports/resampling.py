@@ -1,6 +1,7 @@
 """Bootstrap resamples of images, and of seeds, as weights; the mean over kinds of question under such weights."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -50,6 +51,43 @@ def means_by_kind(weights: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> 
     total = np.tensordot(weights, sums, axes=1)
     number = (weights @ counts)[:, None]
     return np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+
+
+@dataclass(frozen=True)
+class ImageResamples:
+    """Means of some runs, and those under resamples of images; of sums and differences of runs they are the same ones.
+
+    Attributes:
+        kinds: of question.
+        counts: number of questions (images, kinds).
+        means: of all questions (runs, kinds).
+        drawn: means in each resample (resamples, runs, kinds); none of one image.
+    """
+
+    kinds: Sequence[str]
+    counts: np.ndarray
+    means: np.ndarray
+    drawn: np.ndarray
+
+
+def resample_images(
+    values: np.ndarray, kinds: Sequence[str], clusters: np.ndarray, resamples: int = RESAMPLES
+) -> ImageResamples:
+    """Draw resamples of images, each with all of its questions, the same ones for all runs.
+
+    Args:
+        values: of every run and question.
+        kinds: of every question.
+        clusters: number of every question's image.
+        resamples: number of them.
+    """
+    sums, counts = sums_by_image(values, kinds, clusters)
+    images, rng = len(counts), np.random.default_rng(0)
+    sizes = batches(resamples, max(images, sums[0].size)) if images > 1 else ()
+    found = [means_by_kind(drawn(rng, images, size), sums, counts) for size in sizes]
+    means = means_by_kind(np.ones((1, images)), sums, counts)[0]
+    names = [*map(str, np.unique(np.asarray(kinds)))]
+    return ImageResamples(names, counts, means, np.concatenate(found) if found else np.empty((0, *means.shape)))
 
 
 def over_kinds(means: np.ndarray) -> np.ndarray:

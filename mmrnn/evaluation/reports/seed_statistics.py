@@ -19,13 +19,13 @@ import numpy as np
 from mmrnn.evaluation.reports.resampling import (
     CONFIDENCE,
     RESAMPLES,
+    ImageResamples,
     batches,
     drawn,
-    means_by_kind,
     over_kinds,
+    resample_images,
     rescaled,
     student_quantile,
-    sums_by_image,
 )
 from mmrnn.evaluation.reports.statistics import ROUNDING, Estimate
 
@@ -83,35 +83,36 @@ def over_seeds(
         groups: of every run; seeds are resampled within a group, such as one of the backbones that are averaged over.
         resamples: number of them.
     """
-    groups = np.unique(np.zeros(len(values)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    return of_combinations(resample_images(values, kinds, clusters, resamples), np.eye(len(values)), groups)
+
+
+def of_combinations(runs: ImageResamples, weights: np.ndarray, groups: Sequence[int] | None = None) -> SeedEstimates:
+    """Return the mean of sums of runs, such as the differences of pairs, with its interval over seeds and images.
+
+    Args:
+        runs: resampled.
+        weights: of every run in each sum (sums, runs).
+        groups: of every sum, as of `over_seeds`.
+    """
+    groups = np.unique(np.zeros(len(weights)) if groups is None else np.asarray(groups), return_inverse=True)[1]
     sizes = np.bincount(groups)
     shares = 1 / (len(sizes) * sizes[groups])
-    sums, counts = sums_by_image(values, kinds, clusters)
-    images = len(counts)
-    means = means_by_kind(np.ones((1, images)), sums, counts)[0]
+    images, means = len(runs.counts), weights @ runs.means
     mean = with_overall(shares @ means)
-    names = map(str, np.unique(np.asarray(kinds)))
     if sizes.min() < 2 or images < 2:
         found = [_without_interval(value) for value in mean]
-        return SeedEstimates(found[0], dict(zip(names, found[1:], strict=True)))
-    rng = np.random.default_rng(0)
-    moved = np.concatenate(
-        [
-            _moves(rng, size, groups, shares, sums, counts, means) - mean
-            for size in batches(resamples, max(images, sums[0].size))
-        ],
-        axis=1,
-    )
+        return SeedEstimates(found[0], dict(zip(runs.kinds, found[1:], strict=True)))
+    moved = _moves(runs, weights, groups, shares) - mean
     rest = moved[2] - moved[0] - moved[1]
     variances = np.nanmean([moved[0] ** 2, moved[1] ** 2, rest**2], axis=1)  # sources, columns
     # For few images: weights that are rescaled as those of seeds may be negative, and so may the total of a kind.
     variances[1:] *= images / (images - 1)
-    asked = [images, *(counts > 0).sum(axis=0)]
+    asked = [images, *(runs.counts > 0).sum(axis=0)]
     found = [
         _estimate(float(value), *map(float, column), len(groups) - len(sizes), int(number) - 1)
         for value, column, number in zip(mean, variances.T, asked, strict=True)
     ]
-    return SeedEstimates(found[0], dict(zip(names, found[1:], strict=True)))
+    return SeedEstimates(found[0], dict(zip(runs.kinds, found[1:], strict=True)))
 
 
 def with_overall(kinds: np.ndarray) -> np.ndarray:
@@ -119,26 +120,18 @@ def with_overall(kinds: np.ndarray) -> np.ndarray:
     return np.concatenate([over_kinds(kinds)[..., None], kinds], axis=-1)
 
 
-def _moves(
-    rng: np.random.Generator,
-    resamples: int,
-    groups: np.ndarray,
-    shares: np.ndarray,
-    sums: np.ndarray,
-    counts: np.ndarray,
-    means: np.ndarray,
-) -> np.ndarray:
+def _moves(runs: ImageResamples, weights: np.ndarray, groups: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Means (sources, resamples, columns) where seeds, images, and both are resampled; columns: mean, then kinds."""
-    weights = np.empty((resamples, len(groups)))
+    resamples, rng = len(runs.drawn), np.random.default_rng(1)  # other draws than those of images
+    seeds = np.empty((resamples, len(groups)))
     for group in range(int(groups.max()) + 1):
         inside = np.flatnonzero(groups == group)
-        weights[:, inside] = rescaled(drawn(rng, len(inside), resamples))
-    weights *= shares
-    other = means_by_kind(drawn(rng, len(counts), resamples), sums, counts)  # resamples, runs, kinds
-    by_seeds = weights @ means
-    by_images = np.einsum("r,brk->bk", shares, other)
-    by_both = np.einsum("br,brk->bk", weights, other)
-    return with_overall(np.stack([by_seeds, by_images, by_both]))
+        seeds[:, inside] = rescaled(drawn(rng, len(inside), resamples))
+    seeds *= shares
+    used = np.flatnonzero(weights.any(axis=0))
+    both = (seeds @ weights[:, used])[:, None] @ runs.drawn[:, used]  # resamples, 1, kinds
+    by_images = (shares @ weights[:, used]) @ runs.drawn[:, used]
+    return with_overall(np.stack([seeds @ (weights @ runs.means), by_images, both[:, 0]]))
 
 
 def _estimate(value: float, seeds: float, images: float, rest: float, of_seeds: int, of_images: int) -> SeedEstimate:

@@ -5,12 +5,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mmrnn.checkpoints.config_file import read_yaml, to_yaml
+from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.config.coerce import coerce
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import parameters
 from mmrnn.config.sweep import Contrast, contrast_fault
 from mmrnn.config.sweep_plan import SweepPlan
+from mmrnn.config.yaml_file import read_yaml
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.lock import lock_folder
 

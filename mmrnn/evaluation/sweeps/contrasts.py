@@ -9,9 +9,9 @@ import numpy as np
 
 from mmrnn.config.overrides import override_text
 from mmrnn.evaluation.reports.resampling import CONFIDENCE
-from mmrnn.evaluation.reports.seed_statistics import SeedEstimates, holm, over_seeds, sign_flip_p
+from mmrnn.evaluation.reports.seed_statistics import SeedEstimates, holm, of_combinations, sign_flip_p
 from mmrnn.evaluation.reports.statistics import is_significant
-from mmrnn.evaluation.sweeps.fold import Scores, means_of
+from mmrnn.evaluation.sweeps.fold import Scores
 
 NO_DIFFERENCE = "no difference shown"
 NO_INTERVAL = "one pair of seeds, or one image: no interval"
@@ -19,11 +19,11 @@ TOO_FEW = "interval excludes 0; too few pairs for p < 0.05"
 
 
 class Pairs(NamedTuple):
-    """Differences of paired runs: options of each pair that both have, its seed, and values (pairs, questions)."""
+    """Differences of paired runs: options of each pair that both have, its seed, and weights of the runs in it."""
 
     options: Sequence[Mapping[str, str]]
     seeds: Sequence[str]
-    values: np.ndarray
+    weights: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _judged(one: Difference, corrected: float, number: int) -> Difference:
 def _of(contrast: Mapping[str, Any], scores: Scores) -> list[Difference]:
     """Results of one contrast: the difference, and by the options of another key where it names one."""
     group, by = contrast["group"], contrast.get("by")
-    runs = Pairs([run.options for run in scores.runs], [run.seed for run in scores.runs], scores.values)
+    runs = Pairs([run.options for run in scores.runs], [run.seed for run in scores.runs], np.eye(len(scores.runs)))
     if contrast.get("slope"):
         name = f"{group}: each time it doubles"
         pairs = _weighted(runs, group, _slope([run.options[group] for run in scores.runs if group in run.options]))
@@ -93,7 +93,7 @@ def _of(contrast: Mapping[str, Any], scores: Scores) -> list[Difference]:
     for each in options:
         inside = [place for place, one in enumerate(pairs.options) if one.get(by) == each]
         part = Pairs(
-            [pairs.options[place] for place in inside], [pairs.seeds[place] for place in inside], pairs.values[inside]
+            [pairs.options[place] for place in inside], [pairs.seeds[place] for place in inside], pairs.weights[inside]
         )
         found.append(replace(_tested(f"{name}, at {by}={each}", part, scores), p=None))
     for each in options[1:]:
@@ -117,13 +117,11 @@ def _weighted(runs: Pairs, key: str, weights: Mapping[str, float]) -> Pairs:
     """
     whole = matched_runs(runs.options, runs.seeds, key, weights)
     rests = [runs.options[next(iter(places.values()))] for places in whole.values()]
-    values = [
-        sum(weights[option] * runs.values[place] for option, place in places.items()) for places in whole.values()
-    ]
+    sums = [sum(weights[option] * runs.weights[place] for option, place in places.items()) for places in whole.values()]
     return Pairs(
         [{name: value for name, value in options.items() if name != key} for options in rests],
         [seed for _, seed in whole],
-        np.array(values).reshape(len(whole), runs.values.shape[-1]),
+        np.array(sums).reshape(len(whole), runs.weights.shape[-1]),
     )
 
 
@@ -154,10 +152,10 @@ def _rest(options: Mapping[str, str], key: str) -> str:
 
 def _tested(name: str, pairs: Pairs, scores: Scores) -> Difference:
     """Difference of pairs; groups of pairs (all options of the rest of the grid) weigh the same."""
-    if not len(pairs.values):
+    if not len(pairs.weights):
         return Difference(name, 0, None, verdict="no pair of finished runs with one seed")
     rests = [_rest(options, "") for options in pairs.options]
     groups = [sorted({*rests}).index(rest) for rest in rests]
-    estimates = over_seeds(pairs.values, scores.kinds, scores.clusters, groups=groups)
+    estimates = of_combinations(scores.resampled, pairs.weights, groups)
     shares = np.array([1 / groups.count(group) for group in groups])
-    return Difference(name, len(groups), estimates, sign_flip_p(shares * means_of(pairs.values, scores)[:, 0]))
+    return Difference(name, len(groups), estimates, sign_flip_p(shares * (pairs.weights @ scores.means()[:, 0])))

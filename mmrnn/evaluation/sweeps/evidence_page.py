@@ -31,8 +31,8 @@ data: an effect that is not found here may exist in models of billions of parame
 
 - **Reproduced**: the 95 % interval excludes 0 on the side of the paper, and the corrected p is below 0.05. Where the
   paper has no difference (less than {NOTHING:.1%}), the interval lies within {MATTERS:.0%} on both sides of 0.
-- **Not reproduced**: the interval excludes a difference of {MATTERS:.0%} on the side of the paper, or shows one on
-  the other side.
+- **Not reproduced**: the interval excludes a difference of {MATTERS:.0%} on the side of the paper, or the published
+  one where that is smaller; or it shows one on the other side.
 - **Undecided**: all else. Both are possible with these seeds and questions.
 
 Figures are accuracies, the mean over the kinds of question, and differences of accuracies. A published difference is
@@ -106,7 +106,7 @@ def verdict(claim: float | None, one: Difference) -> str:
     if one.verdict == ("better" if claim > 0 else "worse"):
         return "reproduced"
     most = high if claim > 0 else -low
-    return "not reproduced" if most < MATTERS or one.verdict in ("better", "worse") else "undecided"
+    return "not reproduced" if most < min(MATTERS, abs(claim)) or one.verdict in ("better", "worse") else "undecided"
 
 
 def _summary(answers: Sequence[Answer]) -> str:
@@ -140,8 +140,7 @@ def _section(answer: Answer) -> str:
         parts.append(f"{question.note}\n")
     if fold is None:
         return "\n".join([*parts, "Not run: there are no results, and none are estimated.\n"])
-    words = [word for word in fold.plan.command if not word.partition("=")[2].startswith("/")]
-    command = " ".join(["mmrnn train -m", *words])
+    command = " ".join(["mmrnn train -m", *fold.plan.command])
     seconds = fmean(float(run.result["seconds"]) for run in fold.runs)
     parts.append(f"```bash\n{command}\n```\n")
     parts.append(f"{' '.join(fold.notes)} A run took {seconds:,.0f} s on average.\n")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mmrnn.config.sweep_plan import SweepPlan
 from mmrnn.evaluation.blind_baselines import chance, majority
 from mmrnn.evaluation.reports.answer_file import read_answers
 from mmrnn.evaluation.reports.pairing import Replies, ScoredReply, pair
-from mmrnn.evaluation.reports.resampling import means_by_kind, sums_by_image
+from mmrnn.evaluation.reports.resampling import ImageResamples, resample_images
 from mmrnn.evaluation.reports.run_folder import read_log, read_result
 from mmrnn.evaluation.reports.seed_statistics import with_overall
 from mmrnn.evaluation.reports.statistics import image_clusters
@@ -72,7 +73,12 @@ class Scores:
 
     def means(self) -> np.ndarray:
         """Return the mean over kinds of every run, and behind it the mean of every kind (runs, 1 + kinds)."""
-        return means_of(self.values, self)
+        return with_overall(self.resampled.means)
+
+    @cached_property
+    def resampled(self) -> ImageResamples:
+        """The runs under resamples of images, for all estimates."""
+        return resample_images(self.values, self.kinds, self.clusters)
 
     def designs(self) -> dict[str, list[int]]:
         """Return the places of the runs of every design, in the order of the sweep."""
@@ -80,12 +86,6 @@ class Scores:
         for place, run in enumerate(self.runs):
             found.setdefault(run.design, []).append(place)
         return found
-
-
-def means_of(values: np.ndarray, scores: Scores) -> np.ndarray:
-    """Return the means (rows, 1 + kinds) of values (rows, questions) of the questions of some scores."""
-    sums, counts = sums_by_image(values, scores.kinds, scores.clusters)
-    return with_overall(means_by_kind(np.ones((1, len(counts))), sums, counts)[0])
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, over_seeds
+from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, of_combinations
 from mmrnn.evaluation.reports.svg import COLOURS
 from mmrnn.evaluation.sweeps.fold import Scores
 
@@ -62,7 +62,7 @@ def _cell(scores: Scores, estimates: Mapping[str, SeedEstimate], options: Mappin
     if len({*designs}) == 1:
         return estimates[designs[0]]
     groups = [designs.index(design) for design in designs]
-    return over_seeds(scores.values[places], scores.kinds, scores.clusters, groups=groups).mean
+    return of_combinations(scores.resampled, np.eye(len(scores.runs))[places], groups).mean
 
 
 def cost_and_quality(split: str, scores: Scores, estimates: Mapping[str, SeedEstimate]) -> str:

@@ -22,18 +22,25 @@ class PaperTable:
         source: paper, table, model and number of runs.
         columns: benchmarks.
         rows: design -> its figure on each benchmark, in percent; null: there is none.
-        claims: contrast of the sweep -> the two rows of which it is the difference, the second one taken off.
+        claims: contrast of the sweep -> the rows of which it is the sum, with their weights: 1 and -1 of a difference.
     """
 
     source: str
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[float | None, ...]]
-    claims: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    claims: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def difference(self, contrast: str) -> float:
-        """Return the published difference of a contrast as a share: the mean over benchmarks that both rows have."""
-        rows = (self.rows[name] for name in self.claims[contrast])
-        return fmean(one - other for one, other in zip(*rows, strict=True) if None not in (one, other)) / 100
+        """Return the published difference of a contrast as a share: the mean over benchmarks that all its rows have."""
+        weights = self.claims[contrast]
+        figures = zip(*(self.rows[name] for name in weights), strict=True)
+        every = [[one for one in column if one is not None] for column in figures]
+        sums = [
+            sum(weight * one for weight, one in zip(weights.values(), column, strict=True))
+            for column in every
+            if len(column) == len(weights)
+        ]
+        return fmean(sums) / 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +92,13 @@ def _table(content: Any, place: str) -> PaperTable:
             raise ConfigError(f"{place}.rows.{row}: the name of a row must be a text; put it in quotes")
         if len(figures) != len(table.columns):
             raise ConfigError(f"{place}.rows.{row}: {len(figures)} figures for {len(table.columns)} columns")
-    for contrast, rows in table.claims.items():
-        for row in rows:
+    for contrast, weights in table.claims.items():
+        for row in weights:
             if row not in table.rows:
                 near = did_you_mean(row, table.rows) or f"; it has {', '.join(table.rows)}"
                 raise ConfigError(f"{place}.claims.{contrast}: the table has no row {row!r}{near}")
+        if all(None in column for column in zip(*(table.rows[row] for row in weights), strict=True)):
+            raise ConfigError(f"{place}.claims.{contrast}: no column has figures of all its rows")
     return table
 
 

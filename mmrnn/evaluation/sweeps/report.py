@@ -15,7 +15,7 @@ from mmrnn.config.sweep import SEED
 from mmrnn.config.sweep_plan import SweepPlan
 from mmrnn.evaluation.reports.resampling import RESAMPLES
 from mmrnn.evaluation.reports.section import Section
-from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates, over_seeds, smallest_difference
+from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates, of_combinations, smallest_difference
 from mmrnn.evaluation.reports.statistics import score_with_interval
 from mmrnn.evaluation.sweeps.contrasts import Difference, differences
 from mmrnn.evaluation.sweeps.differing_answers import differing_answers
@@ -68,7 +68,7 @@ def _design_means(scores: Scores) -> dict[str, SeedEstimates]:
     found, kinds = {}, np.asarray(scores.kinds)
     for name, places in scores.designs().items():
         values = scores.values[places]
-        every = over_seeds(values, scores.kinds, scores.clusters)
+        every = of_combinations(scores.resampled, np.eye(len(scores.runs))[places])
         mean = _certain(every.mean, values, scores.clusters)
         by_kind = {
             kind: _certain(one, values[:, kinds == kind], scores.clusters[kinds == kind])

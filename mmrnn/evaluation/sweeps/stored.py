@@ -59,7 +59,9 @@ def store_sweep(folder: Path, plan: SweepPlan, to: Path) -> list[str]:
     lines = [_questions(split, scores) for split, scores in held_out.items()]
     kept = {run.name for scores in held_out.values() for run in scores.runs}
     rows = [row(job) for job in job_states(folder, plan) if job.name in kept]
-    stored = replace(plan, command=[word for word in plan.command if not _is_place(word)])
+    rows = [{name: value for name, value in one.items() if not str(value).startswith("/")} for one in rows]
+    jobs = {name: [word for word in words if not _is_place(word)] for name, words in plan.jobs.items()}
+    stored = replace(plan, jobs=jobs, command=[word for word in plan.command if not _is_place(word)])
     plan_text = to_yaml(asdict(stored))
     packed = _packed("".join(json.dumps(line) + "\n" for line in lines).encode())
     to.mkdir(parents=True, exist_ok=True)
@@ -70,8 +72,8 @@ def store_sweep(folder: Path, plan: SweepPlan, to: Path) -> list[str]:
 
 
 def _is_place(word: str) -> bool:
-    """True for an override that says where or how jobs run, not which ones."""
-    return (key := override_key(word)) == "out" or key.startswith("hydra")
+    """True for an override that says where or how jobs run, not which ones, or names a file of one machine."""
+    return (key := override_key(word)) == "out" or key.startswith("hydra") or word.partition("=")[2].startswith("/")
 
 
 def _questions(split: str, scores: Scores) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class BLIP2Pretraining(nn.Module, Objective, Embedder, Matcher):
     """
 
     needs_backbone = False
+    compares_samples = True
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class PatchAlignment(nn.Module, Objective):
     """
 
     needs_hidden_states = True
+    needs_images = True
 
     def __init__(self, model: VLM, *, teacher: Encoder, every: PositiveInt = 4, heads: PositiveInt = 8):
         super().__init__()

@@ -35,6 +35,7 @@ class WeightedSum(nn.Module, Objective):
         self.learned = nn.ModuleList(part for part in made if isinstance(part, nn.Module))
         self.needs_hidden_states = any(part.needs_hidden_states for part in made)
         self.needs_backbone = any(part.needs_backbone for part in made)
+        self.needs_images = any(part.needs_images for part in made)
 
     def forward(self, model: VLM, output: Output) -> Float[Tensor, ""]:
         """Sum of the weighted losses."""

@@ -59,19 +59,21 @@ def losses_and_norms(
     precision="fp32",
     stages=1,
     empty=False,
+    objective=None,
 ):
     """Losses of the steps, and norms of their gradients.
 
     Args:
         parts: that the first stage trains; the second one trains all of the model.
         empty: the last micro-batch of all has no samples.
+        objective: of the model; None: next-token prediction.
     """
     torch.manual_seed(0)
     model = mmrnn.build(mmrnn.compose(*overrides))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    step = TrainStep(model, LanguageModel(reduction="token"))
+    step = TrainStep(model, LanguageModel(reduction="token") if objective is None else objective(model))
     if world.size > 1:
         step.blank = blank_inputs(model, cached=False)
     strategy.shard(step, precision)

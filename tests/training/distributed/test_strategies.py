@@ -1,7 +1,11 @@
 """Several processes take the steps of one: DDP and FSDP, whatever their micro-batches show."""
 
+from functools import partial
+
 import pytest
 
+import mmrnn
+from mmrnn.training import Distillation
 from mmrnn.training.distributed.strategies import DDP, FSDP, Single
 from tests.training.distributed.ranks import run_ranks
 from tests.training.distributed.steps import losses_and_norms
@@ -72,6 +76,18 @@ def test_half_precision(compare, strategy, precision):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_muon(compare, strategy):
     compare(strategy(), optimizer="MuonWithAdamW", loss=1e-4, norm=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("only", ["blocks", "logits"])
+def test_distillation_with_a_teacher_in_every_process(compare, strategy, only, tmp_path):
+    parts = ("model=visualrwkv7_tiny", "encoder=patch_tiny", "connector=linear")
+    mmrnn.save(mmrnn.build(mmrnn.compose(*parts, "backbone=transformer_tiny")), tmp_path / "teacher")
+    weights = {"blocks": float(only == "blocks"), "logits": float(only == "logits")}
+    trained = ("backbone.blocks.*",) if only == "blocks" else ("connector", "backbone")
+    objective = partial(Distillation, teacher=str(tmp_path / "teacher"), **weights)
+    compare(strategy(), overrides=parts, objective=objective, parts=trained)
 
 
 @pytest.mark.slow

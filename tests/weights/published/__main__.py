@@ -34,6 +34,7 @@ def rwkv() -> Iterator[tuple[str, Made]]:
     yield "visualrwkv_hd_1b6", ("VisualRWKV-v0612-1B6 (HD)", "BF16", lambda: d.three_towers(6, "1b6"))
     for size in ("0b1", "0b4", "1b5"):
         yield f"visualrwkv7_{size}", (f"VisualRWKV-v0700-{size}", "BF16", lambda s=size: d.three_towers(7, s))
+        yield f"visualrwkv71_{size}", (f"VisualRWKV v7.01 {size}, by its code", "BF16", lambda s=size: d.one_tower(s))
 
 
 def languages() -> Iterator[tuple[str, Made]]:

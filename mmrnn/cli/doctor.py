@@ -1,0 +1,143 @@
+"""`mmrnn doctor`: what this machine has for mmrnn, and how to get what it has not."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, distribution, requires
+from importlib.util import find_spec
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from mmrnn.cli.options import Parser
+
+EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]")
+DEVELOPMENT = ("test",)
+"""Extras that no user needs."""
+
+HUB_TIMEOUT = 3.0
+"""Seconds to wait for the hub."""
+
+
+class Line(NamedTuple):
+    """A finding: what it is about, in words what there is, and the cure where something is missing."""
+
+    about: str
+    found: str
+    cure: str = ""
+
+
+def parser() -> Parser:
+    """Parser of `mmrnn doctor`."""
+    return Parser(
+        "doctor",
+        "",
+        """
+Print versions, processor, devices, native code, Triton, the connection to the hub of weights, and the extras of mmrnn
+whose packages are missing, each with the line that installs them. Native code is built, if it is not there yet.
+""",
+        "  mmrnn doctor",
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a line for each finding.
+
+    Returns:
+        The exit code: 1 where mmrnn cannot run fast, or not at all, on this machine for want of native code.
+
+    Raises:
+        ConfigError: wrong usage.
+    """
+    parser().parse(arguments)
+    code = 0
+    for line in (*versions(), *devices(), *native_code(), triton(), hub(), *extras()):
+        print(f"{line.about:<12} {line.found}{f': {line.cure}' if line.cure else ''}", flush=True)
+        code = max(code, int(line.about == "native code" and bool(line.cure)))
+    return code
+
+
+def versions() -> Iterator[Line]:
+    """Yield the versions of mmrnn and of the libraries that results depend on."""
+    from mmrnn.io.versions import commit, library_versions, own_version
+
+    checkout = commit()
+    yield Line("mmrnn", own_version() + (f", commit {checkout}" if checkout else ""))
+    found = {name: version for name, version in library_versions("torchvision").items() if name != "mmrnn"}
+    yield Line("versions", ", ".join(f"{name} {version}" for name, version in found.items()))
+
+
+def devices() -> Iterator[Line]:
+    """Yield processor and GPUs, with the precision that `precision=auto` takes on each."""
+    import torch
+
+    from mmrnn.io.processor import processor_name
+    from mmrnn.training.precision import resolve
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    vectors = torch.backends.cpu.get_cpu_capability()
+    yield Line("processor", f"{processor_name()}, {cores} cores, {vectors}, precision {resolve('auto', 'cpu')}")
+    if not torch.cuda.is_available():
+        yield Line("GPU", "none that torch can use, everything runs on the processor")
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        device = torch.cuda.get_device_properties(number)
+        yield Line("GPU", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, precision {resolve('auto', 'cuda')}")
+
+
+def native_code() -> Iterator[Line]:
+    """Yield the state of the C++ code for the processor; building it takes half a minute, once."""
+    from mmrnn_kernels.common.native.build import unavailable_reason
+    from mmrnn_kernels.wkv6.cpu import SOURCE
+
+    reason = unavailable_reason(SOURCE)
+    if reason is None:
+        yield Line("native code", "built for this processor")
+    else:
+        yield Line("native code", "missing, recurrent backbones run several times slower in PyTorch", reason)
+
+
+def triton() -> Line:
+    """Return the state of Triton, whose kernels run on GPUs."""
+    from mmrnn_kernels.common.triton.availability import missing_reason
+
+    reason = missing_reason()
+    return Line("triton", "missing, GPUs would run PyTorch code", reason) if reason else Line("triton", "installed")
+
+
+def hub() -> Line:
+    """Return whether the hub of weights answers; weights on this disk need none."""
+    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Line("hub", "not asked", "HF_HUB_OFFLINE is set, weights come from this disk alone")
+    parts = urlsplit(address)
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        socket.create_connection((parts.hostname or "", port), HUB_TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        return Line("hub", f"{address} does not answer ({error})", "name weights by a path on this disk")
+    return Line("hub", f"{address} answers")
+
+
+def extras() -> Iterator[Line]:
+    """Yield the extras whose packages are not all installed."""
+    try:
+        lines = requires("mmrnn") or []
+    except PackageNotFoundError:
+        yield Line("extras", "not known, mmrnn runs from a folder that is not installed", "pip install -e .")
+        return
+    missing: dict[str, list[str]] = {}
+    for match in filter(None, map(EXTRA.match, lines)):
+        if match["extra"] not in DEVELOPMENT and not _is_installed(match["package"]):
+            missing.setdefault(match["extra"], []).append(match["package"])
+    for extra, packages in sorted(missing.items()):
+        yield Line("extra", f"{extra} lacks {', '.join(packages)}", f"pip install 'mmrnn[{extra}]'")
+    if not missing:
+        yield Line("extras", "all are installed")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return find_spec(package.replace("-", "_")) is not None
+    return True
