@@ -6,6 +6,7 @@ from mmrnn.backbones.glm import GLM
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
 from mmrnn.backbones.hook import HookModule
 from mmrnn.backbones.hybrid import GatedAttention, GatedDeltaNet, Hybrid, RWKV7Mixer
+from mmrnn.backbones.mamba import Mamba
 from mmrnn.backbones.no_backbone import NoBackbone
 from mmrnn.backbones.rwkv5 import RWKV5
 from mmrnn.backbones.rwkv6 import RWKV6
@@ -26,6 +27,7 @@ __all__ = [
     "HookModule",
     "Hybrid",
     "MLPExpert",
+    "Mamba",
     "NoBackbone",
     "RWKV7Mixer",
     "TinyAttention",

@@ -12,6 +12,7 @@ from mmrnn.backbones import (
     GatedAttention,
     GatedDeltaNet,
     Hybrid,
+    Mamba,
     RWKV7Mixer,
     Transformer,
     scan,
@@ -33,6 +34,10 @@ def rwkv7(**knobs):
 
 def rwkv5(**knobs):
     return randomised(RWKV5(vocab=50, width=32, depth=4, head_size=16, **knobs))
+
+
+def mamba(**knobs):
+    return randomised(Mamba(vocab=50, width=32, depth=4, state_size=4, **knobs))
 
 
 def transformer(**knobs):
@@ -65,7 +70,7 @@ def randomised(model):
 
 
 delta, mixed, windowed = hybrid("delta", "kda"), hybrid("delta", "rwkv7", "rwkv7", "attention"), hybrid("kda", "window")
-ALL = [rwkv7, rwkv6, rwkv5, transformer, delta, mixed, windowed]
+ALL = [rwkv7, rwkv6, rwkv5, mamba, transformer, delta, mixed, windowed]
 
 
 def close(a, b, tolerance=2e-5):
@@ -99,7 +104,7 @@ def test_reading_in_two_chunks(make, cut):
     close(again, second, 0)
 
 
-@pytest.mark.parametrize("make", [rwkv7, rwkv6, rwkv5, mixed])
+@pytest.mark.parametrize("make", [rwkv7, rwkv6, rwkv5, mamba, mixed])
 @pytest.mark.parametrize("name", SCANS)
 def test_prefill_and_decoding_equal_the_full_forward(make, name):
     model, order = make(), getattr(scan, name)

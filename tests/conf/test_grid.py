@@ -42,7 +42,7 @@ FOR_CROSS_ATTENTION = ("flamingo_tiny",)
 CONNECTORS = [name for name in cards("connector") if name not in {*OTHER_CONNECTORS, *FOR_CROSS_ATTENTION}]
 OTHER_BACKBONES = {"rwkv7_hybrid_tiny"}  # hybrid_tiny with layers of RWKV-7
 BACKBONES = [name for name in cards("backbone") if name.endswith("_tiny") and name not in OTHER_BACKBONES]
-RECURRENT = [name for name in BACKBONES if name.startswith(("rwkv", "delta"))]
+RECURRENT = [name for name in BACKBONES if name.startswith(("rwkv", "mamba", "delta"))]
 HYBRID = ("hybrid_tiny",)
 SCANS = ["forward", *(name for name in cards("scan") if name != "forward")]
 BESIDE = ("gated_cross_attention_tiny", "gated_cross_attention_all_tiny")
@@ -170,6 +170,8 @@ def sensible(backbone, connector, hook, scan, position, mask) -> bool:
     beside = connector == "flamingo_tiny"
     if beside != (hook in BESIDE):
         return False  # tokens beside the text are read by cross-attention only, which reads nothing else
+    if backbone == "mamba_tiny" and hook == "mlp_expert":
+        return False  # it has no MLP
     if backbone in RECURRENT:
         return hook != "visual_expert" and (position, mask) == ("sequential", "causal")
     if backbone in HYBRID:

@@ -153,7 +153,7 @@ def test_a_scan_needs_a_recurrent_backbone():
         (
             ("model=visualrwkv6_tiny", "backbone=hybrid_tiny", "backbone.mixers.attention.mrope_section=[2,2,2]"),
             "backbone.mixers.attention.mrope_section",
-            r"mrope_section \(2, 2, 2\) must sum to the 4 frequencies",
+            "mrope_section (2, 2, 2) must sum to the 4 frequencies",
         ),
         (
             ("model=visualglm_tiny", "hook=visual_expert"),
