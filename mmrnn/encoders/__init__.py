@@ -8,6 +8,7 @@ from mmrnn.encoders.fused import FusedEncoder
 from mmrnn.encoders.intern import InternViT
 from mmrnn.encoders.open_clip_vit import OpenCLIPViT
 from mmrnn.encoders.patch import PatchEmbed, Patchify
+from mmrnn.encoders.qwen_vit import QwenViT
 from mmrnn.encoders.state import StateEncoder
 from mmrnn.encoders.timm_features import TimmFeatures
 from mmrnn.encoders.timm_vit import TimmViT
@@ -20,6 +21,7 @@ __all__ = [
     "OpenCLIPViT",
     "PatchEmbed",
     "Patchify",
+    "QwenViT",
     "StateEncoder",
     "TimmFeatures",
     "TimmViT",

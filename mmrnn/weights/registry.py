@@ -16,6 +16,7 @@ from mmrnn.weights.formats import (
     mamba,
     prismatic,
     qformer,
+    qwen35,
     qwen_vl,
     rwkv,
     rwkv7,
@@ -42,6 +43,7 @@ FORMATS: tuple[Format, ...] = (
     *fuyu.FORMATS,
     *glm.FORMATS,
     *hf.FORMATS,
+    *qwen35.FORMATS,
     *qwen_vl.FORMATS,
 )
 

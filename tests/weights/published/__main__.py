@@ -79,6 +79,11 @@ def models() -> Iterator[tuple[str, Made]]:
     yield "cogvlm_17b_sat", ("CogVLM-17B of SAT", "BF16", d.cogvlm_sat)
     yield "cogvlm_17b", ("THUDM/cogvlm-chat-hf", "BF16", d.cogvlm_hf)
     yield "qwen_vl_7b", ("Qwen/Qwen-VL", "BF16", d.qwen_vl)
+    for name in l.QWEN35:
+        about = (
+            f"Qwen/Qwen3.5-{name.removeprefix('qwen35_').replace('0b8', '0.8b').upper()}, by the class of transformers"
+        )
+        yield name, (about, "BF16", lambda n=name: l.qwen35(n))
     yield "eve_7b", ("BAAI/EVE-7B-v1.0, and EVE-7B-HD-v1.0", "BF16", d.eve)
     yield "eve_7b_pretraining", ("EVE-7B with its teacher", "BF16", lambda: d.eve(training=True))
     yield "fuyu_8b", ("adept/fuyu-8b", "F16", lambda: d.fuyu(hub=True))
