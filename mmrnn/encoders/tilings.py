@@ -21,7 +21,9 @@ def scale(images: Float[Tensor, "m c H W"], height: int, width: int) -> Float[Te
     if images.shape[-2:] == (height, width):
         return images
     resized = F.interpolate(images.float(), (height, width), mode="bicubic", antialias=True)
-    return (resized.clamp(0, 1) * 255).round().div(255).to(images)
+    levels = (resized.clamp(0, 1) * 255).round() / 255
+    # Rounding has no gradient: pixels get that of the resized image.
+    return (resized + (levels - resized).detach()).to(images)
 
 
 class Regions(Tiling):

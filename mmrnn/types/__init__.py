@@ -48,6 +48,7 @@ from mmrnn.types.state_rows import ANY_SEGMENT, PADDING_SEGMENT
 from mmrnn.types.text_connector import TextConnector
 from mmrnn.types.tiling import Tiling
 from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, Tracker, TrainingStage
+from mmrnn.types.traits import BackboneTraits
 
 __all__ = [
     "ANY_SEGMENT",
@@ -58,6 +59,7 @@ __all__ = [
     "Adapter",
     "Alone",
     "Backbone",
+    "BackboneTraits",
     "Batch",
     "Batching",
     "BlockHooks",
