@@ -55,13 +55,13 @@ def test_patches_stand_in_front_of_the_ids(cobra):
 def test_the_prompt_is_zephyrs():
     prompt = instantiate(plain(compose(config="prompt/cobra"))["prompt"])
     turns = [
-        Turn("user", " what is it? "),
+        Turn("user", "<image> what is it? "),
         Turn("assistant", "A shed."),
         Turn("user", "How old?"),
         Turn("assistant", ""),
     ]
     spans = prompt.spans(turns, 1)
-    text = "".join(span.text if span.image is None else "<image>" for span in spans)
+    text = "".join("<image>" if span.image else span.text for span in spans)
     assert text == (
         "<image><|user|>\nwhat is it?<|endoftext|>\n<|assistant|>\nA shed.<|endoftext|>"
         "\n<|user|>\nHow old?<|endoftext|>\n<|assistant|>\n"
