@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class ShortConvolution(nn.Module):
+class ShortConvolution(nn.Conv1d):
     """Causal depthwise convolution: each channel sums its own last inputs (Mamba, Gated DeltaNet, Kimi Linear).
 
     The last tap belongs to the current position. Its state is the last inputs before the position that follows, zero
@@ -19,18 +19,8 @@ class ShortConvolution(nn.Module):
     """
 
     def __init__(self, channels: int, kernel: int = 4, *, bias: bool = False):
-        super().__init__()
+        super().__init__(channels, channels, kernel, groups=channels, bias=bias)
         self.channels, self.kernel = channels, kernel
-        self.weight = nn.Parameter(torch.empty(channels, 1, kernel))
-        self.bias = nn.Parameter(torch.empty(channels)) if bias else None
-        self.reset()
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Initialise in place as `nn.Conv1d`: uniform, with a bound of 1 / sqrt(kernel)."""
-        for parameter in (self.weight, self.bias):
-            if parameter is not None:
-                nn.init.uniform_(parameter, -(self.kernel**-0.5), self.kernel**-0.5)
 
     def state(self, batch: int) -> Float[Tensor, "b c last"]:
         """Return the inputs before the start: zeros."""
