@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
+import mmrnn
 from mmrnn.cli.main import main
 from mmrnn.config.compose import compose, sweep_jobs
 from mmrnn.config.validate import check, check_eval
@@ -59,6 +61,20 @@ def test_the_mistake_is_reported_as_shown(capsys):
     assert capsys.readouterr().err.strip() == expected.strip()
 
 
-def test_links_lead_somewhere():
-    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_lead_somewhere(page):
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", (README.parent / page).read_text(encoding="utf-8")):
         assert (README.parent / path).exists(), path
+
+
+def test_the_chinese_page_has_the_same_sections_and_code():
+    chinese = README.with_name("README.zh.md").read_text(encoding="utf-8")
+    fences = [re.findall(r"```.*?```", text, re.S) for text in (TEXT, chinese)]
+    assert fences[0] == fences[1]
+    headings = [re.findall(r"^#+", re.sub(r"```.*?```", "", text, flags=re.S), re.M) for text in (TEXT, chinese)]
+    assert headings[0] == headings[1]
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load(README.with_name("CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == mmrnn.__version__

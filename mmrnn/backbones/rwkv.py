@@ -134,10 +134,17 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
         self.norm = nn.LayerNorm(width)
         self.output = Linear(width, vocab, bias=False)
         heads, size = self.blocks[0].time_mix.heads, self.blocks[0].time_mix.head_size
-        self.start = nn.Parameter(torch.zeros(depth, heads, size, size)) if learned_state else None
+        self.start: nn.Parameter | None = None
         self._wkv_shape = (heads, size, size)
+        if learned_state:
+            self.learn_state()
         self.state_origin = StateOrigin(self.kind, {"depth": depth, "width": width, "heads": heads, "head_size": size})
         self.reset_parameters()
+
+    def learn_state(self) -> None:
+        """Start from learned WKV matrices, which are zero; those that are there stay."""
+        if self.start is None:
+            self.start = nn.Parameter(self.norm.weight.detach().new_zeros(self.depth, *self._wkv_shape))
 
     @torch.no_grad()
     def reset(self) -> None:

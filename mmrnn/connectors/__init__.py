@@ -6,7 +6,7 @@ from mmrnn.connectors.linear import Identity, Linear
 from mmrnn.connectors.merge import Merge
 from mmrnn.connectors.mlp import MLP
 from mmrnn.connectors.perceiver import Perceiver
-from mmrnn.connectors.pool import MeanPool, Pool
+from mmrnn.connectors.pool import AdaptivePool, MeanPool, Pool
 from mmrnn.connectors.qformer import QFormer
 from mmrnn.connectors.qformer_text import TextQFormer
 from mmrnn.connectors.resampler import Resampler
@@ -18,6 +18,7 @@ from mmrnn.connectors.standardize import Standardize
 __all__ = [
     "GLU",
     "MLP",
+    "AdaptivePool",
     "BeginEndTokens",
     "CrossAttentionTokens",
     "GatedLinear",

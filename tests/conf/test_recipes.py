@@ -37,6 +37,7 @@ TINY = {
     "minigpt4_": ("minigpt4_tiny",),
     "minigptv2_": ("minigptv2_tiny", "adapter=lora_tiny"),
     "visualglm_": ("visualglm_tiny", "adapter=lora_tiny", "prompt=glm_tiny"),
+    "cobra": ("cobra_tiny",),
     "cogvlm_": ("cogvlm_tiny", "encoder=eva02_tiny"),
     "qwen_vl_": ("qwen_vl_tiny", "encoder=bigg_tiny"),
     "palm_e": ("palm_e_tiny",),
@@ -47,6 +48,11 @@ TINY = {
     "visualrwkv5_hybrid": ("visualrwkv5_hybrid_tiny",),
     "visualrwkv5_": ("visualrwkv5_tiny",),
     "visualrwkv6_": ("visualrwkv6_tiny",),
+    "visualrwkv71_contrast": (
+        "visualrwkv71_tiny",
+        *("prompt.image_mark=1024", "prompt.text_mark=1025", "backbone.vocab=1026"),
+    ),
+    "visualrwkv71_": ("visualrwkv71_tiny",),
     "visualrwkv7_": ("visualrwkv7_tiny",),
     "visualrwkv_hd_": ("visualrwkv_hd_tiny",),
 }

@@ -34,12 +34,14 @@ def rwkv() -> Iterator[tuple[str, Made]]:
     yield "visualrwkv_hd_1b6", ("VisualRWKV-v0612-1B6 (HD)", "BF16", lambda: d.three_towers(6, "1b6"))
     for size in ("0b1", "0b4", "1b5"):
         yield f"visualrwkv7_{size}", (f"VisualRWKV-v0700-{size}", "BF16", lambda s=size: d.three_towers(7, s))
+        yield f"visualrwkv71_{size}", (f"VisualRWKV v7.01 {size}, by its code", "BF16", lambda s=size: d.one_tower(s))
 
 
 def languages() -> Iterator[tuple[str, Made]]:
     for name in l.LLAMA:
         yield name, (f"{name} as on the hub", "BF16", lambda n=name: l.llama(n))
     yield "smollm2_135m_gguf", ("SmolLM2-135M-Instruct.Q4_1.gguf", "F32", lambda: l.gguf("smollm2_135m"))
+    yield "mamba_2b8", ("state-spaces/mamba-2.8b", "F32", l.mamba)
     for name in (*l.OPT, *l.T5):
         yield name, (f"{name} as on the hub", "F16", lambda n=name: l.seq2seq(n))
 
@@ -77,6 +79,7 @@ def models() -> Iterator[tuple[str, Made]]:
     yield "cogvlm_17b_sat", ("CogVLM-17B of SAT", "BF16", d.cogvlm_sat)
     yield "cogvlm_17b", ("THUDM/cogvlm-chat-hf", "BF16", d.cogvlm_hf)
     yield "qwen_vl_7b", ("Qwen/Qwen-VL", "BF16", d.qwen_vl)
+    yield "cobra_3b", ("han1997/cobra, the file of its training: projector and language model", "F32", d.cobra)
     yield "eve_7b", ("BAAI/EVE-7B-v1.0, and EVE-7B-HD-v1.0", "BF16", d.eve)
     yield "eve_7b_pretraining", ("EVE-7B with its teacher", "BF16", lambda: d.eve(training=True))
     yield "fuyu_8b", ("adept/fuyu-8b", "F16", lambda: d.fuyu(hub=True))

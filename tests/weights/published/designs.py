@@ -1,7 +1,20 @@
 """Names and shapes of what vision-language designs publish beside towers and language models, and of whole models."""
 
-from languages import LLAMA, OPT, RWKV, Shapes, llama, llama_config, of_transformers, opt_config, rwkv, t5_config, under
-from towers import clip, clip_config, cogvlm_tower, glm_tower, three
+from languages import (
+    LLAMA,
+    OPT,
+    RWKV,
+    Shapes,
+    llama,
+    llama_config,
+    mamba,
+    of_transformers,
+    opt_config,
+    rwkv,
+    t5_config,
+    under,
+)
+from towers import clip, clip_config, cogvlm_tower, glm_tower, siglip2_b16, three
 
 QUERIES = {"queries": 32, "width": 768, "layers": 12, "ffn": 3072}
 
@@ -33,6 +46,13 @@ def three_towers(version: int, size: str) -> Shapes:
     else:
         gate = {"gate.weight": (3200, 3200), "o_proj.weight": (width, 3200), **norm("ln_v", width)}
     return {**under("rwkv.", rwkv(version, size)), **under("proj.", gate), **under("vit.", three())}
+
+
+def one_tower(size: str) -> Shapes:
+    """v7.01's src/model.py: the gate is as wide as the tower."""
+    width = RWKV[size][1]
+    gate = {"gate.weight": (768, 768), "o_proj.weight": (width, 768), **norm("ln_v", width)}
+    return {**under("rwkv.", rwkv(7, size)), **under("proj.", gate), **under("vit.", siglip2_b16())}
 
 
 def projector(width: int, entry: int = 1024) -> Shapes:
@@ -221,6 +241,12 @@ def qwen_vl() -> Shapes:
     pool |= {"attn.in_proj_bias": (3 * d,), **affine("attn.out_proj", d, d), **norm("ln_q", d), **norm("ln_kv", d)}
     visual |= under("attn_pool.", pool) | norm("ln_post", d) | {"proj": (d, d)}
     return shapes | under("transformer.visual.", visual)
+
+
+def cobra() -> Shapes:
+    """What its training has changed: the file has no towers."""
+    projector = affine("0", 8704, 2176) | affine("2", 2560, 8704) | affine("4", 2560, 2560)
+    return under("projector.projector.", projector) | under("llm_backbone.llm.", mamba())
 
 
 def eve(*, training: bool = False) -> Shapes:
