@@ -87,6 +87,7 @@ PUBLISHED = {
     "blip2_flant5_xxl": (105_162_240 + 3_149_824, 0, 32),
     "blip2_opt_2b7": (105_162_240 + 1_968_640, 0, 32),
     "blip2_opt_6b7": (105_162_240 + 3_149_824, 0, 32),
+    "cobra_3b": (47_789_568, 0, 729),
     "cogvlm_17b": (142_614_528 + 8_192, 6_476_005_376, 1227),
     "eve_7b": (20_979_712, 0, 601),
     "eve_7b_hd": (20_979_712, 0, 2353),
@@ -136,6 +137,7 @@ STUDY = {"study_rwkv5", "study_rwkv6", "study_rwkv7", "study_transformer"}
 OURS = {"blip2_stage1", "smol", "transformer_small", "visualrwkv6_small", "visualrwkv7_small", *STUDY}
 # Billions of the whole model, where its name or its paper says them.
 TOTAL = {
+    "cobra_3b": 3.5,
     "cogvlm_17b": 17.6,
     "fuyu_8b": 9.4,
     "qwen_vl_7b": 9.6,

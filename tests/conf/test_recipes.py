@@ -38,6 +38,7 @@ TINY = {
     "minigpt4_": ("minigpt4_tiny",),
     "minigptv2_": ("minigptv2_tiny", "adapter=lora_tiny"),
     "visualglm_": ("visualglm_tiny", "adapter=lora_tiny", "prompt=glm_tiny"),
+    "cobra": ("cobra_tiny",),
     "cogvlm_": ("cogvlm_tiny", "encoder=eva02_tiny"),
     "qwen_vl_": ("qwen_vl_tiny", "encoder=bigg_tiny"),
     "palm_e": ("palm_e_tiny",),

@@ -1,6 +1,19 @@
 """Names and shapes of what vision-language designs publish beside towers and language models, and of whole models."""
 
-from languages import LLAMA, OPT, RWKV, Shapes, llama, llama_config, of_transformers, opt_config, rwkv, t5_config, under
+from languages import (
+    LLAMA,
+    OPT,
+    RWKV,
+    Shapes,
+    llama,
+    llama_config,
+    mamba,
+    of_transformers,
+    opt_config,
+    rwkv,
+    t5_config,
+    under,
+)
 from towers import clip, clip_config, cogvlm_tower, glm_tower, siglip2_b16, three
 
 QUERIES = {"queries": 32, "width": 768, "layers": 12, "ffn": 3072}
@@ -250,6 +263,12 @@ def qwen_vl() -> Shapes:
     pool |= {"attn.in_proj_bias": (3 * d,), **affine("attn.out_proj", d, d), **norm("ln_q", d), **norm("ln_kv", d)}
     visual |= under("attn_pool.", pool) | norm("ln_post", d) | {"proj": (d, d)}
     return shapes | under("transformer.visual.", visual)
+
+
+def cobra() -> Shapes:
+    """What its training has changed: the file has no towers."""
+    projector = affine("0", 8704, 2176) | affine("2", 2560, 8704) | affine("4", 2560, 2560)
+    return under("projector.projector.", projector) | under("llm_backbone.llm.", mamba())
 
 
 def eve(*, training: bool = False) -> Shapes:
