@@ -34,7 +34,7 @@ LLAMA = {  # class, vocabulary, width, layers, heads, groups, width of the MLP, 
     "qwen2_7b": ("Qwen2", 152064, 3584, 28, 28, 4, 18944, False),
     "smollm2_135m": ("Llama", 49152, 576, 30, 9, 3, 1536, True),
 }
-QWEN35 = {  # width, layers, width of the MLP, attention heads, groups, delta heads, tied head; tower: width, layers, ffn
+QWEN35 = {  # width, layers, MLP, heads, groups, heads of the delta rule, tied head; tower: width, layers, heads, MLP
     "qwen35_0b8": (1024, 24, 3584, 8, 2, 16, True, (768, 12, 12, 3072)),
     "qwen35_2b": (2048, 24, 6144, 8, 2, 16, True, (1024, 24, 16, 4096)),
     "qwen35_4b": (2560, 32, 9216, 16, 4, 32, True, (1024, 24, 16, 4096)),
