@@ -8,7 +8,7 @@ from mmrnn.types import Connector, Layout, PositiveFloat, PositiveInt
 
 
 class PatchMerger(nn.Module, Connector):
-    """Norm of every patch, blocks of patches joined, and an MLP as wide as a block.
+    """Norm of every patch, blocks of patches joined, and an MLP as wide as a block; zeros fill up the last blocks.
 
     Args:
         side: patches a side of a block.
@@ -29,14 +29,14 @@ class PatchMerger(nn.Module, Connector):
         inner = in_dim * side**2
         self.width = out_dim or in_dim
         self.norm = (nn.RMSNorm if rms else nn.LayerNorm)(in_dim, eps=eps)
-        self.merge = Merge(in_dim, rows=side, cols=side, pad=False)
+        self.merge = Merge(in_dim, rows=side, cols=side)
         self.mlp = nn.Sequential(nn.Linear(inner, inner), nn.GELU(), nn.Linear(inner, self.width))
 
     def layout(self, layout: Layout) -> Layout:
         """Return the layout of the blocks.
 
         Raises:
-            ValueError: the patches do not divide into blocks, or there are tokens beside them.
+            ValueError: there are tokens beside the patches.
         """
         return self.merge.layout(layout)
 
