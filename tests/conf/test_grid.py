@@ -36,6 +36,7 @@ OTHER_CONNECTORS = {
     "linear_nobias",
     "mlp_prismatic",
     "identity",
+    "llava16",
     "modrwkv_auto",
     "modrwkv_clip",
     "modrwkv_merge",
