@@ -36,6 +36,7 @@ OTHER_CONNECTORS = {
     "linear_nobias",
     "mlp_prismatic",
     "identity",
+    "llava16",
     *(one for one in cards("connector") if "study" in one),
 }
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)

@@ -30,6 +30,7 @@ TINY = {
     "linearise_": ("visualrwkv7_tiny", "encoder=patch_tiny", "connector=linear"),
     "llava_": ("llava_tiny",),
     "llava15_": ("llava15_tiny", "adapter.rank=4"),
+    "llava16_": ("llava16_tiny",),
     "blip2_stage1": ("blip2_tiny", "objective=blip2_tiny"),
     "blip2_stage2_t5": ("blip2_t5_tiny",),
     "blip2_stage2": ("blip2_tiny",),
@@ -52,8 +53,10 @@ TINY = {
         "visualrwkv71_tiny",
         *("prompt.image_mark=1024", "prompt.text_mark=1025", "backbone.vocab=1026"),
     ),
+    "visualrwkv72_": ("visualrwkv72_tiny",),
     "visualrwkv71_": ("visualrwkv71_tiny",),
     "visualrwkv7_": ("visualrwkv7_tiny",),
+    "visualrwkv_uhd_": ("visualrwkv_uhd_tiny",),
     "visualrwkv_hd_": ("visualrwkv_hd_tiny",),
 }
 

@@ -55,6 +55,13 @@ def one_tower(size: str) -> Shapes:
     return {**under("rwkv.", rwkv(7, size)), **under("proj.", gate), **under("vit.", siglip2_b16())}
 
 
+def uhd() -> Shapes:
+    """VisualRWKV-UHD's src/model.py: features of the whole and of the quarters, and a gate that is not used."""
+    width = RWKV["1b6"][1]
+    gate = {"proj.weight": (width, 6400), "gate.weight": (width, width), "o_proj.weight": (width, width)}
+    return {**under("rwkv.", rwkv(6, "1b6")), **under("proj.", gate), **under("vit.", three())}
+
+
 def projector(width: int, entry: int = 1024) -> Shapes:
     return {
         **affine("model.mm_projector.0", width, entry),
@@ -65,6 +72,21 @@ def projector(width: int, entry: int = 1024) -> Shapes:
 def llava(language: str) -> Shapes:
     tower = under("model.vision_tower.vision_tower.", clip())
     return {**llama(language), **projector(LLAMA[language][2]), **tower}
+
+
+def llava16(language: str) -> Shapes:
+    return {**llava(language), "model.image_newline": (LLAMA[language][2],)}
+
+
+def llava16_hf(language: str) -> Shapes:
+    """As transformers 5 has it in memory; the released one has 64 further rows of the vocabulary."""
+    import transformers
+
+    config = transformers.LlavaNextConfig(text_config=llama_config(language), vision_config=clip_config())
+    shapes = of_transformers("LlavaNextForConditionalGeneration", config)
+    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+        shapes[name] = (32064, LLAMA[language][2])
+    return shapes
 
 
 def llava_hf(language: str) -> Shapes:
