@@ -42,6 +42,7 @@ TINY = {
     "cogvlm_": ("cogvlm_tiny", "encoder=eva02_tiny"),
     "qwen35_": ("qwen35_tiny",),
     "qwen_vl_": ("qwen_vl_tiny", "encoder=bigg_tiny"),
+    "modrwkv": ("modrwkv_tiny",),
     "palm_e": ("palm_e_tiny",),
     "eve_": ("eve_tiny", "objective=eve_tiny"),
     "vila_": ("vila_tiny",),

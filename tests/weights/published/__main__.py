@@ -86,6 +86,8 @@ def models() -> Iterator[tuple[str, Made]]:
     for name, size in {"qwen35_0b8": "0.8B", "qwen35_2b": "2B", "qwen35_4b": "4B", "qwen35_9b": "9B"}.items():
         yield name, (f"Qwen/Qwen3.5-{size}, by the class of transformers", "BF16", lambda n=name: l.qwen35(n))
     yield "cobra_3b", ("han1997/cobra, the file of its training: projector and language model", "F32", d.cobra)
+    for size in ("0b4", "1b5", "2b9"):
+        yield f"modrwkv_{size}", (f"ModRWKV with SigLIP2 {size}", "BF16", lambda s=size: d.modrwkv(s))
     yield "eve_7b", ("BAAI/EVE-7B-v1.0, and EVE-7B-HD-v1.0", "BF16", d.eve)
     yield "eve_7b_pretraining", ("EVE-7B with its teacher", "BF16", lambda: d.eve(training=True))
     yield "fuyu_8b", ("adept/fuyu-8b", "F16", lambda: d.fuyu(hub=True))
