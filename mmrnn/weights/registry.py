@@ -10,6 +10,7 @@ from mmrnn.weights.formats import (
     fuyu,
     glm,
     hf,
+    infinitevl,
     intern,
     llama,
     llava,
@@ -45,6 +46,7 @@ FORMATS: tuple[Format, ...] = (
     *fuyu.FORMATS,
     *glm.FORMATS,
     *hf.FORMATS,
+    *infinitevl.FORMATS,
     *qwen35.FORMATS,
     *qwen_vl.FORMATS,
 )
