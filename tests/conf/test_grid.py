@@ -37,6 +37,7 @@ OTHER_CONNECTORS = {
     "mlp_prismatic",
     "identity",
     "llava16",
+    *(one for one in cards("connector") if one.startswith("vtc")),  # of one language model
     *(one for one in cards("connector") if "study" in one),
 }
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)
