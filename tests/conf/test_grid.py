@@ -38,6 +38,9 @@ OTHER_CONNECTORS = {
     "identity",
     "llava16",
     *(one for one in cards("connector") if one.startswith("vtc")),  # of one language model
+    "modrwkv_auto",
+    "modrwkv_clip",
+    "modrwkv_merge",
     *(one for one in cards("connector") if "study" in one),
 }
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)

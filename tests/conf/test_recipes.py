@@ -41,6 +41,7 @@ TINY = {
     "cobra": ("cobra_tiny",),
     "cogvlm_": ("cogvlm_tiny", "encoder=eva02_tiny"),
     "qwen_vl_": ("qwen_vl_tiny", "encoder=bigg_tiny"),
+    "modrwkv": ("modrwkv_tiny",),
     "palm_e": ("palm_e_tiny",),
     "eve_": ("eve_tiny", "objective=eve_tiny"),
     "vila_": ("vila_tiny",),

@@ -279,6 +279,14 @@ def cobra() -> Shapes:
     return under("projector.projector.", projector) | under("llm_backbone.llm.", mamba())
 
 
+def modrwkv(size: str) -> Shapes:
+    """WorldRWKV's lg_train/model.py: the tower of transformers without its outer name."""
+    width = RWKV[size][1]
+    tower = {f"model.{name.removeprefix('vision_model.')}": shape for name, shape in siglip2_b16(384).items()}
+    adapter = affine("mlp.0", 4 * width, 768) | affine("mlp.2", width, 4 * width) | norm("pre_norm", width)
+    return under("encoder.", tower) | under("proj.", adapter) | under("llm.", rwkv(7, size))
+
+
 def eve(*, training: bool = False) -> Shapes:
     e, tower = 1024, "model.vision_tower."
     shapes: Shapes = {f"{tower}patch_embedding.weight": (e, 3, 14, 14)}
