@@ -7,6 +7,7 @@ from mmrnn.connectors.glu import GLU
 from mmrnn.connectors.linear import Identity, Linear
 from mmrnn.connectors.merge import Merge
 from mmrnn.connectors.mlp import MLP
+from mmrnn.connectors.patch_merger import PatchMerger
 from mmrnn.connectors.perceiver import Perceiver
 from mmrnn.connectors.pool import AdaptivePool, MeanPool, Pool
 from mmrnn.connectors.qformer import QFormer
@@ -30,6 +31,7 @@ __all__ = [
     "Linear",
     "MeanPool",
     "Merge",
+    "PatchMerger",
     "Perceiver",
     "Pool",
     "QFormer",

@@ -17,6 +17,7 @@ from mmrnn.weights.formats import (
     modrwkv,
     prismatic,
     qformer,
+    qwen35,
     qwen_vl,
     rwkv,
     rwkv7,
@@ -46,6 +47,7 @@ FORMATS: tuple[Format, ...] = (
     *fuyu.FORMATS,
     *glm.FORMATS,
     *hf.FORMATS,
+    *qwen35.FORMATS,
     *qwen_vl.FORMATS,
 )
 

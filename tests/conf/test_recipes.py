@@ -40,6 +40,7 @@ TINY = {
     "visualglm_": ("visualglm_tiny", "adapter=lora_tiny", "prompt=glm_tiny"),
     "cobra": ("cobra_tiny",),
     "cogvlm_": ("cogvlm_tiny", "encoder=eva02_tiny"),
+    "qwen35_": ("qwen35_tiny",),
     "qwen_vl_": ("qwen_vl_tiny", "encoder=bigg_tiny"),
     "modrwkv": ("modrwkv_tiny",),
     "palm_e": ("palm_e_tiny",),
