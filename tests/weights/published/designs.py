@@ -55,6 +55,14 @@ def one_tower(size: str) -> Shapes:
     return {**under("rwkv.", rwkv(7, size)), **under("proj.", gate), **under("vit.", siglip2_b16())}
 
 
+def compressed() -> Shapes:
+    """v7.03's src/model.py: three blocks of RWKV-7 behind the projection."""
+    language = rwkv(7, "0b1")
+    kept = ("ln_out.", *(f"blocks.{layer}." for layer in range(3)))
+    blocks = {name: shape for name, shape in language.items() if name.startswith(kept)}
+    return {**one_tower("0b1"), **under("vtc.", blocks)}
+
+
 def uhd() -> Shapes:
     """VisualRWKV-UHD's src/model.py: features of the whole and of the quarters, and a gate that is not used."""
     width = RWKV["1b6"][1]
@@ -269,6 +277,14 @@ def cobra() -> Shapes:
     """What its training has changed: the file has no towers."""
     projector = affine("0", 8704, 2176) | affine("2", 2560, 8704) | affine("4", 2560, 2560)
     return under("projector.projector.", projector) | under("llm_backbone.llm.", mamba())
+
+
+def modrwkv(size: str) -> Shapes:
+    """WorldRWKV's lg_train/model.py: the tower of transformers without its outer name."""
+    width = RWKV[size][1]
+    tower = {f"model.{name.removeprefix('vision_model.')}": shape for name, shape in siglip2_b16(384).items()}
+    adapter = affine("mlp.0", 4 * width, 768) | affine("mlp.2", width, 4 * width) | norm("pre_norm", width)
+    return under("encoder.", tower) | under("proj.", adapter) | under("llm.", rwkv(7, size))
 
 
 def eve(*, training: bool = False) -> Shapes:
