@@ -1,5 +1,6 @@
 """Connectors: encoder tokens to visual tokens of the width of the language model."""
 
+from mmrnn.connectors.compressor import TokenCompressor
 from mmrnn.connectors.conv_mlp import ConvMLP
 from mmrnn.connectors.gated import GatedLinear, GatedMLP
 from mmrnn.connectors.glu import GLU
@@ -40,4 +41,5 @@ __all__ = [
     "SinCosPositions",
     "Standardize",
     "TextQFormer",
+    "TokenCompressor",
 ]

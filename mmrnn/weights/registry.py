@@ -22,6 +22,7 @@ from mmrnn.weights.formats import (
     qwen_vl,
     rwkv,
     rwkv7,
+    token_compressor,
     towers,
     visualrwkv,
 )
@@ -39,6 +40,7 @@ FORMATS: tuple[Format, ...] = (
     *towers.FORMATS,
     *intern.FORMATS,
     *connectors.FORMATS,
+    *token_compressor.FORMATS,
     *qformer.FORMATS,
     *cogvlm.FORMATS,
     *eve.FORMATS,

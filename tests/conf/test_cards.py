@@ -134,6 +134,8 @@ PUBLISHED = {
     "visualrwkv71_0b4": (768**2 + 768 * 1024 + 2 * 1024, 0, 256),
     "visualrwkv71_1b5": (768**2 + 768 * 2048 + 2 * 2048, 0, 256),
     "visualrwkv72_0b1": (768**2 + 768 * 768 + 2 * 768, 0, 64 * 256),  # of the largest image
+    "visualrwkv73_0b1": (23_738_880, 0, 256),
+    "visualrwkv74_0b1": (23_738_880, 0, 64 * 256),
     "visualrwkv_uhd_1b6": (6400 * 2048 + 2048**2, 0, 1024),  # without the gate, which is not used
     "llava16_7b": (20_979_712 + 4096, 0, 576 + 48 * 49),  # of a square image
     "llava16_13b": (31_467_520 + 5120, 0, 576 + 48 * 49),

@@ -37,6 +37,7 @@ OTHER_CONNECTORS = {
     "mlp_prismatic",
     "identity",
     "llava16",
+    *(one for one in cards("connector") if one.startswith("vtc")),  # of one language model
     "patch_merger_rms",
     "modrwkv_auto",
     "modrwkv_clip",

@@ -56,6 +56,7 @@ TINY = {
         "visualrwkv71_tiny",
         *("prompt.image_mark=1024", "prompt.text_mark=1025", "backbone.vocab=1026"),
     ),
+    "visualrwkv73_": ("visualrwkv73_tiny",),
     "visualrwkv72_": ("visualrwkv72_tiny",),
     "visualrwkv71_": ("visualrwkv71_tiny",),
     "visualrwkv7_": ("visualrwkv7_tiny",),
