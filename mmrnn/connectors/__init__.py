@@ -14,6 +14,7 @@ from mmrnn.connectors.sequential import Sequential
 from mmrnn.connectors.sincos_positions import SinCosPositions
 from mmrnn.connectors.special_tokens import BeginEndTokens, CrossAttentionTokens, RowSeparators
 from mmrnn.connectors.standardize import Standardize
+from mmrnn.connectors.transformer_projector import TransformerProjector
 
 __all__ = [
     "GLU",
@@ -36,4 +37,5 @@ __all__ = [
     "SinCosPositions",
     "Standardize",
     "TextQFormer",
+    "TransformerProjector",
 ]

@@ -2,6 +2,7 @@
 
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import (
+    bert,
     cogvlm,
     connectors,
     eve,
@@ -34,6 +35,7 @@ FORMATS: tuple[Format, ...] = (
     *intern.FORMATS,
     *connectors.FORMATS,
     *qformer.FORMATS,
+    *bert.FORMATS,
     *cogvlm.FORMATS,
     *eve.FORMATS,
     *flamingo.FORMATS,
