@@ -47,6 +47,7 @@ from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.state_rows import ANY_SEGMENT, PADDING_SEGMENT
 from mmrnn.types.text_connector import TextConnector
 from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, Tracker, TrainingStage
+from mmrnn.types.traits import BackboneTraits
 
 __all__ = [
     "ANY_SEGMENT",
@@ -57,6 +58,7 @@ __all__ = [
     "Adapter",
     "Alone",
     "Backbone",
+    "BackboneTraits",
     "Batch",
     "Batching",
     "BlockHooks",

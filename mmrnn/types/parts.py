@@ -10,7 +10,7 @@ constructor raises a `TypeError` that names them. The contracts of tokenizers, p
 from abc import abstractmethod
 from collections.abc import Mapping
 from collections.abc import Sequence as Several
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from mmrnn.types.layout import ImageSpec, Layout
 from mmrnn.types.reset import Resettable
 from mmrnn.types.sequence import Sequence
 from mmrnn.types.state import State, StateOrigin
+from mmrnn.types.traits import BackboneTraits
 
 
 @runtime_checkable
@@ -182,6 +183,11 @@ class Backbone(Composite, Protocol):
     pretrained: str | None = None
     grad_checkpointing: int = 0
     state_origin: StateOrigin | None = None
+
+    @classmethod
+    def traits(cls, knobs: Mapping[str, Any]) -> BackboneTraits:
+        """Return what the knobs decide; cards in them are functions that make a part."""
+        return BackboneTraits(cls.recurrent, cls.recurrent, (cls.axes,))
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:

@@ -41,6 +41,7 @@ def languages() -> Iterator[tuple[str, Made]]:
     for name in l.LLAMA:
         yield name, (f"{name} as on the hub", "BF16", lambda n=name: l.llama(n))
     yield "smollm2_135m_gguf", ("SmolLM2-135M-Instruct.Q4_1.gguf", "F32", lambda: l.gguf("smollm2_135m"))
+    yield "mamba_2b8", ("state-spaces/mamba-2.8b", "F32", l.mamba)
     for name in (*l.OPT, *l.T5):
         yield name, (f"{name} as on the hub", "F16", lambda n=name: l.seq2seq(n))
 

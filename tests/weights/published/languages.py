@@ -80,6 +80,18 @@ def rwkv7(d: int, ranks: tuple[int, ...]) -> Shapes:
     return block | {"ffn.key.weight": (4 * d, d), "ffn.value.weight": (d, 4 * d)}
 
 
+def mamba(width: int = 2560, layers: int = 64, vocab: int = 50280) -> Shapes:
+    """Mamba of state-spaces, whose files hold the tied head a second time; 16 states a channel."""
+    inner, rank = 2 * width, -(-width // 16)
+    shapes: Shapes = {"backbone.embedding.weight": (vocab, width)}
+    for layer in range(layers):
+        mixer: Shapes = {"A_log": (inner, 16), "D": (inner,), "in_proj.weight": (2 * inner, width)}
+        mixer |= {"conv1d.weight": (inner, 1, 4), "conv1d.bias": (inner,), "x_proj.weight": (rank + 32, inner)}
+        mixer |= {"dt_proj.weight": (inner, rank), "dt_proj.bias": (inner,), "out_proj.weight": (width, inner)}
+        shapes |= under(f"backbone.layers.{layer}.", {"norm.weight": (width,), **under("mixer.", mixer)})
+    return shapes | {"backbone.norm_f.weight": (width,), "lm_head.weight": (vocab, width)}
+
+
 def of_transformers(name: str, config: object) -> Shapes:
     import transformers
 
