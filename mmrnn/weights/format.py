@@ -44,8 +44,8 @@ Infer = Callable[[Shapes, Mapping[str, Any]], Sizes]
 class Format:
     """Names that one project gives to the tensors of one kind of part.
 
-    In `names`, `ignored`, `fresh` and `submodules`, `{}` stands for a number; in the first three a `*` at the end stands
-    for the rest of a name. The first pattern that matches decides.
+    In `names`, `ignored`, `fresh` and `submodules`, `{}` stands for a number; in the first three a `*` at the end
+    stands for the rest of a name. The first pattern that matches decides.
 
     Attributes:
         part: class that it fills, or a contract that the class inherits; None: any module that has the parts which
