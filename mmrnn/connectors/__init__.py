@@ -1,5 +1,6 @@
 """Connectors: encoder tokens to visual tokens of the width of the language model."""
 
+from mmrnn.connectors.conv_mlp import ConvMLP
 from mmrnn.connectors.gated import GatedLinear, GatedMLP
 from mmrnn.connectors.glu import GLU
 from mmrnn.connectors.linear import Identity, Linear
@@ -21,6 +22,7 @@ __all__ = [
     "MLP",
     "AdaptivePool",
     "BeginEndTokens",
+    "ConvMLP",
     "CrossAttentionTokens",
     "GatedLinear",
     "GatedMLP",

@@ -9,7 +9,11 @@ from torch import Tensor
 from mmrnn.data.rgb import to_rgb
 from mmrnn.types import ImageSpec
 
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 MAX_SCALED_PIXELS = 64_000_000
 """Largest scaled image that a crop is taken from; of an image that would exceed it, the middle is cut out first."""
@@ -31,6 +35,8 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
     resampling = RESAMPLING[spec.interpolation]
     if spec.resize == "fit":
         return image.resize(fitted_size(image.size, spec), resampling)
+    if spec.resize.startswith("regions_"):
+        return image.resize(region_size(image.size, spec), resampling)
     if spec.resize == "within":
         return _within(image, spec, resampling)
     if spec.resize == "pad":
@@ -54,6 +60,8 @@ def prepared_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
         return fitted_size(size, spec)[::-1]
     if spec.resize == "within":
         return _filled_size(_shrunk_size(size, spec), spec)[::-1]
+    if spec.resize.startswith("regions_"):
+        return region_size(size, spec)[::-1]
     return spec.size
 
 
@@ -65,6 +73,27 @@ def fitted_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     long, most = max(size), max(spec.size)
     width, height = (min(-(-side * most // (long * spec.multiple)) * spec.multiple, most) for side in size)
     return width, height
+
+
+def region_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Width and height that the image is stretched to: multiples of a region's side nearest to `size` (VisualRWKV).
+
+    Compared are one region less and as many as cover the image, along both sides: by the area that it leaves empty
+    when its aspect ratio is kept, with `regions_closest` plus the difference of the areas.
+    """
+    width, height = _shrunk_size(size, spec)
+    side, best = spec.multiple, None
+    most_cols, most_rows = -(-width // side), -(-height // side)
+    for cols in range(max(1, most_cols - 1), most_cols + 1):
+        for rows in range(max(1, most_rows - 1), most_rows + 1):
+            area = side * cols * side * rows
+            scale = min(side * cols / width, side * rows / height)
+            waste = abs(area - int(width * scale) * int(height * scale))
+            if spec.resize == "regions_closest":
+                waste += abs(area - width * height)
+            if best is None or waste < best[0]:
+                best = waste, (side * cols, side * rows)
+    return best[1]
 
 
 def _within(image: Image.Image, spec: ImageSpec, resampling: Image.Resampling) -> Image.Image:

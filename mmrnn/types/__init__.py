@@ -46,6 +46,7 @@ from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.state_rows import ANY_SEGMENT, PADDING_SEGMENT
 from mmrnn.types.text_connector import TextConnector
+from mmrnn.types.tiling import Tiling
 from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, Tracker, TrainingStage
 from mmrnn.types.traits import BackboneTraits
 
@@ -111,6 +112,7 @@ __all__ = [
     "Strategy",
     "StreamDataset",
     "TextConnector",
+    "Tiling",
     "Tokenizer",
     "Tracker",
     "TrainingStage",

@@ -36,6 +36,10 @@ OTHER_CONNECTORS = {
     "linear_nobias",
     "mlp_prismatic",
     "identity",
+    "llava16",
+    "modrwkv_auto",
+    "modrwkv_clip",
+    "modrwkv_merge",
     *(one for one in cards("connector") if "study" in one),
 }
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)

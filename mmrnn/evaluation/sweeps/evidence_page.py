@@ -146,9 +146,18 @@ def _section(answer: Answer) -> str:
     parts.append(f"{' '.join(fold.notes)} A run took {seconds:,.0f} s on average.\n")
     decides = results[question.split]
     parts += [*_sentences(question, decides.contrasts), ""]
-    if decides.contrasts:
-        parts.append(_contrast_table(results))
-    return "\n".join([*parts, _design_table(results), _kind_table(question.split, decides)])
+    for group in _alike(results):
+        parts += [_contrast_table(group)] if any(one.contrasts for one in group.values()) else []
+        parts.append(_design_table(group))
+    return "\n".join([*parts, _kind_table(question.split, decides)])
+
+
+def _alike(results: Mapping[str, SplitResult]) -> list[dict[str, SplitResult]]:
+    """Splits with the same keys of designs together: under a condition, designs have one more."""
+    found: dict[tuple[str, ...], dict[str, SplitResult]] = {}
+    for split, result in results.items():
+        found.setdefault(tuple(result.scores.runs[0].options), {})[split] = result
+    return [*found.values()]
 
 
 def _paper(table: PaperTable) -> str:
