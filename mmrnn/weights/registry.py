@@ -18,9 +18,11 @@ from mmrnn.weights.formats import (
     modrwkv,
     prismatic,
     qformer,
+    qwen35,
     qwen_vl,
     rwkv,
     rwkv7,
+    token_compressor,
     towers,
     visualrwkv,
 )
@@ -38,6 +40,7 @@ FORMATS: tuple[Format, ...] = (
     *towers.FORMATS,
     *intern.FORMATS,
     *connectors.FORMATS,
+    *token_compressor.FORMATS,
     *qformer.FORMATS,
     *bert.FORMATS,
     *cogvlm.FORMATS,
@@ -46,6 +49,7 @@ FORMATS: tuple[Format, ...] = (
     *fuyu.FORMATS,
     *glm.FORMATS,
     *hf.FORMATS,
+    *qwen35.FORMATS,
     *qwen_vl.FORMATS,
 )
 
