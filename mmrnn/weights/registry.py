@@ -2,6 +2,7 @@
 
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import (
+    bert,
     cogvlm,
     connectors,
     eve,
@@ -42,6 +43,7 @@ FORMATS: tuple[Format, ...] = (
     *connectors.FORMATS,
     *token_compressor.FORMATS,
     *qformer.FORMATS,
+    *bert.FORMATS,
     *cogvlm.FORMATS,
     *eve.FORMATS,
     *flamingo.FORMATS,
