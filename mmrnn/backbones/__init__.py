@@ -5,6 +5,8 @@ from mmrnn.backbones.expert import MLPExpert, VisualExpert
 from mmrnn.backbones.glm import GLM
 from mmrnn.backbones.hf import HFDecoder, HFEncoderDecoder
 from mmrnn.backbones.hook import HookModule
+from mmrnn.backbones.hybrid import GatedAttention, GatedDeltaNet, Hybrid, RWKV7Mixer
+from mmrnn.backbones.mamba import Mamba
 from mmrnn.backbones.no_backbone import NoBackbone
 from mmrnn.backbones.rwkv5 import RWKV5
 from mmrnn.backbones.rwkv6 import RWKV6
@@ -17,12 +19,17 @@ __all__ = [
     "RWKV5",
     "RWKV6",
     "RWKV7",
+    "GatedAttention",
     "GatedCrossAttention",
+    "GatedDeltaNet",
     "HFDecoder",
     "HFEncoderDecoder",
     "HookModule",
+    "Hybrid",
     "MLPExpert",
+    "Mamba",
     "NoBackbone",
+    "RWKV7Mixer",
     "TinyAttention",
     "Transformer",
     "VisualExpert",

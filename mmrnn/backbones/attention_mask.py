@@ -28,7 +28,13 @@ def positions_and_mask(
         steps = torch.arange(sequence.ids.shape[1], device=sequence.ids.device)
         continued = state.shared["next_position"][:, None] + steps
         positions = torch.where(segment_start >= 0, steps - segment_start, continued)
-    return positions, mask, {**shared, "next_position": positions[:, -1] + 1}
+    last = positions[:, -1]
+    return positions, mask, {**shared, "next_position": (last if last.dim() == 1 else last.amax(-1)) + 1}
+
+
+def cached_length(state: State) -> int:
+    """Return the number of cached keys of a row: that of any layer that attends."""
+    return next((layer["key"].shape[2] for layer in state.layers if "key" in layer), 0)
 
 
 def extend_segments(
@@ -59,7 +65,7 @@ def attention_mask(
         state), and the index in this sequence at which the segment of each position starts (-1: in the cache).
     """
     b, t = sequence.ids.shape
-    past = state.layers[0]["key"].shape[2]
+    past = cached_length(state)
     steps = torch.arange(t, device=sequence.ids.device)
     shared, mask, segment_start = {}, None, torch.full((b, t), -1, device=steps.device)
     cached, given = state.shared.get("segments"), sequence.segments

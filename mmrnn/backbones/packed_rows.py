@@ -72,13 +72,13 @@ def run_lerp(
 
 def run_wkv(
     op: Callable[..., tuple[Tensor, Tensor]],
-    tensors: tuple[Float[Tensor, "b t h k"], ...],
+    tensors: tuple[Float[Tensor, "b t *_"], ...],
     constants: tuple[Tensor, ...],
-    state: Float[Tensor, "b h k v"],
+    state: Float[Tensor, "b *_ v"],
     bounds: SegmentBounds | None,
     backend: str,
-) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """Call a WKV operator: the first segment of each row continues from its state, later ones from zero.
+) -> tuple[Float[Tensor, "b t *_"], Float[Tensor, "b *_ v"]]:
+    """Call a recurrent operator: the first segment of each row continues from its state, later ones from zero.
 
     Args:
         constants: inputs of the operator without a time axis (decay, bonus).
@@ -87,7 +87,7 @@ def run_wkv(
         return op(*tensors, *constants, state, backend=backend)
     b, t = tensors[0].shape[:2]
     flat = tuple(x.reshape(1, b * t, *x.shape[2:]) for x in tensors)
-    state = state.masked_fill(bounds.starts[:, 0, None, None, None], 0)
+    state = state.masked_fill(bounds.starts[:, 0].view(b, *(1 for _ in state.shape[1:])), 0)
     initial = state.new_zeros(len(bounds.segments.order), *state.shape[1:]).index_copy(0, bounds.first, state)
     out, final = op(*flat, *constants, initial, cu_seqlens=bounds.segments, backend=backend)
     return out.view(b, t, *out.shape[2:]), final[bounds.last]

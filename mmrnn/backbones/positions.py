@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mmrnn.layers.rotary import AXES
 from mmrnn.types import NonNegativeInt, Position, Sequence, implements
 
 
@@ -52,6 +53,32 @@ def glm_2d(
     if start is None:
         return ids
     return torch.where((segment_start == 0)[..., None], total - first + start[:, None], ids)
+
+
+@implements(Position, axes=AXES)
+def mrope(sequence: Sequence, start: Int[Tensor, " b"] | None = None) -> Int[Tensor, "b t axes"]:
+    """Give each token a time, a row and a column: three equal ids for text (M-RoPE, arXiv 2409.12191).
+
+    A patch at row r and column c of an image that begins at p has (p, p + r, p + c); what follows the image goes on
+    at p + max(rows, cols). Tokens before and after the patches of an image count as text.
+    """
+    ids = sequence.ids
+    steps, offsets = torch.ones_like(ids), ids.new_zeros(*ids.shape, AXES)
+    for span in sequence.image_spans:
+        layout = span.layout
+        first, stop, cols = span.start + layout.prefix, span.stop - layout.suffix, layout.cols + layout.separators
+        if first == stop:
+            continue
+        place = torch.arange(stop - first, device=ids.device)
+        offsets[span.sample, first:stop, 1], offsets[span.sample, first:stop, 2] = place // cols, place % cols
+        steps[span.sample, first : stop - 1] = 0
+        steps[span.sample, stop - 1] = max(layout.rows, cols)
+    base = steps.cumsum(1) - steps  # of the positions before
+    segment_start = _segment_start(sequence)
+    base = base - base.gather(1, segment_start)
+    if start is not None:
+        base = base + torch.where(segment_start == 0, start[:, None], 0)
+    return base[..., None] + offsets
 
 
 def _segment_start(sequence: Sequence) -> Int[Tensor, "b t"]:

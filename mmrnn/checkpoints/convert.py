@@ -29,9 +29,13 @@ from mmrnn.model.quantize import Dequantized
 from mmrnn.weights import Format, Report, WeightsError, load
 from mmrnn.weights.export import rename
 from mmrnn.weights.format import Sizes
+from mmrnn.weights.start_states import to_file as to_file_of_states
 from mmrnn.weights.wrapper_prefixes import strip_attribute, strip_wrapper_prefixes
 
-PREFIXES = {"backbone": "backbone.", "connector": "modalities.image.connector."}
+STATE = "state"
+"""Name of the start states of an RWKV (state tuning) as a part."""
+
+PREFIXES = {"backbone": "backbone.", "connector": "modalities.image.connector.", STATE: "backbone."}
 """Part of a whole model -> prefix of its tensors."""
 
 
@@ -84,7 +88,7 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, t
 
     Args:
         file: `.safetensors`; any other suffix: a pickle of torch.
-        part: `backbone` or `connector` of a whole model.
+        part: `backbone` or `connector` of a whole model, or `state`: the start states of its RWKV alone.
         trusted: packages besides mmrnn whose classes the configuration may name.
 
     Returns:
@@ -100,7 +104,8 @@ def to_file(folder: Path, file: Path, format: str, part: str | None = None, *, t
         target = find_target(card, trusted)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
-    renamed = {name: value.contiguous() for name, value in rename(tensors, target, format).items()}
+    renamed = to_file_of_states(tensors["start"]) if part == STATE else rename(tensors, target, format)
+    renamed = {name: value.contiguous() for name, value in renamed.items()}
     write = save_file if file.suffix == ".safetensors" else torch.save
     replace_file(file, lambda path: write(renamed, str(path)))
     return len(renamed)
@@ -139,6 +144,10 @@ def _read_model(
         tensors = model.state_dict()
     prefix = PREFIXES[part]
     tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if part == STATE:
+        if "start" not in tensors:
+            raise ConfigError(f"{folder} holds no start states; train them with adapter=state")
+        return cfg["backbone"], {"start": tensors["start"]}
     return _unwrap_chain(cfg[part], tensors)
 
 

@@ -13,6 +13,9 @@ from mmrnn.model.build import build
 from mmrnn.model.objective import attach_embedder
 from mmrnn.model.parameter_names import part_of
 
+STACKED = ".start"
+"""End of the name of a tensor whose first axis is the layers of a backbone."""
+
 ALWAYS = 4096
 """Numbers up to here are accepted from any file: sizes of images, heads, ranks."""
 
@@ -26,10 +29,13 @@ def check_numbers(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None
         ConfigError: the configuration makes a part deeper than it has tensors, or wider than any axis.
     """
     for part in ("backbone", "encoder", "connector", "hook"):
-        own = [value for name, value in tensors.items() if part_of(name) == part]
+        named = {name: value for name, value in tensors.items() if part_of(name) == part}
+        own = [*named.values()]
+        # The start states of all layers are one tensor.
+        deepest = max([len(own), *(value.shape[0] for name, value in named.items() if name.endswith(STACKED))])
         longest = max([ALWAYS, len(own), *(size for value in own for size in value.shape)])
         for path, value in walk(cfg.get(part), part) if own else ():
-            limit = len(own) if path.endswith((".depth", "layers")) else longest
+            limit = deepest if path.endswith((".depth", "layers")) else longest
             if type(value) is int and value > limit:
                 raise ConfigError(
                     f"{path}: {value} does not fit the weights beside the configuration: they have {len(own)} tensors "

@@ -26,6 +26,7 @@ Cards may name classes of other packages where the override trusted=[PACKAGE] na
   mmrnn train --config-dir finch backbone=finch weights.backbone=finch    train with them
   mmrnn convert VisualRWKV-v060-1B6-v1.0-20240612.pth visual              a whole model, for `mmrnn ask --run visual`
   mmrnn convert runs/DATE_TIME tuned.pth --part backbone --format rwkv6   and back, adapters (LoRA) merged
+  mmrnn convert runs/DATE_TIME state.pth --part state --format rwkv7      the learned start states of an RWKV alone
   mmrnn convert runs/DATE_TIME small quantize=int8                        a smaller copy, for `mmrnn ask --run small`
 """,
     )
@@ -35,7 +36,9 @@ Cards may name classes of other packages where the override trusted=[PACKAGE] na
     made.add_argument("target", type=to_path, metavar="TARGET", help=f"new folder, or file ({', '.join(SUFFIXES)})")
     add_overrides(made)
     made.add_argument("--format", metavar="NAME", help="format of the tensors (default: recognised, for a folder)")
-    made.add_argument("--part", metavar="PART", help="backbone or connector of a whole model (default: its only part)")
+    made.add_argument(
+        "--part", metavar="PART", help="backbone, connector or state of a whole model (default: its only part)"
+    )
     return made
 
 

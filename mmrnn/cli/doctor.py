@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mmrnn.cli.options import Parser
 
 EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]")
-DEVELOPMENT = ("test",)
+DEVELOPMENT = ("test", "docs")
 """Extras that no user needs."""
 
 HUB_TIMEOUT = 3.0

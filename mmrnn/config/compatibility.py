@@ -6,18 +6,20 @@ Classes are compared by the attributes of their contracts (`mmrnn.types.parts`);
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from mmrnn.config.instantiate import find_target
+from mmrnn.config.instantiate import find_target, instantiate, parameters
 from mmrnn.config.tree import Tree, cards, is_card
-from mmrnn.types import Connector, Objective, fulfils
+from mmrnn.types import BackboneTraits, Connector, Objective, fulfils
 
 
 def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     """Yield the faults of parts that do not fit together; every card of the tree must be valid."""
     backbone = find_target(tree["backbone"], trusted)
-    yield from _order_faults(tree, backbone, trusted)
-    yield from _hook_faults(tree, backbone, trusted)
+    traits = _traits(tree["backbone"], backbone, trusted)
+    yield from _order_faults(tree, backbone, traits, trusted)
+    yield from _hook_faults(tree, backbone, traits, trusted)
+    yield from _mark_faults(tree)
     if tree.get("train_chunk"):
-        yield from _chunk_faults(tree, backbone, trusted)
+        yield from _chunk_faults(tree, backbone, traits, trusted)
     elif tree.get("horizon", 1) != 1:
         yield "horizon: it counts pieces of a row, but rows are read at once; set train_chunk, or horizon=1"
     ids, rows = _tokenizer_vocab(tree.get("tokenizer"), trusted), tree["backbone"].get("vocab")
@@ -34,16 +36,23 @@ def quantizes(tree: Tree, trusted: Collection[str]) -> bool:
     return quantizer is not None and quantizer.quantizes
 
 
-def _order_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
+def _traits(card: Tree, backbone: Any, trusted: Collection[str]) -> BackboneTraits:
+    """Facts that the knobs of a backbone decide; cards among them become functions, and nothing is built."""
+    known = parameters(backbone)
+    knobs = {name: one.default for name, one in known.items() if one.kind is one.KEYWORD_ONLY}
+    return backbone.traits(knobs | {name: instantiate(card[name], trusted=trusted) for name in knobs if name in card})
+
+
+def _order_faults(tree: Tree, backbone: Any, traits: BackboneTraits, trusted: Collection[str]) -> Iterator[str]:
     """Scans, positions, masks and packed rows that the backbone does not support."""
     name = backbone.__name__
     scan, position, mask = (_found(tree.get(group), trusted) for group in ("scan", "position", "mask"))
-    if scan is not None and scan.reorders and not backbone.recurrent:
+    if scan is not None and scan.reorders and not traits.scans:
         yield (
             f"scan: {scan.__name__} reorders patches for recurrent backbones, but {name} attends to all of them; "
             "use scan=forward"
         )
-    if backbone.recurrent:
+    if traits.recurrent:
         for group, own, policy in (("position", "sequential", position), ("mask", "causal", mask)):
             if policy is not None and not (policy.sequential if group == "position" else policy.causal):
                 yield (
@@ -51,21 +60,22 @@ def _order_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterat
                     f"use {group}={own}, and encode image structure by scan and by row separators"
                 )
         return
-    if position is not None and position.axes != backbone.axes and not (backbone.axes == 0 and position.sequential):
-        way = "glm_2d" if backbone.axes == 2 else "sequential"
+    axes = traits.axes
+    if position is not None and position.axes not in axes and not (axes == (0,) and position.sequential):
+        way = "glm_2d" if axes == (2,) else "sequential"
         yield (
             f"position: {position.__name__} gives {position.axes} position ids a token, but {name} takes "
-            f"{backbone.axes}; use position={way}"
+            f"{' or '.join(map(str, axes))}; use position={way}"
         )
-    if backbone.axes == 0 and mask is not None and not mask.causal:
+    if axes == (0,) and mask is not None and not mask.causal:
         yield f"mask: the encoder of {name} is bidirectional already; use mask=causal"
-    if backbone.axes == 0 and (batching := _found(tree.get("batching"), trusted)) and batching.packs:
+    if axes == (0,) and (batching := _found(tree.get("batching"), trusted)) and batching.packs:
         yield f"batching: {name} reads one sample a row, and {batching.__name__} packs several; use batching=bucketed"
 
 
-def _chunk_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
+def _chunk_faults(tree: Tree, backbone: Any, traits: BackboneTraits, trusted: Collection[str]) -> Iterator[str]:
     """Backbones without a state of constant size, and objectives that need a whole batch."""
-    if not backbone.recurrent:
+    if not traits.recurrent:
         yield (
             f"train_chunk: {backbone.__name__} attends to all positions before, so that its memory grows with the text "
             "all the same; use train_chunk=0, or a recurrent backbone"
@@ -78,12 +88,12 @@ def _chunk_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterat
         )
 
 
-def _hook_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
+def _hook_faults(tree: Tree, backbone: Any, traits: BackboneTraits, trusted: Collection[str]) -> Iterator[str]:
     """Hooks that the backbone does not support, or whose tokens the connector does not produce."""
     hook = _found(tree.get("hook"), trusted)
     lacking = [need for need in hook.needs if need not in backbone.hooks] if hook else []
     if lacking:
-        other = "; use hook=mlp_expert" if backbone.recurrent and "mlp" in backbone.hooks else ""
+        other = "; use hook=mlp_expert" if traits.scans and "mlp" in backbone.hooks else ""
         what = "input and output" if lacking[0] == "layer" else lacking[0]
         yield f"hook: {hook.__name__} changes the {what} of a block, which {backbone.__name__} does not support{other}"
     parts = [find_target(card, trusted) for _, card in cards(tree.get("connector"))]
@@ -95,6 +105,16 @@ def _hook_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterato
     if wanted and not offered:
         why = "attends to tokens that fill no slots of the text, but those of this connector do"
         yield f"connector: {hook.__name__} {why}; use connector=flamingo"
+
+
+def _mark_faults(tree: Tree) -> Iterator[str]:
+    """Marks of the prompt for which the backbone has no embedding."""
+    rows, prompt = tree["backbone"].get("vocab"), tree.get("prompt")
+    for name in ("image_mark", "text_mark") if is_card(prompt) else ():
+        mark = prompt.get(name)
+        if mark is not None and rows is not None and mark >= rows:
+            way = f"as backbone.vocab={rows}; set backbone.vocab={mark + 1}"
+            yield f"prompt.{name}: the backbone has no id {mark}, {way}"
 
 
 def _found(card: Any, trusted: Collection[str]) -> Any:

@@ -99,6 +99,9 @@ class EvaluateSettings:
         every: steps between evaluations; 0: at the end alone.
         batch_size: questions.
         max_new_tokens: of an answer.
+        distance: numbers of tokens of text between the images of a question and what follows them, for each of which
+            all held-out questions are asked once more at the end.
+        shots: numbers of answered questions of the same kind before a question, likewise.
         tasks: benchmarks that are run after training, by the names of their cards.
         root: folder of all benchmarks.
     """
@@ -107,6 +110,8 @@ class EvaluateSettings:
     every: NonNegativeInt = 400
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 32
+    distance: tuple[PositiveInt, ...] = ()
+    shots: tuple[PositiveInt, ...] = ()
     tasks: tuple[str, ...] = ()
     root: str = EVAL_ROOT
 

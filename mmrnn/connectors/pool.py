@@ -1,6 +1,7 @@
 """Average pooling of patches."""
 
 from dataclasses import replace
+from math import isqrt
 from typing import Annotated
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.connectors.grid import require_grid, require_same_width, split_prefix_grid_suffix
-from mmrnn.types import Bounds, Connector, Layout
+from mmrnn.types import Bounds, Connector, Layout, PositiveInt
 
 
 class Pool(nn.Module, Connector):
@@ -67,6 +68,40 @@ class Pool(nn.Module, Connector):
         if window is None:
             return torch.cat([prefix, suffix], dim=1)
         cells = F.avg_pool2d(patches.movedim(-1, 1), window)  # m d rows cols
+        return torch.cat([prefix, cells.flatten(2).mT, suffix], dim=1)
+
+
+class AdaptivePool(nn.Module, Connector):
+    """Average pooling of the patches to a square of about `tokens` tokens, in the windows of torch's adaptive pooling.
+
+    The side is the square root of `tokens`, rounded down (`num_token_per_image` of VisualRWKV-7). Windows overlap where
+    it does not divide that of the patches, and none is dropped. Tokens outside the grid are kept.
+
+    Args:
+        tokens: in place of the patches.
+
+    Raises:
+        ValueError: another width is asked for.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int | None = None, *, tokens: PositiveInt = 256):
+        super().__init__()
+        self.width = require_same_width("AdaptivePool", in_dim, out_dim)
+        self.side = isqrt(tokens)
+
+    def layout(self, layout: Layout) -> Layout:
+        """Layout of the pooled tokens.
+
+        Raises:
+            ValueError: there is no grid.
+        """
+        require_grid(layout, "AdaptivePool")
+        return replace(layout, rows=self.side, cols=self.side)
+
+    def forward(self, tokens: Float[Tensor, "m n d"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
+        """Average the patches of each window."""
+        prefix, patches, suffix = split_prefix_grid_suffix(tokens, layout, "AdaptivePool")
+        cells = F.adaptive_avg_pool2d(patches.movedim(-1, 1), self.side)  # m d rows cols
         return torch.cat([prefix, cells.flatten(2).mT, suffix], dim=1)
 
 

@@ -12,6 +12,8 @@ from mmrnn.evaluation.replies import replies
 from mmrnn.inference.assistant import Assistant
 from mmrnn.types.sample import TAG, Sample, Turn
 
+NO_REPLY = "there is no reply to a question"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -105,6 +107,7 @@ def evaluate(
     batch_size: int = 64,
     max_new_tokens: int = 24,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
+    written: Callable[[int, Sample], Sample] | None = None,
 ) -> Evaluation:
     """Generate replies to the last answered question of every sample.
 
@@ -116,24 +119,34 @@ def evaluate(
         batch_size: of generation.
         max_new_tokens: of a reply.
         track: wraps the iteration over the index of each batch's first sample, to show progress.
+        written: index and sample -> the sample that is asked in its place, such as one with examples before it; it
+            raises ValueError where there is none. None: the sample itself.
     """
     answers, left_out = [], LeftOut()
     for start in track(range(0, len(samples), batch_size)):
-        group: dict[int, Sample] = {}
+        group: dict[int, tuple[Sample, Sample]] = {}
         for index in range(start, min(start + batch_size, len(samples))):
             if (asked := examination(samples[index])) is None:
-                left_out.add("there is no reply to a question", samples[index].id)
-            else:
-                group[index] = asked
-        for (index, asked), reply in zip(
-            group.items(), replies(assistant, [*group.values()], max_new_tokens=max_new_tokens), strict=True
-        ):
+                left_out.add(NO_REPLY, samples[index].id)
+                continue
+            try:
+                group[index] = asked, written(index, asked) if written else asked
+            except ValueError as fault:
+                left_out.add(str(fault), asked.id)
+        prompts = [prompt for _, prompt in group.values()]
+        found = replies(assistant, prompts, max_new_tokens=max_new_tokens)
+        for (index, (asked, _)), reply in zip(group.items(), found, strict=True):
             if isinstance(reply, ImageError):
                 left_out.add(str(reply), asked.id)
-                continue
-            images = tuple(image.key for image in asked.images)
-            answers.append(Answer(asked.kind, question_of(asked), truth_of(asked), reply, index, asked.id, images))
+            else:
+                answers.append(answer_of(index, asked, reply))
     return Evaluation(answers, left_out)
+
+
+def answer_of(index: int, asked: Sample, reply: str) -> Answer:
+    """Return the answer to an `examination`; `index`: of the sample in its split."""
+    images = tuple(image.key for image in asked.images)
+    return Answer(asked.kind, question_of(asked), truth_of(asked), reply, index, asked.id, images)
 
 
 def scores(answers: Iterable[Answer]) -> dict[str, Score]:

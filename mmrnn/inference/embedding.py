@@ -26,7 +26,8 @@ def require_embedder(model: VLM) -> Embedder:
     if embedder is None:
         raise ValueError(
             "this model embeds no images and texts: it was not trained with a contrastive objective, or saved by a "
-            "version of mmrnn that did not keep its heads; train one with objective=blip2 (recipe=blip2_stage1)"
+            "version of mmrnn that did not keep its heads; train one with objective=blip2 (recipe=blip2_stage1), or "
+            "any design with objective=contrastive"
         )
     return embedder
 
@@ -97,16 +98,20 @@ def embed_texts(reader: DialogueReader, texts: Sequence[str], *, batch_size: int
     found = []
     with eval_mode(reader.model):
         for start in range(0, len(texts), batch_size):
-            ids, mask = caption_ids(texts[start : start + batch_size], reader.tokenizer, reader.prompt)
+            some = texts[start : start + batch_size]
+            ids, mask = caption_ids(some, reader.tokenizer, reader.prompt, alone=embedder.reads_replies)
             vectors = embedder.embed_texts(reader.model, ids.to(reader.device), mask.to(reader.device))
             found.append(vectors.float().cpu())
     return torch.cat(found)
 
 
 def caption_ids(
-    texts: Sequence[str], tokenizer: Tokenizer, prompt: Prompt
+    texts: Sequence[str], tokenizer: Tokenizer, prompt: Prompt, *, alone: bool = False
 ) -> tuple[Int[Tensor, "m t"], Bool[Tensor, "m t"]]:
     """Return the ids of captions as training writes them behind an image, without its slots, and where they are.
+
+    Args:
+        alone: without the words around the caption.
 
     Raises:
         ValueError: a text is empty, or the prompt cannot format one.
@@ -117,8 +122,9 @@ def caption_ids(
             raise ValueError(f"a text to embed is a string with words, and {text!r:.40} is none")
         spans = prompt.spans((Turn("user", TAG), Turn("assistant", text)), 1)
         row = tokenize(spans, tokenizer, [Layout()])
-        end = max(place for place, label in enumerate(row.labels) if label != IGNORE) + 1
-        rows.append(torch.tensor([id for id in row.ids[:end] if id >= 0]))
+        targets = [place for place, label in enumerate(row.labels) if label != IGNORE]
+        kept = targets if alone else range(targets[-1] + 1)
+        rows.append(torch.tensor([row.ids[place] for place in kept if row.ids[place] >= 0]))
     known = [torch.ones_like(row, dtype=torch.bool) for row in rows]
     return pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad), pad_sequence(known, batch_first=True)
 

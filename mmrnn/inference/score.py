@@ -172,6 +172,8 @@ def _write(
 
     def spans(reply: str) -> list[Span]:
         found = collator.spans(replace(sample, turns=(*sample.turns[:-1], Turn("assistant", reply))))
+        while found and found[-1].mark is not None:
+            found.pop()
         if not found or not found[-1].target:
             raise ValueError(f"{type(collator.prompt).__name__} writes no reply at the end; take another prompt")
         return found

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import find_target, instantiate, positional_names
 from mmrnn.config.skip_init import meta_parameters
+from mmrnn.config.tree import cards
 from mmrnn.io.errors import first_line
 from mmrnn.model.assemble import prefix_errors
 from mmrnn.model.vlm import VLM
-from mmrnn.types import Objective
+from mmrnn.types import Embedder, Objective, fulfils
 from mmrnn.weights.convert import EMBEDDER
 
 OBJECTIVE = "objective."
@@ -31,7 +32,7 @@ def build_objective(card: Mapping[str, Any], model: VLM, trusted: Collection[str
 def attach_embedder(model: VLM, names: Collection[str], trusted: Collection[str] = ()) -> None:
     """Give a model the embedder that a checkpoint has tensors of, without memory for its parameters.
 
-    It is that of the objective that the configuration names.
+    It is that of the objective that the configuration names; one without parameters needs no tensors.
 
     Args:
         names: of the tensors of the checkpoint; without those of an embedder the model stays as it is.
@@ -39,9 +40,9 @@ def attach_embedder(model: VLM, names: Collection[str], trusted: Collection[str]
     Raises:
         ConfigError: the configuration names no objective that has one, or the model lacks what it needs.
     """
-    if not any(name.startswith(EMBEDDER) for name in names):
-        return
     card = (model.config or {}).get("objective")
+    if not any(name.startswith(EMBEDDER) for name in names) and not _has_no_heads(card, trusted):
+        return
     if not card:
         raise ConfigError("objective: no card is chosen, and the weights hold the heads of a contrastive objective")
     try:
@@ -52,6 +53,12 @@ def attach_embedder(model: VLM, names: Collection[str], trusted: Collection[str]
     if embedder is None:
         raise ConfigError("objective: it embeds nothing, and the weights hold the heads of a contrastive objective")
     model.embedder = embedder
+
+
+def _has_no_heads(card: Any, trusted: Collection[str]) -> bool:
+    """True for an objective with an embedder that has no parameters."""
+    targets = [find_target(one, trusted) for _, one in cards(card)]
+    return any(fulfils(target, Embedder) and not target.has_heads for target in targets)
 
 
 def saved_tensors(model: VLM) -> dict[str, Tensor]:

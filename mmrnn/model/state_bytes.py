@@ -11,5 +11,7 @@ def state_bytes(backbone: Backbone) -> tuple[int, int]:
     if backbone.recurrent or not state.layers:
         return state.nbytes, 0
     # Caches are empty along the axis on which tokens are added to them.
-    caches = [cache for layer in state.layers for cache in layer.values() if not cache.numel()]
-    return 0, sum(cache.element_size() * prod(length or 1 for length in cache.shape) for cache in caches)
+    tensors = [value for layer in state.layers for value in layer.values()]
+    caches = [value for value in tensors if not value.numel()]
+    constant = sum(value.nbytes for value in tensors if value.numel())
+    return constant, sum(cache.element_size() * prod(length or 1 for length in cache.shape) for cache in caches)

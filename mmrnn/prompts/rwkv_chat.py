@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mmrnn.prompts.boxes import Codec
 from mmrnn.prompts.image_position import ImagePosition, place_images
 from mmrnn.prompts.spans import split_at_tags
-from mmrnn.types import Prompt, Span, Turn
+from mmrnn.types import NonNegativeInt, Prompt, Span, Turn
 
 BLANK_LINES = re.compile(r"\n\s*\n")
 
@@ -21,13 +21,23 @@ class RWKVChat(Prompt):
     Args:
         image_position: position of the images of a turn, see `place_images`.
         boxes: form in which the model writes boxes, if its data had them; None: it writes none.
+        image_mark: id of a token behind every image; None: there is none (VisualRWKV v7.01 with alignment).
+        text_mark: id of a token behind every turn without an image, supervised behind a reply; None: there is none.
     """
 
     stops = ("\n\n", "\n \n", "\r\n\r\n")
     """Forms of the empty line. No turn of the training data holds one, so each of them ends a reply."""
 
-    def __init__(self, *, image_position: ImagePosition = "first", boxes: Codec | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        image_position: ImagePosition = "first",
+        boxes: Codec | None = None,
+        image_mark: NonNegativeInt | None = None,
+        text_mark: NonNegativeInt | None = None,
+    ) -> None:
         self.image_position, self.boxes = image_position, boxes
+        self.image_mark, self.text_mark = image_mark, text_mark
 
     def spans(self, turns: Sequence[Turn], images: int) -> list[Span]:
         """Format turns, in any order of roles. See `Prompt.spans`.
@@ -52,12 +62,20 @@ class RWKVChat(Prompt):
                     raise ValueError(f"turn {index + 1} is an empty reply; only the last one may be, to be generated")
                 spans.append(Span("Assistant:"))
                 if text:
-                    spans.append(Span(f" {text}\n\n", target=True))
+                    spans += self._end_turn([Span(f" {text}\n\n", target=True)])
             elif turn.role == "system":
-                spans.append(Span(f"System: {_collapse_blank_lines(turn.text)}\n\n"))
+                spans += self._end_turn([Span(f"System: {_collapse_blank_lines(turn.text)}\n\n")])
             else:
-                spans += split_at_tags(f"User: {_collapse_blank_lines(next(placed))}\n\n", images)
+                spans += self._end_turn(split_at_tags(f"User: {_collapse_blank_lines(next(placed))}\n\n", images))
         return spans
+
+    def _end_turn(self, spans: list[Span]) -> list[Span]:
+        """Spans of a turn with a mark behind each image, or behind a turn without one."""
+        if not any(span.image for span in spans):
+            return spans if self.text_mark is None else [*spans, Span(target=spans[-1].target, mark=self.text_mark)]
+        if self.image_mark is None:
+            return spans
+        return [one for span in spans for one in ([span, Span(mark=self.image_mark)] if span.image else [span])]
 
 
 def _collapse_blank_lines(text: str) -> str:

@@ -58,6 +58,8 @@ def tokenize(
             layout = layouts[len(image_spans)]
             image_spans.append(ImageSpan(row, len(ids), layout, span.modality or modality))
             tokens = tokenizer.encode(TAG) if layout.cross_attention else [SLOT] * layout.tokens
+        elif span.mark is not None:
+            tokens, before = [span.mark], ""
         else:
             tokens = tokenizer.encode_after(before, span.text) if before else tokenizer.encode(span.text)
             before = span.text
@@ -76,7 +78,7 @@ def insert_modality_slots(spans: Sequence[Span], modalities: Sequence[str]) -> l
     tags = re.compile(f"<({'|'.join(map(re.escape, modalities))})>")
     found = []
     for span in spans:
-        if span.image or span.target:
+        if span.image or span.target or span.mark is not None:
             found.append(span)
             continue
         for index, part in enumerate(tags.split(span.text)):  # text, modality, text, modality, ..., text

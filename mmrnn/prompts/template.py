@@ -34,7 +34,7 @@ class Template(Prompt, ChecksKnobs):
         reply: the supervised text of a reply; may hold `{text}`.
         past_reply: a reply that other turns follow, not supervised; None: as `reply`, and supervised.
         reply_prefix: text before the last reply, not supervised.
-        reply_opening: beginning of the last reply: supervised in training, given in generation.
+        reply_opening: beginning of a supervised reply; given in generation.
         stops: strings that end a reply.
         image_position: position of the images of a turn, see `place_images`.
         image_template: text of one image; holds `<image>` once, and may hold `{number}`, which counts images from 1.
@@ -133,7 +133,9 @@ class Template(Prompt, ChecksKnobs):
     def _past_reply(self, text: str) -> list[Span]:
         if not text:
             return []
-        return [Span((self.past_reply or self.reply).format(text=text), target=self.past_reply is None)]
+        if self.past_reply is None:
+            return [Span(self.reply_opening + self.reply.format(text=text), target=True)]
+        return [Span(self.past_reply.format(text=text))]
 
     def _last_reply(self, text: str) -> list[Span]:
         prefix = [Span(self.reply_prefix)] if self.reply_prefix else []

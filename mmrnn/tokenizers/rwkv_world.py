@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from mmrnn.io.optional import require
-from mmrnn.types import Tokenizer
+from mmrnn.types import NonNegativeInt, Tokenizer
 
 
 class RWKVWorldTokenizer(Tokenizer):
     """Greedy longest match over 65529 byte strings with the ids 1 to 65529; the ids up to 65535 are unused.
 
     An empty line is id 261. The models end a text with 0, which is not in the vocabulary.
+
+    Args:
+        ends: ids that end a reply.
     """
 
     vocab = 65536
     pad = 0
-    ends = (0, 261)
+
+    def __init__(self, *, ends: tuple[NonNegativeInt, ...] = (0, 261)):
+        self.ends = tuple(ends)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from mmrnn.data.collate import Collator
 from mmrnn.evaluation.accuracy import evaluate
+from mmrnn.evaluation.conditions import Conditions
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.feature_cache import FeatureCache
@@ -60,8 +62,18 @@ def estimate_duration(
             asking = question * interim_questions * (left // every) if every else 0.0
             seconds = _time_step(parts, stage, train, features, cfg) if left else 0.0
             training[f"training {name}"] = seconds * left + asking
-    evaluation = question * sum(len(split) for split in splits.values())
+    evaluation = question * sum(len(split) for split in splits.values()) * _times_asked(parts, asked, cfg["evaluate"])
     return {"features": image * cached_images, **training, "evaluation": evaluation}
+
+
+def _times_asked(parts: TrainingParts, samples: Sequence[Sample], settings: Mapping[str, Any]) -> float:
+    """Number of plain questions that cost as much as one with all of its conditions."""
+    distances, shots = Conditions.of(settings)
+    found = 1.0 + len(distances) + sum(each + 1 for each in shots)
+    if distances and samples:
+        collator = Collator(parts.tokenizer, parts.prompt, dict(parts.model.modalities))
+        found += max(distances) / max(fmean(map(collator.length, samples)), 1)
+    return found
 
 
 def _first(data: MapDataset, count: int) -> list[Sample]:

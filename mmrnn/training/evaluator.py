@@ -9,6 +9,7 @@ import torch
 
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Evaluation, mean, scores
+from mmrnn.evaluation.conditions import Conditions, text_ids
 from mmrnn.evaluation.held_out import HeldOut, Track
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.feature_cache import FeatureCache
@@ -42,7 +43,9 @@ class Evaluator:
     signals: StopSignals = field(default_factory=StopSignals)
 
     def answers(self, max_samples: int | None = None, track: Track | None = None) -> dict[str, Evaluation]:
-        """Answer the first `max_samples` questions of every split; None: all. All processes have all answers.
+        """Answer the first `max_samples` questions of every split; None: all, also under the conditions of `evaluate`.
+
+        All processes have all answers.
 
         Args:
             max_samples: of each split.
@@ -59,12 +62,22 @@ class Evaluator:
             with self.model() as model:
                 questions, tracked = self._held_out(model), self._tracked(track)
                 found = questions.evaluate(max_samples, tracked, first=world.rank, every=world.size)
+                if max_samples is None:
+                    found |= self._under_conditions(questions, tracked)
         except StoppedRun as stopped:
             stop = stopped.number
         if number := int(world.max([stop])[0]):
             raise StoppedRun(number)
         everyone = world.gather(found)
-        return {name: _merge([one[name] for one in everyone]) for name in self.splits}
+        return {name: _merge([one[name] for one in everyone]) for name in found}
+
+    def _under_conditions(self, questions: HeldOut, track: Track) -> dict[str, Evaluation]:
+        """Answers with text behind the images, and with examples before the question."""
+        parts, conditions = self.parts, Conditions.of(self.settings)
+        if not any(conditions):
+            return {}
+        text = text_ids(parts.data, parts.tokenizer, max(conditions.distances, default=0))
+        return questions.evaluate_under(conditions, text, track, first=parts.world.rank, every=parts.world.size)
 
     def accuracy(self) -> dict[str, float]:
         """Return the mean accuracy over the kinds of question of every split, for its first questions."""

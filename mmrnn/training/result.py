@@ -7,6 +7,7 @@ from typing import Any
 
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Evaluation, mean, scores
+from mmrnn.evaluation.conditions import base_split
 from mmrnn.evaluation.held_out import accuracy_with_baselines
 from mmrnn.evaluation.reports.answer_file import write_answers
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log
@@ -51,11 +52,11 @@ def write_result(
     answers = {name: evaluation.answers for name, evaluation in found.items()}
     write_answers(out, answers)
     train = [parts.data[index] for index in range(min(len(parts.data), MAX_BLIND_SAMPLES))] if answers else []
-    accuracy = {name: accuracy_with_baselines(answers[name], split, train) for name, split in splits.items()}
+    accuracy = {name: accuracy_with_baselines(one, splits[base_split(name)], train) for name, one in answers.items()}
     if answers and not any(answers.values()):
         reasons = "; ".join(str(evaluation.left_out) for evaluation in found.values())
         raise TrainingError(f"no held-out question can be asked, so nothing is known of the model in {out}: {reasons}")
-    means = [mean(scores(replies)) for replies in answers.values() if replies]
+    means = [mean(scores(answers[name])) for name in splits if answers[name]]
     log = read_log(out)
     result = {
         "config": {name: value for name, value in cfg.items() if name != "choices"},

@@ -46,7 +46,9 @@ from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
 from mmrnn.types.state_rows import ANY_SEGMENT, PADDING_SEGMENT
 from mmrnn.types.text_connector import TextConnector
+from mmrnn.types.tiling import Tiling
 from mmrnn.types.training import Optimizer, OptimizerFactory, Schedule, Strategy, Tracker, TrainingStage
+from mmrnn.types.traits import BackboneTraits
 
 __all__ = [
     "ANY_SEGMENT",
@@ -57,6 +59,7 @@ __all__ = [
     "Adapter",
     "Alone",
     "Backbone",
+    "BackboneTraits",
     "Batch",
     "Batching",
     "BlockHooks",
@@ -109,6 +112,7 @@ __all__ = [
     "Strategy",
     "StreamDataset",
     "TextConnector",
+    "Tiling",
     "Tokenizer",
     "Tracker",
     "TrainingStage",

@@ -16,7 +16,16 @@ class Embedder(Protocol):
     It is an `nn.Module` without buffers, which an objective offers (`Objective.embedder`): itself, or a part of it.
     Checkpoints keep its parameters. An item has one vector or several. Two items are as similar as the cosine of their
     vectors; where one has several and the other one, as that of the best pair.
+
+    Attributes:
+        has_heads: it has parameters of its own; False: the backbone gives the vectors, and a checkpoint needs the
+            objective's card alone.
+        reads_replies: texts are embedded without the words around a reply; False: as training writes a text behind an
+            image.
     """
+
+    has_heads: bool = True
+    reads_replies: bool = False
 
     @abstractmethod
     def embed_images(self, model: Any, batch: Batch) -> Float[Tensor, "m q w"]:
@@ -28,7 +37,7 @@ class Embedder(Protocol):
 
         Args:
             model: that the objective was trained with.
-            ids: as training writes a text behind an image, without the slots of the image.
+            ids: as `reads_replies` says, without the slots of the image.
             mask: False at padding, which is on the right.
 
         Raises:

@@ -10,7 +10,7 @@ constructor raises a `TypeError` that names them. The contracts of tokenizers, p
 from abc import abstractmethod
 from collections.abc import Mapping
 from collections.abc import Sequence as Several
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from mmrnn.types.layout import ImageSpec, Layout
 from mmrnn.types.reset import Resettable
 from mmrnn.types.sequence import Sequence
 from mmrnn.types.state import State, StateOrigin
+from mmrnn.types.traits import BackboneTraits
 
 
 @runtime_checkable
@@ -85,6 +86,13 @@ class Connector(Composite, Protocol):
     @abstractmethod
     def __call__(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
         """Map the encoder tokens of images that have one layout."""
+
+    def init_from(self, backbone: "Backbone") -> None:
+        """Initialise parameters from those of the backbone, after `reset`; by default nothing is copied.
+
+        Raises:
+            ValueError: the backbone has other blocks than the connector.
+        """
 
 
 @runtime_checkable
@@ -182,6 +190,11 @@ class Backbone(Composite, Protocol):
     pretrained: str | None = None
     grad_checkpointing: int = 0
     state_origin: StateOrigin | None = None
+
+    @classmethod
+    def traits(cls, knobs: Mapping[str, Any]) -> BackboneTraits:
+        """Return what the knobs decide; cards in them are functions that make a part."""
+        return BackboneTraits(cls.recurrent, cls.recurrent, (cls.axes,))
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:

@@ -13,6 +13,11 @@ STATE = re.compile(r"(?:.+\.)?blocks\.\d+\.att\.time_state")
 """Name of the start state of a layer in the files of RWKV-PEFT and RWKV-LM."""
 
 
+def to_file(start: Tensor) -> dict[str, Tensor]:
+    """Return start states, (layer, head, key, value), as RWKV-PEFT writes them: (head, value, key), one a layer."""
+    return {f"blocks.{layer}.att.time_state": state.mT for layer, state in enumerate(start)}
+
+
 def are_all(tensors: Mapping[str, Tensor]) -> bool:
     """True if a source holds start states and nothing else."""
     return bool(tensors) and all(STATE.fullmatch(name) for name in tensors)

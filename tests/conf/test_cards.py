@@ -87,12 +87,14 @@ PUBLISHED = {
     "blip2_flant5_xxl": (105_162_240 + 3_149_824, 0, 32),
     "blip2_opt_2b7": (105_162_240 + 1_968_640, 0, 32),
     "blip2_opt_6b7": (105_162_240 + 3_149_824, 0, 32),
+    "cobra_3b": (47_789_568, 0, 729),
     "cogvlm_17b": (142_614_528 + 8_192, 6_476_005_376, 1227),
     "eve_7b": (20_979_712, 0, 601),
     "eve_7b_hd": (20_979_712, 0, 2353),
     "flamingo_llama_7b": (63_019_008, 8 * 139_476_994, 0),
     "flamingo_rwkv6_7b": (63_019_008, 8 * 139_476_994, 0),
     "fuyu_8b": (11_063_296 + 4_096, 0, 2340),  # and the vector that ends a row
+    "infinitevl_4b": (36_708_608, 0, 16384),  # of the largest image
     "llava15_13b": (31_467_520, 0, 576),
     "llava15_7b": (20_979_712, 0, 576),
     "llava_13b": (5_248_000, 0, 256),
@@ -104,6 +106,13 @@ PUBLISHED = {
     "minigpt4_13b": (105_162_240 + 3_937_280, 0, 32),
     "minigpt4_7b": (105_162_240 + 3_149_824, 0, 32),
     "minigptv2_7b": (23_072_768, 0, 256),
+    "qwen35_0b8": (12_588_544, 0, 16384),  # of the largest image
+    "qwen35_2b": (25_174_016, 0, 16384),
+    "qwen35_4b": (27_271_680, 0, 16384),
+    "qwen35_9b": (40_119_040, 0, 16384),
+    "modrwkv_0b4": (768 * 4096 + 4096 + 4096 * 1024 + 3 * 1024, 0, 576),
+    "modrwkv_1b5": (768 * 8192 + 8192 + 8192 * 2048 + 3 * 2048, 0, 576),
+    "modrwkv_2b9": (768 * 10240 + 10240 + 10240 * 2560 + 3 * 2560, 0, 576),
     "qwen_vl_7b": (91_791_360, 0, 256),
     "vila15_13b": (49_826_816, 0, 196),
     "vila15_40b": (143_170_560, 0, 256),
@@ -121,6 +130,15 @@ PUBLISHED = {
     "visualrwkv7_0b1": (3200**2 + 3200 * 768 + 2 * 768, 0, 1024),
     "visualrwkv7_0b4": (3200**2 + 3200 * 1024 + 2 * 1024, 0, 1024),
     "visualrwkv7_1b5": (3200**2 + 3200 * 2048 + 2 * 2048, 0, 1024),
+    "visualrwkv71_0b1": (768**2 + 768 * 768 + 2 * 768, 0, 256),
+    "visualrwkv71_0b4": (768**2 + 768 * 1024 + 2 * 1024, 0, 256),
+    "visualrwkv71_1b5": (768**2 + 768 * 2048 + 2 * 2048, 0, 256),
+    "visualrwkv72_0b1": (768**2 + 768 * 768 + 2 * 768, 0, 64 * 256),  # of the largest image
+    "visualrwkv73_0b1": (23_738_880, 0, 256),
+    "visualrwkv74_0b1": (23_738_880, 0, 64 * 256),
+    "visualrwkv_uhd_1b6": (6400 * 2048 + 2048**2, 0, 1024),  # without the gate, which is not used
+    "llava16_7b": (20_979_712 + 4096, 0, 576 + 48 * 49),  # of a square image
+    "llava16_13b": (31_467_520 + 5120, 0, 576 + 48 * 49),
     "visualrwkv5_7b_hybrid": (1024 * 4096, 4 * 4096**2 + 2 * 4096, 577),
     "visualrwkv_hd_1b6": (3200 * 2048 + 2 * 2048**2, 0, 1024),
 }
@@ -129,6 +147,7 @@ STUDY = {"study_rwkv5", "study_rwkv6", "study_rwkv7", "study_transformer"}
 OURS = {"blip2_stage1", "smol", "transformer_small", "visualrwkv6_small", "visualrwkv7_small", *STUDY}
 # Billions of the whole model, where its name or its paper says them.
 TOTAL = {
+    "cobra_3b": 3.5,
     "cogvlm_17b": 17.6,
     "fuyu_8b": 9.4,
     "qwen_vl_7b": 9.6,

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from mmrnn.backbones.mixer import Mixer
 from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.skip_init import SkipInit
@@ -31,6 +32,7 @@ from mmrnn.types import (
 )
 
 INSIDE = {
+    "backbone": (Mixer,),
     "prompt": CONTRACTS["prompt"],
     "encoder": (Encoder,),
     "connector": (Connector,),

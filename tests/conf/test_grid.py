@@ -36,12 +36,20 @@ OTHER_CONNECTORS = {
     "linear_nobias",
     "mlp_prismatic",
     "identity",
+    "llava16",
+    *(one for one in cards("connector") if one.startswith("vtc")),  # of one language model
+    "patch_merger_rms",
+    "modrwkv_auto",
+    "modrwkv_clip",
+    "modrwkv_merge",
     *(one for one in cards("connector") if "study" in one),
 }
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)
 CONNECTORS = [name for name in cards("connector") if name not in {*OTHER_CONNECTORS, *FOR_CROSS_ATTENTION}]
-BACKBONES = [name for name in cards("backbone") if name.endswith("_tiny")]
-RECURRENT = [name for name in BACKBONES if name.startswith("rwkv")]
+OTHER_BACKBONES = {"rwkv7_hybrid_tiny", "infinitevl_tiny"}  # hybrid_tiny with layers of RWKV-7, with a window
+BACKBONES = [name for name in cards("backbone") if name.endswith("_tiny") and name not in OTHER_BACKBONES]
+RECURRENT = [name for name in BACKBONES if name.startswith(("rwkv", "mamba", "delta"))]
+HYBRID = ("hybrid_tiny",)
 SCANS = ["forward", *(name for name in cards("scan") if name != "forward")]
 BESIDE = ("gated_cross_attention_tiny", "gated_cross_attention_all_tiny")
 """Hooks that attend to tokens outside the text."""
@@ -119,6 +127,7 @@ REFUSED = {
     ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
+    ("eve_tiny", "gated_v7_pooled_tiny"): "AdaptivePool cannot join patches across 1 row separators",
     ("eve_tiny", "resampler_tiny"): "Resampler cannot join patches across 1 row separators",
     ("eve_tiny", "fuyu"): "RowSeparators cannot join patches across 1 row separators",
     ("eve_tiny", "mlp_maps"): "SinCosPositions cannot join patches across 1 row separators",
@@ -127,7 +136,7 @@ REFUSED = {
 REFUSED |= {
     (encoder, other): REFUSED[encoder, "merge_2x2"]
     for encoder in ("clip_tiny_v6", "eva_tiny", "eve_tiny")
-    for other in ("merge_strip4", "vila_downsample")
+    for other in ("merge_strip4", "vila_downsample", "patch_merger")
 }
 
 
@@ -167,8 +176,12 @@ def sensible(backbone, connector, hook, scan, position, mask) -> bool:
     beside = connector == "flamingo_tiny"
     if beside != (hook in BESIDE):
         return False  # tokens beside the text are read by cross-attention only, which reads nothing else
+    if backbone == "mamba_tiny" and hook == "mlp_expert":
+        return False  # it has no MLP
     if backbone in RECURRENT:
         return hook != "visual_expert" and (position, mask) == ("sequential", "causal")
+    if backbone in HYBRID:
+        return hook != "visual_expert" and position != "glm_2d_tiny"
     if scan != "forward":
         return False  # attention has no order of reading
     if backbone == "flant5_tiny":
@@ -176,7 +189,7 @@ def sensible(backbone, connector, hook, scan, position, mask) -> bool:
     if backbone == "glm_tiny":
         # Its blocks can be followed, not changed inside; it counts with two numbers.
         return hook not in ("mlp_expert", "visual_expert") and position == "glm_2d_tiny"
-    if position == "glm_2d_tiny":
+    if position in ("glm_2d_tiny", "mrope"):
         return False
     return backbone == "transformer_tiny" or hook is None  # those of transformers let nothing be added
 
@@ -267,7 +280,7 @@ def test_every_exception_of_the_grid_is_a_card():
     named = {
         "encoder": {*LAYOUTS, *OTHER_ENCODERS},
         "connector": {*OTHER_CONNECTORS, *FOR_CROSS_ATTENTION, *(connector for _, connector in REFUSED)},
-        "backbone": {*RECURRENT, *OWN},
+        "backbone": {*RECURRENT, *OWN, *HYBRID, *OTHER_BACKBONES},
         "hook": {*BESIDE},
     }
     for group, names in named.items():

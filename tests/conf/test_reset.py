@@ -20,6 +20,7 @@ SMALL = {
     "QFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24},
     "TextQFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24, "vocab": 50},
     "Resampler": {"heads": 2},
+    "TransformerProjector": {"heads": 2},
     "GLU": {"hidden": 40},
 }
 """Sizes of connectors that are large otherwise."""
@@ -134,16 +135,17 @@ def test_objectives(preset, names):
 @pytest.mark.parametrize("name", options("adapter"))
 def test_adapters(name):
     pytest.importorskip("peft")
-    model = "visualrwkv6_tiny" if name == "lora_rwkv" else "llava15_tiny"
+    model = "visualrwkv6_tiny" if name in ("lora_rwkv", "state") else "llava15_tiny"
+    added = "backbone.start" if name == "state" else "lora_"
     changed = build(compose(f"model={model}", "weights={}"))
     adapter = instantiate(card(f"adapter/{name}"))
     torch.manual_seed(3)
     adapter(changed)
     expected = {name: value.clone() for name, value in tensors(changed).items()}
-    assert any("lora_" in name for name in expected)
+    assert any(added in name for name in expected)
     with torch.no_grad():
         for key, value in tensors(changed).items():
-            if "lora_" in key:
+            if added in key:
                 value.fill_(7)
     torch.manual_seed(3)
     adapter.reset(changed)

@@ -133,6 +133,28 @@ def test_a_scan_needs_a_recurrent_backbone():
         (("model=visualrwkv6_tiny", "position=shared_image"), "position", "use position=sequential"),
         (("model=llava15_tiny", "position=glm_2d"), "position", "2 position ids a token, but Transformer takes 1"),
         (("model=visualglm_tiny", "position=sequential"), "position", "GLM takes 2; use position=glm_2d"),
+        (("model=llava15_tiny", "position=mrope"), "position", "3 position ids a token, but Transformer takes 1"),
+        (("model=visualrwkv6_tiny", "backbone=delta_tiny", "position=mrope"), "position", "Hybrid is recurrent and"),
+        (
+            ("model=visualrwkv6_tiny", "backbone=hybrid_tiny", "position=glm_2d"),
+            "position",
+            "2 position ids a token, but Hybrid takes 1 or 3; use position=sequential",
+        ),
+        (
+            ("model=visualrwkv6_tiny", "backbone=hybrid_tiny", "train_chunk=64"),
+            "train_chunk",
+            "Hybrid attends to all positions before",
+        ),
+        (
+            ("model=visualrwkv6_tiny", "backbone=hybrid_tiny", "backbone.pattern=[delta,mamba]"),
+            "backbone.pattern",
+            "pattern names 'mamba', but mixers has delta, attention",
+        ),
+        (
+            ("model=visualrwkv6_tiny", "backbone=hybrid_tiny", "backbone.mixers.attention.mrope_section=[2,2,2]"),
+            "backbone.mixers.attention.mrope_section",
+            "mrope_section (2, 2, 2) must sum to the 4 frequencies",
+        ),
         (
             ("model=visualglm_tiny", "hook=visual_expert"),
             "hook",

@@ -72,7 +72,17 @@ def test_every_design_is_listed():
     """`mmrnn list model` has a preset at published size and a tiny one for each."""
     listed = {path.stem for path in (conf_dir() / "model").glob("*.yaml")}
     designs = ("llava", "llava15", "blip2", "minigpt4", "minigptv2", "visualglm", "cogvlm", "qwen_vl", "palm_e", "eve")
-    designs += ("fuyu", "vila", "vila15", "flamingo", "visualrwkv5", "visualrwkv6", "visualrwkv_hd", "visualrwkv7")
+    designs += (
+        "cobra",
+        "fuyu",
+        "vila",
+        "vila15",
+        "flamingo",
+        "visualrwkv5",
+        "visualrwkv6",
+        "visualrwkv_hd",
+        "visualrwkv7",
+    )
     for design in designs:
         own = {name for name in listed if re.fullmatch(rf"{design}(_\w+)?", name)}
         assert any(name.endswith("_tiny") for name in own), design

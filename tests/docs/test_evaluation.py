@@ -41,6 +41,11 @@ def test_a_benchmark_after_training():
     check(compose(*command[2:]))
 
 
+def test_questions_under_conditions():
+    [command] = [words for words in commands() if "evaluate.shots=[1,4]" in words]
+    check(compose(*command[2:]))
+
+
 def test_the_lines_of_own_questions(tmp_path):
     [lines] = re.findall(r"```json\n(.*?)```", PAGE, re.S)
     (tmp_path / "questions.jsonl").write_text(lines)

@@ -28,12 +28,12 @@ def commands():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the run of the first command, and images."""
+    """A folder with the runs of the commands, and images."""
     made = tmp_path_factory.mktemp("page")
-    train, *_ = commands()
-    short = ("data.scenes=16", "evaluate.samples=0", "stage.bridge.batch_size=4", "workers=0")
-    words = [word.replace("runs/", f"{made}/runs/") for word in train]
-    assert main([*words, *short]) == 0
+    short = ("data.scenes=16", "evaluate.samples=0", "workers=0")
+    for train, stage in zip([one for one in commands() if one[0] == "train"], ("bridge", "instruct"), strict=True):
+        words = [word.replace("runs/", f"{made}/runs/") for word in train]
+        assert main([*words, *short, f"stage.{stage}.batch_size=4"]) == 0
     (made / "photos").mkdir()
     for name, color in (("dog", "brown"), ("cat", "black")):
         Image.new("RGB", (30, 20), color).save(made / "photos" / f"{name}.jpg")

@@ -22,8 +22,8 @@ from mmrnn.types import IGNORE, Layout, Turn
 CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
 WRITTEN = json.loads((Path(__file__).parent / "written.json").read_text(encoding="utf-8"))
 TEXTS = ("<image>\nWhat is it?", "A red kite.", "Where?", "Above the sea.")
-OPENINGS = {"<sop>", "\x02"}
-"""Openings of a reply of GLM, which are trained, too."""
+OPENINGS = {"<sop>", "\x02", "\x16Assistant:"}
+"""Openings of a reply of GLM and ModRWKV, which are trained, too."""
 
 
 def knobs(name):

@@ -50,10 +50,16 @@ def weights_of(folder):
 
 
 def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
-    error = train(config(), tmp_path / "run", {"connector": "linear"})
+    asked = config("evaluate.distance=[5]", "evaluate.shots=[1]", "data.kinds=[count,colour]")
+    error = train(asked, tmp_path / "run", {"connector": "linear"})
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["objective"] == error
-    assert set(result["accuracy"]) == {"scenes", "drawings", "writing"}
+    plain_splits = {split: rows for split, rows in result["accuracy"].items() if split in ("scenes", "drawings")}
+    assert set(result["accuracy"]) == {
+        f"{split}{more}" for split in plain_splits for more in ("", "_after_5", "_shots_1")
+    }
+    means = [sum(row["accuracy"] for row in rows.values()) / len(rows) for rows in plain_splits.values()]
+    assert error == pytest.approx(1 - sum(means) / len(means))
     row = result["accuracy"]["scenes"]["count"]
     assert set(row) == {"accuracy", "chance", "majority", "blind", "right", "total"}
     page = (tmp_path / "run" / "report.html").read_text()
@@ -70,7 +76,7 @@ def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
         assert answer["id"].startswith(f"{image}/")
         assert answer["right"] is (answer["reply"] == answer["truth"])
     # The same command once more finds that nothing is left to do.
-    assert train(config(), tmp_path / "run", {"connector": "linear"}) == error
+    assert train(asked, tmp_path / "run", {"connector": "linear"}) == error
 
 
 def test_a_result_says_with_what_and_how_fast_it_came_about(tmp_path):

@@ -54,7 +54,8 @@ def selective_scan(
 
     Args:
         x: inputs of `d` channels; each has `s` states.
-        b, c: what is written to and read from the states of a channel, the same for all channels.
+        b: what is written to the states of a channel, the same for all channels.
+        c: what is read from them, likewise.
         state: initial S; zero if not given.
         cu_seqlens: `[0, ..., t]`, edges of the segments of a single row (b = 1). Each segment has an initial state of
             its own (n = segments; without cu_seqlens n = b). `Segments.of(cu_seqlens)` prepares them for several calls.

@@ -8,6 +8,8 @@ from typing import Any
 
 from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.evaluation.accuracy import Answer
+from mmrnn.evaluation.reports.run_settings import differing_choices, differing_settings
+from mmrnn.evaluation.reports.section import html_table
 from mmrnn.evaluation.reports.svg import chart
 from mmrnn.evaluation.reports.thumbnails import data_url
 from mmrnn.io.atomic import replace_file
@@ -67,18 +69,34 @@ def write_report(
         f"<h1>{escape(out.name)}</h1>",
         f"<p>{result['parameters']:,} parameters, {result['seconds']:.0f} s, seed {result['seed']}, last loss "
         f"{result['loss']:.3f}.</p>",
+        _differences(cfg, result["choices"]),
         _left_out(result),
         chart("loss", {"loss": [(record["step"], record["loss"]) for record in log]}),
         _throughput(log),
-        chart("held-out accuracy while training (first questions of each split)", accuracy, percent=True),
+        chart("held-out accuracy, first questions of each split", accuracy, percent=True),
         *(_table(name, kinds) for name, kinds in result["accuracy"].items()),
         *(_cards(name, tests[name], answers[name]) for name in tests),
-        f"<h2>Configuration</h2><pre>{escape(to_yaml(cfg))}</pre>",
+        f"<h2>Configuration</h2><details><summary>all settings</summary><pre>{escape(to_yaml(cfg))}</pre></details>",
     ]
     page = (
         f'<!doctype html><meta charset="utf-8"><title>{escape(out.name)}</title><style>{STYLE}</style>{"".join(parts)}'
     )
     replace_file(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def _differences(cfg: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """Choices other than the default ones, and settings other than those of the chosen cards; empty: none."""
+    chosen, settings = differing_choices(choices), differing_settings(cfg, choices)
+    unknown = "<p>Some cards are not among those of mmrnn, so that settings are not compared.</p>"
+    tables = [
+        f"<h2>{title}</h2>{html_table([what, 'this run', other], [[name, *pair] for name, pair in found.items()])}"
+        for title, what, other, found in (
+            ("Choices", "group", "default", chosen),
+            ("Settings", "setting", "of the cards", settings or {}),
+        )
+        if found
+    ]
+    return "".join(tables) + (unknown if settings is None else "")
 
 
 def _throughput(log: Sequence[Mapping[str, Any]]) -> str:
@@ -130,9 +148,9 @@ def _cards(name: str, samples: MapDataset, answers: Sequence[Answer]) -> str:
         answer, sample = answers[index], samples[answers[index].index]
         image = f'<img alt="" src="{data_url(sample.images[0], side=256, form="PNG")}">' if sample.images else ""
         truth = "" if answer.right else f" (truth: {escape(answer.truth)})"
-        mark = "right" if answer.right else "wrong"
+        mark, sign = ("right", "&check;") if answer.right else ("wrong", "&cross;")
         figures.append(
             f"<figure>{image}<figcaption>{escape(answer.question)}<br>"
-            f"<b class={mark}>{escape(answer.reply) or '(nothing)'}</b>{truth}</figcaption></figure>"
+            f"<b class={mark}>{sign} {escape(answer.reply) or '(nothing)'}</b>{truth}</figcaption></figure>"
         )
     return f"<h2>Examples: {escape(name)}</h2><div class=cards>{''.join(figures)}</div>"

@@ -22,7 +22,9 @@ def chart(
         title: of the chart.
         lines: (step, value) of each.
         percent: values are shares from 0 to 1.
-        bands: (step, lowest, highest) around lines; their names stand below the chart, one a row.
+        bands: (step, lowest, highest) around lines.
+
+    The names of several lines stand below the chart, one a row, each behind a sample of its line.
     """
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
@@ -39,7 +41,8 @@ def chart(
         down = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - floor) / (top - floor)
         return f"{across:.1f},{down:.1f}"
 
-    height = HEIGHT + (ROW * len(lines) if bands else 0)
+    named = len(lines) > 1 or bool(bands)
+    height = HEIGHT + (ROW * len(lines) if named else 0)
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<text x="{LEFT}" y="14" class="title">{escape(title)}</text>')
     for tick in range(5):
@@ -59,20 +62,18 @@ def chart(
             parts.append(f'<polygon points="{" ".join(edge)}" fill="{COLOURS[index % len(COLOURS)]}" opacity=".13"/>')
         path = " ".join(place(x, y) for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" {stroke} stroke-width="1.8"/>')
-        parts.append(_named(name, index, len(lines), stroke, below=bool(bands)))
+        if len(points) == 1:  # which makes no line
+            x, y = path.split(",")
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{COLOURS[index % len(COLOURS)]}"/>')
+        parts.append(_named(name, index, stroke) if named else "")
     return "".join(parts) + "</svg>"
 
 
-def _named(name: str, index: int, number: int, stroke: str, *, below: bool) -> str:
-    """Name of a line: beside the others at the bottom of a chart, or in a row of its own below it."""
-    if below:
-        y = HEIGHT + ROW * index
-        sample = f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y}" y2="{y}" {stroke} stroke-width="1.8"/>'
-        return f'{sample}<text x="{LEFT + 30}" y="{y + 4}">{escape(name)}</text>'
-    if number < 2:
-        return ""
-    x = LEFT + 8 + index * (WIDTH - LEFT) // number
-    return f'<text x="{x}" y="{HEIGHT - 8}" fill="{COLOURS[index % len(COLOURS)]}">{escape(name)}</text>'
+def _named(name: str, index: int, stroke: str) -> str:
+    """Name of a line, in a row of its own below the chart."""
+    y = HEIGHT + ROW * index
+    sample = f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y}" y2="{y}" {stroke} stroke-width="1.8"/>'
+    return f'{sample}<text x="{LEFT + 30}" y="{y + 4}">{escape(name)}</text>'
 
 
 def bars(title: str, values: Mapping[str, float]) -> str:

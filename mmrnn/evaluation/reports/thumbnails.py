@@ -8,6 +8,7 @@ from typing import Any
 
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import is_card, leaves
+from mmrnn.evaluation.conditions import base_split
 from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.task_results import TaskResult
 from mmrnn.evaluation.tasks.question import QuestionReader
@@ -92,7 +93,7 @@ class Thumbnails:
         if urls := [value for _, value in leaves(card) if isinstance(value, str) and is_url(value)]:
             raise ValueError(f"the data are in the network ({urls[0]})")
         data: MapDataset = instantiate(card)
-        samples = data.held_out(self.config["evaluate"]["samples"]).get(split)
+        samples = data.held_out(self.config["evaluate"]["samples"]).get(base_split(split))
         if samples is None:
             raise ValueError(f"the data of the run have no held-out split {split!r}")
 

@@ -1,6 +1,6 @@
 """Projections and gated connectors of LLaVA, VILA, MiniGPT, BLIP-2, VisualRWKV and others."""
 
-from mmrnn.connectors import MLP, GatedLinear, GatedMLP, Linear
+from mmrnn.connectors import MLP, GatedLinear, GatedMLP, Linear, RowSeparators
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import connector_sizes as sizes
 from mmrnn.weights.formats.connector_sizes import by_our_names
@@ -89,6 +89,27 @@ PROJECTIONS = (
     ),
 )
 
+
+def tiles(name: str, prefix: str, projection: str, names: dict[str, str]) -> Format:
+    """Format of LLaVA-1.6's MLP and the token at the end of its rows; `names`: of the projections."""
+    newline = f"{prefix}image_newline"
+    inner = {f"{prefix}{projection}.{theirs}.*": f"part.layers.{ours}.*" for theirs, ours in names.items()}
+    return Format(
+        name,
+        RowSeparators,
+        (newline, f"{prefix}{projection}.{min(names).replace('{}', '0')}.weight"),
+        {newline: "newline", **inner},
+        OTHER_PARTS,
+    )
+
+
+HF_LINEAR = {"linear_1": "0", "linear_2": "2"}
+TILES = (
+    tiles("llava16", "model.", "mm_projector", {"{}": "{}"}),
+    tiles("llava16_hf", "", "multi_modal_projector", HF_LINEAR),
+    tiles("llava16_hf5", "model.", "multi_modal_projector", HF_LINEAR),
+)
+
 GATED = (
     Format(
         "visualrwkv_hd",
@@ -117,4 +138,5 @@ INFER = {Linear: sizes.linear, MLP: sizes.mlp, GatedMLP: sizes.gated_mlp, GatedL
 FORMATS: tuple[Format, ...] = (
     *(by_our_names(form, INFER[form.part]) for form in (*PROJECTIONS, *GATED)),
     by_our_names(UHD, sizes.relu_mlp),
+    *TILES,
 )

@@ -14,6 +14,50 @@ def _llava(projection: str) -> Format:
     return Format("llava", None, signature, submodules=submodules, preset=("model=llava15_7b",))
 
 
+NEWLINE = "image_newline"
+"""The token at the end of a row of tiles (LLaVA-1.6)."""
+
+
+def _with_newline(name: str, projection: str, signature: str, others: dict[str, SubmodulePath]) -> Format:
+    """Format of a model with tiles: projection and row end belong to the connector, under the names they have."""
+    prefix, first = "" if name == "llava16_hf" else "model.", "0" if name == "llava16" else "linear_1"
+    connector: dict[str, SubmodulePath] = {
+        part: (CONNECTOR, part) for part in (f"{prefix}{NEWLINE}", f"{prefix}{projection}.")
+    }
+    return Format(
+        name,
+        None,
+        signature=(signature, f"{prefix}{NEWLINE}", f"{prefix}{projection}.{first}.weight"),
+        submodules={**connector, **others},
+        preset=("model=llava16_7b",),
+    )
+
+
+LLAVA16 = (
+    _with_newline(
+        "llava16",
+        "mm_projector",
+        "model.embed_tokens.weight",
+        {"model.vision_tower.": ENCODER, "vision_model.": (ENCODER, "vision_model."), "": "backbone"},
+    ),
+    _with_newline(
+        "llava16_hf",
+        "multi_modal_projector",
+        "language_model.model.embed_tokens.weight",
+        {"language_model.": "backbone", "vision_tower.": ENCODER},
+    ),
+    _with_newline(
+        "llava16_hf5",
+        "multi_modal_projector",
+        "model.language_model.embed_tokens.weight",
+        {
+            "model.language_model.": ("backbone", "model."),
+            "lm_head.": ("backbone", "lm_head."),
+            "model.vision_tower.": ENCODER,
+        },
+    ),
+)
+
 TOWER = "model.vision_tower."
 
 EVE = Format(
@@ -39,6 +83,7 @@ VILA15 = Format(
 FORMATS = (
     _llava("0.weight"),
     _llava("weight"),
+    *LLAVA16,
     EVE,
     VILA15,
     Format(

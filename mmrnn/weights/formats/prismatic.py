@@ -1,4 +1,4 @@
-"""Whole Prismatic VLMs: two towers, a projection and a Llama."""
+"""Whole Prismatic VLMs and Cobra: two towers, a projection, and a Llama or a Mamba."""
 
 from mmrnn.encoders import FusedEncoder
 from mmrnn.weights.format import Format
@@ -7,16 +7,21 @@ from mmrnn.weights.formats.ignored import CONNECTOR, LANGUAGE
 TOWERS = ("dino_featurizer.", "siglip_featurizer.")
 """Prefixes of the towers, in the order of their channels."""
 
+PARTS = {
+    "vision_backbone.": ("modalities.image.encoder", "vision_backbone."),
+    "projector.": "modalities.image.connector",
+    "llm_backbone.llm.": "backbone",
+}
+PROJECTOR = "projector.projector.0.weight"
+
 FORMATS = (
+    Format("prismatic", None, signature=("llm_backbone.llm.model.embed_tokens.weight", PROJECTOR), submodules=PARTS),
     Format(
-        "prismatic",
+        "cobra",
         None,
-        signature=("llm_backbone.llm.model.embed_tokens.weight", "projector.projector.0.weight"),
-        submodules={
-            "vision_backbone.": ("modalities.image.encoder", "vision_backbone."),
-            "projector.": "modalities.image.connector",
-            "llm_backbone.llm.": "backbone",
-        },
+        signature=("llm_backbone.llm.backbone.embedding.weight", PROJECTOR),
+        submodules=PARTS,
+        preset=("model=cobra_3b",),
     ),
     Format(
         "prismatic",

@@ -10,14 +10,29 @@ TINY = "blocks.{}.tiny_att."
 
 WHOLE: dict[str, SubmodulePath] = {f"rwkv.{TINY}": "hook", "rwkv.": "backbone", **VISION}
 EMBEDDING = "rwkv.emb.weight"
+SIGLIP = "vit.vision_model.embeddings.patch_embedding.bias"
+"""CLIP has no such bias."""
 
 
-def gated(key: str, preset: str) -> Format:
-    """Format of a model with a gated connector; `key` is the tensor that identifies the kind of gate."""
+def gated(preset: str, *keys: str) -> Format:
+    """Format of a model with a gated connector; `keys` are the tensors that identify gate and tower."""
     return Format(
-        "visualrwkv_mlp", None, signature=(EMBEDDING, "proj.o_proj.weight", key), submodules=WHOLE, preset=(preset,)
+        "visualrwkv_mlp", None, signature=(EMBEDDING, "proj.o_proj.weight", *keys), submodules=WHOLE, preset=(preset,)
     )
 
+
+VTC = Format(
+    "visualrwkv_vtc",
+    None,
+    signature=(EMBEDDING, "proj.o_proj.weight", "proj.ln_v.weight", "vtc.ln_out.weight", SIGLIP),
+    submodules={
+        **{prefix: ("modalities.image.connector", prefix) for prefix in ("proj.", "vtc.")},
+        "rwkv.": "backbone",
+        "vit.": "modalities.image.encoder",
+    },
+    preset=("model=visualrwkv73_0b1",),
+)
+"""v7.03 and v7.04: projection and compressor are one connector, where they keep their names."""
 
 TOWERS = ("dino_featurizer.", "siglip_featurizer.", "sam_featurizer.")
 
@@ -25,8 +40,10 @@ FORMATS = (
     Format(
         "visualrwkv", None, signature=(EMBEDDING, "proj.weight"), submodules=WHOLE, preset=("model=visualrwkv6_1b6",)
     ),
-    gated("proj.proj.weight", "model=visualrwkv_hd_1b6"),
-    gated("proj.ln_v.weight", "model=visualrwkv7_0b1"),
+    gated("model=visualrwkv_hd_1b6", "proj.proj.weight"),
+    gated("model=visualrwkv7_0b1", "proj.ln_v.weight"),
+    gated("model=visualrwkv71_0b1", "proj.ln_v.weight", SIGLIP),
+    VTC,
     Format(
         "visualrwkv5",
         None,

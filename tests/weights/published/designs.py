@@ -1,7 +1,20 @@
 """Names and shapes of what vision-language designs publish beside towers and language models, and of whole models."""
 
-from languages import LLAMA, OPT, RWKV, Shapes, llama, llama_config, of_transformers, opt_config, rwkv, t5_config, under
-from towers import clip, clip_config, cogvlm_tower, glm_tower, three
+from languages import (
+    LLAMA,
+    OPT,
+    RWKV,
+    Shapes,
+    llama,
+    llama_config,
+    mamba,
+    of_transformers,
+    opt_config,
+    rwkv,
+    t5_config,
+    under,
+)
+from towers import clip, clip_config, cogvlm_tower, glm_tower, siglip2_b16, three
 
 QUERIES = {"queries": 32, "width": 768, "layers": 12, "ffn": 3072}
 
@@ -35,6 +48,28 @@ def three_towers(version: int, size: str) -> Shapes:
     return {**under("rwkv.", rwkv(version, size)), **under("proj.", gate), **under("vit.", three())}
 
 
+def one_tower(size: str) -> Shapes:
+    """v7.01's src/model.py: the gate is as wide as the tower."""
+    width = RWKV[size][1]
+    gate = {"gate.weight": (768, 768), "o_proj.weight": (width, 768), **norm("ln_v", width)}
+    return {**under("rwkv.", rwkv(7, size)), **under("proj.", gate), **under("vit.", siglip2_b16())}
+
+
+def compressed() -> Shapes:
+    """v7.03's src/model.py: three blocks of RWKV-7 behind the projection."""
+    language = rwkv(7, "0b1")
+    kept = ("ln_out.", *(f"blocks.{layer}." for layer in range(3)))
+    blocks = {name: shape for name, shape in language.items() if name.startswith(kept)}
+    return {**one_tower("0b1"), **under("vtc.", blocks)}
+
+
+def uhd() -> Shapes:
+    """VisualRWKV-UHD's src/model.py: features of the whole and of the quarters, and a gate that is not used."""
+    width = RWKV["1b6"][1]
+    gate = {"proj.weight": (width, 6400), "gate.weight": (width, width), "o_proj.weight": (width, width)}
+    return {**under("rwkv.", rwkv(6, "1b6")), **under("proj.", gate), **under("vit.", three())}
+
+
 def projector(width: int, entry: int = 1024) -> Shapes:
     return {
         **affine("model.mm_projector.0", width, entry),
@@ -45,6 +80,21 @@ def projector(width: int, entry: int = 1024) -> Shapes:
 def llava(language: str) -> Shapes:
     tower = under("model.vision_tower.vision_tower.", clip())
     return {**llama(language), **projector(LLAMA[language][2]), **tower}
+
+
+def llava16(language: str) -> Shapes:
+    return {**llava(language), "model.image_newline": (LLAMA[language][2],)}
+
+
+def llava16_hf(language: str) -> Shapes:
+    """As transformers 5 has it in memory; the released one has 64 further rows of the vocabulary."""
+    import transformers
+
+    config = transformers.LlavaNextConfig(text_config=llama_config(language), vision_config=clip_config())
+    shapes = of_transformers("LlavaNextForConditionalGeneration", config)
+    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+        shapes[name] = (32064, LLAMA[language][2])
+    return shapes
 
 
 def llava_hf(language: str) -> Shapes:
@@ -221,6 +271,20 @@ def qwen_vl() -> Shapes:
     pool |= {"attn.in_proj_bias": (3 * d,), **affine("attn.out_proj", d, d), **norm("ln_q", d), **norm("ln_kv", d)}
     visual |= under("attn_pool.", pool) | norm("ln_post", d) | {"proj": (d, d)}
     return shapes | under("transformer.visual.", visual)
+
+
+def cobra() -> Shapes:
+    """What its training has changed: the file has no towers."""
+    projector = affine("0", 8704, 2176) | affine("2", 2560, 8704) | affine("4", 2560, 2560)
+    return under("projector.projector.", projector) | under("llm_backbone.llm.", mamba())
+
+
+def modrwkv(size: str) -> Shapes:
+    """WorldRWKV's lg_train/model.py: the tower of transformers without its outer name."""
+    width = RWKV[size][1]
+    tower = {f"model.{name.removeprefix('vision_model.')}": shape for name, shape in siglip2_b16(384).items()}
+    adapter = affine("mlp.0", 4 * width, 768) | affine("mlp.2", width, 4 * width) | norm("pre_norm", width)
+    return under("encoder.", tower) | under("proj.", adapter) | under("llm.", rwkv(7, size))
 
 
 def eve(*, training: bool = False) -> Shapes:

@@ -41,6 +41,15 @@ def siglip() -> Shapes:
     return with_level(of_transformers("SiglipVisionModel", config))
 
 
+def siglip2_b16(image: int = 256) -> Shapes:
+    """B/16, by default at 256 pixels, with its pooling head."""
+    import transformers
+
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    config = transformers.SiglipVisionConfig(**sizes, image_size=image, patch_size=16)
+    return with_level(of_transformers("SiglipVisionModel", config))
+
+
 def intern() -> Shapes:
     """InternViT-6B at 448 pixels, under the names of its own code, with the 45 blocks that are published."""
     d, ffn = 3200, 12800

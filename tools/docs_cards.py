@@ -1,12 +1,9 @@
 """Pages with a table of every group of cards: options, descriptions, knobs with their defaults.
 
-    python tools/docs_pages.py FOLDER
-
-Writes one Markdown page per group and an index. The pages repeat the cards: they are generated when the documentation
-is built, and never committed.
+One Markdown page for each group, and an index. They repeat the cards: `docs_site.py` writes them when the documentation
+is built, and they are never committed.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,16 +73,3 @@ def pages() -> Iterator[tuple[str, str]]:
         listed = table_of(("option", "description"), [(f"[`{name}`](#{name})", about) for name, about in cards.items()])
         sections = [section(conf_dir() / group / f"{name}.yaml", about) for name, about in cards.items()]
         yield f"{group}.md", "\n\n".join([f"# {group}", usage, listed, *sections]) + "\n"
-
-
-def main(folder: Path) -> None:
-    """Write the pages into a folder; create it if needed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages():
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python tools/docs_pages.py FOLDER")
-    main(Path(sys.argv[1]))

@@ -1,19 +1,18 @@
-"""tools/docs_pages.py writes every card, its knobs, their defaults and comments."""
+"""tools/docs_cards.py describes every card, its knobs, their defaults and comments."""
 
 import re
 
 import pytest
 import yaml
-from docs_pages import main, section
+from docs_cards import pages as all_pages
+from docs_cards import section
 
 from mmrnn.config.compose import conf_dir
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages") / "new"
-    main(folder)
-    return {path.stem: path.read_text() for path in folder.iterdir()}
+def pages():
+    return {name.removesuffix(".md"): text for name, text in all_pages()}
 
 
 GROUPS = sorted({path.parent.name for path in conf_dir().glob("*/*.yaml")} - {"hydra"})
