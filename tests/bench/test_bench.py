@@ -65,7 +65,8 @@ def test_missing_packages_are_skipped_by_name(elsewhere, capsys, monkeypatch):
     ours |= {"VisualRWKV-6", "VisualRWKV-7", "LLaVA-1.5", "LLaVA-1.5, cache copied, all logits"}
     assert {row["name"] for row in result["rows"]} - {"mmrnn cpu"} == ours
     skipped = {note.split(":")[0] for note in result["skipped"]} - {"mmrnn cpu"}
-    assert skipped == {"fla naive", "transformers chunked", "rwkv package", "transformers Llama", "plots"}
+    transformers = {"transformers chunked", "transformers scan", "transformers Llama"}
+    assert skipped == {*transformers, "fla naive", "rwkv package", "plots"}
     assert "skipped: rwkv package: rwkv is not installed (pip install rwkv)" in capsys.readouterr().out
     assert not (elsewhere / "bench" / "decode.png").exists()
 
