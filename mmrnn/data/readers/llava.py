@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from mmrnn.data.frame_grid import frame_grids
 from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.observations import parse_observations
 from mmrnn.data.readers.dialogue import parse_dialogue
@@ -43,6 +44,8 @@ class LLaVAJson(RecordDataset):
         verify: check at first use that every image file exists, and skip the record if not.
         max_pixels: larger images are refused.
         frames: number of frames taken from a video.
+        grid: rows and columns of frames that are put into one image, so that together they take its tokens; None: each
+            frame is an image.
         decoding: way to RGB.
         absolute_paths: accept absolute paths of images, so that a record can name any file of the machine.
         holdout: share of the records that is not trained on, selected by a hash of their ids, and evaluated by exact
@@ -51,7 +54,8 @@ class LLaVAJson(RecordDataset):
         index_folder: of the indices of large files; None: that of each file.
 
     Raises:
-        ValueError: `holdout` is outside 0 to 1, or `frames` below 1.
+        ValueError: `holdout` is outside 0 to 1, or `frames` below 1 or no multiple of those of a
+            grid.
     """
 
     formats: ClassVar = {".json": JsonList, ".jsonl": JsonLines}
@@ -65,6 +69,7 @@ class LLaVAJson(RecordDataset):
         verify: bool = False,
         max_pixels: PositiveInt = MAX_PIXELS,
         frames: PositiveInt = DEFAULT_FRAMES,
+        grid: tuple[PositiveInt, PositiveInt] | None = None,
         decoding: Decoding = "composed",
         absolute_paths: bool = False,
         holdout: Fraction = 0.0,
@@ -80,11 +85,13 @@ class LLaVAJson(RecordDataset):
         )
         if frames < 1:
             raise ValueError(f"frames ({frames}) must be at least 1")
-        self.frames = frames
+        if grid is not None and frames % (grid[0] * grid[1]):
+            raise ValueError(f"frames ({frames}) must be a multiple of {grid[0]} x {grid[1]}, the frames of a grid")
+        self.frames, self.grid = frames, grid
 
     def parse(self, record: Record, id: str, images: ImageFolder) -> Parsed:
         """Return the sample of a record. See `RecordDataset`."""
-        return dialogue_sample(record.content, id, images, frames_of_video=self.frames)
+        return dialogue_sample(record.content, id, images, frames_of_video=self.frames, grid=self.grid)
 
 
 def dialogue_sample(
@@ -94,6 +101,7 @@ def dialogue_sample(
     stored: Mapping[str, Blob] | None = None,
     *,
     frames_of_video: int = DEFAULT_FRAMES,
+    grid: tuple[int, int] | None = None,
 ) -> Parsed:
     """Return the sample of a dialogue.
 
@@ -103,6 +111,7 @@ def dialogue_sample(
         images: makes images of the names in the record.
         stored: files that are stored with the record, by name.
         frames_of_video: number of frames taken from a video.
+        grid: rows and columns of frames in one image; None: each is an image.
 
     Raises:
         ValueError: the record, its observations or files are invalid.
@@ -118,5 +127,6 @@ def dialogue_sample(
             frames(path, frames_of_video, name=name, **limits)
             for path, name in zip(paths, dialogue.videos, strict=True)
         ]
-        turns, found = expand_videos(turns, found, videos)
+        shown = videos if grid is None else [frame_grids(video, *grid) for video in videos]
+        turns, found = expand_videos(turns, found, shown)
     return Parsed(Sample(turns, found, "reply", id, observations), dialogue.notes)
