@@ -240,6 +240,13 @@ def test_what_makes_sense_trains_and_replies(one):
         replies(model)
 
 
+def test_rows_of_different_lengths_with_positions_in_three_axes():
+    """What follows an image goes on at its longer side, for every row by itself, behind padding too."""
+    model = made(encoder="qwen35_tiny", connector="patch_merger", backbone="hybrid_tiny", position="mrope")
+    trains(model)
+    replies(model)
+
+
 def test_several_kinds_of_observations():
     """Images and states in one text, in any order and number (PaLM-E)."""
     model = made(encoder="patch_tiny", connector="linear", backbone="rwkv6_tiny", modalities="state_tiny")
