@@ -22,6 +22,7 @@ from mmrnn.weights.formats import (
     rwkv7,
     towers,
     visualrwkv,
+    whisper,
 )
 
 FORMATS: tuple[Format, ...] = (
@@ -45,6 +46,7 @@ FORMATS: tuple[Format, ...] = (
     *glm.FORMATS,
     *hf.FORMATS,
     *qwen_vl.FORMATS,
+    *whisper.FORMATS,
 )
 
 UNSUPPORTED = {
