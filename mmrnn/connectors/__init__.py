@@ -1,11 +1,13 @@
 """Connectors: encoder tokens to visual tokens of the width of the language model."""
 
+from mmrnn.connectors.compressor import TokenCompressor
 from mmrnn.connectors.conv_mlp import ConvMLP
 from mmrnn.connectors.gated import GatedLinear, GatedMLP
 from mmrnn.connectors.glu import GLU
 from mmrnn.connectors.linear import Identity, Linear
 from mmrnn.connectors.merge import Merge
 from mmrnn.connectors.mlp import MLP
+from mmrnn.connectors.patch_merger import PatchMerger
 from mmrnn.connectors.perceiver import Perceiver
 from mmrnn.connectors.pool import AdaptivePool, MeanPool, Pool
 from mmrnn.connectors.qformer import QFormer
@@ -29,6 +31,7 @@ __all__ = [
     "Linear",
     "MeanPool",
     "Merge",
+    "PatchMerger",
     "Perceiver",
     "Pool",
     "QFormer",
@@ -38,4 +41,5 @@ __all__ = [
     "SinCosPositions",
     "Standardize",
     "TextQFormer",
+    "TokenCompressor",
 ]

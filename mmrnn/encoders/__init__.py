@@ -8,6 +8,7 @@ from mmrnn.encoders.fused import FusedEncoder
 from mmrnn.encoders.intern import InternViT
 from mmrnn.encoders.open_clip_vit import OpenCLIPViT
 from mmrnn.encoders.patch import PatchEmbed, Patchify
+from mmrnn.encoders.qwen_vit import QwenViT
 from mmrnn.encoders.state import StateEncoder
 from mmrnn.encoders.tiled import TiledEncoder
 from mmrnn.encoders.tilings import BestGrid, Quarters, Regions
@@ -25,6 +26,7 @@ __all__ = [
     "PatchEmbed",
     "Patchify",
     "Quarters",
+    "QwenViT",
     "Regions",
     "StateEncoder",
     "TiledEncoder",

@@ -10,7 +10,19 @@ from mmrnn.evaluation.accuracy import examination
 from mmrnn.types import MapDataset, Sample, Tokenizer
 from mmrnn.types.sample import TAG
 
-LABEL = re.compile(r"(?P<split>.+)_(after_[0-9]+|shots_[0-9]+)")
+DISTANCE, SHOTS = "distance", "shots"
+"""Keys of the conditions."""
+
+LABEL = re.compile(r"(?P<split>.+)_(?P<key>after|shots)_(?P<value>[0-9]+)")
+TOGETHER = re.compile(rf"(?P<split>.+)_by_(?P<key>{DISTANCE}|{SHOTS})")
+
+
+class Condition(NamedTuple):
+    """Split whose questions are asked, key of the condition, and its value."""
+
+    split: str
+    key: str
+    value: str
 
 
 class Conditions(NamedTuple):
@@ -40,9 +52,26 @@ def with_shots(split: str, shots: int) -> str:
     return f"{split}_shots_{shots}"
 
 
+def by_condition(split: str, key: str) -> str:
+    """Return the name for the plain questions of a split together with those under all values of a condition."""
+    return f"{split}_by_{key}"
+
+
+def condition_of(name: str) -> Condition | None:
+    """Return the condition of a split by its name; None: there is none."""
+    found = LABEL.fullmatch(name)
+    return Condition(found["split"], DISTANCE if found["key"] == "after" else SHOTS, found["value"]) if found else None
+
+
+def key_of(name: str) -> str | None:
+    """Return the key of the condition under whose values questions are together (`by_condition`); None: none."""
+    found = TOGETHER.fullmatch(name)
+    return found["key"] if found else None
+
+
 def base_split(name: str) -> str:
     """Return the split whose questions one asks under a condition; of others the name itself."""
-    found = LABEL.fullmatch(name)
+    found = LABEL.fullmatch(name) or TOGETHER.fullmatch(name)
     return found["split"] if found else name
 
 

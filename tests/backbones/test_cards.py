@@ -24,6 +24,14 @@ def palm(layers, d, heads, vocab=256_000):
     return layers * (2 * d * heads * 256 + 2 * d * 256 + 12 * d * d + 2 * d) + vocab * d + d
 
 
+def qwen35(layers, d, ffn, heads, groups, delta):
+    """Three layers of the delta rule with 16 key heads of 128, then one of gated attention with heads of 256."""
+    keys, values = 16 * 128, delta * 128
+    rule = d * (2 * keys + 3 * values + 2 * delta) + 4 * (2 * keys + values) + 2 * delta + 128
+    attention = d * 256 * (3 * heads + 2 * groups) + 2 * 256
+    return layers * (3 * d * ffn + 2 * d) + layers // 4 * (3 * rule + attention) + 248_320 * d + d
+
+
 PUBLISHED = {
     "flant5_xl": 2_849_757_184,
     "flant5_xxl": 11_135_332_352,
@@ -47,7 +55,10 @@ PUBLISHED = {
     "qwen2_1b5": 1_543_714_304,
     "qwen2_7b": 7_615_616_512,
     "qwen_7b": 7_721_324_544,
-    "qwen35_0b8": 752_393_024,
+    "qwen35_0b8": qwen35(24, 1024, 3584, 8, 2, 16),
+    "qwen35_2b": qwen35(24, 2048, 6144, 8, 2, 16),
+    "qwen35_4b": qwen35(32, 2560, 9216, 16, 4, 32),
+    "qwen35_9b": qwen35(32, 4096, 12288, 16, 4, 32) + 248_320 * 4096,
     "rwkv5_0b1": rwkv5(12, 768),
     "rwkv5_0b4": rwkv5(24, 1024),
     "rwkv5_1b5": rwkv5(24, 2048),

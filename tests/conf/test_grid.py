@@ -41,6 +41,8 @@ OTHER_CONNECTORS = {
     "mlp_prismatic",
     "identity",
     "llava16",
+    *(one for one in cards("connector") if one.startswith("vtc")),  # of one language model
+    "patch_merger_rms",
     "modrwkv_auto",
     "modrwkv_clip",
     "modrwkv_merge",
@@ -139,7 +141,7 @@ REFUSED = {
 REFUSED |= {
     (encoder, other): REFUSED[encoder, "merge_2x2"]
     for encoder in ("clip_tiny_v6", "eva_tiny", "eve_tiny")
-    for other in ("merge_strip4", "vila_downsample")
+    for other in ("merge_strip4", "vila_downsample", "patch_merger")
 }
 
 

@@ -21,7 +21,7 @@ from mmrnn.evaluation.reports.answer_file import write_answers
 from mmrnn.evaluation.reports.run_folder import RESULT
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates
 from mmrnn.evaluation.reports.sweep_file import read_plan, record_plan
-from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, Difference
+from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, Difference, differences
 from mmrnn.evaluation.sweeps.evidence_page import verdict
 from mmrnn.evaluation.sweeps.fold import fold_sweep
 from mmrnn.evaluation.sweeps.job_status import begin_job
@@ -36,7 +36,9 @@ CARD = {
     "contrasts": [{"group": "prompt", "option": "sandwich", "against": "first"}],
 }
 CONTRAST = "prompt: sandwich - first"
+LOSSES = {1000: 0.3, 20: 0.0}
 KINDS = {"colour": ("red", "green", "blue", "red"), "count": ("two", "two")}
+AT_PROMPTS = ("", ", at prompt=first", ", at prompt=sandwich")
 TABLE = {"source": "A paper, table 3", "columns": ["a", "b"], "rows": {"f": [50, None], "s": [53, 9]}}
 QUESTIONS = {
     "prompt": {"question": "Is it better?", "papers": [{**TABLE, "claims": {CONTRAST: {"s": 1, "f": -1}}}]},
@@ -65,7 +67,9 @@ def study(tmp_path, monkeypatch):
         (folder / name).mkdir()
         begin_job(folder / name, words)
         options = {override_key(word): word.partition("=")[2] for word in words}
-        found = {split: answers(SHARES[options["prompt"]], rng) for split in ("scenes", "style")}
+        share = SHARES[options["prompt"]]
+        found = {split: answers(share, rng) for split in ("scenes", "style")}
+        found |= {f"scenes_after_{distance}": answers(share - loss, rng) for distance, loss in LOSSES.items()}
         write_answers(folder / name, found)
         row = {"accuracy": 0.5, "majority": 0.5, "blind": 0.25, "right": 1, "total": 2}
         result = {
@@ -90,7 +94,7 @@ def page():
 def test_stored_results_are_those_of_the_sweep(study):
     store(study)
     found, before = read_stored(Path("evidence/prompt")), fold_sweep(study, read_plan(study))
-    assert [*found.scores] == ["scenes", "style"]
+    assert [*found.scores] == ["scenes", "style", "scenes_by_distance"]
     assert [(run.name, run.design, run.seed) for run in found.runs] == [
         (run.name, run.design, run.seed) for run in before.runs
     ]
@@ -99,8 +103,26 @@ def test_stored_results_are_those_of_the_sweep(study):
         assert scores.baselines == before.scores[split].baselines
         assert scores.baselines["chance"] == {"colour": 1 / 3, "count": 1}
         assert scores.baselines["blind"] == {"colour": 0.25, "count": 0.25}
-    one, other = (analyse(fold)["scenes"].contrasts for fold in (found, before))
-    assert repr(one) == repr(other)
+    for split in found.scores:
+        one, other = (analyse(fold)[split].contrasts for fold in (found, before))
+        assert repr(one) == repr(other)
+
+
+def test_a_condition_is_a_further_key_of_the_designs(study):
+    store(study)
+    scores = read_stored(Path("evidence/prompt")).scores["scenes_by_distance"]
+    assert [*scores.designs()][:3] == [f"prompt=first distance={value}" for value in (0, 20, 1000)]
+    found = {one.name: one for one in differences(scores.contrasts, scores)}
+    assert [*found] == [
+        *(f"distance: 20 - 0{more}" for more in AT_PROMPTS),
+        "(distance: 20 - 0) changes from prompt=first to sandwich",
+        *(f"distance: 1000 - 0{more}" for more in AT_PROMPTS),
+        "(distance: 1000 - 0) changes from prompt=first to sandwich",
+        *(f"{CONTRAST}{more}" for more in ("", *(f", at distance={value}" for value in (0, 20, 1000)))),
+        *(f"({CONTRAST}) changes from distance=0 to {value}" for value in (20, 1000)),
+    ]
+    assert found["distance: 1000 - 0"].estimates.mean.value == pytest.approx(-0.3, abs=0.08)
+    assert (found["distance: 1000 - 0"].number, found[f"{CONTRAST}, at distance=20"].number) == (11, 5)
 
 
 def test_the_same_results_give_the_same_bytes(study):
@@ -117,13 +139,14 @@ def test_the_page_names_every_contrast_and_what_was_not_run(study):
     store(study)
     text = page()
     assert "mmrnn train -m sweep=prompt data.scenes=9\n" in text
-    assert "Jobs: 11 finished, 1 not finished. A run took 8 s on average." in text
+    assert "Jobs: 11 finished, 1 not finished. A run took 8 s on average. `scenes` has 60 questions of 2 kinds " in text
     [sentence] = re.findall(rf"^- `{re.escape(CONTRAST)}` on `scenes`: .*$", text, re.M)
     assert "5 pairs of runs" in sentence
     assert "The paper has +3.0%." in sentence
     assert "shows with 80 % power" in sentence
     assert re.search(r"\*\*(Reproduced|Undecided)\*\*", sentence)
     assert "| [later](#later) | And what of that? |  |  |  | not run |" in text
+    assert "| prompt=first distance=1000 | 6 | " in text
     assert "It is not asked here.\n\nNot run: there are no results" in text
     assert re.search(r"^\| chance \|  \| 66.7% \| 66.7% \|$", text, re.M)
     assert re.search(r"^\| blind \| 25.0% \| 25.0% \|$", text, re.M)

@@ -24,10 +24,11 @@ from mmrnn.evaluation.reports.task_results import TASKS
 from mmrnn.evaluation.sweeps import fold
 from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, TOO_FEW, differences
 from mmrnn.evaluation.sweeps.differing_answers import differing_answers
-from mmrnn.evaluation.sweeps.fold import Fold, Scores, SweepRun
+from mmrnn.evaluation.sweeps.fold import Fold
 from mmrnn.evaluation.sweeps.group_plots import interaction, pareto_front
 from mmrnn.evaluation.sweeps.job_status import begin_job
 from mmrnn.evaluation.sweeps.report import analyse
+from mmrnn.evaluation.sweeps.scores import Scores, SweepRun
 from mmrnn.evaluation.tasks.answer_lines import SETTINGS
 
 MODELS, PROMPTS = ("visualrwkv6_small", "transformer_small"), ("first", "last", "sandwich")

@@ -11,7 +11,7 @@ from mmrnn.config.overrides import override_text
 from mmrnn.evaluation.reports.resampling import CONFIDENCE
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimates, holm, of_combinations, sign_flip_p
 from mmrnn.evaluation.reports.statistics import is_significant
-from mmrnn.evaluation.sweeps.fold import Scores
+from mmrnn.evaluation.sweeps.scores import Scores
 
 NO_DIFFERENCE = "no difference shown"
 NO_INTERVAL = "one pair of seeds, or one image: no interval"

@@ -13,7 +13,7 @@ from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.task_results import read_tasks, task_label
 from mmrnn.evaluation.reports.thumbnails import Thumbnails
 from mmrnn.evaluation.sweeps.contrasts import matched_runs
-from mmrnn.evaluation.sweeps.fold import Scores
+from mmrnn.evaluation.sweeps.scores import Scores
 
 
 def differing_answers(split: str, contrasts: Sequence[Mapping[str, Any]], scores: Scores) -> tuple[str, list[str]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, of_combinations
 from mmrnn.evaluation.reports.svg import COLOURS
-from mmrnn.evaluation.sweeps.fold import Scores
+from mmrnn.evaluation.sweeps.scores import Scores
 
 LEFT, TOP, WIDTH, HEIGHT, ROW = 56, 26, 420, 220, 16
 

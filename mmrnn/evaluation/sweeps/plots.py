@@ -7,7 +7,7 @@ from typing import Any
 
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate
 from mmrnn.evaluation.reports.svg import COLOURS, chart
-from mmrnn.evaluation.sweeps.fold import SweepRun
+from mmrnn.evaluation.sweeps.scores import SweepRun
 
 ROW, TOP, BOTTOM, LETTER = 24, 26, 26, 6.4
 PLOT = 420

@@ -19,9 +19,10 @@ from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates
 from mmrnn.evaluation.reports.statistics import score_with_interval
 from mmrnn.evaluation.sweeps.contrasts import Difference, differences
 from mmrnn.evaluation.sweeps.differing_answers import differing_answers
-from mmrnn.evaluation.sweeps.fold import Fold, Scores
+from mmrnn.evaluation.sweeps.fold import Fold
 from mmrnn.evaluation.sweeps.group_plots import cost_and_quality, interaction
 from mmrnn.evaluation.sweeps.plots import dots, learning_curves
+from mmrnn.evaluation.sweeps.scores import Scores
 from mmrnn.io.atomic import replace_file
 
 MEAN = "mean over kinds"
@@ -58,7 +59,7 @@ class SplitResult(NamedTuple):
 def analyse(fold: Fold) -> dict[str, SplitResult]:
     """Return the estimates on every split or task that finished jobs of a sweep were asked."""
     return {
-        split: SplitResult(scores, _design_means(scores), differences(fold.plan.contrasts, scores))
+        split: SplitResult(scores, _design_means(scores), differences(scores.contrasts, scores))
         for split, scores in fold.scores.items()
         if scores.runs
     }
@@ -101,7 +102,7 @@ def sweep_sections(name: str, fold: Fold, results: Mapping[str, SplitResult]) ->
         ]
         rows += guess_rows(scores, kinds)
         notes = [DESIGNS, *([GUESSES] if scores.baselines else [])]
-        answers, faults = differing_answers(split, fold.plan.contrasts, scores)
+        answers, faults = differing_answers(split, scores.contrasts, scores)
         if faults:
             notes.append(f"{len(faults):,} answers are shown without their image; first {faults[0]}.")
         plots = _panels(split, scores, designs) + _group_plots(split, scores, designs, fold.plan)
@@ -138,7 +139,7 @@ def _panels(split: str, scores: Scores, designs: Mapping[str, SeedEstimates]) ->
 
 def _group_plots(split: str, scores: Scores, designs: Mapping[str, SeedEstimates], plan: SweepPlan) -> str:
     """Interactions that the contrasts ask for (none: that of the first two keys), and cost against quality."""
-    pairs = [(one["group"], one["by"]) for one in plan.contrasts if one.get("by")]
+    pairs = [(one["group"], one["by"]) for one in scores.contrasts if one.get("by")]
     pairs = pairs or [tuple(key for key, values in plan.grid.items() if key != SEED and len(values) > 1)[:2]]
     means = {name: each.mean for name, each in designs.items()}
     found = "".join(interaction(split, scores, means, *pair) for pair in dict.fromkeys(pairs) if len(pair) == 2)

@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +15,15 @@ import numpy as np
 from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.config.overrides import override_key
 from mmrnn.config.sweep_plan import SweepPlan
+from mmrnn.evaluation.conditions import base_split, key_of
 from mmrnn.evaluation.reports.pairing import ScoredReply
 from mmrnn.evaluation.reports.run_folder import NUMBER, field_fault
 from mmrnn.evaluation.reports.sweep_file import SWEEP, read_plan
-from mmrnn.evaluation.sweeps.fold import Fold, Scores, SweepRun, fold_sweep, guesses, options_and_seed
+from mmrnn.evaluation.sweeps.by_condition import contrasts_of
+from mmrnn.evaluation.sweeps.fold import Fold, fold_sweep, options_and_seed
 from mmrnn.evaluation.sweeps.job_status import job_states
 from mmrnn.evaluation.sweeps.results_file import RESULTS, row
+from mmrnn.evaluation.sweeps.scores import Scores, SweepRun, guesses
 from mmrnn.io import jsonl
 from mmrnn.io.atomic import replace_file
 
@@ -86,10 +89,16 @@ def _questions(split: str, scores: Scores) -> dict[str, Any]:
         "truths": [one.truth for one in scores.questions],
         "images": scores.clusters.tolist(),
         "runs": [
-            {"job": run.name, "right": base64.b64encode(line.tobytes()).decode()}
+            {"job": run.name, "right": base64.b64encode(line.tobytes()).decode(), **_under(split, run)}
             for run, line in zip(scores.runs, bits, strict=True)
         ],
     }
+
+
+def _under(split: str, run: SweepRun) -> dict[str, str]:
+    """Value of the condition under which a run was asked."""
+    key = key_of(split)
+    return {} if key is None else {key: run.options[key]}
 
 
 def _packed(content: bytes) -> bytes:
@@ -120,7 +129,7 @@ def read_stored(folder: Path) -> Fold:
     found = Fold(plan, [*runs.values()])
     for line in _lines(folder / ANSWERS):
         try:
-            found.scores[line["split"]] = _scores(line, runs)
+            found.scores[line["split"]] = _scores(line, runs, plan)
         except (KeyError, TypeError, ValueError) as fault:
             raise ValueError(f"{folder / ANSWERS} is damaged ({fault!r}); store the sweep again") from fault
     number = Counter(one in runs for one in plan.jobs)
@@ -145,16 +154,23 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _scores(line: Mapping[str, Any], runs: Mapping[str, SweepRun]) -> Scores:
+def _scores(line: Mapping[str, Any], runs: Mapping[str, SweepRun], plan: SweepPlan) -> Scores:
     """Scores of the runs on the questions of a split."""
     split, kinds = line["split"], [*map(str, line["kinds"])]
     texts = zip(line["ids"], line["truths"], kinds, strict=True)
     questions = [ScoredReply(str(id), "", str(truth), "", 0.0, (), kind) for id, truth, kind in texts]
     clusters = np.array(line["images"], int).reshape(len(questions))
-    kept: Sequence[SweepRun] = [runs[one["job"]] for one in line["runs"]]
+    key = key_of(split)
+    kept = [runs[one["job"]] for one in line["runs"]]
+    if key is not None:
+        kept = [
+            replace(run, options={**run.options, key: str(one[key])})
+            for run, one in zip(kept, line["runs"], strict=True)
+        ]
     size = -(-len(questions) // 8)
     bits = [np.frombuffer(base64.b64decode(one["right"], validate=True), np.uint8) for one in line["runs"]]
     values = np.unpackbits(np.stack(bits).reshape(len(kept), size), axis=1, count=len(questions)).astype(float)
-    shares = {kind: kept[0].result.get(f"blind.{split}.{kind}") for kind in {*kinds}}
+    shares = {kind: kept[0].result.get(f"blind.{base_split(split)}.{kind}") for kind in {*kinds}}
     blind = {kind: share for kind, share in shares.items() if isinstance(share, int | float)}
-    return Scores(kept, values, kinds, clusters, questions, baselines=guesses(questions, blind))
+    options = {"baselines": guesses(questions, blind), "contrasts": contrasts_of(split, kept, plan)}
+    return Scores(kept, values, kinds, clusters, questions, **options)
