@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from mmrnn.data.audio import AudioFile
 from mmrnn.data.frame_grid import frame_grids
 from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.observations import parse_observations
@@ -11,6 +12,7 @@ from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
 from mmrnn.data.rgb import Decoding
 from mmrnn.data.video import DEFAULT_FRAMES, expand_videos, frames
+from mmrnn.io.errors import RecordError
 from mmrnn.io.records.json_files import JsonLines, JsonList
 from mmrnn.types import Fraction, PositiveInt
 from mmrnn.types.records import Blob, Record
@@ -32,8 +34,8 @@ class LLaVAJson(RecordDataset):
 
     Also read are the roles `user` and `assistant`, a first turn or a key `system`, `images` and `videos` (ShareGPT,
     LLaMA-Factory), and `messages` of `role` and `content`, a text or a list of parts (`text`, `image_url`, `image`,
-    `video`; OpenAI, Hugging Face). An image may be a `data:` URL. An assistant's turn before the first question is left
-    out, as in LLaVA.
+    `video`; OpenAI, Hugging Face). `"audio": "clip.wav"` (or a list) belongs to `<audio>`, where PyAV is installed. An
+    image may be a `data:` URL. An assistant's turn before the first question is left out, as in LLaVA.
 
     Invalid records are left out; `skipped` lists them with the reason. The file is indexed at first use (see
     `RecordDataset`): records are read and images opened on demand.
@@ -119,6 +121,11 @@ def dialogue_sample(
     dialogue = parse_dialogue(content)
     turns = dialogue.turns
     observations = parse_observations(content.get("observations"), turns)
+    if dialogue.audios:
+        if "audio" in observations:
+            raise RecordError("a record must not have audio beside observations of it")
+        clips = tuple(AudioFile(images.path(name, "audio"), name) for name in dialogue.audios)
+        observations = {**observations, "audio": clips}
     found = tuple(images.image(name, stored or {}, id) for name in dialogue.images)
     if dialogue.videos:
         limits = {"max_pixels": images.max_pixels, "decoding": images.decoding}
