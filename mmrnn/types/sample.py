@@ -65,6 +65,7 @@ class Sample:
         id: identifier in logs.
         observations: inputs of other modalities by the name of the modality, each `objects features`; the user turns
             have one `<state>` for each of `state`.
+        class_id: class of the first image; None: not known.
     """
 
     turns: tuple[Turn, ...]
@@ -72,3 +73,4 @@ class Sample:
     kind: str = ""
     id: str = ""
     observations: "Mapping[str, tuple[Tensor, ...]]" = field(default_factory=dict)
+    class_id: int | None = None

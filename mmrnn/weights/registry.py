@@ -23,6 +23,7 @@ from mmrnn.weights.formats import (
     rwkv7,
     token_compressor,
     towers,
+    vision_rwkv,
     visualrwkv,
 )
 
@@ -40,6 +41,7 @@ FORMATS: tuple[Format, ...] = (
     *intern.FORMATS,
     *connectors.FORMATS,
     *token_compressor.FORMATS,
+    *vision_rwkv.FORMATS,
     *qformer.FORMATS,
     *cogvlm.FORMATS,
     *eve.FORMATS,

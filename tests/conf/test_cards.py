@@ -133,6 +133,7 @@ PUBLISHED = {
     "visualrwkv71_0b4": (768**2 + 768 * 1024 + 2 * 1024, 0, 256),
     "visualrwkv71_1b5": (768**2 + 768 * 2048 + 2 * 2048, 0, 256),
     "visualrwkv72_0b1": (768**2 + 768 * 768 + 2 * 768, 0, 64 * 256),  # of the largest image
+    "visualrwkv710_0b1": (0, 56_650_752, 256),
     "visualrwkv73_0b1": (23_738_880, 0, 256),
     "visualrwkv74_0b1": (23_738_880, 0, 64 * 256),
     "visualrwkv_uhd_1b6": (6400 * 2048 + 2048**2, 0, 1024),  # without the gate, which is not used

@@ -55,6 +55,7 @@ TINY = {
         "visualrwkv71_tiny",
         *("prompt.image_mark=1024", "prompt.text_mark=1025", "backbone.vocab=1026"),
     ),
+    "visualrwkv710_": ("visualrwkv710_tiny",),
     "visualrwkv73_": ("visualrwkv73_tiny",),
     "visualrwkv72_": ("visualrwkv72_tiny",),
     "visualrwkv71_": ("visualrwkv71_tiny",),

@@ -119,4 +119,7 @@ def dialogue_sample(
             for path, name in zip(paths, dialogue.videos, strict=True)
         ]
         turns, found = expand_videos(turns, found, videos)
-    return Parsed(Sample(turns, found, "reply", id, observations), dialogue.notes)
+    known = content.get("class_id")
+    if known is not None and (type(known) is not int or known < 0):
+        raise ValueError(f"class_id ({known!r:.40}) must be a whole number from 0 on")
+    return Parsed(Sample(turns, found, "reply", id, observations, known), dialogue.notes)
