@@ -17,6 +17,7 @@ from mmrnn.connectors.sequential import Sequential
 from mmrnn.connectors.sincos_positions import SinCosPositions
 from mmrnn.connectors.special_tokens import BeginEndTokens, CrossAttentionTokens, RowSeparators
 from mmrnn.connectors.standardize import Standardize
+from mmrnn.connectors.transformer_projector import TransformerProjector
 
 __all__ = [
     "GLU",
@@ -42,4 +43,5 @@ __all__ = [
     "Standardize",
     "TextQFormer",
     "TokenCompressor",
+    "TransformerProjector",
 ]

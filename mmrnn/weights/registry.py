@@ -2,6 +2,7 @@
 
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import (
+    bert,
     cogvlm,
     connectors,
     eve,
@@ -10,6 +11,7 @@ from mmrnn.weights.formats import (
     fuyu,
     glm,
     hf,
+    infinitevl,
     intern,
     llama,
     llava,
@@ -43,12 +45,14 @@ FORMATS: tuple[Format, ...] = (
     *token_compressor.FORMATS,
     *vision_rwkv.FORMATS,
     *qformer.FORMATS,
+    *bert.FORMATS,
     *cogvlm.FORMATS,
     *eve.FORMATS,
     *flamingo.FORMATS,
     *fuyu.FORMATS,
     *glm.FORMATS,
     *hf.FORMATS,
+    *infinitevl.FORMATS,
     *qwen35.FORMATS,
     *qwen_vl.FORMATS,
 )

@@ -36,10 +36,12 @@ PUBLISHED = {
     "flant5_xl": 2_849_757_184,
     "flant5_xxl": 11_135_332_352,
     "glm_6b": 6_707_929_088,
+    "infinitevl_4b": 3_739_697_248,
     "llama2_13b": 13_015_864_320,
     "llama2_7b": 6_738_415_616,
     "llama3_8b": 8_030_261_248,
     "llama_2b7": 2_701_560_320,
+    "linear_hybrid_7b": 6_738_415_616 + 24 * 17_088_704,  # Llama-2 7B, and gates, decays and convolutions
     "mamba_0b1": 129_135_360,
     "mamba_0b4": 371_516_416,
     "mamba_0b8": 793_204_224,

@@ -94,6 +94,7 @@ PUBLISHED = {
     "flamingo_llama_7b": (63_019_008, 8 * 139_476_994, 0),
     "flamingo_rwkv6_7b": (63_019_008, 8 * 139_476_994, 0),
     "fuyu_8b": (11_063_296 + 4_096, 0, 2340),  # and the vector that ends a row
+    "infinitevl_4b": (36_708_608, 0, 16384),  # of the largest image
     "llava15_13b": (31_467_520, 0, 576),
     "llava15_7b": (20_979_712, 0, 576),
     "llava_13b": (5_248_000, 0, 256),

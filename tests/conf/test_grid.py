@@ -46,7 +46,7 @@ OTHER_CONNECTORS = {
 }
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)
 CONNECTORS = [name for name in cards("connector") if name not in {*OTHER_CONNECTORS, *FOR_CROSS_ATTENTION}]
-OTHER_BACKBONES = {"rwkv7_hybrid_tiny"}  # hybrid_tiny with layers of RWKV-7
+OTHER_BACKBONES = {"rwkv7_hybrid_tiny", "infinitevl_tiny"}  # hybrid_tiny with layers of RWKV-7, with a window
 BACKBONES = [name for name in cards("backbone") if name.endswith("_tiny") and name not in OTHER_BACKBONES]
 RECURRENT = [name for name in BACKBONES if name.startswith(("rwkv", "mamba", "delta"))]
 HYBRID = ("hybrid_tiny",)

@@ -41,6 +41,7 @@ TINY = {
     "cobra": ("cobra_tiny",),
     "cogvlm_": ("cogvlm_tiny", "encoder=eva02_tiny"),
     "qwen35_": ("qwen35_tiny",),
+    "infinitevl_": ("infinitevl_tiny",),
     "qwen_vl_": ("qwen_vl_tiny", "encoder=bigg_tiny"),
     "modrwkv": ("modrwkv_tiny",),
     "palm_e": ("palm_e_tiny",),

@@ -18,6 +18,7 @@ SMALL = {
     "TextQFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24, "vocab": 50},
     "Resampler": {"heads": 2},
     "GLU": {"hidden": 40},
+    "TransformerProjector": {"heads": 2, "ffn": 24},
     "RWKV7": {"head_size": 8},
 }
 

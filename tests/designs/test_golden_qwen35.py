@@ -5,17 +5,16 @@ Limits: pixels 2/255, features 2e-5, whole models 3e-4 (their gated norms amplif
 
 import pytest
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 from mmrnn.backbones.positions import mrope
 from mmrnn.connectors import PatchMerger
-from mmrnn.data.preprocess import to_tensor
 from mmrnn.encoders import QwenViT
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Sequence
 from mmrnn.weights import load
 from mmrnn.weights.export import export
+from tests.designs.qwen_images import by_blocks, images_of
 
 pytestmark = pytest.mark.golden
 
@@ -29,29 +28,6 @@ def tower(config) -> Modality:
 
 def close(found, truth, limit):
     torch.testing.assert_close(found, truth, atol=limit, rtol=0)
-
-
-def images_of(tensors, encoder):
-    """Pixels of each image, as this library and as the original prepare them."""
-    grids = tensors["in/grid_thw"].tolist()
-    parts = tensors["in/pixel_values"].split([rows * cols for _, rows, cols in grids])
-    found, truth = [], []
-    for index, ((_, rows, cols), part) in enumerate(zip(grids, parts, strict=True)):
-        image = Image.fromarray(tensors[f"in/picture/{index}"].permute(1, 2, 0).contiguous().numpy())
-        found.append(to_tensor(image, encoder.image))
-        side, patch = encoder.merge, encoder.patch
-        blocks = part.view(rows // side, cols // side, side, side, 3, 2, patch, patch)
-        # A still image is one frame twice.
-        assert torch.equal(blocks[..., 0, :, :], blocks[..., 1, :, :])
-        pixels = blocks[..., 0, :, :].permute(4, 0, 2, 5, 1, 3, 6)
-        truth.append(pixels.reshape(3, rows * patch, cols * patch))
-    return found, truth
-
-
-def by_blocks(tokens, grid, side):
-    """Row-major patches in the order of the original: block after block."""
-    rows, cols = grid
-    return tokens.view(rows // side, side, cols // side, side, -1).transpose(1, 2).flatten(0, 3)
 
 
 def test_tower_and_merger(golden, params):

@@ -90,6 +90,7 @@ def models() -> Iterator[tuple[str, Made]]:
     yield "cobra_3b", ("han1997/cobra, the file of its training: projector and language model", "F32", d.cobra)
     for size in ("0b4", "1b5", "2b9"):
         yield f"modrwkv_{size}", (f"ModRWKV with SigLIP2 {size}", "BF16", lambda s=size: d.modrwkv(s))
+    yield "infinitevl_4b", ("hustvl/InfiniteVL, by its code", "BF16", l.infinitevl)
     yield "eve_7b", ("BAAI/EVE-7B-v1.0, and EVE-7B-HD-v1.0", "BF16", d.eve)
     yield "eve_7b_pretraining", ("EVE-7B with its teacher", "BF16", lambda: d.eve(training=True))
     yield "fuyu_8b", ("adept/fuyu-8b", "F16", lambda: d.fuyu(hub=True))

@@ -161,6 +161,31 @@ def qwen35(name: str) -> Shapes:
     return {key: shape for key, shape in shapes.items() if not (tied and key == "lm_head.weight")}
 
 
+def infinitevl() -> Shapes:
+    """InfiniteVL: a language model by its code, the tower and the merger of Qwen2.5-VL by the class of transformers."""
+    import transformers
+
+    width, ffn = 2048, 11008
+    delta: Shapes = {
+        f"{one}_proj.weight": (rows, width)
+        for one, rows in zip("qkvgab", (2048, 2048, 4096, 4096, 16, 16), strict=True)
+    }
+    delta |= {f"{one}_conv1d.weight": (rows, 1, 4) for one, rows in zip("qkv", (2048, 2048, 4096), strict=True)}
+    delta |= {"A_log": (16,), "dt_bias": (16,), "o_norm.weight": (256,), "o_proj.weight": (width, 4096)}
+    attention: Shapes = {f"{one}_proj.weight": (rows, width) for one, rows in zip("qkv", (2048, 256, 256), strict=True)}
+    attention |= {f"{one}_proj.bias": (rows,) for one, rows in zip("qkv", (2048, 256, 256), strict=True)}
+    attention |= {"o_proj.weight": (width, 2048)}
+    shapes: Shapes = {"model.embed_tokens.weight": (151936, width), "model.norm.weight": (width,)}
+    for layer in range(36):
+        block = under("self_attn.", delta if layer % 4 else attention)
+        block |= {f"mlp.{one}_proj.weight": (ffn, width) for one in ("gate", "up")}
+        block |= {"mlp.down_proj.weight": (width, ffn), "input_layernorm.weight": (width,)}
+        shapes |= under(f"model.layers.{layer}.", block | {"post_attention_layernorm.weight": (width,)})
+    vision = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "out_hidden_size": width}
+    whole = of_transformers("Qwen2_5_VLModel", transformers.Qwen2_5_VLConfig(vision_config=vision))
+    return shapes | {name: shape for name, shape in whole.items() if name.startswith("visual.")}
+
+
 def gguf(name: str) -> Shapes:
     """llama.cpp's names; those of Hugging Face, one by one."""
     names = {
