@@ -270,6 +270,8 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
 def cast_for_autocast(x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
     """Cast to the dtype of autocast, which norms return fp32 under: token shifts would take twice the memory."""
     kind = x.device.type
+    if kind == "meta":  # which autocast does not know
+        return x
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
