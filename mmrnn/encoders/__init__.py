@@ -15,6 +15,7 @@ from mmrnn.encoders.tilings import BestGrid, Quarters, Regions
 from mmrnn.encoders.timm_features import TimmFeatures
 from mmrnn.encoders.timm_vit import TimmViT
 from mmrnn.encoders.tower import Tower
+from mmrnn.encoders.whisper import WhisperEncoder
 
 __all__ = [
     "BestGrid",
@@ -32,4 +33,5 @@ __all__ = [
     "TimmFeatures",
     "TimmViT",
     "Tower",
+    "WhisperEncoder",
 ]

@@ -26,6 +26,7 @@ from mmrnn.weights.formats import (
     token_compressor,
     towers,
     visualrwkv,
+    whisper,
 )
 
 FORMATS: tuple[Format, ...] = (
@@ -53,6 +54,7 @@ FORMATS: tuple[Format, ...] = (
     *infinitevl.FORMATS,
     *qwen35.FORMATS,
     *qwen_vl.FORMATS,
+    *whisper.FORMATS,
 )
 
 UNSUPPORTED = {
