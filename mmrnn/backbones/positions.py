@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mmrnn.backbones.mrope import AXES
+from mmrnn.layers.rotary import AXES
 from mmrnn.types import NonNegativeInt, Position, Sequence, implements
 
 

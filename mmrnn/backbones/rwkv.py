@@ -103,7 +103,8 @@ class Block(nn.Module):
 class RWKV(nn.Module, Backbone, ChecksKnobs):
     """Base class of the RWKV language models: a version supplies the time mix and channel mix of each layer.
 
-    Embeddings, of text and of images alike, pass through the input norm of the first block.
+    Embeddings, of text and of images alike, pass through the input norm of the first block. With `vocab` 0 there is
+    neither embedding nor head: the blocks alone, which read embeddings of another part.
     """
 
     recurrent = True
@@ -127,12 +128,12 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
     ):
         super().__init__()
         self.vocab, self.width, self.depth, self.grad_checkpointing = vocab, width, depth, grad_checkpointing
-        self.embedding = nn.Embedding(vocab, width)
+        self.embedding = nn.Embedding(vocab, width) if vocab else None
         self.blocks = nn.ModuleList(
             Block(width, time_mix(layer), channel_mix(layer), layer == 0, dropout) for layer in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.output = Linear(width, vocab, bias=False)
+        self.output = Linear(width, vocab, bias=False) if vocab else None
         heads, size = self.blocks[0].time_mix.heads, self.blocks[0].time_mix.head_size
         self.start: nn.Parameter | None = None
         self._wkv_shape = (heads, size, size)
@@ -157,10 +158,11 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialise as published (RWKV-LM since April 2024); on the meta device there is nothing to initialise."""
-        if self.embedding.weight.is_meta:
+        if self.norm.weight.is_meta:
             return
-        nn.init.uniform_(self.embedding.weight, -1e-4, 1e-4)
-        nn.init.orthogonal_(self.output.weight, gain=0.5 * max(1, self.vocab / self.width) ** 0.5)
+        if self.vocab:
+            nn.init.uniform_(self.embedding.weight, -1e-4, 1e-4)
+            nn.init.orthogonal_(self.output.weight, gain=0.5 * max(1, self.vocab / self.width) ** 0.5)
         for layer, block in enumerate(self.blocks):
             block.time_mix.reset_parameters(layer, self.depth)
             block.channel_mix.reset_parameters(layer, self.depth)
@@ -182,11 +184,23 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
         return self.blocks[layer].channel_mix
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        """Embed token ids."""
+        """Embed token ids.
+
+        Raises:
+            ValueError: there is no embedding.
+        """
+        if self.embedding is None:
+            raise ValueError("blocks alone (vocab=0) read embeddings of another part, and have none for ids")
         return self.embedding(ids)
 
     def head(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
-        """Return the logits of hidden states."""
+        """Return the logits of hidden states.
+
+        Raises:
+            ValueError: there is no head.
+        """
+        if self.output is None:
+            raise ValueError("blocks alone (vocab=0) have no head")
         return self.output(hidden)
 
     def state(self, batch: int) -> State:

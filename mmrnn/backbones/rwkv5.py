@@ -88,7 +88,7 @@ class RWKV5(RWKV):
     """RWKV-5.2 language model (Eagle, arXiv 2404.05892).
 
     Args:
-        vocab: rows of the embedding and of the head.
+        vocab: rows of the embedding and of the head; 0: the blocks alone.
         width: model dimension `d`.
         depth: number of blocks.
         head_size: rows and columns of the WKV matrix of a head.
@@ -110,7 +110,7 @@ class RWKV5(RWKV):
     def __init__(
         self,
         *,
-        vocab: PositiveInt = 65536,
+        vocab: NonNegativeInt = 65536,
         width: PositiveInt = 768,
         depth: PositiveInt = 12,
         head_size: PositiveInt = 64,

@@ -88,7 +88,7 @@ class RWKV6(RWKV):
     """RWKV-6 language model (Finch, arXiv 2404.05892).
 
     Args:
-        vocab: rows of the embedding and of the head.
+        vocab: rows of the embedding and of the head; 0: the blocks alone.
         width: model dimension `d`.
         depth: number of blocks.
         head_size: rows and columns of the WKV matrix of a head.
@@ -111,7 +111,7 @@ class RWKV6(RWKV):
     def __init__(
         self,
         *,
-        vocab: PositiveInt = 65536,
+        vocab: NonNegativeInt = 65536,
         width: PositiveInt = 768,
         depth: PositiveInt = 12,
         head_size: PositiveInt = 64,

@@ -161,7 +161,7 @@ class RWKV7(RWKV):
     """RWKV-7 language model (Goose, arXiv 2503.14456).
 
     Args:
-        vocab: rows of the embedding and of the head.
+        vocab: rows of the embedding and of the head; 0: the blocks alone.
         width: model dimension `d`.
         depth: number of blocks.
         head_size: rows and columns of the WKV matrix of a head.
@@ -185,7 +185,7 @@ class RWKV7(RWKV):
     def __init__(
         self,
         *,
-        vocab: PositiveInt = 65536,
+        vocab: NonNegativeInt = 65536,
         width: PositiveInt = 768,
         depth: PositiveInt = 12,
         head_size: PositiveInt = 64,

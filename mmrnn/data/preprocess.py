@@ -1,11 +1,14 @@
 """Preprocessing of an image for an encoder: resized, cut or filled up, normalised."""
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mmrnn.data.image import ImageError
 from mmrnn.data.rgb import to_rgb
 from mmrnn.types import ImageSpec
 
@@ -17,6 +20,9 @@ RESAMPLING = {
 
 MAX_SCALED_PIXELS = 64_000_000
 """Largest scaled image that a crop is taken from; of an image that would exceed it, the middle is cut out first."""
+
+MAX_ASPECT = 200
+"""Largest ratio of the sides of an image whose area is fitted."""
 
 MAX_SQUARE = 8192
 """Side in pixels of the largest square that an image is padded to."""
@@ -35,6 +41,8 @@ def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
     resampling = RESAMPLING[spec.interpolation]
     if spec.resize == "fit":
         return image.resize(fitted_size(image.size, spec), resampling)
+    if spec.resize == "area":
+        return image.resize(area_size(image.size, spec), resampling)
     if spec.resize.startswith("regions_"):
         return image.resize(region_size(image.size, spec), resampling)
     if spec.resize == "within":
@@ -58,6 +66,8 @@ def prepared_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     """Height and width of the pixels that `to_tensor` makes of an image of width and height `size`."""
     if spec.resize == "fit":
         return fitted_size(size, spec)[::-1]
+    if spec.resize == "area":
+        return area_size(size, spec)[::-1]
     if spec.resize == "within":
         return _filled_size(_shrunk_size(size, spec), spec)[::-1]
     if spec.resize.startswith("regions_"):
@@ -72,6 +82,25 @@ def fitted_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     """
     long, most = max(size), max(spec.size)
     width, height = (min(-(-side * most // (long * spec.multiple)) * spec.multiple, most) for side in size)
+    return width, height
+
+
+def area_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Width and height that `area` makes of `size` (Qwen2-VL): multiples, an area within bounds, about its shape.
+
+    Raises:
+        ImageError: one side is more than MAX_ASPECT times the other.
+    """
+    if max(size) > MAX_ASPECT * min(size):
+        raise ImageError(f"an image of {size[0]} x {size[1]} pixels is too long and narrow; cut it", "a shape")
+    (least, most), cell, area = spec.pixels, spec.multiple, size[0] * size[1]
+    width, height = (max(cell, round(side / cell) * cell) for side in size)
+    if width * height > most:
+        shrink = math.sqrt(area / most)
+        width, height = (max(cell, math.floor(side / shrink / cell) * cell) for side in size)
+    elif width * height < least:
+        grow = math.sqrt(least / area)
+        width, height = (math.ceil(side * grow / cell) * cell for side in size)
     return width, height
 
 

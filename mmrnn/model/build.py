@@ -9,7 +9,8 @@ from torch import Tensor
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.config.validate import check
-from mmrnn.model.assemble import INHERIT, assemble, loads_backbone, named_weights, prefix_errors, weight_plan
+from mmrnn.model.assemble import INHERIT, assemble, loads_backbone, prefix_errors, weight_plan
+from mmrnn.model.begin import copies_of_backbone
 from mmrnn.model.vlm import VLM
 from mmrnn.weights import load
 from mmrnn.weights.inherit import read_inheritance
@@ -64,8 +65,8 @@ def _load_weights(model: VLM) -> list[str]:
         else:
             found = prefix_errors(path, lambda target=target, source=source: load(target, source, max_new_rows=rows))
         notes += [f"{path}: {note}" for note in found.notes]
-    if model.hook is not None and not {"hook", "model"} & set(named_weights(model.config)):
-        model.hook.init_from(model.backbone)
+    for copy in copies_of_backbone(model):
+        copy()
     return notes
 
 

@@ -13,7 +13,8 @@ from mmrnn.config.instantiate import instantiate
 from mmrnn.config.skip_init import DrawOnly, meta_parameters
 from mmrnn.config.tree import modalities, plain
 from mmrnn.config.validate import check
-from mmrnn.model.assemble import INHERIT, assemble, named_weights, prefix_errors, weight_plan
+from mmrnn.model.assemble import INHERIT, assemble, prefix_errors, weight_plan
+from mmrnn.model.begin import copies_of_backbone
 from mmrnn.model.build import added_tokens
 from mmrnn.model.vlm import VLM
 from mmrnn.weights.inherit import read_inheritance
@@ -74,8 +75,7 @@ def build_on_meta(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[
         start.values |= {paths[id(target)] + name: value for name, value in values.items()}
         model.load_notes += tuple(f"{path}: {note}" for note in notes)
     start.initialisers = _initialisers(model, start.values, trusted)
-    if model.hook is not None and not {"hook", "model"} & set(named_weights(tree)):
-        start.copies.append(lambda: model.hook.init_from(model.backbone))
+    start.copies += copies_of_backbone(model)
     if card := tree.get("adapter"):
         adapter = instantiate(card, trusted=trusted)
         before = dict(model.named_modules())

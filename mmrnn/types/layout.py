@@ -13,7 +13,8 @@ class ImageSpec:
     """Preprocessing that an encoder requires of an image.
 
     Attributes:
-        size: height and width in pixels; with `fit`, `within` and `regions_` the largest.
+        size: height and width in pixels; with `fit`, `within` and `regions_` the largest, with
+            `area` the largest square.
         mean: of each channel, subtracted from pixels of range 0 to 1.
         std: of each channel, divided by.
         resize: `squash` scales both sides to `size`; `crop` scales the short side and cuts out the middle, with an odd
@@ -22,24 +23,27 @@ class ImageSpec:
             the long side to that of `size` and rounds the short side up to a multiple of `multiple` (EVE); `within`
             shrinks only what is larger than `size` and fills up with black to multiples (Fuyu). `regions_smallest` and
             `regions_closest` stretch to the multiples of `multiple` that are nearest to the size of the image
-            (VisualRWKV v7.02 and v7.03). `none`: the input is no image.
+            (VisualRWKV v7.02 and v7.03). `area` rounds both sides to multiples of `multiple` and scales what has more
+            or fewer than `pixels` (Qwen2-VL). `none`: the input is no image.
         interpolation: of the scaling.
         multiple: height and width become multiples of it, in pixels.
+        pixels: with `area` the least and the largest area.
     """
 
     size: tuple[int, int]
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     resize: Literal[
-        "squash", "crop", "crop_rounded", "pad", "fit", "within", "regions_smallest", "regions_closest", "none"
+        "squash", "crop", "crop_rounded", "pad", "fit", "within", "regions_smallest", "regions_closest", "area", "none"
     ] = "squash"
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     multiple: int = 1
+    pixels: tuple[int, int] | None = None
 
     @property
     def variable_size(self) -> bool:
         """True where images come out in different sizes."""
-        return self.resize in ("fit", "within", "regions_smallest", "regions_closest")
+        return self.resize in ("fit", "within", "regions_smallest", "regions_closest", "area")
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,13 @@ class Connector(Composite, Protocol):
     def __call__(self, tokens: Float[Tensor, "m n e"], layout: Layout | None = None) -> Float[Tensor, "m v d"]:
         """Map the encoder tokens of images that have one layout."""
 
+    def init_from(self, backbone: "Backbone") -> None:
+        """Initialise parameters from those of the backbone, after `reset`; by default nothing is copied.
+
+        Raises:
+            ValueError: the backbone has other blocks than the connector.
+        """
+
 
 @runtime_checkable
 class ModalitySpec(Protocol):

@@ -37,12 +37,14 @@ class Report:
         loaded: number of tensors of the module that were set.
         ignored: name in the source -> reason why it was not loaded.
         notes: changes of tensors beyond renaming.
+        fresh: names in the module of what the format never has: they stay as initialised.
     """
 
     format: str
     loaded: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    fresh: set[str] = field(default_factory=set)
 
 
 def convert(
@@ -72,6 +74,7 @@ def convert(
     if chosen is None:
         return _convert_parts(module, tensors, format, report, partial)
     converted = _apply(chosen, module, tensors, report, partial)
+    report.fresh = {prefix + name for name in report.fresh}
     return {prefix + name: value for name, value in converted.items()}
 
 
@@ -135,11 +138,13 @@ def _apply(
         part_tensors = convert(part, group, report=inner, partial=partial)
         report.ignored |= {keys[path].get(key, key): reason for key, reason in inner.ignored.items()}
         report.notes += [f"{path}: {note}" for note in inner.notes]
+        report.fresh |= {f"{path}.{name}" for name in inner.fresh}
         converted |= {f"{path}.{name}": value for name, value in part_tensors.items()}
         group.clear()
     if chosen.adapt is not None:
         converted = chosen.adapt(converted, module, report.notes)
     target_tensors = module.state_dict()
+    report.fresh |= {name for name in target_tensors if name not in converted and chosen.is_fresh(name)}
     unexpected += [name for name in converted if name not in target_tensors]
     if unexpected:
         raise WeightsError(mismatch_message(module, chosen.name, {"unexpected": unexpected}))
@@ -165,6 +170,7 @@ def _convert_parts(
         used |= set(tensors) - set(inner.ignored)
         report.ignored = {**inner.ignored, **report.ignored}
         report.notes += [f"{path}: {note}" for note in inner.notes]
+        report.fresh |= {f"{path}.{name}" for name in inner.fresh}
         converted |= {f"{path}.{name}": value for name, value in part_tensors.items()}
     if errors and (not partial or not formats):
         raise WeightsError("\n".join(errors))

@@ -44,8 +44,8 @@ Infer = Callable[[Shapes, Mapping[str, Any]], Sizes]
 class Format:
     """Names that one project gives to the tensors of one kind of part.
 
-    In `names`, `ignored` and `submodules`, `{}` stands for a number; in the first two a `*` at the end stands for the
-    rest of a name. The first pattern that matches decides.
+    In `names`, `ignored`, `fresh` and `submodules`, `{}` stands for a number; in the first three a `*` at the end
+    stands for the rest of a name. The first pattern that matches decides.
 
     Attributes:
         part: class that it fills, or a contract that the class inherits; None: any module that has the parts which
@@ -59,6 +59,7 @@ class Format:
         adapt: change of tensors after renaming; it appends a sentence to `notes` for each change that a user has to
             know of. It is linear, so that it applies to gradients as well.
         inverse: undoes `adapt`; None: a format with `adapt` or `submodules` is read-only.
+        fresh: our names of what the source never has, and what therefore stays as initialised.
         infer: sizes of the part from a source; None: they cannot be inferred.
         preset: for a source of a whole model: overrides that choose the parts which its tensors do not determine.
     """
@@ -71,6 +72,7 @@ class Format:
     submodules: Mapping[str, SubmodulePath] = field(default_factory=dict)
     adapt: Adapt | None = None
     inverse: Inverse | None = None
+    fresh: tuple[str, ...] = ()
     infer: Infer | None = None
     preset: tuple[str, ...] = ()
 
@@ -100,6 +102,10 @@ class Format:
     def rename(self, key: str) -> str | None:
         """Our name for `key`; None: it is unknown."""
         return next(_substitutions(self.names, key), None)
+
+    def is_fresh(self, name: str) -> bool:
+        """True for our name of a tensor that the source never has."""
+        return any(_regex(pattern).fullmatch(name) for pattern in self.fresh)
 
     def reason(self, key: str) -> str | None:
         """Reason why `key` is ignored; None: it is not."""

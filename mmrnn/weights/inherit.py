@@ -8,27 +8,34 @@ from typing import Any
 
 from torch import Size, Tensor, nn
 
+from mmrnn.backbones.hybrid import GatedDeltaNet
 from mmrnn.config.yaml_file import read_yaml
 from mmrnn.io import hub, shards
 from mmrnn.io.tensor_files import read
+from mmrnn.layers.norm import ZeroCenteredRMSNorm
 from mmrnn.weights.convert import WeightsError
 from mmrnn.weights.linear_start import start_values
 
 CONFIG = "config.yaml"
 BACKBONE, BLOCK = "backbone.", re.compile(r"backbone\.blocks\.(\d+)\.")
 
+PROJECTIONS = ("query", "key", "value", "output")
+"""Names of the projections of an attention, in that of a transformer and in the mixers of a `Hybrid` alike."""
+
 NAMES = {
-    "time_mix.receptance.weight": "attention.query.weight",
-    "time_mix.key.weight": "attention.key.weight",
-    "time_mix.value.weight": "attention.value.weight",
-    "time_mix.output.weight": "attention.output.weight",
+    **{f"time_mix.{name.replace('query', 'receptance')}.weight": f"attention.{name}.weight" for name in PROJECTIONS},
+    **{
+        f"mixer.time_mix.{name.replace('query', 'receptance')}.weight": f"attention.{name}.weight"
+        for name in PROJECTIONS
+    },
+    **{f"mixer.{name}.{leaf}": f"attention.{name}.{leaf}" for name in PROJECTIONS for leaf in ("weight", "bias")},
+    "mixer.query_norm.weight": "attention.query_norm.weight",
+    "mixer.key_norm.weight": "attention.key_norm.weight",
+    "norm_mixer.weight": "norm_attention.weight",
     "norm_time.weight": "norm_attention.weight",
     "norm_channel.weight": "norm_mlp.weight",
 }
-"""Name in a block of an RWKV -> name in a block of a transformer."""
-
-GROUPED = ("time_mix.key.weight", "time_mix.value.weight")
-"""Those whose heads are repeated where several queries of the transformer share one."""
+"""Name in a block of a linear RNN -> name in a block of a transformer."""
 
 
 @dataclass
@@ -51,8 +58,8 @@ def read_inheritance(model: nn.Module, source: str) -> Inheritance:
     """Return what a model takes over of a checkpoint of another one; the model is left as it is.
 
     Tensors of one name and shape are taken as they are, and a tied head from the embedding. Query, key, value and
-    output of attention become receptance, key, value and output of an RWKV, grouped heads repeated; where they do, all
-    else of that mixer is set such that it begins as linear attention (`linear_start`).
+    output of attention become receptance, key, value and output of an RWKV, or the projections of a gated delta rule,
+    grouped heads repeated; where they do, the mixer is set such that it begins as linear attention (`linear_start`).
 
     Args:
         model: a whole model, perhaps on the meta device.
@@ -97,7 +104,7 @@ def inherit(model: nn.Module, tensors: Mapping[str, Tensor], card: Mapping[str, 
     if not found.values:
         raise WeightsError("no tensor of the source fits the model; name a model of the same width and vocabulary")
     for path in _linear_mixers(found.sources):
-        values = start_values(model.get_submodule(path))
+        values = start_values(model.get_submodule(path))  # of an attention that stays one: none
         found.values |= {f"{path}.{name}": value for name, value in values.items()}
     found.notes = [*_notes(found, shapes, tensors)]
     return found
@@ -125,37 +132,39 @@ def _fitted(model: nn.Module, name: str, value: Tensor, shape: Size, card: Mappi
     Raises:
         WeightsError: attention has another number of heads than the mixer that it becomes.
     """
-    match = BLOCK.match(name)
-    leaf = name[match.end() :] if match else ""
-    if leaf not in NAMES or not leaf.startswith("time_mix."):
-        return value if value.shape == shape else None
-    mixer = model.get_submodule(name.removesuffix(f".{leaf.partition('.')[2]}"))
+    path, _, projection = name.rpartition(".")[0].rpartition(".")
     heads, size = _heads(card)
-    if heads and (mixer.heads, mixer.head_size) != (heads, size):
-        raise WeightsError(
-            f"{name}: attention has {heads} heads of {size} channels, and the mixer {mixer.heads} of "
-            f"{mixer.head_size}; set backbone.head_size={size}"
-        )
-    if leaf in GROUPED and value.shape != shape and shape[0] % value.shape[0] == 0:
-        grouped = value.unflatten(0, (-1, mixer.head_size))
-        value = grouped.repeat_interleave(shape[0] // value.shape[0], 0).flatten(0, 1)
-    return value if value.shape == shape else None
+    if projection == "receptance" or (projection in PROJECTIONS and BLOCK.match(name)):
+        mixer = model.get_submodule(path)
+        own = mixer.key_size if isinstance(mixer, GatedDeltaNet) else mixer.head_size
+        if heads and (mixer.heads, own) != (heads, size):
+            raise WeightsError(
+                f"{name}: attention has {heads} heads of {size} channels, and the mixer {mixer.heads} of {own}; "
+                f"give it {heads} heads of {size} (backbone.head_size={size})"
+            )
+        if projection in ("key", "value") and value.shape != shape and shape[0] % value.shape[0] == 0:
+            grouped = value.unflatten(0, (-1, size or own))
+            value = grouped.repeat_interleave(shape[0] // value.shape[0], 0).flatten(0, 1)
+    if value.shape != shape:
+        return None
+    zero_centred = isinstance(model.get_submodule(name.rpartition(".")[0]), ZeroCenteredRMSNorm)
+    return value - 1 if zero_centred and not card.get("zero_centered") else value
 
 
 def _heads(card: Mapping[str, Any]) -> tuple[int, int]:
-    """Number and size of the heads of a transformer; 0 where its card has none (an RWKV)."""
+    """Number and size of the heads of a transformer; 0 where its card has none (an RWKV, a hybrid)."""
     if "kv_heads" not in card:
         return 0, 0
     return card["heads"], card.get("head_size") or card["width"] // card["heads"]
 
 
 def _linear_mixers(sources: Mapping[str, str]) -> list[str]:
-    """Paths of the mixers of an RWKV that were attention."""
-    ends = (".time_mix.receptance.weight", ".attention.query.weight")
+    """Paths of the mixers that were attention of a transformer."""
+    ends = (".receptance.weight", ".query.weight")
     return [
-        name.removesuffix(".receptance.weight")
+        name.rpartition(".")[0].rpartition(".")[0]
         for name, theirs in sources.items()
-        if name.endswith(ends[0]) and theirs.endswith(ends[1])
+        if name.endswith(ends) and theirs.endswith(".attention.query.weight")
     ]
 
 

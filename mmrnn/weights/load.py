@@ -1,6 +1,7 @@
 """Loading of published tensors into a module: complete, or an error that lists what does not fit."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,8 @@ def load(
     if changes.added or changes.blocks:
         return _merge_adapter(module, changes, format, report)
     converted = _convert(module, changes.plain, format, strict, max_new_rows, report)
+    if empty := [name for name in report.fresh if module.state_dict()[name].is_meta]:
+        raise WeightsError(f"{empty[0]} is not in the source, and the module has no values for it: build it in memory")
     # Their files are released one by one.
     del changes
     _assign(module, converted)
@@ -133,7 +136,11 @@ def _convert(
         converted = resize_embeddings(module, converted, max_new_rows, report.notes)
     if strict and not only_states:
         start_states.fill(module, converted, report.notes)
-    _check(module, converted, report.format, complete=strict and not only_states)
+    complete = strict and not only_states
+    _check(module, converted, report.format, complete=complete, fresh=report.fresh)
+    if complete and report.fresh:
+        names = dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", name) for name in sorted(report.fresh))
+        report.notes.append(f"not in the source, as initialised: {', '.join(names)}")
     if not strict:
         _note_missing(module, converted, report.notes)
     report.loaded = len(converted)
@@ -181,9 +188,11 @@ def _merge_adapter(module: nn.Module, changes: adapters.Changes, format: str | N
     return report
 
 
-def _check(module: nn.Module, converted: Mapping[str, Tensor], format: str, complete: bool) -> None:
+def _check(
+    module: nn.Module, converted: Mapping[str, Tensor], format: str, complete: bool, fresh: Collection[str] = ()
+) -> None:
     target = module.state_dict()
-    missing = sorted(set(target) - set(converted)) if complete else []
+    missing = sorted({*target} - {*converted} - {*fresh}) if complete else []
     shapes = [
         f"{name}: {tuple(value.shape)}, the module has {tuple(target[name].shape)}"
         for name, value in converted.items()

@@ -2,6 +2,7 @@
 
 from mmrnn.weights.format import Format
 from mmrnn.weights.formats import (
+    bert,
     cogvlm,
     connectors,
     eve,
@@ -10,6 +11,7 @@ from mmrnn.weights.formats import (
     fuyu,
     glm,
     hf,
+    infinitevl,
     intern,
     llama,
     llava,
@@ -17,11 +19,14 @@ from mmrnn.weights.formats import (
     modrwkv,
     prismatic,
     qformer,
+    qwen35,
     qwen_vl,
     rwkv,
     rwkv7,
+    token_compressor,
     towers,
     visualrwkv,
+    whisper,
 )
 
 FORMATS: tuple[Format, ...] = (
@@ -37,14 +42,19 @@ FORMATS: tuple[Format, ...] = (
     *towers.FORMATS,
     *intern.FORMATS,
     *connectors.FORMATS,
+    *token_compressor.FORMATS,
     *qformer.FORMATS,
+    *bert.FORMATS,
     *cogvlm.FORMATS,
     *eve.FORMATS,
     *flamingo.FORMATS,
     *fuyu.FORMATS,
     *glm.FORMATS,
     *hf.FORMATS,
+    *infinitevl.FORMATS,
+    *qwen35.FORMATS,
     *qwen_vl.FORMATS,
+    *whisper.FORMATS,
 )
 
 UNSUPPORTED = {

@@ -24,14 +24,24 @@ def palm(layers, d, heads, vocab=256_000):
     return layers * (2 * d * heads * 256 + 2 * d * 256 + 12 * d * d + 2 * d) + vocab * d + d
 
 
+def qwen35(layers, d, ffn, heads, groups, delta):
+    """Three layers of the delta rule with 16 key heads of 128, then one of gated attention with heads of 256."""
+    keys, values = 16 * 128, delta * 128
+    rule = d * (2 * keys + 3 * values + 2 * delta) + 4 * (2 * keys + values) + 2 * delta + 128
+    attention = d * 256 * (3 * heads + 2 * groups) + 2 * 256
+    return layers * (3 * d * ffn + 2 * d) + layers // 4 * (3 * rule + attention) + 248_320 * d + d
+
+
 PUBLISHED = {
     "flant5_xl": 2_849_757_184,
     "flant5_xxl": 11_135_332_352,
     "glm_6b": 6_707_929_088,
+    "infinitevl_4b": 3_739_697_248,
     "llama2_13b": 13_015_864_320,
     "llama2_7b": 6_738_415_616,
     "llama3_8b": 8_030_261_248,
     "llama_2b7": 2_701_560_320,
+    "linear_hybrid_7b": 6_738_415_616 + 24 * 17_088_704,  # Llama-2 7B, and gates, decays and convolutions
     "mamba_0b1": 129_135_360,
     "mamba_0b4": 371_516_416,
     "mamba_0b8": 793_204_224,
@@ -47,7 +57,10 @@ PUBLISHED = {
     "qwen2_1b5": 1_543_714_304,
     "qwen2_7b": 7_615_616_512,
     "qwen_7b": 7_721_324_544,
-    "qwen35_0b8": 752_393_024,
+    "qwen35_0b8": qwen35(24, 1024, 3584, 8, 2, 16),
+    "qwen35_2b": qwen35(24, 2048, 6144, 8, 2, 16),
+    "qwen35_4b": qwen35(32, 2560, 9216, 16, 4, 32),
+    "qwen35_9b": qwen35(32, 4096, 12288, 16, 4, 32) + 248_320 * 4096,
     "rwkv5_0b1": rwkv5(12, 768),
     "rwkv5_0b4": rwkv5(24, 1024),
     "rwkv5_1b5": rwkv5(24, 2048),

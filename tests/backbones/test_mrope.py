@@ -2,9 +2,9 @@
 
 import torch
 
-from mmrnn.backbones.mrope import frequency_axes, rotary_angles, rotate
 from mmrnn.backbones.positions import mrope
 from mmrnn.backbones.rope import apply_rope
+from mmrnn.layers.rotary import frequency_axes, rotary_angles, rotate
 from mmrnn.types import SLOT, ImageSpan, Layout, Sequence
 
 IMAGE = Layout(rows=2, cols=3)

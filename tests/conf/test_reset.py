@@ -20,6 +20,7 @@ SMALL = {
     "QFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24},
     "TextQFormer": {"width": 16, "depth": 4, "heads": 2, "ffn": 24, "vocab": 50},
     "Resampler": {"heads": 2},
+    "TransformerProjector": {"heads": 2},
     "GLU": {"hidden": 40},
 }
 """Sizes of connectors that are large otherwise."""

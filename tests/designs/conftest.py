@@ -1,13 +1,14 @@
 """Parts in the sizes of a golden case, and its ids in our form."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from mmrnn.backbones import Transformer
+from mmrnn.backbones import GatedAttention, GatedDeltaNet, Hybrid, Transformer
 from mmrnn.encoders import TimmViT
 from mmrnn.types import IGNORE, SLOT, ImageSpan, Layout, Sequence
 
@@ -76,3 +77,29 @@ def spread():
 def loss():
     """`loss(logits, labels)`: the mean over the targets, each predicted from the position before it."""
     return lambda logits, labels: F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+@pytest.fixture(scope="session")
+def qwen35():
+    """`qwen35(config)`: a language model of Qwen3.5 of these sizes."""
+
+    def make(config: dict) -> Hybrid:
+        delta = {"heads": config["v_heads"], "key_heads": config["k_heads"], "key_size": config["k_dim"]}
+        attention = {"heads": config["heads"], "kv_heads": config["kv_heads"], "head_size": config["head_dim"]}
+        attention |= {
+            "rope_theta": config["theta"],
+            "rotary": config["partial"],
+            "mrope_section": tuple(config["mrope"]),
+        }
+        kinds = {"linear_attention": "delta", "full_attention": "attention"}
+        return Hybrid(
+            pattern=[kinds[kind] for kind in config["layer_types"]],
+            mixers={"delta": partial(GatedDeltaNet, **delta), "attention": partial(GatedAttention, **attention)},
+            vocab=config["vocab"],
+            width=config["width"],
+            depth=config["layers"],
+            ffn=config["ffn"],
+            tie_embeddings=config["tied"],
+        )
+
+    return make

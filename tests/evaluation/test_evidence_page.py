@@ -139,7 +139,7 @@ def test_the_page_names_every_contrast_and_what_was_not_run(study):
     store(study)
     text = page()
     assert "mmrnn train -m sweep=prompt data.scenes=9\n" in text
-    assert "Jobs: 11 finished, 1 not finished. A run took 8 s on average." in text
+    assert "Jobs: 11 finished, 1 not finished. A run took 8 s on average. `scenes` has 60 questions of 2 kinds " in text
     [sentence] = re.findall(rf"^- `{re.escape(CONTRAST)}` on `scenes`: .*$", text, re.M)
     assert "5 pairs of runs" in sentence
     assert "The paper has +3.0%." in sentence

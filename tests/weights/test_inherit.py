@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import mmrnn
+from mmrnn.backbones.mixer import MixerInputs
 from mmrnn.config.compose import compose
 from mmrnn.config.error import ConfigError
 from mmrnn.model.build import build
@@ -12,6 +13,7 @@ from mmrnn.model.start import build_on_meta
 from mmrnn.training import LanguageModel
 from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.step import TrainStep
+from mmrnn.types import Sequence
 
 PARTS = ("model=visualrwkv7_tiny", "encoder=patch_tiny", "connector=linear")
 GROUPED = ("backbone=transformer_tiny", "backbone.heads=4", "backbone.kv_heads=2")
@@ -76,6 +78,52 @@ def test_what_fits_is_taken_and_told_and_the_rest_is_as_initialised(teacher, ver
     assert "are as initialised: backbone.blocks.*.norm_in.weight" in told
 
 
+SHARED = (
+    *(*PARTS, "backbone=linear_delta_study", "backbone.width=32", "backbone.depth=2", "backbone.ffn=64"),
+    *("backbone.mixers.delta.key_size=8", "backbone.mixers.rwkv7.head_size=8", "backbone.mixers.attention.heads=4"),
+)
+"""Blocks of Llama with any mixers."""
+
+
+@torch.no_grad()
+def test_blocks_that_keep_their_attention_are_those_of_the_teacher(teacher):
+    model, inherit = teacher
+    student = build(compose(*SHARED, inherit, "backbone.pattern=[attention]", "backbone.mixers.attention.kv_heads=2"))
+    sequence = Sequence(torch.randint(1, 200, (2, 9)))
+    expected, _ = model.backbone(sequence)
+    found, _ = student.backbone(sequence)
+    torch.testing.assert_close(student.head(found), model.head(expected), rtol=1e-5, atol=1e-6)
+    assert "as initialised" not in notes(student)
+    # With keys of its own for every query it is the same attention, and so are norms whose factor is 1 + weight.
+    other = build(compose(*SHARED, inherit, "backbone.pattern=[attention]", "backbone.zero_centered=true"))
+    torch.testing.assert_close(other.backbone(sequence)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_gated_delta_rule_begins_with_the_projections_of_the_teacher(teacher):
+    model, inherit = teacher
+    student = build(compose(*SHARED, inherit, "backbone.pattern=[delta,rwkv7]"))
+    mixer, attention = student.backbone.blocks[0].mixer, model.backbone.blocks[0].attention
+    x = torch.randn(1, 7, 32)
+    found, *_ = mixer(x, mixer.state(1), MixerInputs())
+    q, k, v = (F.silu(attention.get_submodule(name)(x)).unflatten(-1, (-1, 8)) for name in ("query", "key", "value"))
+    q, k = (F.normalize(y, dim=-1) for y in (q, k))
+    k, v = (y.repeat_interleave(2, dim=2) for y in (k, v))
+    state, read = torch.zeros(1, 4, 8, 8), []
+    for t in range(7):
+        state = state * 0.999
+        written = 0.5 * (v[:, t] - torch.einsum("bhk,bhkv->bhv", k[:, t], state))
+        state = state + k[:, t, :, :, None] * written[:, :, None]
+        read.append(torch.einsum("bhk,bhkv->bhv", q[:, t] * 8**-0.5, state))
+    gate = mixer.gate(x).unflatten(-1, (4, 8))
+    expected = attention.output(mixer.norm(torch.stack(read, 1), gate).flatten(2))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    time_mix, theirs = student.backbone.blocks[1].mixer.time_mix, model.backbone.blocks[1]
+    assert torch.equal(time_mix.receptance.weight, theirs.attention.query.weight)
+    assert time_mix.lerp_k.eq(0).all()
+    assert torch.equal(student.backbone.blocks[1].mlp.up.weight, theirs.mlp.up.weight)
+
+
 def test_files_that_weights_name_take_precedence_and_tied_heads_are_filled(tmp_path, teacher):
     _, inherit = teacher
     tied = build(compose(*PARTS, *GROUPED, "backbone.tie_embeddings=true"))
@@ -110,7 +158,7 @@ def test_a_model_built_without_memory_inherits_the_same(teacher):
 def test_what_cannot_be_inherited_is_refused(teacher, tmp_path):
     _, inherit = teacher
     for overrides, message in {
-        (inherit,): "4 heads of 8 channels, and the mixer 2 of 16; set backbone.head_size=8",
+        (inherit,): "4 heads of 8 channels, and the mixer 2 of 16; give it 4 heads of 8 .backbone",
         (inherit, "backbone.depth=3"): "the source has 2 blocks, and the backbone 3; set backbone.depth",
         (f"weights.inherit={tmp_path}",): "holds no model",
     }.items():

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.mixer import Mixer, MixerInputs, Shared
-from mmrnn.backbones.mrope import AXES, frequency_axes, rotary_angles, rotate
 from mmrnn.layers.linear import Linear
 from mmrnn.layers.norm import rms_norm
+from mmrnn.layers.rotary import AXES, frequency_axes, rotary_angles, rotate
 from mmrnn.types import ChecksKnobs, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 
 

@@ -10,7 +10,7 @@ from mmrnn.config.error import ConfigError
 from mmrnn.evaluation.reports.section import markdown_table
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, smallest_difference
 from mmrnn.evaluation.reports.sweep_file import SWEEP
-from mmrnn.evaluation.sweeps.contrasts import Difference
+from mmrnn.evaluation.sweeps.contrasts import NO_INTERVAL, Difference
 from mmrnn.evaluation.sweeps.fold import Fold
 from mmrnn.evaluation.sweeps.paper_figures import PaperQuestion, PaperTable, read_questions
 from mmrnn.evaluation.sweeps.report import SplitResult, analyse, guess_rows
@@ -141,10 +141,14 @@ def _section(answer: Answer) -> str:
     if fold is None:
         return "\n".join([*parts, "Not run: there are no results, and none are estimated.\n"])
     command = " ".join(["mmrnn train -m", *fold.plan.command])
+    if fold.plan.asked:
+        command += "\n" + " ".join([f"mmrnn sweep ask multirun/{fold.plan.card} multirun/{name}", *fold.plan.asked])
     seconds = fmean(float(run.result["seconds"]) for run in fold.runs)
     parts.append(f"```bash\n{command}\n```\n")
-    parts.append(f"{' '.join(fold.notes)} A run took {seconds:,.0f} s on average.\n")
     decides = results[question.split]
+    kinds, images = decides.scores.kinds, len({*decides.scores.clusters.tolist()})
+    asked = f"`{question.split}` has {len(kinds):,} questions of {len({*kinds})} kinds about {images:,} images"
+    parts.append(f"{' '.join(fold.notes)} A run took {seconds:,.0f} s on average. {asked}.\n")
     parts += [*_sentences(question, decides.contrasts), ""]
     for group in _alike(results):
         parts += [_contrast_table(group)] if any(one.contrasts for one in group.values()) else []
@@ -173,15 +177,18 @@ def _sentences(question: PaperQuestion, contrasts: Sequence[Difference]) -> Iter
             yield f"{start} {one.verdict}."
             continue
         mean = one.estimates.mean
-        text = f"{start} {_points(mean)}, {one.number} pairs of runs"
+        text = f"{start} {_points(mean)}, {one.number} {'pair' if one.number == 1 else 'pairs'} of runs"
+        if isnan(mean.low):
+            yield f"{text}. Undecided: {NO_INTERVAL}."
+            continue
         if one.p is None or one.corrected is None:
             yield f"{text}; not tested by itself."
             continue
         claim = question.claim(one.name)
         published = "" if claim is None else f" The paper has {claim:+.1%}."
         least = _least(mean)
-        missed = f" A difference of {least} shows with 80 % power; a smaller one may have been missed." if least else ""
-        yield f"{text}, p {one.corrected:.2g} (Holm).{published} **{_capital(verdict(claim, one))}**.{missed}"
+        missed = f"A difference of {least} shows with 80 % power; a smaller one may have been missed."
+        yield f"{text}, p {one.corrected:.2g} (Holm).{published} **{_capital(verdict(claim, one))}**. {missed}"
 
 
 def _capital(text: str) -> str:

@@ -21,6 +21,19 @@ def gated(preset: str, *keys: str) -> Format:
     )
 
 
+VTC = Format(
+    "visualrwkv_vtc",
+    None,
+    signature=(EMBEDDING, "proj.o_proj.weight", "proj.ln_v.weight", "vtc.ln_out.weight", SIGLIP),
+    submodules={
+        **{prefix: ("modalities.image.connector", prefix) for prefix in ("proj.", "vtc.")},
+        "rwkv.": "backbone",
+        "vit.": "modalities.image.encoder",
+    },
+    preset=("model=visualrwkv73_0b1",),
+)
+"""v7.03 and v7.04: projection and compressor are one connector, where they keep their names."""
+
 TOWERS = ("dino_featurizer.", "siglip_featurizer.", "sam_featurizer.")
 
 FORMATS = (
@@ -30,6 +43,7 @@ FORMATS = (
     gated("model=visualrwkv_hd_1b6", "proj.proj.weight"),
     gated("model=visualrwkv7_0b1", "proj.ln_v.weight"),
     gated("model=visualrwkv71_0b1", "proj.ln_v.weight", SIGLIP),
+    VTC,
     Format(
         "visualrwkv5",
         None,

@@ -148,6 +148,20 @@ def test_packed_rows_have_the_loss_of_rows_of_their_own(teacher, student, positi
     torch.testing.assert_close(TrainStep(student, objective)(packed, (1.0, 1.0))[0], several, rtol=1e-5, atol=0)
 
 
+def test_a_student_that_keeps_attention_has_nothing_to_learn_there(teacher, batch):
+    sizes = ("backbone.width=32", "backbone.depth=2", "backbone.ffn=64", "backbone.mixers.rwkv7.head_size=16")
+    more = ("backbone.mixers.attention.heads=2", f"weights.inherit={teacher}")
+    pattern = "backbone.pattern=[rwkv7,attention]"
+    student = build(compose(*PARTS, "backbone=linear_rwkv7_study", *sizes, *more, pattern))
+    student.requires_grad_(False)
+    student.backbone.blocks.requires_grad_(True)
+    loss, _ = TrainStep(student, Distillation(student, teacher=str(teacher), logits=0.0))(batch, (1.0,))
+    found = gradients(student, loss)
+    assert loss > 1e-4
+    assert max(value.abs().max() for name, value in found.items() if ".blocks.1." in name) < 1e-6
+    assert found["backbone.blocks.0.mixer.time_mix.key.weight"].abs().max() > 1e-5
+
+
 def test_pairs_that_do_not_fit_are_refused(teacher, student, tmp_path):
     for overrides, message in {
         ("backbone.vocab=1100",): "vocab 1024, and the student 1100",

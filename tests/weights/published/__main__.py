@@ -32,6 +32,7 @@ def rwkv() -> Iterator[tuple[str, Made]]:
             yield f"visualrwkv{version}_{size}", (about, kind, lambda v=version, s=size: d.visualrwkv(v, s))
     yield "visualrwkv5_7b_hybrid", ("VisualRWKV-5.2 7b, by its code", "BF16", d.hybrid)
     yield "visualrwkv_hd_1b6", ("VisualRWKV-v0612-1B6 (HD)", "BF16", lambda: d.three_towers(6, "1b6"))
+    yield "visualrwkv73_0b1", ("VisualRWKV v7.03 and v7.04 0b1, by their code", "BF16", d.compressed)
     yield "visualrwkv_uhd_1b6", ("VisualRWKV-v0613-1B6 (UHD), by its code", "BF16", d.uhd)
     for size in ("0b1", "0b4", "1b5"):
         yield f"visualrwkv7_{size}", (f"VisualRWKV-v0700-{size}", "BF16", lambda s=size: d.three_towers(7, s))
@@ -83,9 +84,12 @@ def models() -> Iterator[tuple[str, Made]]:
     yield "cogvlm_17b_sat", ("CogVLM-17B of SAT", "BF16", d.cogvlm_sat)
     yield "cogvlm_17b", ("THUDM/cogvlm-chat-hf", "BF16", d.cogvlm_hf)
     yield "qwen_vl_7b", ("Qwen/Qwen-VL", "BF16", d.qwen_vl)
+    for name, size in {"qwen35_0b8": "0.8B", "qwen35_2b": "2B", "qwen35_4b": "4B", "qwen35_9b": "9B"}.items():
+        yield name, (f"Qwen/Qwen3.5-{size}, by the class of transformers", "BF16", lambda n=name: l.qwen35(n))
     yield "cobra_3b", ("han1997/cobra, the file of its training: projector and language model", "F32", d.cobra)
     for size in ("0b4", "1b5", "2b9"):
         yield f"modrwkv_{size}", (f"ModRWKV with SigLIP2 {size}", "BF16", lambda s=size: d.modrwkv(s))
+    yield "infinitevl_4b", ("hustvl/InfiniteVL, by its code", "BF16", l.infinitevl)
     yield "eve_7b", ("BAAI/EVE-7B-v1.0, and EVE-7B-HD-v1.0", "BF16", d.eve)
     yield "eve_7b_pretraining", ("EVE-7B with its teacher", "BF16", lambda: d.eve(training=True))
     yield "fuyu_8b", ("adept/fuyu-8b", "F16", lambda: d.fuyu(hub=True))

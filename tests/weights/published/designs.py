@@ -55,6 +55,14 @@ def one_tower(size: str) -> Shapes:
     return {**under("rwkv.", rwkv(7, size)), **under("proj.", gate), **under("vit.", siglip2_b16())}
 
 
+def compressed() -> Shapes:
+    """v7.03's src/model.py: three blocks of RWKV-7 behind the projection."""
+    language = rwkv(7, "0b1")
+    kept = ("ln_out.", *(f"blocks.{layer}." for layer in range(3)))
+    blocks = {name: shape for name, shape in language.items() if name.startswith(kept)}
+    return {**one_tower("0b1"), **under("vtc.", blocks)}
+
+
 def uhd() -> Shapes:
     """VisualRWKV-UHD's src/model.py: features of the whole and of the quarters, and a gate that is not used."""
     width = RWKV["1b6"][1]

@@ -34,6 +34,12 @@ LLAMA = {  # class, vocabulary, width, layers, heads, groups, width of the MLP, 
     "qwen2_7b": ("Qwen2", 152064, 3584, 28, 28, 4, 18944, False),
     "smollm2_135m": ("Llama", 49152, 576, 30, 9, 3, 1536, True),
 }
+QWEN35 = {  # width, layers, MLP, heads, groups, heads of the delta rule, tied head; tower: width, layers, heads, MLP
+    "qwen35_0b8": (1024, 24, 3584, 8, 2, 16, True, (768, 12, 12, 3072)),
+    "qwen35_2b": (2048, 24, 6144, 8, 2, 16, True, (1024, 24, 16, 4096)),
+    "qwen35_4b": (2560, 32, 9216, 16, 4, 32, True, (1024, 24, 16, 4096)),
+    "qwen35_9b": (4096, 32, 12288, 16, 4, 32, False, (1152, 27, 16, 4304)),
+}
 OPT = {"opt_2b7": (2560, 32, 32), "opt_6b7": (4096, 32, 32)}
 T5 = {"flant5_xl": (2048, 32, 5120), "flant5_xxl": (4096, 64, 10240)}
 
@@ -118,6 +124,66 @@ def llama_config(name: str) -> object:
 def llama(name: str) -> Shapes:
     shapes = of_transformers(f"{LLAMA[name][0]}ForCausalLM", llama_config(name))
     return {key: shape for key, shape in shapes.items() if not (LLAMA[name][-1] and key == "lm_head.weight")}
+
+
+def qwen35(name: str) -> Shapes:
+    """Tower, merger and language model of Qwen3.5; its files also have a head that predicts several tokens."""
+    import sys
+
+    sys.modules["fla"] = None  # its Triton functions would be taken at the import
+    import transformers
+
+    width, layers, ffn, heads, groups, delta, tied, (vision_width, depth, vision_heads, vision_ffn) = QWEN35[name]
+    text = {
+        "vocab_size": 248320,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "intermediate_size": ffn,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "head_dim": 256,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": delta,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "tie_word_embeddings": tied,
+    }
+    vision = {
+        "hidden_size": vision_width,
+        "depth": depth,
+        "num_heads": vision_heads,
+        "intermediate_size": vision_ffn,
+        "out_hidden_size": width,
+        "num_position_embeddings": 2304,
+    }
+    config = transformers.Qwen3_5Config(text_config=text, vision_config=vision, tie_word_embeddings=tied)
+    shapes = of_transformers("Qwen3_5ForConditionalGeneration", config)
+    return {key: shape for key, shape in shapes.items() if not (tied and key == "lm_head.weight")}
+
+
+def infinitevl() -> Shapes:
+    """InfiniteVL: a language model by its code, the tower and the merger of Qwen2.5-VL by the class of transformers."""
+    import transformers
+
+    width, ffn = 2048, 11008
+    delta: Shapes = {
+        f"{one}_proj.weight": (rows, width)
+        for one, rows in zip("qkvgab", (2048, 2048, 4096, 4096, 16, 16), strict=True)
+    }
+    delta |= {f"{one}_conv1d.weight": (rows, 1, 4) for one, rows in zip("qkv", (2048, 2048, 4096), strict=True)}
+    delta |= {"A_log": (16,), "dt_bias": (16,), "o_norm.weight": (256,), "o_proj.weight": (width, 4096)}
+    attention: Shapes = {f"{one}_proj.weight": (rows, width) for one, rows in zip("qkv", (2048, 256, 256), strict=True)}
+    attention |= {f"{one}_proj.bias": (rows,) for one, rows in zip("qkv", (2048, 256, 256), strict=True)}
+    attention |= {"o_proj.weight": (width, 2048)}
+    shapes: Shapes = {"model.embed_tokens.weight": (151936, width), "model.norm.weight": (width,)}
+    for layer in range(36):
+        block = under("self_attn.", delta if layer % 4 else attention)
+        block |= {f"mlp.{one}_proj.weight": (ffn, width) for one in ("gate", "up")}
+        block |= {"mlp.down_proj.weight": (width, ffn), "input_layernorm.weight": (width,)}
+        shapes |= under(f"model.layers.{layer}.", block | {"post_attention_layernorm.weight": (width,)})
+    vision = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "out_hidden_size": width}
+    whole = of_transformers("Qwen2_5_VLModel", transformers.Qwen2_5_VLConfig(vision_config=vision))
+    return shapes | {name: shape for name, shape in whole.items() if name.startswith("visual.")}
 
 
 def gguf(name: str) -> Shapes:
