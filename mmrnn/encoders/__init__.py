@@ -16,6 +16,7 @@ from mmrnn.encoders.tilings import BestGrid, Quarters, Regions
 from mmrnn.encoders.timm_features import TimmFeatures
 from mmrnn.encoders.timm_vit import TimmViT
 from mmrnn.encoders.tower import Tower
+from mmrnn.encoders.whisper import WhisperEncoder
 
 __all__ = [
     "BestGrid",
@@ -34,4 +35,5 @@ __all__ = [
     "TimmFeatures",
     "TimmViT",
     "Tower",
+    "WhisperEncoder",
 ]

@@ -27,6 +27,7 @@ from mmrnn.weights.formats import (
     towers,
     vision_rwkv,
     visualrwkv,
+    whisper,
 )
 
 FORMATS: tuple[Format, ...] = (
@@ -55,6 +56,7 @@ FORMATS: tuple[Format, ...] = (
     *infinitevl.FORMATS,
     *qwen35.FORMATS,
     *qwen_vl.FORMATS,
+    *whisper.FORMATS,
 )
 
 UNSUPPORTED = {

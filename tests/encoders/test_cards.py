@@ -62,6 +62,7 @@ PUBLISHED = {
     "vit_22b14_224": (256, 6144, 21750.86),
     "vit_e14_224": (256, 1792, 3805.42),
     "sam_b16_1024": (4096, 256, 89.67),
+    "siglip2_b16_384": (576, 768, None),
     "siglip2_so400m_224": (256, 1152, None),
     "siglip2_so400m_378": (729, 1152, None),
     "siglip_so400m_224": (256, 1152, None),
@@ -71,6 +72,8 @@ PUBLISHED = {
     "siglip_so400m_448": (1024, 1152, None),
     "vit_small": (196, 384, 21.67),
     "vit_tiny": (64, 192, None),
+    "whisper_large_v3": (1500, 1280, None),
+    "whisper_small": (1500, 768, None),
 }
 HALF = (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073)
@@ -81,6 +84,7 @@ MEANS = {
     "fuyu": HALF,
     "state": HALF,
     "slots": HALF,
+    "whisper": HALF,
     "tri": (0.0, 0.0, 0.0),
     "dinosiglip": (0.0, 0.0, 0.0),
     "intern": IMAGENET,
@@ -104,6 +108,8 @@ OWN = {
     "fuyu": "within",
     "state": "none",
     "slots": "none",
+    "whisper_large_v3": "none",
+    "whisper_small": "none",
 }
 PADDED = ("clip_l14_336", "clip_l14_336_openclip", "eva02_l14_336")
 
