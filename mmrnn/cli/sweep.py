@@ -13,28 +13,31 @@ from mmrnn.config.overrides import override_key
 if TYPE_CHECKING:
     from mmrnn.config.sweep_plan import SweepPlan
 
-ACTIONS = ("status", "rerun", "store")
+ACTIONS = ("status", "rerun", "ask", "store")
 
 
 def parser() -> Parser:
     """Parser of `mmrnn sweep`."""
     made = Parser(
         "sweep",
-        "status|rerun|store DIR [OVERRIDE ...|FOLDER]",
+        "status|rerun|ask|store DIR [FOLDER] [OVERRIDE ...]",
         """
 status: print the state of every job of a sweep (finished, running, stopped, failed, not begun) with the reason, and
 write the table of its results (results.jsonl).
 rerun: repeat its command: finished jobs are skipped, stopped ones resume, failed ones are tried again.
+ask: ask its finished runs again without training, with the settings evaluate.KNOB=VALUE and for the options KEY=OPTION
+of its grid; the answers are those of a sweep in FOLDER.
 store: write its results into FOLDER, small enough to be kept: its file, a row a run, and which answers were right.
 """,
         """
   mmrnn sweep status multirun/prompt
   mmrnn sweep rerun multirun/prompt
   mmrnn sweep rerun multirun/prompt hydra/launcher=joblib hydra.launcher.n_jobs=2
+  mmrnn sweep ask multirun/prompt multirun/forget evaluate.distance=[100,1000] prompt=first,sandwich
   mmrnn sweep store multirun/prompt evidence/prompt
 """,
     )
-    made.add_argument("action", type=one_of(ACTIONS), metavar="ACTION", help="status, rerun or store")
+    made.add_argument("action", type=one_of(ACTIONS), metavar="ACTION", help="status, rerun, ask or store")
     made.add_argument("folder", type=to_path, metavar="DIR", help="folder of the sweep")
     add_overrides(made)
     return made
@@ -66,10 +69,29 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError("store: name one folder for the results: `mmrnn sweep store DIR FOLDER`")
         _store(options.folder, plan, Path(options.overrides[0]))
         return 0
+    if options.action == "ask":
+        to, *words = options.overrides or [""]
+        if not to or "=" in to or not all("=" in word for word in words):
+            raise ConfigError("ask: name a folder, then settings: `mmrnn sweep ask DIR FOLDER evaluate.KNOB=VALUE`")
+        _ask(options.folder, plan, Path(to), words)
+        return 0
     keys = {override_key(word) for word in options.overrides}
     before = [word for word in plan.command if override_key(word) not in keys]
     further = [word for folder in options.dirs for word in ("--config-dir", str(folder))]
     return train.main(["-m", *before, *further, *options.overrides, f"out={options.folder}"])
+
+
+def _ask(folder: Path, plan: "SweepPlan", to: Path, words: Sequence[str]) -> None:
+    from mmrnn.evaluation.sweeps.ask_again import ask_again
+
+    try:
+        for line in ask_again(folder, plan, to, words):
+            print(line, flush=True)
+    except ConfigError:
+        raise
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
+    print(to)
 
 
 def _store(folder: Path, plan: "SweepPlan", to: Path) -> None:

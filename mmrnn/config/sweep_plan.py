@@ -31,6 +31,7 @@ class SweepPlan:
         note: of the card.
         command: words of the command line.
         jobs: name of a job, and of its folder -> its overrides.
+        asked: settings of `evaluate` with which its finished runs were asked again; empty: they were not.
     """
 
     card: str | None = None
@@ -41,6 +42,7 @@ class SweepPlan:
     note: str = ""
     command: Sequence[str] = ()
     jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    asked: Sequence[str] = ()
 
 
 def plan_sweep(

@@ -11,6 +11,9 @@ from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.delayed import delayed_replies, question_row
 from mmrnn.types import MapDataset, Sample
 
+MAX_BLIND_SAMPLES = 30_000
+"""Training samples that the blind baseline counts; more do not change it."""
+
 Track = Callable[[str], Callable[[Iterable[int]], Iterable[int]]]
 
 

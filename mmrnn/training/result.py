@@ -8,7 +8,7 @@ from typing import Any
 from mmrnn.data.left_out import LeftOut
 from mmrnn.evaluation.accuracy import Evaluation, mean, scores
 from mmrnn.evaluation.conditions import base_split
-from mmrnn.evaluation.held_out import accuracy_with_baselines
+from mmrnn.evaluation.held_out import MAX_BLIND_SAMPLES, accuracy_with_baselines
 from mmrnn.evaluation.reports.answer_file import write_answers
 from mmrnn.evaluation.reports.run_folder import RESULT, read_log
 from mmrnn.evaluation.reports.run_report import write_report
@@ -18,9 +18,6 @@ from mmrnn.training.error import TrainingError
 from mmrnn.training.run_facts import run_facts
 from mmrnn.training.saving.checkpoint_folder import remove_all
 from mmrnn.types import MapDataset
-
-MAX_BLIND_SAMPLES = 30_000
-"""Training samples that the blind baseline counts; more do not change it."""
 
 
 def write_result(

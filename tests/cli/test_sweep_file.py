@@ -100,7 +100,7 @@ def test_status_and_rerun(cli, runs, cards):
     assert cli("sweep", "status", "s")[1].splitlines()[-1] == "4 finished; results: s/results.jsonl"
     for words, sentence in (
         (["status", "cards"], "cards: it holds no sweep.yaml"),
-        (["statis", "s"], "expected one of status, rerun; got 'statis'; did you mean 'status'?"),
+        (["statis", "s"], "expected one of status, rerun, ask, store; got 'statis'; did you mean 'status'?"),
         (["status", "s", "seed=1"], "seed=1: one word too many"),
         (["status"], "missing DIR"),
     ):

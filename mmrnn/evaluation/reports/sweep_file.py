@@ -79,6 +79,8 @@ def differences(before: SweepPlan, now: SweepPlan) -> list[str]:
         found.append(f"sweep: {before.card} -> {now.card}")
     if changed := sorted({*before.overrides} ^ {*now.overrides}):
         found.append(f"overrides: {' '.join(changed)}")
+    if sorted(before.asked) != sorted(now.asked):
+        found.append(f"asked: {' '.join(before.asked)} -> {' '.join(now.asked)}")
     if keys := sorted(before.grid.keys() ^ now.grid.keys()):
         found.append(f"grid: {', '.join(keys)}")
     for key, options in before.vary.items():

@@ -141,6 +141,8 @@ def _section(answer: Answer) -> str:
     if fold is None:
         return "\n".join([*parts, "Not run: there are no results, and none are estimated.\n"])
     command = " ".join(["mmrnn train -m", *fold.plan.command])
+    if fold.plan.asked:
+        command += "\n" + " ".join([f"mmrnn sweep ask multirun/{fold.plan.card} multirun/{name}", *fold.plan.asked])
     seconds = fmean(float(run.result["seconds"]) for run in fold.runs)
     parts.append(f"```bash\n{command}\n```\n")
     decides = results[question.split]
