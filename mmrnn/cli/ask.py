@@ -42,6 +42,7 @@ trusted=[PACKAGE] names these.
   mmrnn ask "what is the capital of France?"
   mmrnn ask clip.gif "<video> what happens?"
   mmrnn ask photo.jpg "what is this?" --run their_run trusted=[their_package]
+  mmrnn ask "<audio> what is said?" --audio clip.wav
   mmrnn ask table.jpg "<image> <state> what is left of the cup?" --observations table.json
 """,
     )
@@ -59,6 +60,13 @@ trusted=[PACKAGE] names these.
         type=to_path,
         metavar="FILE",
         help='JSON: {"state": [[0.1, 0.2], [0.3, 0.4]]} is one matrix (objects x features) for the tag <state>',
+    )
+    made.add_argument(
+        "--audio",
+        type=to_path,
+        metavar="FILE",
+        action="append",
+        help="a file of sound for a tag <audio> of the question; once for each tag",
     )
     return made
 
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     for word in (*options.images, options.question):
         if re.fullmatch(r"\w+=\[.*\]", word):
             raise ConfigError(f"{word}: no such setting; trusted=[PACKAGE] names packages beside mmrnn")
-    if not options.images and not options.observations and Path(options.question).is_file():
+    if not options.images and not options.observations and not options.audio and Path(options.question).is_file():
         raise ConfigError(
             f'ask: {options.question} is a file; name an image and a question: mmrnn ask photo.jpg "what is this?"'
         )
@@ -97,7 +105,11 @@ def main(arguments: Sequence[str]) -> int:
             return _ask_each(load(run, trusted=trusted), files, options)
         # Opened first, so that a wrong name does not wait for a model.
         images = [Path(word) if video else open_image(word) for word in options.images]
-        given = read_observations(options.observations, options.question) if options.observations else None
+        given = read_observations(options.observations, options.question) if options.observations else {}
+        if options.audio:
+            from mmrnn.data.audio import read_audio
+
+            given |= {"audio": tuple(map(read_audio, options.audio))}
         return _ask_once(load(run, trusted=trusted), images, given, options)
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault

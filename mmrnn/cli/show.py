@@ -126,13 +126,16 @@ def tokens(layout: "Layout") -> str:
 
 
 def state_size(backbone: "Backbone") -> str:
-    """Size of the backbone state: of a sample, or of a token where it grows."""
+    """Size of the backbone state: of a sample, of a token where it grows, or both."""
     from mmrnn.model.state_bytes import state_bytes
 
     fixed, each = state_bytes(backbone)
     if not fixed and not each:
         return "no state"
-    return f"state: {size(each)} a token and sample" if each else f"state: {size(fixed)} a sample, at any length"
+    if not each:
+        return f"state: {size(fixed)} a sample, at any length"
+    constant = f"{size(fixed)} a sample, and " if fixed else ""
+    return f"state: {constant}{size(each)} a token and sample"
 
 
 def count(parameters: Iterable["nn.Parameter"]) -> str:

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from mmrnn.data.collate import Collator
     from mmrnn.data.demo.dataset import DemoVQA
     from mmrnn.data.demo.grid_dataset import DemoQuestions
+    from mmrnn.data.few_shot import FewShot
+    from mmrnn.data.frame_grid import FrameGrid, frame_grids
     from mmrnn.data.image import ImageError, ImageFile, InMemoryImage, image_source, open_image
     from mmrnn.data.mixture import Mixture
     from mmrnn.data.preprocess import to_tensor
@@ -25,7 +27,9 @@ __all__ = [
     "Collator",
     "DemoQuestions",
     "DemoVQA",
+    "FewShot",
     "Frame",
+    "FrameGrid",
     "ImageError",
     "ImageFile",
     "InMemoryImage",
@@ -37,6 +41,7 @@ __all__ = [
     "PlainText",
     "ShuffledOrder",
     "WebDataset",
+    "frame_grids",
     "frames",
     "image_source",
     "open_image",
@@ -48,6 +53,8 @@ _MODULES = {
     "collate": ("Collator",),
     "demo.dataset": ("DemoVQA",),
     "demo.grid_dataset": ("DemoQuestions",),
+    "few_shot": ("FewShot",),
+    "frame_grid": ("FrameGrid", "frame_grids"),
     "image": ("ImageFile", "ImageError", "InMemoryImage", "image_source", "open_image"),
     "mixture": ("Mixture",),
     "preprocess": ("to_tensor",),

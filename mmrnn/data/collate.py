@@ -11,7 +11,20 @@ from torch import Tensor
 from mmrnn.data.image import ImageError, image_size
 from mmrnn.data.preprocess import prepared_size, to_tensor
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
-from mmrnn.types import IGNORE, TAG, Batch, ImageSource, ImageSpan, ModalitySpec, Prompt, Sample, Span, Tokenizer
+from mmrnn.types import (
+    IGNORE,
+    TAG,
+    Batch,
+    ImageSource,
+    ImageSpan,
+    InputSource,
+    Layout,
+    ModalitySpec,
+    Prompt,
+    Sample,
+    Span,
+    Tokenizer,
+)
 from mmrnn.types import Sequence as Tokens
 
 log = logging.getLogger(__name__)
@@ -190,14 +203,16 @@ class Collator:
         for modality in (span.modality or IMAGE for span in spans if span.image):
             spec = self._modality(modality)
             if modality != IMAGE:
-                tensor = next(observations[modality])
-                layouts.append(spec.layout(*tensor.shape[-2:]))
+                tensor, layout = self._observation(next(observations[modality]), spec)
+                layouts.append(layout)
                 inputs.append(tensor)
                 continue
             number = next(numbers)
             layouts.append(spec.layout(*(size(number) if spec.image.variable_size else spec.image.size)))
             inputs.append(number)
         row = tokenize(spans, self.tokenizer, layouts, modality=IMAGE)
+        if sample.class_id is not None and row.image_spans:
+            row.image_spans[0] = replace(row.image_spans[0], class_id=sample.class_id)
         return row if self.for_generation else self._truncate(row), inputs
 
     def spans(self, sample: Sample) -> list[Span]:
@@ -252,6 +267,18 @@ class Collator:
             return to_tensor(image.open(), self.modalities[IMAGE].image)
         except ImageError as error:
             self._refuse(error.reason, error)
+
+    def _observation(self, given: Tensor | InputSource, spec: ModalitySpec) -> tuple[Tensor, Layout]:
+        """Input of another modality, read where it is not, and its layout."""
+        if isinstance(given, Tensor):
+            return given, spec.layout(*given.shape[-2:])
+        try:
+            tensor = given.open()
+            return tensor, spec.layout(*tensor.shape[-2:])
+        except ImageError as error:
+            self._refuse(error.reason, error)
+        except ValueError as error:
+            self._refuse("an input does not fit its encoder", ValueError(f"{given.key}: {error}"))
 
     def _sequence(self, rows: Sequence[Sequence[PreparedSample]]) -> Tokens:
         sizes = [sum(len(sample.row.ids) for sample in row) for row in rows]

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
+from mmrnn.data.few_shot import joined
 from mmrnn.evaluation.accuracy import examination
 from mmrnn.types import MapDataset, Sample, Tokenizer
 from mmrnn.types.sample import TAG
@@ -130,16 +130,3 @@ class Examples:
         rank = places.index(index)
         chosen = [self._samples[place] for place in islice([*places[rank + 1 :], *places], shots)]
         return joined([*chosen, sample])
-
-
-def joined(samples: Sequence[Sample]) -> Sample:
-    """Return the dialogues of some samples as one, with the id, the kind and the system message of the last one."""
-    last = samples[-1]
-    system = [turn for turn in last.turns if turn.role == "system"]
-    turns = [turn for sample in samples for turn in sample.turns if turn.role != "system"]
-    observations = {
-        name: tuple(one for sample in samples for one in sample.observations.get(name, ()))
-        for name in dict.fromkeys(name for sample in samples for name in sample.observations)
-    }
-    images = tuple(image for sample in samples for image in sample.images)
-    return replace(last, turns=(*system, *turns), images=images, observations=observations)

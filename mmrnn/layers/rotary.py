@@ -44,7 +44,7 @@ def rotary_angles(
     return turned.float() * frequency
 
 
-def rotate(x: Float[Tensor, "b h t k"], angle: Float[Tensor, "b t half"]) -> Float[Tensor, "b h t k"]:
+def rotate(x: Float[Tensor, "b h t k"], angle: Float[Tensor, "#b t half"]) -> Float[Tensor, "b h t k"]:
     """Rotate the first `2 half` channels, channel i paired with channel i + half; the others stay."""
     half = angle.shape[-1]
     cos, sin = (y[:, None].to(x.dtype) for y in (angle.cos(), angle.sin()))

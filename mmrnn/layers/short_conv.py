@@ -1,7 +1,7 @@
 """Causal depthwise convolution over a few positions, in front of a recurrence."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,7 +54,7 @@ class ShortConvolution(nn.Conv1d):
         return out.mT, kept
 
 
-def since_start(starts: Bool[Tensor, "b t"], cap: int) -> Float[Tensor, "b t"]:
+def since_start(starts: Bool[Tensor, "b t"], cap: int) -> Int[Tensor, "b t"]:
     """Return the inputs before each position that belong to its segment, where those before the row count as `cap`."""
     steps = torch.arange(starts.shape[1], device=starts.device)
     begin = torch.where(starts, steps, -cap).cummax(dim=1).values

@@ -31,6 +31,24 @@ class ImageSource(Protocol):
 
 
 @runtime_checkable
+class InputSource(Protocol):
+    """Input of another modality that is read on demand, such as a clip of sound."""
+
+    @property
+    def key(self) -> str:
+        """Stable identifier."""
+        ...
+
+    def open(self) -> "Tensor":
+        """Return the input, `objects features`.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
 class SizedImage(ImageSource, Protocol):
     """Image whose size is known without decoding it."""
 
@@ -63,12 +81,14 @@ class Sample:
         images: one for every `<image>` of the user turns, in their order.
         kind: category in reports.
         id: identifier in logs.
-        observations: inputs of other modalities by the name of the modality, each `objects features`; the user turns
-            have one `<state>` for each of `state`.
+        observations: inputs of other modalities by the name of the modality, each `objects features` or read on
+            demand; the user turns have one `<state>` for each of `state`.
+        class_id: class of the first image; None: not known.
     """
 
     turns: tuple[Turn, ...]
     images: tuple[ImageSource, ...] = ()
     kind: str = ""
     id: str = ""
-    observations: "Mapping[str, tuple[Tensor, ...]]" = field(default_factory=dict)
+    observations: "Mapping[str, tuple[Tensor | InputSource, ...]]" = field(default_factory=dict)
+    class_id: int | None = None

@@ -25,7 +25,9 @@ from mmrnn.weights.formats import (
     rwkv7,
     token_compressor,
     towers,
+    vision_rwkv,
     visualrwkv,
+    whisper,
 )
 
 FORMATS: tuple[Format, ...] = (
@@ -42,6 +44,7 @@ FORMATS: tuple[Format, ...] = (
     *intern.FORMATS,
     *connectors.FORMATS,
     *token_compressor.FORMATS,
+    *vision_rwkv.FORMATS,
     *qformer.FORMATS,
     *bert.FORMATS,
     *cogvlm.FORMATS,
@@ -53,6 +56,7 @@ FORMATS: tuple[Format, ...] = (
     *infinitevl.FORMATS,
     *qwen35.FORMATS,
     *qwen_vl.FORMATS,
+    *whisper.FORMATS,
 )
 
 UNSUPPORTED = {

@@ -29,7 +29,11 @@ def cards(group: str) -> list[str]:
 
 # One for each layout of tokens: a grid, a class token before and after it, row ends, raw patches.
 LAYOUTS = ("clip_tiny", "eva_tiny", "clip_tiny_v6", "eve_tiny", "fuyu_tiny")
-OTHER_ENCODERS = {"state_tiny", "vit_tiny"}  # states have a test of their own; a size of clip_tiny
+OTHER_ENCODERS = {
+    "state_tiny",
+    "vit_tiny",
+    "whisper_tiny",
+}  # states and clips have tests of their own; a size of clip_tiny
 ENCODERS = [name for name in cards("encoder") if "_tiny" in name and name not in {*LAYOUTS, *OTHER_ENCODERS}]
 # Like others, or for one width alone; those of the study are chains of the others behind a norm.
 OTHER_CONNECTORS = {
@@ -42,6 +46,7 @@ OTHER_CONNECTORS = {
     "modrwkv_auto",
     "modrwkv_clip",
     "modrwkv_merge",
+    "modrwkv_speech",
     *(one for one in cards("connector") if "study" in one),
 }
 FOR_CROSS_ATTENTION = ("flamingo_tiny",)
@@ -178,6 +183,8 @@ def sensible(backbone, connector, hook, scan, position, mask) -> bool:
         return False  # tokens beside the text are read by cross-attention only, which reads nothing else
     if backbone == "mamba_tiny" and hook == "mlp_expert":
         return False  # it has no MLP
+    if hook == "visual_channel_mix" and not backbone.startswith("rwkv"):
+        return False  # it has a token shift of its own
     if backbone in RECURRENT:
         return hook != "visual_expert" and (position, mask) == ("sequential", "causal")
     if backbone in HYBRID:
@@ -238,6 +245,13 @@ def test_what_makes_sense_trains_and_replies(one):
     trains(model)
     if (chosen["position"], chosen["mask"]) == kind(chosen["backbone"])[-2:]:
         replies(model)
+
+
+def test_rows_of_different_lengths_with_positions_in_three_axes():
+    """What follows an image goes on at its longer side, for every row by itself, behind padding too."""
+    model = made(encoder="qwen35_tiny", connector="patch_merger", backbone="hybrid_tiny", position="mrope")
+    trains(model)
+    replies(model)
 
 
 def test_several_kinds_of_observations():

@@ -18,6 +18,7 @@ ADAPTERS = {
     "auto_siglip2": ("modrwkv_auto", GRID),
     "clip": ("modrwkv_clip", GRID),
     "siglip2": ("modrwkv_merge", GRID),
+    "whisper": ("modrwkv_speech", GRID),
 }
 
 
@@ -41,6 +42,16 @@ def test_adapters(golden, params, name):
     for key, value in (convert(adapter, expected) if expected else {}).items():
         grad = adapter.get_parameter(key).grad
         assert (grad - value).abs().max() <= 1e-4 * value.abs().max(), key
+
+
+@pytest.mark.golden
+def test_a_clip_of_odd_length(golden, params):
+    meta, tensors = golden("modrwkv")
+    adapter = connector("modrwkv_speech", meta["config"])
+    assert load(adapter, params(tensors, "param/whisper/")).format == "modrwkv_proj"
+    found = adapter(tensors["in/audio_features"], Layout(prefix=11))
+    assert found.shape[1] == adapter.layout(Layout(prefix=11)).tokens == 7
+    torch.testing.assert_close(found, tensors["out/whisper_odd"], atol=2e-5, rtol=0)
 
 
 @pytest.mark.golden

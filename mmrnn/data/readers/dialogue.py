@@ -18,9 +18,9 @@ ROLES = {
 }
 """Roles that records name, and ours."""
 
-VIDEO_TAG = "<video>"
+VIDEO_TAG, AUDIO_TAG = "<video>", "<audio>"
 
-TAGS = {"image": TAG, "video": VIDEO_TAG}
+TAGS = {"image": TAG, "video": VIDEO_TAG, "audio": AUDIO_TAG}
 
 PARTS = {
     "text": "text",
@@ -33,7 +33,7 @@ PARTS = {
 }
 """Types of the parts of a message, and what they hold."""
 
-MEDIA = ("image", "images", "video", "videos")
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Keys of a record that name its files."""
 
 UNREAD = re.compile(r"image|img|pict|photo|video", re.IGNORECASE)
@@ -48,12 +48,14 @@ class Dialogue:
         turns: a system turn if there is one, then user and assistant alternately; every image has a tag.
         images: names, in the order of their tags.
         videos: likewise.
+        audios: likewise.
         notes: reasons for which parts of the record are left out.
     """
 
     turns: tuple[Turn, ...] = ()
     images: list[str] = field(default_factory=list)
     videos: list[str] = field(default_factory=list)
+    audios: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -65,8 +67,6 @@ def parse_dialogue(record: Any) -> Dialogue:
     """
     if not isinstance(record, dict):
         raise RecordError("a record must be an object", kind_of(record))
-    if record.get("audio") or record.get("audios"):
-        raise RecordError("audio is not read")
     messages = [_message(turn, index) for index, turn in enumerate(_turns(record), 1)]
     found = Dialogue()
     system = _system(record, messages)
@@ -77,6 +77,7 @@ def parse_dialogue(record: Any) -> Dialogue:
     found.turns = (*system, *(Turn(message.role, message.text) for message in messages))
     found.images = _names(record, "image", messages)
     found.videos = _names(record, "video", messages)
+    found.audios = _names(record, "audio", messages)
     _check_tags(record, found)
     return found
 
@@ -192,7 +193,7 @@ def _check_tags(record: dict[str, Any], found: Dialogue) -> None:
         kind: [turn.text.count(tag) for turn in found.turns if turn.role == "user" and tag in turn.text]
         for kind, tag in TAGS.items()
     }
-    for kind, names in (("image", found.images), ("video", found.videos)):
+    for kind, names in (("image", found.images), ("video", found.videos), ("audio", found.audios)):
         tags = sum(counts[kind])
         if tags and not names and (named := _unread_keys(record)):
             raise RecordError(f"a tag {TAGS[kind]} and no {kind}: {named} is not read; its name must be {kind}")

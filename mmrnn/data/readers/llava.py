@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from mmrnn.data.audio import AudioFile
+from mmrnn.data.frame_grid import frame_grids
 from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.observations import parse_observations
 from mmrnn.data.readers.dialogue import parse_dialogue
@@ -10,6 +12,7 @@ from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
 from mmrnn.data.rgb import Decoding
 from mmrnn.data.video import DEFAULT_FRAMES, expand_videos, frames
+from mmrnn.io.errors import RecordError
 from mmrnn.io.records.json_files import JsonLines, JsonList
 from mmrnn.types import Fraction, PositiveInt
 from mmrnn.types.records import Blob, Record
@@ -31,8 +34,8 @@ class LLaVAJson(RecordDataset):
 
     Also read are the roles `user` and `assistant`, a first turn or a key `system`, `images` and `videos` (ShareGPT,
     LLaMA-Factory), and `messages` of `role` and `content`, a text or a list of parts (`text`, `image_url`, `image`,
-    `video`; OpenAI, Hugging Face). An image may be a `data:` URL. An assistant's turn before the first question is left
-    out, as in LLaVA.
+    `video`; OpenAI, Hugging Face). `"audio": "clip.wav"` (or a list) belongs to `<audio>`, where PyAV is installed. An
+    image may be a `data:` URL. An assistant's turn before the first question is left out, as in LLaVA.
 
     Invalid records are left out; `skipped` lists them with the reason. The file is indexed at first use (see
     `RecordDataset`): records are read and images opened on demand.
@@ -43,6 +46,8 @@ class LLaVAJson(RecordDataset):
         verify: check at first use that every image file exists, and skip the record if not.
         max_pixels: larger images are refused.
         frames: number of frames taken from a video.
+        grid: rows and columns of frames that are put into one image, so that together they take its tokens; None: each
+            frame is an image.
         decoding: way to RGB.
         absolute_paths: accept absolute paths of images, so that a record can name any file of the machine.
         holdout: share of the records that is not trained on, selected by a hash of their ids, and evaluated by exact
@@ -51,7 +56,8 @@ class LLaVAJson(RecordDataset):
         index_folder: of the indices of large files; None: that of each file.
 
     Raises:
-        ValueError: `holdout` is outside 0 to 1, or `frames` below 1.
+        ValueError: `holdout` is outside 0 to 1, or `frames` below 1 or no multiple of those of a
+            grid.
     """
 
     formats: ClassVar = {".json": JsonList, ".jsonl": JsonLines}
@@ -65,6 +71,7 @@ class LLaVAJson(RecordDataset):
         verify: bool = False,
         max_pixels: PositiveInt = MAX_PIXELS,
         frames: PositiveInt = DEFAULT_FRAMES,
+        grid: tuple[PositiveInt, PositiveInt] | None = None,
         decoding: Decoding = "composed",
         absolute_paths: bool = False,
         holdout: Fraction = 0.0,
@@ -80,11 +87,13 @@ class LLaVAJson(RecordDataset):
         )
         if frames < 1:
             raise ValueError(f"frames ({frames}) must be at least 1")
-        self.frames = frames
+        if grid is not None and frames % (grid[0] * grid[1]):
+            raise ValueError(f"frames ({frames}) must be a multiple of {grid[0]} x {grid[1]}, the frames of a grid")
+        self.frames, self.grid = frames, grid
 
     def parse(self, record: Record, id: str, images: ImageFolder) -> Parsed:
         """Return the sample of a record. See `RecordDataset`."""
-        return dialogue_sample(record.content, id, images, frames_of_video=self.frames)
+        return dialogue_sample(record.content, id, images, frames_of_video=self.frames, grid=self.grid)
 
 
 def dialogue_sample(
@@ -94,6 +103,7 @@ def dialogue_sample(
     stored: Mapping[str, Blob] | None = None,
     *,
     frames_of_video: int = DEFAULT_FRAMES,
+    grid: tuple[int, int] | None = None,
 ) -> Parsed:
     """Return the sample of a dialogue.
 
@@ -103,6 +113,7 @@ def dialogue_sample(
         images: makes images of the names in the record.
         stored: files that are stored with the record, by name.
         frames_of_video: number of frames taken from a video.
+        grid: rows and columns of frames in one image; None: each is an image.
 
     Raises:
         ValueError: the record, its observations or files are invalid.
@@ -110,6 +121,11 @@ def dialogue_sample(
     dialogue = parse_dialogue(content)
     turns = dialogue.turns
     observations = parse_observations(content.get("observations"), turns)
+    if dialogue.audios:
+        if "audio" in observations:
+            raise RecordError("a record must not have audio beside observations of it")
+        clips = tuple(AudioFile(images.path(name, "audio"), name) for name in dialogue.audios)
+        observations = {**observations, "audio": clips}
     found = tuple(images.image(name, stored or {}, id) for name in dialogue.images)
     if dialogue.videos:
         limits = {"max_pixels": images.max_pixels, "decoding": images.decoding}
@@ -118,5 +134,9 @@ def dialogue_sample(
             frames(path, frames_of_video, name=name, **limits)
             for path, name in zip(paths, dialogue.videos, strict=True)
         ]
-        turns, found = expand_videos(turns, found, videos)
-    return Parsed(Sample(turns, found, "reply", id, observations), dialogue.notes)
+        shown = videos if grid is None else [frame_grids(video, *grid) for video in videos]
+        turns, found = expand_videos(turns, found, shown)
+    known = content.get("class_id")
+    if known is not None and (type(known) is not int or known < 0):
+        raise ValueError(f"class_id ({known!r:.40}) must be a whole number from 0 on")
+    return Parsed(Sample(turns, found, "reply", id, observations, known), dialogue.notes)

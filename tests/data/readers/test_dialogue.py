@@ -140,7 +140,7 @@ BAD = [
     ({"images": ["p.png", "q.png"]}, "tags and images differ in number"),
     ({"image_path": "p.png"}, "a tag <image> and no image: image_path is not read; its name must be image"),
     ({"image": "https://example.org/p.png"}, "image is in the network: download it and name the file"),
-    ({"image": "p.png", "audios": ["a.wav"]}, "audio is not read"),
+    ({"image": "p.png", "audios": ["a.wav"]}, "tags and audios differ in number"),
     ({"image": "p.png", "messages": MESSAGES}, "a record must not have both conversations and messages"),
     ({"image": "p.png", "system": 3}, "system must be text"),
     ({"image": "p.png", "system": "<image>"}, "a system message holds a tag"),
