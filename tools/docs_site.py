@@ -7,6 +7,7 @@ Pages are gathered in one folder, so that they stay readable where they lie; lin
 (a link that leads nowhere, a docstring that cannot be read) fails the build.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ PLACES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
     "examples": "examples.md",
+    "tutorials": "tutorials/index.md",
     "conf": "cards/index.md",
 }
 """File or folder of the repository -> page of the site; `docs/NAME.md` is NAME.md."""
@@ -49,6 +51,8 @@ def place_of(path: str) -> str:
         ValueError: it has none.
     """
     path = path.rstrip("/")
+    if path.startswith("tutorials/"):
+        return path
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if found := re.fullmatch(r"kernels/mmrnn_kernels/(\w+)/README\.md", path):
@@ -86,9 +90,27 @@ def pages() -> Iterator[tuple[str, str]]:
     for source in sources:
         yield place_of(source), rewritten((ROOT / source).read_text(encoding="utf-8"), source)
     yield "examples.md", examples()
+    yield from tutorials()
     for name, text in docs_cards.pages():
         yield f"cards/{name}", text
     yield from reference()
+
+
+def tutorials() -> Iterator[tuple[str, str]]:
+    """Pages with the notebooks, and one that lists them."""
+    titles = []
+    for path in sorted((ROOT / "tutorials").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts = ["".join(cell["source"]) for cell in cells]
+        titles.append(f"- [{texts[0].splitlines()[0].lstrip('# ')}]({path.stem}.md)")
+        parts = [
+            rewritten(text, f"tutorials/{path.stem}.md")
+            if cell["cell_type"] == "markdown"
+            else f"```{'bash' if text.startswith('!') else 'python'}\n{text}\n```"
+            for cell, text in zip(cells, texts, strict=True)
+        ]
+        yield f"tutorials/{path.stem}.md", "\n\n".join(parts) + "\n"
+    yield "tutorials/index.md", "# Tutorials\n\nNotebooks of the folder `tutorials`.\n\n" + "\n".join(titles) + "\n"
 
 
 def examples() -> str:

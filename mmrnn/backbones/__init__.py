@@ -13,6 +13,7 @@ from mmrnn.backbones.rwkv6 import RWKV6
 from mmrnn.backbones.rwkv7 import RWKV7
 from mmrnn.backbones.tiny_attention import TinyAttention
 from mmrnn.backbones.transformer import Transformer
+from mmrnn.backbones.visual_mix import VisualChannelMix
 
 __all__ = [
     "GLM",
@@ -32,5 +33,6 @@ __all__ = [
     "RWKV7Mixer",
     "TinyAttention",
     "Transformer",
+    "VisualChannelMix",
     "VisualExpert",
 ]

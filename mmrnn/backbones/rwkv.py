@@ -21,6 +21,9 @@ from mmrnn_kernels import relu_square, sigmoid_gate, token_shift
 Backend = Literal["auto", "triton", "cpu", "chunked", "reference"]
 """Implementations of the operators."""
 
+EXPERT_SHIFT = "expert_shift"
+"""Name of the last position behind the norm of an expert, which its hook keeps."""
+
 
 class ChannelMix(nn.Module):
     """Channel mix of RWKV-6: sigmoid(receptance) * value(relu(key)^2), with a static token shift.
@@ -89,15 +92,32 @@ class Block(nn.Module):
         mixed, wkv, *shared = self.time_mix(y, state["time_shift"], state["wkv"], bounds, *shared)
         x = x + self.dropout(mixed)
         z = cast_for_autocast(self.norm_channel(x))
+        # Clones, because a view of the last position would keep all positions in memory.
+        new = {"time_shift": y[:, -1].clone(), "wkv": wkv, "channel_shift": z[:, -1].clone()}
         if expert is None:
             ffn_out = self.channel_mix(z, state["channel_shift"], bounds)
         else:
-            previous = token_shift(z, state["channel_shift"], None if bounds is None else bounds.starts)
-            ffn_out = route(expert.routing, self.channel_mix, expert.mlp, z, previous)
-        x = x + self.dropout(ffn_out)
-        # Clones, because a view of the last position would keep all positions in memory.
-        new = {"time_shift": y[:, -1].clone(), "wkv": wkv, "channel_shift": z[:, -1].clone()}
-        return x, new, tuple(shared)
+            ffn_out, last = self._mix_routed(x, z, state["channel_shift"], bounds, expert)
+            new |= last
+        return x + self.dropout(ffn_out), new, tuple(shared)
+
+    def _mix_routed(
+        self,
+        x: Float[Tensor, "b t d"],
+        z: Float[Tensor, "b t d"],
+        shift: Float[Tensor, "b d"],
+        bounds: SegmentBounds | None,
+        expert: Expert,
+    ) -> tuple[Float[Tensor, "b t d"], dict[str, Tensor]]:
+        """Channel mix of the block and of an expert; one with a norm of its own also has a token shift of its own."""
+        starts = None if bounds is None else bounds.starts
+        inputs = z, token_shift(z, shift, starts)
+        if expert.mlp_norm is None:
+            return route(expert.routing, self.channel_mix, expert.mlp, *inputs), {}
+        own = cast_for_autocast(expert.mlp_norm(x))
+        theirs = own, token_shift(own, expert.mlp_shift.to(own.dtype), starts)
+        out = route(expert.routing, self.channel_mix, expert.mlp, *inputs, expert_inputs=theirs)
+        return out, {EXPERT_SHIFT: own[:, -1].clone()}
 
 
 class RWKV(nn.Module, Backbone, ChecksKnobs):
@@ -108,7 +128,7 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
     """
 
     recurrent = True
-    hooks = ("layer", "mlp")
+    hooks = ("layer", "mlp", "mlp_norm")
     kind = "rwkv"
     """Name of the version, which its states carry."""
     native: tuple[type[nn.Module], ...] = ()
@@ -174,14 +194,14 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
             yield from head_faults(knobs["width"], knobs["heads"], knobs["head_size"])
 
     def hook_target(self, layer: int, name: str) -> nn.Module:
-        """Return the channel mix of block `layer`, which hooks know as `mlp`.
+        """Return the channel mix of block `layer`, which hooks know as `mlp`, or the norm in front of it, `mlp_norm`.
 
         Raises:
-            ValueError: `name` is not `mlp`.
+            ValueError: `name` is another one.
         """
-        if name != "mlp":
-            return super().hook_target(layer, name)
-        return self.blocks[layer].channel_mix
+        block = self.blocks[layer]
+        found = {"mlp": block.channel_mix, "mlp_norm": block.norm_channel}
+        return found[name] if name in found else super().hook_target(layer, name)
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Embed token ids.
@@ -236,6 +256,8 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
                 expert = None if expert is None else replace(expert, routing=expert.routing.permuted(order))
             inputs = x, old, bounds, tuple(shared), expert
             x, new, shared = run_block(block, layer, self.grad_checkpointing, *inputs)
+            if EXPERT_SHIFT in new:
+                hook.keep_shift(layer, new.pop(EXPERT_SHIFT))
             if order is not None:
                 inverse = order.argsort(dim=1)
                 x, *shared = (reorder(y, inverse) for y in (x, *shared))
@@ -248,6 +270,8 @@ class RWKV(nn.Module, Backbone, ChecksKnobs):
 def cast_for_autocast(x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
     """Cast to the dtype of autocast, which norms return fp32 under: token shifts would take twice the memory."""
     kind = x.device.type
+    if kind == "meta":  # which autocast does not know
+        return x
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 

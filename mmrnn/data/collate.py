@@ -211,6 +211,8 @@ class Collator:
             layouts.append(spec.layout(*(size(number) if spec.image.variable_size else spec.image.size)))
             inputs.append(number)
         row = tokenize(spans, self.tokenizer, layouts, modality=IMAGE)
+        if sample.class_id is not None and row.image_spans:
+            row.image_spans[0] = replace(row.image_spans[0], class_id=sample.class_id)
         return row if self.for_generation else self._truncate(row), inputs
 
     def spans(self, sample: Sample) -> list[Span]:

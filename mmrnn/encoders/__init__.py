@@ -9,6 +9,7 @@ from mmrnn.encoders.intern import InternViT
 from mmrnn.encoders.open_clip_vit import OpenCLIPViT
 from mmrnn.encoders.patch import PatchEmbed, Patchify
 from mmrnn.encoders.qwen_vit import QwenViT
+from mmrnn.encoders.recurrent import RecurrentEncoder
 from mmrnn.encoders.state import StateEncoder
 from mmrnn.encoders.tiled import TiledEncoder
 from mmrnn.encoders.tilings import BestGrid, Quarters, Regions
@@ -27,6 +28,7 @@ __all__ = [
     "Patchify",
     "Quarters",
     "QwenViT",
+    "RecurrentEncoder",
     "Regions",
     "StateEncoder",
     "TiledEncoder",

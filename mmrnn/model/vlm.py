@@ -100,6 +100,10 @@ class HiddenStateRecorder(BlockHooks):
         """Return the expert weights of block `layer`, or None."""
         return self.inner.expert(layer)
 
+    def keep_shift(self, layer: int, shift: Float[Tensor, "b d"]) -> None:
+        """Hand the last position behind an expert's norm to the inner hooks."""
+        self.inner.keep_shift(layer, shift)
+
 
 class VLM(nn.Module, Composite):
     """Vision-language model: modalities, a backbone, and the policies by which the backbone reads visual tokens.

@@ -1,6 +1,7 @@
 """Training: objectives, stages, optimizers, schedules, the loop, and the folder of a run."""
 
 from mmrnn.training.objectives.blip2 import BLIP2Pretraining
+from mmrnn.training.objectives.classification import Classification
 from mmrnn.training.objectives.contrastive import Contrastive
 from mmrnn.training.objectives.distillation import Distillation
 from mmrnn.training.objectives.language_model import LanguageModel
@@ -23,6 +24,7 @@ __all__ = [
     "AdamW8bit",
     "AutoTracker",
     "BLIP2Pretraining",
+    "Classification",
     "Constant",
     "Contrastive",
     "Cosine",

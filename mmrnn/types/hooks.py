@@ -46,11 +46,15 @@ class Expert:
         routing: positions that the expert computes.
         attention: None: attention has no expert.
         mlp: None: the MLP has no expert.
+        mlp_norm: norm in front of `mlp`; None: that of the block.
+        mlp_shift: last position behind `mlp_norm` before these; an RNN that has `mlp_norm` in `hooks` reads it.
     """
 
     routing: Routing
     attention: nn.Module | None = None
     mlp: nn.Module | None = None
+    mlp_norm: nn.Module | None = None
+    mlp_shift: Float[Tensor, "b d"] | None = None
 
 
 class BlockHooks:
@@ -72,3 +76,6 @@ class BlockHooks:
     def expert(self, layer: int) -> Expert | None:
         """Return the expert weights of block `layer`, or None."""
         return None
+
+    def keep_shift(self, layer: int, shift: Float[Tensor, "b d"]) -> None:
+        """Take the last position behind `Expert.mlp_norm` of block `layer`, which the next pass continues from."""

@@ -86,12 +86,14 @@ class ImageSpan:
         start: first slot.
         layout: of the visual tokens.
         modality: name of the modality that encodes the image.
+        class_id: class of the image; None: not known.
     """
 
     sample: int
     start: int
     layout: Layout
     modality: str = "image"
+    class_id: int | None = None
 
     @property
     def stop(self) -> int:

@@ -172,7 +172,8 @@ class Backbone(Composite, Protocol):
         recurrent: the size of its state does not depend on the number of positions read.
         causal: no position depends on a later one, so that a prompt can be read in parts; False: an encoder reads it.
         generates: it has a head, so that replies can be generated.
-        hooks: what a hook may change: `layer` (input and output of a block), `attention`, `mlp`.
+        hooks: what a hook may change: `layer` (input and output of a block), `attention`, `mlp`, and `mlp_norm` in
+            front of it.
         axes: position ids per token; 0: neither position ids, masks nor packed rows are accepted.
         pretrained: published weights to load when a model is built; None: none.
         grad_checkpointing: every n-th block is recomputed in the backward pass; 0: none.

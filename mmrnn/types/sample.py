@@ -83,6 +83,7 @@ class Sample:
         id: identifier in logs.
         observations: inputs of other modalities by the name of the modality, each `objects features` or read on
             demand; the user turns have one `<state>` for each of `state`.
+        class_id: class of the first image; None: not known.
     """
 
     turns: tuple[Turn, ...]
@@ -90,3 +91,4 @@ class Sample:
     kind: str = ""
     id: str = ""
     observations: "Mapping[str, tuple[Tensor | InputSource, ...]]" = field(default_factory=dict)
+    class_id: int | None = None

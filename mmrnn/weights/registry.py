@@ -25,6 +25,7 @@ from mmrnn.weights.formats import (
     rwkv7,
     token_compressor,
     towers,
+    vision_rwkv,
     visualrwkv,
     whisper,
 )
@@ -43,6 +44,7 @@ FORMATS: tuple[Format, ...] = (
     *intern.FORMATS,
     *connectors.FORMATS,
     *token_compressor.FORMATS,
+    *vision_rwkv.FORMATS,
     *qformer.FORMATS,
     *bert.FORMATS,
     *cogvlm.FORMATS,

@@ -134,6 +134,7 @@ PUBLISHED = {
     "visualrwkv71_0b4": (768**2 + 768 * 1024 + 2 * 1024, 0, 256),
     "visualrwkv71_1b5": (768**2 + 768 * 2048 + 2 * 2048, 0, 256),
     "visualrwkv72_0b1": (768**2 + 768 * 768 + 2 * 768, 0, 64 * 256),  # of the largest image
+    "visualrwkv710_0b1": (0, 56_650_752, 256),
     "visualrwkv73_0b1": (23_738_880, 0, 256),
     "visualrwkv74_0b1": (23_738_880, 0, 64 * 256),
     "visualrwkv_uhd_1b6": (6400 * 2048 + 2048**2, 0, 1024),  # without the gate, which is not used
@@ -186,7 +187,9 @@ def test_a_full_size_preset_builds_without_memory(name):
         connector, hook, slots = PUBLISHED[name]
         assert layout.tokens == slots
         parts = [(modality.connector, connector), *([(model.hook, hook)] if hook else [])]
-        assert [count(part.parameters()).partition(" ")[2] for part, _ in parts] == [f"({n:,})" for _, n in parts]
+        assert [count(part.parameters()).partition(" ")[2] for part, _ in parts] == [
+            f"({n:,})" * (n > 0) for _, n in parts
+        ]
     if name in TOTAL:
         total = sum(parameter.numel() for parameter in model.parameters()) / 1e9
         assert total == pytest.approx(TOTAL[name], rel=0.01)
@@ -213,7 +216,7 @@ def test_a_tiny_preset_learns_and_replies(name):
     assert loss.isfinite()
     for part, module in {"connector": model.modalities["image"].connector, "backbone": model.backbone}.items():
         gradients = [value.grad for value in module.parameters() if value.grad is not None]
-        assert gradients, f"no gradient reaches the {part}"
+        assert gradients or not [*module.parameters()], f"no gradient reaches the {part}"
         assert all(gradient.isfinite().all() for gradient in gradients), part
     replies = generate(model, batch, max_new_tokens=2)
     assert [len(reply) for reply in replies] == [2, 2]

@@ -183,6 +183,8 @@ def sensible(backbone, connector, hook, scan, position, mask) -> bool:
         return False  # tokens beside the text are read by cross-attention only, which reads nothing else
     if backbone == "mamba_tiny" and hook == "mlp_expert":
         return False  # it has no MLP
+    if hook == "visual_channel_mix" and not backbone.startswith("rwkv"):
+        return False  # it has a token shift of its own
     if backbone in RECURRENT:
         return hook != "visual_expert" and (position, mask) == ("sequential", "causal")
     if backbone in HYBRID:

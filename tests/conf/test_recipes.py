@@ -56,6 +56,7 @@ TINY = {
         "visualrwkv71_tiny",
         *("prompt.image_mark=1024", "prompt.text_mark=1025", "backbone.vocab=1026"),
     ),
+    "visualrwkv710_": ("visualrwkv710_tiny",),
     "visualrwkv73_": ("visualrwkv73_tiny",),
     "visualrwkv72_": ("visualrwkv72_tiny",),
     "visualrwkv71_": ("visualrwkv71_tiny",),
@@ -73,9 +74,10 @@ def records(tmp_path_factory):
     """Four images, twice as wide as high, with what is on them, and text alone: in LLaVA's form, and as pages."""
     folder = tmp_path_factory.mktemp("records")
     listed = [{"id": "text", "conversations": talk("which colour is snow?", "white")}]
-    for colour, text in COLOURS.items():
+    for number, (colour, text) in enumerate(COLOURS.items()):
         Image.new("RGB", (24, 12), colour).save(folder / f"{colour}.png")
-        listed.append({"id": colour, "image": f"{colour}.png", "conversations": talk("<image>\nwhat is it?", text)})
+        shown = {"image": f"{colour}.png", "class_id": number}
+        listed.append({"id": colour, "conversations": talk("<image>\nwhat is it?", text), **shown})
     (folder / "data.json").write_text(json.dumps(listed))
     pages = [
         {"texts": ["look:", None, text], "images": [None, f"{colour}.png", None]} for colour, text in COLOURS.items()

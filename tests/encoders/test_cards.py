@@ -53,6 +53,12 @@ PUBLISHED = {
     "slots": (32, 512, None),
     "state": (4, 512, None),
     "tri_448": (1024, 3200, None),
+    "tri_448_quarters": (1024, 6400, None),
+    "siglip2_b16_256": (256, 768, None),
+    "siglip2_b16_256_regions": (64 * 256, 768, None),  # of the largest image
+    "siglip2_b16_256_regions_v702": (64 * 256, 768, None),
+    "clip_l14_336_anyres": (576 + 48 * 48, 1024, None),  # of a square image
+    "vision_rwkv": (256, 768, None),
     "vit_22b14_224": (256, 6144, 21750.86),
     "vit_e14_224": (256, 1792, 3805.42),
     "sam_b16_1024": (4096, 256, 89.67),
@@ -73,6 +79,8 @@ HALF = (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073)
 IMAGENET = (0.485, 0.456, 0.406)
 MEANS = {
+    **dict.fromkeys(("clip_l14_336_anyres", "siglip2_b16_256_regions"), (0.0, 0.0, 0.0)),  # the tower's come later
+    "vision": IMAGENET,
     "fuyu": HALF,
     "state": HALF,
     "slots": HALF,
@@ -90,6 +98,10 @@ MEANS = {
 }
 CROPPED = ("clip_b32_224", "clip_l14_224", "clip_l14_336_v")
 OWN = {
+    "clip_l14_336_anyres": "within",
+    "tri_448_quarters": "within",
+    "siglip2_b16_256_regions": "regions_closest",
+    "siglip2_b16_256_regions_v702": "regions_smallest",
     "clip_l14_224_normed": "crop_rounded",
     "eve": "fit",
     "eve_hd": "fit",
@@ -147,7 +159,8 @@ def test_without_memory(name):
         assert image.mean == next((mean for family, mean in MEANS.items() if name.startswith(family)), CLIP)
         resize = OWN.get(name) or ("pad" if name in PADDED else "crop" if name.startswith(CROPPED) else "squash")
         assert image.resize == resize
-        assert image.interpolation == ("bilinear" if name == "fuyu" else "bicubic")
+        kind = "bilinear" if name == "fuyu" else "lanczos" if "_regions" in name else "bicubic"
+        assert image.interpolation == kind
 
 
 @pytest.mark.parametrize("name", [name for name, (*_, millions) in PUBLISHED.items() if millions is not None])
@@ -191,6 +204,9 @@ def test_frozen_is_deterministic(encoder):
 
 
 def test_gradients_reach_everything(encoder):
+    for value in encoder.parameters():  # a fresh RNN writes nothing: its output matrices are zero
+        if value.dim() == 2 and not value.any():
+            torch.nn.init.normal_(value, std=0.1)
     images = make_image(encoder).requires_grad_()
     tokens = encoder(images)
     (tokens * torch.randn_like(tokens)).sum().backward()

@@ -136,4 +136,7 @@ def dialogue_sample(
         ]
         shown = videos if grid is None else [frame_grids(video, *grid) for video in videos]
         turns, found = expand_videos(turns, found, shown)
-    return Parsed(Sample(turns, found, "reply", id, observations), dialogue.notes)
+    known = content.get("class_id")
+    if known is not None and (type(known) is not int or known < 0):
+        raise ValueError(f"class_id ({known!r:.40}) must be a whole number from 0 on")
+    return Parsed(Sample(turns, found, "reply", id, observations, known), dialogue.notes)

@@ -1,12 +1,19 @@
 """Visual token compressor of VisualRWKV v7.03: projection and RWKV-7 blocks."""
 
+from torch import nn
+
 from mmrnn.connectors import TokenCompressor
-from mmrnn.weights.format import Format, Tensors, unchanged
+from mmrnn.weights.format import Format, Tensors
 from mmrnn.weights.formats.rwkv7 import NAMES, VECTOR
 
 BLOCKS = {
     f"vtc.{theirs}": f"blocks.{ours}" for theirs, ours in NAMES.items() if theirs.startswith(("blocks.", "ln_out."))
 }
+
+
+def keep(tensors: Tensors, module: nn.Module, notes: list[str]) -> Tensors:
+    """Return the tensors: vectors lose their axes of length one when they are compared with the module's."""
+    return tensors
 
 
 def inverse(tensors: Tensors) -> Tensors:
@@ -23,7 +30,7 @@ FORMATS = (
         ignored=dict.fromkeys(
             (f"vtc.blocks.0.att.{name}" for name in ("v0", "v1", "v2")), "unused: the first layer has no value residual"
         ),
-        adapt=lambda tensors, module, notes: unchanged(tensors),
+        adapt=keep,
         inverse=inverse,
     ),
 )

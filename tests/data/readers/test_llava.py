@@ -146,6 +146,16 @@ def test_other_modalities_read_numbers(write):
     assert data[0].observations["state"][0].dtype == torch.float32
 
 
+def test_the_class_of_an_image(write):
+    """It stays with the first image of its sample (`objective=classes`)."""
+    shown = {"image": "1.png", "conversations": talk("<image>\nWhat?", "A cat")}
+    data = LLaVAJson(
+        file=write([{**shown, "class_id": 3}, {**shown, "class_id": "cat"}, {**shown, "class_id": -1}, shown])
+    )
+    assert [data[index].class_id for index in range(len(data))] == [3, None]
+    assert "class_id ('cat') must be a whole number from 0 on" in str([reason for _, reason in data.refused()])
+
+
 def test_missing_images_can_be_looked_for(write, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").touch()

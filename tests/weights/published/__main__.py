@@ -33,6 +33,7 @@ def rwkv() -> Iterator[tuple[str, Made]]:
     yield "visualrwkv5_7b_hybrid", ("VisualRWKV-5.2 7b, by its code", "BF16", d.hybrid)
     yield "visualrwkv_hd_1b6", ("VisualRWKV-v0612-1B6 (HD)", "BF16", lambda: d.three_towers(6, "1b6"))
     yield "visualrwkv73_0b1", ("VisualRWKV v7.03 and v7.04 0b1, by their code", "BF16", d.compressed)
+    yield "visualrwkv710_0b1", ("VisualRWKV v7.10 0b1, by its code", "BF16", d.vision_rwkv)
     yield "visualrwkv_uhd_1b6", ("VisualRWKV-v0613-1B6 (UHD), by its code", "BF16", d.uhd)
     for size in ("0b1", "0b4", "1b5"):
         yield f"visualrwkv7_{size}", (f"VisualRWKV-v0700-{size}", "BF16", lambda s=size: d.three_towers(7, s))

@@ -63,6 +63,20 @@ def compressed() -> Shapes:
     return {**one_tower("0b1"), **under("vtc.", blocks)}
 
 
+def vision_rwkv() -> Shapes:
+    """v7.10's src/model.py: an encoder of six blocks, and a second channel mix in every block of the language model."""
+    language, width = rwkv(7, "0b1"), RWKV["0b1"][1]
+    kept = ("ln_out.", *(f"blocks.{layer}." for layer in range(6)))
+    encoder = {name: shape for name, shape in language.items() if name.startswith(kept)}
+    encoder |= {"emb.weight": (width, 3, 16, 16), "emb.bias": (width,), **affine("head", 1000, width)}
+    for layer in range(12):
+        block = f"blocks.{layer}"
+        language |= norm(f"{block}.ln_v", width) | {f"{block}.ffn_v.x_k": (1, 1, width)}
+        language |= affine(f"{block}.ffn_v.key", 4 * width, width, bias=False)
+        language |= affine(f"{block}.ffn_v.value", width, 4 * width, bias=False)
+    return {**under("rwkv.", language), **under("vrwkv.", encoder)}
+
+
 def uhd() -> Shapes:
     """VisualRWKV-UHD's src/model.py: features of the whole and of the quarters, and a gate that is not used."""
     width = RWKV["1b6"][1]
