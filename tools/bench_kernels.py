@@ -104,14 +104,25 @@ def sizes_of(operator: str, every: bool) -> tuple[int, ...]:
     return sizes if every else (usual,)
 
 
-def rows(
-    operators: Iterable[str], targets: Iterable[str], size: int | None, every: bool, types: Iterable[str]
-) -> Iterator[Row]:
-    """Measure all kernels of these operators, targets and types, of one size, of every size or of the usual one."""
-    for operator, target, type in product(operators, targets, types):
-        for chosen in (size,) if size else sizes_of(operator, every):
-            for launch in launches(operator, chosen, type, target).values():
-                yield measure(launch, operator, chosen, type, target)
+def form(text: str) -> tuple[int, str]:
+    """Read a size and a type from `64:bf16`."""
+    size, type = text.split(":")
+    return int(size), type
+
+
+def forms_of(operator: str, options: argparse.Namespace) -> Iterable[tuple[int, str]]:
+    """Return the sizes and types that were asked for: the named pairs, else every size with every type."""
+    types = options.type or (DTYPES if options.all else ("bf16",))
+    sizes = (options.size,) if options.size else sizes_of(operator, options.all)
+    return options.forms or product(sizes, types)
+
+
+def rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Measure all kernels of the operators, targets and forms that were asked for."""
+    for operator, target in product(options.operator, options.target):
+        for size, type in forms_of(operator, options):
+            for launch in launches(operator, size, type, target).values():
+                yield measure(launch, operator, size, type, target)
 
 
 def line(row: Row) -> str:
@@ -130,9 +141,9 @@ def main() -> None:
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--size", type=int, choices=sorted({*HEAD_SIZES, *STATE_SIZES}))
     parser.add_argument("--type", nargs="+", choices=DTYPES)
+    parser.add_argument("--forms", nargs="+", type=form, metavar="SIZE:TYPE", help="these pairs alone")
     options = parser.parse_args()
-    types = options.type or (DTYPES if options.all else ("bf16",))
-    found = rows(options.operator, options.target, options.size, options.all, types)
+    found = rows(options)
     if options.json:
         print(json.dumps([asdict(row) | {"line": line(row)} for row in found]))
         return

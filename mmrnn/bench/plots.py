@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 
 
 def plot(folder: Path, rows: Sequence[Row], config: BenchConfig) -> list[Path]:
-    """Plot what was measured at several places: `decode.png` over the context, `stream.png` over the minutes watched.
+    """Plot what was measured at several places: `decode.png` and `headline.png` over the context, `stream.png` over the
+    minutes watched.
 
     Returns:
         The files written, none without such rows.
     """
-    decode = [row for row in rows if row.context is not None]
+    decode = [row for row in rows if row.part == "decode" and row.context is not None]
+    headline = [row for row in rows if row.part == "headline" and row.context is not None]
     stream = [row for row in rows if row.minutes is not None]
-    if not decode and not stream:
+    if not decode and not stream and not headline:
         return []
     try:
         require("matplotlib")
@@ -27,7 +29,7 @@ def plot(folder: Path, rows: Sequence[Row], config: BenchConfig) -> list[Path]:
         return []
     figures = {}
     if decode:
-        lines = group(decode, [row.name for row in decode])
+        lines = group(decode)
         times = {name: [(row.context, row.seconds * 1e3) for row in own] for name, own in lines.items()}
         sizes = {name: [(row.context, row.megabytes) for row in own] for name, own in lines.items()}
         figures["decode"] = draw("context (tokens)", {"ms per token": times, "MB of state or cache": sizes})
@@ -36,15 +38,23 @@ def plot(folder: Path, rows: Sequence[Row], config: BenchConfig) -> list[Path]:
         rates = {name: [(row.minutes, 1 / row.seconds) for row in own] for name, own in lines.items()}
         sizes = {name: [(row.minutes, row.megabytes) for row in own] for name, own in lines.items()}
         figures["stream"] = draw("minutes watched", {"frames a second": rates, "MB of state or cache": sizes})
+    if headline:
+        firsts = group([row for row in headline if row.megabytes is None])
+        tokens = group([row for row in headline if row.megabytes is not None])
+        waits = {name: [(row.context, row.seconds) for row in own] for name, own in firsts.items()}
+        times = {name: [(row.context, row.seconds * 1e3) for row in own] for name, own in tokens.items()}
+        sizes = {name: [(row.context, row.megabytes) for row in own] for name, own in tokens.items()}
+        charts = {"s to the first token": waits, "ms per token": times, "MB of weights and state": sizes}
+        figures["headline"] = draw("context (tokens)", charts)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=120)
     return [folder / f"{name}.png" for name in figures]
 
 
-def group(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[Row]]:
-    """Return the rows of each name."""
+def group(rows: Sequence[Row], names: Sequence[str] | None = None) -> dict[str, list[Row]]:
+    """Return the rows of each name; `names`: others than those of the rows."""
     lines: dict[str, list[Row]] = {}
-    for row, name in zip(rows, names, strict=True):
+    for row, name in zip(rows, names or [row.name for row in rows], strict=True):
         lines.setdefault(name, []).append(row)
     return lines
 

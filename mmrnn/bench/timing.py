@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeVar
 
@@ -48,6 +49,10 @@ class BenchConfig:
         threads: with one thread processor time is measured, with more wall time.
         device: `cuda` measures between two CUDA events.
         fps: frames a second of a video.
+        precision: of the models of `headline` and `preset`.
+        overrides: that choose the preset.
+        dirs: further folders of cards.
+        prompts: lengths of the prompts of a preset, in positions.
         skipped: name and reason of every contender that could not run.
     """
 
@@ -58,6 +63,10 @@ class BenchConfig:
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
     fps: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    overrides: tuple[str, ...] = ()
+    dirs: tuple[Path, ...] = ()
+    prompts: tuple[int, ...] = (1024, 4096)
     skipped: list[str] = field(default_factory=list)
 
     def try_make(self, name: str, make: Callable[[], T]) -> T | None:
@@ -110,6 +119,7 @@ class Row:
         context: number of tokens before, where the cases differ in it.
         minutes: of video before, where the cases differ in it; then `seconds` is the time of a frame.
         process_megabytes: by how much the peak of a process rose, where it is measured beside `megabytes`.
+        computed: from bytes, FLOPs and a data sheet: nothing was measured.
     """
 
     part: str
@@ -123,6 +133,7 @@ class Row:
     context: int | None = None
     minutes: float | None = None
     process_megabytes: float | None = None
+    computed: bool = False
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""`mmrnn bench`: time this library against other installed libraries."""
+"""`mmrnn bench`: time this library against other installed libraries, and any preset at its full size."""
 
 import json
 from collections.abc import Sequence
@@ -17,19 +17,27 @@ if TYPE_CHECKING:
 
     from mmrnn.bench.timing import BenchConfig, Row
 
-PARTS = ("operator", "prefill", "decode", "training", "tower", "stream")
+PARTS = ("operator", "prefill", "decode", "training", "tower", "stream", "headline")
+PRESET = "preset"
+"""Part that overrides ask for."""
 
 
 def parser() -> Parser:
     """Parser of `mmrnn bench`."""
     made = Parser(
         "bench",
-        "[PART ...] [OPTION ...]",
+        "[PART ...] [OVERRIDE ...] [OPTION ...]",
         """
 Time this library against other installed libraries: flash-linear-attention's PyTorch recurrence, the rwkv package,
 Llama of transformers with its default and its static cache, timm. One thread, processor time, alternating runs,
 medians of the ratios of all rounds. Prints tables; writes bench.json, decode.png (cost over context length) and
 stream.png (a video that is read frame by frame: frames a second and memory after 1 to 60 minutes).
+
+`headline`: speed and memory against 1K to 24K positions of VisualRWKV-6, -7 and LLaVA-1.5 of equal size, 103K and 256K
+of the RNNs, and beside them those of the published sizes on named GPUs, computed from bytes and FLOPs (headline.png).
+
+With overrides (model=PRESET) that preset with random weights instead: the time of the first token, image included, of a
+token behind it, and memory, for prompts of several lengths.
 
 On a GPU: the operators beside flash-linear-attention's kernels, decoding and prefill of RWKV-6 from 0.1B to 7B, a
 training step of 1.6B with its model FLOPs utilisation, a vision tower; times between CUDA events.
@@ -37,6 +45,7 @@ training step of 1.6B with its model FLOPs utilisation, a vision tower; times be
         """
   mmrnn bench operator decode
   mmrnn bench --device cuda
+  mmrnn bench model=visualrwkv6_1b6 --precision bf16 --prompt 1024 --prompt 4096
   mmrnn bench --quick            checks that everything runs; the times mean nothing
 """,
     )
@@ -44,18 +53,42 @@ training step of 1.6B with its model FLOPs utilisation, a vision tower; times be
         "parts",
         nargs="*",
         default=[],
-        type=one_of(PARTS),
+        type=part_or_override,
         metavar="PART",
-        help=f"{', '.join(PARTS)} (default: all of them)",
+        help=f"{', '.join(PARTS)} (default: all of them), or overrides that choose a preset",
     )
     made.add_argument("--quick", action="store_true", help="tiny sizes and few rounds")
     made.add_argument(
         "--device", type=one_of(("cpu", "cuda")), default="cpu", metavar="DEVICE", help="cpu or cuda (default: cpu)"
     )
     made.add_argument("--threads", type=natural, default=1, metavar="N", help="threads; with more than 1, wall time")
+    made.add_argument(
+        "--precision",
+        type=one_of(("fp32", "bf16")),
+        default=None,
+        metavar="TYPE",
+        help="of `headline` and of a preset (default: fp32 on a CPU, bf16 on a GPU)",
+    )
+    made.add_argument(
+        "--prompt",
+        type=natural,
+        action="append",
+        default=[],
+        metavar="N",
+        help="positions of a prompt of a preset; may be repeated (default: 1024 and 4096)",
+    )
     made.add_argument("--fps", type=natural, default=1, metavar="N", help="frames a second of `stream` (default: 1)")
     made.add_argument("--out", type=to_path, default=Path("bench"), metavar="DIR", help="folder of the files written")
     return made
+
+
+def part_or_override(word: str) -> str:
+    """A part, or an override of the configuration.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return word if "=" in word else one_of(PARTS)(word)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -75,13 +108,23 @@ def main(arguments: Sequence[str]) -> None:
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: torch sees no CUDA device; leave --device out to measure the processor")
+    parts = [word for word in options.parts if "=" not in word]
+    overrides = tuple(word for word in options.parts if "=" in word)
     effort = {"quick": True, "max_rounds": 3, "seconds": 0.0} if options.quick else {"threads": options.threads}
-    config = BenchConfig(**effort, device=options.device, fps=options.fps)
+    config = BenchConfig(
+        **effort,
+        device=options.device,
+        fps=options.fps,
+        precision=options.precision or ("bf16" if options.device == "cuda" else "fp32"),
+        overrides=overrides,
+        dirs=tuple(options.dirs),
+        **({"prompts": tuple(options.prompt)} if options.prompt else {}),
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
     try:
-        for part in options.parts or PARTS:
+        for part in [*parts, *([PRESET] if overrides else [])] or PARTS:
             found = [*measure(part, config)]
             Console().print(table(part, found))
             rows += found
@@ -96,7 +139,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def measure(part: str, config: "BenchConfig") -> "Iterator[Row]":
     """Rows of one benchmark on the device of `config`."""
-    if config.device == "cuda":
+    if config.device == "cuda" and part not in (PRESET, "headline"):
         from mmrnn.bench.gpu import PARTS as on_gpu
 
         return on_gpu[part](config)
@@ -108,7 +151,8 @@ def table(part: str, rows: "Sequence[Row]") -> "Table":
     from rich.table import Table
 
     video = any(row.minutes is not None for row in rows)
-    more = ("frames/s", "process MB") if video else ()
+    counted = "frames/s" if video else "tokens/s" if part in (PRESET, "headline") else None
+    more = (counted, "process MB") if counted else ()
     shown = Table("case", "name", "ms", "speedup", "of peak", "MB", *more, title=part)
     first: dict[str, str] = {}
     for row in rows:
@@ -118,7 +162,8 @@ def table(part: str, rows: "Sequence[Row]") -> "Table":
         size = "" if row.megabytes is None else f"{row.megabytes:.1f} ({row.memory_kind})"
         needed = "" if row.process_megabytes is None else f"{row.process_megabytes:.1f}"
         columns = [row.name, f"{row.seconds * 1e3:.2f}", ratio, fraction, size]
-        columns += [f"{1 / row.seconds:.1f}", needed] if video else []
+        rate = "" if "first token" in f"{row.name} {row.case}" else f"{1 / row.seconds:.1f}"
+        columns += [rate, needed] if counted else []
         shown.add_row(row.case if base == row.name else "", *columns)
     return shown
 

@@ -72,10 +72,11 @@ def plan_run(words: Sequence[str], options: Namespace, gpus: int, gpu: str) -> "
     from mmrnn.cli.show import gc_paused, on_meta
 
     with gc_paused():
+        from mmrnn.bench.data_sheets import GPUS
         from mmrnn.config.instantiate import instantiate
         from mmrnn.config.tree import plain
         from mmrnn.config.validate import check
-        from mmrnn.training.plan import GPUS, plan_stage
+        from mmrnn.training.plan import plan_stage
 
         cfg = compose(*words, dirs=options.dirs)
         check(cfg, needs=("stage",))

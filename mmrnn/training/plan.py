@@ -16,30 +16,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmrnn.bench.data_sheets import GPU
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training.objectives.chunks import CHUNK_SIZE
 from mmrnn.training.stage import Stage
-
-
-class GPU(NamedTuple):
-    """Peak of dense bf16 products in FLOPs per second, and memory in GiB, as the vendor states them."""
-
-    flops: float
-    memory: int
-
-
-GPUS = {
-    "a100_40g": GPU(312e12, 40),
-    "a100_80g": GPU(312e12, 80),
-    "h100_80g": GPU(989e12, 80),
-    "h200_141g": GPU(989e12, 141),
-    "b200_180g": GPU(2250e12, 180),
-    "l40s_48g": GPU(362e12, 48),
-    "rtx4090_24g": GPU(165e12, 24),
-    "rtx5090_32g": GPU(209e12, 32),
-    "mi250x_128g": GPU(383e12, 128),
-    "mi300x_192g": GPU(1307e12, 192),
-}
 
 USABLE = 0.92
 """Share of a GPU's memory that a run can fill; the rest is the context, the workspace of products, fragmentation."""

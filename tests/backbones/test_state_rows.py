@@ -25,6 +25,7 @@ ARCH = {
     "t5": {"num_layers": 2, "num_decoder_layers": 2, "num_heads": 2, "d_kv": 16, "d_ff": 32},
 }
 CARDS = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
+GENERATING = [name for name in CARDS if not name.startswith("none_")]
 SCANS = sorted(path.stem for path in (conf_dir() / "scan").glob("*.yaml"))
 HOOKS = sorted(path.stem for path in (conf_dir() / "hook").glob("*.yaml"))
 LAYOUT = Layout(rows=2, cols=3, prefix=1)
@@ -139,9 +140,10 @@ def check_rows(model: VLM, states: list[State]):
     close(decoded(model, joined.select(order), first[order])[1], together[1][order])
 
 
-@pytest.mark.parametrize("name", [name for name in CARDS if backbone(name).generates])
+@pytest.mark.parametrize("name", GENERATING)
 def test_rows_go_on_as_alone(name):
     model = model_of(name)
+    assert model.backbone.generates
     # An encoder-decoder has to read its context first.
     lengths = [length or 2 for length in LENGTHS] if "t5" in name else LENGTHS
     with torch.no_grad():

@@ -62,9 +62,11 @@ def test_missing_packages_are_skipped_by_name(elsewhere, capsys, monkeypatch):
     result = json.loads((elsewhere / "bench" / "bench.json").read_text())
     assert {row["part"] for row in result["rows"]} == {*PARTS}
     ours = {"mmrnn chunked", "mmrnn RWKV-6", "mmrnn transformer", "mmrnn packed", "timm"}
+    ours |= {"VisualRWKV-6", "VisualRWKV-7", "LLaVA-1.5", "LLaVA-1.5, cache copied, all logits"}
     assert {row["name"] for row in result["rows"]} - {"mmrnn cpu"} == ours
     skipped = {note.split(":")[0] for note in result["skipped"]} - {"mmrnn cpu"}
-    assert skipped == {"fla naive", "transformers chunked", "rwkv package", "transformers Llama", "plots"}
+    transformers = {"transformers chunked", "transformers scan", "transformers Llama"}
+    assert skipped == {*transformers, "fla naive", "rwkv package", "plots"}
     assert "skipped: rwkv package: rwkv is not installed (pip install rwkv)" in capsys.readouterr().out
     assert not (elsewhere / "bench" / "decode.png").exists()
 
@@ -80,13 +82,13 @@ def test_named_parts_only(elsewhere):
     [
         (
             ["operater"],
-            "PART: expected one of operator, prefill, decode, training, tower, stream; "
+            "PART: expected one of operator, prefill, decode, training, tower, stream, headline; "
             "got 'operater'; did you mean 'operator'?",
         ),
         (
             ["--xyzzy"],
             "--xyzzy: bench has no such option; "
-            "it has --config-dir, --debug, --help, --quick, --device, --threads, --fps, --out",
+            "it has --config-dir, --debug, --help, --quick, --device, --threads, --precision, --prompt, --fps, --out",
         ),
         (["--threads", "two"], "--threads: expected a whole number of at least 1, got 'two'"),
         (["--threads=0"], "--threads: expected a whole number of at least 1, got '0'"),

@@ -17,7 +17,7 @@ from mmrnn.io import jsonl
 ROOT = Path(__file__).parents[2]
 SWEEP = (
     *("model=visualrwkv6_tiny", "encoder=patch_tiny", "data.scenes=8", "data.rounds=2", "data.kinds=[count,digit]"),
-    *("stage.instruct.steps=40", "stage.instruct.batch_size=4", "max_length=200", "precision=fp32", "device=cpu"),
+    *("stage.instruct.steps=20", "stage.instruct.batch_size=4", "max_length=200", "precision=fp32", "device=cpu"),
     *("evaluate.samples=6", "evaluate.every=0", "evaluate.max_new_tokens=4", "tracker=none", "workers=0"),
     *("backbone.dropout=0.1", "save_every_seconds=0", "max_save_share=1", "log_every=2"),
     *("connector=linear,mlp", "seed=0,1,2"),
@@ -63,7 +63,7 @@ def records(folder):
 def test_a_sweep_that_is_killed_three_times_ends_as_a_whole_one(tmp_path, whole):
     moments = random.Random(0)
     for _ in range(3):
-        process, more = start(tmp_path), records(tmp_path) + moments.randint(5, 40)
+        process, more = start(tmp_path), records(tmp_path) + moments.randint(3, 14)
         end = time.monotonic() + 300
         try:
             while records(tmp_path) < more:

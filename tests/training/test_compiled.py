@@ -10,7 +10,7 @@ from mmrnn.types import Sequence
 SIZES = {"vocab": 50, "width": 32}
 HEADS = {"heads": 4, "ffn": 48}
 BACKBONES = {
-    "rwkv5": lambda: RWKV5(**SIZES, depth=2, head_size=16, dropout=0.1),
+    "rwkv5": lambda: RWKV5(**SIZES, depth=1, head_size=16, dropout=0.1),
     "rwkv6": lambda: RWKV6(**SIZES, depth=1, head_size=16, dropout=0.1, grad_checkpointing=1),
     "rwkv7": lambda: RWKV7(**SIZES, depth=2, head_size=16),
     "transformer": lambda: Transformer(**SIZES, depth=2, **HEADS, dropout=0.1, grad_checkpointing=2),
@@ -84,13 +84,12 @@ def test_a_model_of_transformers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("name", ["rwkv5", "rwkv6", "rwkv7", "transformer"])
-def test_backends(name, backend):
-    """With the compilers of torch; dropout is drawn differently by inductor."""
+def test_inductor(name):
+    """With the compiler of torch, behind its differentiation ahead of time; it draws dropout differently."""
     plain, compiled = randomised(BACKBONES[name]), randomised(BACKBONES[name])
     for model in (plain, compiled):
         for block in model.blocks:
             block.dropout.p = 0.0
-    compile_blocks(compiled, backend=backend, fullgraph=True)
+    compile_blocks(compiled, backend="inductor", fullgraph=True)
     compare(plain, compiled, 1e-4, ROWS[:2])

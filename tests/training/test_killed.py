@@ -128,7 +128,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_a_whole_one(tmp_path, workers):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_run_of_two_ranks_of_which_one_is_killed_ends_as_a_whole_one(tmp_path, strategy):
-    cfg = config(f"strategy={strategy}", "workers=2", "stage.instruct.steps=40")
+    cfg = config(f"strategy={strategy}", "workers=2", "stage.instruct.steps=24")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     with Life(whole, cfg, 2) as life:
         assert life.wait() == [0, 0]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmrnn.backbones import RWKV6
+from mmrnn.bench.data_sheets import GPUS
 from mmrnn.cli.main import main
 from mmrnn.cli.plan import parser, plan_run
 from mmrnn.config.compose import conf_dir
@@ -13,7 +14,7 @@ from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.training import Stage
-from mmrnn.training.plan import GPUS, plan_stage
+from mmrnn.training.plan import plan_stage
 
 RECOMPUTED = ("backbone.grad_checkpointing=1",)
 ONE_EPOCH = ("stage.instruct.steps=5196",)  # 665k samples; the recipe takes 1.28M

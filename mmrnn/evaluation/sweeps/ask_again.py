@@ -24,11 +24,18 @@ from mmrnn.evaluation.reports.run_folder import RESULT, read_result
 from mmrnn.evaluation.reports.sweep_file import record_plan
 from mmrnn.evaluation.sweeps.job_status import JobStatus, begin_job, job_states
 from mmrnn.evaluation.sweeps.results_file import write_results
+from mmrnn.evaluation.tasks.plan import images_in_memory
+from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.eval_mode import eval_mode
+from mmrnn.inference.feature_cache import encode_images
 from mmrnn.inference.load import load
 from mmrnn.io.atomic import replace_file
 from mmrnn.types import MapDataset, Sample
 
 GROUP = "evaluate."
+FEATURE_GIB = 2.0
+"""Memory for the features of the images of a split."""
+
 KNOBS = tuple(one.name for one in fields(EvaluateSettings) if one.name not in ("every", "tasks", "root"))
 
 
@@ -97,6 +104,18 @@ def _fits(job: JobStatus, chosen: Mapping[str, Sequence[str]]) -> bool:
     return all(given.get(key) in options for key, options in chosen.items())
 
 
+def _with_features(assistant: Assistant, split: MapDataset) -> Assistant:
+    """Assistant with the features of all images of a split, which are asked about several times, where they fit."""
+    model = assistant.model
+    images = {image.key: image for index in range(len(split)) for image in split[index].images}
+    most = images_in_memory(model, FEATURE_GIB) if "image" in model.modalities else None
+    if not images or most is None or len(images) > most:
+        return assistant
+    with eval_mode(model):
+        features = encode_images(model.modalities["image"], [*images.values()], device=assistant.reader.device)
+    return Assistant(model, assistant.tokenizer, assistant.prompt, features=features)
+
+
 def _ask(folder: Path, to: Path, settings: Mapping[str, Any], train: dict[str, list[Sample]]) -> dict[str, Any]:
     """Write the answers of a run, and return its result with them."""
     before = read_result(folder)
@@ -106,7 +125,7 @@ def _ask(folder: Path, to: Path, settings: Mapping[str, Any], train: dict[str, l
     assistant.model.to("cuda" if torch.cuda.is_available() else "cpu")
     data: MapDataset = instantiate(config["data"], trusted=trusted)
     splits = data.held_out(evaluate["samples"])
-    assistants = dict.fromkeys(splits, assistant)
+    assistants = {name: _with_features(assistant, split) for name, split in splits.items()}
     questions = HeldOut(
         splits, assistants, batch_size=evaluate["batch_size"], max_new_tokens=evaluate["max_new_tokens"]
     )

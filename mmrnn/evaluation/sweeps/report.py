@@ -13,6 +13,7 @@ import numpy as np
 
 from mmrnn.config.sweep import SEED
 from mmrnn.config.sweep_plan import SweepPlan
+from mmrnn.evaluation.conditions import key_of
 from mmrnn.evaluation.reports.resampling import RESAMPLES
 from mmrnn.evaluation.reports.section import Section
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, SeedEstimates, of_combinations, smallest_difference
@@ -143,7 +144,8 @@ def _group_plots(split: str, scores: Scores, designs: Mapping[str, SeedEstimates
     pairs = pairs or [tuple(key for key, values in plan.grid.items() if key != SEED and len(values) > 1)[:2]]
     means = {name: each.mean for name, each in designs.items()}
     found = "".join(interaction(split, scores, means, *pair) for pair in dict.fromkeys(pairs) if len(pair) == 2)
-    return found + cost_and_quality(split, scores, means)
+    # Under conditions the same run is there several times.
+    return found if key_of(split) else found + cost_and_quality(split, scores, means)
 
 
 def shown(estimate: SeedEstimate, form: str = "{:.1%}") -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmrnn.bench.data_sheets import GPUS
 from mmrnn.io.process_memory import can_reset_peak, peak_resident_bytes, reset_peak
 from mmrnn.model.build import build
 from mmrnn.training.distributed.world import World
-from mmrnn.training.plan import GPUS, StepCost, step_cost
+from mmrnn.training.plan import StepCost, step_cost
 from mmrnn.training.stage import Stage
 from mmrnn.types import IGNORE, Batch
 

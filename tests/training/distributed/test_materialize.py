@@ -133,11 +133,11 @@ def compare_shards(_world, cfgs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 3])
-def test_ranks(size, files, tmp_path):
+def test_three_ranks(files, tmp_path):
+    """Most sizes do not divide by three."""
     cfgs = [case(name, files) for name in CASES]
     cfgs += [config(f"model={name}", "weights={}") for name in ("visualrwkv7_tiny", "flamingo_tiny", "palm_e_tiny")]
-    run_ranks(size, compare_shards, tmp_path, cfgs, timeout=300)
+    run_ranks(3, compare_shards, tmp_path, cfgs, timeout=300)
 
 
 def chosen(world, cfg):

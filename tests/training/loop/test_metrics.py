@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmrnn.backbones import RWKV6
+from mmrnn.bench.data_sheets import GPUS
 from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
 from mmrnn.io.process_memory import can_reset_peak
@@ -15,7 +16,7 @@ from mmrnn.training import Stage
 from mmrnn.training.distributed.world import World
 from mmrnn.training.loop import metrics
 from mmrnn.training.loop.metrics import DEVICE_NAMES, Meter, peak_flops, peak_memory, real_tokens, reset_peak_memory
-from mmrnn.training.plan import GPUS, StepCost, plan_stage, step_cost
+from mmrnn.training.plan import StepCost, plan_stage, step_cost
 from mmrnn.types import IGNORE, SLOT, Batch, ImageSpan, Layout, Sequence
 
 PAD = 0

@@ -16,7 +16,8 @@ from mmrnn.model.build import build
 from mmrnn.prompts import RWKVChat
 from mmrnn.tokenizers import DemoTokenizer
 from mmrnn.training import Distillation
-from mmrnn.training.build import make_objective
+from mmrnn.training.build import build_step, build_step_on_meta, make_objective
+from mmrnn.training.distributed.materialize import materialize
 from mmrnn.training.run import train
 from mmrnn.training.saving.checkpoint_folder import step_folder
 from mmrnn.training.step import TrainStep, unit_counts
@@ -201,6 +202,24 @@ def test_a_preset_with_weights_teaches_like_a_checkpoint(teacher, tmp_path, batc
     folder = Distillation(student, teacher=str(tmp_path / "llava"), blocks=0.0)
     for name, value in folder.teacher.model.state_dict().items():
         assert torch.equal(value, preset.teacher.model.state_dict()[name])
+
+
+def test_a_student_built_without_memory_has_a_whole_teacher(teacher, batch):
+    cfg = plain(compose(*PARTS, "recipe=linearise_2", f"teacher={teacher}", f"weights.inherit={teacher}"))
+    losses = []
+    for build_it in (build_step, lambda cfg: materialized(*build_step_on_meta(cfg))):
+        torch.manual_seed(4)
+        step = build_it(cfg)
+        taught = step.objective.teacher.model
+        assert not any(value.is_meta or value.requires_grad for value in taught.parameters())
+        losses.append(step(batch, (1.0,))[0])
+    assert losses[0] > 0
+    assert torch.equal(*losses)
+
+
+def materialized(step, start):
+    materialize(step, start, "cpu")
+    return step
 
 
 def test_a_resumed_stage_is_an_uninterrupted_one(teacher, tmp_path):
