@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +170,10 @@ def transformers_delta() -> Callable[..., Tensor]:
     require("transformers")
     from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
+    # Where fla is installed, the name is bound to its kernels for GPUs.
+    chunked = unwrap(torch_chunk_gated_delta_rule)
+
     def delta(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
-        return torch_chunk_gated_delta_rule(q * q.shape[-1] ** 0.5, k, v, g, beta)[0]
+        return chunked(q * q.shape[-1] ** 0.5, k, v, g, beta)[0]
 
     return delta

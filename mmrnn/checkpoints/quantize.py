@@ -90,8 +90,9 @@ def quantize_checkpoint(
         cfg[DATA] = chosen[DATA]
     cfg["choices"] = {**(cfg.get("choices") or {}), GROUP: choices.get(GROUP)}
     if quantizer.quantizes and cfg.get("adapter"):
-        prefix_errors("adapter", lambda: instantiate(cfg["adapter"], trusted=trusted).merge(model))
-        cfg["adapter"] = None
+        adapter = instantiate(cfg["adapter"], trusted=trusted)
+        prefix_errors("adapter", lambda: adapter.merge(model))
+        cfg = adapter.merged_config(cfg)
     batches = calibration_batches(model, cfg, quantizer.calibration_samples, trusted)
     prefix_errors(GROUP, lambda: quantizer(model, batches))
     if quantizer.matrices == "bf16":

@@ -1,5 +1,8 @@
 """State tuning: the states that an RWKV starts from are trained, and nothing else of it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmrnn.backbones.rwkv import RWKV
 from mmrnn.io.tensor_files import read
 from mmrnn.model.vlm import VLM
@@ -48,3 +51,7 @@ class StateTuning(Adapter):
 
     def merge(self, model: VLM) -> None:
         """Leave the start states where they are: they are part of the published format."""
+
+    def merged_config(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of a model whose backbone has start states of its own."""
+        return {**cfg, "adapter": None, "backbone": {**cfg["backbone"], "learned_state": True}}

@@ -1,7 +1,8 @@
 """Contract of adapters."""
 
 from abc import abstractmethod
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -24,4 +25,8 @@ class Adapter(Protocol):
 
     @abstractmethod
     def merge(self, model: nn.Module) -> None:
-        """Replace the changes by weights that compute the same, under the names that the model had before them."""
+        """Replace the changes by weights that compute the same."""
+
+    def merged_config(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of the model that `merge` leaves, as plain data; by default it has no adapter."""
+        return {**cfg, "adapter": None}

@@ -19,13 +19,16 @@ from mmrnn.evaluation.tasks.readers import References
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
 from mmrnn.types import (
+    Backbone,
     Batching,
     Connector,
     Encoder,
     MapDataset,
     Objective,
     Quantizer,
+    Scan,
     TextConnector,
+    Tiling,
     fulfils,
     implements,
     parts,
@@ -34,8 +37,8 @@ from mmrnn.types import (
 INSIDE = {
     "backbone": (Mixer,),
     "prompt": CONTRACTS["prompt"],
-    "encoder": (Encoder,),
-    "connector": (Connector,),
+    "encoder": (Encoder, Tiling, Backbone, Scan),
+    "connector": (Connector, Backbone, Scan),
     "data": CONTRACTS["data"],
     "objective": (Objective, Encoder),  # parts of a sum, and a teacher
     "task": (QuestionReader, References, Metric, Submission),

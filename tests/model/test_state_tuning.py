@@ -65,6 +65,15 @@ def test_a_model_built_without_memory_begins_at_the_file(tmp_path):
     assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
 
 
+def test_a_quantised_copy_keeps_them(tmp_path, capsys):
+    model = build(compose(*TINY))
+    torch.nn.init.normal_(model.backbone.start)
+    mmrnn.save(model, tmp_path / "tuned")
+    assert main(["convert", str(tmp_path / "tuned"), str(tmp_path / "small"), "quantize=int8"]) == 0
+    assert torch.equal(mmrnn.load(tmp_path / "small").model.backbone.start, model.backbone.start)
+    capsys.readouterr()
+
+
 def test_what_has_no_start_states_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="adapter: Transformer has no WKV matrices to start from"):
         build(compose(*TINY, "backbone=transformer_tiny"))

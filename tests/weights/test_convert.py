@@ -8,7 +8,17 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from mmrnn.backbones import GLM, RWKV5, RWKV6, RWKV7, GatedCrossAttention, TinyAttention, Transformer, VisualExpert
+from mmrnn.backbones import (
+    GLM,
+    RWKV5,
+    RWKV6,
+    RWKV7,
+    GatedCrossAttention,
+    TinyAttention,
+    Transformer,
+    VisualChannelMix,
+    VisualExpert,
+)
 from mmrnn.checkpoints.convert import make_card, recognise, to_file, to_folder
 from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
@@ -26,10 +36,12 @@ from mmrnn.connectors import (
     Pool,
     QFormer,
     Resampler,
+    RowSeparators,
     Sequential,
     TextQFormer,
+    TokenCompressor,
 )
-from mmrnn.encoders import EVEPatchEmbed
+from mmrnn.encoders import EVEPatchEmbed, RecurrentEncoder
 from mmrnn.io.tensor_files import read
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
@@ -141,6 +153,10 @@ EXAMPLES = {
     Perceiver: inside("flamingo_tiny", "modalities.image.connector.part"),
     GatedCrossAttention: inside("flamingo_rwkv_tiny", "hook"),
     EVEPatchEmbed: inside("eve_tiny", "modalities.image.encoder"),
+    RowSeparators: partial(RowSeparators, 12, 20, part=MLP),
+    TokenCompressor: inside("visualrwkv73_tiny", "modalities.image.connector"),
+    RecurrentEncoder: inside("visualrwkv710_tiny", "modalities.image.encoder"),
+    VisualChannelMix: inside("visualrwkv710_tiny", "hook"),
     TinyAttention: inside("visualrwkv5_hybrid_tiny", "hook"),
     Objective: inside("blip2_tiny", "objective", "objective=blip2_tiny"),
 }
