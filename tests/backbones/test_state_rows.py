@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from mmrnn.backbones import RWKV6, HFDecoder, HFEncoderDecoder, Transformer
+from mmrnn.backbones import RWKV6, HFDecoder, HFEncoderDecoder, Hybrid, Transformer
 from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.instantiate import find_target, instantiate
 from mmrnn.config.tree import plain
@@ -42,7 +42,9 @@ def backbone(name: str):
     knobs = {knob: SIZES[knob] for knob in SIZES.keys() & content.keys() if content[knob] is not None}
     if "arch" in content:
         knobs |= {"arch": (content["arch"] or {}) | ARCH[content["name"]]}
-    return randomised(instantiate(content | knobs), T5_NOISE if "t5" in name else 0.1)
+    model = randomised(instantiate(content | knobs), T5_NOISE if "t5" in name else 0.1)
+    # Gated norms of hybrids amplify the rounding of reads near zero.
+    return model.double() if isinstance(model, Hybrid) else model
 
 
 @pytest.fixture(autouse=True)
