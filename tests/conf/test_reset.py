@@ -22,6 +22,7 @@ SMALL = {
     "Resampler": {"heads": 2},
     "TransformerProjector": {"heads": 2},
     "GLU": {"hidden": 40},
+    "RWKV7": {"head_size": 8},
 }
 """Sizes of connectors that are large otherwise."""
 
@@ -107,7 +108,9 @@ def test_state_tuning():
 
 @pytest.mark.parametrize("name", options("hook"))
 def test_hooks(name):
-    backbone = instantiate(card("backbone/rwkv6_tiny" if name == "mlp_expert" else "backbone/transformer_tiny"))
+    backbone = instantiate(
+        card("backbone/rwkv6_tiny" if name in ("mlp_expert", "visual_channel_mix") else "backbone/transformer_tiny")
+    )
     knobs = {"every": 1} if name.startswith("gated") else {"heads": 2} if name.startswith("tiny") else {}
 
     def reset(hook):
@@ -118,7 +121,11 @@ def test_hooks(name):
 
 
 @pytest.mark.parametrize(
-    ("preset", "names"), [("blip2_stage1", ["blip2_tiny"]), ("eve_tiny", ["eve_tiny", "lm", "lm_token", "visualrwkv"])]
+    ("preset", "names"),
+    [
+        ("blip2_stage1", ["blip2_tiny"]),
+        ("eve_tiny", ["classes", "contrastive", "eve_tiny", "lm", "lm_token", "visualrwkv"]),
+    ],
 )
 def test_objectives(preset, names):
     small = ["connector=qformer_text_tiny", "encoder=eva_tiny"] if preset == "blip2_stage1" else []
