@@ -84,7 +84,7 @@ class MambaMixer(nn.Module, Resettable):
         rank, write, read = self.selection(u).split([self.rank, self.state_size, self.state_size], dim=-1)
         # In fp32: rounded step sizes would be an error of every decay.
         dtype = torch.promote_types(self.rate_log.dtype, torch.float32)
-        step = F.softplus(F.linear(rank, self.step.weight.to(rank.dtype)).to(dtype) + self.step.bias.to(dtype))
+        step = F.softplus(self.step(rank).to(dtype))
         timed, rates = (u, step, write, read), -torch.exp(self.rate_log.to(dtype))
         out, ssm = run_wkv(scan_timed_first, timed, (rates,), state["ssm"], bounds, self.backend)
         out = (out + self.skip.to(u.dtype) * u) * F.silu(self.gate(x))

@@ -17,7 +17,7 @@ from mmrnn.encoders.tilings import quarters
 from mmrnn.model.vlm import VLM, Modality
 from mmrnn.prompts import RWKVChat, tokenize
 from mmrnn.tokenizers import RWKVWorldTokenizer
-from mmrnn.types import SLOT, Layout, Sample, Turn
+from mmrnn.types import SLOT, Batch, ImageSpan, Layout, Sample, Sequence, Turn
 from tests.designs.visualrwkv7 import close
 
 
@@ -80,8 +80,8 @@ def test_quarters(golden, params):
     case, tensors = golden("visualrwkv_uhd")
     config = case["config"]
     for index in range(len(config["pictures"])):
-        image = tensors[f"in/picture/{index}"].movedim(-1, 0)[None]
-        found = torch.cat(quarters(image)).movedim(1, -1)
+        image = tensors[f"in/picture/{index}"].movedim(-1, 0)[None].float()
+        found = torch.cat(quarters(image)).movedim(1, -1).to(torch.uint8)
         assert torch.equal(found, tensors[f"out/tiles/{index}"])
     given = {name: tensors[f"in/{name}"].requires_grad_() for name in ("dino", "siglip", "sam")}
     towers = torch.cat([*given.values()], dim=-1)
@@ -167,6 +167,21 @@ def test_tiles_of_transformers(peer, ours, size):
         found = connector(encoder.tiling.join(tokens, tuple(pixels.shape[-2:]), encoder.side, encoder.view), layout)
     assert connector.layout(layout).tokens == len(expected)
     close(found[0], expected, 2e-5)
+
+
+@torch.no_grad()
+def test_logits_of_transformers(peer, ours):
+    """From pixels to logits, with the views of its processor."""
+    model, processor = peer
+    given = processor(photo((100, 60)), return_tensors="pt")
+    encoder, connector = ours.modalities["image"].encoder, ours.modalities["image"].connector
+    tokens, layout = encoder.tower(given["pixel_values"][0])[None], encoder.layout(60, 100)
+    visual = connector(encoder.tiling.join(tokens, (60, 100), encoder.side, encoder.view), layout)
+    ids = torch.tensor([[3, 7, *[1099] * visual.shape[1], 5, 9, 2]])
+    expected = model(ids, attention_mask=torch.ones_like(ids), vision_feature_layer=-2, **given).logits
+    span = ImageSpan(0, 2, connector.layout(layout))
+    output = ours(Batch(Sequence(ids.masked_fill(ids == 1099, SLOT), (span,)), visual={"image": visual}))
+    close(ours.head(output.hidden), expected, 2e-4)
 
 
 def test_images_of_several_sizes_in_a_batch(ours):

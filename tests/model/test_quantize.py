@@ -21,7 +21,16 @@ from mmrnn_kernels.decode_step import unavailable_reason
 pytestmark = pytest.mark.filterwarnings("default:the native decoding step of RWKV:RuntimeWarning")
 
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6]])
-BACKBONES = ("rwkv5_tiny", "rwkv6_tiny", "rwkv7_tiny", "transformer_tiny", "glm_tiny", "opt_tiny", "flant5_tiny")
+BACKBONES = (
+    "rwkv5_tiny",
+    "rwkv6_tiny",
+    "rwkv7_tiny",
+    "mamba_tiny",
+    "transformer_tiny",
+    "glm_tiny",
+    "opt_tiny",
+    "flant5_tiny",
+)
 
 
 def model(*overrides):

@@ -16,7 +16,7 @@ from .reference import selective_scan_reference
 SPAN = 16
 """Positions whose states are kept at once in the backward pass."""
 
-STEP_ELEMENTS = 2**16
+STEP_ELEMENTS = 2**14
 """States that one step should update at least: fewer are bound by the calls of torch, so chunks run side by side."""
 
 NEAR_ONE = -0.6931
@@ -43,8 +43,9 @@ def selective_scan_chunked(
 def advance(state: Tensor, log: Tensor, write: Tensor | None = None) -> Tensor:
     """Return `exp(log) * state + write`; decays near one as the state and its loss, to which the write is added."""
     near = log > NEAR_ONE
-    change = torch.where(near, log.expm1(), log.exp()) * state
-    return torch.where(near, state, 0) + (change if write is None else change + write)
+    change = torch.where(near, log.expm1(), log.exp())
+    change = change * state if write is None else torch.addcmul(write, change, state)
+    return torch.addcmul(change, near.to(state.dtype), state)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Steps:
 
 def number_of_chunks(x: Tensor, a: Tensor) -> int:
     """Return into how many chunks rows are cut: none on a CPU where one position has enough states."""
-    enough = STEP_ELEMENTS if x.device.type == "cpu" else 2**8 * STEP_ELEMENTS
+    enough = STEP_ELEMENTS if x.device.type == "cpu" else 2**10 * STEP_ELEMENTS
     return max(1, min(isqrt(x.shape[1]), enough // (len(x) * a.numel())))
 
 
