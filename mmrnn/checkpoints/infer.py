@@ -8,13 +8,13 @@ from torch import Tensor
 
 from mmrnn.config.instantiate import parameters
 from mmrnn.io.errors import first_line
-from mmrnn.types import Backbone, Connector, fulfils
+from mmrnn.types import Backbone, Connector, Encoder, fulfils
 from mmrnn.weights import Format, WeightsError
 from mmrnn.weights.convert import describe
 from mmrnn.weights.format import Sizes, most_specific
 from mmrnn.weights.registry import FORMATS
 
-CONTRACTS = {"backbone": Backbone, "connector": Connector}
+CONTRACTS = {"backbone": Backbone, "connector": Connector, "encoder": Encoder}
 """Group of cards -> contract of its classes."""
 
 

@@ -14,6 +14,8 @@ from mmrnn.backbones import (
     RWKV6,
     RWKV7,
     GatedCrossAttention,
+    Hybrid,
+    Mamba,
     TinyAttention,
     Transformer,
     VisualChannelMix,
@@ -29,9 +31,11 @@ from mmrnn.config.tree import plain
 from mmrnn.connectors import (
     MLP,
     BeginEndTokens,
+    ConvMLP,
     GatedLinear,
     GatedMLP,
     Linear,
+    PatchMerger,
     Perceiver,
     Pool,
     QFormer,
@@ -41,7 +45,7 @@ from mmrnn.connectors import (
     TextQFormer,
     TokenCompressor,
 )
-from mmrnn.encoders import EVEPatchEmbed, RecurrentEncoder
+from mmrnn.encoders import EVEPatchEmbed, QwenViT, RecurrentEncoder, WhisperEncoder
 from mmrnn.io.tensor_files import read
 from mmrnn.model.build import build
 from mmrnn.training.build import make_objective
@@ -53,6 +57,8 @@ from mmrnn.weights.registry import FORMATS
 RWKV = {"vocab": 40, "width": 32, "depth": 2, "head_size": 8, "heads": 4, "ffn": 96}
 LLAMA = {"vocab": 40, "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "head_size": 8, "ffn": 48, "rope_theta": 5e5}
 HEADED = ("lavis_opt_proj", "lavis_t5_proj", "lavis_llm_proj")
+MAMBA = {"vocab": 40, "width": 32, "depth": 2, "state_size": 4, "rank": 3, "kernel": 3}
+WHISPER = {"mels": 8, "width": 64, "depth": 2, "heads": 1, "ffn": 96, "positions": 20}
 QUERIES = {"queries": 5, "width": 128, "depth": 4, "heads": 2, "ffn": 24}
 
 PARTS = {
@@ -75,6 +81,10 @@ PARTS = {
     "visualrwkv_hd gated": partial(GatedMLP, 12, 20),
     "lavis qformer": partial(QFormer, 12, **QUERIES),
     "blip2_hf qformer": partial(QFormer, 12, **QUERIES),
+    "mamba": partial(Mamba, **MAMBA),
+    "mamba_hf": partial(Mamba, **MAMBA),
+    "whisper": partial(WhisperEncoder, **WHISPER),
+    "whisper_encoder": partial(WhisperEncoder, **WHISPER),
 }
 CONFIG = {"num_attention_heads": 4, "rope_theta": 5e5, "rms_norm_eps": 1e-5}
 
@@ -158,6 +168,15 @@ EXAMPLES = {
     RecurrentEncoder: inside("visualrwkv710_tiny", "modalities.image.encoder"),
     VisualChannelMix: inside("visualrwkv710_tiny", "hook"),
     TinyAttention: inside("visualrwkv5_hybrid_tiny", "hook"),
+    Mamba: partial(Mamba, **MAMBA),
+    ConvMLP: inside("modrwkv_tiny", "modalities.image.connector"),
+    (Hybrid, "infinitevl"): inside("infinitevl_tiny", "backbone"),
+    Hybrid: inside("qwen35_tiny", "backbone"),
+    QwenViT: inside("qwen35_tiny", "modalities.image.encoder"),
+    PatchMerger: inside("qwen35_tiny", "modalities.image.connector"),
+    (QwenViT, "qwen25_vl"): inside("infinitevl_tiny", "modalities.image.encoder"),
+    (PatchMerger, "qwen25_vl"): inside("infinitevl_tiny", "modalities.image.connector"),
+    WhisperEncoder: partial(WhisperEncoder, **WHISPER),
     Objective: inside("blip2_tiny", "objective", "objective=blip2_tiny"),
 }
 """Small part for each class or contract of a format, and for a (class, format) that needs another one."""

@@ -47,7 +47,8 @@ def inverse(tensors: Tensors) -> Tensors:
 
 def inverse_with_head(tensors: Tensors) -> Tensors:
     """Join the input projections, and write a tied head a second time, as state-spaces does."""
-    return inverse({"output.weight": tensors["embedding.weight"], **tensors})
+    head = tensors.get("output.weight")
+    return inverse({**tensors, "output.weight": tensors["embedding.weight"].clone() if head is None else head})
 
 
 def infer(shapes: Shapes, metadata: Mapping[str, Any]) -> Sizes:
