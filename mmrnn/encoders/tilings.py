@@ -86,7 +86,7 @@ class BestGrid(Tiling):
     def __init__(
         self,
         *,
-        grids: Sequence[tuple[int, int]] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
+        grids: Sequence[tuple[PositiveInt, PositiveInt]] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
         max_size: PositiveInt = 2048,
     ):
         if not grids or min(min(grid) for grid in grids) < 1:

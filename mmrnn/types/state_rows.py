@@ -54,8 +54,8 @@ GROWING = (
 )
 """Every tensor whose size may differ between states; backbones and hooks attend to what its mask allows."""
 
-NEUTRAL = {"shared.segment": ANY_SEGMENT, "shared.ntk_alpha": 0}
-"""Values of tensors (`b`) in the rows of states that lack them."""
+NEUTRAL = {"shared.segment": ANY_SEGMENT, "shared.ntk_alpha": 0, "shared.visual_shift": 0}
+"""Values of tensors in the rows of states that lack them."""
 
 
 def cat_rows(states: Several[Mapping[str, Tensor]]) -> Tensors:
@@ -72,7 +72,7 @@ def cat_rows(states: Several[Mapping[str, Tensor]]) -> Tensors:
         like = next((tensors[name] for tensors in states if name in tensors), None)
         for tensors, count in zip(states, rows, strict=True):
             if like is not None and name not in tensors:
-                tensors[name] = like.new_full((count,), neutral)
+                tensors[name] = like.new_full((count, *like.shape[1:]), neutral)
     first = states[0]
     for number, tensors in enumerate(states[1:], 2):
         if differing := sorted(first.keys() ^ tensors.keys()):
