@@ -1,6 +1,5 @@
 """Ways to cut an image into views: regions (VisualRWKV v7.02), a grid of the best shape (LLaVA-1.6), quarters (UHD)."""
 
-from collections.abc import Sequence
 from math import ceil
 from typing import Literal
 
@@ -86,7 +85,7 @@ class BestGrid(Tiling):
     def __init__(
         self,
         *,
-        grids: Sequence[tuple[PositiveInt, PositiveInt]] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
+        grids: tuple[tuple[PositiveInt, PositiveInt], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
         max_size: PositiveInt = 2048,
     ):
         if not grids or min(min(grid) for grid in grids) < 1:
