@@ -170,7 +170,8 @@ def test_every_encoder(encoder, connector, backbone):
 @pytest.mark.parametrize(("connector", "scan"), list(product(("fuyu", "cogvlm_tiny"), SCANS[1:])))
 def test_every_scan_around_other_tokens(connector, scan):
     """With row ends and with tokens around the image, which stay where they are; beside a hook."""
-    backbone = RECURRENT[SCANS.index(scan) % len(RECURRENT)]
+    with_mlp = [name for name in RECURRENT if name != "mamba_tiny"]
+    backbone = with_mlp[SCANS.index(scan) % len(with_mlp)]
     model = made(encoder="patch_tiny", connector=connector, backbone=backbone, scan=scan, hook="mlp_expert")
     trains(model)
     replies(model)

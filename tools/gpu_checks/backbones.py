@@ -10,6 +10,7 @@ from torch import nn
 
 import mmrnn.backbones
 from gpu_checks.check import DTYPES, Check, Difference, difference
+from mmrnn.backbones import GatedAttention, GatedDeltaNet
 from mmrnn.types import Backbone, Sequence, State
 
 VOCAB, WIDTH, DEPTH = 97, 128, 3
@@ -20,6 +21,15 @@ SIZES = {
     "RWKV7": {"head_size": 64},
     "Transformer": {"heads": 4, "kv_heads": 2, "ffn": 192},
     "GLM": {"heads": 4, "ffn": 256},
+    "Mamba": {"state_size": 16},
+    "Hybrid": {
+        "pattern": ("delta", "attention"),
+        "mixers": {
+            "delta": partial(GatedDeltaNet, heads=2, key_size=32),
+            "attention": partial(GatedAttention, heads=4, kv_heads=2, head_size=32, mrope_section=None),
+        },
+        "ffn": 192,
+    },
 }
 """Class -> knobs of a small model."""
 

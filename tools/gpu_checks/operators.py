@@ -45,7 +45,7 @@ def checks() -> list[Check]:
     """Every case in every type."""
     return [
         Check(f"operators/{case.operator}/{case.name}/{name}", partial(compare, case, dtype))
-        for case in (*wkv_cases(), *scan_cases(), *elementwise_cases())
+        for case in (*wkv_cases(), *delta_cases(), *scan_cases(), *elementwise_cases())
         for name, dtype in DTYPES.items()
     ]
 
@@ -131,6 +131,28 @@ def wkv_inputs(
     else:
         named["u"] = normal(size[2:])
     return {**named, "state": normal(states or b, h, k, k)}
+
+
+def delta_cases() -> list[Case]:
+    """The gated delta rule and KDA: odd lengths, further head sizes, and packed rows, all with a state."""
+    packed = {"cu_seqlens": F.pad(torch.tensor(SEGMENTS).cumsum(0), (1, 0))}
+    cases = []
+    for name in ("gated_delta_rule", "kda"):
+        cases += [Case(name, f"t{t}", partial(delta_inputs, name, (2, t, 2, 64), 2)) for t in LENGTHS]
+        cases += [Case(name, f"k{k}", partial(delta_inputs, name, (1, 50, 1, k), 1)) for k in (32, 128)]
+        draw = partial(delta_inputs, name, (1, sum(SEGMENTS), 2, 64), len(SEGMENTS))
+        cases.append(Case(name, "packed", draw, packed))
+    return cases
+
+
+def delta_inputs(operator: str, size: tuple[int, int, int, int], states: int, generator: Generator) -> Inputs:
+    """Inputs of a delta rule of size `b t h k`: keys and queries of unit length, decays from exp(-4) to 1."""
+    b, t, h, k = size
+    normal = partial(torch.randn, generator=generator, dtype=torch.float64)
+    uniform = partial(torch.rand, generator=generator, dtype=torch.float64)
+    named = {"q": F.normalize(normal(size), dim=-1), "k": F.normalize(normal(size), dim=-1), "v": normal(size)}
+    named |= {"g": -4 * uniform((b, t, h) if operator == "gated_delta_rule" else size), "beta": uniform((b, t, h))}
+    return {**named, "state": normal(states, h, k, k)}
 
 
 def scan_cases() -> list[Case]:

@@ -9,9 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrnn.checkpoints.load import load_model
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.model.build import build
 from mmrnn.model.vlm import VLM, HiddenStateRecorder
 from mmrnn.types import Batch, BlockHooks, Sequence
 
@@ -127,6 +125,10 @@ def load_teacher(name: str, weights: str | None = None, trusted: Collection[str]
         ValueError: a preset without weights, or weights of a checkpoint, which has its own.
         ConnectionError: the hub cannot be reached.
     """
+    # What builds and reads models needs packages that a training without a teacher does not.
+    from mmrnn.checkpoints.load import load_model
+    from mmrnn.model.build import build
+
     preset = not Path(name).exists() and (conf_dir() / "model" / f"{name}.yaml").is_file()
     if preset and weights is None:
         raise ValueError(f"weights: the teacher {name} is a preset and has none; set objective.weights=FILE")

@@ -181,7 +181,7 @@ class Words(Objective):
 
 
 class Pairs(Words):
-    needs_backbone = False
+    compares_samples = True
 
 
 class Stored(MapDataset):

@@ -23,10 +23,10 @@ PIXELS = {
     "writing": "a3a394051f25a0df",
 }
 QUESTIONS = {
-    "train": "11102e304bbed65f",
-    "scenes": "5fb2502b32886aef",
-    "drawings": "d0ebc5305657a07f",
-    "style": "3a88d7cd2cf3dcfe",
+    "train": "adef96870f6e3f76",
+    "scenes": "b185cd4a227fb908",
+    "drawings": "37ccb562f5487246",
+    "style": "68334a66b1604ab5",
 }
 
 
@@ -62,5 +62,6 @@ def test_questions_in_which_designs_differ(split):
     for shown in ("own", "shuffled") if split == "style" else ("own", "shuffled", "words"):
         dataset = DemoQuestions(split=split, scenes=500, shown=shown, handwriting=True, distractors=2)
         for number in range(0, len(dataset), len(dataset) // 40):
-            digest.update(repr(dataset[number]).encode())
+            sample = dataset[number]
+            digest.update(repr((sample.turns, sample.images, sample.kind, sample.id, sample.observations)).encode())
     assert digest.hexdigest()[:16] == QUESTIONS[split]

@@ -13,7 +13,7 @@ from tests.inference.engine.test_scheduler import alone, drain, job_of, sample, 
 from tests.inference.scripted import IMAGE, OTHER, assistant
 
 CARDS = sorted(path.stem for path in (conf_dir() / "prompt").glob("*.yaml"))
-REWRITTEN = {"glm", "glm_english", "glm_tiny", "sandwich"}
+REWRITTEN = {"glm", "glm_english", "glm_tiny", "qwen35", "sandwich"}
 """Prompts that write the beginning of a dialogue otherwise once a turn follows."""
 ENDS_WITH_IMAGE = {"last", "plain", "sandwich"}
 """Prompts that write the image behind the question, or nothing else."""
