@@ -88,6 +88,8 @@ def fla_kernel(operator: str, device: str) -> Callable[..., Tensor]:
     require("fla", "flash-linear-attention")
     if device == "cpu":
         raise Unavailable("its kernels need a GPU")
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+    from fla.ops.kda import chunk_kda
     from fla.ops.rwkv6 import chunk_rwkv6
     from fla.ops.rwkv7 import chunk_rwkv7
 
@@ -97,7 +99,11 @@ def fla_kernel(operator: str, device: str) -> Callable[..., Tensor]:
     def wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return chunk_rwkv7(r, -w.exp(), k, v, a, b, scale=1.0)[0]
 
-    return wkv7 if operator == "wkv7" else wkv6
+    def delta(*inputs: Tensor) -> Tensor:
+        kernel = chunk_kda if operator == "kda" else chunk_gated_delta_rule
+        return kernel(*inputs, scale=1.0)[0]
+
+    return {"wkv7": wkv7, "gated_delta_rule": delta, "kda": delta}.get(operator, wkv6)
 
 
 def peak_megabytes(workload: Workload, device: str) -> float | None:

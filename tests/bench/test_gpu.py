@@ -126,24 +126,33 @@ def test_sizes_are_those_of_the_cards(size):
     assert gpu.SHAPES[size] == Shape(card.vocab, card.width, card.depth)
 
 
+DELTA = ("q", "k", "v", "g", "beta")
+ORDERS = {"wkv7": ("r", "w", "k", "v", "a", "b"), "gated_delta_rule": DELTA, "kda": DELTA}
+"""Order of our inputs; those of RWKV-5 and -6 are alike."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", operator.MULTIPLY_ADDS)
 def test_the_arguments_of_fla_are_ours(monkeypatch, name):
     """fla's kernels need a GPU: their recurrences stand in, called as the kernels can be called."""
     pytest.importorskip("fla")
+    import fla.ops.gated_delta_rule
+    import fla.ops.kda
     import fla.ops.rwkv6
     import fla.ops.rwkv7
 
     monkeypatch.setattr(gpu, "require", lambda *_: None)
-    for module, kernel in ((fla.ops.rwkv6, "chunk_rwkv6"), (fla.ops.rwkv7, "chunk_rwkv7")):
+    delta = ((fla.ops.gated_delta_rule, "chunk_gated_delta_rule"), (fla.ops.kda, "chunk_kda"))
+    for module, kernel in ((fla.ops.rwkv6, "chunk_rwkv6"), (fla.ops.rwkv7, "chunk_rwkv7"), *delta):
         signature = inspect.signature(getattr(module, kernel))
 
         def stand_in(*tensors, signature=signature, **options):
             given = signature.bind(*tensors, **options).arguments
             assert given.pop("scale") == 1.0
-            w = (-given.pop("w")).log()
-            order = ("r", "w", "k", "v", "a", "b") if name == "wkv7" else ("r", "k", "v", "w", "u")
-            return operator.implementation(name, operator.FLA)(*({**given, "w": w}[key] for key in order)), None
+            if "w" in given:
+                given["w"] = (-given["w"]).log()
+            order = ORDERS.get(name, ("r", "k", "v", "w", "u"))
+            return operator.implementation(name, operator.FLA)(*(given[key] for key in order)), None
 
         monkeypatch.setattr(module, kernel, stand_in)
     tensors = operator.make_inputs(name, (2, 9, 3, 8), high=-1.0)

@@ -20,7 +20,7 @@ many = settings(
 
 REASONS = re.compile(
     r"a (record|turn|reply|part of a turn|text|tag|system message|line) |the text of a turn|user and assistant|audio is"
-    r"|(image|video) (is|must)|an image |tags and |parts and |one image is|half a character|system must"
+    r"|(image|video|audio) (is|must)|an image |tags and |parts and |one image is|half a character|system must"
     r"|there is no reply|conversations must|observations|\d+ tags <|the assistant begins"
 )
 """Beginnings of the reasons that the reader states; an error of Python's has another."""

@@ -28,7 +28,9 @@ chosen = []
 
 from mmrnn.backbones import RWKV5, RWKV6, native_decode, rwkv
 from mmrnn.types import Sequence
-from mmrnn_kernels import decode_step, elementwise, linear, lerp, norm_gate, relu_square, sigmoid_gate, wkv5, wkv6, wkv7
+from mmrnn_kernels import decode_step, elementwise, linear, lerp, norm_gate, relu_square, selective_scan
+from mmrnn_kernels import sigmoid_gate, wkv5, wkv6, wkv7
+from mmrnn_kernels.selective_scan import OPERATOR as SCAN
 from mmrnn_kernels.wkv5 import OPERATOR as WKV5
 from mmrnn_kernels.wkv6 import OPERATOR as WKV6
 from mmrnn_kernels.wkv7 import OPERATOR as WKV7
@@ -43,7 +45,7 @@ def watch(operator):
     for name, run in operator.implementations.items():
         operator.implementations[name] = watched(name, run)
 
-for operator in (WKV5.operator, WKV6.operator, WKV7.operator):
+for operator in (WKV5.operator, WKV6.operator, WKV7.operator, SCAN.operator):
     watch(operator)
 for name in ("LERP", "RELU_SQUARE", "SIGMOID_GATE", "NORM_GATE"):
     watch(getattr(elementwise, name))
@@ -53,6 +55,7 @@ OPS = {
     wkv5: [TIMED, TIMED, TIMED, HEADS, HEADS, STATE],
     wkv6: [TIMED, TIMED, TIMED, TIMED, HEADS, STATE],
     wkv7: [TIMED] * 6 + [STATE],
+    selective_scan: [WIDE, WIDE, (32, 4), (2, 40, 4), (2, 40, 4), (2, 32, 4)],
     lerp: [WIDE, (2, 32), (3, 32), (3, *WIDE)],
     relu_square: [WIDE],
     sigmoid_gate: [WIDE, WIDE],
@@ -69,6 +72,8 @@ def results(op, inputs, backend):
 for op, shapes in OPS.items():
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
         inputs = [(0.3 * torch.randn(shape)).to(dtype) for shape in shapes]
+        if op is selective_scan:  # steps are positive, rates negative
+            inputs[1], inputs[2] = inputs[1].abs(), -inputs[2].abs()
         chosen.clear()
         found = results(op, inputs, "auto")
         print(f"{op.__name__} {dtype}: {chosen[0]}")

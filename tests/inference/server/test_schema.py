@@ -64,7 +64,8 @@ def test_other_replies_are_as_documented(schema, method, path):
 def test_replies_of_the_chat_are_as_documented(schema, count):
     operation = schema[CHAT[1]][CHAT[0]]
     assert validate(operation, GenerationMode.POSITIVE, count).keys() == {200, 400}
-    assert validate(operation, GenerationMode.NEGATIVE, count).keys() == {400}
+    # A model that is not served is not found, whatever else is wrong.
+    assert {400} <= validate(operation, GenerationMode.NEGATIVE, count).keys() <= {400, 404}
 
 
 def test_every_documented_error(used, monkeypatch):
