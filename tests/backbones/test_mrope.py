@@ -34,7 +34,7 @@ def test_segments_start_anew_and_the_first_goes_on():
 
 
 def test_the_parts_of_a_row_have_the_positions_of_the_whole():
-    """What follows an image goes on after the largest of its positions, which the state knows."""
+    """Positions behind an image continue after its largest one, which the state keeps."""
     whole = sequence([ImageSpan(0, 3, IMAGE)])
     first = mrope(whole.slice(0, 9))
     start = first[:, -1].amax(-1) + 1

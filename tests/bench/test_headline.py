@@ -44,7 +44,7 @@ def test_rows_of_every_length(tmp_path, capsys):
 
 @torch.no_grad()
 def test_pieces_are_the_whole():
-    """What is timed piece by piece computes what one prompt does."""
+    """Reading piece by piece, as it is timed, computes the same as reading the prompt at once."""
     lengths = replace(Contexts.of(QUICK), piece=8, shared=(8, 16), long=())
     for model in make_models(Shape(64, 64, 2), QUICK).values():
         torch.manual_seed(1)

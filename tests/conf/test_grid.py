@@ -249,7 +249,7 @@ def test_what_makes_sense_trains_and_replies(one):
 
 
 def test_rows_of_different_lengths_with_positions_in_three_axes():
-    """What follows an image goes on at its longer side, for every row by itself, behind padding too."""
+    """Positions behind an image continue after its longer side, in each row by itself, behind padding too."""
     model = made(encoder="qwen35_tiny", connector="patch_merger", backbone="hybrid_tiny", position="mrope")
     trains(model)
     replies(model)

@@ -288,7 +288,7 @@ def qwen_vl() -> Shapes:
 
 
 def cobra() -> Shapes:
-    """What its training has changed: the file has no towers."""
+    """Tensors that its training has changed: the file has no towers."""
     projector = affine("0", 8704, 2176) | affine("2", 2560, 8704) | affine("4", 2560, 2560)
     return under("projector.projector.", projector) | under("llm_backbone.llm.", mamba())
 
