@@ -7,9 +7,10 @@ import torch
 
 from mmrnn.bench import preset
 from mmrnn.bench.preset import fill, prompt
-from mmrnn.bench.timing import Unavailable
+from mmrnn.bench.timing import BenchConfig, Unavailable
 from mmrnn.cli.main import main
 from mmrnn.config.compose import compose, conf_dir
+from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.io import process_memory
 from mmrnn.model.build import build
@@ -29,7 +30,9 @@ def filled(*overrides):
 def test_every_preset_runs(name):
     model = filled(f"model={name}")
     if not model.backbone.generates:
-        pytest.skip("it generates no text")
+        with pytest.raises(ConfigError, match="generates no text; choose a preset that does"):
+            preset.check_memory(model, BenchConfig())
+        return
     batch = prompt(model, 400)
     assert batch.sequence.ids.shape == (1, 400)
     made = model(batch)

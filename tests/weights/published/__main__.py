@@ -14,6 +14,7 @@ from pathlib import Path
 import designs as d
 import languages as l
 import towers as t
+import visualrwkv as v
 
 FOLDER = Path(__file__).parents[1] / "manifests"
 Made = tuple[str, str, Callable[[], l.Shapes]]
@@ -29,15 +30,15 @@ def rwkv() -> Iterator[tuple[str, Made]]:
         for size in known:
             about = f"VisualRWKV-{version} {size}" + (" (both files)" if version == 5 else "")
             kind = "F16" if version == 5 else "BF16"
-            yield f"visualrwkv{version}_{size}", (about, kind, lambda v=version, s=size: d.visualrwkv(v, s))
-    yield "visualrwkv5_7b_hybrid", ("VisualRWKV-5.2 7b, by its code", "BF16", d.hybrid)
-    yield "visualrwkv_hd_1b6", ("VisualRWKV-v0612-1B6 (HD)", "BF16", lambda: d.three_towers(6, "1b6"))
-    yield "visualrwkv73_0b1", ("VisualRWKV v7.03 and v7.04 0b1, by their code", "BF16", d.compressed)
-    yield "visualrwkv710_0b1", ("VisualRWKV v7.10 0b1, by its code", "BF16", d.vision_rwkv)
-    yield "visualrwkv_uhd_1b6", ("VisualRWKV-v0613-1B6 (UHD), by its code", "BF16", d.uhd)
+            yield f"visualrwkv{version}_{size}", (about, kind, lambda v=version, s=size: v.visualrwkv(v, s))
+    yield "visualrwkv5_7b_hybrid", ("VisualRWKV-5.2 7b, by its code", "BF16", v.hybrid)
+    yield "visualrwkv_hd_1b6", ("VisualRWKV-v0612-1B6 (HD)", "BF16", lambda: v.three_towers(6, "1b6"))
+    yield "visualrwkv73_0b1", ("VisualRWKV v7.03 and v7.04 0b1, by their code", "BF16", v.compressed)
+    yield "visualrwkv710_0b1", ("VisualRWKV v7.10 0b1, by its code", "BF16", v.vision_rwkv)
+    yield "visualrwkv_uhd_1b6", ("VisualRWKV-v0613-1B6 (UHD), by its code", "BF16", v.uhd)
     for size in ("0b1", "0b4", "1b5"):
-        yield f"visualrwkv7_{size}", (f"VisualRWKV-v0700-{size}", "BF16", lambda s=size: d.three_towers(7, s))
-        yield f"visualrwkv71_{size}", (f"VisualRWKV v7.01 {size}, by its code", "BF16", lambda s=size: d.one_tower(s))
+        yield f"visualrwkv7_{size}", (f"VisualRWKV-v0700-{size}", "BF16", lambda s=size: v.three_towers(7, s))
+        yield f"visualrwkv71_{size}", (f"VisualRWKV v7.01 {size}, by its code", "BF16", lambda s=size: v.one_tower(s))
 
 
 def languages() -> Iterator[tuple[str, Made]]:
