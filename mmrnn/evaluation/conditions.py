@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 from mmrnn.data.few_shot import joined
@@ -79,18 +79,18 @@ def text_ids(data: MapDataset, tokenizer: Tokenizer, length: int) -> list[int]:
     """Return so many ids of text: the questions and replies of training samples one after the other, without images.
 
     Raises:
-        ValueError: the samples have no text.
+        ValueError: ids are wanted, and the samples have no text.
     """
     found: list[int] = []
     for text in _texts(data):
         if len(found) >= length:
             break
         found += tokenizer.encode(f" {text}" if found else f"\n{text}")
-    if not found:
+    if length and not found:
         raise ValueError(
             "evaluate.distance: the training samples have no text to put between an image and its question"
         )
-    return (found * (length // len(found) + 1))[:length]
+    return [*islice(cycle(found), length)]
 
 
 def _texts(data: MapDataset) -> Iterator[str]:

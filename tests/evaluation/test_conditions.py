@@ -14,6 +14,7 @@ from mmrnn.evaluation.conditions import (
 from mmrnn.evaluation.held_out import HeldOut
 from mmrnn.evaluation.reports.statistics import image_clusters
 from mmrnn.tokenizers import DemoTokenizer
+from mmrnn.types import Sample
 
 
 def test_names_of_splits():
@@ -32,6 +33,12 @@ def test_the_text_is_that_of_training():
     assert data[0].turns[1].text in text
     assert "<image>" not in text
     assert text_ids(data, tokenizer, 50) == ids[:50]
+
+
+def test_without_a_distance_no_text_is_needed():
+    assert text_ids(DemoQuestions(scenes=2, rounds=1), DemoTokenizer(), 0) == []
+    with pytest.raises(ValueError, match=r"evaluate\.distance: the training samples have no text"):
+        text_ids([Sample(())], DemoTokenizer(), 1)
 
 
 def test_examples_are_other_questions_of_the_kind():

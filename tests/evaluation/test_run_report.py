@@ -40,6 +40,15 @@ def test_only_what_differs_is_named():
     assert differing_settings(cfg, choices | {"connector": "my_own"}) is None
 
 
+def test_cards_at_places_of_their_own_are_known():
+    added = ("stage=align_then_instruct", "+schedule@stage.align.schedule=linear", "data=few_shot")
+    cfg, choices = composed(*added, "data@data.data=questions", "stage.align.steps=9")
+    assert differing_choices(choices)["schedule@stage.align.schedule"] == ("linear", "None")
+    settings = differing_settings(cfg, choices)
+    assert settings is not None
+    assert settings.keys() == {"stage.align.steps"}
+
+
 @pytest.fixture
 def page(tmp_path):
     """Text of a report of two answers, with one record of the log."""

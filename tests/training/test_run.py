@@ -51,6 +51,12 @@ def test_a_run_leaves_a_model_a_report_and_a_result(tmp_path):
     assert train(asked, tmp_path / "run", {"connector": "linear"}) == error
 
 
+def test_questions_behind_examples_alone_end_a_run(tmp_path):
+    asked = ("evaluate.shots=[1]", "evaluate.samples=4", "evaluate.every=0", "stage.instruct.steps=1")
+    train(config(*asked, "data.kinds=[count]"), tmp_path)
+    assert {"scenes", "scenes_shots_1"} <= set(read_result(tmp_path)["accuracy"])
+
+
 def test_a_result_says_with_what_and_how_fast_it_came_about(tmp_path):
     train(config("evaluate.samples=3", "evaluate.every=0"), tmp_path)
     result = read_result(tmp_path)

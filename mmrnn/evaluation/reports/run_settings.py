@@ -56,5 +56,11 @@ def _default_choices() -> dict[str, str]:
 @lru_cache(maxsize=16)
 def _card_settings(choices: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """Settings of the chosen cards, by path."""
-    tree = plain(compose(*(f"{group}={option}" for group, option in choices if option != "None")))
-    return {path: str(value) for path, value in leaves(tree) if path.partition(".")[0] not in NOT_SHOWN}
+    chosen = {group: option for group, option in choices if option != "None"}
+    words = [f"{group}={option}" for group, option in chosen.items() if "@" not in group]
+    tree, known = compose_with_choices(*words)
+    # A card at a place of its own is a default of another card, or was added.
+    placed = {group: option for group, option in chosen.items() if "@" in group and known.get(group) != option}
+    if placed:
+        tree = compose(*words, *(f"{'' if name in known else '+'}{name}={option}" for name, option in placed.items()))
+    return {path: str(value) for path, value in leaves(plain(tree)) if path.partition(".")[0] not in NOT_SHOWN}

@@ -130,7 +130,7 @@ def _ask(folder: Path, to: Path, settings: Mapping[str, Any], train: dict[str, l
         splits, assistants, batch_size=evaluate["batch_size"], max_new_tokens=evaluate["max_new_tokens"]
     )
     conditions = Conditions.of(evaluate)
-    text = text_ids(data, assistant.tokenizer, max(conditions.distances)) if conditions.distances else ()
+    text = text_ids(data, assistant.tokenizer, max(conditions.distances, default=0))
     found = questions.evaluate() | questions.evaluate_under(conditions, text)
     answers = {name: one.answers for name, one in found.items()}
     write_answers(to, answers)
