@@ -124,7 +124,7 @@ class Collator:
         stacked = {modality: _stack(tensors) for modality, tensors in inputs.items()}
         features = {IMAGE: stacked.pop(IMAGE)} if self.features is not None and IMAGE in stacked else {}
         tokens = [[sample.row for sample in row] for row in rows]
-        sequence = lay_rows(tokens, self.tokenizer.pad, left=self.for_generation, packed=self.pack)
+        sequence = lay_rows(tokens, self.tokenizer.pad, left=self.for_generation, pack=self.pack)
         return Batch(sequence, stacked, features)
 
     def prepare(self, sample: Sample) -> PreparedSample:

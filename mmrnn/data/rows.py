@@ -1,4 +1,4 @@
-"""Rows of a batch: the tokenised samples of each end to end, padded to the longest."""
+"""Rows of a batch: the samples of each end to end, padded to the longest."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,18 +10,18 @@ from mmrnn.types import IGNORE, ImageSpan
 from mmrnn.types import Sequence as Tokens
 
 
-def lay_rows(rows: Sequence[Sequence[TokenizedSample]], pad: int, *, left: bool, packed: bool) -> Tokens:
+def lay_rows(rows: Sequence[Sequence[TokenizedSample]], pad_id: int, *, left: bool, pack: bool) -> Tokens:
     """Return ids, labels, spans, segments and padding of rows.
 
     Args:
         rows: samples of each row.
-        pad: id in the padding.
+        pad_id: in the padding.
         left: pad on the left, with segment 0 in the padding and 1 in the text, instead of on the right.
-        packed: tell the samples of a row apart by their segments.
+        pack: tell the samples of a row apart by their segments.
     """
     sizes = [sum(len(sample.ids) for sample in row) for row in rows]
     shape = len(rows), max(sizes)
-    ids, labels = torch.full(shape, pad), torch.full(shape, IGNORE)
+    ids, labels = torch.full(shape, pad_id), torch.full(shape, IGNORE)
     segments, padding = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)
     spans: list[ImageSpan] = []
     for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
@@ -40,6 +40,6 @@ def lay_rows(rows: Sequence[Sequence[TokenizedSample]], pad: int, *, left: bool,
         ids,
         tuple(spans),
         labels=labels,
-        segments=segments if packed or (left and padded) else None,
+        segments=segments if pack or (left and padded) else None,
         padding=padding if padded else None,
     )
