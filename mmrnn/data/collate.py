@@ -3,60 +3,38 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
+from mmrnn.data.dropped import DroppedSample, DroppedSampleError
 from mmrnn.data.image import ImageError, image_size
 from mmrnn.data.preprocess import prepared_size, to_tensor
+from mmrnn.data.rows import lay_rows
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
 from mmrnn.types import (
     IGNORE,
     TAG,
     Batch,
     ImageSource,
-    ImageSpan,
     InputSource,
     Layout,
     ModalitySpec,
     Prompt,
     Sample,
+    SizedInput,
     Span,
     Tokenizer,
 )
-from mmrnn.types import Sequence as Tokens
 
 log = logging.getLogger(__name__)
 
 IMAGE = "image"
 """Name of the modality that encodes the images of a sample."""
 
-
-class DroppedSampleError(Exception):
-    """Reason for which a sample is dropped.
-
-    Attributes:
-        reason: the same for every sample with this fault.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(detail or reason)
-        self.reason = reason
-
-
-class DroppedSample(NamedTuple):
-    """A sample that is dropped.
-
-    Attributes:
-        id: of the sample.
-        reason: the same for every sample with this fault.
-        detail: the reason with what it says of this sample.
-    """
-
-    id: str
-    reason: str
-    detail: str
+Input = ImageSource | InputSource | Tensor
+"""An image, or an input of another modality."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +123,9 @@ class Collator:
             inputs.setdefault(modality, []).append(tensor)
         stacked = {modality: _stack(tensors) for modality, tensors in inputs.items()}
         features = {IMAGE: stacked.pop(IMAGE)} if self.features is not None and IMAGE in stacked else {}
-        return Batch(self._sequence(rows), stacked, features)
+        tokens = [[sample.row for sample in row] for row in rows]
+        sequence = lay_rows(tokens, self.tokenizer.pad, left=self.for_generation, pack=self.pack)
+        return Batch(sequence, stacked, features)
 
     def prepare(self, sample: Sample) -> PreparedSample:
         """Return the row and the inputs of a sample.
@@ -157,31 +137,34 @@ class Collator:
         """
         opened: dict[int, Tensor] = {}
 
-        def size(number: int) -> tuple[int, int]:
-            opened[number] = self._input(sample.images[number])
-            height, width = opened[number].shape[-2:]
+        def size(modality: str, given: Input) -> tuple[int, int]:
+            opened[id(given)] = self._open(modality, given)
+            height, width = opened[id(given)].shape[-2:]
             return height, width
 
         row, inputs = self._lay_out(sample, size)
-        # Opening is the expensive step, so it is done only for the images that are left.
-        remaining = []
-        for span, item in zip(row.image_spans, inputs, strict=False):
-            if isinstance(item, int):
-                item = opened[item] if item in opened else self._input(sample.images[item])
-            remaining.append((span.modality, item))
+        # Opening is the expensive step, so it is done only for the inputs that are left.
+        remaining = [
+            (span.modality, opened[id(given)] if id(given) in opened else self._open(span.modality, given))
+            for span, given in zip(row.image_spans, inputs, strict=False)
+        ]
         return PreparedSample(row, remaining)
 
     def length(self, sample: Sample) -> int:
         """Return the number of positions of a sample in a row; 0: it would be dropped.
 
-        No image is decoded: where images have different sizes, their headers say them.
+        No image is decoded: where images have different sizes, their headers say them; so do those of other inputs
+        that know their size.
 
         Raises:
             ValueError: a modality that the model does not have.
         """
 
-        def size(number: int) -> tuple[int, int]:
-            return prepared_size(image_size(sample.images[number]), self.modalities[IMAGE].image)
+        def size(modality: str, given: Input) -> tuple[int, int]:
+            if modality == IMAGE:
+                return prepared_size(image_size(given), self.modalities[IMAGE].image)
+            height, width = (given if isinstance(given, Tensor | SizedInput) else given.open()).size()[-2:]
+            return height, width
 
         try:
             return len(self._lay_out(sample, size)[0].ids)
@@ -189,31 +172,25 @@ class Collator:
             return 0
 
     def _lay_out(
-        self, sample: Sample, size: Callable[[int], tuple[int, int]]
-    ) -> tuple[TokenizedSample, list[int | Tensor]]:
-        """Row of a sample, and the input of each place: an observation, or the number of an image.
+        self, sample: Sample, size: Callable[[str, Input], tuple[int, int]]
+    ) -> tuple[TokenizedSample, list[Input]]:
+        """Row of a sample, and the input of each place.
 
         Args:
-            size: number of an image -> height and width after preprocessing, where these differ between images.
+            size: modality and input -> height and width after preprocessing, where these differ between inputs.
         """
         spans = self.spans(sample)
-        observations = {modality: iter(given) for modality, given in sample.observations.items()}
-        numbers = iter(range(len(sample.images)))
-        layouts, inputs = [], []
+        inputs = {modality: iter(given) for modality, given in (*sample.observations.items(), (IMAGE, sample.images))}
+        layouts, placed = [], []
         for modality in (span.modality or IMAGE for span in spans if span.image):
-            spec = self._modality(modality)
-            if modality != IMAGE:
-                tensor, layout = self._observation(next(observations[modality]), spec)
-                layouts.append(layout)
-                inputs.append(tensor)
-                continue
-            number = next(numbers)
-            layouts.append(spec.layout(*(size(number) if spec.image.variable_size else spec.image.size)))
-            inputs.append(number)
+            spec, given = self._modality(modality), next(inputs[modality])
+            fixed = modality == IMAGE and not spec.image.variable_size
+            layouts.append(self._layout(given, spec, spec.image.size if fixed else size(modality, given)))
+            placed.append(given)
         row = tokenize(spans, self.tokenizer, layouts, modality=IMAGE)
         if sample.class_id is not None and row.image_spans:
             row.image_spans[0] = replace(row.image_spans[0], class_id=sample.class_id)
-        return row if self.for_generation else self._truncate(row), inputs
+        return row if self.for_generation else self._truncate(row), placed
 
     def spans(self, sample: Sample) -> list[Span]:
         """Return the spans of a sample, with those of its observations.
@@ -257,54 +234,29 @@ class Collator:
             raise ValueError(f"the model has no modality {name!r} for <{name}>; it has {[*self.modalities]}")
         return self.modalities[name]
 
-    def _input(self, image: ImageSource) -> Tensor:
-        """Cached features of an image (`n e`), or its pixels (`3 H W`)."""
-        if self.features is not None and image.key not in self.features:
-            raise ValueError(f"there are no cached features of {image.key}; compute the cache again")
-        try:
-            if self.features is not None:
-                return self.features[image.key]
-            return to_tensor(image.open(), self.modalities[IMAGE].image)
-        except ImageError as error:
-            self._refuse(error.reason, error)
-
-    def _observation(self, given: Tensor | InputSource, spec: ModalitySpec) -> tuple[Tensor, Layout]:
-        """Input of another modality, read where it is not, and its layout."""
+    def _open(self, modality: str, given: Input) -> Tensor:
+        """Cached features of an image (`n e`), its pixels (`3 H W`), or an input of another modality."""
         if isinstance(given, Tensor):
-            return given, spec.layout(*given.shape[-2:])
+            return given
+        cached = self.features if modality == IMAGE else None
+        if cached is not None and given.key not in cached:
+            raise ValueError(f"there are no cached features of {given.key}; compute the cache again")
         try:
-            tensor = given.open()
-            return tensor, spec.layout(*tensor.shape[-2:])
+            if cached is not None:
+                return cached[given.key]
+            opened = given.open()
+            return to_tensor(opened, self.modalities[IMAGE].image) if modality == IMAGE else opened
         except ImageError as error:
             self._refuse(error.reason, error)
-        except ValueError as error:
-            self._refuse("an input does not fit its encoder", ValueError(f"{given.key}: {error}"))
 
-    def _sequence(self, rows: Sequence[Sequence[PreparedSample]]) -> Tokens:
-        sizes = [sum(len(sample.row.ids) for sample in row) for row in rows]
-        shape = len(rows), max(sizes)
-        ids, labels = torch.full(shape, self.tokenizer.pad), torch.full(shape, IGNORE)
-        segments, padding = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)
-        spans: list[ImageSpan] = []
-        for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
-            start = shape[1] - size if self.for_generation else 0
-            for segment, sample in enumerate(row):
-                stop = start + len(sample.row.ids)
-                ids[index, start:stop] = torch.tensor(sample.row.ids)
-                labels[index, start:stop] = torch.tensor(sample.row.labels)
-                padding[index, start:stop] = False
-                # Padding after the last sample of a row belongs to the segment of that sample.
-                segments[index, start:] = 1 if self.for_generation else segment
-                spans += [replace(span, sample=index, start=start + span.start) for span in sample.row.image_spans]
-                start = stop
-        padded = min(sizes) < shape[1]
-        return Tokens(
-            ids,
-            tuple(spans),
-            labels=labels,
-            segments=segments if self.pack or (self.for_generation and padded) else None,
-            padding=padding if padded else None,
-        )
+    def _layout(self, given: Input, spec: ModalitySpec, size: tuple[int, int]) -> Layout:
+        """Layout of an input; a source whose input does not fit the encoder is a fault of its sample."""
+        try:
+            return spec.layout(*size)
+        except ValueError as error:
+            if isinstance(given, Tensor) or spec.image.resize != "none":
+                raise
+            self._refuse("an input does not fit its encoder", ValueError(f"{given.key}: {error}"))
 
 
 def _check_observations(sample: Sample, places: list[str | None]) -> None:

@@ -40,7 +40,7 @@ from mmrnn.types.parts import (
 from mmrnn.types.quantizer import MatrixDtype, Quantizer
 from mmrnn.types.ranks import Alone, Ranks
 from mmrnn.types.reset import Resettable, reset_children, reset_layers, reset_module
-from mmrnn.types.sample import TAG, ImageSource, InputSource, Sample, SizedImage, Turn
+from mmrnn.types.sample import TAG, ImageSource, InputSource, Sample, SizedImage, SizedInput, Turn
 from mmrnn.types.sequence import IGNORE, SLOT, Batch, Sequence
 from mmrnn.types.span import Span
 from mmrnn.types.state import State, StateOrigin
@@ -105,6 +105,7 @@ __all__ = [
     "Seed",
     "Sequence",
     "SizedImage",
+    "SizedInput",
     "Span",
     "State",
     "StateOrigin",

@@ -49,6 +49,19 @@ class InputSource(Protocol):
 
 
 @runtime_checkable
+class SizedInput(InputSource, Protocol):
+    """Input of another modality whose size is known without reading all of it."""
+
+    def size(self) -> tuple[int, int]:
+        """Return objects and features of the tensor that `open` returns.
+
+        Raises:
+            ImageError: the input cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
 class SizedImage(ImageSource, Protocol):
     """Image whose size is known without decoding it."""
 

@@ -9,7 +9,7 @@ import torch
 
 from mmrnn.config.compose import compose
 from mmrnn.data import Collator
-from mmrnn.data.audio import AudioError, AudioFile, read_audio
+from mmrnn.data.audio import AudioError, AudioFile, count_samples, read_audio
 from mmrnn.data.readers.llava import LLaVAJson
 from mmrnn.inference.assistant import Assistant
 from mmrnn.model.build import build
@@ -67,6 +67,32 @@ def test_files_that_cannot_be_read_say_so_in_a_sentence(tmp_path):
         AudioFile(tmp_path / "whole.wav", max_seconds=0.05).open()
 
 
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+def test_the_header_of_a_wav_says_the_number_of_samples(tmp_path, rate, monkeypatch):
+    """With other rates than 16 kHz within one sample of the resampled waveform; nothing is decoded."""
+    paths = [write(tmp_path / f"{number}.wav", seconds, rate) for number, seconds in enumerate((0.05, 0.1234, 0.7))]
+    decoded = [read_audio(path).shape[1] for path in paths]
+    monkeypatch.setattr("mmrnn.data.audio._decode", lambda *_: pytest.fail("a clip was decoded"))
+    counted = [AudioFile(path).size() for path in paths]
+    assert all(
+        channels == 1 and 0 <= count - real <= (rate != 16_000)
+        for (channels, count), real in zip(counted, decoded, strict=True)
+    )
+
+
+def test_clips_whose_header_is_not_exact_are_decoded(tmp_path):
+    import av
+
+    path = tmp_path / "a.aac"
+    with av.open(str(path), "w", format="adts") as file:
+        stream = file.add_stream("aac", rate=16_000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(torch.zeros(1, 16_000).numpy(), format="fltp", layout="mono")
+        silence.sample_rate = 16_000
+        file.mux(stream.encode(silence))
+        file.mux(stream.encode(None))
+    assert count_samples(path) == read_audio(path).shape[1]
+
+
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
@@ -103,7 +129,12 @@ def test_records_train(model, records, caplog):
     assert [id for id, _ in records.skipped] == ["no tag", "outside"]
     assert records.skipped[0][1] == "tags and audios differ in number (0 tags <audio> for 1 audios)"
     collate = Collator(DemoTokenizer(), RWKVChat(), dict(model.modalities))
-    batch = collate([records[index] for index in range(len(records))])
+    samples = [records[index] for index in range(len(records))]
+    batch = collate(samples)
+    assert [collate.length(sample) for sample in samples] == [
+        *(len(collate.prepare(sample).row.ids) for sample in samples[:3]),
+        0,
+    ]
     assert [(sample.id, sample.reason) for sample in collate.dropped] == [("gone", "an audio file cannot be read")]
     slots = [(span.sample, span.modality, span.layout.tokens) for span in batch.sequence.image_spans]
     # 100 ms are 5 tokens of the encoder, 200 ms are 10; the convolution of stride 2 leaves 4 and 6.

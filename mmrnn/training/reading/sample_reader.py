@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from mmrnn.data.collate import Collator, DroppedSampleError
+from mmrnn.data.collate import Collator
+from mmrnn.data.dropped import DroppedSampleError
 from mmrnn.data.readers.dialogue import RecordError
 from mmrnn.types import Batch, MapDataset, Sample
 
