@@ -81,3 +81,17 @@ def attention_mask(
             allowed = torch.cat([sequence.attention_mask.new_ones(b, t, past), sequence.attention_mask], dim=2)
         mask = (allowed.expand(b, t, -1) if mask is None else mask & allowed)[:, None]
     return mask, shared, segment_start
+
+
+def window_mask(
+    mask: Bool[Tensor, "b 1 t s"] | None, sequence: Sequence, state: State, window: int
+) -> Bool[Tensor, "b 1 t s"] | None:
+    """Restrict a mask (None: causal) to the last `window` positions of each query, its own among them."""
+    b, t = sequence.ids.shape
+    past = cached_length(state)
+    if past + t <= window:
+        return mask
+    keys = torch.arange(past + t, device=sequence.ids.device)
+    own = keys[past:, None]
+    near = keys > own - window
+    return (near & (keys <= own)).expand(b, 1, -1, -1) if mask is None else near & mask

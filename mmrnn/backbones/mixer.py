@@ -22,7 +22,7 @@ class MixerInputs:
     Attributes:
         bounds: segments of packed rows; None: each row is one segment that continues its state.
         positions: position ids, with an axis for each id of a token where there are several; None: no layer attends.
-        mask: True where a query attends to a key, cached keys first; None: causal.
+        mask: True where a query attends to a key, cached keys first and the window included; None: causal.
     """
 
     bounds: SegmentBounds | None = None

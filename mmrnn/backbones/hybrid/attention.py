@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,17 +116,15 @@ class GatedAttention(nn.Module, Mixer, ChecksKnobs):
         v = self.value(x).view(b, t, self.kv_heads, -1).transpose(1, 2)
         angle = rotary_angles(inputs.positions, self.rotated, self.rope_theta, self.axes)
         q, k = rotate(q, angle), rotate(k, angle)
-        past = state["key"].shape[2]
         k, v = (torch.cat([state[name].to(y.dtype), y], dim=2) for name, y in (("key", k), ("value", v)))
-        mask = inputs.mask if self.window is None else window_mask(inputs.mask, self.window, past, t, x.device)
-        masked = {"is_causal": True} if mask is None and t > 1 else {"attn_mask": mask}
+        masked = {"is_causal": True} if inputs.mask is None and t > 1 else {"attn_mask": inputs.mask}
         out = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.heads != self.kv_heads, **masked)
         out = out.transpose(1, 2).flatten(2)
         if self.gate is not None:
             out = out * torch.sigmoid(self.gate(x))
-        if self.window is not None and past + t >= self.window:
-            kept = past + t - self.window + 1
-            k, v = k[:, :, kept:].clone(), v[:, :, kept:].clone()
+        if self.window is not None and k.shape[2] >= self.window:
+            first = k.shape[2] - self.window + 1
+            k, v = k[:, :, first:].clone(), v[:, :, first:].clone()
         return self.output(out), {"key": k, "value": v}, shared
 
     @torch.no_grad()
@@ -142,19 +140,3 @@ class GatedAttention(nn.Module, Mixer, ChecksKnobs):
 def rotated_channels(size: int, rotary: float) -> int:
     """Return the channels of a head that are rotated, an even number."""
     return int(size * rotary) // 2 * 2
-
-
-def window_mask(
-    mask: Bool[Tensor, "b 1 t s"] | None, window: int, past: int, t: int, device: torch.device
-) -> Bool[Tensor, "b 1 t s"] | None:
-    """Restrict a mask to the last `window` positions of each query; None: causal is enough."""
-    if past + t <= window and mask is None:
-        return mask if t == 1 or not past else causal(past, t, device)
-    near = torch.arange(past + t, device=device) > (past + torch.arange(t, device=device))[:, None] - window
-    return (causal(past, t, device) if mask is None else mask) & near
-
-
-def causal(past: int, t: int, device: torch.device) -> Bool[Tensor, "1 1 t s"]:
-    """Return the causal mask over cached and new keys."""
-    allowed = torch.arange(past + t, device=device) <= (past + torch.arange(t, device=device))[:, None]
-    return allowed[None, None]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmrnn.backbones.attention_mask import positions_and_mask
+from mmrnn.backbones.attention_mask import positions_and_mask, window_mask
 from mmrnn.backbones.mixer import Mixer, MixerInputs, Shared
 from mmrnn.backbones.packed_rows import SegmentBounds
 from mmrnn.backbones.route import route
@@ -248,6 +248,9 @@ class Hybrid(nn.Module, Backbone, ChecksKnobs):
         if self.recurrent:
             return MixerInputs(bounds), common
         positions, mask, kept = positions_and_mask(sequence, state)
-        if self.window is not None and "segments" in kept:
-            kept["segments"] = kept["segments"][:, -self.window + 1 :] if self.window > 1 else kept["segments"][:, :0]
+        if self.window is not None:
+            mask = window_mask(mask, sequence, state, self.window)
+            if "segments" in kept:
+                first = max(0, kept["segments"].shape[1] - self.window + 1)
+                kept["segments"] = kept["segments"][:, first:]
         return MixerInputs(bounds, positions, mask), {**common, **kept}
