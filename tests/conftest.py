@@ -80,9 +80,18 @@ def hydra_reads_once():
         key = (module.conf_dir(), config, tuple(overrides), tuple(options.items()))
         return remember(key, lambda: compose(overrides, config, dirs, **options))
 
-    ConfigRepository.load_config, module._compose = loaded, composed
-    yield
-    ConfigRepository.load_config, module._compose = load, compose
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigRepository, "load_config", loaded)
+        patch.setattr(module, "_compose", composed)
+        yield load, compose
+
+
+@pytest.fixture
+def hydra_reads_again(hydra_reads_once, monkeypatch):
+    """Compositions as outside tests: each one reads all of its cards."""
+    load, compose = hydra_reads_once
+    monkeypatch.setattr("hydra._internal.config_repository.ConfigRepository.load_config", load)
+    monkeypatch.setattr("mmrnn.config.compose._compose", compose)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.attention_mask import attention_mask, refuse_scan
-from mmrnn.backbones.rope import apply_rope
 from mmrnn.layers.recompute import run_block
+from mmrnn.layers.rotary import rotary_angles, rotate
 from mmrnn.types import (
     Backbone,
     BlockHooks,
@@ -46,16 +46,8 @@ class GLMAttention(nn.Module):
         q, k, v = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
-        q, k = (
-            torch.cat(
-                [
-                    apply_rope(half, positions[..., axis], self.rope_theta)
-                    for axis, half in enumerate(y.chunk(2, dim=-1))
-                ],
-                -1,
-            )
-            for y in (q, k)
-        )
+        angles = [rotary_angles(positions[..., axis], q.shape[-1] // 2, self.rope_theta) for axis in range(2)]
+        q, k = (torch.cat([*map(rotate, y.chunk(2, dim=-1), angles)], dim=-1) for y in (q, k))
         k = torch.cat([cache["key"].to(k.dtype), k], dim=2)
         v = torch.cat([cache["value"].to(v.dtype), v], dim=2)
         masked = {"is_causal": True} if mask is None and x.shape[1] > 1 else {"attn_mask": mask}

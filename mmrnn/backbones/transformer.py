@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrnn.backbones.attention_mask import positions_and_mask, refuse_scan
-from mmrnn.backbones.rope import apply_rope
 from mmrnn.backbones.rope_scaling import LongContextScaling, long_context_scaling
 from mmrnn.backbones.route import route
 from mmrnn.layers.recompute import run_block
+from mmrnn.layers.rotary import rotary_angles, rotate
 from mmrnn.types import (
     Backbone,
     BlockHooks,
@@ -76,10 +76,11 @@ class Attention(nn.Module):
         query = self.query_norm(project("query", x).view(b, t, self.heads, -1)).transpose(1, 2)
         key = self.key_norm(project("key", x).view(b, t, self.kv_heads, -1)).transpose(1, 2)
         value = project("value", x).view(b, t, self.kv_heads, -1).transpose(1, 2)
-        query = apply_rope(query, positions, theta)
+        angle = rotary_angles(positions, self.head_size, theta)
+        query, key = rotate(query, angle), rotate(key, angle)
         if scaling is not None:
             query = query * scaling.log_n[:, None, :, None].to(query.dtype)
-        key = torch.cat([cache["key"].to(key.dtype), apply_rope(key, positions, theta)], dim=2)
+        key = torch.cat([cache["key"].to(key.dtype), key], dim=2)
         value = torch.cat([cache["value"].to(value.dtype), value], dim=2)
         masked = {"is_causal": True} if mask is None and t > 1 else {"attn_mask": mask}
         out = F.scaled_dot_product_attention(query, key, value, enable_gqa=self.heads != self.kv_heads, **masked)

@@ -5,12 +5,12 @@ from math import isnan
 import numpy as np
 import pytest
 
-from mmrnn.evaluation.reports.resampling import over_kinds, student_quantile
+from mmrnn.evaluation.reports.resampling import RESAMPLES, over_kinds, resample_images, student_quantile
 from mmrnn.evaluation.reports.seed_statistics import (
     MAX_EXACT,
     SeedEstimate,
     holm,
-    over_seeds,
+    of_combinations,
     sign_flip_p,
     smallest_difference,
 )
@@ -18,6 +18,11 @@ from mmrnn.evaluation.reports.statistics import is_significant, mean_with_interv
 
 CLUSTERS = np.repeat(np.arange(80), 3)
 KINDS = np.array(["colour", "count"])[np.arange(240) % 2]
+
+
+def over_seeds(values, kinds, clusters, *, groups=None, resamples=RESAMPLES):
+    """Estimates of the mean of some rows of scores, or of differences of pairs."""
+    return of_combinations(resample_images(values, kinds, clusters, resamples), np.eye(len(values)), groups)
 
 
 def study(rng, pairs, effect, *, seed_sd=0.018, image_sd=0.1, clusters=CLUSTERS):

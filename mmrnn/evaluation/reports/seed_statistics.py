@@ -18,12 +18,10 @@ import numpy as np
 
 from mmrnn.evaluation.reports.resampling import (
     CONFIDENCE,
-    RESAMPLES,
     ImageResamples,
     batches,
     drawn,
     over_kinds,
-    resample_images,
     rescaled,
     student_quantile,
 )
@@ -64,35 +62,15 @@ class SeedEstimates(NamedTuple):
     kinds: Mapping[str, SeedEstimate]
 
 
-def over_seeds(
-    values: np.ndarray,
-    kinds: Sequence[str],
-    clusters: np.ndarray,
-    *,
-    groups: Sequence[int] | None = None,
-    resamples: int = RESAMPLES,
-) -> SeedEstimates:
-    """Return the mean of some runs, or of differences of paired runs, with its interval over seeds and images.
-
-    All groups of runs weigh the same, and so do the runs in a group.
-
-    Args:
-        values: (runs, questions): scores of runs with different seeds, or differences of two designs with one seed.
-        kinds: of every question.
-        clusters: number of every question's image (`image_clusters`).
-        groups: of every run; seeds are resampled within a group, such as one of the backbones that are averaged over.
-        resamples: number of them.
-    """
-    return of_combinations(resample_images(values, kinds, clusters, resamples), np.eye(len(values)), groups)
-
-
 def of_combinations(runs: ImageResamples, weights: np.ndarray, groups: Sequence[int] | None = None) -> SeedEstimates:
     """Return the mean of sums of runs, such as the differences of pairs, with its interval over seeds and images.
+
+    All groups of sums weigh the same, and so do the sums in a group.
 
     Args:
         runs: resampled.
         weights: of every run in each sum (sums, runs).
-        groups: of every sum, as of `over_seeds`.
+        groups: of every sum; seeds are resampled within a group, such as one of the backbones that are averaged over.
     """
     groups = np.unique(np.zeros(len(weights)) if groups is None else np.asarray(groups), return_inverse=True)[1]
     sizes = np.bincount(groups)
