@@ -1,6 +1,5 @@
 """Mamba: blocks of a short convolution and a selective state space, without attention and without an MLP."""
 
-import math
 from functools import partial
 
 import torch
@@ -14,6 +13,7 @@ from mmrnn.backbones.scan import scan_permutations
 from mmrnn.layers.linear import Linear
 from mmrnn.layers.recompute import run_block
 from mmrnn.layers.short_conv import ShortConvolution
+from mmrnn.layers.step_size import init_step_bias
 from mmrnn.types import (
     Backbone,
     BlockHooks,
@@ -26,12 +26,9 @@ from mmrnn.types import (
     Sequence,
     State,
     StateOrigin,
-    reset_module,
+    reset_layers,
 )
 from mmrnn_kernels import selective_scan
-
-STEP_SIZES = (1e-3, 0.1)
-"""Smallest and largest step size that a new model starts with."""
 
 
 class MambaMixer(nn.Module, Resettable):
@@ -62,8 +59,7 @@ class MambaMixer(nn.Module, Resettable):
 
     def reset(self) -> None:
         """Initialise in place as the mixer of a model of one block."""
-        for part in self.children():
-            reset_module(part)
+        reset_layers(self)
         self.reset_parameters(1)
 
     def state(self, batch: int) -> dict[str, Tensor]:
@@ -97,9 +93,7 @@ class MambaMixer(nn.Module, Resettable):
         self.rate_log.copy_(rates.log().expand_as(self.rate_log))
         nn.init.ones_(self.skip)
         nn.init.uniform_(self.step.weight, -(self.rank**-0.5), self.rank**-0.5)
-        low, high = map(math.log, STEP_SIZES)
-        step = torch.exp(torch.empty_like(self.step.bias).uniform_(low, high)).clamp_min(1e-4)
-        self.step.bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse of softplus
+        init_step_bias(self.step.bias)
         nn.init.kaiming_uniform_(self.output.weight, a=5**0.5)
         self.output.weight.div_(depth**0.5)
 
@@ -178,12 +172,7 @@ class Mamba(nn.Module, Backbone):
     @torch.no_grad()
     def reset(self) -> None:
         """Initialise parameters in place, from the same random numbers as the constructor."""
-        for part in (self.embedding, *(part for block in self.blocks for part in block.mixer.children())):
-            reset_module(part)
-        if self.output is not None:
-            reset_module(self.output)
-        for norm in (self.norm, *(block.norm for block in self.blocks)):
-            nn.init.ones_(norm.weight)
+        reset_layers(self)
         self.reset_parameters()
 
     @torch.no_grad()

@@ -1,6 +1,5 @@
 """Gated DeltaNet (arXiv 2412.06464) and Kimi Delta Attention (arXiv 2510.26692) as mixers."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from mmrnn.backbones.rwkv import Backend
 from mmrnn.layers.linear import Linear
 from mmrnn.layers.norm import GatedRMSNorm
 from mmrnn.layers.short_conv import ShortConvolution
+from mmrnn.layers.step_size import init_step_bias
 from mmrnn.types import ChecksKnobs, PositiveFloat, PositiveInt
 from mmrnn_kernels import gated_delta_rule, kda
 
@@ -128,15 +128,14 @@ class GatedDeltaNet(nn.Module, Mixer, ChecksKnobs):
     def reset_parameters(self, layer: int, depth: int) -> None:
         """Initialise: matrices by N(0, 0.02), the last one smaller in deep models; decays as in Mamba-2 and the paper.
 
-        A step of the decay, softplus of its bias, is log-uniform in [0.001, 0.1], its factor uniform in [1, 16].
+        The factor of a step of the decay is uniform in [1, 16].
         """
         for name, part in self.named_children():
             if isinstance(part, nn.Linear):
                 nn.init.normal_(part.weight, std=0.02 / (2 * depth) ** 0.5 if name == "output" else 0.02)
         self.conv.reset_parameters()
         self.norm.reset_parameters()
-        step = torch.empty_like(self.decay_bias).uniform_(math.log(0.001), math.log(0.1)).exp()
-        self.decay_bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse of softplus
+        init_step_bias(self.decay_bias)
         self.decay_log.uniform_(1, 16).log_()
 
 
