@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from mmrnn.config.instantiate import find_target, instantiate, parameters
-from mmrnn.config.tree import Tree, cards, is_card
+from mmrnn.config.tree import Tree, cards, get_node, is_card
 from mmrnn.types import BackboneTraits, Connector, Objective, fulfils
 
 
@@ -18,6 +18,8 @@ def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     yield from _order_faults(tree, backbone, traits, trusted)
     yield from _hook_faults(tree, backbone, traits, trusted)
     yield from _mark_faults(tree)
+    if get_node(tree, "evaluate.distance", ()):
+        yield from _distance_faults(tree, backbone, trusted)
     if tree.get("train_chunk"):
         yield from _chunk_faults(tree, backbone, traits, trusted)
     elif tree.get("horizon", 1) != 1:
@@ -85,6 +87,17 @@ def _chunk_faults(tree: Tree, backbone: Any, traits: BackboneTraits, trusted: Co
         yield (
             f"train_chunk: {objective.__name__} is no sum over targets and needs a whole batch; use train_chunk=0, or "
             "objective=lm"
+        )
+
+
+def _distance_faults(tree: Tree, backbone: Any, trusted: Collection[str]) -> Iterator[str]:
+    """Text behind the images of a question, for a model that reads its prompt as a whole."""
+    mask = _found(tree.get("mask"), trusted)
+    whole = None if mask is None or mask.causal else mask
+    if not backbone.causal or whole is not None:
+        yield (
+            f"evaluate.distance: {(whole or backbone).__name__} reads a prompt as a whole, so that no state behind an "
+            "image can be continued; leave it out (evaluate.distance=[]), or use a causal backbone with mask=causal"
         )
 
 

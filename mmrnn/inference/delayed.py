@@ -10,7 +10,7 @@ from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.dialogue import DialogueRow, without_reply
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.generate import decode, prefill
-from mmrnn.inference.reader import DialogueReader
+from mmrnn.inference.reader import DialogueReader, stack
 from mmrnn.types import Batch, ImageSpan, Sample, State
 from mmrnn.types import Sequence as Tokens
 
@@ -84,7 +84,7 @@ def _read_images(reader: DialogueReader, rows: Sequence[DialogueRow], cuts: Sequ
                 spans.append(replace(span, sample=number))
                 visual.setdefault(item.modality, []).append(reader.encode(item))
         ids = torch.tensor([rows[place].ids[: cuts[place]] for place in places], device=reader.device)
-        tokens = {name: _together(each) for name, each in visual.items()}
+        tokens = {name: stack(each) for name, each in visual.items()}
         _, state = prefill(reader.model, Batch(Tokens(ids, tuple(spans)), visual=tokens))
         states |= {
             place: state.select(torch.tensor([number], device=reader.device)) for number, place in enumerate(places)
@@ -115,8 +115,3 @@ def _groups(sizes: Sequence[int]) -> list[list[int]]:
     for place, size in enumerate(sizes):
         found.setdefault(size, []).append(place)
     return [*found.values()]
-
-
-def _together(tokens: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """One tensor, or a tuple where images have different numbers of tokens."""
-    return torch.stack(tokens) if len({each.shape for each in tokens}) == 1 else tuple(tokens)

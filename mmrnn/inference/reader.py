@@ -123,7 +123,7 @@ class DialogueReader:
                 spans.append(replace(span, start=span.start - start))
                 visual.setdefault(item.modality, []).append(self.encode(item, keep=keep))
         ids = torch.tensor([row.ids[start:stop]], device=self.device)
-        batch = Batch(Tokens(ids, tuple(spans)), visual={name: _stack(tokens) for name, tokens in visual.items()})
+        batch = Batch(Tokens(ids, tuple(spans)), visual={name: stack(tokens) for name, tokens in visual.items()})
         return prefill(self.model, batch, state)
 
     def encode(self, item: DialogueInput, *, keep: bool = True) -> Tensor:
@@ -198,6 +198,6 @@ def cut_between_images(row: DialogueRow, stop: int) -> int:
     return stop
 
 
-def _stack(tokens: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """One tensor, or a tuple where images have different numbers of tokens."""
+def stack(tokens: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """Return one tensor, or a tuple where images have different numbers of tokens."""
     return torch.stack(tokens) if len({each.shape for each in tokens}) == 1 else tuple(tokens)

@@ -167,6 +167,16 @@ def test_a_scan_needs_a_recurrent_backbone():
         (("model=llava15_tiny", "hook=gated_cross_attention_tiny"), "connector", "use connector=flamingo"),
         (("model=blip2_t5_tiny", "batching=packed"), "batching", "reads one sample a row, and Packed packs several"),
         (("model=blip2_t5_tiny", "mask=prefix"), "mask", "is bidirectional already; use mask=causal"),
+        (
+            ("model=blip2_t5_tiny", "evaluate.distance=[9]"),
+            "evaluate.distance",
+            "HFEncoderDecoder reads a prompt as a whole",
+        ),
+        (
+            ("model=llava15_tiny", "mask=prefix", "evaluate.distance=[9]"),
+            "evaluate.distance",
+            "prefix reads a prompt as a whole",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_together(overrides, path, reason):
@@ -179,6 +189,7 @@ def test_parts_that_do_not_fit_together(overrides, path, reason):
     "overrides",
     [
         ("model=llava15_tiny", "mask=prefix", "position=shared_image"),
+        ("model=llava15_tiny", "evaluate.distance=[9]"),
         ("model=visualrwkv6_tiny", "hook=mlp_expert"),
         ("model=visualrwkv6_tiny", "hook=tiny_attention_tiny"),
         ("model=flamingo_tiny", "backbone=rwkv5_tiny"),
