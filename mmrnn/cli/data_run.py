@@ -1,4 +1,4 @@
-"""What `mmrnn data` does, and what it prints of it."""
+"""Actions of `mmrnn data`, and the report of each."""
 
 import sys
 from argparse import Namespace

@@ -1,1 +1,1 @@
-"""Curation of data sets: what is kept of their records, and how kept records are written."""
+"""Curation of data sets: records that are kept, and their form in an output."""

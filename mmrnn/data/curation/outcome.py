@@ -15,7 +15,7 @@ RECORDS, DROPPED, SEEN = "records", "dropped", "seen"
 
 @dataclass
 class Outcome:
-    """What a pass has done.
+    """Counts of a pass: what is kept, and what is not, by reason.
 
     Attributes:
         total: records or images that were read.

@@ -35,7 +35,7 @@ NOT_NEAR = "others of its cluster are nearer to the centre"
 
 @dataclass(frozen=True)
 class Selection:
-    """What is selected.
+    """Sizes of a selection.
 
     Attributes:
         clusters: number of clusters (EVE: 50,000).
