@@ -94,7 +94,7 @@ def _add_filter(made: Parser) -> None:
         "--duplicates",
         type=one_of(("images", "records")),
         metavar="WHAT",
-        help="drop records whose images were there before; records: and whose turns were, too",
+        help="drop records with the images of one that is kept (images), or with its images and turns (records)",
     )
     group.add_argument("--headers", action="store_true", help="read the headers of images alone, not their pixels")
     group.add_argument("--workers", type=natural, default=4, metavar="N", help="threads that open images")

@@ -46,8 +46,8 @@ def filter_records(
         dataset: the records.
         out: file of the output.
         rules: that a record has to keep.
-        duplicates: drop what was there before: `images` a record all of whose images were, `records` one whose images
-            and turns were. Images are equal where their pixels are. None: nothing is compared.
+        duplicates: drop a record that has the same images as one that is kept, in their order (`images`), or the same
+            images and turns (`records`). Images are equal where their pixels are. None: nothing is compared.
         headers: read the headers of images alone; broken pixels are not noticed.
         strict: stop at the first record or image that cannot be read.
         workers: threads that open images.
@@ -80,7 +80,7 @@ def filter_records(
                 if reason is None and digest in seen:
                     reason = DUPLICATE
                 lines.append(_line(writer, item, reason, digest))
-                seen |= {digest} if digest and not reason else set()
+                seen.update(lines[-1].get(SEEN, ()))
             journal.append(lines)
         journal.finish(kept_records(journal, outcome))
     return outcome
