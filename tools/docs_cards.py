@@ -7,6 +7,7 @@ is built, and they are never committed.
 from collections.abc import Iterator
 from pathlib import Path
 
+import docs_prompts
 import yaml
 from docs_tables import designs, presets, stages, table
 
@@ -69,7 +70,14 @@ def overview(group: str, cards: dict[str, str]) -> list[str]:
         return [presets()]
     if group == "recipe":
         return ["Whole designs, in several stages:", designs(), "Single stages:", stages()]
-    return [table(("option", "description"), [(f"[`{name}`](#{name})", about) for name, about in cards.items()])]
+    listed = table(("option", "description"), [(f"[`{name}`](#{name})", about) for name, about in cards.items()])
+    if group == "prompt":
+        return [
+            listed,
+            "The terms of this table are those of [States and conversations](../state.md).",
+            docs_prompts.turns(),
+        ]
+    return [listed]
 
 
 def pages() -> Iterator[tuple[str, str]]:

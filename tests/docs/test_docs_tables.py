@@ -1,8 +1,9 @@
-"""tools/docs_tables.py lists every preset, recipe and format, with what each chooses."""
+"""tools/docs_tables.py and tools/docs_prompts.py list every preset, recipe, format and prompt."""
 
 import re
 
 import docs_cards
+import docs_prompts
 import docs_tables
 import pytest
 import yaml
@@ -63,8 +64,21 @@ def test_every_format_is_listed_and_the_written_ones_apart():
     assert not any(f"`{name}`" in written for name in read_only for _, _, written in listed.values())
 
 
-def test_the_pages_of_presets_and_recipes_begin_with_these_tables():
+def test_every_prompt_is_listed_with_its_turns():
+    listed = rows(docs_prompts.turns())
+    assert listed.keys() == names("prompt")
+    assert {name: tuple(listed[name][1:]) for name in ("first", "sandwich", "last", "qwen35", "blip2_t5_caption")} == {
+        "first": ("continues", "yes"),
+        "sandwich": ("rewrites", "no"),
+        "last": ("continues", "no"),
+        "qwen35": ("reads the reply again", "yes"),
+        "blip2_t5_caption": ("no dialogue", "yes"),
+    }
+
+
+def test_the_pages_of_groups_begin_with_these_tables():
     pages = dict(docs_cards.pages())
     assert docs_tables.presets() in pages["model.md"].split("## ")[0]
     assert docs_tables.designs() in pages["recipe.md"].split("## ")[0]
     assert docs_tables.stages() in pages["recipe.md"].split("## ")[0]
+    assert docs_prompts.turns() in pages["prompt.md"].split("## ")[0]
