@@ -26,7 +26,7 @@ class DeviceName(Constraint):
 
     def expected(self) -> str:
         """Return the condition."""
-        return "that names a device (cpu, cuda, cuda:1, xpu, npu, mps)"
+        return "that names a device (cpu, cuda:1, xpu, npu, mps)"
 
     def holds(self, value: str) -> bool:
         """Return True for a kind of device that mmrnn knows, here or elsewhere."""
