@@ -7,7 +7,9 @@ is built, and they are never committed.
 from collections.abc import Iterator
 from pathlib import Path
 
+import docs_prompts
 import yaml
+from docs_tables import designs, presets, stages, table
 
 from mmrnn import conf_dir
 from mmrnn.cli.list import options
@@ -53,23 +55,37 @@ def section(card: Path, about: str) -> str:
         (f"`{name}`", f"`{value}`" if value else "", comment)
         for name, value, comment in knobs(yaml.compose(text), text.splitlines())
     ]
-    table = [table_of(("knob", "default", "meaning"), rows)] if rows else []
-    return "\n\n".join([f"## `{card.stem}`", about, *([" ".join(facts)] if facts else []), *table])
+    listed = [table(("knob", "default", "meaning"), rows)] if rows else []
+    return "\n\n".join([f"## `{card.stem}`", about, *([" ".join(facts)] if facts else []), *listed])
 
 
-def table_of(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Markdown table."""
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in (head, ("---",) * len(head), *rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+def overview(group: str, cards: dict[str, str]) -> list[str]:
+    """Tables that list the cards of a group.
+
+    Args:
+        group: of cards.
+        cards: option -> description.
+    """
+    if group == "model":
+        return [presets()]
+    if group == "recipe":
+        return ["Whole designs, in several stages:", designs(), "Single stages:", stages()]
+    listed = table(("option", "description"), [(f"[`{name}`](#{name})", about) for name, about in cards.items()])
+    if group == "prompt":
+        return [
+            listed,
+            "The terms of this table are those of [States and conversations](../state.md).",
+            docs_prompts.turns(),
+        ]
+    return [listed]
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """File name and text of every page."""
     groups = options()
     rows = [(f"[{group}]({group}.md)", str(len(cards))) for group, cards in groups.items()]
-    yield "index.md", f"# Groups of cards\n\n{table_of(('group', 'options'), rows)}\n"
+    yield "index.md", f"# Groups of cards\n\n{table(('group', 'options'), rows)}\n"
     for group, cards in groups.items():
         usage = f"`{group}=OPTION` takes a card" + ("." if group in GLOBAL else f", `{group}.KNOB=VALUE` sets a knob.")
-        listed = table_of(("option", "description"), [(f"[`{name}`](#{name})", about) for name, about in cards.items()])
         sections = [section(conf_dir() / group / f"{name}.yaml", about) for name, about in cards.items()]
-        yield f"{group}.md", "\n\n".join([f"# {group}", usage, listed, *sections]) + "\n"
+        yield f"{group}.md", "\n\n".join([f"# {group}", usage, *overview(group, cards), *sections]) + "\n"

@@ -18,6 +18,7 @@ from os.path import normpath
 from pathlib import Path, PurePosixPath
 
 import docs_cards
+import docs_tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "build" / "docs"
@@ -37,6 +38,7 @@ PLACES = {
     "examples": "examples.md",
     "tutorials": "tutorials/index.md",
     "conf": "cards/index.md",
+    "mmrnn/weights/formats": "formats.md",
 }
 """File or folder of the repository -> page of the site; `docs/NAME.md` is NAME.md."""
 
@@ -57,6 +59,8 @@ def place_of(path: str) -> str:
         return path.removeprefix("docs/")
     if found := re.fullmatch(r"kernels/mmrnn_kernels/(\w+)/README\.md", path):
         return f"operators/{found[1]}.md"
+    if found := re.fullmatch(r"conf/(\w+)", path):
+        return f"cards/{found[1]}.md"
     for known, place in PLACES.items():
         if path == known or path.startswith(f"{known}/"):
             return place
@@ -90,6 +94,7 @@ def pages() -> Iterator[tuple[str, str]]:
     for source in sources:
         yield place_of(source), rewritten((ROOT / source).read_text(encoding="utf-8"), source)
     yield "examples.md", examples()
+    yield "formats.md", docs_tables.formats_page()
     yield from tutorials()
     for name, text in docs_cards.pages():
         yield f"cards/{name}", text
@@ -130,12 +135,13 @@ def reference() -> Iterator[tuple[str, str]]:
         rows.append((f"[`{package}`]({package}.md)", summary, str(len(names))))
         body = "\n\n".join(f"::: {package}.{name}" for name in names)
         yield f"api/{package}.md", f"# `{package}`\n\n{summary}\n\n{body}\n"
-    yield "api/index.md", f"# Python\n\n{docs_cards.table_of(('package', 'contents', 'names'), rows)}\n"
+    yield "api/index.md", f"# Python\n\n{docs_tables.table(('package', 'contents', 'names'), rows)}\n"
 
 
 def gather() -> None:
-    """Write all pages into `build/docs`."""
+    """Write all pages into `build/docs`, and their images."""
     shutil.rmtree(PAGES, ignore_errors=True)
+    shutil.copytree(ROOT / "docs" / "images", PAGES / "images")
     for name, text in pages():
         path = PAGES / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,17 +84,22 @@ def devices() -> Iterator[Line]:
     """Yield processor and GPUs, with the precision that `precision=auto` takes on each."""
     import torch
 
+    from mmrnn.config.device import UNTESTED, device_count, device_module, lacking
     from mmrnn.io.processor import processor_name
     from mmrnn.training.precision import resolve
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     vectors = torch.backends.cpu.get_cpu_capability()
     yield Line("processor", f"{processor_name()}, {cores} cores, {vectors}, precision {resolve('auto', 'cpu')}")
-    if not torch.cuda.is_available():
-        yield Line("GPU", "none that torch can use, everything runs on the processor")
-    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        device = torch.cuda.get_device_properties(number)
+    for number in range(device_count("cuda")):
+        device = device_module("cuda").get_device_properties(number)
         yield Line("GPU", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, precision {resolve('auto', 'cuda')}")
+    here = {kind: count for kind in UNTESTED if (count := device_count(kind))}
+    for kind, count in here.items():
+        yield Line(kind, f"{count} found, untested, taken by device={kind} alone; lacks {', '.join(lacking(kind))}")
+    if not here and not device_count("cuda"):
+        yield Line("GPU", "none that torch can use, everything runs on the processor")
+    yield Line("untested", f"device={'|'.join(UNTESTED)}: no test of mmrnn has run on one")
 
 
 def native_code() -> Iterator[Line]:

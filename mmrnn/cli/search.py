@@ -52,7 +52,7 @@ and time of change. Names that begin with a dot are left out.
     )
     made.add_argument("--json", action="store_true", help="print an object a line: query, image, score")
     made.add_argument("--index", type=to_path, metavar="FILE", help="file of the index (default: one in the folder)")
-    made.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
+    made.add_argument("--device", metavar="NAME", help="cpu, cuda, mps, ... (default: a CUDA GPU where there is one)")
     made.add_argument("--batch-size", type=natural, default=32, metavar="N", help="images that are embedded at once")
     return made
 
@@ -75,13 +75,15 @@ def main(arguments: Sequence[str]) -> int:
     if not options.folder.is_dir():
         raise ConfigError(f"search: {options.folder} is no folder; name a query and a folder of images")
 
+    from mmrnn.config.device import choose_device
     from mmrnn.inference.load import load
     from mmrnn.inference.search.image_search import search
     from mmrnn.inference.search.rerank import rerank
 
     try:
+        device = choose_device(options.device)
         assistant = load(run, trusted=trusted)
-        _move(assistant, options.device)
+        assistant.model.to(device)
         query = _embed(assistant, options.query)
         found = _update(assistant, options)
         matches = search(found.index, query, max(options.top, options.rerank or 0))
@@ -117,17 +119,6 @@ def _update(assistant: "Assistant", options: Namespace) -> "Update":
     except OSError as fault:
         reason = fault.strerror or fault
         raise ConfigError(f"search: no index at {path}: {reason}; name a file elsewhere with --index FILE") from fault
-
-
-def _move(assistant: "Assistant", device: str | None) -> None:
-    """Move the model to a device."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    try:
-        assistant.model.to(device or ("cuda" if gpu else "cpu"))
-    except (RuntimeError, AssertionError) as fault:  # no such device, or a torch without it
-        raise ConfigError(f"--device {device}: {str(fault).splitlines()[0]}") from fault
 
 
 def _embed(assistant: "Assistant", query: str) -> "Tensor":

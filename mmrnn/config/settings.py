@@ -22,21 +22,17 @@ OnSpike = Literal["warn", "skip", "stop"]
 
 
 class DeviceName(Constraint):
-    """Device of torch: `cpu`, `cuda`, `cuda:1`."""
+    """Device: `cpu`, `cuda`, `cuda:1`, `mps`, ..."""
 
     def expected(self) -> str:
         """Return the condition."""
-        return "that names a device of torch (cpu, cuda, cuda:1, ...)"
+        return "that names a device (cpu, cuda:1, xpu, npu, mps)"
 
     def holds(self, value: str) -> bool:
-        """Return True for a device that torch knows, here or elsewhere."""
-        import torch
+        """Return True for a kind of device that mmrnn knows, here or elsewhere."""
+        from mmrnn.config.device import is_device_name
 
-        try:
-            torch.device(value)
-        except RuntimeError:
-            return False
-        return True
+        return is_device_name(value)
 
 
 class StepRange(Constraint):
@@ -71,7 +67,7 @@ class EvalSettings:
         min_new_tokens: tokens before a reply may end.
         max_questions: ask the first ones alone; 0: all.
         feature_cache_gib: memory for the features of images in GiB; 0: encoded with every batch.
-        device: None: a GPU where there is one.
+        device: None: a CUDA GPU where there is one.
         precision: of the forward pass.
     """
 
@@ -125,7 +121,7 @@ class Settings:
         trusted: packages beside mmrnn whose classes the cards may name.
         stages: of a recipe that trains in several runs (`mmrnn.config.recipe_stages`).
         teacher: checkpoint that recipes of distillation learn from.
-        device: None: a GPU where there is one.
+        device: None: a CUDA GPU where there is one.
         precision: of the forward pass; `auto`: bf16 where the processor has instructions for it.
         frozen_dtype: of matrices that no stage trains; `auto`: bf16 on a GPU whose forward pass is in bf16, else fp32.
         max_length: positions of a row.

@@ -176,6 +176,15 @@ def header_size(source: ImageLike, *, max_pixels: int = MAX_PIXELS, decoding: De
     return _opened(source, size)
 
 
+def header_format(source: ImageLike) -> str:
+    """Return the format of an image file as Pillow names it (`JPEG`), from the header.
+
+    Raises:
+        ImageError: not there, or not an image; no regular file.
+    """
+    return _opened(source, lambda image, _: image.format or "")
+
+
 def image_size(image: ImageSource) -> tuple[int, int]:
     """Return width and height of an image; one that does not know them is opened.
 

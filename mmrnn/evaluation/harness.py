@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mmrnn.config.device import choose_device
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.load import load
 from mmrnn.inference.sampler import Sampler
@@ -122,11 +123,9 @@ def load_assistant(pretrained: str, device: torch.device | str | None, trusted: 
         trusted: packages whose classes the configuration may name, joined by `+`.
 
     Raises:
-        ValueError: a GPU is named, and there is none.
+        ConfigError: there is no such device; lm-eval names a GPU where nobody names one.
     """
-    gpu = torch.cuda.is_available()
-    if str(device).startswith("cuda") and not gpu:
-        raise ValueError(f"there is no GPU for device={str(device)!r}, the default of lm-eval; give --device cpu")
+    chosen = choose_device(None if device is None else str(device))
     assistant = load(str(pretrained), trusted=[name for name in str(trusted).split("+") if name])
-    assistant.model.to(device or ("cuda" if gpu else "cpu"))
+    assistant.model.to(chosen)
     return assistant

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmrnn.config.device import fp64_device
+
 SMALLEST = ulp(0.0)
 """Smallest number above 0."""
 
@@ -111,7 +113,7 @@ def seeded_generators(samplers: Sequence[Sampler], device: torch.device) -> list
     """
     seeds = [int(torch.randint(2**63 - 1, ())) if each.draws and each.seed is None else each.seed for each in samplers]
     return [
-        torch.Generator(device).manual_seed(seed) if each.draws else None
+        torch.Generator(fp64_device(device)).manual_seed(seed) if each.draws else None
         for each, seed in zip(samplers, seeds, strict=True)
     ]
 
@@ -134,6 +136,9 @@ def choose_tokens(
         LogitsError: a row of logits is not finite; nothing has been drawn.
     """
     check_logits(logits)
+    device = logits.device
+    if any(sampler.draws or sampler.repetition_penalty != 1 for sampler in samplers):
+        logits = logits.to(fp64_device(device))
     if any(sampler.repetition_penalty != 1 and reply for sampler, reply in zip(samplers, replies, strict=True)):
         logits = _penalise(logits, samplers, replies)
     ids = logits.argmax(-1)
@@ -146,7 +151,7 @@ def choose_tokens(
         for row, one in zip(drawing, noise, strict=True):
             one.exponential_(generator=generators[row])
         ids[drawing] = (probability / noise).argmax(-1)
-    return ids
+    return ids.to(device)
 
 
 def check_logits(logits: Float[Tensor, "b vocab"]) -> None:

@@ -6,7 +6,6 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import nn
 
 from mmrnn.data.collate import Collator
@@ -16,6 +15,7 @@ from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.feature_cache import FeatureCache
 from mmrnn.training.build import TrainingParts
+from mmrnn.training.distributed.random_state import kept_random_state
 from mmrnn.training.loop.ready import Ready
 from mmrnn.training.loop.stepper import Stepper
 from mmrnn.training.optim.param_groups import param_groups
@@ -51,8 +51,7 @@ def estimate_duration(
     stages, every = parts.stages.values(), cfg["evaluate"]["every"]
     train = _first(parts.data, max(stage.batch_size // stage.grad_accum_steps for stage in stages))
     asked = [sample for split in islice(splits.values(), 1) for sample in _first(split, size)]
-    gpus = [parts.device] if torch.device(parts.device).type == "cuda" else []
-    with torch.random.fork_rng(gpus), eval_mode(parts.model):
+    with kept_random_state(), eval_mode(parts.model):
         image, features = _time_features(parts, [*train, *asked], cfg) if cached_images else (0.0, None)
         question = _time_questions(parts, asked, features, cfg)
         training = {}

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmrnn.config.device import KINDS
 from mmrnn.data.collate import Collator
 from mmrnn.data.lengths import LengthStore, data_folder, sample_lengths
 from mmrnn.inference.feature_cache import FeatureCache
@@ -66,7 +67,7 @@ def make_loader(
         rank=parts.world.rank,
         size=parts.world.size,
         workers=cfg["workers"],
-        pin_memory=parts.device.type == "cuda",
+        pin_memory=KINDS[parts.device.type].pinned_memory,
         timeout=cfg["loader_timeout"],
         lengths=lengths,
     )

@@ -6,17 +6,25 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
+from mmrnn.config.device import multiplies_bf16
+from mmrnn.config.error import ConfigError
 from mmrnn.config.settings import Precision
-from mmrnn_kernels.common.cpu_features import multiplies_bf16
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(precision: Precision, device: torch.device | str) -> Precision:
-    """Return `fp32`, `bf16` or `fp16`; `auto` is bf16 where the device multiplies it natively, else fp32."""
-    if precision != "auto":
-        return precision
-    return "bf16" if torch.device(device).type != "cpu" or multiplies_bf16() else "fp32"
+    """Return `fp32`, `bf16` or `fp16`; `auto` is bf16 where the device multiplies it natively, else fp32.
+
+    Raises:
+        ConfigError: the device has no such precision; torch's autocast would only warn, and compute in fp32.
+    """
+    kind = torch.device(device).type
+    if precision == "auto":
+        return "bf16" if multiplies_bf16(kind) else "fp32"
+    if precision == "bf16" and kind != "cpu" and not multiplies_bf16(kind):
+        raise ConfigError(f"precision=bf16: device={kind} has no bf16 here; set precision=fp16 or precision=fp32")
+    return precision
 
 
 def autocast(precision: Precision, device: torch.device | str) -> AbstractContextManager:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 TINY = (
     *("model=visualrwkv6_tiny", "encoder=patch_tiny", "data.scenes=4", "data.rounds=1", "data.kinds=[count,digit]"),
     *("stage.instruct.steps=2", "stage.instruct.batch_size=2", "max_length=200", "precision=fp32", "device=cpu"),
-    *("evaluate.samples=4", "evaluate.every=0", "evaluate.max_new_tokens=2", "tracker=none", "workers=0"),
+    *("evaluate.samples=4", "evaluate.every=0", "evaluate.max_new_tokens=2", "tracker=none"),
 )
 
 

@@ -107,7 +107,7 @@ def test_a_folder_without_images(search, tmp_path):
         ("a cat", ("-k", "0"), "expected a whole number of at least 1, got '0'"),
         ("a cat", ("--index", "/nowhere/index"), "/nowhere/index: there is no folder /nowhere for the index; name"),
         ("a cat", ("--index", "{}"), "is damaged or no index of images"),
-        ("a cat", ("--device", "tpux"), "--device tpux: "),
+        ("a cat", ("--device", "tpux"), "device=tpux: must be one of"),
         ("a cat", ("more",), "more: one word too many"),
     ],
 )

@@ -78,7 +78,7 @@ def test_the_settings_of_eval():
         ("max_length=0", "max_length: expected int of at least 2, got 0"),
         ("log_every=0", "log_every: expected int of at least 1, got 0"),
         ("workers=-1", "workers: expected int of at least 0, got -1"),
-        ("device=gpu", "device: expected str that names a device of torch (cpu, cuda, cuda:1, ...) or null, got 'gpu'"),
+        ("device=gpu", "device: expected str that names a device (cpu, cuda:1, xpu, npu, mps) or null, got 'gpu'"),
         ("feature_cache_gib=nan", "feature_cache_gib: expected float, got nan"),
         ("save_every_seconds=inf", "save_every_seconds: expected float of at least 0, got inf"),
         ("seed=-1", f"seed: expected int of at least 0 and below {2**63}, got -1"),

@@ -1,4 +1,4 @@
-"""docs/state.md: its tables are those of the presets and the prompts, its commands and its code run."""
+"""docs/state.md: its table is that of the presets, its commands and its code run."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_turns
-import yaml
+from docs_prompts import read_card
 from PIL import Image
 
 import mmrnn
@@ -19,8 +19,6 @@ from mmrnn.cli.show import size
 from mmrnn.config.compose import compose, conf_dir
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
-from mmrnn.prompts import PrefixLM
-from mmrnn.types import Turn
 from tests.inference.scripted import assistant
 
 PAGE = (Path(__file__).parents[2] / "docs" / "state.md").read_text(encoding="utf-8")
@@ -29,21 +27,10 @@ PRESETS += ("vila15_3b", "vila15_8b", "llava15_7b")
 LENGTHS = (1024, 8192, 24576)
 
 
-def content(group, name):
-    """Content of a card, with that of the cards that it inherits."""
-    own = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    parents = [parent for parent in own.pop("defaults", []) if isinstance(parent, str) and parent != "_self_"]
-    merged = {}
-    for each in (*(content(group, parent) for parent in parents), own):
-        asking = {**(merged.get("asking") or {}), **(each.get("asking") or {})}
-        merged |= each | ({"asking": asking} if asking else {})
-    return merged
-
-
 def state_bytes(preset):
     """Bytes of the state in bf16: of one sample, and of each of its positions."""
     text = (conf_dir() / "model" / f"{preset}.yaml").read_text(encoding="utf-8")
-    card = content("backbone", re.search(r"/backbone: (\w+)", text)[1])
+    card = read_card("backbone", re.search(r"/backbone: (\w+)", text)[1])
     with torch.device("meta"):
         backbone = instantiate({**card, "depth": 1}).bfloat16()  # the states of all blocks have one size
     [layer] = backbone.state(1).layers
@@ -62,49 +49,9 @@ def size_table():
     return "\n".join(rows)
 
 
-def written(write, turns):
-    return "".join("@" if span.image else span.text for span in write(turns, 1))
-
-
-def further_turn(prompt):
-    """Class of a prompt by how a further turn is written."""
-    if isinstance(prompt, PrefixLM):
-        return "no dialogue"
-    asked = [Turn("user", "<image>\none"), Turn("assistant", "")]
-    later = [asked[0], Turn("assistant", "two"), Turn("user", "three"), Turn("assistant", "")]
-    if written(prompt.spans, later) != written(prompt.appended_spans, later):
-        return "rewrites"
-    return (
-        "continues"
-        if written(prompt.spans, later).startswith(written(prompt.spans, asked))
-        else "reads the reply again"
-    )
-
-
-def is_shared(prompt):
-    """True where two first questions have the same text up to the image."""
-    texts = [
-        written(prompt.appended_spans, [Turn("user", f"<image>\n{question}"), Turn("assistant", "")])
-        for question in ("one", "two")
-    ]
-    return len({text.partition("@")[0] for text in texts}) == 1
-
-
-def prompt_table():
-    found = {}
-    for path in sorted((conf_dir() / "prompt").glob("*.yaml")):
-        prompt = instantiate(content("prompt", path.stem))
-        found.setdefault((further_turn(prompt), "yes" if is_shared(prompt) else "no"), []).append(f"`{path.stem}`")
-    rows = ["| a further turn | the state behind the image is shared | prompts |", "|---|---|---|"]
-    return "\n".join(
-        rows + [f"| {turn} | {shared} | {', '.join(names)} |" for (turn, shared), names in sorted(found.items())]
-    )
-
-
-@pytest.mark.parametrize(("name", "make"), [("sizes", size_table), ("prompts", prompt_table)])
-def test_the_tables_are_computed(name, make):
-    table = make()
-    assert f"<!-- {name} -->\n{table}\n<!-- /{name} -->" in PAGE, f"the table should read\n{table}"
+def test_the_table_of_sizes_is_computed():
+    table = size_table()
+    assert f"<!-- sizes -->\n{table}\n<!-- /sizes -->" in PAGE, f"the table should read\n{table}"
 
 
 def commands():

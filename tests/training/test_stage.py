@@ -140,7 +140,7 @@ def test_muon_moves_the_matrices_between_layers_and_adamw_the_rest():
 @pytest.mark.parametrize("bf16", [False, True], ids=["processor without bf16", "with bf16"])
 def test_matrices_of_one_shape_at_once_move_as_one_by_one(monkeypatch, bf16):
     """As torch's own, but for the roundings of bf16, which is not chosen where the processor would emulate it."""
-    monkeypatch.setattr("mmrnn.training.optim.muon.multiplies_bf16", lambda: bf16)
+    monkeypatch.setattr("mmrnn.training.optim.muon.multiplies_bf16", lambda _: bf16)
     one = orthogonal(torch.eye(4)[None] * 0.1, (3.4445, -4.775, 2.0315), 5, 1e-7)
     assert one.dtype == (torch.bfloat16 if bf16 else torch.float32)
     torch.manual_seed(0)

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from mmrnn.config.coerce import coerce, did_you_mean
+from mmrnn.config.device import choose_device
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate, parameters
 from mmrnn.config.overrides import override_key
@@ -112,7 +112,7 @@ def _with_features(assistant: Assistant, split: MapDataset) -> Assistant:
     if not images or most is None or len(images) > most:
         return assistant
     with eval_mode(model):
-        features = encode_images(model.modalities["image"], [*images.values()], device=assistant.reader.device)
+        features = encode_images(model.modalities["image"].encoder, [*images.values()], device=assistant.reader.device)
     return Assistant(model, assistant.tokenizer, assistant.prompt, features=features)
 
 
@@ -122,7 +122,7 @@ def _ask(folder: Path, to: Path, settings: Mapping[str, Any], train: dict[str, l
     config = {**before["config"], "evaluate": {**before["config"]["evaluate"], **settings}}
     evaluate, trusted = config["evaluate"], config.get("trusted") or ()
     assistant = load(str(folder), trusted=trusted)
-    assistant.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    assistant.model.to(choose_device(None))
     data: MapDataset = instantiate(config["data"], trusted=trusted)
     splits = data.held_out(evaluate["samples"])
     assistants = {name: _with_features(assistant, split) for name, split in splits.items()}

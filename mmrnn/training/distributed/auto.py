@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from mmrnn.config.device import KINDS, device_module
 from mmrnn.training.distributed.strategies import DDP, FSDP, Auto, Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.stage import Stage
@@ -33,9 +34,9 @@ def choose_strategy(
         return strategy
     if world.size == 1:
         return Single()
-    if device.type != "cuda":
+    if not KINDS[device.type].memory_figures:
         return DDP()
-    memory = min(world.gather(torch.cuda.get_device_properties(device).total_memory))
+    memory = min(world.gather(device_module(device).get_device_properties(device).total_memory))
     return DDP() if bytes_needed(step, stages) <= MAX_SHARE * memory else FSDP()
 
 

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from mmrnn.config.device import accelerator
 from mmrnn.training.distributed.units import sharding_units
 from mmrnn.training.precision import DTYPES
 from mmrnn.types import PositiveInt, Strategy
@@ -37,7 +38,7 @@ class DDP(Strategy):
     def wrap(self, step: nn.Module) -> nn.Module:
         """Wrap the step anew, as a stage may train other parameters than the one before."""
         devices = {parameter.device for parameter in step.parameters()}
-        index = [device.index for device in devices if device.type == "cuda"] or None
+        index = [device.index for device in devices if device.type != "cpu"] or None
         # All ranks build the same buffers, and none changes in training. torch 2.14 renamed the argument.
         name = "forward_sync_buffers" if "forward_sync_buffers" in DDP_ARGUMENTS else "broadcast_buffers"
         return DistributedDataParallel(step, device_ids=index, gradient_as_bucket_view=True, **{name: False})
@@ -84,7 +85,7 @@ class FSDP(Strategy):
         size = dist.get_world_size()
         if size % self.replicate:
             raise ValueError(f"strategy.replicate ({self.replicate}) must divide the number of processes ({size})")
-        kind = kind if kind != "meta" else ("cuda" if "nccl" in dist.get_backend() else "cpu")
+        kind = kind if kind != "meta" else (accelerator() or "cpu")
         if self.replicate == 1:
             return init_device_mesh(kind, (size,))
         names = ("replicate", "shard")

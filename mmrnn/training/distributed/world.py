@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmrnn.config.device import KINDS, accelerator, choose_device, device_count, device_module
 from mmrnn.config.error import ConfigError
 from mmrnn.training.distributed.launchers import read_launch
 
@@ -132,26 +133,24 @@ class World:
         """Return the device of this process: of several GPUs that of its local rank.
 
         Args:
-            kind: `cpu`, `cuda`, ...; None: a GPU where there is one.
+            kind: as `choose_device` takes it.
 
         Raises:
-            ConfigError: the machine has no such GPU, or fewer GPUs than processes.
+            ConfigError: the machine has no such device, or fewer of them than processes.
         """
-        device = torch.device(kind or ("cuda" if torch.cuda.is_available() else "cpu"))
-        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-        if device.type == "cuda" and (device.index or 0) >= gpus:
-            raise ConfigError(
-                f"device={kind}: torch finds {gpus} CUDA devices here; set device=cpu, or see that driver and torch fit"
-            )
-        if self.size == 1 or device.type != "cuda":
+        device = choose_device(kind)
+        if self.size == 1 or device.type == "cpu":
             return device
+        if not KINDS[device.type].distributed:
+            raise ConfigError(f"device={device}: several processes cannot share it; start one, or set device=cpu")
+        gpus = device_count(device.type)
         if self.local_rank >= gpus:
             raise ConfigError(
                 f"rank {self.rank} is number {self.local_rank} on its machine, which has {gpus} GPUs; start as many "
                 "processes as there are GPUs, or set device=cpu"
             )
-        torch.cuda.set_device(self.local_rank)
-        return torch.device("cuda", self.local_rank)
+        device_module(device).set_device(self.local_rank)
+        return torch.device(device.type, self.local_rank)
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -186,8 +185,9 @@ def start_world(*, timeout: float = 1800.0, environment: Mapping[str, str] = os.
     if dist.is_initialized():
         yield world
         return
+    kind = accelerator()
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        f"cpu:gloo,{kind}:{dist.get_default_backend_for_device(kind)}" if kind else "gloo",
         init_method=f"tcp://{launch.address}:{launch.port}" if launch.address else "env://",
         rank=launch.rank,
         world_size=launch.size,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmrnn.bench.data_sheets import GPUS
+from mmrnn.config.device import KINDS, device_module
 from mmrnn.io.process_memory import can_reset_peak, peak_resident_bytes, reset_peak
 from mmrnn.model.build import build
 from mmrnn.training.distributed.world import World
@@ -180,17 +181,17 @@ def peak_flops(device: torch.device) -> float | None:
 def peak_memory(device: torch.device) -> float:
     """Return the most bytes that this process had, or since `reset_peak_memory`; 0: not known.
 
-    Of a GPU it is what tensors took, else resident memory.
+    Of a device whose memory torch counts it is what tensors took, else resident memory.
     """
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
+    if KINDS[device.type].memory_figures:
+        return float(device_module(device).max_memory_allocated(device))
     return float(peak_resident_bytes())
 
 
 def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` begin anew, where the system can do it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    if KINDS[device.type].memory_figures:
+        device_module(device).reset_peak_memory_stats(device)
     elif can_reset_peak():
         with suppress(OSError):
             reset_peak()

@@ -8,8 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 
 from mmrnn.io.atomic import replace_file
 
@@ -50,8 +49,7 @@ class StepProfiler:
         first, last = self._steps
         inside = 0 < first <= step <= last
         if inside and self._profile is None:
-            gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-            self._profile = profile(activities=[ProfilerActivity.CPU, *gpu])
+            self._profile = profile()  # of all that torch can trace here
             self._profile.start()
         elif not inside and self._profile is not None:
             found, self._profile = self._profile, None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from mmrnn.config.device import KINDS
 from mmrnn.training.distributed.strategies import Single
 from mmrnn.training.distributed.world import World
 from mmrnn.training.error import TrainingError
@@ -190,7 +191,7 @@ class Stepper:
             ends = number == len(pieces)
             with self.strategy.sync(self.module, last and ends):
                 with autocast(self.precision, self.device), record_function("forward"):
-                    batch = piece.to(self.device, non_blocking=self.device.type == "cuda")
+                    batch = piece.to(self.device, non_blocking=KINDS[self.device.type].pinned_memory)
                     loss, state = self.module(batch, share, state)
                 pending = pending + loss
                 if ends:

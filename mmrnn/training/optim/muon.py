@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mmrnn.config.device import multiplies_bf16
 from mmrnn.training.distributed.whole_matrices import on_owners
 from mmrnn.training.optim.adamw import AdamW
 from mmrnn.training.optim.optimizer_group import OptimizerGroup
 from mmrnn.types import Fraction, NonNegativeFloat, PositiveFloat
-from mmrnn_kernels.common.cpu_features import multiplies_bf16
 
 MAX_BATCH_ENTRIES = 2**24
 """Entries that are orthogonalised at once; bounds the memory of a step."""
@@ -79,7 +79,7 @@ def orthogonal(
     them between about 0.7 and 1.2 (Jordan 2024, kellerjordan.github.io/posts/muon).
     """
     linear, cubic, quintic = coefficients
-    x = matrices.bfloat16() if matrices.device.type != "cpu" or multiplies_bf16() else matrices.float()
+    x = matrices.bfloat16() if multiplies_bf16(matrices.device) else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)  # singular values of at most one

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_start_method
 
 import numpy as np
 import torch
@@ -103,6 +104,7 @@ class StepLoader(Iterator[StepBatches]):
                 batch_sampler=self._plans,
                 collate_fn=SampleReader(dataset, collate, seed, rank, batching.split if length is None else None),
                 num_workers=workers,
+                multiprocessing_context=_start_method() if workers else None,
                 pin_memory=pin_memory,
                 timeout=timeout if workers else 0,
                 worker_init_fn=outlive_signals,
@@ -183,3 +185,9 @@ class _RankPlans:
 def _listed(numbers: Sequence[int], most: int = 16) -> str:
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(map(str, numbers[:most])) + more
+
+
+def _start_method() -> str:
+    """Start method of worker processes; joblib's processes have one of their own, with which no others can start."""
+    methods = get_all_start_methods()  # the first one is the platform's default
+    return method if (method := get_start_method()) in methods else methods[0]

@@ -99,7 +99,14 @@ def ask(page, question, *files):
 
 def set_length(page, tokens):
     page.get_by_text("Options").click()
-    page.get_by_label("Max tokens").fill(str(tokens))
+    box = page.get_by_label("Max tokens")
+
+    def filled():
+        box.fill(str(tokens))
+        page.wait_for_timeout(500)
+        return box.input_value() == str(tokens)
+
+    wait_until(filled)  # the page gives the box its default shortly after it has shown it
     page.get_by_text("Options").click()
 
 

@@ -219,9 +219,8 @@ def test_each_rank_has_its_own_random_state():
 
 def test_random_state_of_all_gpus(monkeypatch):
     states = {0: torch.arange(16, dtype=torch.uint8), 1: torch.ones(16, dtype=torch.uint8)}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [*states.values()])
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
     restored = {}
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, index: restored.update({index: state}))
     set_random_state(random_state())
