@@ -157,7 +157,9 @@ def extras() -> Iterator[Line]:
     for one in unmet:
         if one.installed is None:
             missing.setdefault(one.extra, []).append(one.package)
-        else:
+    for one in unmet:
+        # Nobody uses an extra that lacks packages: its ranges are no advice to this environment.
+        if one.extra not in missing:
             yield _line("extra", one.extra, one)
     for extra, names in sorted(missing.items()):
         yield Line("extra", f"{extra} lacks {', '.join(names)}", f"pip install 'mmrnn[{extra}]'")

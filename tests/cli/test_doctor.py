@@ -101,6 +101,8 @@ def test_extras_that_lack_packages_have_their_line(metadata):
     assert [tuple(line) for line in doctor.extras()] == [
         ("extra", "video needs torch>=3, there is torch 2.9.0", "pip install 'torch>=3'")
     ]
+    metadata("absent-one; extra == 'video'", "torch>=3; extra == 'video'", torch="2.9.0")
+    assert [line.found for line in doctor.extras()] == ["video lacks absent-one"]
     metadata("torch>=2")
     assert [line.found for line in doctor.extras()] == ["all are installed"]
 
