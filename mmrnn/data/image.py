@@ -185,6 +185,19 @@ def image_size(image: ImageSource) -> tuple[int, int]:
     return image.size() if isinstance(image, SizedImage) else image.open().size
 
 
+def animation_length(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, float]:
+    """Return the number of frames of an animated image, and frames a second by its first; 0: not known. Raises as
+    `header_size`.
+    """
+
+    def read(image: Image.Image, name: str) -> tuple[int, float]:
+        _check_size(image, name, max_pixels)
+        milliseconds = image.info.get("duration") or 0
+        return getattr(image, "n_frames", 1), 1000 / milliseconds if milliseconds else 0.0
+
+    return _opened(path, read)
+
+
 def _opened(source: ImageLike, read: Callable[[Image.Image, str], T]) -> T:
     """Result of `read`, given an image whose pixels are not loaded and its name."""
     name = _name(source)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmrnn.data.image import ImageError
-from mmrnn.data.preprocess import to_tensor
+from mmrnn.data.preprocess import read_pixels
 from mmrnn.model.vlm import Modality
 from mmrnn.types import ImageSource
 
@@ -98,6 +98,6 @@ def encode_images(
 def _pixels(image: ImageSource, modality: Modality) -> Tensor | ImageError:
     """Pixels of an image, or the reason why it cannot be opened."""
     try:
-        return to_tensor(image.open(), modality.image)
+        return read_pixels(image, modality.image)
     except ImageError as fault:
         return fault
