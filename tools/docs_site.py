@@ -139,8 +139,9 @@ def reference() -> Iterator[tuple[str, str]]:
 
 
 def gather() -> None:
-    """Write all pages into `build/docs`."""
+    """Write all pages into `build/docs`, and their images."""
     shutil.rmtree(PAGES, ignore_errors=True)
+    shutil.copytree(ROOT / "docs" / "images", PAGES / "images")
     for name, text in pages():
         path = PAGES / name
         path.parent.mkdir(parents=True, exist_ok=True)

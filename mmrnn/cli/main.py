@@ -20,6 +20,7 @@ VERBS = {
     "list": "print the groups of cards, or the options of one",
     "show": "print parts, parameters, tokens and state of a model; nothing is loaded",
     "plan": "estimate time and memory of a training run on GPUs; nothing is loaded",
+    "data": "filter records, select them by features of their images, or caption images",
     "train": "train a model, or with -m a sweep of models",
     "sweep": "print how far a sweep is, or continue it",
     "ask": "answer a question, about images or without them, with a trained model",

@@ -27,7 +27,8 @@ write the table of its results (results.jsonl).
 rerun: repeat its command: finished jobs are skipped, stopped ones resume, failed ones are tried again.
 ask: ask its finished runs again without training, with the settings evaluate.KNOB=VALUE and for the options KEY=OPTION
 of its grid; the answers are those of a sweep in FOLDER.
-store: write its results into FOLDER, small enough to be kept: its file, a row a run, and which answers were right.
+store: write its results into FOLDER, small enough to be kept: its file, a row a run, and which answers were right; runs
+that are stored there already, as of other seeds, stay.
 """,
         """
   mmrnn sweep status multirun/prompt
@@ -95,7 +96,7 @@ def _ask(folder: Path, plan: "SweepPlan", to: Path, words: Sequence[str]) -> Non
 
 
 def _store(folder: Path, plan: "SweepPlan", to: Path) -> None:
-    from mmrnn.evaluation.sweeps.stored import store_sweep
+    from mmrnn.evaluation.sweeps.store import store_sweep
 
     try:
         print(*store_sweep(folder, plan, to), sep="\n")

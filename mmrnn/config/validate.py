@@ -55,12 +55,28 @@ def check_eval(cfg: "DictConfig | Mapping[str, Any]", *, trusted: Collection[str
     """
     tree = plain(cfg)
     found = [] if is_card(tree.get("task")) else ["task: no card is chosen; set task=NAME (`mmrnn list task`)"]
-    for group in ("task", "prompt"):
+    if found := [*found, *_faults_of(tree, ("task", "prompt"), trusted), *_field_faults(tree, EvalSettings, "")]:
+        raise ConfigError(*found)
+
+
+def check_groups(
+    cfg: "DictConfig | Mapping[str, Any]", groups: Collection[str], *, trusted: Collection[str] = ()
+) -> None:
+    """Compare the cards of some groups with the parts that they name; the rest of the configuration is not looked at.
+
+    Raises:
+        ConfigError: all faults at once.
+    """
+    if found := [*_faults_of(plain(cfg), groups, trusted)]:
+        raise ConfigError(*found)
+
+
+def _faults_of(tree: Tree, groups: Collection[str], trusted: Collection[str]) -> Iterator[str]:
+    """Faults of the cards of some groups."""
+    for group in groups:
         for path, card in cards(tree.get(group), group):
             wrong = [*card_faults(card, path, None, trusted)]
-            found += wrong or group_faults(card, path, path, trusted)
-    if found := [*found, *_field_faults(tree, EvalSettings, "")]:
-        raise ConfigError(*found)
+            yield from wrong or group_faults(card, path, path, trusted)
 
 
 def faults(tree: Tree, trusted: Collection[str] = ()) -> list[str]:

@@ -159,7 +159,7 @@ def open_image(
     Raises:
         ImageError: not there, not an image, broken, or too large; no regular file.
     """
-    return _opened(source, lambda image, name: _decode(image, name, max_pixels, frame, decoding))
+    return read_header(source, lambda image, name: _decode(image, name, max_pixels, frame, decoding))
 
 
 def header_size(source: ImageLike, *, max_pixels: int = MAX_PIXELS, decoding: Decoding = "composed") -> tuple[int, int]:
@@ -173,7 +173,16 @@ def header_size(source: ImageLike, *, max_pixels: int = MAX_PIXELS, decoding: De
         _check_size(image, name, max_pixels)
         return image.size[::-1] if decoding != "convert" and is_turned(image) else image.size
 
-    return _opened(source, size)
+    return read_header(source, size)
+
+
+def header_format(source: ImageLike) -> str:
+    """Return the format of an image file as Pillow names it (`JPEG`), from the header.
+
+    Raises:
+        ImageError: not there, or not an image; no regular file.
+    """
+    return read_header(source, lambda image, _: image.format or "")
 
 
 def image_size(image: ImageSource) -> tuple[int, int]:
@@ -185,21 +194,8 @@ def image_size(image: ImageSource) -> tuple[int, int]:
     return image.size() if isinstance(image, SizedImage) else image.open().size
 
 
-def animation_length(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, float]:
-    """Return the number of frames of an animated image, and frames a second by its first; 0: not known. Raises as
-    `header_size`.
-    """
-
-    def read(image: Image.Image, name: str) -> tuple[int, float]:
-        _check_size(image, name, max_pixels)
-        milliseconds = image.info.get("duration") or 0
-        return getattr(image, "n_frames", 1), 1000 / milliseconds if milliseconds else 0.0
-
-    return _opened(path, read)
-
-
-def _opened(source: ImageLike, read: Callable[[Image.Image, str], T]) -> T:
-    """Result of `read`, given an image whose pixels are not loaded and its name."""
+def read_header(source: ImageLike, read: Callable[[Image.Image, str], T]) -> T:
+    """Return the result of `read`, given an image whose pixels are not loaded and its name. Raises ImageError."""
     name = _name(source)
     try:
         with warnings.catch_warnings():

@@ -18,8 +18,9 @@ from mmrnn.data.image import (
     TOO_LARGE,
     UNKNOWN_FORMAT,
     ImageError,
-    animation_length,
+    header_size,
     open_image,
+    read_header,
 )
 from mmrnn.data.rgb import Decoding
 from mmrnn.io.optional import require
@@ -137,7 +138,7 @@ def frame_times(path: str | Path, count: int, *, max_pixels: int = MAX_PIXELS) -
     if os.path.isdir(path):
         total, rate = len(list_images(path)), UNTIMED_FPS
     elif path.suffix.lower() in ANIMATED:
-        total, rate = animation_length(path, max_pixels=max_pixels)
+        total, rate = _animation_length(path, max_pixels)
         rate = rate or UNTIMED_FPS
     else:
         with _container(path, max_pixels) as (container, stream):
@@ -234,6 +235,17 @@ def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image
         if last is None:
             raise ImageError(f"{path} has no images", EMPTY)
         return open_image(last.to_image(), max_pixels=max_pixels)
+
+
+def _animation_length(path: Path, max_pixels: int) -> tuple[int, float]:
+    """Number of frames of an animated image, and frames a second by its first; 0: not known."""
+    header_size(path, max_pixels=max_pixels)
+
+    def read(image: "Image", _: str) -> tuple[int, float]:
+        milliseconds = image.info.get("duration") or 0
+        return getattr(image, "n_frames", 1), 1000 / milliseconds if milliseconds else 0.0
+
+    return read_header(path, read)
 
 
 def _stream_length(container: Any, stream: Any) -> tuple[int, float]:

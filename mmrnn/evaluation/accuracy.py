@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from mmrnn.data.image import ImageError
 from mmrnn.data.left_out import LeftOut
-from mmrnn.evaluation.replies import replies
 from mmrnn.inference.assistant import Assistant
+from mmrnn.inference.replies import replies
 from mmrnn.types.sample import TAG, Sample, Turn
 
 NO_REPLY = "there is no reply to a question"

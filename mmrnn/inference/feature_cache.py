@@ -9,8 +9,7 @@ from torch import Tensor
 
 from mmrnn.data.image import ImageError
 from mmrnn.data.preprocess import read_pixels
-from mmrnn.model.vlm import Modality
-from mmrnn.types import ImageSource
+from mmrnn.types import Encoder, ImageSource
 
 
 class FeatureCache(Mapping[str, Tensor]):
@@ -48,36 +47,38 @@ class FeatureCache(Mapping[str, Tensor]):
         return len(self._rows)
 
 
-def feature_shape(modality: Modality) -> tuple[int, int]:
+def feature_shape(encoder: Encoder) -> tuple[int, int]:
     """Return the number of encoder tokens of an image and their width, where all images have one size."""
-    return modality.encoder.layout(*modality.image.size).tokens, modality.encoder.width
+    return encoder.layout(*encoder.image.size).tokens, encoder.width
 
 
 @torch.no_grad()
 def encode_images(
-    modality: Modality,
+    encoder: Encoder,
     images: Sequence[ImageSource],
     *,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     out: Float[Tensor, "m n e"] | None = None,
+    pool: Callable[[Tensor], Tensor] | None = None,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> FeatureCache:
     """Encode every image once; an image that cannot be opened is left out, with the reason.
 
     Args:
-        modality: the encoder and its image specification, in evaluation mode.
+        encoder: in evaluation mode.
         images: each with a key of its own.
         batch_size: images that are encoded at once.
         device: of the encoder.
         out: takes the features; None: a new tensor in single precision.
+        pool: function of the encoder tokens of a batch, whose result is kept in their place; None: they are kept.
         track: wraps the iteration over the first indices of the batches, to show progress.
     """
-    features = torch.zeros(len(images), *feature_shape(modality)) if out is None else out
+    features = torch.zeros(len(images), *feature_shape(encoder)) if out is None else out
     faults: dict[str, tuple[str, str]] = {}
 
     def read(start: int) -> list[Tensor | ImageError]:
-        return [_pixels(image, modality) for image in images[start : start + batch_size]]
+        return [_pixels(image, encoder) for image in images[start : start + batch_size]]
 
     with ThreadPoolExecutor(1) as executor:
         # One batch is encoded while the next one is read.
@@ -91,13 +92,14 @@ def encode_images(
             }
             rows = {start + place: pixels for place, pixels in enumerate(found) if isinstance(pixels, Tensor)}
             if rows:
-                features[[*rows]] = modality.encode(torch.stack([*rows.values()]).to(device)).to(features)
+                encoded = encoder(torch.stack([*rows.values()]).to(device))
+                features[[*rows]] = (pool(encoded) if pool else encoded).to(features)
     return FeatureCache([image.key for image in images], features, faults)
 
 
-def _pixels(image: ImageSource, modality: Modality) -> Tensor | ImageError:
+def _pixels(image: ImageSource, encoder: Encoder) -> Tensor | ImageError:
     """Pixels of an image, or the reason why it cannot be opened."""
     try:
-        return read_pixels(image, modality.image)
+        return read_pixels(image, encoder.image)
     except ImageError as fault:
         return fault

@@ -6,9 +6,21 @@ from pathlib import Path
 import pytest
 
 from mmrnn.config.compose import compose, conf_dir
-from mmrnn.config.validate import check
+from mmrnn.config.validate import check, check_groups
 
 PAGE = (Path(__file__).parents[2] / "docs" / "designs.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_outlook_fit():
+    [table] = re.findall(r"^### What the papers leave for later\n(.*?)^### ", PAGE, re.M | re.S)
+    found = [words.split() for words in re.findall(r"`mmrnn (.*?)`", table)]
+    assert {words[0] for words in found} == {"train", "search", "bench", "data"}
+    for verb, *words in found:
+        settings = [word for word in words if "=" in word]
+        if verb == "train":
+            check(compose(*settings))
+        elif verb == "data":
+            check_groups(compose(*settings), ("data", "encoder"))
 
 
 def test_every_recipe_is_named():

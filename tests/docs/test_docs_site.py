@@ -19,7 +19,8 @@ def test_every_link_leads_to_a_page(pages):
             while ".." in parts:
                 at = parts.index("..")
                 del parts[at - 1 : at + 1]
-            assert "/".join(parts) in pages, f"{name}: {link}"
+            place = "/".join(parts)
+            assert place in pages or (docs_site.ROOT / "docs" / place).is_file(), f"{name}: {link}"
 
 
 def test_every_page_of_the_navigation_is_there(pages):
@@ -46,3 +47,15 @@ def test_every_public_name_is_described(pages):
     for package in docs_site.PACKAGES:
         assert f"[`{package}`]({package}.md)" in pages["api/index.md"]
         assert pages[f"api/{package}.md"].count("\n::: ") >= 3
+
+
+def test_every_image_is_shown_on_a_page_and_small(pages):
+    shown = "\n".join(pages.values())
+    for path in (docs_site.ROOT / "docs" / "images").iterdir():
+        assert f"images/{path.name})" in shown, path.name
+        assert path.stat().st_size < 100_000, path.name
+
+
+def test_every_image_says_what_it_shows(pages):
+    for name, text in pages.items():
+        assert not re.search(r"!\[.{0,9}\]\(", text), name

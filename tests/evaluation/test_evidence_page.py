@@ -135,6 +135,54 @@ def test_the_same_results_give_the_same_bytes(study):
     assert page() == text
 
 
+def test_seeds_that_were_run_elsewhere_are_added(study):
+    """Half of the jobs are stored from one folder, the others from another one: together they are the sweep."""
+    store(study)
+    whole = read_stored(Path("evidence/prompt"))
+    for path in Path("evidence/prompt").iterdir():
+        path.unlink()
+    plan, here = read_plan(study), Path("elsewhere")
+    here.mkdir()
+    halves = [
+        [name for name, words in plan.jobs.items() if (words[-1] in ("seed=0", "seed=1")) == one] for one in (0, 1)
+    ]
+    for half, folder in zip(halves, (study, here), strict=True):
+        seeds = sorted({plan.jobs[name][-1][5:] for name in half})
+        (folder / "sweep.yaml").unlink(missing_ok=True)
+        jobs = {name: plan.jobs[name] for name in half}
+        record_plan(folder, replace(plan, grid={**plan.grid, "seed": seeds}, jobs=jobs))
+    for name in halves[1]:
+        (study / name).rename(here / name)
+    store(study)
+    store(here)
+    found = read_stored(Path("evidence/prompt"))
+    assert {run.name for run in found.runs} == {run.name for run in whole.runs}
+    for split, scores in whole.scores.items():
+        there = [(run.name, run.design) for run in found.scores[split].runs]
+        rows = [there.index((run.name, run.design)) for run in scores.runs]
+        assert len(there) == len(rows)
+        np.testing.assert_array_equal(found.scores[split].values[rows], scores.values)
+    assert {*found.plan.grid["seed"]} == {*plan.grid["seed"]}
+    before = {path.name: path.read_bytes() for path in Path("evidence/prompt").iterdir()}
+    store(here)
+    assert {path.name: path.read_bytes() for path in Path("evidence/prompt").iterdir()} == before
+
+
+def test_results_of_another_sweep_are_not_added(study):
+    store(study)
+    plan = read_plan(study)
+    (study / "sweep.yaml").unlink()
+    record_plan(study, replace(plan, overrides=["data.scenes=8"]))
+    with pytest.raises(ConfigError, match=r"results of another sweep \(overrides: .*\); choose another folder"):
+        store(study)
+    (study / "sweep.yaml").unlink()
+    record_plan(study, plan)
+    for path in study.glob("*/answers.jsonl"):
+        path.write_text(path.read_text().replace('"red"', '"pink"'))
+    with pytest.raises(ConfigError, match="results on other questions of scenes; choose another folder"):
+        store(study)
+
+
 def test_the_page_names_every_contrast_and_what_was_not_run(study):
     store(study)
     text = page()

@@ -47,7 +47,7 @@ class StoredImage:
         Raises:
             ImageError: it cannot be read any more, is broken, or too large.
         """
-        return self._image().open()
+        return self.source().open()
 
     def size(self) -> tuple[int, int]:
         """Return width and height, from the header.
@@ -55,10 +55,14 @@ class StoredImage:
         Raises:
             ImageError: it cannot be read any more, is not an image, or too large.
         """
-        return image_size(self._image())
+        return image_size(self.source())
 
-    def _image(self) -> ImageSource:
-        """Image of the bytes, or of the file that takes their place."""
+    def source(self) -> ImageSource:
+        """Return the image of the bytes, which are read, or of the file that takes their place.
+
+        Raises:
+            ImageError: they cannot be read any more.
+        """
         try:
             content = self.blob.read()
             if content is None and self.blob.file_name:

@@ -107,7 +107,7 @@ class RecordDataset(MapDataset):
         Raises:
             ValueError: it cannot be read.
         """
-        return self._format(path)(path, stamp)
+        return self.source_class(path)(path, stamp)
 
     def index_key(self) -> dict[str, Any]:
         """Return the knobs on which the validity of a record depends."""
@@ -123,6 +123,15 @@ class RecordDataset(MapDataset):
             IndexError: there is none.
             RecordError: the record cannot be read any more.
         """
+        return self.read_record(index)[1]
+
+    def read_record(self, index: int) -> tuple[Record, Sample]:
+        """Return sample `index`, and before it the record that it is made of.
+
+        Raises:
+            IndexError: there is none.
+            RecordError: the record cannot be read any more.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"sample ({index}) must lie between 0 and {len(self) - 1}")
         place = index if self._selection is None else int(self._selection[index])
@@ -133,11 +142,15 @@ class RecordDataset(MapDataset):
         try:
             record = self._read(number, tuple(span))
             id = record_id(record, shard.prefix, record_number)
-            return self.parse(record, id, self._images(shard.path)).sample
+            return record, self.parse(record, id, self._images(shard.path)).sample
         except RecordError:
             raise
         except ValueError as error:
             raise RecordError(str(error)) from None
+
+    def files(self) -> list[tuple[str, Stamp]]:
+        """Return the path and the state of every file that can be read."""
+        return [(shard.path, shard.stamp) for shard in self._shards.shards]
 
     def order(self, seed: int) -> Order | None:
         """Return the order of a sequential data set; None: it is shuffled as a whole."""
@@ -238,7 +251,7 @@ class RecordDataset(MapDataset):
             raise ValueError(f"data.file ({path}) cannot be read: {error.strerror or first_line(error)}") from None
 
     def _index(self, path: str, state: Stamp, prefix: str) -> RecordIndex:
-        dtype = np.dtype([("digest", "<u4"), ("number", "<u4"), *self._format(path).columns.items()])
+        dtype = np.dtype([("digest", "<u4"), ("number", "<u4"), *self.source_class(path).columns.items()])
         folder = self.index_folder or (self.cache_folder if is_url(path) else None)
         if self.image_files.verify or not worth_storing(state) or (is_url(path) and folder is None):
             return self._make_index(path, state, dtype, prefix)
@@ -277,7 +290,8 @@ class RecordDataset(MapDataset):
             raise RecordError("a file of the data is not there any more", path) from None
         return self.source(copy, stamp(copy))
 
-    def _format(self, path: str) -> type:
+    def source_class(self, path: str) -> type[RecordSource]:
+        """Return the class that reads a file, by its suffix."""
         return self.formats.get(os.path.splitext(path)[1].lower(), next(iter(self.formats.values())))
 
     def _images(self, path: str) -> ImageFolder:

@@ -10,7 +10,7 @@ from mmrnn.checkpoints.config_file import to_yaml
 from mmrnn.evaluation.accuracy import Answer
 from mmrnn.evaluation.reports.run_settings import differing_choices, differing_settings
 from mmrnn.evaluation.reports.section import html_table
-from mmrnn.evaluation.reports.svg import chart
+from mmrnn.evaluation.reports.svg import Points, chart
 from mmrnn.evaluation.reports.thumbnails import data_url
 from mmrnn.io.atomic import replace_file
 from mmrnn.types import MapDataset
@@ -34,8 +34,10 @@ SHARES = ("accuracy", "chance", "majority", "blind")
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2937 }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem; border-bottom: 1px solid #e5e7eb }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
+td, th { padding: .2rem .8rem; border-bottom: 1px solid #e5e7eb }
 td.n { text-align: right; font-variant-numeric: tabular-nums } th { text-align: left }
+.charts { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: start } .charts h2 { margin: 0 }
 svg { width: 29rem; max-width: 100%; font: 11px system-ui, sans-serif } svg.wide { width: 100% }
 .title { font-weight: 600; font-size: 13px } .grid { stroke: #e5e7eb } svg text { fill: #374151 }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem }
@@ -71,9 +73,10 @@ def write_report(
         f"{result['loss']:.3f}.</p>",
         _differences(cfg, result["choices"]),
         _left_out(result),
+        "<div class=charts>",
         chart("loss", {"loss": [(record["step"], record["loss"]) for record in log]}),
-        _throughput(log),
-        chart("held-out accuracy, first questions of each split", accuracy, percent=True),
+        _accuracy_chart(accuracy),
+        f"{_throughput(log)}</div>",
         *(_table(name, kinds) for name, kinds in result["accuracy"].items()),
         *(_cards(name, tests[name], answers[name]) for name in tests),
         f"<h2>Configuration</h2><details><summary>all settings</summary><pre>{escape(to_yaml(cfg))}</pre></details>",
@@ -99,6 +102,12 @@ def _differences(cfg: Mapping[str, Any], choices: Mapping[str, str]) -> str:
     return "".join(tables) + (unknown if settings is None else "")
 
 
+def _accuracy_chart(accuracy: Mapping[str, Points]) -> str:
+    """Chart of the evaluations during training; empty: there was one at most, which makes no line."""
+    lines = {name: points for name, points in accuracy.items() if len(points) > 1}
+    return chart("held-out accuracy, first questions of each split", lines, percent=True)
+
+
 def _throughput(log: Sequence[Mapping[str, Any]]) -> str:
     """Medians of what was measured between the records of the log; empty: nothing was."""
     found: dict[str, list[float]] = {}
@@ -110,7 +119,8 @@ def _throughput(log: Sequence[Mapping[str, Any]]) -> str:
         for name, (label, form) in THROUGHPUT.items()
         if name in found
     )
-    return f"<h2>Throughput</h2><table>{rows}</table><p>Medians of the records of the log.</p>" if rows else ""
+    note = "<p>Medians of the records of the log.</p>"
+    return f"<div><h2>Throughput</h2><table>{rows}</table>{note}</div>" if rows else ""
 
 
 def _left_out(result: Mapping[str, Any]) -> str:

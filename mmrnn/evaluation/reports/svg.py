@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import ceil, floor, isfinite, log10
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 240, 48, 28, 24
 COLOURS = ("#1f6fb2", "#c8553d", "#3d8b5f", "#8a5fb0", "#b08a2e", "#4b5563")
@@ -16,7 +17,7 @@ Ranges = Sequence[tuple[int, float, float]]
 def chart(
     title: str, lines: Mapping[str, Points], *, percent: bool = False, bands: Mapping[str, Ranges] | None = None
 ) -> str:
-    """Return an SVG chart of named lines over steps; empty lines are left out.
+    """Return an SVG chart of named lines over steps; empty lines and values that are not finite are left out.
 
     Args:
         title: of the chart.
@@ -26,29 +27,30 @@ def chart(
 
     The names of several lines stand below the chart, one a row, each behind a sample of its line.
     """
-    lines = {name: points for name, points in lines.items() if points}
+    finite = {name: [(x, y) for x, y in points if isfinite(y)] for name, points in lines.items()}
+    lines = {name: points for name, points in finite.items() if points}
     if not lines:
         return ""
     bands = bands or {}
     xs = [x for points in lines.values() for x, _ in points]
     ys = [y for points in lines.values() for _, y in points]
     ys += [y for points in bands.values() for _, low, high in points for y in (low, high)]
-    right, top = max(xs) or 1, (1.0 if percent else max(ys) * 1.05 or 1)
-    floor = min(0.0, min(ys))
+    right = max(xs) or 1
+    values = [0.0, 0.25, 0.5, 0.75, 1.0] if percent else ticks(min(0.0, *ys), max(0.0, *ys))
+    bottom, top = values[0], values[-1]
 
     def place(x: int, y: float) -> str:
         across = LEFT + (WIDTH - LEFT - 12) * x / right
-        down = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - floor) / (top - floor)
+        down = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - bottom) / (top - bottom)
         return f"{across:.1f},{down:.1f}"
 
     named = len(lines) > 1 or bool(bands)
     height = HEIGHT + (ROW * len(lines) if named else 0)
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<text x="{LEFT}" y="14" class="title">{escape(title)}</text>')
-    for tick in range(5):
-        value = floor + (top - floor) * tick / 4
+    for value in values:
         y = place(0, value).split(",")[1]
-        label = f"{value:.0%}" if percent else f"{value:.3g}"
+        label = f"{value:.0%}" if percent else f"{value:g}"
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y}" y2="{y}" class="grid"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{label}</text>')
     parts.append(f'<text x="{WIDTH - 12}" y="{HEIGHT - 8}" text-anchor="end">step {right:g}</text>')
@@ -67,6 +69,15 @@ def chart(
             parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{COLOURS[index % len(COLOURS)]}"/>')
         parts.append(_named(name, index, stroke) if named else "")
     return "".join(parts) + "</svg>"
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return four to eight round values, the first at or below `low`, the last at or above `high`."""
+    high = high if high > low else low + 1
+    least = (high - low) / 5
+    unit = 10.0 ** floor(log10(least))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= least)
+    return [step * n for n in range(floor(low / step), ceil(high / step) + 1)]
 
 
 def _named(name: str, index: int, stroke: str) -> str:

@@ -112,7 +112,7 @@ def _with_features(assistant: Assistant, split: MapDataset) -> Assistant:
     if not images or most is None or len(images) > most:
         return assistant
     with eval_mode(model):
-        features = encode_images(model.modalities["image"], [*images.values()], device=assistant.reader.device)
+        features = encode_images(model.modalities["image"].encoder, [*images.values()], device=assistant.reader.device)
     return Assistant(model, assistant.tokenizer, assistant.prompt, features=features)
 
 

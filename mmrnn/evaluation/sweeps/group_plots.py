@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, of_combinations
-from mmrnn.evaluation.reports.svg import COLOURS
+from mmrnn.evaluation.reports.svg import COLOURS, ticks
 from mmrnn.evaluation.sweeps.scores import Scores
 
 LEFT, TOP, WIDTH, HEIGHT, ROW = 56, 26, 420, 220, 16
@@ -134,8 +134,8 @@ def _plot(
         names: colour and text of the rows of the legend.
     """
     ends = [end for line in lines for mark in line for end in mark.estimate[:3] if not isnan(end)]
-    room = max((max(ends) - min(ends)) * 0.06, 0.005)
-    low, high = min(ends) - room, max(ends) + room
+    shown = ticks(min(ends) - 0.005, max(ends) + 0.005)
+    low, high = shown[0], shown[-1]
 
     def down(share: float) -> float:
         return TOP + HEIGHT * (high - share) / (high - low)
@@ -143,11 +143,10 @@ def _plot(
     full = TOP + HEIGHT + 24 + ROW * len(names)
     parts = [f'<svg viewBox="0 0 {LEFT + WIDTH + 12} {full}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<text x="0" y="14" class="title">{escape(title)}</text>')
-    for tick in range(5):
-        share = low + (high - low) * tick / 4
+    for share in shown:
         y = f"{down(share):.1f}"
         parts.append(f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{y}" y2="{y}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{share:.1%}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{share * 100:g}%</text>')
     for across, text in below:
         x, y = f"{LEFT + WIDTH * across:.1f}", TOP + HEIGHT + 16
         parts.append(f'<text x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>')

@@ -6,7 +6,7 @@ from math import isnan
 from typing import Any
 
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimate
-from mmrnn.evaluation.reports.svg import COLOURS, chart
+from mmrnn.evaluation.reports.svg import COLOURS, chart, ticks
 from mmrnn.evaluation.sweeps.scores import SweepRun
 
 ROW, TOP, BOTTOM, LETTER = 24, 26, 26, 6.4
@@ -24,9 +24,8 @@ def dots(title: str, figures: Mapping[str, Sequence[float]], estimates: Mapping[
     """
     names = sorted(figures, key=lambda name: -estimates[name].value)
     ends = [end for name in names for end in (*estimates[name][:3], *figures[name]) if not isnan(end)]
-    low, high = min(ends), max(ends)
-    room = max((high - low) * 0.06, 0.005)
-    low, high = low - room, high + room
+    shown = ticks(min(ends) - 0.005, max(ends) + 0.005)
+    low, high = shown[0], shown[-1]
     left = 12 + LETTER * max(map(len, names))
     width, height = left + PLOT + 70, TOP + ROW * len(names) + BOTTOM
 
@@ -34,11 +33,10 @@ def dots(title: str, figures: Mapping[str, Sequence[float]], estimates: Mapping[
         return left + PLOT * (share - low) / (high - low)
 
     parts = [_begin(title, width, height)]
-    for tick in range(5):
-        share = low + (high - low) * tick / 4
+    for share in shown:
         x = f"{across(share):.1f}"
         parts.append(f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{height - BOTTOM}" class="grid"/>')
-        parts.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle">{share:.1%}</text>')
+        parts.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle">{share * 100:g}%</text>')
     for number, name in enumerate(names):
         one, y = estimates[name], TOP + ROW * (number + 0.5)
         parts.append(f'<text x="{left - 8:.1f}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')

@@ -66,7 +66,7 @@ def images_in_memory(model: VLM, gib: float) -> int | None:
     modality = model.modalities["image"]
     if modality.image.variable_size or not any(True for _ in modality.encoder.parameters()):
         return None
-    tokens, width = feature_shape(modality)
+    tokens, width = feature_shape(modality.encoder)
     return int(gib * 2**30 / (FEATURE_BYTES * tokens * width)) or None
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from mmrnn.data.image import ImageError
-from mmrnn.evaluation.replies import replies
 from mmrnn.evaluation.tasks.answer_lines import ANSWERS, answer_line, resume
 from mmrnn.evaluation.tasks.plan import Window, images_in_memory, make_plan
 from mmrnn.evaluation.tasks.question import Question
@@ -19,6 +18,7 @@ from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.feature_cache import encode_images
 from mmrnn.inference.fingerprint import state_facts
+from mmrnn.inference.replies import replies
 from mmrnn.io import jsonl
 from mmrnn.io.lock import lock_folder
 from mmrnn.types import Alone, Ranks
@@ -113,8 +113,9 @@ class _Asking:
         assistant = self.assistant
         if window.images:
             device = next(assistant.model.parameters()).device
+            encoder = assistant.model.modalities["image"].encoder
             with eval_mode(assistant.model):
-                features = encode_images(assistant.model.modalities["image"], window.images, device=device)
+                features = encode_images(encoder, window.images, device=device)
             assistant = Assistant(assistant.model, assistant.tokenizer, assistant.prompt, features=features)
         for batch in window.batches:
             found = self._replies(assistant, batch)

@@ -33,7 +33,7 @@ def is_cacheable(model: VLM, trained: Collection[str]) -> bool:
 
 def bytes_needed(modality: Modality) -> int:
     """Return the size of the features of an image, which are stored in half precision."""
-    tokens, width = feature_shape(modality)
+    tokens, width = feature_shape(modality.encoder)
     return 2 * tokens * width
 
 
@@ -62,13 +62,13 @@ def cache_features(
         world: the processes; None: this one alone.
     """
     world = world or World()
-    features = torch.zeros(len(images), *feature_shape(modality), dtype=torch.float16)
+    features = torch.zeros(len(images), *feature_shape(modality.encoder), dtype=torch.float16)
     modality.encoder.eval()
     bounds = [len(images) * rank // world.size for rank in range(world.size + 1)]
     own = slice(bounds[world.rank], bounds[world.rank + 1])
     with autocast(precision, device):
         found = encode_images(
-            modality, images[own], batch_size=batch_size, device=device, out=features[own], track=track
+            modality.encoder, images[own], batch_size=batch_size, device=device, out=features[own], track=track
         )
     world.share_slices(features, bounds)
     faults = {key: fault for one in world.gather(found.faults) for key, fault in one.items()}
@@ -136,7 +136,7 @@ def cache_datasets(
     caches, world, store = {}, world or World(), store or FeatureStore()
     for name, chosen in images.items():
         if world.on_main(lambda chosen=chosen: store.holds(chosen)):
-            caches[name] = store.read(chosen, feature_shape(modality))
+            caches[name] = store.read(chosen, feature_shape(modality.encoder))
         else:
             track = signals.checked(console.tracker(f"features: {name}"))
             caches[name] = cache_features(
@@ -145,7 +145,7 @@ def cache_datasets(
             if world.main:
                 _keep(store, chosen, caches[name], console)
             if store.folder is not None and world.on_main(lambda chosen=chosen: store.holds(chosen)):
-                caches[name] = store.read(chosen, feature_shape(modality))  # mapped: processes share the memory
+                caches[name] = store.read(chosen, feature_shape(modality.encoder))  # mapped: processes share the memory
         if faults := caches[name].faults:
             console.say(
                 f"{name}: {len(faults)} of {len(chosen)} images are left out: "

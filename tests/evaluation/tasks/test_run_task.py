@@ -104,16 +104,13 @@ def test_replies_do_not_depend_on_the_batch(assistant, questions, tmp_path):
     assert any(found[0].values())
 
 
-def test_an_image_is_encoded_once_and_little_is_padded(assistant, tmp_path, monkeypatch):
+def test_an_image_is_encoded_once_and_little_is_padded(assistant, tmp_path):
     listed = [question(tmp_path, number, images=20) for number in range(100)]
     encoded = []
-    encode = type(assistant.model.modalities["image"]).encode
-    monkeypatch.setattr(
-        type(assistant.model.modalities["image"]),
-        "encode",
-        lambda self, pixels: encoded.append(len(pixels)) or encode(self, pixels),
-    )
-    result = run_task(assistant, task(listed), at(tmp_path, batch_size=16))
+    encoder = assistant.model.modalities["image"].encoder
+    hook = encoder.register_forward_pre_hook(lambda _, given: encoded.append(len(given[0])))
+    with hook:
+        result = run_task(assistant, task(listed), at(tmp_path, batch_size=16))
     assert sum(encoded) == 20
     assert result["padding"] < 0.1
 

@@ -1,0 +1,1 @@
+"""Curation of data sets by models: selection by features of images, and new captions."""

@@ -1,0 +1,1 @@
+"""Drawings of the documentation: data flow, scan orders, charts."""
