@@ -78,3 +78,10 @@ def test_the_chinese_page_has_the_same_sections_and_code():
 def test_the_citation_names_the_version():
     citation = yaml.safe_load(README.with_name("CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == mmrnn.__version__
+
+
+def test_the_first_section_of_the_changelog_is_this_version():
+    changes = README.with_name("CHANGELOG.md").read_text(encoding="utf-8")
+    version, date = re.search(r"^## (\S+) \((.+)\)$", changes, re.M).groups()
+    assert version == mmrnn.__version__
+    assert re.fullmatch(r"not released|20\d\d-\d\d-\d\d", date)

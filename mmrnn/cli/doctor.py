@@ -1,17 +1,17 @@
 """`mmrnn doctor`: what this machine has for mmrnn, and how to get what it has not."""
 
 import os
-import re
 import socket
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, distribution, requires
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mmrnn.cli.options import Parser
+from mmrnn.io.requirements import Unmet, unmet_requirements
 
-EXTRA = re.compile(r"(?P<package>[\w.-]+).*;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]")
 DEVELOPMENT = ("test", "docs")
 """Extras that no user needs."""
 
@@ -33,8 +33,9 @@ def parser() -> Parser:
         "doctor",
         "",
         """
-Print versions, processor, devices, native code, Triton, the connection to the hub of weights, and the extras of mmrnn
-whose packages are missing, each with the line that installs them. Native code is built, if it is not there yet.
+Print versions, processor, devices, native code, Triton, the connection to the hub of weights, and the packages that are
+missing or have a version that mmrnn does not take, each with the line that installs them. Native code is built, if it
+is not there yet.
 """,
         "  mmrnn doctor",
     )
@@ -44,17 +45,29 @@ def main(arguments: Sequence[str]) -> int:
     """Print a line for each finding.
 
     Returns:
-        The exit code: 1 where mmrnn cannot run fast, or not at all, on this machine for want of native code.
+        The exit code: 1 where mmrnn cannot run, for want of a package, or not fast, for want of native code.
 
     Raises:
         ConfigError: wrong usage.
     """
     parser().parse(arguments)
     code = 0
-    for line in (*versions(), *devices(), *native_code(), triton(), hub(), *extras()):
+    for line in findings():
         print(f"{line.about:<12} {line.found}{f': {line.cure}' if line.cure else ''}", flush=True)
-        code = max(code, int(line.about == "native code" and bool(line.cure)))
+        code = max(code, int(line.about in ("package", "native code") and bool(line.cure)))
     return code
+
+
+def findings() -> Iterator[Line]:
+    """Yield all findings; those that torch is asked for only where there is one."""
+    yield from versions()
+    yield from packages()
+    if find_spec("torch"):
+        yield from devices()
+        yield from native_code()
+        yield triton()
+    yield hub()
+    yield from extras()
 
 
 def versions() -> Iterator[Line]:
@@ -123,26 +136,35 @@ def hub() -> Line:
     return Line("hub", f"{address} answers")
 
 
+def packages() -> Iterator[Line]:
+    """Yield the packages that mmrnn needs, and that are missing or have a version outside the range it asks for."""
+    # Releases of torchvision fit one release of torch, and fail to import beside another.
+    for asking in ("mmrnn", "torchvision"):
+        with suppress(PackageNotFoundError):
+            for unmet in unmet_requirements(asking):
+                if not unmet.extra:
+                    yield _line("package", asking, unmet)
+
+
 def extras() -> Iterator[Line]:
-    """Yield the extras whose packages are not all installed."""
+    """Yield the extras of which packages are missing, or have a version outside the range that mmrnn asks for."""
     try:
-        lines = requires("mmrnn") or []
+        unmet = [one for one in unmet_requirements("mmrnn") if one.extra and one.extra not in DEVELOPMENT]
     except PackageNotFoundError:
         yield Line("extras", "not known, mmrnn runs from a folder that is not installed", "pip install -e .")
         return
     missing: dict[str, list[str]] = {}
-    for match in filter(None, map(EXTRA.match, lines)):
-        if match["extra"] not in DEVELOPMENT and not _is_installed(match["package"]):
-            missing.setdefault(match["extra"], []).append(match["package"])
-    for extra, packages in sorted(missing.items()):
-        yield Line("extra", f"{extra} lacks {', '.join(packages)}", f"pip install 'mmrnn[{extra}]'")
-    if not missing:
+    for one in unmet:
+        if one.installed is None:
+            missing.setdefault(one.extra, []).append(one.package)
+        else:
+            yield _line("extra", one.extra, one)
+    for extra, names in sorted(missing.items()):
+        yield Line("extra", f"{extra} lacks {', '.join(names)}", f"pip install 'mmrnn[{extra}]'")
+    if not unmet:
         yield Line("extras", "all are installed")
 
 
-def _is_installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return find_spec(package.replace("-", "_")) is not None
-    return True
+def _line(about: str, asking: str, unmet: Unmet) -> Line:
+    found = f"{unmet.package} {unmet.installed}" if unmet.installed else f"no {unmet.package}"
+    return Line(about, f"{asking} needs {unmet.wanted}, there is {found}", f"pip install '{unmet.wanted}'")

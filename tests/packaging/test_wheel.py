@@ -1,8 +1,9 @@
-"""The three ways in which mmrnn is used: from a wheel, from a checkout, and beside other packages."""
+"""The three ways in which mmrnn is used: from a wheel, from a checkout, beside other packages; and what is released."""
 
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -37,13 +38,40 @@ def run(*command: str | Path, cwd: Path, path: str = "") -> str:
     return done.stdout
 
 
+def build(folder: Path, *options: str) -> Path:
+    run("-m", "build", *options, "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    [path] = folder.glob("*.whl")
+    return path
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel of this checkout."""
-    folder = tmp_path_factory.mktemp("dist")
-    run("-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
-    [path] = folder.glob("*.whl")
-    return path
+    return build(tmp_path_factory.mktemp("dist"), "--wheel")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A folder with a source distribution, and a wheel that is built from it."""
+    return build(tmp_path_factory.mktemp("release")).parent
+
+
+def test_the_source_distribution_is_the_checkout(release):
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git, which knows the files")
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\0")
+    [path] = release.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert not names - {"PKG-INFO"} ^ {name for name in files if name and (ROOT / name).is_file()}
+    assert path.stat().st_size < 15_000_000, "the golden cases of tests/golden are most of it"
+
+
+def test_a_wheel_of_the_source_distribution_is_that_of_the_checkout(release, wheel):
+    [path] = release.glob("*.whl")
+    first, second = ({one.filename: one.CRC for one in ZipFile(file).infolist()} for file in (path, wheel))
+    assert first == second
 
 
 def test_the_wheel_holds_the_packages_the_cards_and_nothing_else(wheel):

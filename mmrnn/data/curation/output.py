@@ -89,6 +89,11 @@ class RecordWriter:
             found["class_id"] = sample.class_id
         return found
 
+    @staticmethod
+    def has_file(image: ImageSource) -> bool:
+        """Return True for an image with a file or the bytes of one; False: it is made of others, as a frame is."""
+        return isinstance(image, ImageFile | StoredImage | InMemoryImage)
+
     def image_name(self, image: ImageSource) -> str:
         """Return the name of an image in a record of the output; one that is stored inside the input is written.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmrnn.data.curation.items import Item, UnreadableError
 from mmrnn.data.curation.outcome import SEEN, Outcome, kept_records, line
-from mmrnn.data.curation.output import RecordWriter
+from mmrnn.data.curation.output import NO_FILE, RecordWriter
 from mmrnn.data.image import ImageError
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.curation.images import FolderImages, RecordImages
@@ -32,7 +32,8 @@ def caption_images(
 ) -> Outcome:
     """Ask a model about every distinct image, and write its replies as records in the form of LLaVA.
 
-    An image that several records share is asked about once. A call that was killed continues when it is repeated.
+    An image that several records share is asked about once; frames of videos have no file, and are left out. A call
+    that was killed continues when it is repeated.
 
     Args:
         assistant: that replies, always with the most likely token.
@@ -51,7 +52,8 @@ def caption_images(
     """
     if TAG in question:
         raise ValueError(f"the question is put behind the image; leave out {TAG}")
-    facts = {"question": question, "max_new_tokens": max_new_tokens, "prompt": assistant.model.config.get("prompt")}
+    card = (assistant.model.config or {}).get("prompt")
+    facts = {"question": question, "max_new_tokens": max_new_tokens, "prompt": card}
     facts |= state_facts(assistant.model, assistant.tokenizer)
     outcome, writer = Outcome(invalid=images.invalid), images.writer(out)
     with open_journal(out, {**images.settings(), **facts}) as journal:
@@ -59,7 +61,7 @@ def caption_images(
         for start in track(range(journal.done, len(images), batch_size)):
             items = [images[index] for index in range(start, min(start + batch_size, len(images)))]
             new = [[*_new_images(item, seen)] for item in items]
-            samples = [_question(question, image) for own in new for _, image in own]
+            samples = [_question(question, image) for own in new for _, image in own if writer.has_file(image)]
             found = iter(replies(assistant, samples, max_new_tokens=max_new_tokens) if samples else ())
             journal.append(
                 [_line(item, own, found, writer, question, strict) for item, own in zip(items, new, strict=True)]
@@ -93,11 +95,11 @@ def _line(
         raise UnreadableError(f"record {item.id!r}: {item.fault}") from item.fault
     records, dropped = [], [(item.id, item.fault.reason)] if item.fault else []
     for id, image in images:
-        reply = next(found)
+        reply = next(found) if writer.has_file(image) else RecordError(NO_FILE)
         if isinstance(reply, ImageError) and strict:
             raise UnreadableError(f"record {item.id!r}: {reply}") from reply
         try:
-            if isinstance(reply, ImageError):
+            if isinstance(reply, Exception):
                 raise reply
             if not reply.strip():
                 raise RecordError(EMPTY)

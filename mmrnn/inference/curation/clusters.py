@@ -16,8 +16,8 @@ LEAST_BATCH, BATCH_OF_CLUSTERS = 4096, 4
 MOST_SEEKED = 1000
 """Clusters up to which the first centres are sought by k-means++; its time grows with their square."""
 
-SCORES = 2**26
-"""Distances that are in memory at once."""
+PIECE = 2**22
+"""Numbers of a piece of the vectors, or of their distances to the centres, that is in memory at once."""
 
 
 class Nearest(NamedTuple):
@@ -79,7 +79,7 @@ def _centres(features: np.ndarray, rows: np.ndarray, clusters: int, seed: int) -
 def _assign(features: np.ndarray, rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cluster of every vector, and half its squared distance to the centre, up to a constant of the vector."""
     labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows), np.float32)
-    offsets, step = (centres**2).sum(1) / 2, max(1, SCORES // len(centres))
+    offsets, step = (centres**2).sum(1) / 2, max(1, PIECE // max(centres.shape))
     for start in range(0, len(rows), step):
         some = features[rows[start : start + step]].astype(np.float32)
         scores = offsets - some @ centres.T

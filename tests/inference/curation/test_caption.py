@@ -12,6 +12,7 @@ from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
 from mmrnn.data import LLaVAJson, WebDataset
 from mmrnn.data.curation.items import UnreadableError
+from mmrnn.data.curation.output import NO_FILE
 from mmrnn.inference.assistant import Assistant
 from mmrnn.inference.curation import caption as caption_module
 from mmrnn.inference.curation.caption import EMPTY, caption_images
@@ -127,6 +128,21 @@ def test_images_of_shards_are_written(assistant, asked, tmp_path):
     again = LLaVAJson(file=str(out))
     assert [sample.images[0].open().getpixel((0, 0)) for sample in again] == asked
     assert [sample.id for sample in again] == ["a", "b"]
+
+
+def test_frames_of_a_video_are_left_out(assistant, asked, tmp_path):
+    """They have no file: nothing is asked about them, and a record beside them is captioned."""
+    frames = [Image.new("RGB", (6, 4), (shade, 0, 0)) for shade in (50, 100, 150)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "one.png")
+    records = [dialogue(id="video", video="clip.gif", question="<video>?"), dialogue(id="image", image="one.png")]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    out = tmp_path / "new.jsonl"
+    data = LLaVAJson(file=str(tmp_path / "data.jsonl"), frames=2)
+    found = caption_images(assistant, RecordImages(data, {}), out, "What?")
+    assert [line["id"] for line in lines(out)] == ["image"]
+    assert asked == [(50, 0, 0)]
+    assert found.dropped.reasons == {NO_FILE: (2, "video-0")}
 
 
 class Killed(BaseException):

@@ -91,7 +91,7 @@ def test_clusters_are_the_same_for_a_seed_and_for_any_piece_in_memory(monkeypatc
     features = (directions + 0.05 * generator.standard_normal((1000, 32))).astype(np.float16)
     rows, options = np.arange(1000), {"clusters": 20, "nearest": 5}
     found = nearest_to_centres(features, rows, seed=3, **options)
-    monkeypatch.setattr(clusters_module, "SCORES", 60)
+    monkeypatch.setattr(clusters_module, "PIECE", 100)
     assert np.array_equal(nearest_to_centres(features, rows, seed=3, **options).rows, found.rows)
     monkeypatch.setattr(clusters_module, "LEAST_BATCH", 100)
     assert len({row // 50 for row in nearest_to_centres(features, rows, seed=3, **options).rows}) >= 10
