@@ -18,6 +18,7 @@ def mismatches(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
     yield from _order_faults(tree, backbone, traits, trusted)
     yield from _hook_faults(tree, backbone, traits, trusted)
     yield from _mark_faults(tree)
+    yield from _video_faults(tree, trusted)
     if get_node(tree, "evaluate.distance", ()):
         yield from _distance_faults(tree, backbone, trusted)
     if tree.get("train_chunk"):
@@ -128,6 +129,20 @@ def _mark_faults(tree: Tree) -> Iterator[str]:
         if mark is not None and rows is not None and mark >= rows:
             way = f"as backbone.vocab={rows}; set backbone.vocab={mark + 1}"
             yield f"prompt.{name}: the backbone has no id {mark}, {way}"
+
+
+def _video_faults(tree: Tree, trusted: Collection[str]) -> Iterator[str]:
+    """Frames of a video in one input, where the encoder reads another number."""
+    data, encoder = tree.get("data"), tree.get("encoder")
+    if not (is_card(data) and is_card(encoder) and data.get("temporal_patch", 1) > 1):
+        return
+    knob = parameters(find_target(encoder, trusted)).get("temporal_patch")
+    read = encoder.get("temporal_patch", knob.default) if knob else 1
+    if read != data["temporal_patch"]:
+        yield (
+            f"data.temporal_patch: {data['temporal_patch']} frames of a video are one input, but the encoder reads "
+            f"{read}; set data.temporal_patch={read}"
+        )
 
 
 def _found(card: Any, trusted: Collection[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from mmrnn.connectors.compressor import TokenCompressor
 from mmrnn.connectors.conv_mlp import ConvMLP
+from mmrnn.connectors.frame_pool import FramePool
 from mmrnn.connectors.gated import GatedLinear, GatedMLP
 from mmrnn.connectors.glu import GLU
 from mmrnn.connectors.linear import Identity, Linear
@@ -26,6 +27,7 @@ __all__ = [
     "BeginEndTokens",
     "ConvMLP",
     "CrossAttentionTokens",
+    "FramePool",
     "GatedLinear",
     "GatedMLP",
     "Identity",

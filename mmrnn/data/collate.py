@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmrnn.data.dropped import DroppedSample, DroppedSampleError
-from mmrnn.data.image import ImageError, image_size
-from mmrnn.data.preprocess import prepared_size, to_tensor
+from mmrnn.data.image import ImageError
+from mmrnn.data.preprocess import read_pixels, source_size
 from mmrnn.data.rows import lay_rows
 from mmrnn.prompts import TokenizedSample, insert_modality_slots, tokenize, truncate
 from mmrnn.types import (
@@ -162,7 +162,7 @@ class Collator:
 
         def size(modality: str, given: Input) -> tuple[int, int]:
             if modality == IMAGE:
-                return prepared_size(image_size(given), self.modalities[IMAGE].image)
+                return source_size(given, self.modalities[IMAGE].image)
             height, width = (given if isinstance(given, Tensor | SizedInput) else given.open()).size()[-2:]
             return height, width
 
@@ -244,8 +244,7 @@ class Collator:
         try:
             if cached is not None:
                 return cached[given.key]
-            opened = given.open()
-            return to_tensor(opened, self.modalities[IMAGE].image) if modality == IMAGE else opened
+            return read_pixels(given, self.modalities[IMAGE].image) if modality == IMAGE else given.open()
         except ImageError as error:
             self._refuse(error.reason, error)
 

@@ -159,7 +159,7 @@ def open_image(
     Raises:
         ImageError: not there, not an image, broken, or too large; no regular file.
     """
-    return _opened(source, lambda image, name: _decode(image, name, max_pixels, frame, decoding))
+    return read_header(source, lambda image, name: _decode(image, name, max_pixels, frame, decoding))
 
 
 def header_size(source: ImageLike, *, max_pixels: int = MAX_PIXELS, decoding: Decoding = "composed") -> tuple[int, int]:
@@ -173,7 +173,7 @@ def header_size(source: ImageLike, *, max_pixels: int = MAX_PIXELS, decoding: De
         _check_size(image, name, max_pixels)
         return image.size[::-1] if decoding != "convert" and is_turned(image) else image.size
 
-    return _opened(source, size)
+    return read_header(source, size)
 
 
 def header_format(source: ImageLike) -> str:
@@ -182,7 +182,7 @@ def header_format(source: ImageLike) -> str:
     Raises:
         ImageError: not there, or not an image; no regular file.
     """
-    return _opened(source, lambda image, _: image.format or "")
+    return read_header(source, lambda image, _: image.format or "")
 
 
 def image_size(image: ImageSource) -> tuple[int, int]:
@@ -194,8 +194,8 @@ def image_size(image: ImageSource) -> tuple[int, int]:
     return image.size() if isinstance(image, SizedImage) else image.open().size
 
 
-def _opened(source: ImageLike, read: Callable[[Image.Image, str], T]) -> T:
-    """Result of `read`, given an image whose pixels are not loaded and its name."""
+def read_header(source: ImageLike, read: Callable[[Image.Image, str], T]) -> T:
+    """Return the result of `read`, given an image whose pixels are not loaded and its name. Raises ImageError."""
     name = _name(source)
     try:
         with warnings.catch_warnings():

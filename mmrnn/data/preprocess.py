@@ -8,9 +8,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from mmrnn.data.image import ImageError
+from mmrnn.data.frame_group import FrameGroup
+from mmrnn.data.image import ImageError, image_size
 from mmrnn.data.rgb import to_rgb
-from mmrnn.types import ImageSpec
+from mmrnn.types import ImageSource, ImageSpec
 
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -28,10 +29,53 @@ MAX_SQUARE = 8192
 """Side in pixels of the largest square that an image is padded to."""
 
 
-def to_tensor(image: Image.Image, spec: ImageSpec) -> Float[Tensor, "3 H W"]:
-    """Resize and normalise an image as an encoder requires, with the rounding of CLIP's own processor."""
+def read_pixels(source: ImageSource, spec: ImageSpec) -> Float[Tensor, "c H W"]:
+    """Open an image and prepare it as an encoder requires; of a group of frames their channels follow one another.
+
+    Raises:
+        ImageError: it cannot be opened.
+        ValueError: it is a group of another number of frames than the encoder reads as one.
+    """
+    if not isinstance(source, FrameGroup):
+        return to_tensor(source.open(), spec)
+    _check_group(source, spec)
+    size = area_size(source.size(), spec, source.of) if spec.resize == "area" else None
+    return torch.cat([to_tensor(frame.open(), spec, size) for frame in source.frames])
+
+
+def source_size(source: ImageSource, spec: ImageSpec) -> tuple[int, int]:
+    """Return height and width of the pixels that `read_pixels` makes of an image, decoding nothing where it can.
+
+    Raises:
+        ImageError, ValueError: as `read_pixels`.
+    """
+    if isinstance(source, FrameGroup):
+        _check_group(source, spec)
+        if spec.resize == "area":
+            return area_size(source.size(), spec, source.of)[::-1]
+    return prepared_size(image_size(source), spec)
+
+
+def _check_group(source: FrameGroup, spec: ImageSpec) -> None:
+    if spec.temporal_patch != len(source.frames):
+        raise ValueError(
+            f"the data put {len(source.frames)} frames of a video into one input, and the encoder reads "
+            f"{spec.temporal_patch}; set data.temporal_patch={spec.temporal_patch}"
+        )
+
+
+def to_tensor(image: Image.Image, spec: ImageSpec, size: tuple[int, int] | None = None) -> Float[Tensor, "3 H W"]:
+    """Resize and normalise an image as an encoder requires, with the rounding of CLIP's own processor.
+
+    Args:
+        image: of any mode.
+        spec: of the encoder.
+        size: width and height in place of those of the specification.
+    """
+    image = to_rgb(image)
+    fitted = _fit(image, spec) if size is None else image.resize(size, RESAMPLING[spec.interpolation])
     # numpy: for so few numbers, torch's threads cost more than they save.
-    pixels = np.asarray(_fit(to_rgb(image), spec), dtype=np.float32) / np.float32(255)
+    pixels = np.asarray(fitted, dtype=np.float32) / np.float32(255)
     pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
@@ -85,20 +129,33 @@ def fitted_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     return width, height
 
 
-def area_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+def area_size(size: tuple[int, int], spec: ImageSpec, frames: int = 0) -> tuple[int, int]:
     """Width and height that `area` makes of `size` (Qwen2-VL): multiples, an area within bounds, about its shape.
+
+    Args:
+        size: of the image.
+        spec: of the encoder.
+        frames: of a video that `size` is that of, whose bounds are for all frames together (Qwen3-VL); 0: no video.
 
     Raises:
         ImageError: one side is more than MAX_ASPECT times the other.
     """
+    cell, count, area = spec.multiple, 1, size[0] * size[1]
+    least, most = spec.pixels
+    if frames:
+        least, most = spec.video_pixels
+        count, area = round(frames / spec.temporal_patch) * spec.temporal_patch, frames * area
+        if min(size) < cell:
+            scale = cell / min(size)
+            size = int(size[0] * scale), int(size[1] * scale)
+            area = frames * size[0] * size[1]
     if max(size) > MAX_ASPECT * min(size):
         raise ImageError(f"an image of {size[0]} x {size[1]} pixels is too long and narrow; cut it", "a shape")
-    (least, most), cell, area = spec.pixels, spec.multiple, size[0] * size[1]
     width, height = (max(cell, round(side / cell) * cell) for side in size)
-    if width * height > most:
+    if count * width * height > most:
         shrink = math.sqrt(area / most)
         width, height = (max(cell, math.floor(side / shrink / cell) * cell) for side in size)
-    elif width * height < least:
+    elif count * width * height < least:
         grow = math.sqrt(least / area)
         width, height = (math.ceil(side * grow / cell) * cell for side in size)
     return width, height

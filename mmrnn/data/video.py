@@ -3,9 +3,9 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,12 @@ from mmrnn.data.image import (
     TOO_LARGE,
     UNKNOWN_FORMAT,
     ImageError,
+    header_size,
     open_image,
+    read_header,
 )
 from mmrnn.data.rgb import Decoding
 from mmrnn.io.optional import require
-from mmrnn.types.sample import TAG, ImageSource, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +33,9 @@ VIDEO = "<video>"
 
 DEFAULT_FRAMES = 8
 """Frames of a video (VILA)."""
+
+UNTIMED_FPS = 24.0
+"""Frames a second of a video without times, as transformers assumes."""
 
 MAX_FRAMES = 100_000
 """Most files of a folder, and most frames decoded to reach one."""
@@ -123,29 +127,24 @@ def frame_indices(total: int, count: int) -> list[int]:
     return [round(number * (total - 1) / (count - 1)) for number in range(count)]
 
 
-def expand_videos(
-    turns: Sequence[Turn], images: Sequence[ImageSource], videos: Sequence[Sequence[ImageSource]]
-) -> tuple[tuple[Turn, ...], tuple[ImageSource, ...]]:
-    """Replace each `<video>` by an `<image>` for every frame.
-
-    Returns:
-        The turns, and images and frames in the order of their tags.
+def frame_times(path: str | Path, count: int, *, max_pixels: int = MAX_PIXELS) -> list[float]:
+    """Return the times of `count` evenly spaced frames of a video in seconds: their index by the frames a second.
 
     Raises:
-        ValueError: tags and images, or tags and videos, differ in number.
+        ImageError: not there, not a video, broken, or too large.
+        ImportError: the format needs PyAV, which is not installed.
     """
-    tags = [tag for turn in turns if turn.role == "user" for tag in re.findall(f"{TAG}|{VIDEO}", turn.text)]
-    for tag, given, what in ((TAG, images, "images"), (VIDEO, videos, "videos")):
-        if tags.count(tag) != len(given):
-            raise ValueError(f"{tags.count(tag)} tags {tag} for {len(given)} {what}")
-    each_image, each_video = iter(images), iter(videos)
-    ordered = [image for tag in tags for image in ([next(each_image)] if tag == TAG else next(each_video))]
-    counts = iter([len(video) for video in videos])
-    expanded = [
-        replace(turn, text=re.sub(VIDEO, lambda _: TAG * next(counts), turn.text)) if turn.role == "user" else turn
-        for turn in turns
-    ]
-    return tuple(expanded), tuple(ordered)
+    path = Path(path)
+    if os.path.isdir(path):
+        total, rate = len(list_images(path)), UNTIMED_FPS
+    elif path.suffix.lower() in ANIMATED:
+        total, rate = _animation_length(path, max_pixels)
+        rate = rate or UNTIMED_FPS
+    else:
+        with _container(path, max_pixels) as (container, stream):
+            total, rate = _stream_length(container, stream)
+            rate = rate or UNTIMED_FPS
+    return [index / rate for index in frame_indices(total, count)]
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -225,8 +224,7 @@ def _timed_frames(path: Path, fps: float | None, max_pixels: int) -> "Iterator[I
 def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image":
     """Frame of a video file that `choose` picks given their number, decoded from the nearest key frame before it."""
     with _container(path, max_pixels) as (container, stream):
-        rate = float(stream.average_rate or 0)
-        total = stream.frames or int((container.duration or 0) / 1e6 * rate) or 1
+        total, rate = _stream_length(container, stream)
         seconds = choose(total) / rate if rate else 0.0
         wanted = (stream.start_time or 0) + int(seconds / stream.time_base)
         container.seek(wanted, stream=stream)
@@ -237,6 +235,23 @@ def _decode(path: Path, choose: Callable[[int], int], max_pixels: int) -> "Image
         if last is None:
             raise ImageError(f"{path} has no images", EMPTY)
         return open_image(last.to_image(), max_pixels=max_pixels)
+
+
+def _animation_length(path: Path, max_pixels: int) -> tuple[int, float]:
+    """Number of frames of an animated image, and frames a second by its first; 0: not known."""
+    header_size(path, max_pixels=max_pixels)
+
+    def read(image: "Image", _: str) -> tuple[int, float]:
+        milliseconds = image.info.get("duration") or 0
+        return getattr(image, "n_frames", 1), 1000 / milliseconds if milliseconds else 0.0
+
+    return read_header(path, read)
+
+
+def _stream_length(container: Any, stream: Any) -> tuple[int, float]:
+    """Number of frames, and frames a second; 0: not known."""
+    rate = float(stream.average_rate or 0)
+    return stream.frames or int((container.duration or 0) / 1e6 * rate) or 1, rate
 
 
 @contextmanager

@@ -4,6 +4,7 @@ timm and open_clip are imported when a tower is built.
 """
 
 from mmrnn.encoders.eve import EVEPatchEmbed
+from mmrnn.encoders.frames import FrameEncoder
 from mmrnn.encoders.fused import FusedEncoder
 from mmrnn.encoders.intern import InternViT
 from mmrnn.encoders.open_clip_vit import OpenCLIPViT
@@ -21,6 +22,7 @@ from mmrnn.encoders.whisper import WhisperEncoder
 __all__ = [
     "BestGrid",
     "EVEPatchEmbed",
+    "FrameEncoder",
     "FusedEncoder",
     "InternViT",
     "OpenCLIPViT",

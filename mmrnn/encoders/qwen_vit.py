@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -82,6 +82,9 @@ class QwenViT(nn.Module, Encoder, ChecksKnobs):
         whole: blocks, from 0, that attend to the whole image all the same.
         min_pixels: least area of an image, which is enlarged to it.
         max_pixels: largest area of an image, which is shrunk to it.
+        temporal_patch: frames of a video that are one input; 1: each is read as a still image.
+        video_min_pixels: least sum of the areas of all frames of a video.
+        video_max_pixels: largest sum of the areas of all frames of a video.
         grad_checkpointing: recompute every n-th block in the backward pass to save memory; 1: all, 0: none.
 
     Raises:
@@ -104,6 +107,9 @@ class QwenViT(nn.Module, Encoder, ChecksKnobs):
         whole: tuple[NonNegativeInt, ...] = (),
         min_pixels: PositiveInt = 65536,
         max_pixels: PositiveInt = 16777216,
+        temporal_patch: Literal[1, 2] = 2,
+        video_min_pixels: PositiveInt = 4096,
+        video_max_pixels: PositiveInt = 25165824,
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.5, 0.5, 0.5),
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5),
         grad_checkpointing: NonNegativeInt = 0,
@@ -116,8 +122,16 @@ class QwenViT(nn.Module, Encoder, ChecksKnobs):
         self.window, self.whole, self.grad_checkpointing = window, tuple(whole), grad_checkpointing
         cell = patch * merge
         side = math.isqrt(max_pixels) // cell * cell
-        pixels = (min_pixels, max_pixels)
-        self.image = ImageSpec((side, side), tuple(mean), tuple(std), "area", multiple=cell, pixels=pixels)
+        self.image = ImageSpec(
+            (side, side),
+            tuple(mean),
+            tuple(std),
+            "area",
+            multiple=cell,
+            pixels=(min_pixels, max_pixels),
+            temporal_patch=temporal_patch,
+            video_pixels=(video_min_pixels, video_max_pixels),
+        )
         self.patch_embed = nn.Conv3d(3, width, (FRAMES, patch, patch), (FRAMES, patch, patch), bias=patch_bias)
         self.positions = nn.Parameter(0.02 * torch.randn(table**2, width)) if table else None
         self.blocks = nn.ModuleList(QwenViTBlock(width, heads, ffn, swiglu) for _ in range(depth))
@@ -150,14 +164,15 @@ class QwenViT(nn.Module, Encoder, ChecksKnobs):
         return patch_grid(height, width, self.patch)
 
     def forward(self, images: Float[Tensor, "m c H W"]) -> Float[Tensor, "m n e"]:
-        """Encode images of one size.
+        """Encode images of one size, of 3 channels, or pairs of frames, of 6: first those of the first frame.
 
         Raises:
             ValueError: a side is no multiple of a block.
         """
         grid = self.layout(*images.shape[-2:])
+        weight, bias = self.patch_embed.weight, self.patch_embed.bias
         # Both frames of a still image are the same.
-        weight, bias = self.patch_embed.weight.sum(2), self.patch_embed.bias
+        weight = weight.sum(2) if images.shape[1] == 3 else weight.transpose(1, 2).flatten(1, 2)
         x = F.conv2d(images, weight, bias, self.patch).flatten(2).mT
         if self.positions is not None:
             x = x + self.resampled_positions(grid).to(x.dtype)

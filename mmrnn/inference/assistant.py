@@ -9,7 +9,7 @@ from jaxtyping import Float
 from mmrnn.data.image import ImageLike
 from mmrnn.inference.beam_search import BeamSearch
 from mmrnn.inference.conversation import Conversation, whole_reply
-from mmrnn.inference.dialogue import question_sample, without_reply
+from mmrnn.inference.dialogue import without_reply
 from mmrnn.inference.embedding import embed_images, embed_texts
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.fingerprint import state_facts
@@ -116,7 +116,7 @@ class Assistant:
         """
         options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "stop": stop}
         if beams is not None:
-            sample = question_sample(question, _images(image), observations)
+            sample = self.reader.question(question, _images(image), observations)
             return self.answer([sample], beams=beams, **options)[0]
         return whole_reply(self.stream(image, question, observations=observations, **options))
 

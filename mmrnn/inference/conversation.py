@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmrnn.data.image import ImageLike
 from mmrnn.inference.conversation_file import read_conversation, write_conversation
-from mmrnn.inference.dialogue import PLACEHOLDER, DialogueRow, Exchange, other_question, question_sample
+from mmrnn.inference.dialogue import PLACEHOLDER, DialogueRow, Exchange, other_question
 from mmrnn.inference.eval_mode import eval_mode
 from mmrnn.inference.generate import check_max_new_tokens, decode
 from mmrnn.inference.mark import Mark, SeenFrames
@@ -101,7 +101,7 @@ class Conversation:
                 has no further turn, or the conversation has continued since `say` was called.
         """
         check_max_new_tokens(max_new_tokens)
-        exchange = self.reader.exchange(question_sample(question, images, observations))
+        exchange = self.reader.exchange(self.reader.question(question, images, observations))
         if self.reader.weights is not self._weights:  # states of other weights
             self.marks, self._weights = (), self.reader.weights
         asked = (*self.exchanges, exchange if self.seen is None else self._about_frames(exchange))

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mmrnn.data.collate import IMAGE
 from mmrnn.data.image import ImageLike, image_source
-from mmrnn.data.video import VIDEO, expand_videos, frames
+from mmrnn.data.video import VIDEO
+from mmrnn.data.video_turns import expand_videos, video_inputs
 from mmrnn.prompts import insert_modality_slots, tokenize
 from mmrnn.types import TAG, ImageSource, ImageSpan, Layout, Prompt, Sample, Tokenizer, Turn
 
@@ -132,7 +133,11 @@ def dialogue_row(
 
 
 def question_sample(
-    question: str, images: Sequence[ImageLike], observations: Mapping[str, tuple[Tensor, ...]] | None = None
+    question: str,
+    images: Sequence[ImageLike],
+    observations: Mapping[str, tuple[Tensor, ...]] | None = None,
+    *,
+    temporal_patch: int = 1,
 ) -> Sample:
     """Return a question with its images as a sample to be answered.
 
@@ -140,8 +145,10 @@ def question_sample(
         question: without an image tag, it comes after all images.
         images: one for each tag `<image>`, and a video for each `<video>`, in their order.
         observations: by modality.
+        temporal_patch: frames of a video that the encoder reads as one input (`ImageSpec.temporal_patch`).
 
     Raises:
+        ImageError: a video cannot be read.
         ValueError: tags and images differ in number, or a video is given otherwise than by its path.
     """
     counts = {tag: question.count(tag) for tag in (TAG, VIDEO)}
@@ -154,11 +161,13 @@ def question_sample(
     if not counts[VIDEO]:
         sources: tuple[ImageSource, ...] = tuple(map(image_source, images))
     else:
-        turns, sources = _expand(turns, images)
+        turns, sources = _expand(turns, images, temporal_patch)
     return Sample(turns, sources, observations=observations or {})
 
 
-def _expand(turns: tuple[Turn, ...], images: Sequence[ImageLike]) -> tuple[tuple[Turn, ...], tuple[ImageSource, ...]]:
+def _expand(
+    turns: tuple[Turn, ...], images: Sequence[ImageLike], temporal_patch: int
+) -> tuple[tuple[Turn, ...], tuple[ImageSource, ...]]:
     """Turns and images with every video replaced by its frames."""
     tags = turns[0].text.replace(TAG, f"\0{TAG}\0").replace(VIDEO, f"\0{VIDEO}\0").split("\0")
     found: dict[str, list] = {TAG: [], VIDEO: []}
@@ -166,7 +175,7 @@ def _expand(turns: tuple[Turn, ...], images: Sequence[ImageLike]) -> tuple[tuple
         if tag == TAG:
             found[tag].append(image_source(image))
         elif isinstance(image, str | Path):
-            found[tag].append(frames(image))
+            found[tag].append(video_inputs(image, temporal_patch=temporal_patch))
         else:
             raise ValueError(f"the question has the tag {VIDEO}; give the path of a video (got {type(image).__name__})")
     return expand_videos(turns, found[TAG], found[VIDEO])

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmrnn.data.image import ImageError
-from mmrnn.data.preprocess import to_tensor
+from mmrnn.data.preprocess import read_pixels
 from mmrnn.types import Encoder, ImageSource
 
 
@@ -100,6 +100,6 @@ def encode_images(
 def _pixels(image: ImageSource, encoder: Encoder) -> Tensor | ImageError:
     """Pixels of an image, or the reason why it cannot be opened."""
     try:
-        return to_tensor(image.open(), encoder.image)
+        return read_pixels(image, encoder.image)
     except ImageError as fault:
         return fault

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mmrnn.data.collate import IMAGE, Collator
+from mmrnn.data.image import ImageLike
 from mmrnn.inference.byte_cache import ByteCache
-from mmrnn.inference.dialogue import DialogueInput, DialogueRow, Exchange, dialogue_row
+from mmrnn.inference.dialogue import DialogueInput, DialogueRow, Exchange, dialogue_row, question_sample
 from mmrnn.inference.generate import prefill
 from mmrnn.inference.text_stream import common_length
 from mmrnn.model.vlm import VLM
@@ -75,6 +76,14 @@ class DialogueReader:
     def collator(self) -> Collator:
         """Return a collator of prompts."""
         return Collator(self.tokenizer, self.prompt, dict(self.model.modalities), self.features, for_generation=True)
+
+    def question(
+        self, text: str, images: Sequence[ImageLike], observations: Mapping[str, tuple[Tensor, ...]] | None = None
+    ) -> Sample:
+        """Return `question_sample`, with videos as the encoder of the model reads them."""
+        vision = self.model.modalities
+        temporal_patch = vision[IMAGE].image.temporal_patch if IMAGE in vision else 1
+        return question_sample(text, images, observations, temporal_patch=temporal_patch)
 
     def exchange(self, sample: Sample) -> Exchange:
         """Return a sample of one question with its images opened and prepared.

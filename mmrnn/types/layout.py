@@ -28,6 +28,9 @@ class ImageSpec:
         interpolation: of the scaling.
         multiple: height and width become multiples of it, in pixels.
         pixels: with `area` the least and the largest area.
+        temporal_patch: frames of a video that a patch spans; several frames are one input of `3 x temporal_patch`
+            channels, frame after frame. 1: frames are images.
+        video_pixels: with `area` the least and the largest sum of the areas of all frames of a video.
     """
 
     size: tuple[int, int]
@@ -39,6 +42,8 @@ class ImageSpec:
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     multiple: int = 1
     pixels: tuple[int, int] | None = None
+    temporal_patch: int = 1
+    video_pixels: tuple[int, int] | None = None
 
     @property
     def variable_size(self) -> bool:
@@ -57,6 +62,7 @@ class Layout:
         suffix: tokens after the grid.
         separators: tokens at the end of each row.
         cross_attention: tokens that fill no slots of the text and are read by cross-attention.
+        frames: of a video, whose grids lie below one another: `rows` are those of all of them.
     """
 
     rows: int = 0
@@ -65,6 +71,7 @@ class Layout:
     suffix: int = 0
     separators: int = 0
     cross_attention: int = 0
+    frames: int = 1
 
     @property
     def tokens(self) -> int:

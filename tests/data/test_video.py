@@ -11,7 +11,8 @@ from PIL import Image
 from mmrnn.config.compose import compose
 from mmrnn.config.instantiate import instantiate
 from mmrnn.data import VIDEO, Collator, Frame, ImageError, ImageFile, LLaVAJson, frames, image, video, video_frames
-from mmrnn.data.video import expand_videos, frame_indices, list_images
+from mmrnn.data.video import frame_indices, list_images
+from mmrnn.data.video_turns import expand_videos
 from mmrnn.model.build import build
 from mmrnn.types import Turn
 

@@ -3,7 +3,10 @@
 import pytest
 from PIL import Image
 
-from mmrnn.config.compose import compose, sweep_jobs
+from mmrnn.config.compose import compose
+from mmrnn.config.sweep import read_sweep
+from mmrnn.config.sweep_plan import plan_sweep
+from mmrnn.config.tree import plain
 from mmrnn.config.validate import check
 
 pytestmark = pytest.mark.browser
@@ -16,12 +19,15 @@ def tool():
 
 
 def test_the_trainings_fit(tool):
-    assert len(tool.TRAIN) == 2
-    for words in tool.TRAIN.values():
-        overrides = [word for word in words if word != "-m"]
-        jobs = sweep_jobs(*overrides) if "-m" in words else [overrides]
-        for job in jobs:
-            check(compose(*job))
+    check(compose(*tool.TRAIN[tool.RUN]))
+    flag, *words = tool.TRAIN[tool.SWEEP]
+    assert flag == "-m"
+    own = [word for word in words if word.lstrip("~").startswith("sweep")]
+    sweep = read_sweep(plain(compose(*own).sweep))
+    jobs = plan_sweep([word for word in words if word not in own], sweep).jobs
+    assert len(jobs) == 9
+    for job in jobs.values():
+        check(compose(*job))
 
 
 def test_a_page_is_kept(tool, tmp_path, monkeypatch):

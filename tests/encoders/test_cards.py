@@ -58,6 +58,8 @@ PUBLISHED = {
     "siglip2_b16_256_regions": (64 * 256, 768, None),  # of the largest image
     "siglip2_b16_256_regions_v702": (64 * 256, 768, None),
     "clip_l14_336_anyres": (576 + 48 * 48, 1024, None),  # of a square image
+    "clip_l14_336_frames": (4 * 576, 1024, None),
+    "siglip2_b16_256_frames": (4 * 256, 768, None),
     "vision_rwkv": (256, 768, None),
     "vit_22b14_224": (256, 6144, 21750.86),
     "vit_e14_224": (256, 1792, 3805.42),
@@ -104,6 +106,7 @@ MEANS = {
 CROPPED = ("clip_b32_224", "clip_l14_224", "clip_l14_336_v")
 OWN = {
     "clip_l14_336_anyres": "within",
+    "clip_l14_336_frames": "pad",
     "tri_448_quarters": "within",
     "siglip2_b16_256_regions": "regions_closest",
     "siglip2_b16_256_regions_v702": "regions_smallest",

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from mmrnn.data.audio import AudioFile
-from mmrnn.data.frame_grid import frame_grids
 from mmrnn.data.image import MAX_PIXELS
 from mmrnn.data.observations import parse_observations
 from mmrnn.data.readers.dialogue import parse_dialogue
 from mmrnn.data.readers.image_folder import ImageFolder
 from mmrnn.data.readers.record_dataset import Parsed, RecordDataset
 from mmrnn.data.rgb import Decoding
-from mmrnn.data.video import DEFAULT_FRAMES, expand_videos, frames
+from mmrnn.data.video import DEFAULT_FRAMES
+from mmrnn.data.video_turns import expand_videos, video_inputs
 from mmrnn.io.errors import RecordError
 from mmrnn.io.records.json_files import JsonLines, JsonList
 from mmrnn.types import Fraction, PositiveInt
@@ -48,6 +48,8 @@ class LLaVAJson(RecordDataset):
         frames: number of frames taken from a video.
         grid: rows and columns of frames that are put into one image, so that together they take its tokens; None: each
             frame is an image.
+        temporal_patch: frames that are one input together, behind their time in the text, for encoders whose patches
+            span time (Qwen3.5: 2); 1: each is an image.
         decoding: way to RGB.
         absolute_paths: accept absolute paths of images, so that a record can name any file of the machine.
         holdout: share of the records that is not trained on, selected by a hash of their ids, and evaluated by exact
@@ -57,7 +59,7 @@ class LLaVAJson(RecordDataset):
 
     Raises:
         ValueError: `holdout` is outside 0 to 1, or `frames` below 1 or no multiple of those of a
-            grid.
+            grid, or there are a grid and a temporal patch.
     """
 
     formats: ClassVar = {".json": JsonList, ".jsonl": JsonLines}
@@ -72,6 +74,7 @@ class LLaVAJson(RecordDataset):
         max_pixels: PositiveInt = MAX_PIXELS,
         frames: PositiveInt = DEFAULT_FRAMES,
         grid: tuple[PositiveInt, PositiveInt] | None = None,
+        temporal_patch: PositiveInt = 1,
         decoding: Decoding = "composed",
         absolute_paths: bool = False,
         holdout: Fraction = 0.0,
@@ -89,11 +92,14 @@ class LLaVAJson(RecordDataset):
             raise ValueError(f"frames ({frames}) must be at least 1")
         if grid is not None and frames % (grid[0] * grid[1]):
             raise ValueError(f"frames ({frames}) must be a multiple of {grid[0]} x {grid[1]}, the frames of a grid")
-        self.frames, self.grid = frames, grid
+        if grid is not None and temporal_patch > 1:
+            raise ValueError(f"temporal_patch ({temporal_patch}) and grid exclude each other: leave one of them out")
+        self.frames, self.grid, self.temporal_patch = frames, grid, temporal_patch
 
     def parse(self, record: Record, id: str, images: ImageFolder) -> Parsed:
         """Return the sample of a record. See `RecordDataset`."""
-        return dialogue_sample(record.content, id, images, frames_of_video=self.frames, grid=self.grid)
+        options = {"grid": self.grid, "temporal_patch": self.temporal_patch}
+        return dialogue_sample(record.content, id, images, frames_of_video=self.frames, **options)
 
 
 def dialogue_sample(
@@ -104,6 +110,7 @@ def dialogue_sample(
     *,
     frames_of_video: int = DEFAULT_FRAMES,
     grid: tuple[int, int] | None = None,
+    temporal_patch: int = 1,
 ) -> Parsed:
     """Return the sample of a dialogue.
 
@@ -114,6 +121,7 @@ def dialogue_sample(
         stored: files that are stored with the record, by name.
         frames_of_video: number of frames taken from a video.
         grid: rows and columns of frames in one image; None: each is an image.
+        temporal_patch: frames of one input.
 
     Raises:
         ValueError: the record, its observations or files are invalid.
@@ -128,14 +136,12 @@ def dialogue_sample(
         observations = {**observations, "audio": clips}
     found = tuple(images.image(name, stored or {}, id) for name in dialogue.images)
     if dialogue.videos:
-        limits = {"max_pixels": images.max_pixels, "decoding": images.decoding}
-        paths = [images.path(name, "video") for name in dialogue.videos]
+        options = {"grid": grid, "temporal_patch": temporal_patch}
+        options |= {"max_pixels": images.max_pixels, "decoding": images.decoding}
         videos = [
-            frames(path, frames_of_video, name=name, **limits)
-            for path, name in zip(paths, dialogue.videos, strict=True)
+            video_inputs(images.path(name, "video"), frames_of_video, name=name, **options) for name in dialogue.videos
         ]
-        shown = videos if grid is None else [frame_grids(video, *grid) for video in videos]
-        turns, found = expand_videos(turns, found, shown)
+        turns, found = expand_videos(turns, found, videos)
     known = content.get("class_id")
     if known is not None and (type(known) is not int or known < 0):
         raise ValueError(f"class_id ({known!r:.40}) must be a whole number from 0 on")
