@@ -30,11 +30,11 @@ def create_trunk(name: str, pretrained: bool | str | None, options: Mapping[str,
     full = f"{name}.{pretrained}" if isinstance(pretrained, str) and pretrained != "package" else name
     try:
         return timm.create_model(full, pretrained=False, num_classes=0, **options)
-    except RuntimeError as fault:
+    except (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError) as fault:
         known = timm.list_models() if full == name else timm.list_pretrained(f"{name}.*")
-        near = ", ".join(get_close_matches(full, known)) or "see timm.list_models()"
-        raise ValueError(f"timm has no model {full!r}; near to it: {near}") from fault
-    except (TypeError, LookupError, ArithmeticError, AttributeError, AssertionError) as fault:
+        if isinstance(fault, RuntimeError) and full not in known:
+            near = ", ".join(get_close_matches(full, known)) or "see timm.list_models()"
+            raise ValueError(f"timm has no model {full!r}; near to it: {near}") from fault
         reason = f"{type(fault).__name__}: {fault}"
         raise ValueError(f"timm cannot build {name} with {', '.join(options)}: {reason}") from fault
 

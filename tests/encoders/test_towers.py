@@ -239,3 +239,12 @@ def test_constructing_downloads_nothing(monkeypatch):
 def test_options_that_read_files_are_refused(part, arch, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         part(arch=arch)
+
+
+def test_a_fault_while_timm_builds_a_known_model_is_named(monkeypatch):
+    def create_model(name, **options):
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    monkeypatch.setattr("timm.create_model", create_model)
+    with pytest.raises(ValueError, match=r"timm cannot build vit_tiny_patch16_224 .*: RuntimeError: Tensor\.item\(\)"):
+        timm_tower("vit_tiny_patch16_224")
