@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,3 +274,47 @@ def test_a_sweep_without_a_result_is_not_stored(study):
         path.unlink()
     with pytest.raises(ConfigError, match="no finished job"):
         store(study)
+
+
+REFERENCE = {"question": "prompt", "design": "prompt=first"}
+
+
+def ask_students(**reference):
+    """The same results also answer a question whose designs are shares of a reference."""
+    shutil.copytree("evidence/prompt", "evidence/students")
+    questions = {**QUESTIONS, "students": {"question": "What is kept?", "reference": {**REFERENCE, **reference}}}
+    Path("evidence/questions.yaml").write_text(yaml.safe_dump(questions, sort_keys=False))
+
+
+def test_designs_are_shares_of_a_reference(study):
+    store(study)
+    ask_students()
+    section = page().partition("## students")[2]
+    head = next(line for line in section.splitlines() if line.startswith("| share of prompt=first [95 %]"))
+    assert [*map(str.strip, head.strip("|").split("|"))][1:] == ["scenes", "style"]
+    shares = section.partition(head)[2].splitlines()[2:4]
+    assert shares[0] == "| prompt=first | 100% [100%, 100%] | 100% [100%, 100%] |"
+    means = {run.seed: value for run, value in of_design("prompt=first")}
+    ratios = [value / means[run.seed] for run, value in of_design("prompt=sandwich")]
+    assert len(ratios) == 5
+    assert shares[1].startswith(f"| prompt=sandwich | {np.mean(ratios):.0%} [")
+
+
+def of_design(name):
+    scores = read_stored(Path("evidence/prompt")).scores["scenes"]
+    return [(scores.runs[place], scores.means()[place, 0]) for place in scores.designs()[name]]
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ({"question": "promt"}, r"students.reference.question: there is no 'promt'.*prompt"),
+        ({"design": "prompt=last"}, r"students.reference: there is no design 'prompt=last'; there are prompt=first"),
+        ({"split": "scenes"}, r"students.reference.split: no such field"),
+    ],
+)
+def test_a_reference_that_is_none(study, reference, message):
+    store(study)
+    ask_students(**reference)
+    with pytest.raises(ConfigError, match=message):
+        page()

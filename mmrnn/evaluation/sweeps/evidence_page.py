@@ -13,6 +13,7 @@ from mmrnn.evaluation.reports.sweep_file import SWEEP
 from mmrnn.evaluation.sweeps.contrasts import NO_INTERVAL, Difference
 from mmrnn.evaluation.sweeps.fold import Fold
 from mmrnn.evaluation.sweeps.paper_figures import PaperQuestion, PaperTable, read_questions
+from mmrnn.evaluation.sweeps.reference import share_table
 from mmrnn.evaluation.sweeps.report import SplitResult, analyse, guess_rows
 from mmrnn.evaluation.sweeps.stored import read_stored
 
@@ -63,7 +64,8 @@ def evidence_page(folder: Path) -> str:
     if others := sorted(path.parent.name for path in folder.glob(f"*/{SWEEP}") if path.parent.name not in questions):
         raise ConfigError(f"{folder / others[0]}: no question of questions.yaml has this name; add it there")
     answers = [_answer(folder / name, name, question) for name, question in questions.items()]
-    return "\n".join([HEAD, _summary(answers), *map(_section, answers)])
+    by_name = {one.name: one for one in answers}
+    return "\n".join([HEAD, _summary(answers), *(_section(one, by_name) for one in answers)])
 
 
 def _answer(folder: Path, name: str, question: PaperQuestion) -> Answer:
@@ -133,7 +135,7 @@ def _tested(contrasts: Sequence[Difference]) -> list[Difference]:
     return [one for one in contrasts if one.p is not None or one.estimates is None]
 
 
-def _section(answer: Answer) -> str:
+def _section(answer: Answer, others: Mapping[str, Answer]) -> str:
     name, question, fold, results = answer
     parts = [f"## {name}\n", f"{question.question}\n", *map(_paper, question.papers)]
     if question.note:
@@ -153,7 +155,17 @@ def _section(answer: Answer) -> str:
     for group in _alike(results):
         parts += [_contrast_table(group)] if any(one.contrasts for one in group.values()) else []
         parts.append(_design_table(group))
+    parts += [_shares(answer, others[question.reference.question])] if question.reference else []
     return "\n".join([*parts, _kind_table(question.split, decides)])
+
+
+def _shares(answer: Answer, other: Answer) -> str:
+    """Table with the share of a reference; empty: the sweep that has the reference was not run."""
+    found, reference = ({split: one.scores for split, one in given.results.items()} for given in (answer, other))
+    try:
+        return share_table(found, reference, answer.question.reference.design) if other.fold else ""
+    except ValueError as fault:
+        raise ConfigError(f"questions.yaml: {answer.name}.reference: {fault}") from fault
 
 
 def _alike(results: Mapping[str, SplitResult]) -> list[dict[str, SplitResult]]:

@@ -1,7 +1,7 @@
 """Questions of the evidence page with the published figures on them: `questions.yaml`, beside the stored sweeps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -44,6 +44,19 @@ class PaperTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Design of another question, of whose accuracy that of every design is a share.
+
+    Attributes:
+        question: its name.
+        design: as its table names it.
+    """
+
+    question: str
+    design: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaperQuestion:
     """A question of the page.
 
@@ -52,12 +65,14 @@ class PaperQuestion:
         split: held-out split that decides; the others are shown.
         papers: published figures; none: nobody has published any.
         note: sentences about what differs from the paper, or why it is not asked.
+        reference: design of another question that ours are compared with, seed by seed; None: none.
     """
 
     question: str
     split: str = "scenes"
     papers: tuple[PaperTable, ...] = ()
     note: str = ""
+    reference: Reference | None = None
 
     def claim(self, contrast: str) -> float | None:
         """Return the published difference of a contrast; None: there is none."""
@@ -80,8 +95,16 @@ def read_questions(folder: Path) -> dict[str, PaperQuestion]:
         if not isinstance(tables, list):
             raise ConfigError(f"{path}: {name}.papers: expected a list, got {tables!r}")
         papers = tuple(_table(one, f"{path}: {name}.papers.{number}") for number, one in enumerate(tables))
-        rest = {key: value for key, value in content.items() if key != "papers"}
-        found[str(name)] = PaperQuestion(**_fields(rest, PaperQuestion, f"{path}: {name}"), papers=papers)
+        rest = {key: value for key, value in content.items() if key not in ("papers", "reference")}
+        question = PaperQuestion(**_fields(rest, PaperQuestion, f"{path}: {name}"), papers=papers)
+        if (given := content.get("reference")) is not None:
+            place = f"{path}: {name}.reference"
+            question = replace(question, reference=Reference(**_fields(_mapping(given, place), Reference, place)))
+        found[str(name)] = question
+    for name, question in found.items():
+        if question.reference and question.reference.question not in found:
+            near = did_you_mean(question.reference.question, found)
+            raise ConfigError(f"{path}: {name}.reference.question: there is no {question.reference.question!r}{near}")
     return found
 
 
