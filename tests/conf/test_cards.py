@@ -233,3 +233,15 @@ def two_rows_with_images(model) -> Batch:
     labels = torch.where(ids == SLOT, -100, ids)
     blocks = tuple(ImageSpan(row, 3, layout) for row in range(2))
     return Batch(Sequence(ids, blocks, labels=labels), {"image": torch.randn(2, 3, height, width)})
+
+
+GLOBAL_STAGES = [name for name in CARDS if name.startswith("stage/") and "stage" in CONTENT[name]]
+
+
+@pytest.mark.parametrize("name", GLOBAL_STAGES)
+def test_what_a_stage_sets_holds(name):
+    """A stage may set knobs of the groups before it, but none of the run itself, which would overrule it."""
+    found = plain(compose(name.replace("/", "=")))
+    for key, knobs in CONTENT[name].items():
+        if key not in ("defaults", "stage"):
+            assert {knob: found[key][knob] for knob in knobs} == knobs, key

@@ -1,6 +1,6 @@
 """Accuracy of designs as a share of that of a reference with the same seeds, such as the teachers of students."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import sqrt
 
 import numpy as np
@@ -13,8 +13,8 @@ from mmrnn.evaluation.sweeps.scores import Scores
 def share_table(found: Mapping[str, Scores], reference: Mapping[str, Scores], design: str) -> str:
     """Return the share of every design on each split that both have, with a 95 % interval over seeds.
 
-    The share of a seed is its mean over kinds divided by that of the reference with this seed; a seed that the
-    reference lacks is left out.
+    The share of a seed is its mean over kinds divided by that of the reference with this seed, on the questions that
+    both were asked; a seed that the reference lacks is left out.
 
     Args:
         found: scores of the designs, by split.
@@ -22,7 +22,7 @@ def share_table(found: Mapping[str, Scores], reference: Mapping[str, Scores], de
         design: the reference, by the name that its sweep gives it.
 
     Raises:
-        ValueError: the sweep has no such design, or the splits have other questions.
+        ValueError: the sweep has no such design, or they have no question of a split in common.
     """
     known = dict.fromkeys(name for scores in reference.values() for name in scores.designs())
     if design not in known:
@@ -35,15 +35,23 @@ def share_table(found: Mapping[str, Scores], reference: Mapping[str, Scores], de
 
 
 def _shares(scores: Scores, reference: Scores, design: str) -> dict[str, list[float]]:
-    """Share of every seed of every design."""
-    if [one.id for one in scores.questions] != [one.id for one in reference.questions]:
+    """Share of every seed of every design, on the questions that both sweeps asked."""
+    common = {one.id for one in scores.questions} & {one.id for one in reference.questions}
+    if not common:
         raise ValueError(f"the runs of {design!r} were asked other questions")
-    base, own = reference.means()[:, 0], scores.means()[:, 0]
+    base, own = _means(reference, common), _means(scores, common)
     of_seed = {reference.runs[place].seed: base[place] for place in reference.designs()[design]}
     return {
         name: [own[place] / of_seed[seed] for place in places if (seed := scores.runs[place].seed) in of_seed]
         for name, places in scores.designs().items()
     }
+
+
+def _means(scores: Scores, ids: Collection[str]) -> np.ndarray:
+    """Mean over kinds of every run on some of the questions (runs,)."""
+    kept = [one.id in ids for one in scores.questions]
+    values, kinds = scores.values[:, kept], np.array(scores.kinds)[kept]
+    return np.mean([values[:, kinds == kind].mean(1) for kind in np.unique(kinds)], 0)
 
 
 def _text(shares: list[float]) -> str:
