@@ -19,6 +19,9 @@ STACKED = ".start"
 ALWAYS = 4096
 """Numbers up to here are accepted from any file: sizes of images, heads, ranks."""
 
+AREA = 2**26
+"""Pixels up to here, in knobs that end in `_pixels`, are accepted from any file: 8192 x 8192."""
+
 
 def check_numbers(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Compare the numbers in the cards of the parts with the number of tensors and their longest axis.
@@ -36,7 +39,10 @@ def check_numbers(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None
         longest = max([ALWAYS, len(own), *(size for value in own for size in value.shape)])
         for path, value in walk(cfg.get(part), part) if own else ():
             limit = deepest if path.endswith((".depth", "layers")) else longest
-            if type(value) is int and value > limit:
+            if type(value) is int and path.endswith("_pixels"):
+                if value > AREA:
+                    raise ConfigError(f"{path}: {value} must be at most {AREA} in a checkpoint")
+            elif type(value) is int and value > limit:
                 raise ConfigError(
                     f"{path}: {value} does not fit the weights beside the configuration: they have {len(own)} tensors "
                     f"of {part}, and no axis longer than {longest}"

@@ -3,10 +3,12 @@
 import time
 
 import pytest
+import torch
 import yaml
 
 from mmrnn.checkpoints.load import load_model
 from mmrnn.checkpoints.save import save
+from mmrnn.checkpoints.size_check import check_numbers
 from mmrnn.cli.main import main
 from mmrnn.config.error import ConfigError
 
@@ -42,3 +44,11 @@ def test_sizes_beyond_the_file(tmp_path, model, capsys, path, value, fault):
     assert time.monotonic() - began < 20
     assert main(["ask", "--run", str(tmp_path), "image.png", "what?"]) in (1, 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_areas_have_a_bound_of_their_own():
+    """The area up to which a tower reads images is larger than any axis of its weights."""
+    tensors = {"encoder.patch_embed.weight": torch.zeros(8, 3)}
+    check_numbers({"encoder": {"min_pixels": 65536, "max_pixels": 16777216, "video_max_pixels": 25165824}}, tensors)
+    with pytest.raises(ConfigError, match=r"encoder\.min_pixels: 1000000000 must be at most 67108864 in a checkpoint"):
+        check_numbers({"encoder": {"min_pixels": 10**9}}, tensors)

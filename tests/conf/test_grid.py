@@ -29,11 +29,8 @@ def cards(group: str) -> list[str]:
 
 # One for each layout of tokens: a grid, a class token before and after it, row ends, raw patches.
 LAYOUTS = ("clip_tiny", "eva_tiny", "clip_tiny_v6", "eve_tiny", "fuyu_tiny")
-OTHER_ENCODERS = {
-    "state_tiny",
-    "vit_tiny",
-    "whisper_tiny",
-}  # states and clips have tests of their own; a size of clip_tiny
+# States, sounds and clips have tests of their own; vit_tiny is a size of clip_tiny.
+OTHER_ENCODERS = {"state_tiny", "vit_tiny", "whisper_tiny", "clip_tiny_frames"}
 ENCODERS = [name for name in cards("encoder") if "_tiny" in name and name not in {*LAYOUTS, *OTHER_ENCODERS}]
 # Like others, or for one width alone; those of the study are chains of the others behind a norm.
 OTHER_CONNECTORS = {
@@ -130,6 +127,11 @@ REFUSED = {
         "merge_2x2",
     ): "Merge cannot keep the 1 tokens outside the grid",
     ("eva_tiny", "merge_2x2"): "Merge cannot keep the 1 tokens outside the grid",
+    **{
+        (encoder, connector): "FramePool cannot keep tokens outside the grid"
+        for encoder in ("clip_tiny_v6", "eva_tiny", "eve_tiny")
+        for connector in ("frame_pool", "frame_pool_merge")
+    },
     ("eve_tiny", "merge_2x2"): "Merge cannot join patches across 1 row separators",
     ("eve_tiny", "pool"): "Pool cannot join patches across 1 row separators",
     ("eve_tiny", "gated_v7_pooled_tiny"): "AdaptivePool cannot join patches across 1 row separators",
