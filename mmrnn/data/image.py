@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmrnn.data.animated import frame_count
 from mmrnn.data.rgb import Decoding, array_to_image, is_turned, to_rgb
 from mmrnn.types import ImageSource, SizedImage
 
@@ -287,7 +288,7 @@ def _seek(image: Image.Image, frame: Callable[[int], int], name: str) -> None:
         raise ImageError(
             f"{name} has {size} bytes, {MAX_VIDEO_BYTES} are allowed; use a folder of its frames", TOO_LARGE
         )
-    total, (width, height) = getattr(image, "n_frames", 1), image.size
+    total, (width, height) = frame_count(image), image.size
     if total * width * height > MAX_VIDEO_PIXELS:
         raise ImageError(
             f"{name} has {total} frames of {width} x {height} pixels, {MAX_VIDEO_PIXELS} pixels are allowed in all; "

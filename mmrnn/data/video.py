@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmrnn.data.animated import frame_count
 from mmrnn.data.image import (
     BROKEN,
     EMPTY,
@@ -243,7 +244,7 @@ def _animation_length(path: Path, max_pixels: int) -> tuple[int, float]:
 
     def read(image: "Image", _: str) -> tuple[int, float]:
         milliseconds = image.info.get("duration") or 0
-        return getattr(image, "n_frames", 1), 1000 / milliseconds if milliseconds else 0.0
+        return frame_count(image), 1000 / milliseconds if milliseconds else 0.0
 
     return read_header(path, read)
 

@@ -1,15 +1,15 @@
 """An encoder that reads several frames of a video as one input."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmrnn.encoders.around_tower import AroundTower
 from mmrnn.types import Encoder, Layout, PositiveInt
 
 
-class FrameEncoder(nn.Module, Encoder):
+class FrameEncoder(AroundTower):
     """Another encoder, run on each of several frames, whose grids of patches lie below one another in order of time.
 
     A connector behind it joins them (`FramePool`). A still image counts as a video whose frames are equal.
@@ -29,14 +29,6 @@ class FrameEncoder(nn.Module, Encoder):
         self.tower, self.temporal_patch, self.width = tower, temporal_patch, tower.width
         self.image = replace(tower.image, temporal_patch=temporal_patch)
         self.layout(*tower.image.size)
-
-    def inner_encoders(self) -> Sequence[Encoder]:
-        """The tower, which has weights of its own."""
-        return (self.tower,)
-
-    def weight_root(self) -> str:
-        """Path of the tower, which is published in place of this encoder."""
-        return "tower"
 
     def layout(self, height: int, width: int) -> Layout:
         """Layout of the patches of all frames.

@@ -1,14 +1,13 @@
 """An encoder that reads an image in several views: regions, tiles and the whole."""
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmrnn.encoders.around_tower import AroundTower
 from mmrnn.types import Encoder, Layout, Tiling
 
 
-class TiledEncoder(nn.Module, Encoder):
+class TiledEncoder(AroundTower):
     """Another encoder, run on views of an image, whose tokens are joined to those of one image.
 
     The image comes with values from 0 to 1, as `tiling` asks for it; its views get mean and standard deviation of
@@ -33,14 +32,6 @@ class TiledEncoder(nn.Module, Encoder):
         self.tower, self.tiling, self.side = tower, tiling, height
         self.width = tiling.width(tower.width)
         self.image = tiling.image_spec(height)
-
-    def inner_encoders(self) -> Sequence[Encoder]:
-        """The tower, which has weights of its own."""
-        return (self.tower,)
-
-    def weight_root(self) -> str:
-        """Path of the tower, which is published in place of this encoder."""
-        return "tower"
 
     def layout(self, height: int, width: int) -> Layout:
         """Layout of the tokens of one image of that size in pixels.

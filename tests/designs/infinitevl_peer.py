@@ -6,14 +6,12 @@ No package has InfiniteVL; its delta layer is written here again from its equati
 import sys
 from pathlib import Path
 
-sys.modules["fla"] = None  # its Triton functions would be taken at the import
-
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule  # noqa: E402
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule
 
 WIDTH, HEADS, KEY, VALUE = 32, 2, 16, 32
 IMAGE, START, END = 1000, 1001, 1002

@@ -4,15 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-sys.modules["fla"] = None  # its Triton functions would be taken at the import
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
-from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor  # noqa: E402
-from transformers.video_utils import VideoMetadata  # noqa: E402
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.video_utils import VideoMetadata
 
 folder = Path(sys.argv[1])
 config = json.loads((folder / "config.json").read_text())

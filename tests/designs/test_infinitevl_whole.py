@@ -1,7 +1,5 @@
 """InfiniteVL whole, beside a composition of transformers' parts on the same random weights, in a process of its own."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from mmrnn.config.compose import compose
 from mmrnn.model.build import build
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
 from mmrnn.weights import load
+from tests.designs.peer_process import run_peer
 
 SCRIPT = Path(__file__).parent / "infinitevl_peer.py"
 IMAGE = 1000
@@ -20,8 +19,7 @@ IMAGE = 1000
 def test_logits_with_an_image(tmp_path):
     pytest.importorskip("transformers")
     file = tmp_path / "peer.safetensors"
-    done = subprocess.run([sys.executable, str(SCRIPT), str(file)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_peer(SCRIPT, file)
     tensors = load_file(file)
     model = build(compose("model=infinitevl_tiny")).eval()
     weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}

@@ -5,8 +5,6 @@ on a GPU alone; the process hides it. Limits: pixels 2/255 of the range (bicubic
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +30,7 @@ from mmrnn.model.vlm import VLM, Modality
 from mmrnn.types import SLOT, Batch, ImageSpan, Turn
 from mmrnn.types import Sequence as Tokens
 from mmrnn.weights import load
+from tests.designs.peer_process import run_peer
 
 SCRIPT = Path(__file__).parent / "qwen35_video_peer.py"
 VISION = {"width": 32, "depth": 2, "heads": 2, "ffn": 48, "patch": 4, "merge": 2, "table": 6}
@@ -51,13 +50,12 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def peer(clip, tmp_path_factory):
-    """What transformers makes of the frames: pixels in patches, text, ids, positions, logits, and the weights."""
+    """Outputs of transformers for the frames: pixels in patches, text, ids, positions, logits, and the weights."""
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("peer")
     np.save(folder / "frames.npy", np.stack([np.asarray(frame.open()) for frame in video_inputs(clip, FRAMES)]))
     (folder / "config.json").write_text(json.dumps({**VISION, **BUDGET, "fps": FPS}))
-    done = subprocess.run([sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_peer(SCRIPT, folder)
     return json.loads((folder / "facts.json").read_text()), load_file(folder / "tensors.safetensors")
 
 

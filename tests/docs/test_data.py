@@ -43,7 +43,7 @@ def test_there_are_commands():
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """What the page calls `mix.jsonl`, `images`, `pairs.tar`, and a model in `runs`."""
+    """Files that the page names: `mix.jsonl`, `images`, `pairs.tar`, and a model in `runs`."""
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()

@@ -28,7 +28,7 @@ class NPUStream:
 
 
 class NPUModule(_DummyBackendModule):
-    """What torch_npu gives torch as `torch.npu`, as far as mmrnn asks for it."""
+    """Stand-in for `torch.npu`, which torch_npu adds to torch, with the functions that mmrnn calls."""
 
     def __init__(self):
         self.seeds = torch.zeros(16, dtype=torch.uint8)

@@ -3,22 +3,17 @@
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+import fake_npu
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import fake_npu
-
-LIBRARY = fake_npu.install()
-
-from mmrnn.cli.main import main  # noqa: E402  the device comes first
-from mmrnn.config import device  # noqa: E402
-from mmrnn_kernels.delta import gated_delta_rule  # noqa: E402
-from mmrnn_kernels.selective_scan import selective_scan  # noqa: E402
-from mmrnn_kernels.wkv5 import wkv5  # noqa: E402
-from mmrnn_kernels.wkv6 import wkv6  # noqa: E402
-from mmrnn_kernels.wkv7 import wkv7  # noqa: E402
+from mmrnn.cli.main import main
+from mmrnn.config import device
+from mmrnn_kernels.delta import gated_delta_rule
+from mmrnn_kernels.selective_scan import selective_scan
+from mmrnn_kernels.wkv5 import wkv5
+from mmrnn_kernels.wkv6 import wkv6
+from mmrnn_kernels.wkv7 import wkv7
 
 B, T, H, K = 2, 19, 2, 8
 FULL = (B, T, H, K)
@@ -51,6 +46,7 @@ def compare_operators():
         print(operator.__name__, flush=True)
 
 
+LIBRARY = fake_npu.install()  # torch forgets functions whose library is gone
 if sys.argv[1] == "operators":
     compare_operators()
     code = 0
