@@ -33,7 +33,7 @@ RUN, SWEEP = ROOM / "visualrwkv6_small", ROOM / "prompt"
 TRAIN = {
     RUN: ("seed=1", "tracker=none"),
     SWEEP: (
-        *("-m", "sweep=prompt", "sweep.grid.model=[visualrwkv6_small]", "~sweep.vary.model", "sweep.seeds=[0,1,2]"),
+        *("-m", "sweep=prompt", "sweep.grid.model=[visualrwkv6_small]", "sweep.seeds=[0,1,2]"),
         *("data=demo", "stage=instruct", "stage.instruct.steps=80", "data.scenes=600", "evaluate.samples=180"),
         "tracker=none",
     ),

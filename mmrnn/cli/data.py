@@ -67,7 +67,7 @@ it is repeated; until the output is whole, its work lies in OUT.jsonl.partial.
     group.add_argument("--question", default=QUESTION, metavar="TEXT", help="about each image, in the records, too")
     add_max_new_tokens(group)
     group = made.add_argument_group("options of select and caption")
-    group.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
+    group.add_argument("--device", metavar="NAME", help="cpu, cuda, mps, ... (default: a CUDA GPU where there is one)")
     group.add_argument("--batch-size", type=natural, default=32, metavar="N", help="images that are read at once")
     precision = one_of(("fp32", "bf16", "fp16", "auto"))
     group.add_argument(

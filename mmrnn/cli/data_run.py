@@ -40,6 +40,7 @@ def run_filter(options: Namespace) -> int:
 
 def run_select(options: Namespace) -> int:
     """Select records by features."""
+    from mmrnn.config.device import choose_device
     from mmrnn.data.curation.output import settings_of
     from mmrnn.inference.curation.encoder import build_encoder
     from mmrnn.inference.curation.select import Selection, select_records
@@ -49,9 +50,9 @@ def run_select(options: Namespace) -> int:
         raise ConfigError("data select: set --clusters N and --nearest N, the records of each cluster that are kept")
     if not any(override_key(word) == "encoder" for word in options.words):
         raise ConfigError("data select: no encoder is chosen; set encoder=CARD (`mmrnn list encoder`)")
+    device = choose_device(options.device)
     dataset, tree = _records(options, "data", "encoder")
     encoder = build_encoder(tree["encoder"], tree["weights"]["encoder"], trusted=options.trusted)
-    device = _device(options)
     facts = {"encoder": tree["encoder"], "precision": options.precision}
     with autocast(options.precision, device):
         found, clusters = select_records(
@@ -71,6 +72,7 @@ def run_select(options: Namespace) -> int:
 
 def run_caption(options: Namespace) -> int:
     """Caption images."""
+    from mmrnn.config.device import choose_device
     from mmrnn.inference.curation.caption import caption_images
     from mmrnn.inference.curation.images import FolderImages, RecordImages
     from mmrnn.inference.load import load
@@ -79,6 +81,7 @@ def run_caption(options: Namespace) -> int:
     folders = [word for word in options.words if "=" not in word]
     if len(folders) > 1 or bool(folders) == (len(options.words) > len(folders)):
         raise ConfigError("data caption: name one folder of images, or records (data=llava data.file=...)")
+    device = choose_device(options.device)
     if folders:
         images: FolderImages | RecordImages = FolderImages(Path(folders[0]))
         folder = folders[0]
@@ -86,7 +89,7 @@ def run_caption(options: Namespace) -> int:
         dataset, tree = _records(options, "data")
         images = RecordImages(dataset, tree["data"], strict=options.strict)
         folder = images.writer(options.out).image_folder
-    assistant, device = load(options.run or newest(RUNS), trusted=options.trusted), _device(options)
+    assistant = load(options.run or newest(RUNS), trusted=options.trusted)
     assistant.model.to(device)
     with autocast(options.precision, device):
         found = caption_images(
@@ -113,15 +116,6 @@ def _records(options: Namespace, *groups: str) -> "tuple[RecordDataset, Mapping[
     tree = plain(compose(*options.words, dirs=options.dirs))
     check_groups(tree, groups, trusted=options.trusted)
     return require_records(instantiate(tree["data"], trusted=options.trusted)), tree
-
-
-def _device(options: Namespace) -> Any:
-    from mmrnn.training.distributed.world import World
-
-    try:
-        return World().device(options.device)
-    except RuntimeError as fault:  # torch knows no such device
-        raise ConfigError(f"--device {options.device}: {str(fault).splitlines()[0]}") from fault
 
 
 def _tracker(what: str) -> Callable[[range], Iterator[int]]:

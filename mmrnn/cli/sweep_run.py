@@ -101,7 +101,10 @@ def _card(words: Sequence[str], dirs: Sequence[Path]) -> "tuple[str | None, Swee
     if len(names) != 1 or "," in names[0]:
         raise ConfigError(f"{' '.join(own)}: name one sweep, as in `mmrnn train -m sweep=prompt`")
     paths = [word for word in words if override_key(word) == SEARCH_PATH]
-    return names[0], read_sweep(plain(compose(*paths, *own, dirs=dirs).get("sweep")))
+    tree = plain(compose(*paths, *own, dirs=dirs).get("sweep"))
+    narrowed = any(override_key(word).startswith("sweep.grid") for word in own)
+    whole = plain(compose(*paths, f"sweep={names[0]}", dirs=dirs)["sweep"])["grid"] if narrowed else {}
+    return names[0], read_sweep(tree, whole)
 
 
 def _plan(words: Sequence[str], dirs: Sequence[Path], card: str | None, sweep: "Sweep | None") -> "SweepPlan":

@@ -71,8 +71,12 @@ class Sweep:
         return {**self.grid, **({SEED: self.seeds} if self.seeds else {})}
 
 
-def read_sweep(tree: Any) -> Sweep:
+def read_sweep(tree: Any, card_grid: Mapping[str, Sequence[Any]] | None = None) -> Sweep:
     """Return the sweep that a card describes.
+
+    Args:
+        tree: of the card, with what the command line changes.
+        card_grid: grid of the card itself, which the command line may narrow: `vary` may name all of its options.
 
     Raises:
         ConfigError: all faults at once.
@@ -84,7 +88,7 @@ def read_sweep(tree: Any) -> Sweep:
     rows = [Contrast(**row) for row in tree.get("contrasts") or ()]
     known = {name: one.annotation for name, one in parameters(Sweep).items() if name in tree and name != "contrasts"}
     sweep = Sweep(**{name: coerce(tree[name], hint) for name, hint in known.items()}, contrasts=tuple(rows))
-    if found := [*_value_faults(sweep), *_contrast_faults(sweep), *_vary_faults(sweep)]:
+    if found := [*_value_faults(sweep), *_contrast_faults(sweep), *_vary_faults(sweep, card_grid or {})]:
         raise ConfigError(*found)
     return sweep
 
@@ -178,14 +182,14 @@ def _contrast_faults(sweep: Sweep) -> Iterator[str]:
             yield f"{path}: by {one.by!r} is the group itself; name another key of the grid, or leave it out"
 
 
-def _vary_faults(sweep: Sweep) -> Iterator[str]:
+def _vary_faults(sweep: Sweep, card_grid: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     for key, options in sweep.vary.items():
         if key not in sweep.grid:
             near = did_you_mean(key, sweep.grid) or f"; it has {', '.join(sweep.grid) or 'none'}"
             yield f"sweep.vary.{key}: no key of the grid{near}"
             continue
         for option, knobs in options.items():
-            if option not in sweep.grid[key]:
+            if option not in sweep.grid[key] and option not in card_grid.get(key, ()):
                 near = did_you_mean(option, sweep.grid[key])
                 near = near or f"; there are {', '.join(map(str, sweep.grid[key]))}"
                 yield f"sweep.vary.{key}.{option}: no such option in the grid{near}"

@@ -54,6 +54,19 @@ def test_a_sweep_of_a_file(cli, runs, cards):
     assert "sweep.contrasts.0: 'connector' is no key of the grid; did you mean 'conector'?" in cli(*command)[2]
 
 
+def test_a_grid_that_the_command_line_narrows(cli, runs, cards):
+    """What goes with the options that are left holds; of an option that no card has it is refused."""
+    narrowed = ("train", "-m", "-cd", cards(contrasts=[]), "sweep=mine", TINY, "data.scenes=12")
+    assert cli(*narrowed, "sweep.grid.connector=[linear]")[0] == 0
+    assert [cfg.data.scenes for cfg, _ in runs.calls] == [12, 12]
+    runs.calls.clear()
+    assert cli(*narrowed, "sweep.grid.connector=[mlp]", "out=other")[0] == 0
+    assert [cfg.data.scenes for cfg, _ in runs.calls] == [13, 13]
+    code, _, err = cli(*narrowed, "sweep.grid.connector=[mlp]", "+sweep.vary.connector.mpl={seed: 1}", "out=third")
+    assert code == 2
+    assert "sweep.vary.connector.mpl: no such option in the grid; did you mean 'mlp'?" in err
+
+
 def test_mistakes_of_the_command_line(cli, runs, cards):
     folder = cards()
     for words, sentence in (

@@ -22,8 +22,8 @@ def test_the_trainings_fit(tool):
     check(compose(*tool.TRAIN[tool.RUN]))
     flag, *words = tool.TRAIN[tool.SWEEP]
     assert flag == "-m"
-    own = [word for word in words if word.lstrip("~").startswith("sweep")]
-    sweep = read_sweep(plain(compose(*own).sweep))
+    own = [word for word in words if word.startswith("sweep")]
+    sweep = read_sweep(plain(compose(*own).sweep), plain(compose("sweep=prompt").sweep)["grid"])
     jobs = plan_sweep([word for word in words if word not in own], sweep).jobs
     assert len(jobs) == 9
     for job in jobs.values():

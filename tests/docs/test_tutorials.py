@@ -14,7 +14,7 @@ SMALL = {
     "1_first_model": "STEPS = 4\nQUESTIONS = 10",
     "2_own_images": "RECORDS = 20\nSTEPS = 4",
     "3_own_connector": "STEPS = 4\nQUESTIONS = 10",
-    "4_reproduce_evidence": 'MODELS = "[study_rwkv6,study_transformer]"\nSEEDS = "[0]"\nSTEPS = 2\nSAMPLES = 10',
+    "4_reproduce_evidence": 'MODELS = "[study_rwkv6]"\nSEEDS = "[0,1]"\nSTEPS = 2\nSAMPLES = 10',
     "5_questions_to_a_state": "STEPS = 4\nQUESTIONS = 10",
     "6_from_a_transformer": None,
 }
