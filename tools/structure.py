@@ -45,7 +45,6 @@ FOREIGN = {
     "mmrnn/config/override_errors.py": "exceptions of Hydra",
     "mmrnn/config/skip_init.py": "functions of torch",
     "mmrnn/data/image.py": "images of Pillow",
-    "mmrnn/data/video.py": "images of Pillow",
     "mmrnn/encoders/timm_vit.py": "modules of timm",
     "mmrnn/encoders/tower.py": "attributes of torch by name",
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmrnn.config.coerce import did_you_mean
 from mmrnn.config.error import ConfigError
+from mmrnn.config.instantiate import RESERVED_KEYS
 from mmrnn.config.overrides import quoting_advice
 
 
@@ -67,7 +68,7 @@ def _missing(key: str, cfg: Mapping[str, Any], groups: Sequence[str]) -> str:
     node: Any = cfg
     path = ""
     for name in key.split("."):
-        names = [str(other) for other in node] if isinstance(node, Mapping) else []
+        names = [str(other) for other in node if other not in RESERVED_KEYS] if isinstance(node, Mapping) else []
         if not path and name in groups and name not in names:
             return f"{key}: {name} is a group of cards, which is chosen by {name}=NAME and has no knobs"
         if name not in names:
@@ -83,7 +84,7 @@ def _key(override: str) -> str:
 
 
 def _choices(names: Sequence[str]) -> str:
-    return f"; there are: {', '.join(names)}" if names else ""
+    return f"; there are: {', '.join(names)}" if names else "; there are none"
 
 
 def _first_line(error: Exception) -> str:

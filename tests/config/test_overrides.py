@@ -60,6 +60,7 @@ def test_a_mapping_may_have_new_keys_and_is_checked():
         ("data.file=[a", "quote it: "),
         ("model.x=1", "model.x: model is a group of cards, which is chosen by model=NAME and has no knobs"),
         ("evaluate={evry: 3}", "evaluate.evry: no such knob; did you mean 'every'?"),
+        ("scan.speed=3", "scan.speed: no such knob; there are none"),
         ("evaluate.evry=3", "evaluate.evry: no such knob; did you mean 'every'?"),
     ],
 )
