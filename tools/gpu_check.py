@@ -123,7 +123,7 @@ def run_bench(dry_run: bool, deadline: float) -> dict:
     if dry_run:
         config = BenchConfig(quick=True, max_rounds=3, seconds=0.0)
     else:
-        config = BenchConfig(device="cuda", max_rounds=21, seconds=1.0)
+        config = BenchConfig(device=torch.device("cuda"), max_rounds=21, seconds=1.0)
     rows, failures = [], []
     for part in BENCH_ORDER:
         try:

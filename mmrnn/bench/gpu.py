@@ -1,4 +1,4 @@
-"""Benchmarks on a GPU: operators beside the kernels of flash-linear-attention, RWKV-6 from 0.1B to 7B, a vision tower.
+"""Benchmarks on an accelerator: operators beside those of flash-linear-attention, RWKV-6 from 0.1B to 7B, a tower.
 
 Fractions of the peak are those of matrix products or memory reads measured in the same run, not of a data sheet.
 """
@@ -10,12 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mmrnn.bench.memory import rise_of_peak, start_peak
 from mmrnn.bench.operator import MULTIPLY_ADDS, Size, implementation, make_inputs
 from mmrnn.bench.peers import MMRNN, Shape, decode_token, empty_rwkv6, make_rwkv6, state_after
 from mmrnn.bench.stream import measure_frames
 from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, compare, require
 from mmrnn.bench.tower import TIMM, tower_flops, tower_sizes
 from mmrnn.bench.training import training_step
+from mmrnn.config.device import KINDS, device_module
 from mmrnn.encoders import TimmViT
 from mmrnn.types import Sequence
 
@@ -52,7 +54,7 @@ def measure_operators(config: BenchConfig) -> Iterator[Row]:
                 )
 
 
-def operator_workload(operator: str, name: str, size: Size, backward: bool, device: str) -> Workload:
+def operator_workload(operator: str, name: str, size: Size, backward: bool, device: torch.device) -> Workload:
     """Return a workload that calls an operator with inputs in bf16; it has run once, so all kernels are compiled.
 
     Raises:
@@ -73,20 +75,20 @@ def operator_workload(operator: str, name: str, size: Size, backward: bool, devi
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        if device == "cuda" and name != FLA:  # ours has to run there
+        if device.type == "cuda" and name != FLA:  # ours has to run there
             raise
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     return workload
 
 
-def fla_kernel(operator: str, device: str) -> Callable[..., Tensor]:
+def fla_kernel(operator: str, device: torch.device) -> Callable[..., Tensor]:
     """Return fla's chunked kernel with our arguments; an expanded decay makes that of RWKV-6 one of RWKV-5.
 
     Raises:
         Unavailable: flash-linear-attention is not installed, or there is no GPU.
     """
     require("fla", "flash-linear-attention")
-    if device == "cpu":
+    if device.type == "cpu":
         raise Unavailable("its kernels need a GPU")
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
     from fla.ops.kda import chunk_kda
@@ -106,16 +108,15 @@ def fla_kernel(operator: str, device: str) -> Callable[..., Tensor]:
     return {"wkv7": wkv7, "gated_delta_rule": delta, "kda": delta}.get(operator, wkv6)
 
 
-def peak_megabytes(workload: Workload, device: str) -> float | None:
-    """Return by how many megabytes a workload raises the memory allocated on the GPU; None on a CPU."""
-    if device == "cpu":
+def peak_megabytes(workload: Workload, device: torch.device) -> float | None:
+    """Return by how many megabytes a workload raises the memory allocated on a device; None: not counted."""
+    if not KINDS[device.type].memory_figures:
         return None
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
+    device_module(device).synchronize()
+    before = start_peak(device)
     workload()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 1e6
+    device_module(device).synchronize()
+    return rise_of_peak(before, device)
 
 
 def shapes(config: BenchConfig) -> Mapping[str, Shape]:
@@ -129,8 +130,8 @@ def run_one(config: BenchConfig, part: str, case: str, make: Callable[[], Worklo
     config.try_add(contenders, case, lambda: warm(make()))
     rows = compare(part, case, {MMRNN: contenders[case]}, config) if contenders else []
     contenders.clear()
-    if config.device == "cuda":
-        torch.cuda.empty_cache()
+    if not config.on_cpu:
+        device_module(config.device).empty_cache()
     return rows
 
 
@@ -153,7 +154,7 @@ def measure_decoding(config: BenchConfig) -> Iterator[Row]:
                 yield replace(row, peak_fraction=read / row.seconds / bandwidth)
 
 
-def token_workload(shape: Shape, count: int, device: str) -> Workload:
+def token_workload(shape: Shape, count: int, device: torch.device) -> Workload:
     """Return a workload that decodes one token of `count` rows."""
     model = make_rwkv6(shape, "bf16", device)
     return decode_token(model, state_after(model, 8, count))
@@ -169,7 +170,7 @@ def measure_prefill(config: BenchConfig) -> Iterator[Row]:
             yield replace(row, peak_fraction=2 * weight_count(shape) * length / row.seconds / peak)
 
 
-def prompt_workload(shape: Shape, length: int, device: str) -> Workload:
+def prompt_workload(shape: Shape, length: int, device: torch.device) -> Workload:
     """Return a workload that reads a prompt at once."""
     model = make_rwkv6(shape, "bf16", device)
     sequence = Sequence(torch.randint(0, shape.vocab, (1, length), device=device))
@@ -191,13 +192,13 @@ def measure_training(config: BenchConfig) -> Iterator[Row]:
         yield replace(row, peak_fraction=flops / row.seconds / peak)
 
 
-def step_workload(shape: Shape, tokens: tuple[int, int], device: str) -> Workload:
+def step_workload(shape: Shape, tokens: tuple[int, int], device: torch.device) -> Workload:
     """Return a workload that trains RWKV-6 for one step."""
     model = make_rwkv6(shape, "fp32", device, grad_checkpointing=1)
     ids = torch.randint(0, shape.vocab, tokens, device=device)
 
     def logits() -> Tensor:
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             return model.head(model(Sequence(ids))[0])
 
     return training_step(model, logits, ids)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrnn.backbones import RWKV6
-from mmrnn.bench.timing import BenchConfig, require
+from mmrnn.bench.timing import CPU, BenchConfig, require
 from mmrnn.types import Sequence, State
 
 FLA, RWKV, MMRNN = "fla naive", "rwkv package", "mmrnn RWKV-6"
@@ -50,7 +50,7 @@ def empty_rwkv6(shape: Shape, *, grad_checkpointing: int = 0) -> RWKV6:
         return RWKV6(**sizes, grad_checkpointing=grad_checkpointing)
 
 
-def make_rwkv6(shape: Shape, dtype: str = "fp32", device: str = "cpu", *, grad_checkpointing: int = 0) -> RWKV6:
+def make_rwkv6(shape: Shape, dtype: str = "fp32", device: torch.device = CPU, *, grad_checkpointing: int = 0) -> RWKV6:
     """Create an RWKV-6 with random weights, none zero: the published initialisation is slow and zeroes outputs."""
     torch.manual_seed(0)
     model = empty_rwkv6(shape, grad_checkpointing=grad_checkpointing).to(DTYPES[dtype]).to_empty(device=device)

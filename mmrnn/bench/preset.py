@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from mmrnn.bench.headline import Decoding, Reading
+from mmrnn.bench.memory import rise_of_peak, start_peak
 from mmrnn.bench.peers import DTYPES
 from mmrnn.bench.timing import BenchConfig, Row, Unavailable, compare
 from mmrnn.config.compose import compose
+from mmrnn.config.device import KINDS, device_module
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
-from mmrnn.io.process_memory import available_bytes, peak_resident_bytes, reset_peak, resident_bytes
+from mmrnn.io.process_memory import available_bytes
 from mmrnn.model.start import build_on_meta
 from mmrnn.model.vlm import VLM
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
@@ -48,7 +50,8 @@ def check_memory(model: VLM, config: BenchConfig) -> int:
     if not model.backbone.generates:
         raise ConfigError(f"backbone: {type(model.backbone).__name__} generates no text; choose a preset that does")
     weights = DTYPES[config.precision].itemsize * sum(parameter.numel() for parameter in model.parameters())
-    free = torch.cuda.mem_get_info()[0] if config.device == "cuda" else available_bytes()
+    counted = KINDS[config.device.type].memory_figures
+    free = device_module(config.device).mem_get_info(config.device)[0] if counted else available_bytes()
     if free is not None and weights > 0.9 * free:
         raise ConfigError(
             f"{' '.join(config.overrides)}: its weights take {weights / 1e9:.1f} GB in {config.precision}, and "
@@ -57,7 +60,7 @@ def check_memory(model: VLM, config: BenchConfig) -> int:
     return weights
 
 
-def fill(model: nn.Module, dtype: torch.dtype, device: str) -> None:
+def fill(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """Give every parameter memory and random values; tied parameters stay tied, buffers keep their values."""
     noise, made = torch.randn(NOISE), {}
     for module in model.modules():
@@ -107,28 +110,13 @@ def measure_prompt(model: VLM, name: str, batch: Batch, weights: int, config: Be
     """Rows of the first token and of a token behind it; memory is that of weights and state, and the peak's rise."""
     context = batch.sequence.ids.shape[1]
     read = Reading(model, batch, None)
-    before = start_peak(config)
+    before = start_peak(config.device)
     fewer = replace(config, min_rounds=min(2, config.max_rounds), seconds=config.seconds / 4)
     case = f"{name} {config.precision}, a prompt of {context:,}"
     [first] = compare("preset", case, {"first token": read}, fewer)
-    peak = rise_of_peak(before, config)
+    peak = rise_of_peak(before, config.device)
     run = Decoding(model, read.after)
     held = (weights + run.state.nbytes) / 1e6
     yield replace(first, context=context, megabytes=held, memory_kind="weights and state", process_megabytes=peak)
     [token] = compare("preset", case, {"a token": run}, replace(fewer, min_rounds=min(8, config.max_rounds)))
     yield replace(token, context=context, megabytes=held, memory_kind="weights and state")
-
-
-def start_peak(config: BenchConfig) -> int:
-    """Let the peak begin anew, and return the bytes in use now."""
-    if config.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    reset_peak()
-    return resident_bytes()
-
-
-def rise_of_peak(before: int, config: BenchConfig) -> float:
-    """Return by how many megabytes the peak has risen."""
-    peak = torch.cuda.max_memory_allocated() if config.device == "cuda" else peak_resident_bytes()
-    return (peak - before) / 1e6

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmrnn.bench.memory import peak_megabytes
 from mmrnn.bench.peers import DTYPES, MMRNN, Shape, make_rwkv6
-from mmrnn.bench.timing import BenchConfig, Peaks, Row, Workload, compare
+from mmrnn.bench.timing import CPU, BenchConfig, Peaks, Row, Workload, compare
 from mmrnn.bench.training import TRANSFORMER, make_transformer
 from mmrnn.connectors import Linear
 from mmrnn.encoders import PatchEmbed
@@ -43,8 +43,8 @@ def measure(config: BenchConfig) -> Iterator[Row]:
 
 @torch.no_grad()
 def measure_frames(config: BenchConfig) -> Iterator[Row]:
-    """Time a frame after some minutes, with the size of state or cache; on a GPU in bf16."""
-    dtype, peaks = ("fp32" if config.device == "cpu" else "bf16"), Peaks.measure(config)
+    """Time a frame after some minutes, with the size of state or cache; on an accelerator in bf16."""
+    dtype, peaks = ("fp32" if config.on_cpu else "bf16"), Peaks.measure(config)
     for size, shape in shapes(config).items():
         models = {kind: make_model(kind, shape, dtype, config.device) for kind in KINDS}
         for minutes in (0.05, 0.1) if config.quick else (1, 5, 10, 60):
@@ -77,10 +77,10 @@ def watch(kind: str, shape: Shape, frames: int) -> None:
 @cache
 def kept_model(kind: str, shape: Shape) -> VLM:
     """Return a model in fp32 on the CPU, the same one for the same arguments."""
-    return make_model(kind, shape, "fp32", "cpu")
+    return make_model(kind, shape, "fp32", CPU)
 
 
-def make_model(kind: str, shape: Shape, dtype: str, device: str) -> VLM:
+def make_model(kind: str, shape: Shape, dtype: str, device: torch.device) -> VLM:
     """Create a model of RWKV-6 or of the transformer, that reads projected patches."""
     backbone: Backbone = make_rwkv6(shape) if kind == MMRNN else make_transformer(shape)
     image = Modality(PatchEmbed(patch=PATCH, width=WIDTH, size=SIDE), Linear(WIDTH, shape.width))

@@ -1,8 +1,8 @@
 """Timing of contenders in alternating runs, so that a slow phase of the machine hits all of them alike.
 
 With one thread the clock is the processor time of this process, which other processes disturb least; with several
-threads it is wall time; on a GPU it is the time between two events of its stream. The peak throughput of the machine is
-measured in the same run.
+threads or on an accelerator it is wall time, on a CUDA GPU the time between two events of its stream. The peak
+throughput of the machine is measured in the same run.
 """
 
 import time
@@ -16,8 +16,11 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from mmrnn.config.device import device_module
+
 Workload = Callable[[], object]
 T = TypeVar("T")
+CPU = torch.device("cpu")
 
 
 class Unavailable(Exception):
@@ -47,7 +50,7 @@ class BenchConfig:
         max_rounds: no more rounds than these are run.
         seconds: after `min_rounds`, rounds are added until so much time has passed.
         threads: with one thread processor time is measured, with more wall time.
-        device: `cuda` measures between two CUDA events.
+        device: that everything runs on.
         fps: frames a second of a video.
         precision: of the models of `headline` and `preset`.
         overrides: that choose the preset.
@@ -61,7 +64,7 @@ class BenchConfig:
     max_rounds: int = 41
     seconds: float = 20.0
     threads: int = 1
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: torch.device = CPU
     fps: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     overrides: tuple[str, ...] = ()
@@ -69,9 +72,14 @@ class BenchConfig:
     prompts: tuple[int, ...] = (1024, 4096)
     skipped: list[str] = field(default_factory=list)
 
+    @property
+    def on_cpu(self) -> bool:
+        """True where nothing runs on an accelerator."""
+        return self.device.type == "cpu"
+
     def try_make(self, name: str, make: Callable[[], T]) -> T | None:
-        """Return the result of `make`, or None where it raises `Unavailable` or a GPU has too little memory, noted in
-        `skipped`.
+        """Return the result of `make`, or None where it raises `Unavailable` or a device has too little memory, noted
+        in `skipped`.
         """
         try:
             return make()
@@ -88,8 +96,10 @@ class BenchConfig:
             contenders[name] = workload
 
     def time_once(self, workload: Workload) -> float:
-        """Run a workload and return its seconds: processor time, wall time with several threads, or time on the GPU."""
-        if self.device == "cuda":
+        """Run a workload and return its seconds: processor time, wall time with several threads or on an accelerator,
+        or time on a CUDA GPU.
+        """
+        if self.device.type == "cuda":
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
             start.record()
@@ -97,9 +107,12 @@ class BenchConfig:
             stop.record()
             stop.synchronize()
             return start.elapsed_time(stop) / 1e3
-        clock = time.process_time if self.threads == 1 else time.perf_counter
+        clock = time.process_time if self.on_cpu and self.threads == 1 else time.perf_counter
+        wait = device_module(self.device).synchronize
+        wait()
         begin = clock()
         workload()
+        wait()
         return clock() - begin
 
 
@@ -172,7 +185,7 @@ def median_ratio(times: list[float], reference: list[float]) -> float:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peak throughput of the GPU, or of this machine with the given number of threads.
+    """Peak throughput of the accelerator, or of this machine with the given number of threads.
 
     Attributes:
         fp32: operations per second of fp32 matrix products.
@@ -190,18 +203,17 @@ class Peaks:
 
     @classmethod
     def measure(cls, config: BenchConfig) -> "Peaks":
-        """Time large matrix products, and reads of 256 MB (on a GPU 1 GB)."""
+        """Time large matrix products, and reads of 256 MB (on an accelerator 1 GB)."""
         from mmrnn_kernels import decode_step
 
-        on_gpu = config.device == "cuda"
-        size = 256 if config.quick else 8192 if on_gpu else 1024
+        size = 256 if config.quick else 1024 if config.on_cpu else 8192
         flops = []
         for dtype in (torch.float32, torch.bfloat16):
             x, w = (torch.randn(size, size, device=config.device).to(dtype) for _ in range(2))
             flops.append(2 * size**3 / best_time(lambda x=x, w=w: nn.functional.linear(x, w), config))
-        memory = torch.ones(2**20 if config.quick else 2**28 if on_gpu else 2**26, device=config.device)
+        memory = torch.ones(2**20 if config.quick else 2**26 if config.on_cpu else 2**28, device=config.device)
         reads = [lambda: memory.sum()]
-        if not on_gpu and decode_step.unavailable_reason() is None:
+        if config.on_cpu and decode_step.unavailable_reason() is None:
             matrix, row = memory.view(-1, 1024), torch.ones(1, 1024)
             reads.append(lambda: decode_step.few_rows_linear(row, matrix))
         return cls(*flops, memory.nbytes / min(best_time(read, config) for read in reads))

@@ -40,7 +40,8 @@ With overrides (model=PRESET) that preset with random weights instead: the time 
 token behind it, and memory, for prompts of several lengths.
 
 On a GPU: the operators beside flash-linear-attention's kernels, decoding and prefill of RWKV-6 from 0.1B to 7B, a
-training step of 1.6B with its model FLOPs utilisation, a vision tower; times between CUDA events.
+training step of 1.6B with its model FLOPs utilisation, a vision tower; times between CUDA events. On other accelerators
+the same, by wall time.
 """,
         """
   mmrnn bench operator decode
@@ -58,16 +59,14 @@ training step of 1.6B with its model FLOPs utilisation, a vision tower; times be
         help=f"{', '.join(PARTS)} (default: all of them), or overrides that choose a preset",
     )
     made.add_argument("--quick", action="store_true", help="tiny sizes and few rounds")
-    made.add_argument(
-        "--device", type=one_of(("cpu", "cuda")), default="cpu", metavar="DEVICE", help="cpu or cuda (default: cpu)"
-    )
+    made.add_argument("--device", default="cpu", metavar="DEVICE", help="such as cuda, cuda:1, npu (default: cpu)")
     made.add_argument("--threads", type=natural, default=1, metavar="N", help="threads; with more than 1, wall time")
     made.add_argument(
         "--precision",
         type=one_of(("fp32", "bf16")),
         default=None,
         metavar="TYPE",
-        help="of `headline` and of a preset (default: fp32 on a CPU, bf16 on a GPU)",
+        help="of `headline` and of a preset (default: fp32 on a CPU, bf16 on a device that multiplies it)",
     )
     made.add_argument(
         "--prompt",
@@ -105,17 +104,20 @@ def main(arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from mmrnn.bench.timing import BenchConfig
+    from mmrnn.config.device import choose_device, device_module, multiplies_bf16
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: torch sees no CUDA device; leave --device out to measure the processor")
+    device = choose_device(options.device)
+    if device.index:
+        device_module(device).set_device(device)
+    fast_bf16 = device.type != "cpu" and multiplies_bf16(device)
     parts = [word for word in options.parts if "=" not in word]
     overrides = tuple(word for word in options.parts if "=" in word)
     effort = {"quick": True, "max_rounds": 3, "seconds": 0.0} if options.quick else {"threads": options.threads}
     config = BenchConfig(
         **effort,
-        device=options.device,
+        device=device,
         fps=options.fps,
-        precision=options.precision or ("bf16" if options.device == "cuda" else "fp32"),
+        precision=options.precision or ("bf16" if fast_bf16 else "fp32"),
         overrides=overrides,
         dirs=tuple(options.dirs),
         **({"prompts": tuple(options.prompt)} if options.prompt else {}),
@@ -139,10 +141,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def measure(part: str, config: "BenchConfig") -> "Iterator[Row]":
     """Rows of one benchmark on the device of `config`."""
-    if config.device == "cuda" and part not in (PRESET, "headline"):
-        from mmrnn.bench.gpu import PARTS as on_gpu
+    if not config.on_cpu and part not in (PRESET, "headline"):
+        from mmrnn.bench.gpu import PARTS as on_accelerator
 
-        return on_gpu[part](config)
+        return on_accelerator[part](config)
     return import_module(f"mmrnn.bench.{part}").measure(config)
 
 
@@ -177,6 +179,7 @@ def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Pa
     import torch
 
     from mmrnn.bench.plots import plot
+    from mmrnn.config.device import device_name
     from mmrnn.io.processor import processor_name
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +188,7 @@ def write(folder: Path, rows: "Sequence[Row]", config: "BenchConfig") -> list[Pa
         "torch": torch.__version__,
         "processor": processor_name(),
         "threads": config.threads,
-        "device": torch.cuda.get_device_name() if config.device == "cuda" else "cpu",
+        "device": "cpu" if config.on_cpu else device_name(config.device),
         "quick": config.quick,
         "skipped": config.skipped,
         "rows": [asdict(row) for row in rows],

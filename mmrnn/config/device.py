@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mmrnn.config.error import ConfigError
+from mmrnn.io.processor import processor_name
 from mmrnn_kernels.common.cpu_features import multiplies_bf16 as cpu_multiplies_bf16
 
 
@@ -101,6 +102,13 @@ def accelerator() -> str | None:
 def device_module(device: torch.device | str) -> Any:
     """Return torch's module of a device, such as `torch.cuda`."""
     return torch.get_device_module(device)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the accelerator, where its kind tells one, else of the processor."""
+    if not KINDS[device.type].memory_figures:
+        return processor_name()
+    return device_module(device).get_device_name(device)
 
 
 def multiplies_bf16(device: torch.device | str) -> bool:

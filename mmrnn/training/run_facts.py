@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 
-from mmrnn.config.device import KINDS, device_module
+from mmrnn.config.device import device_name
 from mmrnn.data.fingerprint import data_fingerprint
-from mmrnn.io.processor import processor_name
 from mmrnn.io.versions import commit, library_versions, own_version
 from mmrnn.model.state_bytes import state_bytes
 from mmrnn.training.build import TrainingParts
@@ -33,7 +32,7 @@ def run_facts(
         "version": own_version(),
         "commit": commit(),
         "packages": library_versions(),
-        "processor": _device_name(device),
+        "processor": device_name(device),
         "processes": parts.world.size,
         "threads": torch.get_num_threads(),
         "tokens": sum(record.get("tokens", 0) for record in log),
@@ -43,13 +42,6 @@ def run_facts(
         "state_bytes_per_token": growing,
         "data_fingerprint": data_fingerprint({"train": parts.data, **splits}),
     }
-
-
-def _device_name(device: torch.device) -> str:
-    """Name of the accelerator, where its kind tells one, else of the processor."""
-    if not KINDS[device.type].memory_figures:
-        return processor_name()
-    return device_module(device).get_device_name(device)
 
 
 def mean_rate(log: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -14,6 +14,7 @@ from mmrnn.bench.timing import BenchConfig, Row, Unavailable
 from mmrnn.cli import bench
 from mmrnn.cli.main import main
 
+CUDA = torch.device("cuda")
 QUICK = BenchConfig(quick=True, max_rounds=3, seconds=0.0)
 
 
@@ -36,10 +37,9 @@ def test_both_devices_have_the_same_parts():
 
 
 def test_without_a_gpu_the_option_is_refused(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert main(["bench", "--device", "cuda", f"--out={tmp_path / 'here'}"]) == 2
-    stderr = capsys.readouterr().err
-    assert stderr == "mmrnn: --device: torch sees no CUDA device; leave --device out to measure the processor\n"
+    assert "device=cuda: torch finds 0 CUDA devices here; set device=cpu" in capsys.readouterr().err
     assert not (tmp_path / "here").exists()
 
 
@@ -50,13 +50,14 @@ def test_the_option_chooses_the_benchmarks_of_the_gpu(monkeypatch, capsys, tmp_p
         seen.append((config.device, config.quick))
         yield Row("tower", "case", "timm", 0.5, {}, peak_fraction=0.25)
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: seen.append(device.index))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     monkeypatch.setattr(gpu, "PARTS", {"tower": measure})
-    assert main(["bench", "tower", "--quick", "--device=cuda", f"--out={tmp_path}"]) == 0
+    assert main(["bench", "tower", "--quick", "--device=cuda:1", f"--out={tmp_path}"]) == 0
     result = json.loads((tmp_path / "bench.json").read_text())
-    assert seen == [("cuda", True)]
-    assert result["device"] == "a card"
+    assert seen == [1, (torch.device("cuda:1"), True)]
+    assert result["device"] == "card 1"
     assert [row["peak_fraction"] for row in result["rows"]] == [0.25]
     assert "25%" in capsys.readouterr().out
 
@@ -80,7 +81,7 @@ def test_time_on_a_gpu_is_that_between_two_events(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
-    assert BenchConfig(device="cuda").time_once(lambda: order.append("work")) == 0.25
+    assert BenchConfig(device=CUDA).time_once(lambda: order.append("work")) == 0.25
     assert order == ["wait", "record", "work", "record", "wait for the event"]
 
 
@@ -103,9 +104,9 @@ def test_our_kernels_are_never_skipped_on_a_gpu(monkeypatch):
     monkeypatch.setattr(gpu, "make_inputs", lambda *_, **__: [])
     monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.empty(1))
     with pytest.raises(Unavailable, match="illegal memory access"):
-        gpu.operator_workload("wkv6", gpu.FLA, (1, 1, 1, 1), False, "cuda")
+        gpu.operator_workload("wkv6", gpu.FLA, (1, 1, 1, 1), False, CUDA)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        gpu.operator_workload("wkv6", "triton", (1, 1, 1, 1), False, "cuda")
+        gpu.operator_workload("wkv6", "triton", (1, 1, 1, 1), False, CUDA)
 
 
 @pytest.mark.parametrize("head", [False, True])
@@ -156,7 +157,7 @@ def test_the_arguments_of_fla_are_ours(monkeypatch, name):
 
         monkeypatch.setattr(module, kernel, stand_in)
     tensors = operator.make_inputs(name, (2, 9, 3, 8), high=-1.0)
-    ours, theirs = operator.implementation(name, "reference")(*tensors), gpu.fla_kernel(name, "cuda")(*tensors)
+    ours, theirs = operator.implementation(name, "reference")(*tensors), gpu.fla_kernel(name, CUDA)(*tensors)
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
@@ -166,5 +167,5 @@ def test_the_arguments_of_fla_are_ours(monkeypatch, name):
 def test_the_kernels_of_fla_compute_the_same(name):
     pytest.importorskip("fla")
     tensors = [x.to("cuda", torch.bfloat16) for x in operator.make_inputs(name, (2, 200, 3, 64), high=-1.0)]
-    ours, theirs = operator.implementation(name, "triton")(*tensors), gpu.fla_kernel(name, "cuda")(*tensors)
+    ours, theirs = operator.implementation(name, "triton")(*tensors), gpu.fla_kernel(name, CUDA)(*tensors)
     assert (ours - theirs).abs().max() <= 3e-2 * theirs.abs().max()

@@ -21,7 +21,7 @@ TINY = sorted(path.stem for path in (conf_dir() / "model").glob("*_tiny.yaml"))
 
 def filled(*overrides):
     model, _ = build_on_meta({**plain(compose(*overrides)), "weights": {}})
-    fill(model, torch.float32, "cpu")
+    fill(model, torch.float32, torch.device("cpu"))
     return model
 
 
@@ -65,6 +65,14 @@ def test_rows_of_every_prompt(tmp_path, capsys):
     assert len({row["megabytes"] for row in result["rows"]}) == 1
     assert result["skipped"] == ["model=visualrwkv6_tiny, a prompt of 5: its image alone takes 17 positions"]
     assert "tokens/s" in capsys.readouterr().out
+
+
+def test_where_the_peak_is_not_known_there_is_no_figure(monkeypatch, tmp_path):
+    monkeypatch.setattr(process_memory, "RESET", tmp_path / "none")
+    assert main(["bench", "model=visualrwkv6_tiny", "--quick", f"--out={tmp_path}"]) == 0
+    first, _ = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert first["process_megabytes"] is None
+    assert first["megabytes"] > 0
 
 
 @pytest.mark.parametrize(

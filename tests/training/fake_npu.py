@@ -54,6 +54,15 @@ class NPUModule(_DummyBackendModule):
     def get_device_name(self, device):
         return "a fake"
 
+    def synchronize(self):
+        pass
+
+    def mem_get_info(self, device):
+        return 2**34, 2**35
+
+    def memory_allocated(self, device):
+        return 2**30 - 10**6
+
     def max_memory_allocated(self, device):
         return 2**30
 

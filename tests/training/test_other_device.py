@@ -38,6 +38,14 @@ def test_doctor_says_what_the_device_lacks():
     assert "fp64" not in found
 
 
+def test_a_preset_is_timed_on_the_device(tmp_path):
+    on_npu("bench", "model=visualrwkv6_tiny", "--device=npu", "--quick", f"--out={tmp_path}")
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["device"] == "a fake"
+    assert [row["name"] for row in found["rows"]] == ["first token", "a token"]
+    assert [row["process_megabytes"] for row in found["rows"]] == [1.0, None]
+
+
 @pytest.mark.slow
 def test_a_whole_run_gives_the_answers_of_the_cpu(tmp_path):
     command = ["train", *SMALL, "backbone.dropout=0", "precision=fp32", "workers=0", "stage.instruct.steps=2"]
