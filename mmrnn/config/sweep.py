@@ -3,6 +3,7 @@
 overrides: {recipe: study}                                 of every job
 grid: {prompt: [first, last], connector: [linear, mlp]}    what is crossed
 seeds: [0, 1]                                              a job of each combination for each seed
+more_seeds: [2, 3]                                         further ones, where these do not decide
 vary: {connector: {mlp: {stage.instruct.lr: 0.003}}}       overrides that go with an option
 contrasts:                                                 differences that are asked for
 - {group: prompt, option: last, against: first, by: connector}
@@ -53,6 +54,8 @@ class Sweep:
         grid: group or knob -> its options, all of which are crossed.
         overrides: of every job, by key; the command line may give others in their place.
         seeds: a job of each combination for each of them; empty: that of the configuration.
+        more_seeds: added once, where the interval of a contrast holds both no difference and one that matters
+            (`mmrnn.evaluation.sweeps.more_seeds`).
         vary: key of the grid -> option -> overrides that go with it, by key.
         contrasts: differences that are asked for.
         note: why.
@@ -61,6 +64,7 @@ class Sweep:
     grid: Mapping[str, tuple[Any, ...]]
     overrides: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[Seed, ...] = ()
+    more_seeds: tuple[Seed, ...] = ()
     vary: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
     note: str = ""
@@ -149,6 +153,8 @@ def _value_faults(sweep: Sweep) -> Iterator[str]:
             yield "sweep.grid.seed: seeds are given by sweep.seeds, too; remove one of them"
         if not values:
             yield f"sweep.grid.{key}: it has no options; name at least one"
+    if sweep.more_seeds and not sweep.seeds:
+        yield "sweep.more_seeds: there are no seeds to add them to; name some in sweep.seeds"
     for name, keys in (("grid", sweep.grid), ("overrides", sweep.overrides)):
         for key in keys:
             if key in ("out", "sweep") or key.startswith(("hydra", "sweep.")):

@@ -26,6 +26,7 @@ class SweepPlan:
         card: name of its file in `conf/sweep`; None: it comes from the command line alone.
         overrides: that all jobs have, but for settings with which a run computes the same.
         grid: key -> values that are crossed, as words of Hydra.
+        more_seeds: of the card.
         vary: of the card.
         contrasts: of the card.
         note: of the card.
@@ -37,6 +38,7 @@ class SweepPlan:
     card: str | None = None
     overrides: Sequence[str] = ()
     grid: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    more_seeds: Sequence[int] = ()
     vary: Mapping[str, Any] = field(default_factory=dict)
     contrasts: Sequence[Mapping[str, Any]] = ()
     note: str = ""
@@ -87,6 +89,7 @@ def plan_sweep(
         card=card,
         overrides=naming(base, (), same),
         grid={key: [word.partition("=")[2] for word in found] for key, found in swept.items()},
+        more_seeds=[*sweep.more_seeds] if sweep else [],
         vary={key: {str(option): dict(knobs) for option, knobs in options.items()} for key, options in vary.items()},
         contrasts=[_plain(one) for one in sweep.contrasts] if sweep else [],
         note=sweep.note if sweep else "",

@@ -37,6 +37,7 @@ class Difference:
         p: of the sign-flip test; None: it was not asked for, and is no part of the correction.
         corrected: p by Holm over all that were asked for.
         verdict: in words; empty: it was not asked for.
+        main: it is the contrast itself, over all other keys.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Difference:
     p: float | None = None
     corrected: float | None = None
     verdict: str = ""
+    main: bool = False
 
 
 def differences(contrasts: Sequence[Mapping[str, Any]], scores: Scores) -> list[Difference]:
@@ -86,7 +88,7 @@ def _of(contrast: Mapping[str, Any], scores: Scores) -> list[Difference]:
         option, against = (override_text(contrast[name]) for name in ("option", "against"))
         name = f"{group}: {option} - {against}"
         pairs = _weighted(runs, group, {option: 1.0, against: -1.0})
-    found = [_tested(name, pairs, scores)]
+    found = [replace(_tested(name, pairs, scores), main=True)]
     options = list(dict.fromkeys(one[by] for one in pairs.options if by in one)) if by else []
     if len(options) < 2:
         return found

@@ -12,13 +12,11 @@ from mmrnn.evaluation.reports.seed_statistics import SeedEstimate, smallest_diff
 from mmrnn.evaluation.reports.sweep_file import SWEEP
 from mmrnn.evaluation.sweeps.contrasts import NO_INTERVAL, Difference
 from mmrnn.evaluation.sweeps.fold import Fold
+from mmrnn.evaluation.sweeps.more_seeds import MATTERS, more_seeds
 from mmrnn.evaluation.sweeps.paper_figures import PaperQuestion, PaperTable, read_questions
 from mmrnn.evaluation.sweeps.reference import share_table
 from mmrnn.evaluation.sweeps.report import SplitResult, analyse, guess_rows
 from mmrnn.evaluation.sweeps.stored import read_stored
-
-MATTERS = 0.02
-"""Difference of accuracy that matters: where 0 and this one are both possible, the question is undecided."""
 
 NOTHING = 0.005
 """Published difference below which a paper is taken to say that there is none."""
@@ -152,6 +150,8 @@ def _section(answer: Answer, others: Mapping[str, Answer]) -> str:
     asked = f"`{question.split}` has {len(kinds):,} questions of {len({*kinds})} kinds about {images:,} images"
     parts.append(f"{' '.join(fold.notes)} A run took {seconds:,.0f} s on average. {asked}.\n")
     parts += [*_sentences(question, decides.contrasts), ""]
+    if advice := more_seeds(fold.plan, decides.contrasts):
+        parts.append(f"{advice}\n")
     for group in _alike(results):
         parts += [_contrast_table(group)] if any(one.contrasts for one in group.values()) else []
         parts.append(_design_table(group))

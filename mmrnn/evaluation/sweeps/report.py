@@ -22,6 +22,7 @@ from mmrnn.evaluation.sweeps.contrasts import Difference, differences
 from mmrnn.evaluation.sweeps.differing_answers import differing_answers
 from mmrnn.evaluation.sweeps.fold import Fold
 from mmrnn.evaluation.sweeps.group_plots import cost_and_quality, interaction
+from mmrnn.evaluation.sweeps.more_seeds import more_seeds
 from mmrnn.evaluation.sweeps.plots import dots, learning_curves
 from mmrnn.evaluation.sweeps.scores import Scores
 from mmrnn.io.atomic import replace_file
@@ -109,7 +110,7 @@ def sweep_sections(name: str, fold: Fold, results: Mapping[str, SplitResult]) ->
         plots = _panels(split, scores, designs) + _group_plots(split, scores, designs, fold.plan)
         found.append(Section(f"Designs: {split}", [*DESIGN_COLUMNS, *kinds], rows, notes, plots + answers))
         if contrasts:
-            found += _contrast_sections(split, contrasts, kinds)
+            found += _contrast_sections(split, contrasts, kinds, more_seeds(fold.plan, contrasts))
     return found
 
 
@@ -155,7 +156,7 @@ def shown(estimate: SeedEstimate, form: str = "{:.1%}") -> str:
     return f"{form.format(estimate.value)} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
 
 
-def _contrast_sections(split: str, results: Sequence[Difference], kinds: Sequence[str]) -> list[Section]:
+def _contrast_sections(split: str, results: Sequence[Difference], kinds: Sequence[str], advice: str) -> list[Section]:
     rows, by_kind = [], []
     for one in results:
         if one.estimates is None:
@@ -167,7 +168,7 @@ def _contrast_sections(split: str, results: Sequence[Difference], kinds: Sequenc
         least = "" if isnan(small) else f"{small:.1%}"
         rows.append([one.name, str(one.number), shown(mean, "{:+.1%}"), *ps, least, one.verdict])
         by_kind.append([one.name, *(shown(one.estimates.kinds[kind], "{:+.1%}") for kind in kinds)])
-    found = [Section(f"Contrasts: {split}", CONTRAST_COLUMNS, rows, [CONTRASTS])]
+    found = [Section(f"Contrasts: {split}", CONTRAST_COLUMNS, rows, [CONTRASTS, *filter(None, [advice])])]
     if kinds and by_kind:
         found.append(Section(f"Contrasts by kind: {split}", ["contrast", *kinds], by_kind, [KINDS]))
     return found
