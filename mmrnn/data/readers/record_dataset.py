@@ -290,8 +290,8 @@ class RecordDataset(MapDataset):
             raise RecordError("a file of the data is not there any more", path) from None
         return self.source(copy, stamp(copy))
 
-    def source_class(self, path: str) -> type[RecordSource]:
-        """Return the class that reads a file, by its suffix."""
+    def source_class(self, path: str) -> type:
+        """Return the class, a `RecordSource`, that reads a file, by its suffix."""
         return self.formats.get(os.path.splitext(path)[1].lower(), next(iter(self.formats.values())))
 
     def _images(self, path: str) -> ImageFolder:
