@@ -1,5 +1,6 @@
 """Page with the answers of stored sweeps to the questions of papers (`docs/evidence.md`)."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path
@@ -140,9 +141,10 @@ def _section(answer: Answer, others: Mapping[str, Answer]) -> str:
         parts.append(f"{question.note}\n")
     if fold is None:
         return "\n".join([*parts, "Not run: there are no results, and none are estimated.\n"])
-    command = " ".join(["mmrnn train -m", *fold.plan.command])
+    command = shlex.join(["mmrnn", "train", "-m", *fold.plan.command])
     if fold.plan.asked:
-        command += "\n" + " ".join([f"mmrnn sweep ask multirun/{fold.plan.card} multirun/{name}", *fold.plan.asked])
+        places = (f"multirun/{one}" for one in (fold.plan.card, name))
+        command += "\n" + shlex.join(["mmrnn", "sweep", "ask", *places, *fold.plan.asked])
     seconds = fmean(float(run.result["seconds"]) for run in fold.runs)
     parts.append(f"```bash\n{command}\n```\n")
     decides = results[question.split]
