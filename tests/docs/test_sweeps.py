@@ -11,7 +11,7 @@ from mmrnn.cli.main import main
 from mmrnn.config.sweep import read_sweep
 from mmrnn.config.sweep_plan import plan_sweep
 from mmrnn.evaluation.reports.resampling import RESAMPLES
-from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, NO_INTERVAL, TOO_FEW
+from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, NO_INTERVAL, ONLY_INTERVAL, TOO_FEW
 from mmrnn.evaluation.sweeps.report import FILES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def test_the_file_of_the_page_is_a_sweep():
 
 
 def test_the_page_says_what_the_report_says():
-    for verdict in ("better", "worse", TOO_FEW, NO_DIFFERENCE, NO_INTERVAL):
+    for verdict in ("better", "worse", TOO_FEW, ONLY_INTERVAL, NO_DIFFERENCE, NO_INTERVAL):
         assert f"`{verdict}`" in PAGE
     assert f"{RESAMPLES} times" in PAGE
     for name in FILES:

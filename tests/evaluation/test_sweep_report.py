@@ -22,7 +22,7 @@ from mmrnn.evaluation.reports.run_folder import RESULT, write_failure
 from mmrnn.evaluation.reports.sweep_file import record_plan
 from mmrnn.evaluation.reports.task_results import TASKS
 from mmrnn.evaluation.sweeps import fold
-from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, TOO_FEW, differences
+from mmrnn.evaluation.sweeps.contrasts import NO_DIFFERENCE, ONLY_INTERVAL, TOO_FEW, differences
 from mmrnn.evaluation.sweeps.differing_answers import differing_answers
 from mmrnn.evaluation.sweeps.fold import Fold
 from mmrnn.evaluation.sweeps.group_plots import interaction, pareto_front
@@ -281,6 +281,14 @@ def test_few_pairs_are_not_enough_for_a_verdict():
     found = differences([contrast] * 2, scores([0.1] * 6))
     assert [one.corrected for one in found] == [2 * 2 / 2**6] * 2
     assert [one.verdict for one in found] == [TOO_FEW] * 2
+
+
+def test_seeds_that_differ_much_are_not_enough_for_a_verdict():
+    """An interval takes differences for normal; the sign-flip test does not."""
+    [found] = differences([{"group": "prompt", "option": "b", "against": "a"}], scores([0.14] * 5 + [-0.01] * 5))
+    assert found.estimates.mean.low > 0
+    assert found.p == 2 * 2**5 / 2**10
+    assert found.verdict == ONLY_INTERVAL
 
 
 def test_a_kind_that_is_always_right_is_not_certain():

@@ -16,6 +16,7 @@ from mmrnn.evaluation.sweeps.scores import Scores
 NO_DIFFERENCE = "no difference shown"
 NO_INTERVAL = "one pair of seeds, or one image: no interval"
 TOO_FEW = "interval excludes 0; too few pairs for p < 0.05"
+ONLY_INTERVAL = "interval excludes 0, but p is not below 0.05"
 
 
 class Pairs(NamedTuple):
@@ -70,8 +71,8 @@ def _judged(one: Difference, corrected: float, number: int) -> Difference:
         verdict = NO_INTERVAL
     elif is_significant(interval, corrected):
         verdict = "better" if interval.value > 0 else "worse"
-    elif is_significant(interval, None) and number * 2 / 2**one.number >= 1 - CONFIDENCE:
-        verdict = TOO_FEW
+    elif is_significant(interval, None):
+        verdict = TOO_FEW if number * 2 / 2**one.number >= 1 - CONFIDENCE else ONLY_INTERVAL
     else:
         verdict = NO_DIFFERENCE
     return replace(one, corrected=corrected, verdict=verdict)
