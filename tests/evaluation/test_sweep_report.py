@@ -249,7 +249,7 @@ def test_a_slope_is_that_of_least_squares():
     for prompt, gain in gains.items():
         for number in tokens:
             for seed in range(3):
-                runs.append(SweepRun("", {"tokens": number, "prompt": prompt}, str(seed), {}, ()))
+                runs.append(SweepRun(f"{len(runs)}", {"tokens": number, "prompt": prompt}, str(seed), {}, ()))
                 values.append(0.3 + gain * np.log2(int(number)) + rng.normal(0, 0.02, 8))
     scored = Scores(runs, np.array(values), ["a", "b"] * 4, np.arange(8))
     asked = [{"group": "tokens", "slope": "log2", "by": "prompt"}]
@@ -289,6 +289,21 @@ def test_seeds_that_differ_much_are_not_enough_for_a_verdict():
     assert found.estimates.mean.low > 0
     assert found.p == 2 * 2**5 / 2**10
     assert found.verdict == ONLY_INTERVAL
+
+
+def test_a_run_that_is_asked_under_conditions_is_one_seed():
+    """Three answers of a run to the same question are no three runs."""
+    plain = scores([0.1, 0.2, 0.05, 0.15, 0.1, 0.12])
+    contrast = {"group": "prompt", "option": "b", "against": "a", "by": "shots"}
+    runs = [replace(run, options={**run.options, "shots": shots}) for shots in ("0", "1", "2") for run in plain.runs]
+    plain = replace(plain, runs=[replace(run, name=f"{n}") for n, run in enumerate(plain.runs)])
+    runs = [replace(run, name=f"{n % len(plain.runs)}") for n, run in enumerate(runs)]
+    under = replace(plain, runs=runs, values=np.concatenate([plain.values] * 3))
+    [alone] = differences([{**contrast, "by": None}], plain)
+    whole, *parts = differences([contrast], under)
+    assert (whole.number, whole.p) == (alone.number, alone.p)
+    assert whole.estimates.mean == pytest.approx(alone.estimates.mean)
+    assert [one.number for one in parts] == [6] * 5
 
 
 def test_a_kind_that_is_always_right_is_not_certain():

@@ -11,7 +11,7 @@ from mmrnn.config.overrides import override_text
 from mmrnn.evaluation.reports.resampling import CONFIDENCE
 from mmrnn.evaluation.reports.seed_statistics import SeedEstimates, holm, of_combinations, sign_flip_p
 from mmrnn.evaluation.reports.statistics import is_significant
-from mmrnn.evaluation.sweeps.scores import Scores
+from mmrnn.evaluation.sweeps.scores import Scores, SweepRun
 
 NO_DIFFERENCE = "no difference shown"
 NO_INTERVAL = "one pair of seeds, or one image: no interval"
@@ -128,6 +128,21 @@ def _weighted(runs: Pairs, key: str, weights: Mapping[str, float]) -> Pairs:
     )
 
 
+def _of_runs(pairs: Pairs, runs: Sequence[SweepRun]) -> Pairs:
+    """Pairs of the same runs as one, their mean: under conditions a run is there several times, yet it is one seed."""
+    first = {run.name: run.options for run in reversed(runs)}
+    conditions = {key for run in runs for key, value in run.options.items() if value != first[run.name][key]}
+    places: dict[frozenset[str], list[int]] = {}
+    for place, weights in enumerate(pairs.weights):
+        places.setdefault(frozenset(runs[each].name for each in np.flatnonzero(weights)), []).append(place)
+    kept = [same[0] for same in places.values()]
+    return Pairs(
+        [{key: value for key, value in pairs.options[place].items() if key not in conditions} for place in kept],
+        [pairs.seeds[place] for place in kept],
+        np.stack([pairs.weights[same].mean(axis=0) for same in places.values()]),
+    )
+
+
 def matched_runs(
     options: Sequence[Mapping[str, str]], seeds: Sequence[str], key: str, wanted: Collection[str]
 ) -> dict[tuple[str, str], dict[str, int]]:
@@ -157,6 +172,7 @@ def _tested(name: str, pairs: Pairs, scores: Scores) -> Difference:
     """Difference of pairs; groups of pairs (all options of the rest of the grid) weigh the same."""
     if not len(pairs.weights):
         return Difference(name, 0, None, verdict="no pair of finished runs with one seed")
+    pairs = _of_runs(pairs, scores.runs)
     rests = [_rest(options, "") for options in pairs.options]
     groups = [sorted({*rests}).index(rest) for rest in rests]
     estimates = of_combinations(scores.resampled, pairs.weights, groups)
