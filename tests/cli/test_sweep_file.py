@@ -55,7 +55,7 @@ def test_a_sweep_of_a_file(cli, runs, cards):
 
 
 def test_a_grid_that_the_command_line_narrows(cli, runs, cards):
-    """What goes with the options that are left holds; of an option that no card has it is refused."""
+    """`vary` keeps the overrides of all options of the card; those of an unknown option are refused."""
     narrowed = ("train", "-m", "-cd", cards(contrasts=[]), "sweep=mine", TINY, "data.scenes=12")
     assert cli(*narrowed, "sweep.grid.connector=[linear]")[0] == 0
     assert [cfg.data.scenes for cfg, _ in runs.calls] == [12, 12]

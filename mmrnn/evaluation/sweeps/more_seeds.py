@@ -1,7 +1,7 @@
-"""Rule by which a sweep gets further seeds, once; its file names them before the first run.
+"""Extension of a sweep by further seeds, by a rule that its file states before the first run.
 
-Whoever looks at results and then adds seeds until a difference shows will find one. A rule that is written down before,
-and followed once, leaves no such choice.
+Adding seeds until a difference shows (optional stopping) inflates false positives; one extension, by a rule that was
+fixed in advance, bounds that.
 """
 
 import shlex
