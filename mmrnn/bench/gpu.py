@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mmrnn.bench.memory import rise_of_peak, start_peak
 from mmrnn.bench.operator import MULTIPLY_ADDS, Size, implementation, make_inputs
 from mmrnn.bench.peers import MMRNN, Shape, decode_token, empty_rwkv6, make_rwkv6, state_after
 from mmrnn.bench.stream import measure_frames
@@ -18,6 +17,7 @@ from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, c
 from mmrnn.bench.tower import TIMM, tower_flops, tower_sizes
 from mmrnn.bench.training import training_step
 from mmrnn.config.device import KINDS, device_module
+from mmrnn.config.device_memory import peak_memory, reset_peak_memory, used_memory
 from mmrnn.encoders import TimmViT
 from mmrnn.types import Sequence
 
@@ -85,11 +85,11 @@ def fla_kernel(operator: str, device: torch.device) -> Callable[..., Tensor]:
     """Return fla's chunked kernel with our arguments; an expanded decay makes that of RWKV-6 one of RWKV-5.
 
     Raises:
-        Unavailable: flash-linear-attention is not installed, or there is no GPU.
+        Unavailable: flash-linear-attention is not installed, or the device is no CUDA GPU.
     """
     require("fla", "flash-linear-attention")
-    if device.type == "cpu":
-        raise Unavailable("its kernels need a GPU")
+    if device.type != "cuda":
+        raise Unavailable("its kernels are called on a CUDA GPU alone")
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
     from fla.ops.kda import chunk_kda
     from fla.ops.rwkv6 import chunk_rwkv6
@@ -113,10 +113,11 @@ def peak_megabytes(workload: Workload, device: torch.device) -> float | None:
     if not KINDS[device.type].memory_figures:
         return None
     device_module(device).synchronize()
-    before = start_peak(device)
+    before = used_memory(device)
+    reset_peak_memory(device)
     workload()
     device_module(device).synchronize()
-    return rise_of_peak(before, device)
+    return (peak_memory(device) - before) / 1e6
 
 
 def shapes(config: BenchConfig) -> Mapping[str, Shape]:

@@ -7,14 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from mmrnn.bench.headline import Decoding, Reading
-from mmrnn.bench.memory import rise_of_peak, start_peak
 from mmrnn.bench.peers import DTYPES
 from mmrnn.bench.timing import BenchConfig, Row, Unavailable, compare
 from mmrnn.config.compose import compose
-from mmrnn.config.device import KINDS, device_module
+from mmrnn.config.device_memory import free_memory, peak_memory, reset_peak_memory, used_memory
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
-from mmrnn.io.process_memory import available_bytes
 from mmrnn.model.start import build_on_meta
 from mmrnn.model.vlm import VLM
 from mmrnn.types import SLOT, Batch, ImageSpan, Sequence
@@ -50,8 +48,7 @@ def check_memory(model: VLM, config: BenchConfig) -> int:
     if not model.backbone.generates:
         raise ConfigError(f"backbone: {type(model.backbone).__name__} generates no text; choose a preset that does")
     weights = DTYPES[config.precision].itemsize * sum(parameter.numel() for parameter in model.parameters())
-    counted = KINDS[config.device.type].memory_figures
-    free = device_module(config.device).mem_get_info(config.device)[0] if counted else available_bytes()
+    free = free_memory(config.device)
     if free is not None and weights > 0.9 * free:
         raise ConfigError(
             f"{' '.join(config.overrides)}: its weights take {weights / 1e9:.1f} GB in {config.precision}, and "
@@ -110,11 +107,11 @@ def measure_prompt(model: VLM, name: str, batch: Batch, weights: int, config: Be
     """Rows of the first token and of a token behind it; memory is that of weights and state, and the peak's rise."""
     context = batch.sequence.ids.shape[1]
     read = Reading(model, batch, None)
-    before = start_peak(config.device)
+    before = used_memory(config.device) if reset_peak_memory(config.device) else None
     fewer = replace(config, min_rounds=min(2, config.max_rounds), seconds=config.seconds / 4)
     case = f"{name} {config.precision}, a prompt of {context:,}"
     [first] = compare("preset", case, {"first token": read}, fewer)
-    peak = rise_of_peak(before, config.device)
+    peak = None if before is None else (peak_memory(config.device) - before) / 1e6
     run = Decoding(model, read.after)
     held = (weights + run.state.nbytes) / 1e6
     yield replace(first, context=context, megabytes=held, memory_kind="weights and state", process_megabytes=peak)

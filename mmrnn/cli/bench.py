@@ -41,7 +41,7 @@ token behind it, and memory, for prompts of several lengths.
 
 On a GPU: the operators beside flash-linear-attention's kernels, decoding and prefill of RWKV-6 from 0.1B to 7B, a
 training step of 1.6B with its model FLOPs utilisation, a vision tower; times between CUDA events. On other accelerators
-the same, by wall time.
+the same by wall time, without flash-linear-attention's kernels.
 """,
         """
   mmrnn bench operator decode

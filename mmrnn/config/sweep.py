@@ -161,9 +161,9 @@ def _value_faults(sweep: Sweep) -> Iterator[str]:
                 yield f"sweep.{name}.{key}: it is no part of a run; remove it"
     for key in sweep.axes.keys() & sweep.overrides.keys():
         yield f"sweep.overrides.{key}: the grid crosses {key}; remove it from one of them"
-    for key, values in sweep.axes.items():
+    lists = {f"sweep.grid.{key}": values for key, values in sweep.grid.items()}
+    for place, values in {**lists, "sweep.seeds": sweep.seeds, "sweep.more_seeds": sweep.more_seeds}.items():
         if len({override_text(value) for value in values}) < len(values):
-            place = "sweep.seeds" if key == SEED and sweep.seeds else f"sweep.grid.{key}"
             yield f"{place}: {', '.join(map(str, values))} has a value twice; remove one"
 
 
@@ -194,10 +194,10 @@ def _vary_faults(sweep: Sweep, card_grid: Mapping[str, Sequence[Any]]) -> Iterat
             near = did_you_mean(key, sweep.grid) or f"; it has {', '.join(sweep.grid) or 'none'}"
             yield f"sweep.vary.{key}: no key of the grid{near}"
             continue
+        known = [*dict.fromkeys([*sweep.grid[key], *card_grid.get(key, ())])]
         for option, knobs in options.items():
-            if option not in sweep.grid[key] and option not in card_grid.get(key, ()):
-                near = did_you_mean(option, sweep.grid[key])
-                near = near or f"; there are {', '.join(map(str, sweep.grid[key]))}"
+            if option not in known:
+                near = did_you_mean(option, known) or f"; there are {', '.join(map(str, known))}"
                 yield f"sweep.vary.{key}.{option}: no such option in the grid{near}"
             for knob in sweep.axes.keys() & knobs.keys():
                 yield f"sweep.vary.{key}.{option}.{knob}: the grid crosses {knob}; remove it from one of them"

@@ -15,6 +15,7 @@ from typing import Any
 
 from mmrnn.checkpoints import config_file
 from mmrnn.checkpoints.save import save
+from mmrnn.config.device_memory import reset_peak_memory
 from mmrnn.config.error import ConfigError
 from mmrnn.config.instantiate import instantiate
 from mmrnn.config.tree import plain
@@ -31,7 +32,6 @@ from mmrnn.training.distributed.world import World
 from mmrnn.training.ends import StopSignals
 from mmrnn.training.evaluator import Evaluator
 from mmrnn.training.loop.blank import blank_inputs
-from mmrnn.training.loop.metrics import reset_peak_memory
 from mmrnn.training.preparation import describe, make_features, make_trainer, total_steps
 from mmrnn.training.result import write_result
 from mmrnn.training.run_log import RunLog

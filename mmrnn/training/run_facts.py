@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from mmrnn.config.device import device_name
+from mmrnn.config.device_memory import peak_memory
 from mmrnn.data.fingerprint import data_fingerprint
 from mmrnn.io.versions import commit, library_versions, own_version
 from mmrnn.model.state_bytes import state_bytes
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.loop.metrics import peak_memory
 from mmrnn.types import MapDataset
 
 

@@ -132,6 +132,13 @@ ORDERS = {"wkv7": ("r", "w", "k", "v", "a", "b"), "gated_delta_rule": DELTA, "kd
 """Order of our inputs; those of RWKV-5 and -6 are alike."""
 
 
+@pytest.mark.parametrize("kind", ["cpu", "mps", "xpu"])
+def test_the_kernels_of_fla_are_skipped_where_there_is_no_cuda(monkeypatch, kind):
+    monkeypatch.setattr(gpu, "require", lambda *_: None)
+    with pytest.raises(Unavailable, match="its kernels are called on a CUDA GPU alone"):
+        gpu.fla_kernel("wkv6", torch.device(kind))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", operator.MULTIPLY_ADDS)
 def test_the_arguments_of_fla_are_ours(monkeypatch, name):

@@ -89,7 +89,7 @@ def test_what_cannot_be_measured(words, message, capsys, tmp_path):
 
 
 def test_what_memory_does_not_hold_is_refused(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(preset, "available_bytes", lambda: 500_000)
+    monkeypatch.setattr(preset, "free_memory", lambda device: 500_000)
     assert main(["bench", "model=visualrwkv6_tiny", f"--out={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
     assert "in fp32, and 0.0 GB are free; choose --precision bf16, a smaller preset or a machine with more" in error

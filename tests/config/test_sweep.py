@@ -107,6 +107,7 @@ def test_every_card_makes_jobs_that_fit(name):
         ({"grid": {"connector": "linear"}}, "expected tuple[Any, ...], got 'linear'"),
         ({"grids": {}}, "sweep.grids: no such field; did you mean 'grid'?"),
         ({"seeds": [], "more_seeds": [2]}, "sweep.more_seeds: there are no seeds to add them to"),
+        ({"more_seeds": [2, 2]}, "sweep.more_seeds: 2, 2 has a value twice"),
         ({"seeds": [1, 1]}, "sweep.seeds: 1, 1 has a value twice"),
         ({"seeds": ["x"]}, "sweep.seeds: expected int"),
         ({"seeds": [-1]}, "sweep.seeds: expected int of"),

@@ -1,5 +1,6 @@
 """Seeds that a sweep gets by the rule of its file: when, which ones, and by which command."""
 
+from dataclasses import replace
 from math import nan
 
 import pytest
@@ -16,12 +17,12 @@ COMMAND = ["sweep=prompt", "workers=0"]
 
 def plan(command=(), **changes):
     made = plan_sweep(["data.scenes=9"], read_sweep({**CARD, **changes}), card="prompt")
-    return made.__class__(**{**vars(made), "command": [*COMMAND, *command]})
+    return replace(made, command=[*COMMAND, *command])
 
 
-def contrast(low, high, **fields):
+def contrast(low, high, *, main=True):
     mean = SeedEstimate((low + high) / 2, low, high, 0.01, 5.0)
-    return Difference("last - first", 2, SeedEstimates(mean, {}), 0.5, 0.5, "", **{"main": True, **fields})
+    return Difference("last - first", 2, SeedEstimates(mean, {}), p=0.5, corrected=0.5, main=main)
 
 
 @pytest.mark.parametrize(

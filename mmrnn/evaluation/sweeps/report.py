@@ -110,7 +110,8 @@ def sweep_sections(name: str, fold: Fold, results: Mapping[str, SplitResult]) ->
         plots = _panels(split, scores, designs) + _group_plots(split, scores, designs, fold.plan)
         found.append(Section(f"Designs: {split}", [*DESIGN_COLUMNS, *kinds], rows, notes, plots + answers))
         if contrasts:
-            found += _contrast_sections(split, contrasts, kinds, more_seeds(fold.plan, contrasts))
+            decides = split == next(iter(results))
+            found += _contrast_sections(split, contrasts, kinds, more_seeds(fold.plan, contrasts) if decides else "")
     return found
 
 

@@ -3,15 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmrnn.bench.data_sheets import GPUS
-from mmrnn.config.device import KINDS, device_module
-from mmrnn.io.process_memory import can_reset_peak, peak_resident_bytes, reset_peak
+from mmrnn.config.device_memory import peak_memory
 from mmrnn.model.build import build
 from mmrnn.training.distributed.world import World
 from mmrnn.training.plan import StepCost, step_cost
@@ -115,7 +114,7 @@ class Meter:
         counts = [self._tokens, self._samples, self._positions, images, flops]
         tokens, samples, positions, images, flops = world.sum(counts)
         share = self._waited / max(self._seconds, 1e-9)
-        seconds, share, memory = world.max([self._seconds, share, peak_memory(self._device)])
+        seconds, share, memory = world.max([self._seconds, share, float(peak_memory(self._device))])
         seconds = max(seconds, 1e-9)
         found = {
             "seconds": seconds,
@@ -176,22 +175,3 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     kind = DEVICE_NAMES.get(torch.cuda.get_device_name(device))
     return GPUS[kind].flops if kind else None
-
-
-def peak_memory(device: torch.device) -> float:
-    """Return the most bytes that this process had, or since `reset_peak_memory`; 0: not known.
-
-    Of a device whose memory torch counts it is what tensors took, else resident memory.
-    """
-    if KINDS[device.type].memory_figures:
-        return float(device_module(device).max_memory_allocated(device))
-    return float(peak_resident_bytes())
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` begin anew, where the system can do it."""
-    if KINDS[device.type].memory_figures:
-        device_module(device).reset_peak_memory_stats(device)
-    elif can_reset_peak():
-        with suppress(OSError):
-            reset_peak()
