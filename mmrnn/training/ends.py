@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing import parent_process
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -95,6 +96,35 @@ def outlive_signals(_: int = 0) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         # Not `os.getppid()`: that may be a fork server, or whoever inherits the orphans of a killed rank.
         threading.Thread(target=_obey, args=(rank.pid,), name="signals of the rank", daemon=True).start()
+
+
+@contextmanager
+def stopped_with_parent() -> Iterator[None]:
+    """Context of a job in a worker process: it is stopped, as by SIGTERM, when the process that gave it is gone.
+
+    Workers of a launcher (joblib) would go on with the jobs that they were given. In a process that is not a worker
+    nothing is watched: what Slurm starts outlives the command that has submitted it.
+    """
+    if parent_process() is None:
+        yield
+        return
+    parent, over = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch, name="parent of the job", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        if os.getppid() != parent:  # nobody waits for an answer, and there may be jobs in the queue
+            os._exit(128 + signal.SIGTERM)
 
 
 def _obey(rank: int) -> None:

@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
+from signal import Signals
 
 import pytest
 
-from mmrnn.evaluation.reports.run_folder import FAILURE
+from mmrnn.evaluation.reports.run_folder import FAILURE, LOG
+from mmrnn.evaluation.reports.sweep_file import read_plan
+from mmrnn.evaluation.sweeps.job_status import job_states
 from mmrnn.io import jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +28,36 @@ def plug_in(name, package):
     return pytest.mark.skipif(not found, reason=f"needs {package}: pip install {package}")
 
 
-def train(folder, *words):
+def start(folder, *words, **pipes):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "mmrnn", "train", "-m", *TINY, "out=s", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def train(folder, *words):
+    with start(folder, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            out, errors = process.communicate(timeout=400)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def wait_for(holds):
+    end = time.monotonic() + 200
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_alive(group):
+    """Whether a process of a group runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 LAUNCHERS = [
@@ -79,6 +108,30 @@ def test_a_failure_elsewhere(tmp_path, launcher):
     )
     [row] = jsonl.records(tmp_path / "s/results.jsonl")
     assert row["stage.instruct.lr"] == 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL"])
+@plug_in("hydra_joblib_launcher", "hydra-joblib-launcher")
+def test_workers_whose_parent_is_gone(tmp_path, signal):
+    """They save what they have and end; those jobs go on with the next command, and no other one was begun."""
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2,3"]
+    folder = tmp_path / "s"
+    with (tmp_path / "output.txt").open("w") as output:
+        process = start(tmp_path, *words, "stage.instruct.steps=100000", stdout=output, stderr=output)
+    try:
+        wait_for(lambda: len([*folder.glob(f"*/{LOG}")]) == 2)
+        process.send_signal(Signals[signal])
+        process.wait()
+        plan = read_plan(folder)
+        wait_for(lambda: all(one.state != "running" for one in job_states(folder, plan)))
+        states = [*job_states(folder, plan)]
+        assert sorted(one.state for one in states) == ["not begun", "not begun", "stopped", "stopped"]
+        assert all("SIGTERM" in one.reason for one in states if one.state == "stopped")
+        wait_for(lambda: not is_alive(process.pid))
+    finally:
+        if is_alive(process.pid):
+            os.killpg(process.pid, Signals.SIGKILL)
 
 
 @pytest.mark.slow
