@@ -149,24 +149,35 @@ def measure(part: str, config: "BenchConfig") -> "Iterator[Row]":
 
 
 def table(part: str, rows: "Sequence[Row]") -> "Table":
-    """Terminal table of one part; ratios are relative to the first row of each case."""
+    """Terminal table of one part without empty columns; ratios are relative to the first row of each case."""
     from rich.table import Table
 
-    video = any(row.minutes is not None for row in rows)
-    counted = "frames/s" if video else "tokens/s" if part in (PRESET, "headline") else None
-    more = (counted, "process MB") if counted else ()
-    shown = Table("case", "name", "ms", "speedup", "of peak", "MB", *more, title=part)
+    kinds = {row.memory_kind for row in rows if row.megabytes is not None}
+    memory = f"MB of {kinds.pop()}" if len(kinds) == 1 else ""
+    rate = "frames/s" if any(row.minutes is not None for row in rows) else "tokens/s"
+    counted = rate == "frames/s" or part in (PRESET, "headline")
     first: dict[str, str] = {}
+    lines = []
     for row in rows:
         base = first.setdefault(row.case, row.name)
-        ratio = f"{row.speedup[base]:.2f}" if base in row.speedup else ""
-        fraction = "" if row.peak_fraction is None else f"{row.peak_fraction:.0%}"
-        size = "" if row.megabytes is None else f"{row.megabytes:.1f} ({row.memory_kind})"
-        needed = "" if row.process_megabytes is None else f"{row.process_megabytes:.1f}"
-        columns = [row.name, f"{row.seconds * 1e3:.2f}", ratio, fraction, size]
-        rate = "" if "first token" in f"{row.name} {row.case}" else f"{1 / row.seconds:.1f}"
-        columns += [rate, needed] if counted else []
-        shown.add_row(row.case if base == row.name else "", *columns)
+        line = {"case": row.case if base == row.name else "", "name": row.name, "ms": f"{row.seconds * 1e3:.2f}"}
+        line["speedup"] = f"{row.speedup[base]:.2f}" if base in row.speedup else ""
+        line["of peak"] = "" if row.peak_fraction is None else f"{row.peak_fraction:.0%}"
+        if row.megabytes is not None:
+            line[memory or "MB"] = f"{row.megabytes:.1f}" + ("" if memory else f" ({row.memory_kind})")
+        if counted and "first token" not in f"{row.name} {row.case}":
+            line[rate] = f"{1 / row.seconds:.1f}"
+        if counted and row.process_megabytes is not None:
+            line["process MB"] = f"{row.process_megabytes:.1f}"
+        lines.append(line)
+    order = ("case", "name", "ms", "speedup", "of peak", memory or "MB", rate, "process MB")
+    headings = [heading for heading in order if any(line.get(heading) for line in lines)]
+    shown = Table(title=part)
+    for heading in headings:
+        words = heading in ("case", "name")
+        shown.add_column(heading, justify="left" if words else "right", overflow="fold")
+    for line in lines:
+        shown.add_row(*(line.get(heading, "") for heading in headings))
     return shown
 
 

@@ -3,14 +3,16 @@
 import json
 from dataclasses import replace
 from importlib.util import find_spec
+from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
 
 from mmrnn.bench import operator, selective_scan, stream, timing
 from mmrnn.bench.peers import Shape, make_rwkv6, make_rwkv_package
-from mmrnn.bench.timing import BenchConfig, Unavailable, compare
-from mmrnn.cli.bench import PARTS
+from mmrnn.bench.timing import BenchConfig, Row, Unavailable, compare
+from mmrnn.cli.bench import PARTS, table
 from mmrnn.cli.main import main
 from mmrnn.types import Sequence
 
@@ -153,6 +155,23 @@ def test_runs_alternate_and_ratios_are_paired(monkeypatch):
     assert (a.seconds, b.seconds) == (2, 1)
     assert (a.speedup, b.speedup) == ({"b": 0.5}, {"a": 2.0})
     assert (a.megabytes, b.megabytes) == (3.0, None)
+
+
+def test_a_table_has_no_empty_column_and_cuts_nothing():
+    case = "model=visualrwkv6_1b6 backbone.scan=multidirectional bf16, a prompt of 4,096"
+    first = Row("preset", case, "first token", 2.0, {}, None, megabytes=3200.25, memory_kind="weights and state")
+    token = replace(first, name="a token", seconds=0.1)
+    made = table("preset", [first, token])
+    assert [column.header for column in made.columns] == ["case", "name", "ms", "MB of weights and state", "tokens/s"]
+    assert [[*column.cells] for column in made.columns[1:]] == [
+        ["first token", "a token"], ["2000.00", "100.00"], ["3200.2"] * 2, ["", "10.0"]
+    ]  # fmt: skip
+    mixed = table("decode", [first, replace(token, memory_kind="cache", speedup={"first token": 20.0})])
+    assert [column.header for column in mixed.columns] == ["case", "name", "ms", "speedup", "MB"]
+    assert [*mixed.columns[-1].cells] == ["3200.2 (weights and state)", "3200.2 (cache)"]
+    console = Console(width=60, record=True, file=StringIO())
+    console.print(made)
+    assert "…" not in console.export_text()
 
 
 def test_a_skipped_contender_is_noted_once():
