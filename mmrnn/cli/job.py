@@ -114,13 +114,13 @@ def job(cfg: "DictConfig") -> float | None:
 
     from mmrnn.io.malloc import tune_malloc
     from mmrnn.training.distributed.world import start_world
-    from mmrnn.training.ends import stopped_with_parent
+    from mmrnn.training.ends import exit_as_orphan
     from mmrnn.training.primitive_cache import limit_primitive_caches
 
     tune_malloc()
     limit_primitive_caches()
     run = HydraConfig.get()
-    with stopped_with_parent(), start_world() as world:
+    with exit_as_orphan(), start_world() as world:
         folder = world.broadcast(run.runtime.output_dir)
         try:
             if run.mode == RunMode.MULTIRUN:

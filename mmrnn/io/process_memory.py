@@ -41,7 +41,7 @@ def can_reset_peak() -> bool:
 
 
 def reset_peak() -> None:
-    """Let the peak begin anew with the memory that is resident now.
+    """Reset the peak to the memory that is resident now.
 
     Raises:
         OSError: the system cannot do it.

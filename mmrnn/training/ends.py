@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
+from multiprocessing import get_start_method, parent_process
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -33,14 +33,12 @@ class StoppedRun(KeyboardInterrupt):
 class StopSignals:
     """Context in which a signal is noted, and the run decides when it ends; a second one ends the process at once.
 
-    In a thread other than the main one, which cannot handle signals, nothing is noted.
-
-    Attributes:
-        received: number of the signal; 0: none.
+    In a thread other than the main one, which cannot handle signals, nothing is noted. The end of the parent of a
+    worker process is a SIGTERM.
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self._received = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -57,14 +55,19 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
 
+    @property
+    def received(self) -> int:
+        """Number of the signal; 0: none."""
+        return self._received or (signal.SIGTERM if is_orphan() else 0)
+
     def check(self) -> None:
         """End the run where a signal was received; for work that is not done by all ranks in step.
 
         Raises:
             StoppedRun: a signal was received.
         """
-        if self.received:
-            raise StoppedRun(self.received)
+        if number := self.received:
+            raise StoppedRun(number)
 
     def checked(self, track: Callable[[Iterable[T]], Iterable[T]]) -> Callable[[Iterable[T]], Iterator[T]]:
         """Wrap an iteration, so that a signal ends it before its next item."""
@@ -77,9 +80,9 @@ class StopSignals:
         return iterate
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.received:
+        if self._received:
             os._exit(128 + number)
-        self.received = number
+        self._received = number
 
 
 def outlive_signals(_: int = 0) -> None:
@@ -98,33 +101,29 @@ def outlive_signals(_: int = 0) -> None:
         threading.Thread(target=_obey, args=(rank.pid,), name="signals of the rank", daemon=True).start()
 
 
-@contextmanager
-def stopped_with_parent() -> Iterator[None]:
-    """Context of a job in a worker process: it is stopped, as by SIGTERM, when the process that gave it is gone.
+def is_orphan() -> bool:
+    """Return True in a worker process whose parent has ended, such as one of joblib (POSIX alone).
 
-    Workers of a launcher (joblib) would go on with the jobs that they were given. In a process that is not a worker
-    nothing is watched: what Slurm starts outlives the command that has submitted it.
+    What Slurm starts is no worker of the command that has submitted it. Of the children of a fork server it is not
+    known: their parent for the system is that server.
     """
-    if parent_process() is None:
-        yield
-        return
-    parent, over = os.getppid(), threading.Event()
+    parent = parent_process()
+    return parent is not None and get_start_method(allow_none=True) != "forkserver" and os.getppid() != parent.pid
 
-    def watch() -> None:
-        while not over.wait(1):
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
 
-    thread = threading.Thread(target=watch, name="parent of the job", daemon=True)
-    thread.start()
+@contextmanager
+def exit_as_orphan() -> Iterator[None]:
+    """Context of a job: an orphan exits before or after it, as its queue may hold other jobs."""
+    _exit_if_orphan()
     try:
         yield
     finally:
-        over.set()
-        thread.join()
-        if os.getppid() != parent:  # nobody waits for an answer, and there may be jobs in the queue
-            os._exit(128 + signal.SIGTERM)
+        _exit_if_orphan()
+
+
+def _exit_if_orphan() -> None:
+    if is_orphan():
+        os._exit(128 + signal.SIGTERM)
 
 
 def _obey(rank: int) -> None:

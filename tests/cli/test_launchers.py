@@ -14,6 +14,7 @@ from mmrnn.evaluation.reports.run_folder import FAILURE, LOG
 from mmrnn.evaluation.reports.sweep_file import read_plan
 from mmrnn.evaluation.sweeps.job_status import job_states
 from mmrnn.io import jsonl
+from mmrnn.training.saving.checkpoint_folder import COMPLETE, FOLDER, PREFIX
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -28,31 +29,27 @@ def plug_in(name, package):
     return pytest.mark.skipif(not found, reason=f"needs {package}: pip install {package}")
 
 
-def start(folder, *words, **pipes):
+def command(folder, *words):
+    """Arguments of `subprocess` for a sweep in a folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "mmrnn", "train", "-m", *TINY, "out=s", *words]
-    return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+    words = [sys.executable, "-m", "mmrnn", "train", "-m", *TINY, "out=s", *words]
+    return {"args": words, "cwd": folder, "env": environment, "text": True}
 
 
 def train(folder, *words):
-    with start(folder, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            out, errors = process.communicate(timeout=400)
-        finally:
-            process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+    return subprocess.run(**command(folder, *words), capture_output=True, timeout=400)
 
 
-def wait_for(holds):
+def wait_until(condition):
     end = time.monotonic() + 200
-    while not holds():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
 
 
 def is_alive(group):
-    """Whether a process of a group runs."""
+    """Return True while a process of the group exists."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -111,24 +108,30 @@ def test_a_failure_elsewhere(tmp_path, launcher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.kill, Signals.SIGTERM), (os.kill, Signals.SIGKILL), (os.killpg, Signals.SIGTERM)]
+)
 @plug_in("hydra_joblib_launcher", "hydra-joblib-launcher")
-def test_workers_whose_parent_is_gone(tmp_path, signal):
-    """They save what they have and end; those jobs go on with the next command, and no other one was begun."""
-    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2,3"]
+def test_workers_stop_with_their_parent(tmp_path, send, number):
+    """Each saves a checkpoint, and starts no other job; the signal may have reached them, too."""
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2,3", "stage.instruct.steps=100000"]
     folder = tmp_path / "s"
     with (tmp_path / "output.txt").open("w") as output:
-        process = start(tmp_path, *words, "stage.instruct.steps=100000", stdout=output, stderr=output)
+        made = command(tmp_path, *words)
+        process = subprocess.Popen(**made, stdout=output, stderr=output, start_new_session=True)
     try:
-        wait_for(lambda: len([*folder.glob(f"*/{LOG}")]) == 2)
-        process.send_signal(Signals[signal])
+        wait_until(lambda: len([*folder.glob(f"*/{LOG}")]) == 2)
+        send(process.pid, number)
         process.wait()
         plan = read_plan(folder)
-        wait_for(lambda: all(one.state != "running" for one in job_states(folder, plan)))
+        wait_until(lambda: all(one.state != "running" for one in job_states(folder, plan)))
         states = [*job_states(folder, plan)]
         assert sorted(one.state for one in states) == ["not begun", "not begun", "stopped", "stopped"]
-        assert all("SIGTERM" in one.reason for one in states if one.state == "stopped")
-        wait_for(lambda: not is_alive(process.pid))
+        for one in states:
+            if one.state == "stopped":
+                assert "stopped by SIGTERM" in one.reason
+                assert [*(one.result / FOLDER).glob(f"{PREFIX}*/{COMPLETE}")]
+        wait_until(lambda: not is_alive(process.pid))
     finally:
         if is_alive(process.pid):
             os.killpg(process.pid, Signals.SIGKILL)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,3 +115,49 @@ def test_a_worker_outlives_the_signals_of_its_rank_and_ends_when_that_ends_it(tm
     command = [sys.executable, script, ends.__file__, start, *(number.name for number in SIGNALS)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.stdout.split() == ["alive", "0"], ended.stderr
+
+
+ORPHAN = """
+import multiprocessing, os, runpy, sys, time
+path, start, note = sys.argv[1:]
+
+def work(connection):
+    ends = runpy.run_path(path)
+    found = [ends["is_orphan"]()]
+    connection.send("started")
+    with ends["StopSignals"]() as signals:
+        end = time.monotonic() + 20
+        while not signals.received and time.monotonic() < end:
+            time.sleep(0.01)
+        found.append(int(signals.received))
+    with open(note + ".part", "w") as file:
+        file.write(str(found))
+    os.rename(note + ".part", note)
+    with ends["exit_as_orphan"]():
+        open(note, "w").close()
+
+if __name__ == "__main__":
+    here, there = multiprocessing.Pipe()
+    multiprocessing.get_context(start).Process(target=work, args=(there,)).start()
+    here.recv()
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_the_end_of_the_parent_is_a_sigterm_and_no_other_job_starts(tmp_path, start):
+    script, note = tmp_path / "parent.py", tmp_path / "note"
+    script.write_text(ORPHAN)
+    # Its output ends when the last process that has it is gone.
+    subprocess.run([sys.executable, script, ends.__file__, start, note], capture_output=True, timeout=60, check=True)
+    assert note.read_text() == f"[False, {int(signal.SIGTERM)}]"
+
+
+def test_a_process_without_a_parent_of_its_own_kind_is_no_orphan(monkeypatch):
+    """One that a shell or a scheduler has started, and the child of a fork server."""
+    assert not ends.is_orphan()
+    monkeypatch.setattr(ends, "parent_process", lambda: SimpleNamespace(pid=1))
+    monkeypatch.setattr(os, "getppid", lambda: 2)
+    assert ends.is_orphan()
+    monkeypatch.setattr(ends, "get_start_method", lambda allow_none: "forkserver")
+    assert not ends.is_orphan()

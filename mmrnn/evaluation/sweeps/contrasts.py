@@ -128,8 +128,8 @@ def _weighted(runs: Pairs, key: str, weights: Mapping[str, float]) -> Pairs:
     )
 
 
-def _of_runs(pairs: Pairs, runs: Sequence[SweepRun]) -> Pairs:
-    """Pairs of the same runs as one, their mean: under conditions a run is there several times, yet it is one seed."""
+def _average_conditions(pairs: Pairs, runs: Sequence[SweepRun]) -> Pairs:
+    """Average pairs of the same runs: a run that was evaluated under several conditions is one seed."""
     first = {run.name: run.options for run in reversed(runs)}
     conditions = {key for run in runs for key, value in run.options.items() if value != first[run.name][key]}
     places: dict[frozenset[str], list[int]] = {}
@@ -172,7 +172,7 @@ def _tested(name: str, pairs: Pairs, scores: Scores) -> Difference:
     """Difference of pairs; groups of pairs (all options of the rest of the grid) weigh the same."""
     if not len(pairs.weights):
         return Difference(name, 0, None, verdict="no pair of finished runs with one seed")
-    pairs = _of_runs(pairs, scores.runs)
+    pairs = _average_conditions(pairs, scores.runs)
     rests = [_rest(options, "") for options in pairs.options]
     groups = [sorted({*rests}).index(rest) for rest in rests]
     estimates = of_combinations(scores.resampled, pairs.weights, groups)

@@ -41,10 +41,9 @@ def test_a_rank_that_hangs_is_named(tmp_path):
 
 
 def test_a_signal_comes_before_the_failure_that_it_causes():
-    signals = StopSignals()
-    signals.received = signal.SIGTERM
     expected = pytest.raises(StoppedRun, match="stopped by SIGTERM, after another rank had ended")
-    with expected, name_lost_ranks(World(0, 2), signals):
+    with StopSignals() as signals, expected, name_lost_ranks(World(0, 2), signals):
+        os.kill(os.getpid(), signal.SIGTERM)
         raise RuntimeError("gloo: Connection closed by peer")
 
 
