@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmrnn.data.collate import Collator
+from mmrnn.data.worker_loader import start_loader
 from mmrnn.io.atomic import replace_file
 from mmrnn.io.records.files import expand, is_url, stamp
 from mmrnn.types import Alone, MapDataset, Ranks
@@ -75,7 +75,6 @@ def sample_lengths(
     ranks: Ranks | None = None,
     *,
     workers: int = 0,
-    start_worker: Callable[[int], None] | None = None,
     track: Callable[[range], Iterator[int]] = iter,
 ) -> np.ndarray:
     """Return the length of every sample, as stored or measured now: each rank measures its share, the first stores all.
@@ -86,7 +85,6 @@ def sample_lengths(
         store: of lengths.
         ranks: that measure together; None: this process alone.
         workers: processes of a rank that measure.
-        start_worker: called in each of them with its number.
         track: wraps the iteration over the first indices of the parts of a rank's share, to show progress.
 
     Returns:
@@ -97,16 +95,8 @@ def sample_lengths(
     if all(ranks.gather(stored is not None)):
         return stored
     starts = range(len(dataset) * ranks.rank // ranks.size, len(dataset) * (ranks.rank + 1) // ranks.size, AT_ONCE)
-    loader = DataLoader(
-        _Parts(dataset, collate, starts),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-        collate_fn=_same,
-        # A generator of its own: the loader would draw from the global one.
-        generator=torch.Generator(),
-    )
-    measured = iter(loader)
+    share = _Parts(dataset, collate, starts)
+    measured = start_loader(share, workers=workers, batch_size=None, collate_fn=_same)
     own = [next(measured) for _ in track(starts)]
     lengths = np.concatenate([np.empty(0, np.int32), *(part for parts in ranks.gather(own) for part in parts)])
     if ranks.rank == 0:

@@ -9,10 +9,9 @@ from multiprocessing import get_start_method, parent_process
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+from mmrnn.io.signals import stop_signals
 
-NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
-"""Signals of schedulers (Slurm sends SIGTERM, or what `--signal` names) and of a terminal."""
+T = TypeVar("T")
 
 
 class StoppedRun(KeyboardInterrupt):
@@ -43,7 +42,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in _numbers():
+            for number in stop_signals():
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -85,22 +84,6 @@ class StopSignals:
         self._received = number
 
 
-def outlive_signals(_: int = 0) -> None:
-    """Let a worker process of a loader outlive the signals that its rank handles; its `worker_init_fn`.
-
-    A terminal and Slurm send them to every process of a job. SIGTERM ends a worker where its rank has sent it, as the
-    interpreter does when it exits; a worker whose rank was killed ends by itself, as torch sees to.
-    """
-    for number in _numbers():
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-    # Where senders are not known (macOS), torch's handler stays, and any SIGTERM ends the worker.
-    if hasattr(signal, "sigwaitinfo") and (rank := parent_process()) is not None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        # Not `os.getppid()`: that may be a fork server, or whoever inherits the orphans of a killed rank.
-        threading.Thread(target=_obey, args=(rank.pid,), name="signals of the rank", daemon=True).start()
-
-
 def is_orphan() -> bool:
     """Return True in a worker process whose parent has ended, such as one of joblib (POSIX alone).
 
@@ -124,15 +107,3 @@ def exit_as_orphan() -> Iterator[None]:
 def _exit_if_orphan() -> None:
     if is_orphan():
         os._exit(128 + signal.SIGTERM)
-
-
-def _obey(rank: int) -> None:
-    """End this process when the process `rank` sends SIGTERM."""
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != rank:
-        pass
-    os._exit(0)
-
-
-def _numbers() -> list[int]:
-    """Numbers of the signals that this system has."""
-    return [signal.Signals[name] for name in NAMES if name in signal.Signals.__members__]

@@ -10,7 +10,7 @@ from mmrnn.data.collate import Collator
 from mmrnn.data.lengths import LengthStore, data_folder, sample_lengths
 from mmrnn.inference.feature_cache import FeatureCache
 from mmrnn.training.build import TrainingParts
-from mmrnn.training.ends import StopSignals, outlive_signals
+from mmrnn.training.ends import StopSignals
 from mmrnn.training.reading.loader import StepLoader
 from mmrnn.training.trackers.console import Console
 
@@ -54,7 +54,6 @@ def make_loader(
             length_store(cfg, out),
             parts.world,
             workers=cfg["workers"],
-            start_worker=outlive_signals,
             track=signals.checked(console.tracker("lengths of the samples")),
         )
     return partial(

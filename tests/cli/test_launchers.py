@@ -71,9 +71,9 @@ LAUNCHERS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_launcher(tmp_path, launcher):
-    """Jobs run elsewhere, on one thread each; an added seed runs alone."""
+    """Jobs run elsewhere, on one thread each, with loaders of their own; an added seed runs alone."""
     name, *knobs = launcher
-    words = [f"hydra/launcher={name}", *knobs, "seed=0,1"]
+    words = [f"hydra/launcher={name}", *knobs, "batching=bucketed", "workers=1", "seed=0,1"]
     done = train(tmp_path, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "s: 2 finished; results: s/results.jsonl" in done.stdout

@@ -1,4 +1,4 @@
-"""Signals that end a run, as its process and the workers of its loader see them."""
+"""Signals that end a run, and a worker process whose parent ends."""
 
 import os
 import signal
@@ -82,39 +82,6 @@ def test_a_second_signal_ends_the_process_at_once():
     )
     assert ended.returncode == 143
     assert ended.stdout == "continues\n"
-
-
-WORKER = """
-import multiprocessing, os, runpy, signal, sys, time
-path, start, *names = sys.argv[1:]
-
-def work(connection):
-    runpy.run_path(path)["outlive_signals"]()
-    for name in names:
-        os.kill(os.getpid(), getattr(signal, name))
-    time.sleep(0.2)
-    connection.send("alive")
-    time.sleep(60)
-
-if __name__ == "__main__":
-    here, there = multiprocessing.Pipe()
-    worker = multiprocessing.get_context(start).Process(target=work, args=(there,), daemon=True)
-    worker.start()
-    print(here.recv(), flush=True)
-    worker.terminate()
-    worker.join(20)
-    print(worker.exitcode, flush=True)
-    worker.kill()
-"""
-
-
-@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
-def test_a_worker_outlives_the_signals_of_its_rank_and_ends_when_that_ends_it(tmp_path, start):
-    script = tmp_path / "rank.py"
-    script.write_text(WORKER)
-    command = [sys.executable, script, ends.__file__, start, *(number.name for number in SIGNALS)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.stdout.split() == ["alive", "0"], ended.stderr
 
 
 ORPHAN = """

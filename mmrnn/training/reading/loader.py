@@ -3,16 +3,13 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_start_method
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
 from mmrnn.data.batching import Plain
 from mmrnn.data.collate import Collator
 from mmrnn.data.sampler import Order, ShuffledOrder
-from mmrnn.training.ends import outlive_signals
+from mmrnn.data.worker_loader import start_loader
 from mmrnn.training.error import TrainingError
 from mmrnn.training.reading.sample_reader import Collated, Key, Keys, SampleReader, SkippedSample
 from mmrnn.training.stage import Stage
@@ -98,19 +95,13 @@ class StepLoader(Iterator[StepBatches]):
         if length is None and batching.needs_lengths(size):
             raise ValueError(f"{type(batching).__name__} needs the lengths of the samples; see `sample_lengths`")
         self._plans = _RankPlans(batching, spec, order, rank, samples)
-        self._batches = iter(
-            DataLoader(
-                Keys(),
-                batch_sampler=self._plans,
-                collate_fn=SampleReader(dataset, collate, seed, rank, batching.split if length is None else None),
-                num_workers=workers,
-                multiprocessing_context=_start_method() if workers else None,
-                pin_memory=pin_memory,
-                timeout=timeout if workers else 0,
-                worker_init_fn=outlive_signals,
-                # A generator of its own: the loader would draw from the global one, and a resumed run would differ.
-                generator=torch.Generator(),
-            )
+        self._batches = start_loader(
+            Keys(),
+            workers=workers,
+            batch_sampler=self._plans,
+            collate_fn=SampleReader(dataset, collate, seed, rank, batching.split if length is None else None),
+            pin_memory=pin_memory,
+            timeout=timeout if workers else 0,
         )
 
     def __next__(self) -> StepBatches:
@@ -185,9 +176,3 @@ class _RankPlans:
 def _listed(numbers: Sequence[int], most: int = 16) -> str:
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(map(str, numbers[:most])) + more
-
-
-def _start_method() -> str:
-    """Start method of worker processes; joblib's processes have one of their own, with which no others can start."""
-    methods = get_all_start_methods()  # the first one is the platform's default
-    return method if (method := get_start_method()) in methods else methods[0]
