@@ -3,8 +3,10 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import get_start_method, parent_process
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -96,12 +98,36 @@ def is_orphan() -> bool:
 
 @contextmanager
 def exit_as_orphan() -> Iterator[None]:
-    """Context of a job: an orphan exits before or after it, as its queue may hold other jobs."""
+    """Context of a job: a worker process whose parent has ended exits before it, after it, or while it has no job.
+
+    What hands out the jobs (joblib's loky) would start the next one, or wait for it without end.
+    """
+    if parent_process() is None:
+        yield
+        return
+    _start_watch()
+    _idle.clear()
     _exit_if_orphan()
     try:
         yield
     finally:
         _exit_if_orphan()
+        _idle.set()
+
+
+_idle = threading.Event()
+"""Set in a worker process between its jobs."""
+
+
+@cache
+def _start_watch() -> None:
+    threading.Thread(target=_watch, name="end of the parent", daemon=True).start()
+
+
+def _watch() -> None:
+    while _idle.wait():
+        _exit_if_orphan()
+        time.sleep(1.0)
 
 
 def _exit_if_orphan() -> None:

@@ -40,8 +40,8 @@ def describe(parts: TrainingParts, out: Path, console: Console) -> None:
     steps = total_steps(parts)
     many = f", {parts.world.size} processes ({type(parts.strategy).__name__})" if parts.world.size > 1 else ""
     console.say(
-        f"{out}: {sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}{many}; "
-        f"{steps:,} steps"
+        f"{sum(sizes.values()):,} parameters, {trained:,} of them trained, on {parts.device}{many}; {steps:,} steps; "
+        f"in {out}"
     )
     for note in parts.model.load_notes:
         console.say(note)

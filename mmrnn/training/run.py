@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ def run(parts: TrainingParts, cfg: Config, out: Path, clock: RunClock) -> None:
     """
     world = parts.world
     reset_peak_memory(parts.device)
-    console = Console(quiet=not world.main)
+    # Jobs of a launcher that run at once write to one terminal.
+    console = Console(quiet=not world.main, label=f"{out.parent.name}/{out.name}" if parent_process() else "")
     tracker = instantiate(cfg["tracker"], trusted=cfg["trusted"])
     only = None if cfg["save_frozen"] else saved_names(parts.model, parts.trained)
     if only is not None:

@@ -80,6 +80,9 @@ def test_a_launcher(tmp_path, launcher):
     first = jsonl.records(tmp_path / "s/results.jsonl")
     assert [row["seed"] for row in first] == [0, 1]
     assert {row["threads"] for row in first} == {1}
+    if name == "joblib":  # submitit has a log for each
+        told = [line for line in done.stderr.splitlines() if " s; report: " in line]
+        assert sorted(line.partition(": ")[0] for line in told) == sorted(f"s/{row['job']}" for row in first)
 
     again = train(tmp_path, *words[:-1], "seed=0,1,2")
     assert again.returncode == 0, again.stdout + again.stderr

@@ -67,6 +67,26 @@ def test_a_bar_on_a_terminal():
     assert "3/3" in out.getvalue()
 
 
+def test_every_line_of_a_job_beside_others_names_it(clock):
+    """On a terminal, too: bars of several jobs would overwrite each other."""
+    out = StringIO()
+    job = Console(RichConsole(file=out, width=200, force_terminal=True, no_color=True), label="s/job_1")
+    assert not job.is_terminal
+    job.plan({"training": 60.0})
+    for _ in job.tracker("training")(range(2)):
+        clock[0] += 30.0
+    job.status("training 2 of 2")
+    row = {"accuracy": 0.5, "chance": 0.25, "majority": 0.25, "blind": 0.25}
+    job.table({"scenes": {"count": row}})
+    lines = out.getvalue().splitlines()
+    assert lines[:3] == [
+        "s/job_1: about 0:01:00 in all (training 0:01:00)",
+        "s/job_1: training: 1 of 2, 0:00:30 left",
+        "s/job_1: training 2 of 2",
+    ]
+    assert "s/job_1: held out" in "\n".join(lines[3:])
+
+
 def test_a_status_takes_the_place_of_the_next_line(clock):
     out = StringIO()
     console = Console(RichConsole(file=out, width=200))

@@ -120,6 +120,34 @@ def test_the_end_of_the_parent_is_a_sigterm_and_no_other_job_starts(tmp_path, st
     assert note.read_text() == f"[False, {int(signal.SIGTERM)}]"
 
 
+IDLE = """
+import multiprocessing, os, runpy, sys, time
+path, start = sys.argv[1:]
+
+def work(connection):
+    exit_as_orphan = runpy.run_path(path)["exit_as_orphan"]
+    for job in range(2):
+        with exit_as_orphan():
+            connection.send(f"job {job} is done")
+    time.sleep(60)
+
+if __name__ == "__main__":
+    here, there = multiprocessing.Pipe()
+    multiprocessing.get_context(start).Process(target=work, args=(there,)).start()
+    print(here.recv(), here.recv(), flush=True)
+    time.sleep(0.5)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_worker_without_a_job_ends_with_its_parent(tmp_path, start):
+    script = tmp_path / "parent.py"
+    script.write_text(IDLE)
+    ended = subprocess.run([sys.executable, script, ends.__file__, start], capture_output=True, timeout=40, check=True)
+    assert ended.stdout == b"job 0 is done job 1 is done\n"
+
+
 def test_a_process_without_a_parent_of_its_own_kind_is_no_orphan(monkeypatch):
     """One that a shell or a scheduler has started, and the child of a fork server."""
     assert not ends.is_orphan()

@@ -57,14 +57,20 @@ def rounded(seconds: float | int) -> timedelta:
 
 
 class Console:
-    """Lines, bars and tables on stderr; where that is no terminal, lines in place of bars.
+    """Lines, bars and tables on stderr; where that is no terminal, or others write to it, lines in place of bars.
+
+    Args:
+        console: of rich; None: stderr.
+        quiet: show nothing.
+        label: begins every line, where several jobs write to one terminal.
 
     Attributes:
         later: seconds that the phases of a run will take which follow the one that is shown; lines show them, too.
     """
 
-    def __init__(self, console: RichConsole | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, console: RichConsole | None = None, *, quiet: bool = False, label: str = "") -> None:
         self.console, self.later = console or RichConsole(stderr=True, quiet=quiet), 0.0
+        self.label = f"{label}: " if label else ""
         self._phases: dict[str, float] = {}
         self._lines: _Lines | None = None
 
@@ -85,15 +91,15 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(self.label + text, highlight=False, markup=False, soft_wrap=True)
 
     @property
     def is_terminal(self) -> bool:
         """True where bars are shown."""
-        return self.console.is_terminal
+        return self.console.is_terminal and not self.label
 
     def status(self, text: str) -> None:
-        """Print a line of a loop where there is no terminal, in place of the next one that `progress` would print."""
+        """Print a line of a loop where there is no bar, in place of the next one that `progress` would print."""
         if not self.is_terminal:
             self.say(text)
             if self._lines is not None:
@@ -101,14 +107,14 @@ class Console:
 
     @contextmanager
     def progress(self, what: str, total: int, completed: int = 0) -> Iterator[Callable[[int, str], None]]:
-        """Context of `show(completed, what)`: a bar with the time left; where that is no terminal, a line now and then.
+        """Context of `show(completed, what)`: a bar with the time left; where there are no bars, a line now and then.
 
         Args:
             what: is done, until `show` says it anew.
             total: number of its steps.
             completed: steps that were done before.
         """
-        if not self.console.is_terminal:
+        if not self.is_terminal:
             outer, self._lines = self._lines, _Lines(self.say, total, completed, self.later)
             yield self._lines.show
             self._lines = outer
@@ -140,7 +146,7 @@ class Console:
 
     def table(self, accuracy: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """Print accuracy by split and kind of question, beside the baselines."""
-        table = Table("held out", "question", "accuracy", "chance", "majority", "blind")
+        table = Table(f"{self.label}held out", "question", "accuracy", "chance", "majority", "blind")
         for split, kinds in accuracy.items():
             for kind, row in kinds.items():
                 shares = (f"{row[name]:.1%}" for name in ("accuracy", "chance", "majority", "blind"))
