@@ -10,14 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mmrnn.bench.memory import memory_rise
 from mmrnn.bench.operator import MULTIPLY_ADDS, Size, implementation, make_inputs
 from mmrnn.bench.peers import MMRNN, Shape, decode_token, empty_rwkv6, make_rwkv6, state_after
 from mmrnn.bench.stream import measure_frames
 from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, compare, require
 from mmrnn.bench.tower import TIMM, tower_flops, tower_sizes
 from mmrnn.bench.training import training_step
-from mmrnn.config.device import KINDS, device_module
-from mmrnn.config.device_memory import peak_memory, reset_peak_memory, used_memory
+from mmrnn.config.device import device_module
 from mmrnn.encoders import TimmViT
 from mmrnn.types import Sequence
 
@@ -45,7 +45,8 @@ def measure_operators(config: BenchConfig) -> Iterator[Row]:
             for name in (*BACKENDS, FLA):
                 make = partial(operator_workload, operator, name, size, backward, config.device)
                 config.try_add(contenders, name if name == FLA else f"mmrnn {name}", make)
-            memory = {name: peak_megabytes(run, config.device) for name, run in contenders.items() if backward}
+            measured = contenders if backward and not config.on_cpu else {}
+            memory = {name: memory_rise(run, config.device) for name, run in measured.items()}
             case = f"{operator} B{b} T{t} H{h} K{k} bf16, forward{' and backward' if backward else ''}"
             for row in compare("operator", case, contenders, config, megabytes=memory):
                 flops = 2 * multiply_adds * b * t * h * k * k / row.seconds
@@ -106,18 +107,6 @@ def fla_kernel(operator: str, device: torch.device) -> Callable[..., Tensor]:
         return kernel(*inputs, scale=1.0)[0]
 
     return {"wkv7": wkv7, "gated_delta_rule": delta, "kda": delta}.get(operator, wkv6)
-
-
-def peak_megabytes(workload: Workload, device: torch.device) -> float | None:
-    """Return by how many megabytes a workload raises the memory allocated on a device; None: not counted."""
-    if not KINDS[device.type].memory_figures:
-        return None
-    device_module(device).synchronize()
-    before = used_memory(device)
-    reset_peak_memory(device)
-    workload()
-    device_module(device).synchronize()
-    return (peak_memory(device) - before) / 1e6
 
 
 def shapes(config: BenchConfig) -> Mapping[str, Shape]:

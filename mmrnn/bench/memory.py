@@ -1,4 +1,4 @@
-"""Peak memory of a function, measured in a process of its own (Linux only)."""
+"""Memory that a function takes: of a device, or in a process of its own; in MB of 1e6 bytes."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -6,21 +6,26 @@ from multiprocessing import get_context
 
 import torch
 
-from mmrnn.io.process_memory import can_reset_peak, peak_resident_bytes, reset_peak, resident_bytes
+from mmrnn.config.device_memory import peak_memory, reset_peak_memory, used_memory
+from mmrnn.io.process_memory import can_reset_peak
+
+
+def memory_rise(run: Callable[[], object], device: torch.device) -> float | None:
+    """Call a function; return by how many MB the peak rises above the memory used before, or None: not known."""
+    before = used_memory(device) if reset_peak_memory(device) else None
+    run()
+    return None if before is None else (peak_memory(device) - before) / 1e6
 
 
 def peak_megabytes(run: Callable[..., object], small: tuple, full: tuple) -> float | None:
-    """Return by how many megabytes `run(*full)` raises the peak, after a warm-up `run(*small)`; None: not on Linux."""
+    """Return by how many MB `run(*full)` raises the peak of a process after `run(*small)`; None: not on Linux."""
     if not can_reset_peak():
         return None
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measure, run, small, full).result()
 
 
-def _measure(run: Callable[..., object], small: tuple, full: tuple) -> float:
+def _measure(run: Callable[..., object], small: tuple, full: tuple) -> float | None:
     torch.set_num_threads(1)
     run(*small)
-    reset_peak()
-    start = resident_bytes()
-    run(*full)
-    return (peak_resident_bytes() - start) / 2**20
+    return memory_rise(lambda: run(*full), torch.device("cpu"))

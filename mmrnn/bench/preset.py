@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mmrnn.bench.headline import Decoding, Reading
+from mmrnn.bench.memory import memory_rise
 from mmrnn.bench.peers import DTYPES
 from mmrnn.bench.timing import BenchConfig, Row, Unavailable, compare
 from mmrnn.config.compose import compose
-from mmrnn.config.device_memory import free_memory, peak_memory, reset_peak_memory, used_memory
+from mmrnn.config.device_memory import free_memory
 from mmrnn.config.error import ConfigError
 from mmrnn.config.tree import plain
 from mmrnn.model.start import build_on_meta
@@ -107,13 +108,13 @@ def measure_prompt(model: VLM, name: str, batch: Batch, weights: int, config: Be
     """Rows of the first token and of a token behind it; memory is that of weights and state, and the peak's rise."""
     context = batch.sequence.ids.shape[1]
     read = Reading(model, batch, None)
-    before = used_memory(config.device) if reset_peak_memory(config.device) else None
     fewer = replace(config, min_rounds=min(2, config.max_rounds), seconds=config.seconds / 4)
     case = f"{name} {config.precision}, a prompt of {context:,}"
-    [first] = compare("preset", case, {"first token": read}, fewer)
-    peak = None if before is None else (peak_memory(config.device) - before) / 1e6
+    rows: list[Row] = []
+    peak = memory_rise(lambda: rows.extend(compare("preset", case, {"first token": read}, fewer)), config.device)
     run = Decoding(model, read.after)
     held = (weights + run.state.nbytes) / 1e6
-    yield replace(first, context=context, megabytes=held, memory_kind="weights and state", process_megabytes=peak)
+    for row in rows:
+        yield replace(row, context=context, megabytes=held, memory_kind="weights and state", process_megabytes=peak)
     [token] = compare("preset", case, {"a token": run}, replace(fewer, min_rounds=min(8, config.max_rounds)))
     yield replace(token, context=context, megabytes=held, memory_kind="weights and state")

@@ -127,7 +127,7 @@ class Row:
         seconds: median over the rounds.
         speedup: median over the rounds of (time of another contender / time of this one), by the name of the other.
         peak_fraction: throughput over the peak of the machine (matrix products or memory), where one bounds it.
-        megabytes: memory, where it is measured.
+        megabytes: memory in 1e6 bytes, where it is measured.
         memory_kind: object that `megabytes` is the size of.
         context: number of tokens before, where the cases differ in it.
         minutes: of video before, where the cases differ in it; then `seconds` is the time of a frame.
