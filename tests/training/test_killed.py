@@ -73,9 +73,9 @@ class Life:
         return [process.exitcode for process in self.ranks]
 
     def wait_for_steps(self, number, timeout=120):
-        """Wait until so many records are written, or the run has ended."""
-        end = time.monotonic() + timeout
-        while len(jsonl.records(self.out / LOG)) < number and self.ranks[0].is_alive():
+        """Wait until the log has so many records (0: it is begun, and signals are handled), or the run has ended."""
+        end, log = time.monotonic() + timeout, self.out / LOG
+        while self.ranks[0].is_alive() and not (log.exists() and len(jsonl.records(log)) >= number):
             assert time.monotonic() < end
             time.sleep(0.01)
 

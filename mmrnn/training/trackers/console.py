@@ -8,6 +8,7 @@ from datetime import timedelta
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 FIRST_LINE, NEXT_LINE, SLOWER = 10.0, 30.0, 0.1
 """Seconds before the first line and the next ones; least share of the elapsed time between two lines of a long run."""
@@ -62,7 +63,7 @@ class Console:
     Args:
         console: of rich; None: stderr.
         quiet: show nothing.
-        label: begins every line, where several jobs write to one terminal.
+        label: begins every line and stands above a table, where several jobs write to one terminal.
 
     Attributes:
         later: seconds that the phases of a run will take which follow the one that is shown; lines show them, too.
@@ -70,7 +71,7 @@ class Console:
 
     def __init__(self, console: RichConsole | None = None, *, quiet: bool = False, label: str = "") -> None:
         self.console, self.later = console or RichConsole(stderr=True, quiet=quiet), 0.0
-        self.label = f"{label}: " if label else ""
+        self.label = label
         self._phases: dict[str, float] = {}
         self._lines: _Lines | None = None
 
@@ -91,7 +92,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(self.label + text, highlight=False, markup=False, soft_wrap=True)
+        line = f"{self.label}: {text}" if self.label else text
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @property
     def is_terminal(self) -> bool:
@@ -146,7 +148,8 @@ class Console:
 
     def table(self, accuracy: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """Print accuracy by split and kind of question, beside the baselines."""
-        table = Table(f"{self.label}held out", "question", "accuracy", "chance", "majority", "blind")
+        title = Text(self.label) if self.label else None
+        table = Table("held out", "question", "accuracy", "chance", "majority", "blind", title=title)
         for split, kinds in accuracy.items():
             for kind, row in kinds.items():
                 shares = (f"{row[name]:.1%}" for name in ("accuracy", "chance", "majority", "blind"))
