@@ -54,6 +54,7 @@ class Life:
             port = found.getsockname()[1]
         context = mp.get_context("fork")
         self.out = out
+        self.log_before = self.log_file()
         self.ranks = [context.Process(target=_life, args=(rank, ranks, port, cfg, out)) for rank in range(ranks)]
         for process in self.ranks:
             process.start()
@@ -73,11 +74,17 @@ class Life:
         return [process.exitcode for process in self.ranks]
 
     def wait_for_steps(self, number, timeout=120):
-        """Wait until the log has so many records (0: it is begun, and signals are handled), or the run has ended."""
-        end, log = time.monotonic() + timeout, self.out / LOG
-        while self.ranks[0].is_alive() and not (log.exists() and len(jsonl.records(log)) >= number):
+        """Wait until the attempt handles signals and the log has so many records, or the run has ended."""
+        end = time.monotonic() + timeout
+        while self.ranks[0].is_alive() and (
+            self.log_file() == self.log_before or len(jsonl.records(self.out / LOG)) < number
+        ):
             assert time.monotonic() < end
             time.sleep(0.01)
+
+    def log_file(self):
+        """Number of the file that is the log, which every attempt replaces; 0: there is none."""
+        return (self.out / LOG).stat().st_ino if (self.out / LOG).exists() else 0
 
 
 def _life(rank, ranks, port, cfg, out):
