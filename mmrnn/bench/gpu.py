@@ -17,7 +17,7 @@ from mmrnn.bench.stream import measure_frames
 from mmrnn.bench.timing import BenchConfig, Peaks, Row, Unavailable, Workload, compare, require
 from mmrnn.bench.tower import TIMM, tower_flops, tower_sizes
 from mmrnn.bench.training import training_step
-from mmrnn.config.device import device_module
+from mmrnn.config.device import KINDS, device_module
 from mmrnn.encoders import TimmViT
 from mmrnn.types import Sequence
 
@@ -45,8 +45,8 @@ def measure_operators(config: BenchConfig) -> Iterator[Row]:
             for name in (*BACKENDS, FLA):
                 make = partial(operator_workload, operator, name, size, backward, config.device)
                 config.try_add(contenders, name if name == FLA else f"mmrnn {name}", make)
-            measured = contenders if backward and not config.on_cpu else {}
-            memory = {name: memory_rise(run, config.device) for name, run in measured.items()}
+            counted = backward and KINDS[config.device.type].memory_figures
+            memory = {name: memory_rise(run, config.device)[1] for name, run in contenders.items() if counted}
             case = f"{operator} B{b} T{t} H{h} K{k} bf16, forward{' and backward' if backward else ''}"
             for row in compare("operator", case, contenders, config, megabytes=memory):
                 flops = 2 * multiply_adds * b * t * h * k * k / row.seconds

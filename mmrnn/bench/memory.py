@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import TypeVar
 
 import torch
 
 from mmrnn.config.device_memory import peak_memory, reset_peak_memory, used_memory
 from mmrnn.io.process_memory import can_reset_peak
 
+T = TypeVar("T")
 
-def memory_rise(run: Callable[[], object], device: torch.device) -> float | None:
-    """Call a function; return by how many MB the peak rises above the memory used before, or None: not known."""
+
+def memory_rise(run: Callable[[], T], device: torch.device) -> tuple[T, float | None]:
+    """Return the result of a function, and by how many MB it raises the peak above what is used; None: not known."""
     before = used_memory(device) if reset_peak_memory(device) else None
-    run()
-    return None if before is None else (peak_memory(device) - before) / 1e6
+    result = run()
+    return result, None if before is None else (peak_memory(device) - before) / 1e6
 
 
 def peak_megabytes(run: Callable[..., object], small: tuple, full: tuple) -> float | None:
@@ -28,4 +31,4 @@ def peak_megabytes(run: Callable[..., object], small: tuple, full: tuple) -> flo
 def _measure(run: Callable[..., object], small: tuple, full: tuple) -> float | None:
     torch.set_num_threads(1)
     run(*small)
-    return memory_rise(lambda: run(*full), torch.device("cpu"))
+    return memory_rise(lambda: run(*full), torch.device("cpu"))[1]

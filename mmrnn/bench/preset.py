@@ -110,11 +110,9 @@ def measure_prompt(model: VLM, name: str, batch: Batch, weights: int, config: Be
     read = Reading(model, batch, None)
     fewer = replace(config, min_rounds=min(2, config.max_rounds), seconds=config.seconds / 4)
     case = f"{name} {config.precision}, a prompt of {context:,}"
-    rows: list[Row] = []
-    peak = memory_rise(lambda: rows.extend(compare("preset", case, {"first token": read}, fewer)), config.device)
+    [first], peak = memory_rise(lambda: compare("preset", case, {"first token": read}, fewer), config.device)
     run = Decoding(model, read.after)
     held = (weights + run.state.nbytes) / 1e6
-    for row in rows:
-        yield replace(row, context=context, megabytes=held, memory_kind="weights and state", process_megabytes=peak)
+    yield replace(first, context=context, megabytes=held, memory_kind="weights and state", process_megabytes=peak)
     [token] = compare("preset", case, {"a token": run}, replace(fewer, min_rounds=min(8, config.max_rounds)))
     yield replace(token, context=context, megabytes=held, memory_kind="weights and state")

@@ -1,6 +1,7 @@
 """Loader of a rank: its worker processes outlive the signals that the rank handles."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from multiprocessing import get_all_start_methods, get_start_method
 from typing import Any
 
@@ -18,19 +19,18 @@ def start_loader(dataset: Dataset[Any], *, workers: int, **options: Any) -> Iter
         workers: processes that read; 0: this one.
         options: of `DataLoader`.
     """
-    method = _start_method()
+    # Asked for with workers alone: the answer fixes the start method of this program.
+    method = _start_method() if workers else None
     loader = DataLoader(
         dataset,
         num_workers=workers,
-        multiprocessing_context=method if workers else None,
+        multiprocessing_context=method,
         worker_init_fn=outlive_signals,
         # A generator of its own: the loader would draw from the global one, and a resumed run would differ.
         generator=torch.Generator(),
         **options,
     )
-    if not workers:
-        return iter(loader)
-    with blocked_signals(method):
+    with blocked_signals(method) if method else nullcontext():
         return iter(loader)
 
 

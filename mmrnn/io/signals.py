@@ -33,7 +33,7 @@ def blocked_signals(start_method: str) -> Iterator[None]:
     if start_method != "fork":
         from multiprocessing.resource_tracker import ensure_running
 
-        # Else the first queue of a worker starts it, and with that Python before 3.12 unblocks the signals.
+        # Else the first queue of a worker starts it, after which Python 3.11 unblocks the signals.
         ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     try:

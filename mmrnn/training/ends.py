@@ -16,6 +16,10 @@ from mmrnn.io.signals import stop_signals
 T = TypeVar("T")
 
 
+_idle = threading.Event()
+"""Set in a worker process between its jobs."""
+
+
 class StoppedRun(KeyboardInterrupt):
     """A signal has stopped the run.
 
@@ -92,6 +96,7 @@ def is_orphan() -> bool:
     What Slurm starts is no worker of the command that has submitted it. Of the children of a fork server it is not
     known: their parent for the system is that server.
     """
+    # Not `is_alive()` of the parent, which needs a handle on it that joblib's loky does not hand over.
     parent = parent_process()
     return parent is not None and get_start_method(allow_none=True) != "forkserver" and os.getppid() != parent.pid
 
@@ -113,10 +118,6 @@ def exit_as_orphan() -> Iterator[None]:
     finally:
         _exit_if_orphan()
         _idle.set()
-
-
-_idle = threading.Event()
-"""Set in a worker process between its jobs."""
 
 
 @cache
